@@ -1,0 +1,40 @@
+//! Compiles the schemas with protox, so that no protoc is needed on the machine.
+
+use std::{env, fs, path::PathBuf};
+
+use prost::Message;
+
+const PUBLIC: &[&str] = &[
+    "stock/v1/common.proto",
+    "stock/v1/reservation.proto",
+    "stock/v1/availability.proto",
+    "stock/v1/inventory.proto",
+    "stock/v1/catalog.proto",
+    "stock/v1/cluster.proto",
+];
+const INTERNAL: &[&str] = &["cluster/v1/peer.proto", "log/v1/log.proto"];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    for folder in ["stock", "cluster", "log", "google"] {
+        println!("cargo:rerun-if-changed={folder}");
+    }
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+
+    // Reflection and the command line's JSON describe the public API only.
+    let public = protox::compile(PUBLIC, ["."])?;
+    fs::write(out.join("stock_v1.bin"), public.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .bytes(".stock.v1.EchoRequest")
+        .bytes(".stock.v1.EchoResponse")
+        .extern_path(".google.rpc", "::tonic_types")
+        .codec_path("crate::codec::StrictCodec")
+        .compile_fds(public)?;
+
+    let internal = protox::compile(INTERNAL, ["."])?;
+    tonic_prost_build::configure()
+        .bytes(".cluster.v1")
+        .build_client(false)
+        .build_server(false)
+        .compile_fds(internal)?;
+    Ok(())
+}
