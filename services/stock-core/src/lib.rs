@@ -1,1 +1,51 @@
+//! The stock state machine: what is on hand, what is reserved, and who holds it.
+//!
+//! A [`Shard`] is driven by a replicated log. For each entry the driver calls [`Shard::advance`] once
+//! with the entry's stamp and [`Shard::apply`] for each command, in order, on every replica:
+//!
+//! ```text
+//! shard.advance(stamp, &mut ledger);                  // time passes: due holds expire
+//! for (ordinal, command) in entry {
+//!     let outcome = shard.apply(at(index, ordinal, stamp), command, &mut ledger);
+//! }
+//! ```
+//!
+//! What makes replicas equal is what this crate does not have: no clock (time is the `stamp`
+//! argument), no randomness, no floats, no hash maps, no IO, no threads, no async. It is total: a
+//! refused command is an [`Outcome`], not an error, and no input makes it panic.
+//!
+//! Reading order: [`Command`] and [`Outcome`] are the contract; `shard.rs` is the dispatch;
+//! `apply/` has one file for each family of commands.
 
+mod apply;
+mod canonical;
+mod catalog;
+mod command;
+mod ids;
+mod ledger;
+pub mod limits;
+mod memory;
+mod outcome;
+mod position;
+mod queue;
+mod reservation;
+mod shard;
+mod stock;
+
+pub use catalog::{
+    Catalog, CatalogCommand, CatalogOutcome, Coordinates, LocationType, PutLocation,
+};
+pub use command::{
+    Action, Amend, Command, Confirm, Extend, Fulfill, Line, MovementKind, MovementLine, Movements,
+    Operation, PartialLine, Release, Request, Reserve, SetPolicy,
+};
+pub use ids::{
+    At, Document, Fingerprint, IdentifierError, Location, Principal, Quantity, QuantityError,
+    Reason, RequestId, RequestIdError, ReservationId, ReservationIdError, Sku, Stamp,
+};
+pub use ledger::{EntryKind, LedgerEntry, Source};
+pub use outcome::{Discrepancy, LineVerdict, Outcome, Policy, Refusal, ShortLine, Shortage};
+pub use position::Position;
+pub use reservation::{Reservation, ReservationLine, State};
+pub use shard::{Counts, Shard};
+pub use stock::Stock;

@@ -1,0 +1,27 @@
+//! Expiry: a hold whose time has come gives its units back.
+
+use std::sync::Arc;
+
+use crate::ids::{ReservationId, Stamp};
+use crate::ledger::{EntryKind, LedgerEntry};
+use crate::reservation::State;
+use crate::shard::Shard;
+
+impl Shard {
+    /// Ends an open reservation. What of it is still set aside goes back on the shelf.
+    pub(crate) fn expire(&mut self, id: &ReservationId, now: Stamp, ledger: &mut Vec<LedgerEntry>) {
+        let Some(reservation) = self.holds.get_mut(id) else {
+            return;
+        };
+        let expired = Arc::make_mut(reservation);
+        expired.state = State::Expired;
+        for line in expired.lines.iter_mut().filter(|line| line.open > 0) {
+            let units = std::mem::take(&mut line.open);
+            let entry = line.entry(EntryKind::Expired, 0, -units, *id, &expired.principal, now);
+            self.shelves.post(entry, ledger);
+            self.shelves.remove_holder(&line.sku, id);
+        }
+        let expires_at = expired.expires_at;
+        self.holds.close(*id, expires_at, now);
+    }
+}

@@ -1,0 +1,140 @@
+//! Reserve: hold every line of a basket, or none.
+
+use std::sync::Arc;
+
+use crate::command::{Line, Reserve};
+use crate::ids::{At, Location, Principal, ReservationId, Sku};
+use crate::ledger::{EntryKind, LedgerEntry, Source};
+use crate::limits::OPEN_RESERVATIONS_MAX;
+use crate::outcome::{Outcome, Refusal, ShortLine, Shortage};
+use crate::reservation::{Reservation, ReservationLine, State};
+use crate::shard::Shard;
+
+impl Shard {
+    pub(crate) fn reserve(
+        &mut self,
+        at: At,
+        principal: &Principal,
+        reserve: Reserve,
+        ledger: &mut Vec<LedgerEntry>,
+    ) -> Outcome {
+        if self.holds.open() >= OPEN_RESERVATIONS_MAX {
+            return Outcome::Refused(Refusal::TooManyReservations);
+        }
+        if self.holds.get(&reserve.id).is_some() {
+            return Outcome::Refused(Refusal::ReservationIdTaken);
+        }
+        let mut needs = Need::merge(&reserve.lines);
+        if let Err(outcome) = self.check_needs(&mut needs, None) {
+            return outcome;
+        }
+        for need in &needs {
+            let kind = EntryKind::Reserved;
+            let entry = need.entry(kind, need.quantity, reserve.id, principal, at);
+            self.shelves.post(entry, ledger);
+            self.shelves.add_holder(&need.sku, reserve.id);
+        }
+        let reservation = Arc::new(Reservation {
+            id: reserve.id,
+            state: State::Held,
+            expires_at: Some(at.stamp.plus_ms(reserve.ttl_ms)),
+            created_at: at.stamp,
+            principal: principal.clone(),
+            lines: needs
+                .into_iter()
+                .map(|need| ReservationLine::new(need.sku, need.location, need.quantity))
+                .collect(),
+        });
+        self.holds.insert(Arc::clone(&reservation));
+        Outcome::Reservation(reservation)
+    }
+
+    /// Whether every need can be met on top of what `own` already holds. If so, the needs come to
+    /// share the names that the shard keeps.
+    pub(crate) fn check_needs(
+        &self,
+        needs: &mut [Need],
+        own: Option<&Reservation>,
+    ) -> Result<(), Outcome> {
+        let mut short = Vec::new();
+        for need in needs {
+            let Some((sku, stock)) = self.shelves.shared_sku(&need.sku) else {
+                return Err(Outcome::Refused(Refusal::UnknownSku { line: need.line }));
+            };
+            let held = own.map_or(0, |own| own.open_units_at(&need.sku, &need.location));
+            let position = stock.position(&need.location);
+            let reservable = position.map_or(0, |position| position.reservable());
+            if need.quantity > held && need.quantity - held > reservable {
+                short.push(ShortLine {
+                    sku: sku.clone(),
+                    location: need.location.clone(),
+                    requested: need.quantity,
+                    available: position.map_or(0, |position| position.available()),
+                    reservable: held + reservable,
+                });
+            } else if let Some(position) = position {
+                need.sku = sku.clone();
+                need.location = position.location.clone();
+            }
+        }
+        if short.is_empty() {
+            Ok(())
+        } else {
+            Err(Outcome::Shortage(Arc::new(Shortage { lines: short })))
+        }
+    }
+}
+
+/// What a basket needs of one position: the sum over its lines.
+#[derive(Debug, Clone)]
+pub(crate) struct Need {
+    pub(crate) sku: Sku,
+    pub(crate) location: Location,
+    pub(crate) quantity: i64,
+    /// The first line that names it.
+    line: u32,
+}
+
+impl Need {
+    /// Sums lines of the same position, in the order in which positions first appear. A basket has
+    /// at most 100 lines, and comparing two positions mostly compares two numbers.
+    pub(crate) fn merge(lines: &[Line]) -> Vec<Self> {
+        let mut needs: Vec<Self> = Vec::with_capacity(lines.len());
+        for (number, line) in (0..).zip(lines) {
+            let same = |need: &&mut Self| need.sku == line.sku && need.location == line.location;
+            match needs.iter_mut().find(same) {
+                Some(need) => need.quantity += line.quantity.get(),
+                None => needs.push(Self {
+                    sku: line.sku.clone(),
+                    location: line.location.clone(),
+                    quantity: line.quantity.get(),
+                    line: number,
+                }),
+            }
+        }
+        needs
+    }
+
+    pub(crate) fn entry(
+        &self,
+        kind: EntryKind,
+        reserved_delta: i64,
+        id: ReservationId,
+        principal: &Principal,
+        at: At,
+    ) -> LedgerEntry {
+        LedgerEntry {
+            kind,
+            sku: self.sku.clone(),
+            location: self.location.clone(),
+            on_hand_delta: 0,
+            reserved_delta,
+            source: Source::Reservation(id),
+            principal: principal.clone(),
+            stamp: at.stamp,
+            occurred_at: at.stamp,
+            reason: None,
+            discrepancy: None,
+        }
+    }
+}

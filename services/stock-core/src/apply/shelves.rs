@@ -1,0 +1,81 @@
+//! The counters of every position, and the one function that changes them.
+
+use std::collections::BTreeMap;
+
+use crate::ids::{Location, ReservationId, Sku};
+use crate::ledger::LedgerEntry;
+use crate::stock::Stock;
+
+#[derive(Debug)]
+pub(crate) struct Shelves {
+    pub(crate) buckets: Box<[BTreeMap<Sku, Stock>]>,
+    skus: usize,
+    positions: usize,
+}
+
+impl Shelves {
+    pub(crate) fn new(buckets: usize) -> Self {
+        Self {
+            buckets: (0..buckets).map(|_| BTreeMap::new()).collect(),
+            skus: 0,
+            positions: 0,
+        }
+    }
+
+    pub(crate) fn skus(&self) -> usize {
+        self.skus
+    }
+
+    pub(crate) fn positions(&self) -> usize {
+        self.positions
+    }
+
+    pub(crate) fn stock(&self, sku: &Sku) -> Option<&Stock> {
+        self.buckets[sku.bucket(self.buckets.len())].get(sku)
+    }
+
+    /// As [`Self::stock`], with the copy of the SKU that is kept, so that others may share it.
+    pub(crate) fn shared_sku(&self, sku: &Sku) -> Option<(&Sku, &Stock)> {
+        self.buckets[sku.bucket(self.buckets.len())].get_key_value(sku)
+    }
+
+    pub(crate) fn stock_mut(&mut self, sku: &Sku) -> Option<&mut Stock> {
+        self.buckets[sku.bucket(self.buckets.len())].get_mut(sku)
+    }
+
+    /// Makes the position if there is none.
+    pub(crate) fn open_position(&mut self, sku: &Sku, location: &Location) {
+        let bucket = &mut self.buckets[sku.bucket(self.buckets.len())];
+        let stock = bucket.entry(sku.clone()).or_insert_with(|| {
+            self.skus += 1;
+            Stock::default()
+        });
+        let (_, made) = stock.position_or_new(location);
+        self.positions += usize::from(made);
+    }
+
+    /// Changes a position's counters by the entry's deltas and writes the entry down: no counter
+    /// ever differs from the sum of its ledger. The caller has seen that the position exists.
+    pub(crate) fn post(&mut self, entry: LedgerEntry, ledger: &mut Vec<LedgerEntry>) {
+        let position = self
+            .stock_mut(&entry.sku)
+            .and_then(|stock| stock.position_mut(&entry.location));
+        if let Some(position) = position {
+            position.on_hand += entry.on_hand_delta;
+            position.reserved += entry.reserved_delta;
+            ledger.push(entry);
+        }
+    }
+
+    pub(crate) fn add_holder(&mut self, sku: &Sku, id: ReservationId) {
+        if let Some(stock) = self.stock_mut(sku) {
+            stock.holders.insert(id);
+        }
+    }
+
+    pub(crate) fn remove_holder(&mut self, sku: &Sku, id: &ReservationId) {
+        if let Some(stock) = self.stock_mut(sku) {
+            stock.holders.remove(id);
+        }
+    }
+}

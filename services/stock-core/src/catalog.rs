@@ -1,0 +1,126 @@
+//! Group 0's state: the locations of a cluster.
+
+use std::collections::BTreeMap;
+
+use crate::command::Request;
+use crate::ids::{At, Location, Principal, Stamp};
+use crate::limits::{LOCATIONS_MAX, REQUESTS_REMEMBERED_MAX};
+use crate::memory::{Recall, RequestKey, RequestMemory};
+use crate::outcome::Refusal;
+
+/// What is known of every location. Driven like a [`Shard`](crate::Shard).
+#[derive(Debug)]
+pub struct Catalog {
+    locations: BTreeMap<Location, PutLocation>,
+    requests: RequestMemory<CatalogOutcome>,
+}
+
+/// One command of a log entry of group 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogCommand {
+    /// Who asked.
+    pub principal: Principal,
+    /// What makes it the same request.
+    pub request: Request,
+    /// What for.
+    pub put: PutLocation,
+}
+
+/// Creates a location or replaces what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PutLocation {
+    /// Its id.
+    pub location: Location,
+    /// What it is.
+    pub kind: LocationType,
+    /// For people.
+    pub name: String,
+    /// Where it is.
+    pub coordinates: Option<Coordinates>,
+    /// GS1 Global Location Number, or empty.
+    pub gln: String,
+}
+
+/// What a location is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LocationType {
+    /// Ships to customers and stores.
+    Warehouse,
+    /// Sells to customers who come in.
+    Store,
+}
+
+/// WGS 84, in millionths of a degree: a float in replicated state invites two answers to one question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Coordinates {
+    pub latitude_e6: i32,
+    pub longitude_e6: i32,
+}
+
+/// How a command of group 0 ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CatalogOutcome {
+    /// The location is as the command says.
+    Put,
+    /// Nothing changed.
+    Refused(Refusal),
+}
+
+impl Catalog {
+    /// No location.
+    pub fn new() -> Self {
+        Self {
+            locations: BTreeMap::new(),
+            requests: RequestMemory::new(1, REQUESTS_REMEMBERED_MAX),
+        }
+    }
+
+    /// Time passes. Called once for each entry, before its commands.
+    pub fn advance(&mut self, stamp: Stamp) {
+        self.requests.forget(stamp);
+    }
+
+    /// Carries out one command, or refuses it.
+    pub fn apply(&mut self, at: At, command: CatalogCommand) -> CatalogOutcome {
+        let key = RequestKey {
+            id: command.request.id,
+            principal: command.principal,
+        };
+        match self
+            .requests
+            .recall(&key, command.request.fingerprint, at.stamp)
+        {
+            Recall::Answered(outcome) => return *outcome,
+            Recall::Refused(refusal) => return CatalogOutcome::Refused(refusal),
+            Recall::New => {}
+        }
+        let known = self.locations.contains_key(&command.put.location);
+        let outcome = if !known && self.locations.len() >= LOCATIONS_MAX {
+            CatalogOutcome::Refused(Refusal::TooManyLocations)
+        } else {
+            self.locations
+                .insert(command.put.location.clone(), command.put);
+            CatalogOutcome::Put
+        };
+        self.requests
+            .remember(key, command.request, at.stamp, outcome);
+        outcome
+    }
+
+    /// Every location, in the order of their ids.
+    pub fn locations(&self) -> impl Iterator<Item = &PutLocation> {
+        self.locations.values()
+    }
+
+    /// What is known of one.
+    pub fn location(&self, id: &Location) -> Option<&PutLocation> {
+        self.locations.get(id)
+    }
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self::new()
+    }
+}

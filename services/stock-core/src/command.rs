@@ -1,0 +1,179 @@
+//! What can be asked of a shard. Everything in here was checked when it was made: names, quantities
+//! and times are in range, and a basket has 1 to 100 lines.
+
+use crate::ids::{
+    Document, Fingerprint, Location, Principal, Quantity, Reason, RequestId, ReservationId, Sku,
+    Stamp,
+};
+
+/// One command of a log entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// Who asked.
+    pub principal: Principal,
+    /// What for.
+    pub action: Action,
+}
+
+/// Requests are known by their id, movements by their document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Somebody asks for something; it may be refused.
+    Request(Request, Operation),
+    /// Something has happened.
+    Movements(Movements),
+}
+
+/// What makes a request the same request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// The caller's id for it.
+    pub id: RequestId,
+    /// Of what the caller sent.
+    pub fingerprint: Fingerprint,
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant's type says it")]
+pub enum Operation {
+    Reserve(Reserve),
+    Confirm(Confirm),
+    Release(Release),
+    Fulfill(Fulfill),
+    Extend(Extend),
+    Amend(Amend),
+    SetPolicy(SetPolicy),
+}
+
+/// So many units of one SKU at one location.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the types say it")]
+pub struct Line {
+    pub sku: Sku,
+    pub location: Location,
+    pub quantity: Quantity,
+}
+
+/// Hold every line, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reserve {
+    /// The id it shall have.
+    pub id: ReservationId,
+    /// The basket.
+    pub lines: Vec<Line>,
+    /// How long the hold lasts.
+    pub ttl_ms: u64,
+}
+
+/// Make a hold permanent, or at least until a pickup deadline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confirm {
+    /// Which.
+    pub id: ReservationId,
+    /// From the stamp on.
+    pub pickup_within_ms: Option<u64>,
+}
+
+/// So many open units of a reservation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartialLine {
+    /// Of this SKU.
+    pub sku: Sku,
+    /// May be left out where the reservation has the SKU at one location only.
+    pub location: Option<Location>,
+    /// How many.
+    pub quantity: Quantity,
+}
+
+/// Give units back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// Which.
+    pub id: ReservationId,
+    /// Empty: all that is open.
+    pub lines: Vec<PartialLine>,
+}
+
+/// Hand units over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fulfill {
+    /// Which.
+    pub id: ReservationId,
+    /// Empty: all that is open.
+    pub lines: Vec<PartialLine>,
+}
+
+/// Let a hold end later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extend {
+    /// Which.
+    pub id: ReservationId,
+    /// From the stamp on.
+    pub ttl_ms: u64,
+}
+
+/// Replace a hold's basket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Amend {
+    /// Which.
+    pub id: ReservationId,
+    /// The basket as it shall be.
+    pub lines: Vec<Line>,
+    /// From the stamp on; left out: the expiry stays.
+    pub ttl_ms: Option<u64>,
+}
+
+/// Change what may be sold of a position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetPolicy {
+    /// Of this SKU.
+    pub sku: Sku,
+    /// There.
+    pub location: Location,
+    /// Units that no channel may sell; left out: as it is.
+    pub safety_stock: Option<i64>,
+    /// How far available may go below zero; left out: as it is.
+    pub backorder_limit: Option<i64>,
+}
+
+/// Lines of one document, all for one shard. Each line stands or falls by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Movements {
+    /// What they are.
+    pub kind: MovementKind,
+    /// The document's name.
+    pub document: Document,
+    /// Given for adjustments.
+    pub reason: Option<Reason>,
+    /// 1 or more.
+    pub lines: Vec<MovementLine>,
+}
+
+/// What kind of fact a movement is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MovementKind {
+    /// Units arrived.
+    Receipt,
+    /// Units were sold at a till.
+    Sale,
+    /// Units were found or lost.
+    Adjustment,
+}
+
+/// One line of a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MovementLine {
+    /// Its name inside the document.
+    pub line: Document,
+    /// Of this SKU.
+    pub sku: Sku,
+    /// There.
+    pub location: Location,
+    /// By how much on hand changes: positive for a receipt, negative for a sale, never 0.
+    pub on_hand_delta: i64,
+    /// When it happened, by the wall; left out: when it was stamped.
+    pub occurred_at: Option<Stamp>,
+    /// Of the line as the caller sent it.
+    pub fingerprint: Fingerprint,
+}

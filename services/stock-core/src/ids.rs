@@ -1,0 +1,427 @@
+//! Identifiers, quantities and time, each checked once, where it is made.
+
+use std::fmt;
+use std::sync::Arc;
+
+use thiserror::Error;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+use crate::limits::{IDENTIFIER_BYTES_MAX, QUANTITY_MAX};
+
+/// Why a text is no identifier.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum IdentifierError {
+    /// It has no bytes.
+    #[error("must not be empty")]
+    Empty,
+    /// It is longer than [`IDENTIFIER_BYTES_MAX`].
+    #[error("has {bytes} bytes; at most {IDENTIFIER_BYTES_MAX} are allowed")]
+    TooLong {
+        /// How long it is.
+        bytes: usize,
+    },
+    /// It has a character outside the allowed set.
+    #[error("has {character:?} at byte {at}; allowed are letters, digits and . _ : -")]
+    BadCharacter {
+        /// Where, in bytes from 0.
+        at: usize,
+        /// What stands there.
+        character: char,
+    },
+}
+
+fn check_identifier(text: &str) -> Result<(), IdentifierError> {
+    if text.is_empty() {
+        return Err(IdentifierError::Empty);
+    }
+    if text.len() > IDENTIFIER_BYTES_MAX {
+        return Err(IdentifierError::TooLong { bytes: text.len() });
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
+    match text.char_indices().find(|(_, c)| !allowed(*c)) {
+        Some((at, character)) => Err(IdentifierError::BadCharacter { at, character }),
+        None => Ok(()),
+    }
+}
+
+/// A stock keeping unit: 1-64 bytes of `[A-Za-z0-9._:-]`, with the hash that places it.
+///
+/// The order is by hash, then by name: finding a SKU compares numbers and touches the name once.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sku {
+    hash: u64,
+    name: Arc<str>,
+}
+
+impl Sku {
+    /// Checks the name and computes its hash (XXH3, 64 bits, seed 0; never to change, since it says
+    /// where the SKU's stock is).
+    pub fn new(name: &str) -> Result<Self, IdentifierError> {
+        check_identifier(name)?;
+        Ok(Self {
+            hash: xxh3_64(name.as_bytes()),
+            name: name.into(),
+        })
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.name
+    }
+
+    /// The shard this SKU lives in, of `shard_count`: shards divide the range of hashes evenly.
+    pub fn shard(&self, shard_count: u32) -> u32 {
+        ((u128::from(self.hash) * u128::from(shard_count)) >> 64) as u32
+    }
+
+    /// Low bits of the hash, which are independent of the shard.
+    pub(crate) fn bucket(&self, buckets: usize) -> usize {
+        self.hash as usize % buckets
+    }
+}
+
+impl fmt::Debug for Sku {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.name)
+    }
+}
+
+impl fmt::Display for Sku {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+macro_rules! identifier {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks the text.
+            pub fn new(text: &str) -> Result<Self, IdentifierError> {
+                check_identifier(text)?;
+                Ok(Self(text.into()))
+            }
+
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+identifier!(
+    /// A store or warehouse: 1-64 bytes of `[A-Za-z0-9._:-]`.
+    Location
+);
+identifier!(
+    /// Who asked, as the edge authenticated it: 1-64 bytes of `[A-Za-z0-9._:-]`.
+    Principal
+);
+identifier!(
+    /// A delivery note, till receipt or the like, or a line's name inside one.
+    Document
+);
+
+/// Why stock was adjusted: 1-64 bytes of text without control characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason(Arc<str>);
+
+impl Reason {
+    /// Checks the text.
+    pub fn new(text: &str) -> Result<Self, IdentifierError> {
+        if text.is_empty() {
+            return Err(IdentifierError::Empty);
+        }
+        if text.len() > IDENTIFIER_BYTES_MAX {
+            return Err(IdentifierError::TooLong { bytes: text.len() });
+        }
+        match text.char_indices().find(|(_, c)| c.is_control()) {
+            Some((at, character)) => Err(IdentifierError::BadCharacter { at, character }),
+            None => Ok(Self(text.into())),
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Cluster time in milliseconds since the Unix epoch, as the leader stamped it on an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Stamp(pub u64);
+
+impl Stamp {
+    /// This many milliseconds later.
+    #[must_use]
+    pub fn plus_ms(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// This many milliseconds earlier.
+    #[must_use]
+    pub fn minus_ms(self, ms: u64) -> Self {
+        Self(self.0.saturating_sub(ms))
+    }
+}
+
+/// Where in a shard's history a command stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct At {
+    /// The entry's log index.
+    pub index: u64,
+    /// The command's place inside the entry, from 0.
+    pub ordinal: u32,
+    /// The entry's stamp.
+    pub stamp: Stamp,
+}
+
+/// 1 to [`QUANTITY_MAX`] units of a SKU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Quantity(i64);
+
+/// Why a number is no quantity.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("is {value}; it must be between 1 and {QUANTITY_MAX}")]
+pub struct QuantityError {
+    /// The number.
+    pub value: i64,
+}
+
+impl Quantity {
+    /// Checks the number.
+    pub fn new(value: i64) -> Result<Self, QuantityError> {
+        if (1..=QUANTITY_MAX).contains(&value) {
+            Ok(Self(value))
+        } else {
+            Err(QuantityError { value })
+        }
+    }
+
+    /// The number of units.
+    pub fn get(self) -> i64 {
+        self.0
+    }
+}
+
+/// A UUID of version 7 that the caller made: its first 48 bits are milliseconds since the Unix epoch.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId([u8; 16]);
+
+/// Why 16 bytes are no request id.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("is a UUID of version {version}; request ids are of version 7")]
+pub struct RequestIdError {
+    /// The version nibble found.
+    pub version: u8,
+}
+
+impl RequestId {
+    /// Checks the version, since the time inside the id decides how long it is remembered.
+    pub fn new(bytes: [u8; 16]) -> Result<Self, RequestIdError> {
+        match bytes[6] >> 4 {
+            7 => Ok(Self(bytes)),
+            version => Err(RequestIdError { version }),
+        }
+    }
+
+    /// The bytes of the UUID.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// When the caller made it, by the caller's clock.
+    pub fn made_at(&self) -> Stamp {
+        let mut ms = [0; 8];
+        ms[2..].copy_from_slice(&self.0[..6]);
+        Stamp(u64::from_be_bytes(ms))
+    }
+
+    pub(crate) fn bucket(&self, buckets: usize) -> usize {
+        low_bits(&self.0) as usize % buckets
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+/// A UUID of version 8: 48 bits of milliseconds, 12 bits of shard, 62 random bits.
+///
+/// The edge makes it before the command is proposed, so that several shards can be told of one
+/// reservation at once; the shard inside says where the reservation lives.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReservationId([u8; 16]);
+
+/// Why 16 bytes are no reservation id.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("is not the id of a reservation")]
+pub struct ReservationIdError;
+
+impl ReservationId {
+    /// Shards that fit into an id.
+    pub const SHARDS_MAX: u32 = 1 << 12;
+
+    /// Lays out a new id. `random` should come from a good generator: ids made in the same
+    /// millisecond for the same shard differ only in its lower 62 bits.
+    pub fn compose(now: Stamp, shard: u32, random: u64) -> Self {
+        let high = (now.0 << 16) | 0x8000 | u64::from(shard % Self::SHARDS_MAX);
+        let low = (random & (u64::MAX >> 2)) | (0b10 << 62);
+        Self(((u128::from(high) << 64) | u128::from(low)).to_be_bytes())
+    }
+
+    /// Checks the version.
+    pub fn new(bytes: [u8; 16]) -> Result<Self, ReservationIdError> {
+        if bytes[6] >> 4 == 8 {
+            Ok(Self(bytes))
+        } else {
+            Err(ReservationIdError)
+        }
+    }
+
+    /// The shard the reservation lives in.
+    pub fn shard(&self) -> u32 {
+        u32::from(self.0[6] & 0x0f) << 8 | u32::from(self.0[7])
+    }
+
+    /// The bytes of the UUID.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    pub(crate) fn bucket(&self, buckets: usize) -> usize {
+        low_bits(&self.0) as usize % buckets
+    }
+}
+
+impl fmt::Display for ReservationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let b = u128::from_be_bytes(self.0);
+        write!(
+            f,
+            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+            (b >> 96) as u32,
+            (b >> 80) as u16,
+            (b >> 64) as u16,
+            (b >> 48) as u16,
+            b & 0xffff_ffff_ffff
+        )
+    }
+}
+
+impl fmt::Debug for ReservationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+fn low_bits(uuid: &[u8; 16]) -> u64 {
+    let mut low = [0; 8];
+    low.copy_from_slice(&uuid[8..]);
+    u64::from_be_bytes(low)
+}
+
+/// XXH3-128 of what a client sent: enough to tell a retry from another request under the same id.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fingerprint(pub [u8; 16]);
+
+impl Fingerprint {
+    /// Of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(xxh3_128(bytes).to_be_bytes())
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_are_checked() {
+        let check = |text: &str, error: Option<IdentifierError>| {
+            assert_eq!(Sku::new(text).err(), error, "{text:?}");
+            assert_eq!(Location::new(text).err(), error, "{text:?}");
+        };
+        check("SKU-1_a.b:c", None);
+        check(&"x".repeat(64), None);
+        check("", Some(IdentifierError::Empty));
+        check(
+            &"x".repeat(65),
+            Some(IdentifierError::TooLong { bytes: 65 }),
+        );
+        check(
+            "a b",
+            Some(IdentifierError::BadCharacter {
+                at: 1,
+                character: ' ',
+            }),
+        );
+        check(
+            "ab\u{e9}",
+            Some(IdentifierError::BadCharacter {
+                at: 2,
+                character: '\u{e9}',
+            }),
+        );
+    }
+
+    #[test]
+    fn a_reservation_id_carries_its_shard() {
+        for shard in [0, 1, 255, 256, 4095] {
+            let id = ReservationId::compose(Stamp(1_790_000_000_000), shard, u64::MAX);
+            assert_eq!(id.shard(), shard);
+            assert_eq!(ReservationId::new(*id.as_bytes()), Ok(id));
+            let text = id.to_string();
+            assert_eq!((text.len(), &text[14..15]), (36, "8"), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_shard_gets_its_share_of_skus() {
+        let mut counts = [0; 8];
+        for n in 0..8_000 {
+            counts[Sku::new(&format!("SKU-{n:06}")).unwrap().shard(8) as usize] += 1;
+        }
+        assert!(
+            counts.iter().all(|count| (850..1150).contains(count)),
+            "{counts:?}"
+        );
+    }
+
+    #[test]
+    fn the_placement_of_a_sku_never_changes() {
+        // Published: clients compute it too.
+        assert_eq!(Sku::new("MUG-BLUE").unwrap().hash, xxh3_64(b"MUG-BLUE"));
+        assert_eq!(xxh3_64(b""), 0x2d06_8005_38d3_94c2);
+    }
+}

@@ -1,0 +1,64 @@
+//! Every bound of the state machine, with its reason. They are part of the replicated rules: two
+//! nodes with different values would come to different states, so none of them is configurable.
+
+/// Longest identifier, in bytes. GTIN, GLN, UUID and house codes fit.
+pub const IDENTIFIER_BYTES_MAX: usize = 64;
+
+/// Largest quantity of one line, in the SKU's base unit.
+pub const QUANTITY_MAX: i64 = 1_000_000_000;
+
+/// Largest magnitude of a position's counter. A million movements of the largest quantity fit, and
+/// sums of a few counters stay far inside `i64`.
+pub const COUNTER_MAX: i64 = 1_000_000_000_000_000;
+
+/// Lines of a basket.
+pub const LINES_MAX: usize = 100;
+
+/// Shortest and longest time to live of a hold, and of a pickup deadline.
+pub const TTL_MS_MIN: u64 = 1_000;
+/// See [`TTL_MS_MIN`].
+pub const TTL_MS_MAX: u64 = 7 * 24 * 3_600 * 1_000;
+/// A hold's time to live where the caller names none.
+pub const TTL_MS_DEFAULT: u64 = 15 * 60 * 1_000;
+
+/// Buckets of a shard's state. Fixed, so that nothing ever rehashes, and many, so that the copying or
+/// hashing of one is short: at ten million positions over eight shards a bucket holds about 300.
+pub const BUCKETS: usize = 4_096;
+
+/// Holds that one entry expires before its commands are applied. What is left is due for the next
+/// entry, which the leader then proposes at once: a million holds that end together delay no command
+/// by more than this many.
+pub const EXPIRIES_PER_ENTRY_MAX: usize = 512;
+
+/// How long a request id is remembered.
+pub const REQUEST_MEMORY_MS: u64 = 10 * 60 * 1_000;
+/// Request ids that a shard remembers. Past this the oldest are forgotten early...
+pub const REQUESTS_REMEMBERED_MAX: usize = 4 * 1024 * 1024;
+/// ...but never ones younger than this: then new requests are refused instead.
+pub const REQUEST_MEMORY_MS_MIN: u64 = 60 * 1_000;
+/// How far the time inside a request id, or a movement's `occurred_at`, may lie ahead of cluster
+/// time. Callers' clocks differ; an id from further ahead would outlive its memory.
+pub const CLOCK_AHEAD_MS_MAX: u64 = 60 * 1_000;
+/// Things forgotten while one entry is applied. More than the commands of an entry (1,024), so that
+/// forgetting keeps up.
+pub const FORGOTTEN_PER_ENTRY_MAX: usize = 2_048;
+
+/// How long a document's lines are remembered.
+pub const DOCUMENT_MEMORY_MS: u64 = 30 * 24 * 3_600 * 1_000;
+/// Document lines that a shard remembers; past this the oldest are forgotten early, and what
+/// happened before them is refused.
+pub const DOCUMENT_LINES_REMEMBERED_MAX: usize = 4 * 1024 * 1024;
+
+/// How long a reservation can be looked up after it has ended.
+pub const ENDED_RESERVATION_MS: u64 = 24 * 3_600 * 1_000;
+/// Ended reservations that a shard keeps; past this the oldest are dropped early.
+pub const ENDED_RESERVATIONS_MAX: usize = 256 * 1024;
+/// Open reservations of a shard; past this a reserve is refused.
+pub const OPEN_RESERVATIONS_MAX: usize = 4 * 1024 * 1024;
+/// Positions of a shard; past this a movement or policy that needs a new one is refused.
+pub const POSITIONS_MAX: usize = 16 * 1024 * 1024;
+/// Locations of a cluster.
+pub const LOCATIONS_MAX: usize = 100_000;
+
+/// Reservations that one discrepancy names.
+pub const ENDANGERED_MAX: usize = 100;

@@ -1,0 +1,352 @@
+//! What makes a retry harmless: remembered requests and remembered documents.
+
+use std::collections::BTreeMap;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::command::{MovementKind, Request};
+use crate::ids::{Document, Fingerprint, Principal, RequestId, Stamp};
+use crate::limits::{
+    CLOCK_AHEAD_MS_MAX, DOCUMENT_MEMORY_MS, FORGOTTEN_PER_ENTRY_MAX, REQUEST_MEMORY_MS,
+    REQUEST_MEMORY_MS_MIN,
+};
+use crate::outcome::Refusal;
+use crate::queue::Queue;
+
+/// Ids are unique for each caller only.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RequestKey {
+    pub(crate) id: RequestId,
+    pub(crate) principal: Principal,
+}
+
+#[derive(Debug)]
+pub(crate) struct Remembered<V> {
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) stamp: Stamp,
+    pub(crate) verdict: V,
+}
+
+/// What is known of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Recall<'a, V> {
+    /// It was answered; this was the verdict.
+    Answered(&'a V),
+    /// It is new and may be carried out.
+    New,
+    /// It may not be carried out.
+    Refused(Refusal),
+}
+
+/// Verdicts by request, for [`REQUEST_MEMORY_MS`].
+///
+/// An id is forgotten in the order of stamps, but its age is judged by the time inside it. So the
+/// horizon is the latest time inside any id forgotten: whatever is older is refused, and no id can
+/// be carried out twice.
+#[derive(Debug)]
+pub(crate) struct RequestMemory<V> {
+    pub(crate) buckets: Box<[BTreeMap<RequestKey, Remembered<V>>]>,
+    order: Queue<(Stamp, RequestKey)>,
+    pub(crate) horizon: Stamp,
+    remembered_max: usize,
+}
+
+impl<V> RequestMemory<V> {
+    pub(crate) fn new(buckets: usize, remembered_max: usize) -> Self {
+        Self {
+            buckets: (0..buckets).map(|_| BTreeMap::new()).collect(),
+            order: Queue::new(),
+            horizon: Stamp(0),
+            remembered_max,
+        }
+    }
+
+    pub(crate) fn recall(
+        &self,
+        key: &RequestKey,
+        fingerprint: Fingerprint,
+        now: Stamp,
+    ) -> Recall<'_, V> {
+        let bucket = &self.buckets[key.id.bucket(self.buckets.len())];
+        if let Some(remembered) = bucket.get(key) {
+            return if remembered.fingerprint == fingerprint {
+                Recall::Answered(&remembered.verdict)
+            } else {
+                Recall::Refused(Refusal::RequestReused)
+            };
+        }
+        let made_at = key.id.made_at();
+        if made_at < self.horizon {
+            return Recall::Refused(Refusal::RequestTooOld {
+                horizon: self.horizon,
+            });
+        }
+        if made_at > now.plus_ms(CLOCK_AHEAD_MS_MAX) {
+            return Recall::Refused(Refusal::RequestFromFuture);
+        }
+        if self.is_full()
+            && self
+                .oldest()
+                .is_some_and(|oldest| oldest.plus_ms(REQUEST_MEMORY_MS_MIN) > now)
+        {
+            return Recall::Refused(Refusal::RequestMemoryFull);
+        }
+        Recall::New
+    }
+
+    pub(crate) fn remember(&mut self, key: RequestKey, request: Request, now: Stamp, verdict: V) {
+        if self.is_full() {
+            self.forget_oldest();
+        }
+        let bucket = key.id.bucket(self.buckets.len());
+        let remembered = Remembered {
+            fingerprint: request.fingerprint,
+            stamp: now,
+            verdict,
+        };
+        self.buckets[bucket].insert(key.clone(), remembered);
+        self.order.push((now, key));
+    }
+
+    /// Forgets what is older than it need be remembered.
+    pub(crate) fn forget(&mut self, now: Stamp) {
+        let keep_from = now.minus_ms(REQUEST_MEMORY_MS);
+        for _ in 0..FORGOTTEN_PER_ENTRY_MAX {
+            if self.oldest().is_none_or(|oldest| oldest >= keep_from) {
+                break;
+            }
+            self.forget_oldest();
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    fn is_full(&self) -> bool {
+        self.order.len() >= self.remembered_max
+    }
+
+    fn oldest(&self) -> Option<Stamp> {
+        self.order.front().map(|(stamp, _)| *stamp)
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, key)) = self.order.pop() {
+            self.horizon = self.horizon.max(key.id.made_at().plus_ms(1));
+            self.buckets[key.id.bucket(self.buckets.len())].remove(&key);
+        }
+    }
+}
+
+/// XXH3-128 of kind, document and line; the parts cannot run into each other, since names have no
+/// NUL byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct DocumentKey(u128);
+
+impl DocumentKey {
+    pub(crate) fn new(kind: MovementKind, document: &Document, line: &Document) -> Self {
+        // Two names of at most 64 bytes, the kind and a separator.
+        let mut bytes = [0; 130];
+        let mut len = 0;
+        let mut put = |part: &[u8]| {
+            bytes[len..len + part.len()].copy_from_slice(part);
+            len += part.len();
+        };
+        put(&[match kind {
+            MovementKind::Receipt => 1,
+            MovementKind::Sale => 2,
+            MovementKind::Adjustment => 3,
+        }]);
+        put(document.as_str().as_bytes());
+        put(&[0]);
+        put(line.as_str().as_bytes());
+        Self(xxh3_128(&bytes[..len]))
+    }
+
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    fn bucket(self, buckets: usize) -> usize {
+        self.0 as usize % buckets
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct RecordedLine {
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) stamp: Stamp,
+}
+
+/// Document lines that were recorded, for [`DOCUMENT_MEMORY_MS`].
+#[derive(Debug)]
+pub(crate) struct DocumentMemory {
+    pub(crate) buckets: Box<[BTreeMap<DocumentKey, RecordedLine>]>,
+    order: Queue<(Stamp, DocumentKey)>,
+    /// What happened before this may have been recorded and forgotten.
+    pub(crate) horizon: Stamp,
+    remembered_max: usize,
+}
+
+impl DocumentMemory {
+    pub(crate) fn new(buckets: usize, remembered_max: usize) -> Self {
+        Self {
+            buckets: (0..buckets).map(|_| BTreeMap::new()).collect(),
+            order: Queue::new(),
+            horizon: Stamp(0),
+            remembered_max,
+        }
+    }
+
+    pub(crate) fn recall(
+        &self,
+        key: DocumentKey,
+        fingerprint: Fingerprint,
+        occurred_at: Stamp,
+    ) -> Recall<'_, ()> {
+        match self.buckets[key.bucket(self.buckets.len())].get(&key) {
+            Some(recorded) if recorded.fingerprint == fingerprint => Recall::Answered(&()),
+            Some(_) => Recall::Refused(Refusal::DocumentReused),
+            None if occurred_at < self.horizon => Recall::Refused(Refusal::DocumentTooOld {
+                horizon: self.horizon,
+            }),
+            None => Recall::New,
+        }
+    }
+
+    pub(crate) fn remember(&mut self, key: DocumentKey, fingerprint: Fingerprint, now: Stamp) {
+        if self.order.len() >= self.remembered_max {
+            self.forget_oldest();
+        }
+        let bucket = key.bucket(self.buckets.len());
+        let recorded = RecordedLine {
+            fingerprint,
+            stamp: now,
+        };
+        self.buckets[bucket].insert(key, recorded);
+        self.order.push((now, key));
+    }
+
+    pub(crate) fn forget(&mut self, now: Stamp) {
+        let keep_from = now.minus_ms(DOCUMENT_MEMORY_MS);
+        for _ in 0..FORGOTTEN_PER_ENTRY_MAX {
+            match self.order.front() {
+                Some((stamp, _)) if *stamp < keep_from => self.forget_oldest(),
+                _ => break,
+            }
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((stamp, key)) = self.order.pop() {
+            // A movement happens no later than it is stamped.
+            self.horizon = self.horizon.max(stamp.plus_ms(1));
+            self.buckets[key.bucket(self.buckets.len())].remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_790_000_000_000;
+
+    fn key(made_at: u64, n: u8) -> RequestKey {
+        let mut bytes = [n; 16];
+        bytes[..6].copy_from_slice(&made_at.to_be_bytes()[2..]);
+        bytes[6] = 0x70;
+        RequestKey {
+            id: RequestId::new(bytes).unwrap(),
+            principal: Principal::new("web").unwrap(),
+        }
+    }
+
+    fn remember(memory: &mut RequestMemory<u8>, key: &RequestKey, now: u64, verdict: u8) {
+        let request = Request {
+            id: key.id,
+            fingerprint: Fingerprint([1; 16]),
+        };
+        memory.remember(key.clone(), request, Stamp(now), verdict);
+    }
+
+    fn recall(memory: &RequestMemory<u8>, key: &RequestKey, now: u64) -> Recall<'static, u8> {
+        match memory.recall(key, Fingerprint([1; 16]), Stamp(now)) {
+            Recall::Answered(verdict) => Recall::Answered(Box::leak(Box::new(*verdict))),
+            Recall::New => Recall::New,
+            Recall::Refused(refusal) => Recall::Refused(refusal),
+        }
+    }
+
+    #[test]
+    fn a_forgotten_id_is_refused_even_when_its_clock_ran_ahead() {
+        let mut memory = RequestMemory::new(4, 100);
+        let ahead = key(NOW + CLOCK_AHEAD_MS_MAX, 1);
+        assert_eq!(recall(&memory, &ahead, NOW), Recall::New);
+        remember(&mut memory, &ahead, NOW, 7);
+        assert_eq!(recall(&memory, &ahead, NOW + 1), Recall::Answered(&7));
+
+        let later = NOW + REQUEST_MEMORY_MS + 1;
+        memory.forget(Stamp(later));
+        assert_eq!(memory.len(), 0);
+        let horizon = Stamp(NOW + CLOCK_AHEAD_MS_MAX + 1);
+        assert_eq!(
+            recall(&memory, &ahead, later),
+            Recall::Refused(Refusal::RequestTooOld { horizon })
+        );
+        assert_eq!(recall(&memory, &key(horizon.0, 2), later), Recall::New);
+    }
+
+    #[test]
+    fn an_id_from_too_far_ahead_is_refused() {
+        let memory = RequestMemory::<u8>::new(4, 100);
+        let ahead = key(NOW + CLOCK_AHEAD_MS_MAX + 1, 1);
+        assert_eq!(
+            recall(&memory, &ahead, NOW),
+            Recall::Refused(Refusal::RequestFromFuture)
+        );
+    }
+
+    #[test]
+    fn a_full_memory_forgets_the_oldest_but_never_a_young_one() {
+        let mut memory = RequestMemory::new(4, 2);
+        remember(&mut memory, &key(NOW, 1), NOW, 1);
+        remember(&mut memory, &key(NOW, 2), NOW, 2);
+        let full = Recall::Refused(Refusal::RequestMemoryFull);
+        assert_eq!(
+            recall(&memory, &key(NOW + 5, 3), NOW + REQUEST_MEMORY_MS_MIN - 1),
+            full
+        );
+        let later = NOW + REQUEST_MEMORY_MS_MIN;
+        assert_eq!(recall(&memory, &key(later, 3), later), Recall::New);
+        remember(&mut memory, &key(later, 3), later, 3);
+        assert_eq!(memory.len(), 2);
+        assert_eq!(recall(&memory, &key(NOW, 2), later), Recall::Answered(&2));
+        assert!(matches!(
+            recall(&memory, &key(NOW, 1), later),
+            Recall::Refused(Refusal::RequestTooOld { .. })
+        ));
+    }
+
+    #[test]
+    fn a_forgotten_document_line_is_refused_by_when_it_happened() {
+        let mut memory = DocumentMemory::new(4, 100);
+        let name = |text| Document::new(text).unwrap();
+        let key = DocumentKey::new(MovementKind::Receipt, &name("D1"), &name("1"));
+        let same = Fingerprint([1; 16]);
+        memory.remember(key, same, Stamp(NOW));
+        assert_eq!(memory.recall(key, same, Stamp(NOW)), Recall::Answered(&()));
+        assert_eq!(
+            memory.recall(key, Fingerprint([2; 16]), Stamp(NOW)),
+            Recall::Refused(Refusal::DocumentReused)
+        );
+        memory.forget(Stamp(NOW + DOCUMENT_MEMORY_MS + 1));
+        assert_eq!(
+            memory.recall(key, same, Stamp(NOW)),
+            Recall::Refused(Refusal::DocumentTooOld {
+                horizon: Stamp(NOW + 1)
+            })
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! What a shard answers. Every way a command can end has a name here.
+
+use std::sync::Arc;
+
+use crate::ids::{Location, ReservationId, Sku, Stamp};
+use crate::reservation::{Reservation, State};
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The reservation as it is after the command.
+    Reservation(Arc<Reservation>),
+    /// The basket was not held; nothing changed.
+    Shortage(Arc<Shortage>),
+    /// The position's policy as it is now.
+    Policy(Policy),
+    /// A verdict for each line of a document, in order.
+    Movements(Box<[LineVerdict]>),
+    /// Nothing changed.
+    Refused(Refusal),
+}
+
+/// Why a basket was not held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shortage {
+    /// Every line that is short.
+    pub lines: Vec<ShortLine>,
+}
+
+/// A line that is short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShortLine {
+    /// Of this SKU.
+    pub sku: Sku,
+    /// There.
+    pub location: Location,
+    /// What the basket asks for there in all.
+    pub requested: i64,
+    /// On hand - reserved - safety stock.
+    pub available: i64,
+    /// What could have been held.
+    pub reservable: i64,
+}
+
+/// A position's policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Units that no channel may sell.
+    pub safety_stock: i64,
+    /// How far available may go below zero.
+    pub backorder_limit: i64,
+    /// What this leaves available.
+    pub available: i64,
+}
+
+/// What became of a movement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LineVerdict {
+    /// It counts. Where it took available too low, that is said.
+    Recorded(Option<Box<Discrepancy>>),
+    /// It counted before; nothing changed.
+    AlreadyRecorded,
+    /// It does not count; nothing changed.
+    Refused(Refusal),
+}
+
+/// A fact took available below what the policy allows: somebody may not get what was promised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discrepancy {
+    /// Of this SKU.
+    pub sku: Sku,
+    /// There.
+    pub location: Location,
+    /// What is available now.
+    pub available: i64,
+    /// How far that is below the backorder limit.
+    pub short_by: i64,
+    /// The newest reservations there whose open units cover `short_by`, at most
+    /// [`ENDANGERED_MAX`](crate::limits::ENDANGERED_MAX).
+    pub endangered: Vec<ReservationId>,
+}
+
+/// Why a command was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The request id is older than what is remembered.
+    RequestTooOld {
+        /// What is remembered begins here.
+        horizon: Stamp,
+    },
+    /// The time inside the request id lies too far ahead of cluster time.
+    RequestFromFuture,
+    /// The request id was used for another payload.
+    RequestReused,
+    /// As many request ids are remembered as may be, and the oldest is too young to be forgotten.
+    RequestMemoryFull,
+    /// The movement happened before what is remembered of documents.
+    DocumentTooOld {
+        /// What is remembered begins here.
+        horizon: Stamp,
+    },
+    /// The document's line was recorded with another content.
+    DocumentReused,
+    /// The movement claims to happen later than now.
+    OccurredInFuture,
+    /// No receipt and no policy ever named this SKU.
+    UnknownSku {
+        /// The line that names it.
+        line: u32,
+    },
+    /// There is no such reservation, or it ended too long ago to be remembered.
+    UnknownReservation,
+    /// The reservation is in a state that does not allow this.
+    WrongState {
+        /// The state it is in.
+        state: State,
+    },
+    /// The reservation has no expiry that could be extended.
+    NothingToExtend,
+    /// The reservation has no such line.
+    LineNotInReservation {
+        /// The line of the command.
+        line: u32,
+    },
+    /// The reservation has this SKU at several locations, and the line names none.
+    LineAmbiguous {
+        /// The line of the command.
+        line: u32,
+    },
+    /// The line names more units than are open.
+    LineExceedsOpen {
+        /// The line of the command.
+        line: u32,
+        /// What is open.
+        open: i64,
+    },
+    /// A counter would leave its range.
+    CounterOutOfRange {
+        /// The line of the command.
+        line: u32,
+    },
+    /// The shard has as many open reservations as it may.
+    TooManyReservations,
+    /// The shard has as many positions as it may.
+    TooManyPositions,
+    /// The cluster has as many locations as it may.
+    TooManyLocations,
+    /// A reservation of this id exists; the edge makes another and tries again.
+    ReservationIdTaken,
+}

@@ -1,0 +1,99 @@
+//! A reservation: units set aside, line by line, until they are fulfilled, released or expired.
+
+use crate::ids::{Location, Principal, ReservationId, Sku, Stamp};
+
+/// Where a reservation is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// Set aside until it expires.
+    Held,
+    /// Paid; set aside until fulfilled, released, or past a pickup deadline.
+    Confirmed,
+    /// Over: a fulfilment ended the last open unit.
+    Fulfilled,
+    /// Over: a release ended the last open unit.
+    Released,
+    /// Over: time ended the last open unit.
+    Expired,
+}
+
+impl State {
+    /// Whether units are still set aside.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Held | Self::Confirmed)
+    }
+}
+
+/// A reservation, open or remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// Its id.
+    pub id: ReservationId,
+    /// Where it is in its life.
+    pub state: State,
+    /// When it ends by itself, if it does.
+    pub expires_at: Option<Stamp>,
+    /// When it was held.
+    pub created_at: Stamp,
+    /// Who holds it.
+    pub principal: Principal,
+    /// One for each SKU and location, in the order of the basket.
+    pub lines: Box<[ReservationLine]>,
+}
+
+/// Units of one SKU at one location. Always quantity = open + fulfilled + released + expired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReservationLine {
+    /// Of this SKU.
+    pub sku: Sku,
+    /// There.
+    pub location: Location,
+    /// What was held at first.
+    pub quantity: i64,
+    /// What is still set aside.
+    pub open: i64,
+    /// What was handed over.
+    pub fulfilled: i64,
+    /// What was given back.
+    pub released: i64,
+}
+
+impl ReservationLine {
+    pub(crate) fn new(sku: Sku, location: Location, quantity: i64) -> Self {
+        Self {
+            sku,
+            location,
+            quantity,
+            open: quantity,
+            fulfilled: 0,
+            released: 0,
+        }
+    }
+
+    /// What ended by itself.
+    pub fn expired(&self) -> i64 {
+        self.quantity - self.open - self.fulfilled - self.released
+    }
+}
+
+impl Reservation {
+    /// Whether it has an expiry that has come.
+    pub fn is_due(&self, now: Stamp) -> bool {
+        self.state.is_open() && self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    pub(crate) fn has_open_units(&self) -> bool {
+        self.lines.iter().any(|line| line.open > 0)
+    }
+
+    pub(crate) fn has_open_units_of(&self, sku: &Sku) -> bool {
+        self.lines
+            .iter()
+            .any(|line| line.open > 0 && line.sku == *sku)
+    }
+
+    pub(crate) fn open_units_at(&self, sku: &Sku, location: &Location) -> i64 {
+        let here = |line: &&ReservationLine| line.sku == *sku && line.location == *location;
+        self.lines.iter().find(here).map_or(0, |line| line.open)
+    }
+}

@@ -1,0 +1,347 @@
+//! A shard: all stock of a range of SKUs, and everything that holds units of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::apply::{holds::Holds, shelves::Shelves};
+use crate::canonical::Writer;
+use crate::command::{Action, Command, Operation, Request};
+use crate::ids::{At, Location, Principal, ReservationId, Sku, Stamp};
+use crate::ledger::LedgerEntry;
+use crate::limits::{
+    BUCKETS, DOCUMENT_LINES_REMEMBERED_MAX, EXPIRIES_PER_ENTRY_MAX, REQUESTS_REMEMBERED_MAX,
+};
+use crate::memory::{DocumentMemory, Recall, RequestKey, RequestMemory};
+use crate::outcome::{Outcome, Policy, Refusal, Shortage};
+use crate::reservation::{Reservation, ReservationLine, State};
+use crate::stock::Stock;
+
+/// The state of one shard. See the crate's documentation for how it is driven.
+#[derive(Debug)]
+pub struct Shard {
+    pub(crate) shelves: Shelves,
+    pub(crate) holds: Holds,
+    pub(crate) requests: RequestMemory<Verdict>,
+    pub(crate) documents: DocumentMemory,
+    names: Names,
+    applied: At,
+}
+
+/// How much a shard holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Counts {
+    pub skus: usize,
+    pub positions: usize,
+    pub open_reservations: usize,
+    pub ended_reservations: usize,
+    pub requests_remembered: usize,
+}
+
+impl Shard {
+    /// An empty shard.
+    pub fn new() -> Self {
+        Self {
+            shelves: Shelves::new(BUCKETS),
+            holds: Holds::new(BUCKETS),
+            requests: RequestMemory::new(BUCKETS, REQUESTS_REMEMBERED_MAX),
+            documents: DocumentMemory::new(BUCKETS, DOCUMENT_LINES_REMEMBERED_MAX),
+            names: Names::default(),
+            applied: At {
+                index: 0,
+                ordinal: 0,
+                stamp: Stamp(0),
+            },
+        }
+    }
+
+    /// Time passes: what is due expires, what is old is forgotten. Called once for each entry,
+    /// before its commands.
+    pub fn advance(&mut self, stamp: Stamp, ledger: &mut Vec<LedgerEntry>) {
+        self.applied.stamp = self.applied.stamp.max(stamp);
+        let now = self.applied.stamp;
+        for _ in 0..EXPIRIES_PER_ENTRY_MAX {
+            match self.holds.next_due(now) {
+                Some(id) => self.expire(&id, now, ledger),
+                None => break,
+            }
+        }
+        self.requests.forget(now);
+        self.documents.forget(now);
+        self.holds.forget_ended(now);
+    }
+
+    /// Carries out one command, or refuses it. Either way every replica comes to the same state.
+    pub fn apply(&mut self, at: At, command: Command, ledger: &mut Vec<LedgerEntry>) -> Outcome {
+        self.applied = at;
+        let principal = self.names.principal(command.principal);
+        match command.action {
+            Action::Request(request, operation) => {
+                self.request(at, principal, request, operation, ledger)
+            }
+            Action::Movements(movements) => self.record(at, &principal, movements, ledger),
+        }
+    }
+
+    /// When the next hold ends by itself. The leader proposes an entry then, so that it does.
+    pub fn next_expiry(&self) -> Option<Stamp> {
+        self.holds.next_expiry()
+    }
+
+    /// What is known of a SKU.
+    pub fn stock(&self, sku: &Sku) -> Option<&Stock> {
+        self.shelves.stock(sku)
+    }
+
+    /// A reservation that is open, or ended not too long ago.
+    pub fn reservation(&self, id: &ReservationId) -> Option<&Arc<Reservation>> {
+        self.holds.get(id)
+    }
+
+    /// The stamp of the last entry applied.
+    pub fn stamp(&self) -> Stamp {
+        self.applied.stamp
+    }
+
+    /// How much there is.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            skus: self.shelves.skus(),
+            positions: self.shelves.positions(),
+            open_reservations: self.holds.open(),
+            ended_reservations: self.holds.ended(),
+            requests_remembered: self.requests.len(),
+        }
+    }
+
+    /// Buckets of the state; fixed.
+    pub fn buckets(&self) -> usize {
+        BUCKETS
+    }
+
+    /// The canonical bytes of one bucket: its stock, reservations, requests and documents.
+    pub fn bucket_bytes(&self, bucket: usize) -> Vec<u8> {
+        let mut writer = Writer::default();
+        let stock: &BTreeMap<Sku, Stock> = &self.shelves.buckets[bucket];
+        writer.number(stock.len() as u64);
+        for (sku, stock) in stock {
+            writer.text(sku.as_str());
+            writer.stock(stock);
+        }
+        let reservations = &self.holds.buckets[bucket];
+        writer.number(reservations.len() as u64);
+        for reservation in reservations.values() {
+            writer.reservation(reservation);
+        }
+        let requests = &self.requests.buckets[bucket];
+        writer.number(requests.len() as u64);
+        for (key, remembered) in requests {
+            writer.remembered(key, remembered);
+            remembered.verdict.write(&mut writer);
+        }
+        let documents = &self.documents.buckets[bucket];
+        writer.number(documents.len() as u64);
+        for (key, recorded) in documents {
+            writer.recorded(key.to_bytes(), recorded);
+        }
+        writer.into_bytes()
+    }
+
+    /// XXH3-128 of a bucket's canonical bytes.
+    pub fn bucket_hash(&self, bucket: usize) -> u128 {
+        xxh3_128(&self.bucket_bytes(bucket))
+    }
+
+    /// The canonical bytes of what belongs to no bucket: how far the state is, and its horizons.
+    pub fn head_bytes(&self) -> Vec<u8> {
+        let mut writer = Writer::default();
+        writer.at(self.applied);
+        writer.stamp(self.requests.horizon);
+        writer.stamp(self.documents.horizon);
+        writer.into_bytes()
+    }
+
+    /// One hash over the head and every bucket.
+    pub fn state_hash(&self) -> u128 {
+        let mut bytes = self.head_bytes();
+        for bucket in 0..self.buckets() {
+            bytes.extend_from_slice(&self.bucket_hash(bucket).to_le_bytes());
+        }
+        xxh3_128(&bytes)
+    }
+
+    fn request(
+        &mut self,
+        at: At,
+        principal: Principal,
+        request: Request,
+        operation: Operation,
+        ledger: &mut Vec<LedgerEntry>,
+    ) -> Outcome {
+        let key = RequestKey {
+            id: request.id,
+            principal,
+        };
+        match self.requests.recall(&key, request.fingerprint, at.stamp) {
+            Recall::Answered(verdict) => return verdict.outcome(&key.principal, &operation),
+            Recall::Refused(refusal) => return Outcome::Refused(refusal),
+            Recall::New => {}
+        }
+        let who = &key.principal;
+        let (outcome, verdict) = match operation {
+            Operation::Reserve(reserve) => {
+                let outcome = self.reserve(at, who, reserve, ledger);
+                let verdict = Verdict::of_reserve(&outcome);
+                (outcome, verdict)
+            }
+            Operation::Confirm(confirm) => Verdict::of(self.confirm(at, who, &confirm, ledger)),
+            Operation::Release(release) => Verdict::of(self.release(at, who, &release, ledger)),
+            Operation::Fulfill(fulfill) => Verdict::of(self.fulfill(at, who, &fulfill, ledger)),
+            Operation::Extend(extend) => Verdict::of(self.extend(at, who, &extend, ledger)),
+            Operation::Amend(amend) => Verdict::of(self.amend(at, who, &amend, ledger)),
+            Operation::SetPolicy(policy) => Verdict::of(self.set_policy(at, who, &policy, ledger)),
+        };
+        self.requests.remember(key, request, at.stamp, verdict);
+        outcome
+    }
+
+    /// The one copy of a location's name that all its positions share.
+    pub(crate) fn shared_location(&mut self, location: &Location) -> Location {
+        self.names.location(location)
+    }
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What is kept of an outcome. A plain reserve, by far the most frequent, is kept in a few bytes: its
+/// lines are those of the retried command, since the fingerprints are equal.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    Held {
+        id: ReservationId,
+        created_at: Stamp,
+        expires_at: Stamp,
+    },
+    Reservation(Arc<Reservation>),
+    Shortage(Arc<Shortage>),
+    Policy(Box<Policy>),
+    Refused(Box<Refusal>),
+}
+
+impl Verdict {
+    fn of(outcome: Outcome) -> (Outcome, Self) {
+        let verdict = match &outcome {
+            Outcome::Reservation(reservation) => Self::Reservation(Arc::clone(reservation)),
+            Outcome::Shortage(shortage) => Self::Shortage(Arc::clone(shortage)),
+            Outcome::Policy(policy) => Self::Policy(Box::new(*policy)),
+            Outcome::Refused(refusal) => Self::Refused(Box::new(*refusal)),
+            Outcome::Movements(_) => unreachable!("movements are known by their document"),
+        };
+        (outcome, verdict)
+    }
+
+    fn of_reserve(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Reservation(held) => Self::Held {
+                id: held.id,
+                created_at: held.created_at,
+                expires_at: held.expires_at.unwrap_or(held.created_at),
+            },
+            other => Self::of(other.clone()).1,
+        }
+    }
+
+    fn outcome(&self, principal: &Principal, operation: &Operation) -> Outcome {
+        match self {
+            Self::Held {
+                id,
+                created_at,
+                expires_at,
+            } => {
+                let Operation::Reserve(reserve) = operation else {
+                    return Outcome::Refused(Refusal::RequestReused);
+                };
+                let lines = crate::apply::reserve::Need::merge(&reserve.lines)
+                    .into_iter()
+                    .map(|need| ReservationLine::new(need.sku, need.location, need.quantity))
+                    .collect();
+                Outcome::Reservation(Arc::new(Reservation {
+                    id: *id,
+                    state: State::Held,
+                    expires_at: Some(*expires_at),
+                    created_at: *created_at,
+                    principal: principal.clone(),
+                    lines,
+                }))
+            }
+            Self::Reservation(reservation) => Outcome::Reservation(Arc::clone(reservation)),
+            Self::Shortage(shortage) => Outcome::Shortage(Arc::clone(shortage)),
+            Self::Policy(policy) => Outcome::Policy(**policy),
+            Self::Refused(refusal) => Outcome::Refused(**refusal),
+        }
+    }
+
+    /// The tags are kept on disk: never change them, never use one again.
+    fn write(&self, writer: &mut Writer) {
+        match self {
+            Self::Held {
+                id,
+                created_at,
+                expires_at,
+            } => {
+                writer.tag(1);
+                writer.fixed(id.as_bytes());
+                writer.stamp(*created_at);
+                writer.stamp(*expires_at);
+            }
+            Self::Reservation(reservation) => {
+                writer.tag(2);
+                writer.reservation(reservation);
+            }
+            Self::Shortage(shortage) => {
+                writer.tag(3);
+                writer.shortage(shortage);
+            }
+            Self::Policy(policy) => {
+                writer.tag(4);
+                writer.policy(policy);
+            }
+            Self::Refused(refusal) => {
+                writer.tag(5);
+                writer.refusal(refusal);
+            }
+        }
+    }
+}
+
+/// One copy of each name that many records share. Not part of the canonical state: it can be made
+/// again from the rest.
+#[derive(Debug, Default)]
+struct Names {
+    locations: BTreeSet<Location>,
+    principals: BTreeSet<Principal>,
+}
+
+impl Names {
+    fn location(&mut self, location: &Location) -> Location {
+        if let Some(shared) = self.locations.get(location) {
+            return shared.clone();
+        }
+        self.locations.insert(location.clone());
+        location.clone()
+    }
+
+    fn principal(&mut self, principal: Principal) -> Principal {
+        if let Some(shared) = self.principals.get(&principal) {
+            return shared.clone();
+        }
+        self.principals.insert(principal.clone());
+        principal
+    }
+}
