@@ -1,1 +1,36 @@
+//! One Raft group, without IO: events in, effects out. The only crate that sees raft types.
+//!
+//! A [`Replica`] is driven in turns. The driver owns the network, the disk, the clock and the state
+//! machine; entries are opaque bytes here.
+//!
+//! ```text
+//! replica.step(message) / propose(data) / tick() / read_index(context)    // any number of events
+//!
+//! while replica.has_effects() {
+//!     let prepared = replica.prepare();
+//!     //  send prepared.messages now: a leader's appends travel while its own disk works
+//!     //  write prepared.write, and fsync it if write.must_sync
+//!     let settled = replica.settle();
+//!     //  send settled.messages: votes and acknowledgements of what is now durable
+//!     //  apply prepared.committed, then settled.committed
+//!     //  reads in prepared.reads may be answered once their index is applied
+//! }
+//! ```
+//!
+//! Many groups share one disk: the driver prepares all of them, writes once, then settles all.
+//!
+//! Deliberately absent: a clock (the driver ticks), callbacks, knowledge of stock, and any way to
+//! propose on a follower (raft would forward silently; here it is [`ProposeError::NotLeader`]).
 
+mod drain;
+mod log_view;
+mod origin;
+mod ready;
+mod replica;
+mod settings;
+
+pub use log_view::{EntryReader, ReadError};
+pub use origin::{Origin, OriginError};
+pub use ready::{Committed, LogWrite, Outgoing, Prepared, ReadReady, Settled};
+pub use replica::{OpenError, ProposeError, Proposed, Replica, Restored, StepError};
+pub use settings::{ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, ENTRY_BYTES_MAX, HEARTBEAT_TICKS};

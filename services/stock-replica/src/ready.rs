@@ -1,0 +1,170 @@
+//! The order of Ready's steps, in one place.
+//!
+//! raft hands out a `Ready` and expects, in this order: a leader's messages may go at once; entries
+//! and hard state are made durable; a follower's messages go; `advance_append`; what that commits is
+//! applied; `advance_apply`. Between `ready` and `advance_append` nothing may be stepped or proposed.
+
+use bytes::Bytes;
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+
+use crate::replica::Replica;
+
+/// What may be done before the disk, and what the disk must do.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    /// To be sent now.
+    pub messages: Vec<Outgoing>,
+    /// To be written before [`Replica::settle`].
+    pub write: LogWrite,
+    /// To be applied, in order, before those of [`Settled`].
+    pub committed: Vec<Committed>,
+    /// Reads that may be answered once `index` is applied.
+    pub reads: Vec<ReadReady>,
+}
+
+/// What may be done once the write is durable.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// To be sent now.
+    pub messages: Vec<Outgoing>,
+    /// To be applied, in order.
+    pub committed: Vec<Committed>,
+}
+
+/// A message for another replica of the group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The replica's id.
+    pub to: u64,
+    /// Opaque.
+    pub payload: Bytes,
+}
+
+/// What goes into the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogWrite {
+    /// The index of `entries[0]`. What the log holds from there on is replaced.
+    pub first_index: u64,
+    /// Opaque.
+    pub entries: Vec<Bytes>,
+    /// The new hard state, if it changed.
+    pub state: Option<Bytes>,
+    /// Whether it must be durable before `settle`. A commit index that moved on need not be.
+    pub must_sync: bool,
+}
+
+impl LogWrite {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.state.is_none()
+    }
+}
+
+/// An entry that will never change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// Its log index.
+    pub index: u64,
+    /// The term it was proposed in.
+    pub term: u64,
+    /// What was proposed. Empty for the entry a new leader begins its term with.
+    pub data: Bytes,
+}
+
+/// Whoever asked with this context may read, once this index is applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadReady {
+    /// As given to [`Replica::read_index`].
+    pub context: Vec<u8>,
+    /// The commit index when a quorum still followed the leader.
+    pub index: u64,
+}
+
+impl Replica {
+    /// Whether there is anything to prepare.
+    pub fn has_effects(&self) -> bool {
+        self.pending.is_none() && self.node.has_ready()
+    }
+
+    /// Begins a turn. Must be followed by [`Replica::settle`] before the next event.
+    pub fn prepare(&mut self) -> Prepared {
+        debug_assert!(self.pending.is_none(), "prepare without settle");
+        let mut ready = self.node.ready();
+        let mut prepared = Prepared::default();
+        self.outgoing(ready.take_messages(), &mut prepared.messages);
+
+        let entries = ready.entries();
+        if let Some(first) = entries.first() {
+            prepared.write.first_index = first.index;
+            prepared.write.entries = entries.iter().map(to_bytes).collect();
+            self.node.mut_store().append(entries);
+        }
+        prepared.write.state = ready.hs().map(to_bytes);
+        prepared.write.must_sync = ready.must_sync();
+        prepared.committed = committed(ready.take_committed_entries());
+        prepared.reads = ready
+            .take_read_states()
+            .into_iter()
+            .map(|read| ReadReady {
+                context: read.request_ctx,
+                index: read.index,
+            })
+            .collect();
+        self.pending = Some(ready);
+        prepared
+    }
+
+    /// Ends a turn, after the write of [`Replica::prepare`] is durable.
+    pub fn settle(&mut self) -> Settled {
+        let mut settled = Settled::default();
+        let Some(mut ready) = self.pending.take() else {
+            return settled;
+        };
+        self.outgoing(ready.take_persisted_messages(), &mut settled.messages);
+        let mut light = self.node.advance_append(ready);
+        self.outgoing(light.take_messages(), &mut settled.messages);
+        settled.committed = committed(light.take_committed_entries());
+        // Applying is part of the same turn, so raft may count it as done.
+        self.node.advance_apply();
+        settled
+    }
+
+    fn outgoing(&mut self, messages: Vec<Message>, out: &mut Vec<Outgoing>) {
+        for message in messages {
+            let tells_commit = matches!(
+                message.get_msg_type(),
+                MessageType::MsgAppend | MessageType::MsgHeartbeat
+            );
+            if tells_commit {
+                self.announced_commit = self.announced_commit.max(message.commit);
+            }
+            out.push(Outgoing {
+                to: message.to,
+                payload: to_bytes(&message),
+            });
+        }
+    }
+}
+
+fn committed(entries: Vec<Entry>) -> Vec<Committed> {
+    entries
+        .into_iter()
+        .map(|entry| {
+            // Membership is fixed: nobody proposes configuration changes.
+            debug_assert_eq!(entry.get_entry_type(), EntryType::EntryNormal);
+            Committed {
+                index: entry.index,
+                term: entry.term,
+                data: entry.data,
+            }
+        })
+        .collect()
+}
+
+fn to_bytes<M: protobuf::Message>(message: &M) -> Bytes {
+    // Fails only for messages over 2 GiB or with required fields unset; ours have neither.
+    message
+        .write_to_bytes()
+        .map(Bytes::from)
+        .unwrap_or_default()
+}

@@ -1,0 +1,224 @@
+//! A replica's events: what can happen to it.
+
+use bytes::Bytes;
+use protobuf::Message as _;
+use raft::eraftpb::{HardState, Message};
+use raft::{ProgressState, RawNode, Ready, StateRole};
+use thiserror::Error;
+
+use crate::drain::TracingDrain;
+use crate::log_view::{EntryReader, LogView, parse_shared};
+use crate::origin::Origin;
+use crate::settings;
+
+/// One replica of one Raft group.
+pub struct Replica {
+    pub(crate) node: RawNode<LogView>,
+    /// Handed out by `prepare`, taken back by `settle`.
+    pub(crate) pending: Option<Ready>,
+    /// The highest commit index that any follower was told.
+    pub(crate) announced_commit: u64,
+}
+
+/// What the disk remembers of a replica.
+pub struct Restored {
+    /// Where its log begins.
+    pub origin: Origin,
+    /// The last hard state written, if any was.
+    pub state: Option<Bytes>,
+    /// The index of the last entry written; `origin.index` if none was.
+    pub last_index: u64,
+    /// For the entries between.
+    pub reader: Box<dyn EntryReader>,
+}
+
+/// A replica cannot be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Its hard state cannot be read.
+    #[error("the stored vote and term are damaged: {0}")]
+    State(protobuf::ProtobufError),
+    /// raft will not start with this log.
+    #[error("raft refuses the stored log: {0}")]
+    Raft(raft::Error),
+}
+
+/// A message cannot be taken.
+#[derive(Debug, Error)]
+pub enum StepError {
+    /// It is not a raft message.
+    #[error("not a raft message: {0}")]
+    Malformed(protobuf::ProtobufError),
+    /// raft ignores it.
+    #[error("raft ignores the message: {0}")]
+    Ignored(raft::Error),
+}
+
+/// Where a proposal will be, if it is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Proposed {
+    /// Its log index.
+    pub index: u64,
+    /// The leader's term. Another term's entry at `index` means that this one was dropped.
+    pub term: u64,
+}
+
+/// A proposal was not taken; nothing changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum ProposeError {
+    /// Another replica leads, or none does.
+    #[error("not the leader")]
+    NotLeader,
+    /// Too much is uncommitted, or leadership is being handed over.
+    #[error("the leader takes no proposals now")]
+    Dropped,
+}
+
+impl Replica {
+    /// Brings a replica back from what the disk remembers. Everything after the origin that was
+    /// committed is handed out again to be applied.
+    pub fn open(replica_id: u64, restored: Restored) -> Result<Self, OpenError> {
+        let mut hard_state = HardState::default();
+        match restored.state {
+            Some(bytes) => hard_state
+                .merge_from_bytes(&bytes)
+                .map_err(OpenError::State)?,
+            None => {
+                hard_state.term = restored.origin.term;
+                hard_state.commit = restored.origin.index;
+            }
+        }
+        let applied = restored.origin.index;
+        let view = LogView::new(
+            restored.origin,
+            hard_state,
+            restored.last_index,
+            restored.reader,
+        );
+        let logger = slog::Logger::root(TracingDrain, slog::o!());
+        let node = RawNode::new(&settings::config(replica_id, applied), view, &logger)
+            .map_err(OpenError::Raft)?;
+        Ok(Self {
+            node,
+            pending: None,
+            announced_commit: 0,
+        })
+    }
+
+    /// One tick of time has passed.
+    pub fn tick(&mut self) {
+        self.node.tick();
+    }
+
+    /// A message from another replica of the group.
+    pub fn step(&mut self, message: &Bytes) -> Result<(), StepError> {
+        let message: Message = parse_shared(message).map_err(StepError::Malformed)?;
+        self.node.step(message).map_err(StepError::Ignored)
+    }
+
+    /// Puts an entry into the leader's log.
+    pub fn propose(&mut self, data: Vec<u8>) -> Result<Proposed, ProposeError> {
+        if !self.is_leader() {
+            return Err(ProposeError::NotLeader);
+        }
+        self.node
+            .propose(Vec::new(), data)
+            .map_err(|_| ProposeError::Dropped)?;
+        Ok(Proposed {
+            index: self.node.raft.raft_log.last_index(),
+            term: self.term(),
+        })
+    }
+
+    /// Asks from which index on a read is linearizable. The answer comes as a
+    /// [`ReadReady`](crate::ReadReady) with this context, or never: the driver tries again with a
+    /// new one. `false` if it is clear already that no answer will come.
+    ///
+    /// The context must be unique over all nodes and all their boots.
+    pub fn read_index(&mut self, context: Vec<u8>) -> bool {
+        // A leader that has committed nothing in its term does not yet know the commit index.
+        let can_answer = if self.is_leader() {
+            self.node.raft.commit_to_current_term()
+        } else {
+            self.leader() != 0
+        };
+        if can_answer {
+            self.node.read_index(context);
+        }
+        can_answer
+    }
+
+    /// Stands for election now.
+    pub fn campaign(&mut self) {
+        if let Err(error) = self.node.campaign() {
+            tracing::debug!(%error, "cannot stand for election");
+        }
+    }
+
+    /// Hands leadership over, if that replica has the whole log; else does nothing and says `false`.
+    pub fn transfer_leadership(&mut self, to: u64) -> bool {
+        let last_index = self.node.raft.raft_log.last_index();
+        let ready = self.is_leader()
+            && self.node.raft.lead_transferee.is_none()
+            && self.node.raft.prs().get(to).is_some_and(|progress| {
+                progress.recent_active
+                    && progress.state == ProgressState::Replicate
+                    && progress.matched + TRANSFER_LAG_MAX >= last_index
+            });
+        if ready {
+            self.node.transfer_leader(to);
+        }
+        ready
+    }
+
+    /// Tells the followers the commit index.
+    pub fn ping(&mut self) {
+        self.node.ping();
+    }
+
+    /// A message to that replica could not be sent.
+    pub fn report_unreachable(&mut self, replica_id: u64) {
+        self.node.report_unreachable(replica_id);
+    }
+
+    /// Whether followers have yet to be told of something committed. Under load the next append
+    /// tells them; otherwise the driver should [`Self::ping`] within milliseconds.
+    pub fn has_unannounced_commit(&self) -> bool {
+        self.is_leader() && self.commit() > self.announced_commit
+    }
+
+    /// Whether this replica leads.
+    pub fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    /// Whether this replica leads and has committed something in its term, so that it has applied, or
+    /// is about to, everything that any leader before it acknowledged.
+    pub fn is_settled_leader(&self) -> bool {
+        self.is_leader() && self.node.raft.commit_to_current_term()
+    }
+
+    /// The id of the replica that leads, or 0.
+    pub fn leader(&self) -> u64 {
+        self.node.raft.leader_id
+    }
+
+    /// The current term.
+    pub fn term(&self) -> u64 {
+        self.node.raft.term
+    }
+
+    /// The highest index known to be committed.
+    pub fn commit(&self) -> u64 {
+        self.node.raft.raft_log.committed
+    }
+
+    /// Replica ids of the voters.
+    pub fn voters(&self) -> &[u64] {
+        self.node.raft.raft_log.store.voters()
+    }
+}
+
+/// Entries a new leader may still lack when the transfer begins; raft sends them first. More, and
+/// proposals would be refused for longer than callers like.
+const TRANSFER_LAG_MAX: u64 = 64;

@@ -1,0 +1,67 @@
+//! Every raft setting, with its reason. One tick is 50 ms (the driver's choice).
+
+use raft::{Config, ReadOnlyOption};
+
+/// Ticks between a leader's heartbeats: 100 ms.
+pub const HEARTBEAT_TICKS: usize = 2;
+
+/// Shortest election timeout: 700 ms, seven heartbeats, so that a stall of the disk or the scheduler
+/// does not cost a leader. Draws end below [`ELECTION_TICKS_MAX`], 1,100 ms, so that writes resume
+/// within 1.5 s after a leader is lost, the election included.
+pub const ELECTION_TICKS_MIN: usize = 14;
+/// See [`ELECTION_TICKS_MIN`].
+pub const ELECTION_TICKS_MAX: usize = 22;
+
+/// Largest entry: what fits into one message and one write without holding others up.
+pub const ENTRY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Entries of one append: a follower that lags catches up in messages of this size.
+const APPEND_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Appends under way to one follower. With the above it bounds what a slow one can pile up.
+const APPENDS_IN_FLIGHT_MAX: usize = 64;
+
+/// Proposed and not yet committed; past this, proposals are refused. A leader that has lost its
+/// quorum must not fill its memory before it steps down.
+const UNCOMMITTED_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// Committed entries handed out at once: a restart applies a long log in many short turns.
+const COMMITTED_BYTES_PER_READY_MAX: u64 = 4 * 1024 * 1024;
+
+pub(crate) fn config(replica_id: u64, applied: u64) -> Config {
+    Config {
+        id: replica_id,
+        applied,
+        heartbeat_tick: HEARTBEAT_TICKS,
+        election_tick: ELECTION_TICKS_MIN,
+        min_election_tick: ELECTION_TICKS_MIN,
+        max_election_tick: ELECTION_TICKS_MAX,
+        // The default, 0, would send one entry a message.
+        max_size_per_msg: APPEND_BYTES_MAX,
+        max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
+        // A leader that hears no quorum steps down instead of collecting what it cannot commit.
+        check_quorum: true,
+        // A node that was away asks before it raises the term: a healthy leader stays.
+        pre_vote: true,
+        // One round to a quorum for each batch of reads. A lease would save the round and trust
+        // clocks; a voter that restarts fast breaks it (tikv/tikv#15035).
+        read_only_option: ReadOnlyOption::Safe,
+        // Followers learn of a commit with the next message instead of one made for it. The driver
+        // pings soon after an unannounced commit, see `Replica::has_unannounced_commit`.
+        skip_bcast_commit: true,
+        // The driver already makes one entry of all that waits; merging appends would copy them.
+        batch_append: false,
+        // Placement is done by transferring leadership, not by winning elections.
+        priority: 0,
+        max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+        max_committed_size_per_ready: COMMITTED_BYTES_PER_READY_MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn raft_accepts_the_settings() {
+        super::config(1, 0).validate().unwrap();
+    }
+}
