@@ -33,6 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let internal = protox::compile(INTERNAL, ["."])?;
     tonic_prost_build::configure()
         .bytes(".cluster.v1")
+        .bytes(".log.v1")
         .build_client(false)
         .build_server(false)
         .compile_fds(internal)?;

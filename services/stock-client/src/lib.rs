@@ -1,1 +1,53 @@
+//! The Rust client of stockd.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), stock_client::Error> {
+//! use stock_client::Client;
+//! use stock_client::v1::{Line, ReserveRequest, reserve_response::Outcome};
+//!
+//! let client = Client::connect("http://127.0.0.1:7401").await?;
+//! let answer = client
+//!     .reserve(ReserveRequest {
+//!         lines: vec![Line {
+//!             sku: "milk-1l".into(),
+//!             location: "store-7".into(),
+//!             quantity: 2,
+//!         }],
+//!         ..ReserveRequest::default()
+//!     })
+//!     .await?;
+//! match answer.outcome {
+//!     Some(Outcome::Reservation(reservation)) => println!("{}", reservation.reservation_id),
+//!     Some(Outcome::Shortage(shortage)) => println!("{} lines are short", shortage.lines.len()),
+//!     None => {}
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What a [`Client`] does beyond the generated stubs:
+//!
+//! - **Routing.** It learns the topology from any node and sends each call to the leader that
+//!   answers it. Every node forwards, so an outdated route costs a hop and never a wrong answer.
+//! - **Idempotency.** A mutation without a request id gets a UUIDv7 before its first attempt, and
+//!   every retry repeats that id. Movements are known by their document and line instead.
+//! - **Retries.** Lost connections, UNAVAILABLE, silence and overload with a retry hint are tried
+//!   again, with back-off, until the call's timeout; everything else is the caller's to decide.
+//!
+//! Deliberately absent: a queue of its own, a cache of stock, and any call that is retried without
+//! an id.
 
+mod batch;
+mod client;
+mod error;
+mod node;
+mod retry;
+mod route;
+mod topology;
+
+pub use client::{ATTEMPT_TIMEOUT, BULK_ATTEMPT_TIMEOUT, CALL_TIMEOUT, Client, ClientBuilder};
+pub use error::{Error, FieldViolation, StatusError};
+pub use node::{CONNECT_TIMEOUT, START_TIMEOUT};
+pub use route::{home_shard, shard_of_reservation, shard_of_sku};
+pub use stock_proto::stock::v1;
+pub use topology::Topology;

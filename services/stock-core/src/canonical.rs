@@ -108,6 +108,7 @@ impl Writer {
         self.fixed(&key);
         self.fixed(&recorded.fingerprint.0);
         self.stamp(recorded.stamp);
+        self.stamp(recorded.occurred_at);
     }
 
     /// The numbers are kept on disk: never change them, never use one again.

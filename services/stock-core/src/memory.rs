@@ -84,11 +84,7 @@ impl<V> RequestMemory<V> {
         if made_at > now.plus_ms(CLOCK_AHEAD_MS_MAX) {
             return Recall::Refused(Refusal::RequestFromFuture);
         }
-        if self.is_full()
-            && self
-                .oldest()
-                .is_some_and(|oldest| oldest.plus_ms(REQUEST_MEMORY_MS_MIN) > now)
-        {
+        if self.is_full() && !self.may_forget_oldest_early(now) {
             return Recall::Refused(Refusal::RequestMemoryFull);
         }
         Recall::New
@@ -129,6 +125,15 @@ impl<V> RequestMemory<V> {
 
     fn oldest(&self) -> Option<Stamp> {
         self.order.front().map(|(stamp, _)| *stamp)
+    }
+
+    /// Whether the horizon stays a minute behind when the oldest id is forgotten before its time. The
+    /// time inside an id may lie ahead of its stamp, and it is that time which moves the horizon.
+    fn may_forget_oldest_early(&self, now: Stamp) -> bool {
+        self.order.front().is_none_or(|(stamp, key)| {
+            let latest = key.id.made_at().max(*stamp);
+            latest.plus_ms(REQUEST_MEMORY_MS_MIN) <= now
+        })
     }
 
     fn forget_oldest(&mut self) {
@@ -177,6 +182,8 @@ impl DocumentKey {
 pub(crate) struct RecordedLine {
     pub(crate) fingerprint: Fingerprint,
     pub(crate) stamp: Stamp,
+    /// As the caller said it, which may be later than the stamp.
+    pub(crate) occurred_at: Stamp,
 }
 
 /// Document lines that were recorded, for [`DOCUMENT_MEMORY_MS`].
@@ -215,7 +222,13 @@ impl DocumentMemory {
         }
     }
 
-    pub(crate) fn remember(&mut self, key: DocumentKey, fingerprint: Fingerprint, now: Stamp) {
+    pub(crate) fn remember(
+        &mut self,
+        key: DocumentKey,
+        fingerprint: Fingerprint,
+        now: Stamp,
+        occurred_at: Stamp,
+    ) {
         if self.order.len() >= self.remembered_max {
             self.forget_oldest();
         }
@@ -223,6 +236,7 @@ impl DocumentMemory {
         let recorded = RecordedLine {
             fingerprint,
             stamp: now,
+            occurred_at,
         };
         self.buckets[bucket].insert(key, recorded);
         self.order.push((now, key));
@@ -239,10 +253,14 @@ impl DocumentMemory {
     }
 
     fn forget_oldest(&mut self) {
-        if let Some((stamp, key)) = self.order.pop() {
-            // A movement happens no later than it is stamped.
-            self.horizon = self.horizon.max(stamp.plus_ms(1));
-            self.buckets[key.bucket(self.buckets.len())].remove(&key);
+        let Some((_, key)) = self.order.pop() else {
+            return;
+        };
+        // Judged by when it happened, so that is what the horizon must lie behind. A line that gave no
+        // time happened when it was stamped.
+        if let Some(recorded) = self.buckets[key.bucket(self.buckets.len())].remove(&key) {
+            let latest = recorded.occurred_at.max(recorded.stamp);
+            self.horizon = self.horizon.max(latest.plus_ms(1));
         }
     }
 }
@@ -330,12 +348,26 @@ mod tests {
     }
 
     #[test]
+    fn a_full_memory_keeps_a_minute_of_ids_whose_clock_ran_ahead() {
+        let mut memory = RequestMemory::new(4, 1);
+        remember(&mut memory, &key(NOW + CLOCK_AHEAD_MS_MAX, 1), NOW, 1);
+        let later = NOW + CLOCK_AHEAD_MS_MAX + REQUEST_MEMORY_MS_MIN;
+        assert_eq!(
+            recall(&memory, &key(later - 1, 2), later - 1),
+            Recall::Refused(Refusal::RequestMemoryFull)
+        );
+        assert_eq!(recall(&memory, &key(later, 2), later), Recall::New);
+        remember(&mut memory, &key(later, 2), later, 2);
+        assert_eq!(memory.horizon, Stamp(NOW + CLOCK_AHEAD_MS_MAX + 1));
+    }
+
+    #[test]
     fn a_forgotten_document_line_is_refused_by_when_it_happened() {
         let mut memory = DocumentMemory::new(4, 100);
         let name = |text| Document::new(text).unwrap();
         let key = DocumentKey::new(MovementKind::Receipt, &name("D1"), &name("1"));
         let same = Fingerprint([1; 16]);
-        memory.remember(key, same, Stamp(NOW));
+        memory.remember(key, same, Stamp(NOW), Stamp(NOW));
         assert_eq!(memory.recall(key, same, Stamp(NOW)), Recall::Answered(&()));
         assert_eq!(
             memory.recall(key, Fingerprint([2; 16]), Stamp(NOW)),

@@ -46,6 +46,8 @@ impl Position {
 
     /// Whether on hand may change by this much without leaving its range.
     pub(crate) fn on_hand_fits(&self, delta: i64) -> bool {
-        (self.on_hand + delta).abs() <= COUNTER_MAX
+        self.on_hand
+            .checked_add(delta)
+            .is_some_and(|on_hand| (-COUNTER_MAX..=COUNTER_MAX).contains(&on_hand))
     }
 }

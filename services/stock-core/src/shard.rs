@@ -75,6 +75,11 @@ impl Shard {
 
     /// Carries out one command, or refuses it. Either way every replica comes to the same state.
     pub fn apply(&mut self, at: At, command: Command, ledger: &mut Vec<LedgerEntry>) -> Outcome {
+        // Stamps never go back, here no more than in `advance`: what is remembered is in their order.
+        let at = At {
+            stamp: at.stamp.max(self.applied.stamp),
+            ..at
+        };
         self.applied = at;
         let principal = self.names.principal(command.principal);
         match command.action {
@@ -203,7 +208,11 @@ impl Shard {
             Operation::Amend(amend) => Verdict::of(self.amend(at, who, &amend, ledger)),
             Operation::SetPolicy(policy) => Verdict::of(self.set_policy(at, who, &policy, ledger)),
         };
-        self.requests.remember(key, request, at.stamp, verdict);
+        // The edge tries again with another reservation id but under the same request id, so this
+        // answer must not be the final one. Nothing changed: forgetting it repeats nothing.
+        if outcome != Outcome::Refused(Refusal::ReservationIdTaken) {
+            self.requests.remember(key, request, at.stamp, verdict);
+        }
         outcome
     }
 

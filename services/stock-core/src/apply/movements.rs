@@ -6,6 +6,7 @@ use crate::ledger::{EntryKind, LedgerEntry, Source};
 use crate::limits::{CLOCK_AHEAD_MS_MAX, ENDANGERED_MAX, POSITIONS_MAX};
 use crate::memory::{DocumentKey, Recall};
 use crate::outcome::{Discrepancy, LineVerdict, Outcome, Refusal};
+use crate::position::Position;
 use crate::shard::Shard;
 
 /// Holders looked at in search of the endangered ones: a SKU may be held in a thousand other places.
@@ -82,7 +83,8 @@ impl Shard {
             .map(Box::new);
         entry.discrepancy.clone_from(&discrepancy);
         self.shelves.post(entry, ledger);
-        self.documents.remember(key, line.fingerprint, stamp);
+        self.documents
+            .remember(key, line.fingerprint, stamp, occurred_at);
         LineVerdict::Recorded(discrepancy)
     }
 
@@ -98,9 +100,16 @@ impl Shard {
         if stock.is_none() && kind != MovementKind::Receipt {
             return Err(Refusal::UnknownSku { line: number });
         }
-        match stock.and_then(|stock| stock.position(&line.location)) {
-            Some(position) if position.on_hand_fits(line.on_hand_delta) => Ok(()),
-            Some(_) => Err(Refusal::CounterOutOfRange { line: number }),
+        let position = stock.and_then(|stock| stock.position(&line.location));
+        let fits = match position {
+            Some(position) => position.on_hand_fits(line.on_hand_delta),
+            None => Position::new(line.location.clone()).on_hand_fits(line.on_hand_delta),
+        };
+        if !fits {
+            return Err(Refusal::CounterOutOfRange { line: number });
+        }
+        match position {
+            Some(_) => Ok(()),
             None => self.new_position(&line.sku, &line.location),
         }
     }

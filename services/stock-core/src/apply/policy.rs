@@ -3,6 +3,7 @@
 use crate::command::SetPolicy;
 use crate::ids::{At, Principal};
 use crate::ledger::{EntryKind, LedgerEntry, Source};
+use crate::limits::COUNTER_MAX;
 use crate::outcome::{Outcome, Policy, Refusal};
 use crate::shard::Shard;
 
@@ -16,6 +17,10 @@ impl Shard {
         ledger: &mut Vec<LedgerEntry>,
     ) -> Outcome {
         let (sku, location) = (&policy.sku, &policy.location);
+        let in_range = |units: Option<i64>| units.is_none_or(|n| (0..=COUNTER_MAX).contains(&n));
+        if !in_range(policy.safety_stock) || !in_range(policy.backorder_limit) {
+            return Outcome::Refused(Refusal::CounterOutOfRange { line: 0 });
+        }
         let exists = self
             .shelves
             .stock(sku)

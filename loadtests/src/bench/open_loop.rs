@@ -1,0 +1,54 @@
+//! Calls on a schedule that does not wait for answers, as shoppers do not: each is timed from when
+//! it was due, so that a stall counts for every call it delayed (no coordinated omission).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::call::{CallKind, Recorder, Target};
+use super::pacer::Pacer;
+
+/// Calls that may wait for answers at the same time. Past this, calls that are due wait to be sent,
+/// and that wait is part of their time.
+const IN_FLIGHT_MAX: usize = 4_096;
+
+/// Sends calls from now until the window ends; returns those that are still unanswered.
+pub(crate) async fn run(
+    targets: &[Target],
+    kind: CallKind,
+    per_second: u32,
+    recorder: &Arc<Recorder>,
+) -> anyhow::Result<JoinSet<()>> {
+    let interval = Duration::from_secs(1) / per_second;
+    let pacer = Pacer::new().context("cannot make a timer")?;
+    let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+    let mut calls = JoinSet::new();
+    let started = Instant::now();
+    for number in 0u32.. {
+        let due = started + interval * number;
+        if due >= recorder.until() {
+            break;
+        }
+        pacer
+            .wait_until(due)
+            .await
+            .context("cannot wait for a timer")?;
+        let permit = Arc::clone(&permits).acquire_owned().await?;
+        let mut target = targets[number as usize % targets.len()].clone();
+        let recorder = Arc::clone(recorder);
+        calls.spawn(async move {
+            let sent = Instant::now();
+            match target.call(kind).await {
+                Ok(()) => recorder.answered_due(due, sent),
+                Err(error) => recorder.failed(error),
+            }
+            drop(permit);
+        });
+        // What has ended is let go, so that a long window does not collect its tasks.
+        while calls.try_join_next().is_some() {}
+    }
+    Ok(calls)
+}

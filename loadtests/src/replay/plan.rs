@@ -1,0 +1,356 @@
+//! What the replay will do, decided before the first call: positions, opening stock, and the orders
+//! with how each of them ends. It depends on the data, the seed and the number of shards only.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::dataset::{Basket, Dataset};
+
+/// Lines of one reservation that the API takes.
+const ORDER_LINES_MAX: usize = 100;
+
+/// The opening stock of a position is what the data sells there and up to this many units more, so
+/// that the last unit is sometimes sold and sometimes left.
+const SURPLUS_UNITS_MAX: i64 = 20;
+
+/// What the command line decides about a plan.
+#[derive(Clone, Copy)]
+pub(crate) struct Choices {
+    pub(crate) seed: u64,
+    /// Baskets nobody pays for: half are released, half left to expire.
+    pub(crate) abandon_percent: u32,
+    /// Orders handed over in two parts, or partly released before they are paid.
+    pub(crate) partial_percent: u32,
+}
+
+pub(crate) struct Plan {
+    /// Location ids of every store that sells something.
+    pub(crate) stores: Vec<String>,
+    pub(crate) positions: Vec<Position>,
+    /// In the order of time.
+    pub(crate) orders: Vec<Order>,
+    pub(crate) baskets_abandoned: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Position {
+    pub(crate) sku: String,
+    pub(crate) location: String,
+    pub(crate) opening: i64,
+}
+
+/// The lines of one basket that live in one shard: one reservation.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) lines: Vec<OrderLine>,
+    pub(crate) ending: Ending,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OrderLine {
+    /// An index into the plan's positions.
+    pub(crate) position: usize,
+    pub(crate) quantity: i64,
+}
+
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// Confirmed and fulfilled.
+    HandedOver,
+    /// Confirmed and fulfilled, these units first.
+    HandedOverInTwo {
+        first: Vec<OrderLine>,
+    },
+    /// These units are released, the rest is confirmed and fulfilled.
+    PartlyReleased {
+        dropped: Vec<OrderLine>,
+    },
+    Released,
+    LeftToExpire,
+}
+
+impl Plan {
+    /// `sku_prefix` keeps this run's SKUs apart from those of any other.
+    pub(crate) fn new(
+        dataset: &Dataset,
+        sku_prefix: &str,
+        choices: Choices,
+        shard_of: impl Fn(&str) -> u32,
+    ) -> Plan {
+        let mut random = StdRng::seed_from_u64(choices.seed);
+        let mut positions = Positions::new(sku_prefix, shard_of);
+        let mut plan = Plan {
+            stores: Vec::new(),
+            positions: Vec::new(),
+            orders: Vec::new(),
+            baskets_abandoned: 0,
+        };
+        for basket in &dataset.baskets {
+            let abandoned = random.random_ratio(choices.abandon_percent, 100);
+            plan.baskets_abandoned += u64::from(abandoned);
+            let expires = random.random_ratio(1, 2);
+            for lines in positions.split(basket) {
+                let ending = match (abandoned, expires) {
+                    (true, true) => Ending::LeftToExpire,
+                    (true, false) => Ending::Released,
+                    (false, _) => sold(&lines, choices.partial_percent, &mut random),
+                };
+                plan.orders.push(Order { lines, ending });
+            }
+        }
+        for position in &mut positions.list {
+            position.opening += random.random_range(0..=SURPLUS_UNITS_MAX);
+        }
+        plan.positions = positions.list;
+        plan.stores = plan.positions.iter().map(|p| p.location.clone()).collect();
+        plan.stores.sort_unstable();
+        plan.stores.dedup();
+        plan
+    }
+}
+
+fn sold(lines: &[OrderLine], partial_percent: u32, random: &mut StdRng) -> Ending {
+    let in_parts = random.random_ratio(partial_percent, 100);
+    let in_two = random.random_ratio(1, 2);
+    match part_of(lines) {
+        Some(first) if in_parts && in_two => Ending::HandedOverInTwo { first },
+        Some(dropped) if in_parts => Ending::PartlyReleased { dropped },
+        _ => Ending::HandedOver,
+    }
+}
+
+/// About half of an order, never all of it: half of each line, or the first line where all lines are
+/// of one unit. Nothing of a single unit.
+fn part_of(lines: &[OrderLine]) -> Option<Vec<OrderLine>> {
+    let halves: Vec<OrderLine> = lines
+        .iter()
+        .filter(|line| line.quantity > 1)
+        .map(|line| OrderLine {
+            quantity: line.quantity / 2,
+            ..*line
+        })
+        .collect();
+    match (halves.is_empty(), lines) {
+        (false, _) => Some(halves),
+        (true, [first, _, ..]) => Some(vec![*first]),
+        (true, _) => None,
+    }
+}
+
+/// Positions by product and store, numbered as they are met.
+struct Positions<'a, F> {
+    sku_prefix: &'a str,
+    shard_of: F,
+    index: HashMap<(u64, u32), usize>,
+    list: Vec<Position>,
+}
+
+impl<'a, F: Fn(&str) -> u32> Positions<'a, F> {
+    fn new(sku_prefix: &'a str, shard_of: F) -> Self {
+        Positions {
+            sku_prefix,
+            shard_of,
+            index: HashMap::new(),
+            list: Vec::new(),
+        }
+    }
+
+    /// A basket's lines by shard, since a reservation lives in one.
+    fn split(&mut self, basket: &Basket) -> Vec<Vec<OrderLine>> {
+        let mut by_shard: BTreeMap<u32, Vec<OrderLine>> = BTreeMap::new();
+        for line in &basket.lines {
+            let position = self.position(line.product, basket.store);
+            self.list[position].opening += line.quantity;
+            let shard = (self.shard_of)(&self.list[position].sku);
+            let order_line = OrderLine {
+                position,
+                quantity: line.quantity,
+            };
+            by_shard.entry(shard).or_default().push(order_line);
+        }
+        by_shard
+            .into_values()
+            .flat_map(|lines| {
+                lines
+                    .chunks(ORDER_LINES_MAX)
+                    .map(<[_]>::to_vec)
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    fn position(&mut self, product: u64, store: u32) -> usize {
+        *self.index.entry((product, store)).or_insert_with(|| {
+            self.list.push(Position {
+                sku: format!("{}.{product}", self.sku_prefix),
+                location: format!("store-{store}"),
+                opening: 0,
+            });
+            self.list.len() - 1
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dataset::BasketLine;
+    use super::*;
+
+    const CHOICES: Choices = Choices {
+        seed: 7,
+        abandon_percent: 20,
+        partial_percent: 30,
+    };
+
+    /// 400 baskets of 1 to 12 lines over 9 products in 3 stores.
+    fn dataset() -> Dataset {
+        let mut random = StdRng::seed_from_u64(1);
+        let baskets = (0..400)
+            .map(|_| Basket {
+                store: random.random_range(1..=3),
+                lines: (1..=random.random_range(1..=12))
+                    .map(|product| BasketLine {
+                        product,
+                        quantity: random.random_range(1..=4),
+                    })
+                    .collect(),
+            })
+            .collect();
+        Dataset {
+            baskets,
+            lines_skipped: 0,
+        }
+    }
+
+    fn shard_of(sku: &str) -> u32 {
+        u32::from(sku.as_bytes()[sku.len() - 1]) % 4
+    }
+
+    #[test]
+    fn every_line_is_in_one_order_of_its_shard() {
+        let dataset = dataset();
+        let plan = Plan::new(&dataset, "r1", CHOICES, shard_of);
+        let mut orders = plan.orders.iter();
+        for basket in &dataset.baskets {
+            let mut seen = 0;
+            while seen < basket.lines.len() {
+                let order = orders.next().expect("an order for every line");
+                seen += order.lines.len();
+                let mut shards: Vec<u32> = order
+                    .lines
+                    .iter()
+                    .map(|l| shard_of(&plan.positions[l.position].sku))
+                    .collect();
+                shards.dedup();
+                assert_eq!(shards.len(), 1, "{order:?} is over several shards");
+                for line in &order.lines {
+                    let position = &plan.positions[line.position];
+                    assert_eq!(position.location, format!("store-{}", basket.store));
+                    assert!(basket.lines.iter().any(|l| {
+                        format!("r1.{}", l.product) == position.sku && l.quantity == line.quantity
+                    }));
+                }
+            }
+            assert_eq!(seen, basket.lines.len());
+        }
+        assert!(orders.next().is_none());
+    }
+
+    #[test]
+    fn opening_stock_covers_all_that_is_ever_asked_for() {
+        let plan = Plan::new(&dataset(), "r1", CHOICES, shard_of);
+        let mut asked = vec![0; plan.positions.len()];
+        for line in plan.orders.iter().flat_map(|order| &order.lines) {
+            asked[line.position] += line.quantity;
+        }
+        let surplus: Vec<i64> = plan
+            .positions
+            .iter()
+            .zip(&asked)
+            .map(|(p, asked)| p.opening - asked)
+            .collect();
+        assert!(
+            surplus.iter().all(|s| (0..=SURPLUS_UNITS_MAX).contains(s)),
+            "{surplus:?}"
+        );
+        assert!(surplus.iter().any(|s| *s > 0), "nobody has a surplus");
+    }
+
+    #[test]
+    fn a_basket_over_100_lines_is_more_than_one_order() {
+        let lines = (1..=150)
+            .map(|product| BasketLine {
+                product,
+                quantity: 1,
+            })
+            .collect();
+        let dataset = Dataset {
+            baskets: vec![Basket { store: 1, lines }],
+            lines_skipped: 0,
+        };
+        let plan = Plan::new(&dataset, "r1", CHOICES, |_| 0);
+        let sizes: Vec<usize> = plan.orders.iter().map(|order| order.lines.len()).collect();
+        assert_eq!(sizes, [100, 50]);
+    }
+
+    #[test]
+    fn a_part_is_never_nothing_and_never_all() {
+        let order = |quantities: &[i64]| -> Vec<OrderLine> {
+            let line = |(position, quantity): (usize, &i64)| OrderLine {
+                position,
+                quantity: *quantity,
+            };
+            quantities.iter().enumerate().map(line).collect()
+        };
+        assert_eq!(part_of(&order(&[1])), None);
+        assert_eq!(part_of(&order(&[1, 1, 1])), Some(order(&[1])));
+        assert_eq!(part_of(&order(&[5, 1])), Some(order(&[2])));
+        assert_eq!(part_of(&order(&[3])), Some(order(&[1])));
+    }
+
+    #[test]
+    fn the_shares_are_about_what_was_asked_and_the_seed_decides() {
+        let endings = |choices| -> Vec<String> {
+            let plan = Plan::new(&dataset(), "r1", choices, shard_of);
+            plan.orders
+                .iter()
+                .map(|order| format!("{:?}", order.ending))
+                .collect()
+        };
+        let first = endings(CHOICES);
+        assert_eq!(first, endings(CHOICES));
+        assert_ne!(first, endings(Choices { seed: 8, ..CHOICES }));
+
+        let share = |wanted: &str| {
+            first
+                .iter()
+                .filter(|ending| ending.starts_with(wanted))
+                .count()
+                * 100
+                / first.len()
+        };
+        assert!(
+            (5..=15).contains(&share("Released")),
+            "{}",
+            share("Released")
+        );
+        assert!(
+            (5..=15).contains(&share("LeftToExpire")),
+            "{}",
+            share("LeftToExpire")
+        );
+        assert!(share("HandedOverInTwo") > 3 && share("PartlyReleased") > 3);
+        assert_eq!(
+            endings(Choices {
+                abandon_percent: 100,
+                ..CHOICES
+            })
+            .iter()
+            .filter(|e| e.starts_with("Handed"))
+            .count(),
+            0
+        );
+    }
+}

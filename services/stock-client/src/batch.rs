@@ -1,0 +1,145 @@
+//! `BatchReserve`, split by leader.
+//!
+//! One node could forward all of it; sending each leader its own part saves a hop for most of the
+//! requests and lets the leaders work side by side.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+use stock_proto::stock::v1::batch_reserve_result::Result as Slot;
+use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
+use stock_proto::stock::v1::{
+    BatchReserveRequest, BatchReserveResponse, BatchReserveResult, ReserveRequest,
+};
+use tokio::time::{Instant, sleep};
+
+use crate::client::Client;
+use crate::error::{Error, StatusError};
+use crate::retry::{Backoff, Next, next};
+use crate::route::{self, Target};
+use crate::topology::Topology;
+
+impl Client {
+    /// The requests carry their ids already.
+    pub(crate) async fn batch_reserve_by_leader(
+        &self,
+        request: BatchReserveRequest,
+    ) -> Result<BatchReserveResponse, Error> {
+        let requests = request.requests;
+        let deadline = self.deadline();
+        let mut backoff = Backoff::new();
+        let mut results = vec![BatchReserveResult::default(); requests.len()];
+        let mut open: Vec<usize> = (0..requests.len()).collect();
+        loop {
+            let parts = split(&requests, open, &self.topology());
+            let whole = parts.len() == 1;
+            let answers = join_all(parts.into_iter().map(|Part { target, slots }| {
+                let message = BatchReserveRequest {
+                    requests: slots.iter().map(|slot| requests[*slot].clone()).collect(),
+                };
+                async move { (slots, self.send_part(deadline, target, message).await) }
+            }))
+            .await;
+
+            let mut again = Vec::new();
+            let mut at_least = None;
+            for (slots, answer) in answers {
+                match answer {
+                    Ok(answer) => {
+                        for (slot, result) in slots.into_iter().zip(answer.results) {
+                            if let Some(failure) = retryable(&result) {
+                                at_least = at_least.max(failure.retry_delay);
+                                again.push(slot);
+                            }
+                            results[slot] = result;
+                        }
+                    }
+                    // Nobody else has an answer to keep, so that it is an error of the call.
+                    Err(error) if whole && slots.len() == requests.len() => return Err(error),
+                    Err(error) => {
+                        let result = Some(Slot::Error(as_slot(&error)));
+                        for slot in slots {
+                            results[slot].result.clone_from(&result);
+                        }
+                    }
+                }
+            }
+
+            let pause = backoff.pause(at_least);
+            if again.is_empty() || Instant::now() + pause >= deadline {
+                return Ok(BatchReserveResponse { results });
+            }
+            self.pool().look_again();
+            sleep(pause).await;
+            again.sort_unstable();
+            open = again;
+        }
+    }
+
+    async fn send_part(
+        &self,
+        deadline: Instant,
+        target: Target,
+        message: BatchReserveRequest,
+    ) -> Result<BatchReserveResponse, Error> {
+        let expected = message.requests.len();
+        let answer = self
+            .bulk_until(deadline, target, message, |channel, request| async {
+                ReservationServiceClient::new(channel)
+                    .batch_reserve(request)
+                    .await
+            })
+            .await?;
+        if answer.results.len() == expected {
+            Ok(answer)
+        } else {
+            Err(Error::Malformed("a batch has one result for each request"))
+        }
+    }
+}
+
+/// The requests that one leader answers.
+struct Part {
+    target: Target,
+    slots: Vec<usize>,
+}
+
+/// By leader, each part in the order of the requests. An empty batch is one part, so that a node
+/// says what is wrong with it.
+fn split(requests: &[ReserveRequest], open: Vec<usize>, topology: &Topology) -> Vec<Part> {
+    let mut parts: BTreeMap<Option<u64>, Part> = BTreeMap::new();
+    for slot in open {
+        let target = route::of_basket(&requests[slot].lines, topology.shard_count());
+        parts
+            .entry(topology.leader_for(target))
+            .or_insert(Part {
+                target,
+                slots: Vec::new(),
+            })
+            .slots
+            .push(slot);
+    }
+    if parts.is_empty() {
+        return vec![Part {
+            target: Target::Any,
+            slots: Vec::new(),
+        }];
+    }
+    parts.into_values().collect()
+}
+
+fn retryable(result: &BatchReserveResult) -> Option<StatusError> {
+    let Some(Slot::Error(status)) = &result.result else {
+        return None;
+    };
+    let failure = StatusError::from_slot(status);
+    (next(&failure) != Next::GiveUp).then_some(failure)
+}
+
+fn as_slot(error: &Error) -> tonic_types::Status {
+    tonic_types::Status {
+        code: error.code() as i32,
+        message: error.to_string(),
+        details: Vec::new(),
+    }
+}

@@ -1,0 +1,270 @@
+//! What a call can fail with.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, RpcStatusExt, StatusExt};
+
+/// Why a call gave no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A node answered with an error that trying again would not change.
+    #[error(transparent)]
+    Status(Box<StatusError>),
+
+    /// The call's timeout passed while it was being retried. A mutation may or may not have taken
+    /// effect; repeating it with the same request id settles that without doing it twice.
+    #[error("no answer within {}{}", Seconds(*.after), Last(.last.as_deref()))]
+    Timeout {
+        /// The timeout of the whole call.
+        after: Duration,
+        /// How many times it was sent.
+        attempts: u32,
+        /// What the last attempt failed with.
+        last: Option<Box<StatusError>>,
+    },
+
+    /// No node answered when the client was opened.
+    #[error("no node answers at {endpoints}{}", Last(.last.as_deref()))]
+    Unreachable {
+        /// The endpoints that were tried, separated by commas.
+        endpoints: String,
+        /// What the last attempt failed with.
+        last: Option<Box<StatusError>>,
+    },
+
+    /// The endpoint is not a URL of the form `http://HOST:PORT`.
+    #[error("`{endpoint}` is not an endpoint: {why}")]
+    InvalidEndpoint {
+        /// As it was given.
+        endpoint: String,
+        /// What is wrong with it.
+        why: String,
+    },
+
+    /// A node's answer breaks the schema's rules, which means that client and server differ.
+    #[error("the node's answer breaks its own rules: {0}")]
+    Malformed(&'static str),
+}
+
+impl Error {
+    /// The gRPC error behind this one: the node's own, or the last attempt's.
+    pub fn status(&self) -> Option<&StatusError> {
+        match self {
+            Self::Status(status) => Some(status),
+            Self::Timeout { last, .. } | Self::Unreachable { last, .. } => last.as_deref(),
+            Self::InvalidEndpoint { .. } | Self::Malformed(_) => None,
+        }
+    }
+
+    /// The gRPC code that says what happened to the call as a whole.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Status(status) => status.code,
+            Self::Timeout { .. } => Code::DeadlineExceeded,
+            Self::Unreachable { .. } => Code::Unavailable,
+            Self::InvalidEndpoint { .. } => Code::InvalidArgument,
+            Self::Malformed(_) => Code::Internal,
+        }
+    }
+
+    /// The stable reason of `google.rpc.ErrorInfo`, or empty.
+    pub fn reason(&self) -> &str {
+        self.status().map_or("", |status| status.reason.as_str())
+    }
+}
+
+impl From<StatusError> for Error {
+    fn from(status: StatusError) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+/// A gRPC error with its `google.rpc` details taken apart.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}{}", Violations(.message, .field_violations))]
+pub struct StatusError {
+    /// The gRPC code.
+    pub code: Code,
+    /// The stable reason of `ErrorInfo`, for programs; empty if the node gave none.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// Which fields of the request are at fault.
+    pub field_violations: Vec<FieldViolation>,
+    /// How long the node asks to wait before trying again.
+    pub retry_delay: Option<Duration>,
+    /// Whether this comes from the connection and not from a node: the request may never have
+    /// arrived, or its answer may have been lost.
+    pub transport: bool,
+}
+
+/// One field of a request, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldViolation {
+    /// A path such as `lines[0].quantity`.
+    pub field: String,
+    /// For people.
+    pub description: String,
+}
+
+impl StatusError {
+    /// What an attempt that nobody answered within `after` failed with.
+    pub(crate) fn silent(after: Duration) -> Self {
+        Self {
+            code: Code::DeadlineExceeded,
+            reason: String::new(),
+            message: format!("the node gave no answer within {}", Seconds(after)),
+            field_violations: Vec::new(),
+            retry_delay: None,
+            transport: true,
+        }
+    }
+
+    /// Takes apart one slot of a batch's answer.
+    pub(crate) fn from_slot(slot: &tonic_types::Status) -> Self {
+        Self::from_parts(
+            Code::from_i32(slot.code),
+            slot.message.clone(),
+            &slot.get_error_details(),
+            false,
+        )
+    }
+
+    fn from_parts(code: Code, message: String, details: &ErrorDetails, transport: bool) -> Self {
+        let field_violations = details.bad_request().map_or_else(Vec::new, |bad| {
+            bad.field_violations
+                .iter()
+                .map(|violation| FieldViolation {
+                    field: violation.field.clone(),
+                    description: violation.description.clone(),
+                })
+                .collect()
+        });
+        Self {
+            code,
+            reason: details
+                .error_info()
+                .map_or_else(String::new, |info| info.reason.clone()),
+            message,
+            field_violations,
+            retry_delay: details.retry_info().and_then(|info| info.retry_delay),
+            transport,
+        }
+    }
+}
+
+impl From<Status> for StatusError {
+    fn from(status: Status) -> Self {
+        // A status that was read from the wire has no source; one that tonic made of a broken or
+        // refused connection, or of an attempt that ran out of time, carries what caused it.
+        let mut message = status.message().to_owned();
+        let cause = std::error::Error::source(&status);
+        if let Some(root) = cause.map(root_cause) {
+            let root = root.to_string();
+            if !message.contains(&root) {
+                message = format!("{message}: {root}");
+            }
+        }
+        let details = if status.details().is_empty() {
+            ErrorDetails::new()
+        } else {
+            status.get_error_details()
+        };
+        Self::from_parts(status.code(), message, &details, cause.is_some())
+    }
+}
+
+fn root_cause<'a>(
+    mut error: &'a (dyn std::error::Error + 'static),
+) -> &'a (dyn std::error::Error + 'static) {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
+}
+
+/// A duration the way people say it.
+struct Seconds(Duration);
+
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0 < Duration::from_secs(1) {
+            write!(f, "{} ms", self.0.as_millis())
+        } else {
+            write!(f, "{} s", self.0.as_millis() as f64 / 1e3)
+        }
+    }
+}
+
+struct Last<'a>(Option<&'a StatusError>);
+
+impl std::fmt::Display for Last<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |last| write!(f, ": {last}"))
+    }
+}
+
+/// The violations that the message does not already tell of.
+struct Violations<'a>(&'a str, &'a [FieldViolation]);
+
+impl std::fmt::Display for Violations<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(message, violations) = self;
+        for violation in *violations {
+            if message.contains(&violation.field) && message.contains(&violation.description) {
+                continue;
+            }
+            write!(f, "; {}: {}", violation.field, violation.description)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_are_taken_apart() {
+        let mut details = ErrorDetails::with_error_info("QUANTITY_INVALID", "stockd", []);
+        details.add_bad_request_violation("lines[0].quantity", "must be at least 1");
+        details.set_retry_info(Some(Duration::from_millis(70)));
+        let status = Status::with_error_details(Code::InvalidArgument, "refused", details);
+
+        let error = StatusError::from(status);
+
+        assert_eq!(error.code, Code::InvalidArgument);
+        assert_eq!(error.reason, "QUANTITY_INVALID");
+        assert_eq!(error.retry_delay, Some(Duration::from_millis(70)));
+        assert!(!error.transport);
+        assert_eq!(
+            error.to_string(),
+            "refused; lines[0].quantity: must be at least 1"
+        );
+    }
+
+    #[test]
+    fn a_message_that_names_the_field_is_not_repeated() {
+        let mut details = ErrorDetails::new();
+        details.add_bad_request_violation("ttl", "at most 7 days");
+        let status =
+            Status::with_error_details(Code::InvalidArgument, "ttl: at most 7 days", details);
+        assert_eq!(StatusError::from(status).to_string(), "ttl: at most 7 days");
+    }
+
+    #[test]
+    fn a_timeout_says_what_came_last() {
+        let error = Error::Timeout {
+            after: Duration::from_millis(1500),
+            attempts: 4,
+            last: Some(Box::new(StatusError::silent(Duration::from_millis(200)))),
+        };
+        assert_eq!(
+            error.to_string(),
+            "no answer within 1.5 s: the node gave no answer within 200 ms"
+        );
+        assert_eq!(error.code(), Code::DeadlineExceeded);
+    }
+}

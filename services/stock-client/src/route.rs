@@ -1,0 +1,113 @@
+//! Where a call belongs. These rules are part of the API: they are written in the schema and every
+//! node applies the same ones.
+
+use stock_proto::stock::v1::Line;
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// A reservation id's twelve bits after the UUID's version hold the number of its shard.
+const RESERVATION_SHARD_MASK: u128 = 0xfff;
+
+/// Who answers a call without having to forward it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Target {
+    /// The leader of a stock shard.
+    Shard(u32),
+    /// The leader of the group that keeps locations.
+    Meta,
+    /// Every node as well as any other.
+    Any,
+}
+
+/// The shard a SKU lives in: floor(h * `shard_count` / 2^64), where h is the XXH3 64-bit hash of its
+/// bytes, seed 0.
+pub fn shard_of_sku(sku: &str, shard_count: u32) -> u32 {
+    let hash = u128::from(xxh3_64(sku.as_bytes()));
+    // The product is below 2^96, and after the shift below `shard_count`.
+    ((hash * u128::from(shard_count)) >> 64) as u32
+}
+
+/// The shard a basket's reservation lives in: the one of its smallest SKU, by bytes. `None` for an
+/// empty basket.
+pub fn home_shard(lines: &[Line], shard_count: u32) -> Option<u32> {
+    let smallest = lines.iter().map(|line| line.sku.as_str()).min()?;
+    Some(shard_of_sku(smallest, shard_count))
+}
+
+/// The shard that a reservation id carries. `None` if it is not a UUID.
+pub fn shard_of_reservation(reservation_id: &str) -> Option<u32> {
+    let id = Uuid::try_parse(reservation_id).ok()?.as_u128();
+    Some(((id >> 64) & RESERVATION_SHARD_MASK) as u32)
+}
+
+/// The leader of a SKU's shard.
+pub(crate) fn of_sku(sku: &str, shard_count: u32) -> Target {
+    Target::Shard(shard_of_sku(sku, shard_count))
+}
+
+/// The leader of a basket's home shard. An empty basket may be refused by anyone.
+pub(crate) fn of_basket(lines: &[Line], shard_count: u32) -> Target {
+    home_shard(lines, shard_count).map_or(Target::Any, Target::Shard)
+}
+
+/// The leader of a reservation's shard. An id that is no id may be refused by anyone.
+pub(crate) fn of_reservation(reservation_id: &str) -> Target {
+    shard_of_reservation(reservation_id).map_or(Target::Any, Target::Shard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(sku: &str) -> Line {
+        Line {
+            sku: sku.into(),
+            location: "L".into(),
+            quantity: 1,
+        }
+    }
+
+    /// The hashes are the published test values of XXH3: 2d06800538d394c2 for nothing at all and
+    /// 78af5f94892f3950 for `abc`.
+    #[test]
+    fn shards_follow_the_published_hash() {
+        assert_eq!(shard_of_sku("", 8), 0x2d >> 5);
+        assert_eq!(shard_of_sku("abc", 8), 0x78 >> 5);
+        assert_eq!(shard_of_sku("abc", 256), 0x78);
+        assert_eq!(shard_of_sku("abc", 4096), 0x78a);
+        assert_eq!(shard_of_sku("abc", 1), 0);
+        assert_eq!(shard_of_sku("abc", 0), 0);
+    }
+
+    #[test]
+    fn every_shard_is_used_and_none_beyond() {
+        for shard_count in [1, 2, 3, 7, 8, 64] {
+            let mut seen = vec![false; shard_count as usize];
+            for number in 0..20_000 {
+                seen[shard_of_sku(&format!("sku-{number}"), shard_count) as usize] = true;
+            }
+            assert!(seen.iter().all(|shard| *shard), "{shard_count} shards");
+        }
+    }
+
+    #[test]
+    fn a_basket_lives_with_its_smallest_sku() {
+        let basket = [line("pear"), line("apple"), line("Zucchini")];
+        assert_eq!(home_shard(&basket, 64), Some(shard_of_sku("Zucchini", 64)));
+        assert_eq!(home_shard(&[], 64), None);
+    }
+
+    #[test]
+    fn a_reservation_id_carries_its_shard() {
+        let id = |shard: u16| {
+            let mut bytes = *Uuid::from_u128(0x0199_1234_5678_7000_8000_1234_5678_9abc).as_bytes();
+            bytes[6] |= (shard >> 8) as u8;
+            bytes[7] = shard as u8;
+            Uuid::from_bytes(bytes).to_string()
+        };
+        for shard in [0, 1, 7, 255, 256, 4095] {
+            assert_eq!(shard_of_reservation(&id(shard)), Some(u32::from(shard)));
+        }
+        assert_eq!(shard_of_reservation("not an id"), None);
+    }
+}

@@ -1,0 +1,6 @@
+//! The client against small nodes of our own on loopback: real sockets, scripted answers.
+
+mod batching;
+mod retrying;
+mod routing;
+mod stub;

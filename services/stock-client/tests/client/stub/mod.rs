@@ -1,0 +1,300 @@
+//! A node that answers as it is told and writes down what it was asked.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use stock_client::v1::batch_reserve_result::Result as Slot;
+use stock_client::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
+use stock_client::v1::reservation_service_server::{ReservationService, ReservationServiceServer};
+use stock_client::v1::reserve_response::Outcome;
+use stock_client::v1::{
+    AmendRequest, AmendResponse, BatchReserveRequest, BatchReserveResponse, BatchReserveResult,
+    ConfirmRequest, ConfirmResponse, EchoRequest, EchoResponse, ExtendRequest, ExtendResponse,
+    FulfillRequest, FulfillResponse, GetReservationRequest, GetReservationResponse,
+    GetTopologyRequest, GetTopologyResponse, Line, Node, ReleaseRequest, ReleaseResponse,
+    Reservation, ReserveRequest, ReserveResponse, Shard,
+};
+use stock_client::{Client, ClientBuilder};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+
+pub(crate) const SHARD_COUNT: u32 = 8;
+
+/// What a node does with its next call; without an act it answers.
+#[derive(Debug, Clone)]
+pub(crate) enum Act {
+    Fail(Status),
+    /// Takes the call and never answers.
+    Hang,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    /// The request ids in the order of their arrival.
+    pub(crate) request_ids: Vec<String>,
+    pub(crate) topology_calls: usize,
+    pub(crate) script: VecDeque<Act>,
+    /// Request ids that a batch refuses once, as a node without a leader does.
+    pub(crate) batch_unavailable_once: Vec<String>,
+    topology: GetTopologyResponse,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct StubNode {
+    pub(crate) node_id: u64,
+    pub(crate) endpoint: String,
+    record: Arc<Mutex<Record>>,
+}
+
+impl StubNode {
+    pub(crate) fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn script(&self, acts: impl IntoIterator<Item = Act>) {
+        self.record().script.extend(acts);
+    }
+
+    async fn act(&self, request_id: &str) -> Result<(), Status> {
+        let act = {
+            let mut record = self.record();
+            record.request_ids.push(request_id.to_owned());
+            record.script.pop_front()
+        };
+        match act {
+            None => Ok(()),
+            Some(Act::Fail(status)) => Err(status),
+            Some(Act::Hang) => std::future::pending().await,
+        }
+    }
+}
+
+/// Three nodes; each says that node `shard % 3 + 1` leads a shard.
+pub(crate) struct StubCluster {
+    pub(crate) nodes: Vec<StubNode>,
+    servers: Vec<JoinHandle<()>>,
+}
+
+impl StubCluster {
+    pub(crate) async fn start() -> Self {
+        let mut listeners = Vec::new();
+        for _ in 0..3 {
+            let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+            listeners.push(TcpListener::bind(any).await.expect("a free port"));
+        }
+        let nodes: Vec<StubNode> = (1..)
+            .zip(&listeners)
+            .map(|(node_id, listener)| StubNode {
+                node_id,
+                endpoint: format!("http://{}", listener.local_addr().expect("bound")),
+                record: Arc::default(),
+            })
+            .collect();
+        let servers = listeners.into_iter().zip(&nodes);
+        let servers = servers.map(|(l, node)| serve(l, node.clone())).collect();
+        let cluster = Self { nodes, servers };
+        cluster.set_leaders(1, |shard| u64::from(shard % 3) + 1);
+        cluster
+    }
+
+    pub(crate) fn set_leaders(&self, term: u64, leader: impl Fn(u32) -> u64) {
+        for node in &self.nodes {
+            let shard = |shard| Shard {
+                shard,
+                leader_node_id: leader(shard),
+                term,
+                ..Shard::default()
+            };
+            let topology = GetTopologyResponse {
+                cluster_id: "stub".into(),
+                node_id: node.node_id,
+                nodes: self
+                    .nodes
+                    .iter()
+                    .map(|node| Node {
+                        node_id: node.node_id,
+                        endpoint: node.endpoint.clone(),
+                        reachable: true,
+                    })
+                    .collect(),
+                shards: (0..SHARD_COUNT).map(shard).collect(),
+                shard_count: SHARD_COUNT,
+                meta: Some(shard(0)),
+            };
+            node.record().topology = topology;
+        }
+    }
+
+    /// Closes a node's listener and its connections, as a crash does.
+    pub(crate) async fn kill(&mut self, index: usize) {
+        self.servers[index].abort();
+        let _ = (&mut self.servers[index]).await;
+    }
+
+    pub(crate) fn builder(&self) -> ClientBuilder {
+        Client::builder().endpoint(&self.nodes[0].endpoint)
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        self.builder().connect().await.expect("the stubs are up")
+    }
+
+    /// The request ids each node was given.
+    pub(crate) fn request_ids(&self) -> Vec<Vec<String>> {
+        let nodes = self.nodes.iter();
+        nodes
+            .map(|node| node.record().request_ids.clone())
+            .collect()
+    }
+
+    pub(crate) fn topology_calls(&self) -> usize {
+        let nodes = self.nodes.iter();
+        nodes.map(|node| node.record().topology_calls).sum()
+    }
+}
+
+impl Drop for StubCluster {
+    fn drop(&mut self) {
+        for server in &self.servers {
+            server.abort();
+        }
+    }
+}
+
+fn serve(listener: TcpListener, node: StubNode) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        // Connections live in this future, so that aborting it breaks them.
+        let _ = Server::builder()
+            .add_service(ReservationServiceServer::new(node.clone()))
+            .add_service(ClusterServiceServer::new(node))
+            .serve_with_incoming(TcpListenerStream::new(listener))
+            .await;
+    })
+}
+
+/// A request whose home is the given shard.
+pub(crate) fn reserve_in(shard: u32) -> ReserveRequest {
+    let sku = (0..)
+        .map(|number| format!("sku-{number}"))
+        .find(|sku| stock_client::shard_of_sku(sku, SHARD_COUNT) == shard)
+        .expect("every shard has some");
+    ReserveRequest {
+        lines: vec![Line {
+            sku,
+            location: "L1".into(),
+            quantity: 1,
+        }],
+        ..ReserveRequest::default()
+    }
+}
+
+/// Longer than anything on loopback takes, shorter than a test may.
+pub(crate) const SHORT: Duration = Duration::from_millis(150);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl ClusterService for StubNode {
+    async fn get_topology(&self, _: Request<GetTopologyRequest>) -> Answer<GetTopologyResponse> {
+        let mut record = self.record();
+        record.topology_calls += 1;
+        Ok(Response::new(record.topology.clone()))
+    }
+
+    async fn echo(&self, request: Request<EchoRequest>) -> Answer<EchoResponse> {
+        self.act("echo").await?;
+        Ok(Response::new(EchoResponse {
+            payload: request.into_inner().payload,
+        }))
+    }
+}
+
+/// The reservation's id is the request's, the applied index the node's number.
+fn held(request_id: String, node_id: u64) -> ReserveResponse {
+    ReserveResponse {
+        outcome: Some(Outcome::Reservation(Reservation {
+            reservation_id: request_id,
+            ..Reservation::default()
+        })),
+        shard: 0,
+        applied_index: node_id,
+    }
+}
+
+#[tonic::async_trait]
+impl ReservationService for StubNode {
+    async fn reserve(&self, request: Request<ReserveRequest>) -> Answer<ReserveResponse> {
+        let request = request.into_inner();
+        self.act(&request.request_id).await?;
+        Ok(Response::new(held(request.request_id, self.node_id)))
+    }
+
+    async fn batch_reserve(
+        &self,
+        request: Request<BatchReserveRequest>,
+    ) -> Answer<BatchReserveResponse> {
+        let requests = request.into_inner().requests;
+        self.act("batch").await?;
+        let mut record = self.record();
+        let mut results = Vec::new();
+        for request in requests {
+            let id = request.request_id;
+            record.request_ids.push(id.clone());
+            let refused = record.batch_unavailable_once.iter().position(|r| *r == id);
+            let result = if let Some(position) = refused {
+                record.batch_unavailable_once.remove(position);
+                Slot::Error(tonic_types::Status {
+                    code: tonic::Code::Unavailable as i32,
+                    message: "no leader".into(),
+                    details: Vec::new(),
+                })
+            } else {
+                Slot::Response(held(id, self.node_id))
+            };
+            results.push(BatchReserveResult {
+                result: Some(result),
+            });
+        }
+        Ok(Response::new(BatchReserveResponse { results }))
+    }
+
+    async fn confirm(&self, request: Request<ConfirmRequest>) -> Answer<ConfirmResponse> {
+        self.act(&request.into_inner().request_id).await?;
+        Ok(Response::new(ConfirmResponse {
+            applied_index: self.node_id,
+            ..ConfirmResponse::default()
+        }))
+    }
+
+    async fn release(&self, _: Request<ReleaseRequest>) -> Answer<ReleaseResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn fulfill(&self, _: Request<FulfillRequest>) -> Answer<FulfillResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn extend(&self, _: Request<ExtendRequest>) -> Answer<ExtendResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn amend(&self, _: Request<AmendRequest>) -> Answer<AmendResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn get_reservation(
+        &self,
+        _: Request<GetReservationRequest>,
+    ) -> Answer<GetReservationResponse> {
+        self.act("get").await?;
+        Ok(Response::new(GetReservationResponse {
+            applied_index: self.node_id,
+            ..GetReservationResponse::default()
+        }))
+    }
+}

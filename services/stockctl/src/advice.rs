@@ -1,0 +1,67 @@
+//! What a person can do about a failure.
+
+use stock_client::Error;
+use tonic::Code;
+
+use crate::failure::Repeat;
+
+/// One or two sentences, where there is something to say.
+pub(crate) fn for_call(error: &Error, repeated_by: Option<&Repeat>) -> Option<String> {
+    match error {
+        Error::Unreachable { .. } => Some(
+            "Is it running? `stockd dev` starts a cluster on this machine; --endpoint or \
+             STOCKD_ENDPOINT names another."
+                .into(),
+        ),
+        Error::InvalidEndpoint { .. } => {
+            Some("Give it as http://HOST:PORT with --endpoint or STOCKD_ENDPOINT.".into())
+        }
+        Error::Timeout { .. } => repeated_by.map(repeat),
+        Error::Status(status) => by_reason(&status.reason)
+            .or_else(|| by_code(status.code))
+            .map(Into::into),
+        _ => None,
+    }
+}
+
+/// How to find out what became of a mutation whose answer was lost.
+pub(crate) fn repeat(repeat: &Repeat) -> String {
+    let option = match repeat {
+        Repeat::RequestId(id) => format!("--request-id {id}"),
+        Repeat::Document(document) => format!("--document {document}"),
+    };
+    format!(
+        "Whether it was done is unknown; run the same command with {option} and it is done once."
+    )
+}
+
+fn by_reason(reason: &str) -> Option<&'static str> {
+    Some(match reason {
+        "UNKNOWN_LOCATION" => "Put it first: stockctl location put ID --type store.",
+        "UNKNOWN_SKU" => {
+            "A SKU exists from its first receipt or policy: stockctl receive SKU@LOC=QTY."
+        }
+        "UNKNOWN_RESERVATION" => "Check the id: it is the one `stockctl reserve` printed.",
+        "WRONG_STATE" => "`stockctl get ID` shows what state it is in.",
+        "LINE_NOT_IN_RESERVATION" | "LINE_EXCEEDS_OPEN" => {
+            "`stockctl get ID` shows what is still open."
+        }
+        "LINE_AMBIGUOUS" => "Name the location as well: SKU@LOC=QTY.",
+        "REQUEST_TOO_OLD" => {
+            "Look whether it was done (`stockctl get`), then ask again without --request-id."
+        }
+        "REQUEST_FROM_FUTURE" => "Leave --request-id out, or correct this machine's clock.",
+        "REQUEST_REUSED" => "Leave --request-id out for a new id, or repeat exactly what it named.",
+        "DOCUMENT_REUSED" => "Give another --document, or repeat exactly what it named.",
+        _ => return None,
+    })
+}
+
+fn by_code(code: Code) -> Option<&'static str> {
+    Some(match code {
+        Code::InvalidArgument => "Nothing was changed; correct it and try again.",
+        Code::ResourceExhausted | Code::Unavailable => "Wait a moment and try again.",
+        Code::Unimplemented => "This version of the cluster cannot do that; nothing was changed.",
+        _ => return None,
+    })
+}

@@ -1,0 +1,501 @@
+//! The command line's grammar, with an example for every command.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::notation::{Key, OpenUnits, Position, Units};
+
+/// Asks a stockd cluster, and tells it what happened.
+#[derive(Debug, Parser)]
+#[command(
+    name = "stockctl",
+    version,
+    after_help = "\
+A first round:
+  stockctl location put store-7 --type store --name 'Main Street'
+  stockctl receive milk-1l@store-7=24
+  stockctl reserve milk-1l@store-7=2
+  stockctl confirm RESERVATION_ID
+  stockctl fulfill RESERVATION_ID
+  stockctl availability milk-1l
+
+Exit codes: 0 done, 2 usage or invalid input, 3 shortage, 1 anything else."
+)]
+pub(crate) struct Cli {
+    /// A node of the cluster; any will do. Several, separated by commas, are tried in turn
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "STOCKD_ENDPOINT",
+        default_value = "http://127.0.0.1:7401",
+        value_delimiter = ','
+    )]
+    pub(crate) endpoint: Vec<String>,
+
+    /// For people or for programs
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+
+    /// How long to keep trying, as 10s or 1m
+    #[arg(long, global = true, value_name = "T", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Duration,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Where stock can be
+    #[command(subcommand)]
+    Location(LocationCommand),
+
+    /// Record units that arrived
+    #[command(after_help = "\
+Example:
+  stockctl receive milk-1l@store-7=24 bread@store-7=10 --document note-4711
+
+The same document and lines again change nothing, so a receive may be repeated.")]
+    Receive(Receive),
+
+    /// Hold units for a shopper, all or nothing
+    #[command(after_help = "\
+Example:
+  stockctl reserve milk-1l@store-7=2 bread@store-7=1 --ttl 15m
+
+Exit code 3 and what there is, when it is too little.")]
+    Reserve(Reserve),
+
+    /// Paid: the hold no longer expires
+    #[command(after_help = "\
+Example:
+  stockctl confirm 01997a3c-5f10-7003-9a54-2f0c9d6c1b11
+  stockctl confirm 01997a3c-5f10-7003-9a54-2f0c9d6c1b11 --pickup-within 3d")]
+    Confirm(Confirm),
+
+    /// Give held or confirmed units back, all of them or some
+    #[command(after_help = "\
+Example:
+  stockctl release 01997a3c-5f10-7003-9a54-2f0c9d6c1b11
+  stockctl release 01997a3c-5f10-7003-9a54-2f0c9d6c1b11 milk-1l=1
+
+Where the reservation holds a SKU at several locations, name one: milk-1l@store-7=1.")]
+    Release(Part),
+
+    /// Hand confirmed units over, all of them or some
+    #[command(after_help = "\
+Example:
+  stockctl fulfill 01997a3c-5f10-7003-9a54-2f0c9d6c1b11
+  stockctl fulfill 01997a3c-5f10-7003-9a54-2f0c9d6c1b11 milk-1l=1
+
+Where the reservation holds a SKU at several locations, name one: milk-1l@store-7=1.")]
+    Fulfill(Part),
+
+    /// Let a hold end later
+    #[command(after_help = "\
+Example:
+  stockctl extend 01997a3c-5f10-7003-9a54-2f0c9d6c1b11 --ttl 30m
+
+It never ends earlier than it would have.")]
+    Extend(Extend),
+
+    /// Replace the lines of a hold in one step
+    #[command(after_help = "\
+Example:
+  stockctl amend 01997a3c-5f10-7003-9a54-2f0c9d6c1b11 milk-1l@store-7=3 bread@store-7=1
+
+Name the whole basket as it shall be. On a shortage (exit code 3) the hold stays as it was.")]
+    Amend(Amend),
+
+    /// Show a reservation
+    #[command(after_help = "\
+Example:
+  stockctl get 01997a3c-5f10-7003-9a54-2f0c9d6c1b11")]
+    Get(Get),
+
+    /// Show how much can be sold
+    #[command(after_help = "\
+Example:
+  stockctl availability milk-1l                    every location
+  stockctl availability milk-1l@store-7 bread@store-7 --linearizable")]
+    Availability(Availability),
+
+    /// Record units that were sold at a till; never refused for want of stock
+    #[command(after_help = "\
+Example:
+  stockctl sale milk-1l@store-7=1 --document till-3-000812")]
+    Sale(Sale),
+
+    /// Record units that were found or lost
+    #[command(after_help = "\
+Example:
+  stockctl adjust milk-1l@store-7=-3 --reason breakage
+  stockctl adjust milk-1l@store-7=+2 --reason 'found in the back'")]
+    Adjust(Adjust),
+
+    /// What may be sold of one SKU at one location
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+
+    /// The cluster itself
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LocationCommand {
+    /// Create a location, or replace what is known of it
+    #[command(after_help = "\
+Example:
+  stockctl location put store-7 --type store --name 'Main Street' --lat 52.5163 --lon 13.3777")]
+    Put(LocationPut),
+
+    /// Show every location
+    #[command(after_help = "\
+Example:
+  stockctl location list")]
+    List,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LocationType {
+    Warehouse,
+    Store,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LocationPut {
+    /// 1-64 of A-Z a-z 0-9 . _ : -
+    #[arg(value_name = "ID")]
+    pub(crate) location_id: String,
+
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    pub(crate) location_type: LocationType,
+
+    /// For people
+    #[arg(long, value_name = "N", default_value = "")]
+    pub(crate) name: String,
+
+    /// Latitude in degrees (WGS 84), -90 to 90
+    #[arg(
+        long,
+        value_name = "X",
+        requires = "lon",
+        allow_negative_numbers = true
+    )]
+    pub(crate) lat: Option<f64>,
+
+    /// Longitude in degrees (WGS 84), -180 to 180
+    #[arg(
+        long,
+        value_name = "Y",
+        requires = "lat",
+        allow_negative_numbers = true
+    )]
+    pub(crate) lon: Option<f64>,
+
+    /// GS1 Global Location Number, 13 digits
+    #[arg(long, value_name = "GLN", default_value = "")]
+    pub(crate) gln: String,
+
+    #[command(flatten)]
+    pub(crate) request: RequestId,
+}
+
+/// What makes a repeated mutation the same one.
+#[derive(Debug, Args)]
+pub(crate) struct RequestId {
+    /// A UUIDv7 that names this request: repeated, it is done once. A new one unless given
+    #[arg(long, value_name = "ID")]
+    pub(crate) request_id: Option<String>,
+}
+
+/// What makes a repeated movement the same one.
+#[derive(Debug, Args)]
+pub(crate) struct Document {
+    /// The document that tells of the movement: repeated, it is recorded once. A new one unless given
+    #[arg(long, value_name = "ID")]
+    pub(crate) document: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Receive {
+    /// What arrived where
+    #[arg(required = true, value_name = "SKU@LOC=QTY")]
+    pub(crate) lines: Vec<Units>,
+
+    #[command(flatten)]
+    pub(crate) document: Document,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reserve {
+    /// What to hold where
+    #[arg(required = true, value_name = "SKU@LOC=QTY")]
+    pub(crate) lines: Vec<Units>,
+
+    /// How long the hold lasts unless confirmed: 1s to 7d; 15m unless given
+    #[arg(long, value_name = "T", value_parser = humantime::parse_duration)]
+    pub(crate) ttl: Option<Duration>,
+
+    #[command(flatten)]
+    pub(crate) request: RequestId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Confirm {
+    #[arg(value_name = "ID", help = RESERVATION_ID)]
+    pub(crate) reservation_id: String,
+
+    /// The units expire when they have not been fulfilled after this time: 1s to 7d; never unless
+    /// given
+    #[arg(long, value_name = "T", value_parser = humantime::parse_duration)]
+    pub(crate) pickup_within: Option<Duration>,
+
+    #[command(flatten)]
+    pub(crate) request: RequestId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Part {
+    #[arg(value_name = "ID", help = RESERVATION_ID)]
+    pub(crate) reservation_id: String,
+
+    /// Which units; everything that is open unless given
+    #[arg(value_name = "SKU=QTY")]
+    pub(crate) lines: Vec<OpenUnits>,
+
+    #[command(flatten)]
+    pub(crate) request: RequestId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Extend {
+    #[arg(value_name = "ID", help = RESERVATION_ID)]
+    pub(crate) reservation_id: String,
+
+    /// How long from now: 1s to 7d
+    #[arg(long, value_name = "T", value_parser = humantime::parse_duration)]
+    pub(crate) ttl: Duration,
+
+    #[command(flatten)]
+    pub(crate) request: RequestId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Amend {
+    #[arg(value_name = "ID", help = RESERVATION_ID)]
+    pub(crate) reservation_id: String,
+
+    /// The basket as it shall be
+    #[arg(required = true, value_name = "SKU@LOC=QTY")]
+    pub(crate) lines: Vec<Units>,
+
+    /// The hold's new time to live from now: 1s to 7d; as it was unless given
+    #[arg(long, value_name = "T", value_parser = humantime::parse_duration)]
+    pub(crate) ttl: Option<Duration>,
+
+    #[command(flatten)]
+    pub(crate) request: RequestId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    #[arg(value_name = "ID", help = RESERVATION_ID)]
+    pub(crate) reservation_id: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Availability {
+    /// A SKU at one location or, without one, at all of them
+    #[arg(required = true, value_name = "SKU[@LOC]")]
+    pub(crate) keys: Vec<Key>,
+
+    /// At least as new as every answer anyone has had; else what the asked node knows, which is
+    /// milliseconds old at most
+    #[arg(long)]
+    pub(crate) linearizable: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sale {
+    /// What was sold where
+    #[arg(required = true, value_name = "SKU@LOC=QTY")]
+    pub(crate) lines: Vec<Units>,
+
+    #[command(flatten)]
+    pub(crate) document: Document,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Adjust {
+    /// How many units more or less
+    #[arg(required = true, value_name = "SKU@LOC=+/-N")]
+    pub(crate) lines: Vec<Units>,
+
+    /// Why: 1-64 bytes of text
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+
+    #[command(flatten)]
+    pub(crate) document: Document,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Set what may be sold; what is not named stays as it is
+    #[command(after_help = "\
+Example:
+  stockctl policy set milk-1l@store-7 --safety-stock 2
+  stockctl policy set sofa@web --backorder-limit 50")]
+    Set(PolicySet),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicySet {
+    #[arg(value_name = "SKU@LOC")]
+    pub(crate) position: Position,
+
+    /// Units that no channel may sell
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) safety_stock: Option<i64>,
+
+    /// How far available may go below zero
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) backorder_limit: Option<i64>,
+
+    #[command(flatten)]
+    pub(crate) request: RequestId,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Show the nodes, and who leads which shard
+    #[command(after_help = "\
+Example:
+  stockctl cluster status")]
+    Status,
+}
+
+const RESERVATION_ID: &str = "The reservation, as `stockctl reserve` printed it";
+
+/// Whether a command line that could not be parsed asks for JSON all the same.
+pub(crate) fn asks_for_json(args: impl IntoIterator<Item = OsString>) -> bool {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let joined = ["-ojson", "-o=json", "--output=json"];
+    args.iter().any(|arg| joined.iter().any(|json| arg == json))
+        || args
+            .windows(2)
+            .any(|pair| (pair[0] == "-o" || pair[0] == "--output") && pair[1] == "json")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, error::ErrorKind};
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        fn check(command: &clap::Command) {
+            let children: Vec<_> = command.get_subcommands().collect();
+            if children.is_empty() {
+                let help = command.get_after_help().map(ToString::to_string);
+                assert!(
+                    help.is_some_and(|help| help.contains("  stockctl ")),
+                    "{} has no example",
+                    command.get_name()
+                );
+            }
+            children.into_iter().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn the_promised_spellings_parse() {
+        for line in [
+            "stockctl location put A --type warehouse",
+            "stockctl location put A --type store --name N --lat -12.5 --lon 13",
+            "stockctl location list",
+            "stockctl receive S@L=1 T@L=2",
+            "stockctl reserve S@L=1 --ttl 15m --request-id X",
+            "stockctl confirm ID",
+            "stockctl release ID",
+            "stockctl release ID S=1 T=2",
+            "stockctl fulfill ID S@L=1",
+            "stockctl extend ID --ttl 1h30m",
+            "stockctl amend ID S@L=1 --ttl 7d",
+            "stockctl get ID",
+            "stockctl availability S T@L --linearizable",
+            "stockctl sale S@L=1",
+            "stockctl adjust S@L=-3 --reason gone",
+            "stockctl adjust S@L=+3 --reason found",
+            "stockctl policy set S@L --safety-stock 1 --backorder-limit 2",
+            "stockctl cluster status",
+            "stockctl --endpoint http://h:1 -o json cluster status",
+            "stockctl cluster status -o json --endpoint http://h:1,http://i:1",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn mistakes_are_usage_errors() {
+        for (line, kind) in [
+            (
+                "stockctl location put A",
+                ErrorKind::MissingRequiredArgument,
+            ),
+            (
+                "stockctl location put A --type store --lat 1",
+                ErrorKind::MissingRequiredArgument,
+            ),
+            (
+                "stockctl location put A --type shop",
+                ErrorKind::InvalidValue,
+            ),
+            ("stockctl reserve", ErrorKind::MissingRequiredArgument),
+            ("stockctl reserve S@L=many", ErrorKind::ValueValidation),
+            ("stockctl reserve S=1", ErrorKind::ValueValidation),
+            (
+                "stockctl reserve S@L=1 --ttl soon",
+                ErrorKind::ValueValidation,
+            ),
+            ("stockctl extend ID", ErrorKind::MissingRequiredArgument),
+            ("stockctl adjust S@L=1", ErrorKind::MissingRequiredArgument),
+        ] {
+            let error = parse(line).map(|_| ()).expect_err(line);
+            assert_eq!(error.kind(), kind, "{line}");
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_broken_line_may_still_ask_for_json() {
+        let asks = |line: &str| asks_for_json(line.split(' ').map(OsString::from));
+        assert!(asks("stockctl -o json reserve"));
+        assert!(asks("stockctl reserve --output=json"));
+        assert!(!asks("stockctl reserve -o table"));
+    }
+}

@@ -1,0 +1,310 @@
+//! From the command line to one call and its answer.
+
+use std::time::Duration;
+
+use stock_client::{Client, Error};
+use stock_proto::stock::v1::{
+    AdjustRequest, AmendRequest, ConfirmRequest, Consistency, Coordinates, ExtendRequest,
+    FulfillRequest, GetAvailabilityRequest, GetReservationRequest, Location, MovementLine,
+    PutLocationRequest, RecordReceiptsRequest, RecordSaleRequest, ReleaseRequest, ReserveRequest,
+    SetPositionPolicyRequest, amend_response, location, reserve_response,
+};
+use uuid::Uuid;
+
+use crate::answer::{Answer, Movement};
+use crate::args::{
+    Adjust, Amend, Availability, Cli, ClusterCommand, Command, Confirm, Document, Extend, Get,
+    LocationCommand, LocationPut, LocationType, Part, PolicyCommand, PolicySet, Receive, RequestId,
+    Reserve, Sale,
+};
+use crate::failure::{Failure, Repeat};
+use crate::notation::movement_lines;
+
+/// Does what the command line asks.
+pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
+    let builder = Client::builder().call_timeout(cli.timeout);
+    let builder = cli.endpoint.into_iter().fold(builder, |builder, endpoint| {
+        builder.endpoint(endpoint.trim())
+    });
+    let client = &builder.connect().await?;
+    match cli.command {
+        Command::Location(LocationCommand::Put(args)) => put_location(client, args).await,
+        Command::Location(LocationCommand::List) => {
+            Ok(Answer::Locations(client.list_locations().await?))
+        }
+        Command::Receive(args) => receive(client, args).await,
+        Command::Reserve(args) => reserve(client, args).await,
+        Command::Confirm(args) => confirm(client, args).await,
+        Command::Release(args) => release(client, args).await,
+        Command::Fulfill(args) => fulfill(client, args).await,
+        Command::Extend(args) => extend(client, args).await,
+        Command::Amend(args) => amend(client, args).await,
+        Command::Get(args) => get(client, args).await,
+        Command::Availability(args) => availability(client, args).await,
+        Command::Sale(args) => sale(client, args).await,
+        Command::Adjust(args) => adjust(client, args).await,
+        Command::Policy(PolicyCommand::Set(args)) => set_policy(client, args).await,
+        Command::Cluster(ClusterCommand::Status) => {
+            Ok(Answer::Cluster(client.get_topology().await?))
+        }
+    }
+}
+
+async fn reserve(client: &Client, args: Reserve) -> Result<Answer, Failure> {
+    let request_id = args.request.or_new();
+    let request = ReserveRequest {
+        request_id: request_id.clone(),
+        lines: args.lines.into_iter().map(Into::into).collect(),
+        ttl: args.ttl.map(duration).transpose()?,
+    };
+    let answer = client.reserve(request).await;
+    let answer = answer.map_err(by_request(request_id))?;
+    match answer.outcome {
+        Some(reserve_response::Outcome::Reservation(reservation)) => Ok(Answer::Reservation {
+            reservation,
+            shard: answer.shard,
+            applied_index: answer.applied_index,
+        }),
+        Some(reserve_response::Outcome::Shortage(shortage)) => Ok(Answer::Shortage {
+            shortage,
+            shard: answer.shard,
+            applied_index: answer.applied_index,
+        }),
+        None => Err(Error::Malformed(NO_OUTCOME).into()),
+    }
+}
+
+async fn amend(client: &Client, args: Amend) -> Result<Answer, Failure> {
+    let request_id = args.request.or_new();
+    let request = AmendRequest {
+        request_id: request_id.clone(),
+        reservation_id: args.reservation_id,
+        lines: args.lines.into_iter().map(Into::into).collect(),
+        ttl: args.ttl.map(duration).transpose()?,
+    };
+    let answer = client.amend(request).await;
+    let answer = answer.map_err(by_request(request_id))?;
+    match answer.outcome {
+        Some(amend_response::Outcome::Reservation(reservation)) => Ok(Answer::Reservation {
+            reservation,
+            shard: answer.shard,
+            applied_index: answer.applied_index,
+        }),
+        Some(amend_response::Outcome::Shortage(shortage)) => Ok(Answer::Shortage {
+            shortage,
+            shard: answer.shard,
+            applied_index: answer.applied_index,
+        }),
+        None => Err(Error::Malformed(NO_OUTCOME).into()),
+    }
+}
+
+/// The five calls that answer with a reservation alone do so in the same three fields.
+macro_rules! reservation_of {
+    ($answer:expr) => {{
+        let answer = $answer;
+        let reservation = answer.reservation;
+        Answer::Reservation {
+            reservation: reservation.ok_or(Error::Malformed(NO_OUTCOME))?,
+            shard: answer.shard,
+            applied_index: answer.applied_index,
+        }
+    }};
+}
+
+async fn confirm(client: &Client, args: Confirm) -> Result<Answer, Failure> {
+    let request_id = args.request.or_new();
+    let request = ConfirmRequest {
+        request_id: request_id.clone(),
+        reservation_id: args.reservation_id,
+        pickup_within: args.pickup_within.map(duration).transpose()?,
+    };
+    let answer = client.confirm(request).await;
+    Ok(reservation_of!(answer.map_err(by_request(request_id))?))
+}
+
+async fn release(client: &Client, args: Part) -> Result<Answer, Failure> {
+    let request_id = args.request.or_new();
+    let request = ReleaseRequest {
+        request_id: request_id.clone(),
+        reservation_id: args.reservation_id,
+        lines: args.lines.into_iter().map(Into::into).collect(),
+    };
+    let answer = client.release(request).await;
+    Ok(reservation_of!(answer.map_err(by_request(request_id))?))
+}
+
+async fn fulfill(client: &Client, args: Part) -> Result<Answer, Failure> {
+    let request_id = args.request.or_new();
+    let request = FulfillRequest {
+        request_id: request_id.clone(),
+        reservation_id: args.reservation_id,
+        lines: args.lines.into_iter().map(Into::into).collect(),
+    };
+    let answer = client.fulfill(request).await;
+    Ok(reservation_of!(answer.map_err(by_request(request_id))?))
+}
+
+async fn extend(client: &Client, args: Extend) -> Result<Answer, Failure> {
+    let request_id = args.request.or_new();
+    let request = ExtendRequest {
+        request_id: request_id.clone(),
+        reservation_id: args.reservation_id,
+        ttl: Some(duration(args.ttl)?),
+    };
+    let answer = client.extend(request).await;
+    Ok(reservation_of!(answer.map_err(by_request(request_id))?))
+}
+
+async fn get(client: &Client, args: Get) -> Result<Answer, Failure> {
+    let mut request = GetReservationRequest {
+        reservation_id: args.reservation_id,
+        ..GetReservationRequest::default()
+    };
+    // Who looks after a reserve expects to find it, whichever node answers.
+    request.set_consistency(Consistency::Linearizable);
+    Ok(reservation_of!(client.get_reservation(request).await?))
+}
+
+async fn availability(client: &Client, args: Availability) -> Result<Answer, Failure> {
+    let mut request = GetAvailabilityRequest {
+        keys: args.keys.into_iter().map(Into::into).collect(),
+        ..GetAvailabilityRequest::default()
+    };
+    if args.linearizable {
+        request.set_consistency(Consistency::Linearizable);
+    }
+    Ok(Answer::Availability(
+        client.get_availability(request).await?,
+    ))
+}
+
+async fn receive(client: &Client, args: Receive) -> Result<Answer, Failure> {
+    let (document, lines) = (args.document.or_new("receipt"), movement_lines(args.lines));
+    let request = RecordReceiptsRequest {
+        document: document.clone(),
+        lines: lines.clone(),
+    };
+    let answer = client.record_receipts([request]).await;
+    let verdicts = answer.map_err(by_document(&document))?.verdicts;
+    movements(Movement::Receipt, document, lines, verdicts)
+}
+
+async fn sale(client: &Client, args: Sale) -> Result<Answer, Failure> {
+    let (document, lines) = (args.document.or_new("sale"), movement_lines(args.lines));
+    let request = RecordSaleRequest {
+        document: document.clone(),
+        lines: lines.clone(),
+    };
+    let answer = client.record_sale(request).await;
+    let verdicts = answer.map_err(by_document(&document))?.verdicts;
+    movements(Movement::Sale, document, lines, verdicts)
+}
+
+async fn adjust(client: &Client, args: Adjust) -> Result<Answer, Failure> {
+    let (document, lines) = (args.document.or_new("adjust"), movement_lines(args.lines));
+    let request = AdjustRequest {
+        document: document.clone(),
+        lines: lines.clone(),
+        reason: args.reason,
+    };
+    let answer = client.adjust(request).await;
+    let verdicts = answer.map_err(by_document(&document))?.verdicts;
+    movements(Movement::Adjustment, document, lines, verdicts)
+}
+
+fn movements(
+    movement: Movement,
+    document: String,
+    lines: Vec<MovementLine>,
+    verdicts: Vec<stock_proto::stock::v1::LineVerdict>,
+) -> Result<Answer, Failure> {
+    if verdicts.len() != lines.len() {
+        return Err(Error::Malformed("a document has one verdict for each line").into());
+    }
+    Ok(Answer::Movements {
+        movement,
+        document,
+        lines,
+        verdicts,
+    })
+}
+
+async fn put_location(client: &Client, args: LocationPut) -> Result<Answer, Failure> {
+    let request_id = args.request.or_new();
+    let mut location = Location {
+        location_id: args.location_id,
+        name: args.name,
+        gln: args.gln,
+        coordinates: args
+            .lat
+            .zip(args.lon)
+            .map(|(latitude, longitude)| Coordinates {
+                latitude,
+                longitude,
+            }),
+        ..Location::default()
+    };
+    location.set_type(match args.location_type {
+        LocationType::Warehouse => location::Type::Warehouse,
+        LocationType::Store => location::Type::Store,
+    });
+    let request = PutLocationRequest {
+        request_id: request_id.clone(),
+        location: Some(location),
+    };
+    let answer = client.put_location(request).await;
+    Ok(Answer::Location(answer.map_err(by_request(request_id))?))
+}
+
+async fn set_policy(client: &Client, args: PolicySet) -> Result<Answer, Failure> {
+    let request_id = args.request.or_new();
+    let request = SetPositionPolicyRequest {
+        request_id: request_id.clone(),
+        sku: args.position.sku,
+        location: args.position.location,
+        safety_stock: args.safety_stock,
+        backorder_limit: args.backorder_limit,
+    };
+    let answer = client.set_position_policy(request).await;
+    Ok(Answer::Policy(answer.map_err(by_request(request_id))?))
+}
+
+const NO_OUTCOME: &str = "an answer holds a reservation or a shortage";
+
+impl RequestId {
+    /// Made here and not in the client, so that a failure can say which id to repeat.
+    fn or_new(self) -> String {
+        self.request_id
+            .unwrap_or_else(|| Uuid::now_v7().to_string())
+    }
+}
+
+impl Document {
+    fn or_new(self, kind: &str) -> String {
+        self.document
+            .unwrap_or_else(|| format!("{kind}-{}", Uuid::now_v7()))
+    }
+}
+
+fn by_request(request_id: String) -> impl FnOnce(Error) -> Failure {
+    |error| Failure::Call {
+        error,
+        repeat: Some(Repeat::RequestId(request_id)),
+    }
+}
+
+fn by_document(document: &str) -> impl FnOnce(Error) -> Failure {
+    let document = document.to_owned();
+    |error| Failure::Call {
+        error,
+        repeat: Some(Repeat::Document(document)),
+    }
+}
+
+/// A time that no protobuf duration can hold is a mistake of the command line; any other is the
+/// cluster's to judge.
+fn duration(duration: Duration) -> Result<prost_types::Duration, Failure> {
+    prost_types::Duration::try_from(duration)
+        .map_err(|_| Failure::Usage("that time is far too long; the longest is 7d".into()))
+}

@@ -1,0 +1,224 @@
+//! Why there is no answer: in sentences for people, in one object for programs.
+
+use serde_json::json;
+use stock_client::{Error, FieldViolation};
+use tonic::Code;
+
+use crate::advice;
+use crate::answer::{FAILED, INVALID};
+
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The cluster gave no answer, or refused.
+    Call {
+        error: Error,
+        /// For a mutation: how to ask for the same thing again without doing it twice.
+        repeat: Option<Repeat>,
+    },
+    /// The command line cannot be meant as it stands.
+    Usage(String),
+    /// This process could not do its own part.
+    Local(anyhow::Error),
+}
+
+/// The name under which a mutation is done once.
+#[derive(Debug)]
+pub(crate) enum Repeat {
+    RequestId(String),
+    Document(String),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Call {
+            error,
+            repeat: None,
+        }
+    }
+}
+
+impl Failure {
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Call { error, .. } if error.code() == Code::InvalidArgument => INVALID,
+            Self::Usage(_) => INVALID,
+            Self::Call { .. } | Self::Local(_) => FAILED,
+        }
+    }
+
+    /// What went wrong, and what to do about it.
+    pub(crate) fn sentences(&self) -> String {
+        match self {
+            Self::Call { error, repeat } => {
+                let mut text = format!("error: {}", sentence(&error.to_string()));
+                if let Some(advice) = advice::for_call(error, repeat.as_ref()) {
+                    text.push('\n');
+                    text.push_str(&advice);
+                }
+                text
+            }
+            Self::Usage(message) => format!("error: {}", sentence(message)),
+            Self::Local(error) => format!("error: {}", sentence(&format!("{error:#}"))),
+        }
+    }
+
+    /// One line.
+    pub(crate) fn json(&self) -> String {
+        let (code, reason, message, fields) = match self {
+            Self::Call { error, repeat } => {
+                let status = error.status();
+                let own_message = status.filter(|_| matches!(error, Error::Status(_)));
+                let mut message =
+                    own_message.map_or_else(|| error.to_string(), |status| status.message.clone());
+                if let (Error::Timeout { .. }, Some(repeat)) = (error, repeat) {
+                    message = format!("{message}. {}", advice::repeat(repeat));
+                }
+                let fields = status.map_or(&[][..], |status| &status.field_violations);
+                (code_name(error.code()), reason(error), message, fields)
+            }
+            Self::Usage(message) => (
+                code_name(Code::InvalidArgument),
+                "USAGE",
+                first_paragraph(message),
+                &[][..],
+            ),
+            Self::Local(error) => (
+                code_name(Code::Internal),
+                "LOCAL",
+                format!("{error:#}"),
+                &[][..],
+            ),
+        };
+        let field = |violation: &FieldViolation| {
+            json!({
+                "field": violation.field,
+                "description": violation.description,
+            })
+        };
+        json!({
+            "error": {
+                "code": code,
+                "reason": reason,
+                "message": message,
+                "fields": fields.iter().map(field).collect::<Vec<_>>(),
+            }
+        })
+        .to_string()
+    }
+}
+
+/// The node's reason, or ours where no node gave one.
+fn reason(error: &Error) -> &str {
+    match error {
+        Error::Timeout { .. } => "TIMEOUT",
+        Error::Unreachable { .. } => "UNREACHABLE",
+        Error::InvalidEndpoint { .. } => "INVALID_ENDPOINT",
+        Error::Malformed(_) => "MALFORMED_ANSWER",
+        _ => error.reason(),
+    }
+}
+
+/// Ends with a full stop, as sentences do.
+fn sentence(text: &str) -> String {
+    let text = text.trim_end();
+    let ended = text.ends_with(['.', '!', '?']);
+    format!("{text}{}", if ended { "" } else { "." })
+}
+
+/// Without the hints for people that follow it.
+fn first_paragraph(text: &str) -> String {
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let lines = text.lines().map(str::trim);
+    let lines: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
+    lines.join(" ")
+}
+
+/// As the gRPC specification spells it.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use stock_client::StatusError;
+
+    use super::*;
+
+    fn refused(code: Code, reason: &str) -> StatusError {
+        StatusError {
+            code,
+            reason: reason.into(),
+            message: "the request is invalid".into(),
+            field_violations: vec![FieldViolation {
+                field: "lines[0].quantity".into(),
+                description: "must be at least 1".into(),
+            }],
+            retry_delay: None,
+            transport: false,
+        }
+    }
+
+    #[test]
+    fn invalid_input_names_the_field() {
+        let failure = Failure::from(Error::from(refused(
+            Code::InvalidArgument,
+            "QUANTITY_INVALID",
+        )));
+        assert_eq!(failure.exit_code(), INVALID);
+        let sentences = failure.sentences();
+        assert!(
+            sentences.contains("lines[0].quantity: must be at least 1."),
+            "{sentences}"
+        );
+        assert_eq!(
+            failure.json(),
+            concat!(
+                r#"{"error":{"code":"INVALID_ARGUMENT","reason":"QUANTITY_INVALID","#,
+                r#""message":"the request is invalid","#,
+                r#""fields":[{"field":"lines[0].quantity","description":"must be at least 1"}]}}"#,
+            )
+        );
+    }
+
+    #[test]
+    fn an_unknown_outcome_says_how_to_repeat_it() {
+        let failure = Failure::Call {
+            error: Error::Timeout {
+                after: Duration::from_secs(10),
+                attempts: 9,
+                last: None,
+            },
+            repeat: Some(Repeat::RequestId("some-id".into())),
+        };
+        assert_eq!(failure.exit_code(), FAILED);
+        assert!(failure.sentences().contains("--request-id some-id"));
+        assert!(failure.json().contains("--request-id some-id"));
+    }
+
+    #[test]
+    fn usage_is_one_line_for_programs() {
+        let failure = Failure::Usage("error: no SKU\n  <X>\n\nUsage: stockctl".into());
+        assert_eq!(failure.exit_code(), INVALID);
+        assert!(failure.json().contains(r#""message":"no SKU <X>""#));
+    }
+}

@@ -1,0 +1,489 @@
+//! Answers for people.
+
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+use stock_proto::stock::v1::line_verdict::Verdict;
+use stock_proto::stock::v1::{
+    GetAvailabilityResponse, GetTopologyResponse, LineVerdict, Location, MovementLine, Reservation,
+    SetPositionPolicyResponse, Shard, Shortage, location,
+};
+
+use crate::answer::{Answer, Movement};
+
+impl Answer {
+    /// Text without a last line break.
+    pub(crate) fn table(&self) -> String {
+        match self {
+            Self::Reservation {
+                reservation,
+                shard,
+                applied_index,
+            } => {
+                let text = reservation_table(reservation);
+                format!("{text}\n\n{}", place(*shard, *applied_index))
+            }
+            Self::Shortage {
+                shortage,
+                shard,
+                applied_index,
+            } => {
+                let text = shortage_table(shortage);
+                format!("{text}\n\n{}", place(*shard, *applied_index))
+            }
+            Self::Availability(answer) => availability_table(answer),
+            Self::Movements {
+                movement,
+                document,
+                lines,
+                verdicts,
+            } => {
+                let text = verdict_table(lines, verdicts);
+                format!("{} {document}\n\n{text}", document_name(*movement))
+            }
+            Self::Location(answer) => location_table(answer.location.as_slice()),
+            Self::Locations(answer) => {
+                if answer.locations.is_empty() {
+                    return "No locations yet. Put one: stockctl location put ID --type store"
+                        .into();
+                }
+                location_table(&answer.locations)
+            }
+            Self::Policy(answer) => policy_table(answer),
+            Self::Cluster(answer) => cluster_tables(answer),
+        }
+    }
+}
+
+fn reservation_table(reservation: &Reservation) -> String {
+    let mut text = format!(
+        "Reservation {}  {}\n",
+        reservation.reservation_id,
+        reservation.state().as_str_name()
+    );
+    if let Some(created_at) = &reservation.created_at {
+        text.push_str(&format!("created  {created_at}\n"));
+    }
+    if let Some(expires_at) = &reservation.expires_at {
+        text.push_str(&format!("expires  {expires_at}"));
+        if let Some(left) = reservation.expires_in.and_then(whole_seconds) {
+            text.push_str(&format!("  (in {left})"));
+        }
+        text.push('\n');
+    }
+    let mut table = Columns::new(&[
+        "SKU",
+        "LOCATION",
+        ">QUANTITY",
+        ">OPEN",
+        ">FULFILLED",
+        ">RELEASED",
+        ">EXPIRED",
+    ]);
+    for line in &reservation.lines {
+        table.row([
+            line.sku.clone(),
+            line.location.clone(),
+            line.quantity.to_string(),
+            line.open.to_string(),
+            line.fulfilled.to_string(),
+            line.released.to_string(),
+            line.expired.to_string(),
+        ]);
+    }
+    format!("{text}\n{}", table.finish())
+}
+
+fn shortage_table(shortage: &Shortage) -> String {
+    let mut table = Columns::new(&["SKU", "LOCATION", ">REQUESTED", ">AVAILABLE", ">RESERVABLE"]);
+    for line in &shortage.lines {
+        table.row([
+            line.sku.clone(),
+            line.location.clone(),
+            line.requested.to_string(),
+            line.available.to_string(),
+            line.reservable.to_string(),
+        ]);
+    }
+    let (count, verb) = match shortage.lines.len() {
+        1 => ("1 line".to_owned(), "is"),
+        more => (format!("{more} lines"), "are"),
+    };
+    format!(
+        "Nothing was held: {count} {verb} short.\n\n{}",
+        table.finish()
+    )
+}
+
+fn availability_table(answer: &GetAvailabilityResponse) -> String {
+    let mut table = Columns::new(&[
+        "SKU",
+        "LOCATION",
+        ">AVAILABLE",
+        ">ON HAND",
+        ">RESERVED",
+        ">SAFETY",
+        ">BACKORDER",
+        ">SHARD",
+        ">APPLIED",
+    ]);
+    for item in &answer.items {
+        let location = match (item.known, item.location.as_str()) {
+            (false, "") => "(unknown SKU)".to_owned(),
+            (false, location) => format!("{location} (never stocked)"),
+            (true, location) => location.to_owned(),
+        };
+        table.row([
+            item.sku.clone(),
+            location,
+            item.available.to_string(),
+            item.on_hand.to_string(),
+            item.reserved.to_string(),
+            item.safety_stock.to_string(),
+            item.backorder_limit.to_string(),
+            item.shard.to_string(),
+            item.applied_index.to_string(),
+        ]);
+    }
+    table.finish()
+}
+
+fn verdict_table(lines: &[MovementLine], verdicts: &[LineVerdict]) -> String {
+    let mut table = Columns::new(&[
+        ">LINE",
+        "SKU",
+        "LOCATION",
+        ">QUANTITY",
+        "VERDICT",
+        ">SHARD",
+        ">APPLIED",
+        "REMARK",
+    ]);
+    for (line, verdict) in lines.iter().zip(verdicts) {
+        let refused = verdict.verdict() == Verdict::Refused;
+        let or_dash = |number: String| if refused { "-".to_owned() } else { number };
+        table.row([
+            line.line.clone(),
+            line.sku.clone(),
+            line.location.clone(),
+            line.quantity.to_string(),
+            verdict.verdict().as_str_name().to_owned(),
+            or_dash(verdict.shard.to_string()),
+            or_dash(verdict.applied_index.to_string()),
+            remark(verdict),
+        ]);
+    }
+    table.finish()
+}
+
+fn remark(verdict: &LineVerdict) -> String {
+    if let Some(error) = &verdict.error {
+        let field = if error.field.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", error.field)
+        };
+        return format!("{field}{} ({})", error.message, error.reason);
+    }
+    let Some(discrepancy) = &verdict.discrepancy else {
+        return String::new();
+    };
+    let endangered = &discrepancy.endangered_reservation_ids;
+    let mut text = format!(
+        "available is now {}, {} too few",
+        discrepancy.available, discrepancy.short_by
+    );
+    if !endangered.is_empty() {
+        text.push_str(&format!("; endangers {}", endangered.join(", ")));
+    }
+    text
+}
+
+fn location_table(locations: &[Location]) -> String {
+    let mut table = Columns::new(&["ID", "TYPE", "NAME", ">LATITUDE", ">LONGITUDE", "GLN"]);
+    for location in locations {
+        let kind = match location.r#type() {
+            location::Type::Warehouse => "warehouse",
+            location::Type::Store => "store",
+            location::Type::Unspecified => "-",
+        };
+        let degrees = |value: Option<f64>| value.map_or_else(|| "-".into(), |d| format!("{d:.6}"));
+        table.row([
+            location.location_id.clone(),
+            kind.to_owned(),
+            location.name.clone(),
+            degrees(location.coordinates.map(|place| place.latitude)),
+            degrees(location.coordinates.map(|place| place.longitude)),
+            location.gln.clone(),
+        ]);
+    }
+    table.finish()
+}
+
+fn policy_table(answer: &SetPositionPolicyResponse) -> String {
+    let mut table = Columns::new(&[">SAFETY", ">BACKORDER", ">AVAILABLE", ">SHARD", ">APPLIED"]);
+    table.row([
+        answer.safety_stock.to_string(),
+        answer.backorder_limit.to_string(),
+        answer.available.to_string(),
+        answer.shard.to_string(),
+        answer.applied_index.to_string(),
+    ]);
+    table.finish()
+}
+
+fn cluster_tables(answer: &GetTopologyResponse) -> String {
+    let mut nodes = Columns::new(&[">NODE", "ENDPOINT", "REACHABLE", ">LEADS"]);
+    for node in &answer.nodes {
+        let reachable = match (node.node_id == answer.node_id, node.reachable) {
+            (true, _) => "yes (answers this)",
+            (false, true) => "yes",
+            (false, false) => "no",
+        };
+        let all = answer.shards.iter().chain(&answer.meta);
+        let leads = all.filter(|shard| shard.leader_node_id == node.node_id);
+        nodes.row([
+            node.node_id.to_string(),
+            node.endpoint.clone(),
+            reachable.to_owned(),
+            leads.count().to_string(),
+        ]);
+    }
+    let mut shards = Columns::new(&[">SHARD", ">LEADER", ">TERM", ">APPLIED", "REPLICAS"]);
+    if let Some(meta) = &answer.meta {
+        shards.row(shard_row("meta".into(), meta));
+    }
+    for shard in &answer.shards {
+        shards.row(shard_row(shard.shard.to_string(), shard));
+    }
+    format!(
+        "Cluster {} as node {} sees it\n\n{}\n\n{}",
+        answer.cluster_id,
+        answer.node_id,
+        nodes.finish(),
+        shards.finish()
+    )
+}
+
+fn shard_row(name: String, shard: &Shard) -> [String; 5] {
+    let replicas: Vec<String> = shard.replica_node_ids.iter().map(u64::to_string).collect();
+    [
+        name,
+        match shard.leader_node_id {
+            0 => "none".into(),
+            leader => leader.to_string(),
+        },
+        shard.term.to_string(),
+        shard.applied_index.to_string(),
+        replicas.join(" "),
+    ]
+}
+
+fn document_name(movement: Movement) -> &'static str {
+    match movement {
+        Movement::Receipt => "Receipt",
+        Movement::Sale => "Sale",
+        Movement::Adjustment => "Adjustment",
+    }
+}
+
+fn place(shard: u32, applied_index: u64) -> String {
+    format!("shard {shard}, applied index {applied_index}")
+}
+
+/// Longer times to their second, the way people say them.
+fn whole_seconds(duration: prost_types::Duration) -> Option<String> {
+    let exact = Duration::try_from(duration).ok()?;
+    let rounded = Duration::from_secs(exact.as_secs() + u64::from(exact.subsec_millis() >= 500));
+    Some(humantime::format_duration(rounded).to_string())
+}
+
+/// Columns without rules: they stay readable in a terminal and easy to cut in a pipe.
+struct Columns(Table);
+
+impl Columns {
+    /// A header that begins with `>` heads a column of numbers.
+    fn new(headers: &[&str]) -> Self {
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING);
+        table.set_header(headers.iter().map(|header| header.trim_start_matches('>')));
+        for (column, header) in table.column_iter_mut().zip(headers) {
+            column.set_padding((0, 2));
+            if header.starts_with('>') {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        Self(table)
+    }
+
+    fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.0.add_row(cells);
+    }
+
+    /// No blanks at the ends of lines.
+    fn finish(&self) -> String {
+        let text = self.0.to_string();
+        let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+        lines.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stock_proto::stock::v1::{
+        Availability, LineError, Node, ReservationLine, ShortLine, reservation,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_reservation_reads_from_top_to_bottom() {
+        let mut reservation = Reservation {
+            reservation_id: "01997a3c".into(),
+            lines: vec![ReservationLine {
+                sku: "milk-1l".into(),
+                location: "store-7".into(),
+                quantity: 12,
+                open: 10,
+                fulfilled: 2,
+                ..ReservationLine::default()
+            }],
+            expires_at: Some(prost_types::Timestamp {
+                seconds: 1_800_000_000,
+                nanos: 0,
+            }),
+            expires_in: Some(prost_types::Duration {
+                seconds: 899,
+                nanos: 900_000_000,
+            }),
+            ..Reservation::default()
+        };
+        reservation.set_state(reservation::State::Held);
+        let answer = Answer::Reservation {
+            reservation,
+            shard: 3,
+            applied_index: 17,
+        };
+        assert_eq!(
+            answer.table(),
+            "\
+Reservation 01997a3c  HELD
+expires  2027-01-15T08:00:00Z  (in 15m)
+
+SKU      LOCATION  QUANTITY  OPEN  FULFILLED  RELEASED  EXPIRED
+milk-1l  store-7         12    10          2         0        0
+
+shard 3, applied index 17"
+        );
+    }
+
+    #[test]
+    fn a_shortage_says_what_there_is() {
+        let answer = Answer::Shortage {
+            shortage: Shortage {
+                lines: vec![ShortLine {
+                    sku: "milk-1l".into(),
+                    location: "store-7".into(),
+                    requested: 5,
+                    available: -1,
+                    reservable: 0,
+                }],
+            },
+            shard: 0,
+            applied_index: 9,
+        };
+        assert_eq!(
+            answer.table(),
+            "\
+Nothing was held: 1 line is short.
+
+SKU      LOCATION  REQUESTED  AVAILABLE  RESERVABLE
+milk-1l  store-7           5         -1           0
+
+shard 0, applied index 9"
+        );
+    }
+
+    #[test]
+    fn a_refused_line_says_why() {
+        let lines = vec![MovementLine {
+            line: "1".into(),
+            sku: "milk".into(),
+            location: "S9".into(),
+            quantity: 3,
+            occurred_at: None,
+        }];
+        let mut verdict = LineVerdict {
+            error: Some(LineError {
+                reason: "UNKNOWN_LOCATION".into(),
+                field: "location".into(),
+                message: "there is no location S9".into(),
+            }),
+            ..LineVerdict::default()
+        };
+        verdict.set_verdict(Verdict::Refused);
+        let answer = Answer::Movements {
+            movement: Movement::Receipt,
+            document: "note-1".into(),
+            lines,
+            verdicts: vec![verdict],
+        };
+        assert_eq!(
+            answer.table(),
+            "\
+Receipt note-1
+
+LINE  SKU   LOCATION  QUANTITY  VERDICT  SHARD  APPLIED  REMARK
+   1  milk  S9               3  REFUSED      -        -  location: there is no location S9 \
+             (UNKNOWN_LOCATION)"
+        );
+    }
+
+    #[test]
+    fn unknown_things_are_marked() {
+        let answer = Answer::Availability(GetAvailabilityResponse {
+            items: vec![Availability {
+                sku: "nothing".into(),
+                ..Availability::default()
+            }],
+        });
+        assert!(answer.table().contains("(unknown SKU)"));
+    }
+
+    #[test]
+    fn the_cluster_is_two_tables() {
+        let node = |node_id, reachable| Node {
+            node_id,
+            endpoint: format!("http://127.0.0.1:740{node_id}"),
+            reachable,
+        };
+        let answer = Answer::Cluster(GetTopologyResponse {
+            cluster_id: "dev".into(),
+            node_id: 1,
+            nodes: vec![node(1, false), node(2, true), node(3, false)],
+            shards: vec![Shard {
+                shard: 0,
+                leader_node_id: 2,
+                replica_node_ids: vec![1, 2, 3],
+                term: 4,
+                applied_index: 12,
+            }],
+            shard_count: 1,
+            meta: Some(Shard::default()),
+        });
+        assert_eq!(
+            answer.table(),
+            "\
+Cluster dev as node 1 sees it
+
+NODE  ENDPOINT               REACHABLE           LEADS
+   1  http://127.0.0.1:7401  yes (answers this)      0
+   2  http://127.0.0.1:7402  yes                     1
+   3  http://127.0.0.1:7403  no                      0
+
+SHARD  LEADER  TERM  APPLIED  REPLICAS
+ meta    none     0        0
+    0       2     4       12  1 2 3"
+        );
+    }
+}

@@ -1,0 +1,97 @@
+//! What this node knows of the cluster right now: who leads what, and who can be reached. The loop
+//! writes it, everybody reads it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use stock_replica::Replica;
+
+use crate::worker::event::GroupId;
+
+/// Leadership of every group and reachability of every node.
+#[derive(Debug)]
+pub struct ClusterState {
+    groups: Vec<GroupState>,
+    peers: Vec<(u64, AtomicBool)>,
+}
+
+#[derive(Debug, Default)]
+struct GroupState {
+    leader: AtomicU64,
+    term: AtomicU64,
+    applied_index: AtomicU64,
+    is_settled: AtomicBool,
+}
+
+/// One group, as this node sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// The node that leads, if one does.
+    pub leader: Option<u64>,
+    /// The current term.
+    pub term: u64,
+    /// What this node has applied.
+    pub applied_index: u64,
+}
+
+impl ClusterState {
+    /// Nobody leads, nobody is reachable.
+    pub fn new(groups: u32, peers: impl IntoIterator<Item = u64>) -> Self {
+        Self {
+            groups: (0..groups).map(|_| GroupState::default()).collect(),
+            peers: peers
+                .into_iter()
+                .map(|node| (node, AtomicBool::new(false)))
+                .collect(),
+        }
+    }
+
+    /// Takes note of what a replica knows after a turn.
+    pub fn publish(&self, group: usize, replica: &Replica, applied_index: u64) {
+        let state = &self.groups[group];
+        state.leader.store(replica.leader(), Ordering::Relaxed);
+        state.term.store(replica.term(), Ordering::Relaxed);
+        state.applied_index.store(applied_index, Ordering::Relaxed);
+        let is_settled = !replica.is_leader() || replica.is_settled_leader();
+        state.is_settled.store(is_settled, Ordering::Relaxed);
+    }
+
+    /// What this node knows of a group.
+    pub fn group(&self, group: GroupId) -> GroupStatus {
+        let state = &self.groups[group.index()];
+        GroupStatus {
+            leader: Some(state.leader.load(Ordering::Relaxed)).filter(|leader| *leader != 0),
+            term: state.term.load(Ordering::Relaxed),
+            applied_index: state.applied_index.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How many groups there are.
+    pub fn groups(&self) -> u32 {
+        self.groups.len() as u32
+    }
+
+    /// How many stock shards there are.
+    pub fn shards(&self) -> u32 {
+        self.groups() - 1
+    }
+
+    /// Whether every group has a leader, and this node serves those it leads.
+    pub fn is_ready(&self) -> bool {
+        self.groups.iter().all(|group| {
+            group.leader.load(Ordering::Relaxed) != 0 && group.is_settled.load(Ordering::Relaxed)
+        })
+    }
+
+    /// Takes note that a peer can be reached, or no longer.
+    pub fn set_reachable(&self, node: u64, reachable: bool) {
+        if let Some((_, flag)) = self.peers.iter().find(|(peer, _)| *peer == node) {
+            flag.store(reachable, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a peer can be reached. This node itself always can.
+    pub fn is_reachable(&self, node: u64) -> bool {
+        let peer = self.peers.iter().find(|(peer, _)| *peer == node);
+        peer.is_none_or(|(_, flag)| flag.load(Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,208 @@
+//! Where the loop lives, and how its effects are performed.
+//!
+//! The loop can be hosted by a task of the runtime that also serves the edge, or by a thread of its
+//! own. Inside the runtime there is no hand-over between threads: a call is decoded, proposed and
+//! answered by one of them. The price is that a slow disk stalls reads, too.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use stock_proto::cluster::v1 as cluster;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::inbox::{Inbox, Permit, Waker};
+use crate::peers::{self, Peers};
+use crate::worker::clock::Now;
+use crate::worker::event::{Answer, Effect, Event, GroupId};
+use crate::worker::{Worker, WorkerError};
+
+/// Who gets an answer. Dropping it gives back the room that its commands took.
+pub struct ReplyTo {
+    to: Destination,
+    _permit: Option<Permit<ReplyTo>>,
+}
+
+/// Where an answer goes.
+pub enum Destination {
+    /// To a call that this node's edge took. It may have hung up by now.
+    Local(oneshot::Sender<Answer>),
+    /// To a peer that forwarded it.
+    Peer {
+        /// Which.
+        node: u64,
+        /// Its number for it.
+        forward_id: u64,
+    },
+}
+
+impl ReplyTo {
+    /// For commands.
+    pub fn new(to: Destination, permit: Permit<ReplyTo>) -> Self {
+        Self {
+            to,
+            _permit: Some(permit),
+        }
+    }
+
+    /// For a read.
+    pub fn reader(sender: oneshot::Sender<Answer>) -> Self {
+        Self {
+            to: Destination::Local(sender),
+            _permit: None,
+        }
+    }
+}
+
+/// This machine's clocks.
+pub fn now() -> Now {
+    let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Now {
+        boot_ms: boot.tv_sec as u64 * 1_000 + boot.tv_nsec as u64 / 1_000_000,
+        wall_ms: wall_ms(),
+    }
+}
+
+/// This machine's wall clock, in milliseconds since the Unix epoch.
+pub fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Runs the loop's turns and performs what comes out.
+pub struct Driver {
+    worker: Worker<ReplyTo>,
+    inbox: Arc<Inbox<ReplyTo>>,
+    peers: Arc<Peers>,
+    events: Vec<Event<ReplyTo>>,
+    effects: Vec<Effect<ReplyTo>>,
+    /// One frame for each peer, filled during a phase and sent at its end.
+    frames: Vec<(u64, cluster::Frame)>,
+    counts_due_boot_ms: u64,
+}
+
+/// How often the sizes of the shards are reported.
+const COUNTS_EVERY_MS: u64 = 1_000;
+
+impl Driver {
+    /// A driver for this loop.
+    pub fn new(worker: Worker<ReplyTo>, inbox: Arc<Inbox<ReplyTo>>, peers: Arc<Peers>) -> Self {
+        Self {
+            worker,
+            inbox,
+            peers,
+            events: Vec::new(),
+            effects: Vec::new(),
+            frames: Vec::new(),
+            counts_due_boot_ms: 0,
+        }
+    }
+
+    /// One turn. `true` if another is due at once.
+    fn turn(&mut self) -> Result<bool, WorkerError> {
+        let now = now();
+        self.inbox.drain(&mut self.events);
+        self.worker
+            .step(now, self.events.drain(..), &mut self.effects);
+        self.perform(now);
+        self.worker.persist()?;
+        self.worker.settle(now, &mut self.effects)?;
+        self.perform(now);
+        if now.boot_ms >= self.counts_due_boot_ms {
+            self.counts_due_boot_ms = now.boot_ms + COUNTS_EVERY_MS;
+            crate::telemetry::report_counts(self.worker.counts());
+        }
+        Ok(self.worker.has_work())
+    }
+
+    fn perform(&mut self, now: Now) {
+        for effect in self.effects.drain(..) {
+            match effect {
+                Effect::Send { to, group, payload } => {
+                    let message = cluster::GroupMessage {
+                        group: group.0,
+                        payload,
+                    };
+                    frame_for(&mut self.frames, to, now).messages.push(message);
+                }
+                Effect::Answer { reply, answer } => match reply.to {
+                    // Whoever hung up loses nothing but the answer.
+                    Destination::Local(sender) => drop(sender.send(answer)),
+                    Destination::Peer { node, forward_id } => {
+                        let reply = peers::reply(forward_id, answer);
+                        frame_for(&mut self.frames, node, now).replies.push(reply);
+                    }
+                },
+            }
+        }
+        for (node, frame) in self.frames.drain(..) {
+            self.peers.send(node, &frame);
+        }
+    }
+
+    /// How long until the next turn is due by itself.
+    fn idle_for(&self) -> Duration {
+        let due = self.worker.next_wake_boot_ms();
+        Duration::from_millis(due.saturating_sub(now().boot_ms))
+    }
+}
+
+fn frame_for(frames: &mut Vec<(u64, cluster::Frame)>, node: u64, now: Now) -> &mut cluster::Frame {
+    let at = match frames.iter().position(|(to, _)| *to == node) {
+        Some(at) => at,
+        None => {
+            let frame = cluster::Frame {
+                wall_clock_ms: now.wall_ms,
+                ..Default::default()
+            };
+            frames.push((node, frame));
+            frames.len() - 1
+        }
+    };
+    &mut frames[at].1
+}
+
+/// Runs the loop inside this runtime until told to stop.
+pub async fn in_runtime(mut driver: Driver, stop: CancellationToken) -> Result<(), WorkerError> {
+    let inbox = Arc::clone(&driver.inbox);
+    let Waker::Task(woken) = inbox.waker() else {
+        unreachable!("the inbox of a loop inside the runtime wakes a task");
+    };
+    let timer = sleep_until(Instant::now());
+    tokio::pin!(timer);
+    loop {
+        timer.as_mut().reset(Instant::now() + driver.idle_for());
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = woken.notified() => {}
+            () = &mut timer => {}
+        }
+        // Everything that is ready to call gets to the inbox first: one turn serves them all.
+        tokio::task::yield_now().await;
+        while driver.turn()? {}
+    }
+}
+
+/// Runs the loop on this thread until told to stop.
+pub fn on_thread(mut driver: Driver, stop: &CancellationToken) -> Result<(), WorkerError> {
+    if let Waker::Thread(thread) = driver.inbox.waker() {
+        let _ = thread.set(std::thread::current());
+    }
+    while !stop.is_cancelled() {
+        while driver.turn()? {}
+        std::thread::park_timeout(driver.idle_for());
+    }
+    Ok(())
+}
+
+/// Asks the loop to hand all leadership over.
+pub fn hand_over(inbox: &Inbox<ReplyTo>) {
+    inbox.push(Event::HandOver);
+}
+
+/// The group of a stock shard, if there is such a shard.
+pub fn group_of_shard(shard: u32, shards: u32) -> Option<GroupId> {
+    (shard < shards).then(|| GroupId::of_shard(shard))
+}

@@ -1,0 +1,180 @@
+//! The connection to one peer, while there is one, and the calls it has yet to answer.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Buf, BytesMut};
+use stock_proto::cluster::v1 as cluster;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, oneshot};
+
+use super::wire;
+use crate::worker::event::{Answer, Failure};
+
+/// Bytes that may wait for a peer's socket. Past this the peer is too slow to be worth the memory:
+/// the connection is dropped, and Raft sends again what it missed.
+const OUTGOING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Calls that one peer may owe an answer to.
+const FORWARDS_WAITING_MAX: usize = 16_384;
+
+type Waiting = oneshot::Sender<Answer>;
+
+/// One peer.
+pub(super) struct Link {
+    node: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    connection: Option<Connection>,
+    outgoing: BytesMut,
+    waiting: HashMap<u64, Waiting>,
+}
+
+/// A connection; clones are the same one.
+#[derive(Clone)]
+pub(super) struct Connection {
+    stream: Arc<TcpStream>,
+    has_outgoing: Arc<Notify>,
+}
+
+impl Connection {
+    pub(super) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
+impl Link {
+    pub(super) fn new(node: u64) -> Self {
+        Self {
+            node,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Begins to use a connection, instead of the one before if there was one.
+    pub(super) fn connect(self: &Arc<Self>, stream: TcpStream) -> Connection {
+        let connection = Connection {
+            stream: Arc::new(stream),
+            has_outgoing: Arc::new(Notify::new()),
+        };
+        {
+            let mut state = self.state();
+            state.outgoing.clear();
+            // Their answers would have come over the connection before.
+            for (_, waiting) in state.waiting.drain() {
+                let _ = waiting.send(Answer::Failed(Failure::OutcomeUnknown));
+            }
+            if let Some(replaced) = state.connection.replace(connection.clone()) {
+                // Its writer and reader notice that they are no longer needed.
+                replaced.has_outgoing.notify_one();
+            }
+        }
+        tokio::spawn(Arc::clone(self).write_rest(connection.clone()));
+        connection
+    }
+
+    /// Stops using a connection. Returns the calls it leaves unanswered, or nothing if another
+    /// connection has taken its place.
+    pub(super) fn disconnect(&self, connection: &Connection) -> Option<Vec<Waiting>> {
+        let mut state = self.state();
+        if !is_current(&state, connection) {
+            return None;
+        }
+        state.connection = None;
+        state.outgoing.clear();
+        connection.has_outgoing.notify_one();
+        Some(state.waiting.drain().map(|(_, waiting)| waiting).collect())
+    }
+
+    /// Writes a frame, as far as the socket takes it now; the rest follows. `false` if there is no
+    /// connection.
+    pub(super) fn send(&self, frame: &cluster::Frame) -> bool {
+        let mut state = self.state();
+        let State {
+            connection,
+            outgoing,
+            ..
+        } = &mut *state;
+        let Some(current) = connection else {
+            return false;
+        };
+        let nothing_waits = outgoing.is_empty();
+        wire::encode_frame(frame, outgoing);
+        if nothing_waits && !write_some(&current.stream, outgoing) {
+            current.has_outgoing.notify_one();
+        }
+        if outgoing.len() > OUTGOING_BYTES_MAX {
+            tracing::warn!(
+                node = self.node,
+                bytes = outgoing.len(),
+                "the peer is too slow"
+            );
+            outgoing.clear();
+            // The reader sees the end of the stream and takes the connection down.
+            let _ = rustix::net::shutdown(&*current.stream, rustix::net::Shutdown::Both);
+            return false;
+        }
+        true
+    }
+
+    /// Takes note of a call that waits for the peer's answer; `false` if too many do.
+    pub(super) fn expect(&self, forward_id: u64, waiting: Waiting) -> bool {
+        let mut state = self.state();
+        let has_room = state.waiting.len() < FORWARDS_WAITING_MAX;
+        if has_room {
+            state.waiting.insert(forward_id, waiting);
+        }
+        has_room
+    }
+
+    /// Whoever waits for this answer.
+    pub(super) fn answered(&self, forward_id: u64) -> Option<Waiting> {
+        self.state().waiting.remove(&forward_id)
+    }
+
+    /// Writes what the socket did not take at once, until the connection is no longer used.
+    async fn write_rest(self: Arc<Self>, connection: Connection) {
+        loop {
+            connection.has_outgoing.notified().await;
+            loop {
+                if connection.stream.writable().await.is_err() {
+                    return;
+                }
+                let mut state = self.state();
+                if !is_current(&state, &connection) {
+                    return;
+                }
+                if write_some(&connection.stream, &mut state.outgoing) {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_current(state: &State, connection: &Connection) -> bool {
+    state
+        .connection
+        .as_ref()
+        .is_some_and(|current| Arc::ptr_eq(&current.stream, &connection.stream))
+}
+
+/// Writes what the socket takes. `true` if nothing is left; a broken socket takes everything, since
+/// its reader is about to notice.
+fn write_some(stream: &TcpStream, outgoing: &mut BytesMut) -> bool {
+    while !outgoing.is_empty() {
+        match stream.try_write(outgoing) {
+            Ok(written) => outgoing.advance(written),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return false,
+            Err(_) => outgoing.clear(),
+        }
+    }
+    true
+}

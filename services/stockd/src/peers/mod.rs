@@ -1,0 +1,357 @@
+//! The other nodes: one TCP connection to each, carrying batches.
+//!
+//! Of two nodes the one with the higher id dials. Each side begins with a `Hello`; frames follow, each
+//! a length and a `cluster.v1.Frame`. A frame is written at once, from wherever the loop is, and only
+//! what the socket does not take is left to a task. Nothing is sent twice: Raft repeats what matters,
+//! and a forwarded call whose connection breaks is answered "outcome unknown".
+
+mod convert;
+mod link;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use stock_proto::cluster::v1 as cluster;
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use self::link::Link;
+use crate::cluster_state::ClusterState;
+use crate::host::{Destination, ReplyTo};
+use crate::inbox::Inbox;
+use crate::log_codec::Commands;
+use crate::worker::event::{Answer, Event, Failure, GroupId};
+
+/// The version of the protocol between nodes.
+const PROTOCOL: u32 = 1;
+
+/// Between two attempts to reach a peer. Short: while it is down, nothing else costs anything.
+const REDIAL_AFTER: Duration = Duration::from_millis(100);
+
+/// A peer must connect and introduce itself within this time.
+const HELLO_WITHIN: Duration = Duration::from_secs(3);
+
+/// What a node is to its peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster's name.
+    pub cluster_id: String,
+    /// This node's id.
+    pub node: u64,
+    /// How many stock shards the cluster was born with.
+    pub shards: u32,
+}
+
+/// The connections to all other nodes.
+pub struct Peers {
+    identity: Identity,
+    links: BTreeMap<u64, Arc<Link>>,
+    inbox: Arc<Inbox<ReplyTo>>,
+    cluster: Arc<ClusterState>,
+    next_forward: AtomicU64,
+}
+
+/// A connection that cannot be used.
+#[derive(Debug, Error)]
+pub enum PeerError {
+    /// The network failed.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// The peer sent no introduction in time.
+    #[error("no introduction within {} s", HELLO_WITHIN.as_secs())]
+    Silent,
+    /// What was sent is no message of this protocol.
+    #[error("not understood: {0}")]
+    Malformed(String),
+    /// The peer belongs elsewhere.
+    #[error("{what} is {theirs}, but here it is {ours}")]
+    Stranger {
+        /// What differs.
+        what: &'static str,
+        /// There.
+        theirs: String,
+        /// Here.
+        ours: String,
+    },
+}
+
+impl Peers {
+    /// No connection yet.
+    pub fn new(
+        identity: Identity,
+        nodes: impl IntoIterator<Item = u64>,
+        inbox: Arc<Inbox<ReplyTo>>,
+        cluster: Arc<ClusterState>,
+    ) -> Self {
+        let others = nodes.into_iter().filter(|node| *node != identity.node);
+        Self {
+            links: others
+                .map(|node| (node, Arc::new(Link::new(node))))
+                .collect(),
+            identity,
+            inbox,
+            cluster,
+            next_forward: AtomicU64::new(1),
+        }
+    }
+
+    /// Takes connections from peers with higher ids, for as long as the node runs.
+    pub async fn listen(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, from)) => {
+                    let peers = Arc::clone(&self);
+                    tokio::spawn(async move {
+                        if let Err(error) = peers.welcome(stream).await {
+                            tracing::warn!(%from, %error, "refused a connection");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a peer's connection");
+                    sleep(REDIAL_AFTER).await;
+                }
+            }
+        }
+    }
+
+    /// Keeps a connection to a peer with a lower id, for as long as the node runs.
+    pub async fn dial(self: Arc<Self>, node: u64, address: String) {
+        let mut last_error = String::new();
+        loop {
+            match self.introduce(node, &address).await {
+                Ok(()) => last_error.clear(),
+                Err(error) => {
+                    // Once for each reason, not ten times a second.
+                    let error = error.to_string();
+                    if error != last_error {
+                        tracing::info!(node, %address, %error, "cannot reach a peer; trying again");
+                        last_error = error;
+                    }
+                }
+            }
+            sleep(REDIAL_AFTER).await;
+        }
+    }
+
+    async fn introduce(&self, node: u64, address: &str) -> Result<(), PeerError> {
+        let (stream, hello) = timeout(HELLO_WITHIN, async {
+            let address: SocketAddr = tokio::net::lookup_host(address)
+                .await?
+                .next()
+                .ok_or_else(|| std::io::Error::other("the name has no address"))?;
+            let mut stream = TcpStream::connect(address).await?;
+            wire::write_hello(&mut stream, &self.hello()).await?;
+            let hello = wire::read_hello(&mut stream).await?;
+            Ok::<_, PeerError>((stream, hello))
+        })
+        .await
+        .map_err(|_| PeerError::Silent)??;
+        self.check(&hello)?;
+        check("the node's id", hello.node_id, node)?;
+        self.attend(node, stream).await
+    }
+
+    async fn welcome(&self, mut stream: TcpStream) -> Result<(), PeerError> {
+        let hello = timeout(HELLO_WITHIN, async {
+            let hello = wire::read_hello(&mut stream).await?;
+            self.check(&hello)?;
+            wire::write_hello(&mut stream, &self.hello()).await?;
+            Ok::<_, PeerError>(hello)
+        })
+        .await
+        .map_err(|_| PeerError::Silent)??;
+        self.attend(hello.node_id, stream).await
+    }
+
+    fn hello(&self) -> cluster::Hello {
+        cluster::Hello {
+            protocol: PROTOCOL,
+            cluster_id: self.identity.cluster_id.clone(),
+            node_id: self.identity.node,
+            shard_count: self.identity.shards,
+        }
+    }
+
+    fn check(&self, hello: &cluster::Hello) -> Result<(), PeerError> {
+        check("the protocol's version", hello.protocol, PROTOCOL)?;
+        check(
+            "the cluster's id",
+            &hello.cluster_id,
+            &self.identity.cluster_id,
+        )?;
+        check(
+            "the number of shards",
+            hello.shard_count,
+            self.identity.shards,
+        )?;
+        if !self.links.contains_key(&hello.node_id) {
+            return Err(PeerError::Stranger {
+                what: "the node",
+                theirs: hello.node_id.to_string(),
+                ours: format!("one of {:?}", self.links.keys()),
+            });
+        }
+        Ok(())
+    }
+
+    /// Reads from a connection until it breaks.
+    async fn attend(&self, node: u64, stream: TcpStream) -> Result<(), PeerError> {
+        let Some(link) = self.links.get(&node) else {
+            return Ok(());
+        };
+        wire::tune(&stream)?;
+        let connection = link.connect(stream);
+        tracing::info!(node, "connected");
+        self.cluster.set_reachable(node, true);
+        self.inbox.push(Event::PeerUp { node });
+        let read = self.read_frames(node, link, &connection).await;
+        // A connection that was replaced in the meantime takes nothing down with it.
+        if let Some(unanswered) = link.disconnect(&connection) {
+            tracing::info!(node, "disconnected");
+            self.cluster.set_reachable(node, false);
+            self.inbox.push(Event::PeerDown { node });
+            for waiting in unanswered {
+                let _ = waiting.send(Answer::Failed(Failure::OutcomeUnknown));
+            }
+        }
+        read
+    }
+
+    async fn read_frames(
+        &self,
+        node: u64,
+        link: &Link,
+        connection: &link::Connection,
+    ) -> Result<(), PeerError> {
+        let mut reader = wire::FrameReader::default();
+        let mut events = Vec::new();
+        loop {
+            let bytes = reader.fill(connection.stream()).await?;
+            if bytes == 0 {
+                return Ok(());
+            }
+            while let Some(frame) = reader.next()? {
+                self.take(node, link, frame, &mut events);
+            }
+            if !events.is_empty() {
+                self.inbox.push_from_peer(&mut events, bytes).await;
+            }
+        }
+    }
+
+    fn take(
+        &self,
+        node: u64,
+        link: &Link,
+        frame: cluster::Frame,
+        events: &mut Vec<Event<ReplyTo>>,
+    ) {
+        events.push(Event::PeerClock {
+            node,
+            wall_ms: frame.wall_clock_ms,
+        });
+        let is_known = |group: u32| group < self.cluster.groups();
+        for message in frame
+            .messages
+            .into_iter()
+            .filter(|message| is_known(message.group))
+        {
+            events.push(Event::Message {
+                group: GroupId(message.group),
+                payload: message.payload,
+            });
+        }
+        for forward in frame
+            .forwards
+            .into_iter()
+            .filter(|forward| is_known(forward.group))
+        {
+            let to = Destination::Peer {
+                node,
+                forward_id: forward.forward_id,
+            };
+            let group = GroupId(forward.group);
+            let count = forward.command_count;
+            let bytes = forward.commands;
+            match self.inbox.admit(group, count as usize, bytes.len()) {
+                Some(permit) => events.push(Event::Propose {
+                    group,
+                    commands: Commands { count, bytes },
+                    reply: ReplyTo::new(to, permit),
+                }),
+                None => {
+                    let overloaded = Answer::Failed(Failure::Overloaded);
+                    self.send(node, &reply_frame(forward.forward_id, overloaded));
+                }
+            }
+        }
+        for reply in frame.replies {
+            if let Some(waiting) = link.answered(reply.forward_id) {
+                let _ = waiting.send(convert::answer(reply));
+            }
+        }
+    }
+
+    /// Sends a frame, if there is a connection. `false` if it is lost.
+    pub fn send(&self, node: u64, frame: &cluster::Frame) -> bool {
+        self.links.get(&node).is_some_and(|link| link.send(frame))
+    }
+
+    /// Has a peer's group carry commands out.
+    pub async fn forward(&self, node: u64, group: GroupId, commands: Commands) -> Answer {
+        let Some(link) = self.links.get(&node) else {
+            return Answer::Failed(Failure::NotLeader { leader: None });
+        };
+        let forward_id = self.next_forward.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        if !link.expect(forward_id, sender) {
+            return Answer::Failed(Failure::Overloaded);
+        }
+        let frame = cluster::Frame {
+            wall_clock_ms: crate::host::wall_ms(),
+            forwards: vec![cluster::Forward {
+                forward_id,
+                group: group.0,
+                command_count: commands.count,
+                commands: commands.bytes,
+            }],
+            ..Default::default()
+        };
+        if !link.send(&frame) {
+            link.answered(forward_id);
+            return Answer::Failed(Failure::NotLeader { leader: None });
+        }
+        receiver
+            .await
+            .unwrap_or(Answer::Failed(Failure::OutcomeUnknown))
+    }
+}
+
+/// A frame with one reply and nothing else.
+pub fn reply_frame(forward_id: u64, answer: Answer) -> cluster::Frame {
+    cluster::Frame {
+        wall_clock_ms: crate::host::wall_ms(),
+        replies: vec![convert::reply(forward_id, answer)],
+        ..Default::default()
+    }
+}
+
+pub use convert::reply;
+
+fn check<T: PartialEq + ToString>(what: &'static str, theirs: T, ours: T) -> Result<(), PeerError> {
+    if theirs == ours {
+        return Ok(());
+    }
+    Err(PeerError::Stranger {
+        what,
+        theirs: theirs.to_string(),
+        ours: ours.to_string(),
+    })
+}

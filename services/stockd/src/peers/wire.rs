@@ -1,0 +1,102 @@
+//! Frames on a TCP stream: four bytes of length, little-endian, then protobuf.
+
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, BytesMut};
+use prost::Message;
+use rustix::net::sockopt;
+use stock_proto::cluster::v1 as cluster;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::PeerError;
+
+/// Larger than everything one turn can send to one peer: a full window of appends.
+const FRAME_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+const HELLO_BYTES_MAX: usize = 4 * 1024;
+
+/// What a read asks the socket for.
+const READ_BYTES: usize = 64 * 1024;
+
+/// A peer whose machine is gone is noticed after this, though it never said goodbye.
+const UNACKNOWLEDGED_FOR: Duration = Duration::from_secs(5);
+
+/// Small messages go at once, and dead connections are noticed.
+pub(super) fn tune(stream: &TcpStream) -> Result<(), PeerError> {
+    stream.set_nodelay(true)?;
+    let milliseconds = UNACKNOWLEDGED_FOR.as_millis() as u32;
+    sockopt::set_tcp_user_timeout(stream, milliseconds).map_err(std::io::Error::from)?;
+    Ok(())
+}
+
+pub(super) fn encode_frame(frame: &cluster::Frame, out: &mut BytesMut) {
+    let length = frame.encoded_len();
+    out.reserve(4 + length);
+    out.put_u32_le(length as u32);
+    frame.encode_raw(out);
+}
+
+pub(super) async fn write_hello(
+    stream: &mut TcpStream,
+    hello: &cluster::Hello,
+) -> Result<(), PeerError> {
+    let mut bytes = BytesMut::new();
+    bytes.put_u32_le(hello.encoded_len() as u32);
+    hello.encode_raw(&mut bytes);
+    stream.write_all(&bytes).await?;
+    Ok(())
+}
+
+pub(super) async fn read_hello(stream: &mut TcpStream) -> Result<cluster::Hello, PeerError> {
+    let length = stream.read_u32_le().await? as usize;
+    if length > HELLO_BYTES_MAX {
+        return Err(PeerError::Malformed(format!(
+            "an introduction of {length} bytes"
+        )));
+    }
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes).await?;
+    cluster::Hello::decode(bytes.as_slice()).map_err(|e| PeerError::Malformed(e.to_string()))
+}
+
+/// Cuts a stream into frames. Their byte fields share the buffer they were read into.
+#[derive(Default)]
+pub(super) struct FrameReader {
+    buffer: BytesMut,
+}
+
+impl FrameReader {
+    /// Reads what has come, at least a byte; 0 at the end of the stream.
+    pub(super) async fn fill(&mut self, stream: &TcpStream) -> Result<usize, PeerError> {
+        loop {
+            stream.readable().await?;
+            self.buffer.reserve(READ_BYTES);
+            match stream.try_read_buf(&mut self.buffer) {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The next whole frame.
+    pub(super) fn next(&mut self) -> Result<Option<cluster::Frame>, PeerError> {
+        let Some(header) = self.buffer.first_chunk::<4>() else {
+            return Ok(None);
+        };
+        let length = u32::from_le_bytes(*header) as usize;
+        if length > FRAME_BYTES_MAX {
+            return Err(PeerError::Malformed(format!("a frame of {length} bytes")));
+        }
+        if self.buffer.len() < 4 + length {
+            self.buffer.reserve(4 + length - self.buffer.len());
+            return Ok(None);
+        }
+        self.buffer.advance(4);
+        let frame = self.buffer.split_to(length).freeze();
+        cluster::Frame::decode(frame)
+            .map(Some)
+            .map_err(|error| PeerError::Malformed(error.to_string()))
+    }
+}

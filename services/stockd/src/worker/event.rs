@@ -1,0 +1,192 @@
+//! Everything that can wake the loop, and everything it can do about it. Both are closed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use stock_core::{CatalogOutcome, PutLocation, Reservation, ReservationId, Stamp};
+
+use crate::log_codec::Commands;
+
+/// A Raft group: 0 is the catalog's, `n + 1` is stock shard `n`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub u32);
+
+impl GroupId {
+    /// The group of the catalog.
+    pub const META: Self = Self(0);
+
+    /// The group of a stock shard.
+    pub fn of_shard(shard: u32) -> Self {
+        Self(shard + 1)
+    }
+
+    /// The stock shard, or none for the catalog's group.
+    pub fn shard(self) -> Option<u32> {
+        self.0.checked_sub(1)
+    }
+
+    /// For indexing.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What wakes the loop. `R` says where an answer goes; the loop does not look inside.
+#[derive(Debug)]
+pub enum Event<R> {
+    /// Commands to be replicated and applied.
+    Propose {
+        /// To this group.
+        group: GroupId,
+        /// Together: they land in one entry, in this order.
+        commands: Commands,
+        /// Answered with [`Answer::Outcomes`] or [`Answer::Failed`].
+        reply: R,
+    },
+    /// A question to be answered from a state that is new enough.
+    Read {
+        /// To this group.
+        group: GroupId,
+        /// How new.
+        freshness: Freshness,
+        /// What is asked.
+        question: Question,
+        /// Answered as the question says.
+        reply: R,
+    },
+    /// A Raft message.
+    Message {
+        /// For this group.
+        group: GroupId,
+        /// Opaque.
+        payload: Bytes,
+    },
+    /// A peer told the time.
+    PeerClock {
+        /// Which.
+        node: u64,
+        /// Its wall clock, in milliseconds since the Unix epoch.
+        wall_ms: u64,
+    },
+    /// A connection to a peer stands.
+    PeerUp {
+        /// Which.
+        node: u64,
+    },
+    /// A connection to a peer broke.
+    PeerDown {
+        /// Which.
+        node: u64,
+    },
+    /// This node is about to stop: leadership goes elsewhere, and none is taken any more.
+    HandOver,
+}
+
+/// How new a state must be for a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// As it is.
+    Near,
+    /// This index must be applied.
+    AtLeast(u64),
+    /// As new as any answer given before the question came.
+    Linearizable,
+}
+
+/// What a read asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// Nothing but that the state is new enough: [`Answer::Reached`]. The read view then is, too.
+    Reached,
+    /// A reservation: [`Answer::Reservation`].
+    Reservation(ReservationId),
+    /// Every location: [`Answer::Locations`].
+    Locations,
+}
+
+/// What the loop wants done.
+#[derive(Debug)]
+pub enum Effect<R> {
+    /// A Raft message goes to a peer.
+    Send {
+        /// The node.
+        to: u64,
+        /// Its group.
+        group: GroupId,
+        /// Opaque.
+        payload: Bytes,
+    },
+    /// Somebody gets an answer.
+    Answer {
+        /// Who.
+        reply: R,
+        /// What.
+        answer: Answer,
+    },
+}
+
+/// An answer.
+#[derive(Debug)]
+pub enum Answer {
+    /// One outcome for each command, in order.
+    Outcomes {
+        /// The index they were applied at.
+        applied_index: u64,
+        /// Cluster time then.
+        stamp: Stamp,
+        /// In the order of the commands.
+        outcomes: Outcomes,
+    },
+    /// The state is new enough.
+    Reached {
+        /// What is applied.
+        applied_index: u64,
+    },
+    /// The reservation, if it is known.
+    Reservation {
+        /// It.
+        reservation: Option<Arc<Reservation>>,
+        /// What is applied.
+        applied_index: u64,
+        /// Cluster time.
+        stamp: Stamp,
+    },
+    /// Every location, by id.
+    Locations {
+        /// They.
+        locations: Vec<PutLocation>,
+        /// What is applied.
+        applied_index: u64,
+    },
+    /// No answer.
+    Failed(Failure),
+}
+
+/// Most proposals are one command.
+pub type Outcomes = SmallVec<[Outcome; 1]>;
+
+/// How a command ended, in either kind of group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// In a stock shard.
+    Stock(stock_core::Outcome),
+    /// In the catalog's group.
+    Catalog(CatalogOutcome),
+}
+
+/// Why there is no answer. Except for `OutcomeUnknown` nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// Another node leads the group, or none does yet.
+    NotLeader {
+        /// Who does, as far as this node knows.
+        leader: Option<u64>,
+    },
+    /// Too much waits already.
+    Overloaded,
+    /// Leadership changed on the way: the commands may or may not be carried out.
+    OutcomeUnknown,
+    /// The state did not become new enough in time.
+    TooFarBehind,
+}

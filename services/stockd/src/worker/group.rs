@@ -1,0 +1,354 @@
+//! One group on this node: its replica, its state, and who waits for what.
+
+use std::collections::VecDeque;
+
+use stock_core::{At, Catalog, LedgerEntry, Shard, Stamp};
+use stock_replica::{Committed, ENTRY_BYTES_MAX, Proposed, Replica};
+
+use super::clock::{ClusterClock, Now};
+use super::event::{Answer, Effect, Failure, GroupId, Outcome, Outcomes, Question};
+use super::reads::Reads;
+use crate::log_codec::{self, Commands, DecodeError};
+use crate::view::ReadView;
+
+/// Commands in one entry. With [`ENTRY_BYTES_MAX`] it bounds how long one entry holds the loop.
+pub const COMMANDS_PER_ENTRY_MAX: usize = 1_024;
+
+/// A group nobody writes to is stamped this often, so that its time goes on.
+const IDLE_STAMP_MS: u64 = 10_000;
+
+/// Followers are told of a commit this soon, if no append told them before.
+const ANNOUNCE_AFTER_MS: u64 = 5;
+
+/// One group.
+pub struct Group<R> {
+    id: GroupId,
+    pub(super) replica: Replica,
+    state: State,
+    pub(super) applied_index: u64,
+    applied_stamp: Stamp,
+    /// Entries up to here were in the log when this node started.
+    replayed_to: u64,
+    clock: ClusterClock,
+    queued: Vec<Queued<R>>,
+    proposed: VecDeque<Waiting<R>>,
+    pub(super) reads: Reads<R>,
+    /// When this leader last put an entry into the log (boot clock).
+    last_entry_boot_ms: u64,
+    /// An entry that will expire what was due at this stamp is on its way.
+    expiring: Option<Stamp>,
+    announce_at_boot_ms: Option<u64>,
+    ledger: Vec<LedgerEntry>,
+}
+
+enum State {
+    Stock(Box<Shard>),
+    Catalog(Catalog),
+}
+
+/// Commands that wait for the turn to end.
+struct Queued<R> {
+    commands: Commands,
+    reply: R,
+}
+
+/// Commands in the log that wait to be committed.
+struct Waiting<R> {
+    proposed: Proposed,
+    /// Those of one entry wait in the order of their commands.
+    count: usize,
+    reply: R,
+}
+
+impl<R> Group<R> {
+    /// A group that has applied nothing yet. `last_index` is the end of the log on disk.
+    pub fn new(id: GroupId, replica: Replica, applied_index: u64, last_index: u64) -> Self {
+        let state = match id.shard() {
+            Some(_) => State::Stock(Box::default()),
+            None => State::Catalog(Catalog::new()),
+        };
+        Self {
+            id,
+            replica,
+            state,
+            applied_index,
+            applied_stamp: Stamp(0),
+            replayed_to: last_index,
+            clock: ClusterClock::default(),
+            queued: Vec::new(),
+            proposed: VecDeque::new(),
+            reads: Reads::default(),
+            last_entry_boot_ms: 0,
+            expiring: None,
+            announce_at_boot_ms: None,
+            ledger: Vec::new(),
+        }
+    }
+
+    /// Takes commands to be proposed when the turn ends, or says at once that it cannot.
+    pub fn propose(&mut self, commands: Commands, reply: R, effects: &mut Vec<Effect<R>>) {
+        if self.replica.is_leader() {
+            self.queued.push(Queued { commands, reply });
+        } else {
+            let failure = Failure::NotLeader {
+                leader: Some(self.replica.leader()).filter(|leader| *leader != 0),
+            };
+            answer(effects, reply, Answer::Failed(failure));
+        }
+    }
+
+    /// Puts everything that waits into the log: one entry, or a few where one would be too large.
+    pub fn flush(&mut self, now: Now, median_ms: i64, effects: &mut Vec<Effect<R>>) {
+        while !self.queued.is_empty() {
+            let fits = entry_fits(&self.queued);
+            let stamp = self.clock.stamp(now, median_ms);
+            let batch = self.queued[..fits].iter().map(|queued| &queued.commands);
+            let proposed = self.replica.propose(log_codec::encode_entry(stamp, batch));
+            for queued in self.queued.drain(..fits) {
+                match proposed {
+                    Ok(proposed) => {
+                        let count = queued.commands.count as usize;
+                        let reply = queued.reply;
+                        self.proposed.push_back(Waiting {
+                            proposed,
+                            count,
+                            reply,
+                        });
+                    }
+                    Err(_) => answer(effects, queued.reply, Answer::Failed(Failure::Overloaded)),
+                }
+            }
+            self.last_entry_boot_ms = now.boot_ms;
+        }
+    }
+
+    /// Proposes an entry without commands where one is due: a hold expires, or time must go on.
+    pub fn let_time_pass(&mut self, now: Now, median_ms: i64) {
+        if !self.replica.is_settled_leader() {
+            return;
+        }
+        let due = match &self.state {
+            State::Stock(shard) => shard.next_expiry(),
+            State::Catalog(_) => None,
+        };
+        let cluster_now = self.clock.now(now);
+        let expires = due.filter(|due| {
+            cluster_now.is_some_and(|now| *due <= now) && self.expiring.is_none_or(|at| at < *due)
+        });
+        let is_idle = now.boot_ms.saturating_sub(self.last_entry_boot_ms) >= IDLE_STAMP_MS;
+        if expires.is_none() && !is_idle && cluster_now.is_some() {
+            return;
+        }
+        let stamp = self.clock.stamp(now, median_ms);
+        if self
+            .replica
+            .propose(log_codec::encode_entry(stamp, [].iter()))
+            .is_ok()
+        {
+            self.expiring = expires.map(|_| stamp);
+            self.last_entry_boot_ms = now.boot_ms;
+        }
+    }
+
+    /// Applies committed entries, publishes what they changed, and answers who waited.
+    pub fn apply(
+        &mut self,
+        committed: Vec<Committed>,
+        now: Now,
+        view: &ReadView,
+        effects: &mut Vec<Effect<R>>,
+    ) -> Result<(), DecodeError> {
+        for entry in committed {
+            let outcomes = self.apply_entry(&entry, now, view)?;
+            self.applied_index = entry.index;
+            if let Some(shard) = self.id.shard() {
+                view.reached(shard, entry.index);
+            }
+            self.answer_proposals(&entry, outcomes, effects);
+        }
+        Ok(())
+    }
+
+    fn apply_entry(
+        &mut self,
+        entry: &Committed,
+        now: Now,
+        view: &ReadView,
+    ) -> Result<Vec<Outcome>, DecodeError> {
+        // A new leader begins its term with an entry of nothing.
+        if entry.data.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (stamp, commands) = log_codec::decode_entry(entry.data.clone())?;
+        if entry.index > self.replayed_to {
+            self.clock.observed(stamp, now);
+        } else {
+            self.clock.replayed(stamp);
+        }
+        self.applied_stamp = stamp;
+        let at = |ordinal: usize| At {
+            index: entry.index,
+            ordinal: ordinal as u32,
+            stamp,
+        };
+        let mut outcomes = Vec::with_capacity(commands.len());
+        match &mut self.state {
+            State::Stock(shard) => {
+                shard.advance(stamp, &mut self.ledger);
+                for (ordinal, command) in commands.into_iter().enumerate() {
+                    let command = log_codec::decode_stock(ordinal, command)?;
+                    let outcome = shard.apply(at(ordinal), command, &mut self.ledger);
+                    outcomes.push(Outcome::Stock(outcome));
+                }
+                view.publish(shard, &self.ledger);
+                self.ledger.clear();
+                if self.expiring.is_some_and(|expiring| expiring <= stamp) {
+                    self.expiring = None;
+                }
+            }
+            State::Catalog(catalog) => {
+                catalog.advance(stamp);
+                for (ordinal, command) in commands.iter().enumerate() {
+                    let command = log_codec::decode_catalog(ordinal, command)?;
+                    let location = command.put.location.clone();
+                    let outcome = catalog.apply(at(ordinal), command);
+                    if catalog.location(&location).is_some() {
+                        view.add_location(location);
+                    }
+                    outcomes.push(Outcome::Catalog(outcome));
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    fn answer_proposals(
+        &mut self,
+        entry: &Committed,
+        outcomes: Vec<Outcome>,
+        effects: &mut Vec<Effect<R>>,
+    ) {
+        let mut outcomes = outcomes.into_iter();
+        while self
+            .proposed
+            .front()
+            .is_some_and(|front| front.proposed.index <= entry.index)
+        {
+            let Some(waiting) = self.proposed.pop_front() else {
+                break;
+            };
+            let place = Proposed {
+                index: entry.index,
+                term: entry.term,
+            };
+            if waiting.proposed == place {
+                let outcomes: Outcomes = outcomes.by_ref().take(waiting.count).collect();
+                let outcomes = Answer::Outcomes {
+                    applied_index: entry.index,
+                    stamp: self.applied_stamp,
+                    outcomes,
+                };
+                answer(effects, waiting.reply, outcomes);
+            } else {
+                // Another leader's entry stands where this one's should: it was dropped.
+                let failure = Failure::NotLeader { leader: None };
+                answer(effects, waiting.reply, Answer::Failed(failure));
+            }
+        }
+    }
+
+    /// A node that no longer leads cannot say what becomes of what it proposed.
+    pub fn fail_if_deposed(&mut self, effects: &mut Vec<Effect<R>>) {
+        if self.proposed.is_empty() || self.replica.is_leader() {
+            return;
+        }
+        for waiting in self.proposed.drain(..) {
+            answer(
+                effects,
+                waiting.reply,
+                Answer::Failed(Failure::OutcomeUnknown),
+            );
+        }
+    }
+
+    /// Tells followers of a commit that no append has told them of; `true` if it did. `next_wake`
+    /// comes no later than when this is due.
+    pub fn announce(&mut self, now: Now) -> bool {
+        if !self.replica.has_unannounced_commit() {
+            self.announce_at_boot_ms = None;
+            return false;
+        }
+        match self.announce_at_boot_ms {
+            Some(at) if at <= now.boot_ms => {
+                self.announce_at_boot_ms = None;
+                self.replica.ping();
+                true
+            }
+            Some(_) => false,
+            None => {
+                self.announce_at_boot_ms = Some(now.boot_ms + ANNOUNCE_AFTER_MS);
+                false
+            }
+        }
+    }
+
+    /// When [`Self::announce`] is due, on the boot clock.
+    pub fn announce_at_boot_ms(&self) -> Option<u64> {
+        self.announce_at_boot_ms
+    }
+
+    /// Whether applying has left holds that are due already.
+    pub fn has_overdue_holds(&self) -> bool {
+        match &self.state {
+            State::Stock(shard) => shard.next_expiry().is_some_and(|due| due <= shard.stamp()),
+            State::Catalog(_) => false,
+        }
+    }
+
+    /// What is known of a question's subject, now.
+    pub fn answer_question(&self, question: Question) -> Answer {
+        let applied_index = self.applied_index;
+        match (question, &self.state) {
+            (Question::Reservation(id), State::Stock(shard)) => Answer::Reservation {
+                reservation: shard.reservation(&id).cloned(),
+                applied_index,
+                stamp: self.applied_stamp,
+            },
+            (Question::Locations, State::Catalog(catalog)) => Answer::Locations {
+                locations: catalog.locations().cloned().collect(),
+                applied_index,
+            },
+            (Question::Reached | Question::Reservation(_) | Question::Locations, _) => {
+                Answer::Reached { applied_index }
+            }
+        }
+    }
+
+    /// How far cluster time is from the median wall clock.
+    pub fn clock_distance_ms(&self, now: Now, median_ms: i64) -> Option<i64> {
+        self.clock.distance_ms(now, median_ms)
+    }
+
+    /// How much the group holds, if it is a stock shard.
+    pub fn counts(&self) -> Option<stock_core::Counts> {
+        match &self.state {
+            State::Stock(shard) => Some(shard.counts()),
+            State::Catalog(_) => None,
+        }
+    }
+}
+
+/// How many of those that wait fit into one entry; at least one.
+fn entry_fits<R>(queued: &[Queued<R>]) -> usize {
+    let (mut commands, mut bytes) = (0, 0);
+    let fits = queued.iter().take_while(|queued| {
+        commands += queued.commands.count as usize;
+        bytes += queued.commands.bytes.len();
+        commands <= COMMANDS_PER_ENTRY_MAX && bytes <= ENTRY_BYTES_MAX
+    });
+    fits.count().max(1)
+}
+
+pub(super) fn answer<R>(effects: &mut Vec<Effect<R>>, reply: R, answer: Answer) {
+    effects.push(Effect::Answer { reply, answer });
+}
