@@ -467,7 +467,7 @@ fn config(log_dir: &Path, options: &LogOptions) -> raft_engine::Result<Config> {
     Ok(Config {
         dir: dir.to_owned(),
         recovery_mode: RecoveryMode::TolerateTailCorruption,
-        batch_compression_threshold: ReadableSize(8192),
+        batch_compression_threshold: ReadableSize(0),
         target_file_size: ReadableSize(options.file_bytes),
         // Only says when a purge would begin, which nobody asks for yet. Must not be below the file size.
         purge_threshold: ReadableSize(options.file_bytes.max(10 << 30)),
