@@ -45,14 +45,14 @@ const ABOUT: &str = "Measures a reserve against a bare echo call on the same nod
 const ABOUT_LONG: &str = "\
 Measures a reserve against a bare echo call on the same nodes.
 
-Each shape of load runs for a while as `Echo` (a payload of a reserve's size, returned as it is) and as
-`Reserve`, over the same connections and to the same nodes in the same proportions, one after the
-other, in three rounds. Closed loop: 1, 16 and 64 calls in flight. Open loop: 1,000 and 5,000 calls a
-second on a schedule, each timed from when it was due, so that a stall counts for every call it
-delayed. Reserves go straight to the leader of their shard; with 1 in flight both kinds use one
+Each shape of load runs for a while as `Echo` (a payload of a reserve's size, returned as it is) and as \
+`Reserve`, over the same connections and to the same nodes in the same proportions, one after the \
+other, in three rounds. Closed loop: 1, 16 and 64 calls in flight. Open loop: 1,000 and 5,000 calls a \
+second on a schedule, each timed from when it was due, so that a stall counts for every call it \
+delayed. Reserves go straight to the leader of their shard; with 1 in flight both kinds use one \
 connection to one leader.
 
-Windows in which the host took more than 3 % of the CPU are thrown away and repeated, a bounded number
+Windows in which the host took more than 3 % of the CPU are thrown away and repeated, a bounded number \
 of times. The ratios count; times depend on the machine. Exit code 1 if any call failed.";
 
 /// What `loadtests bench` is asked to do.
@@ -60,7 +60,7 @@ of times. The ratios count; times depend on the machine. Exit code 1 if any call
 #[command(about = ABOUT, long_about = ABOUT_LONG)]
 pub(crate) struct Arguments {
     /// Any node of the cluster
-    #[arg(long, value_name = "URL", default_value = ENDPOINT)]
+    #[arg(long, value_name = "URL", env = "STOCKD_ENDPOINT", default_value = ENDPOINT)]
     endpoint: String,
 
     /// Shorter windows: done in under 40 seconds

@@ -143,8 +143,8 @@ impl Report {
         let mut table = Table::new();
         table.load_preset(presets::ASCII_MARKDOWN);
         table.set_header([
-            "load", "call", "count", "rate/s", "p50 us", "p99 us", "p99.9 us", "max us", "p50 x",
-            "p99 x", "rate x",
+            "load", "call", "count", "rate/s", "p50 us", "p99 us", "p99.9 us", "max us",
+            "late p99", "p50 x", "p99 x", "rate x",
         ]);
         for shape in &self.shapes {
             for (kind, figures) in [

@@ -6,8 +6,10 @@
 //! orders that nobody fulfilled) cannot be taken for a mistake or hide one. The price is about 73,000
 //! new positions for each run of four weeks.
 
+mod comparison;
 mod dataset;
 mod figures;
+mod opening;
 mod orders;
 mod plan;
 mod progress;
@@ -17,56 +19,38 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use futures_util::{StreamExt, TryStreamExt, stream};
-use indicatif::{HumanCount, HumanDuration};
+use anyhow::Context;
+use futures_util::{StreamExt, stream};
+use indicatif::HumanCount;
 use stock_client::Client;
-use stock_proto::stock::v1::line_verdict::Verdict as LineResult;
-use stock_proto::stock::v1::{
-    Availability, Consistency, GetAvailabilityRequest, Location, MovementLine, PositionKey,
-    PutLocationRequest, RecordReceiptsRequest, location,
-};
 use uuid::Uuid;
 
 use self::dataset::{Dataset, Weeks};
 use self::figures::{CallKind, Figures};
-use self::orders::{Counter, request_id};
-use self::plan::{Choices, Ending, Plan};
+use self::orders::Counter;
+use self::plan::{Choices, Plan};
 use self::progress::Progress;
-use self::tally::{Mismatch, Tally};
+use self::tally::Tally;
 use crate::Verdict;
 
 /// How long the client keeps trying one call: longer than it takes to start a killed node again.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// Lines of one RecordReceipts call; the API takes 10,000.
-const RECEIPT_LINES_PER_CALL: usize = 5_000;
-/// Lines of one message inside such a call.
-const RECEIPT_LINES_PER_MESSAGE: usize = 500;
-const RECEIPT_CALLS_IN_FLIGHT: usize = 4;
-const PUT_LOCATIONS_IN_FLIGHT: usize = 16;
-/// Keys that one GetAvailability call takes.
-const KEYS_PER_READ: usize = 2_000;
-const READS_IN_FLIGHT: usize = 4;
-/// How long after their time to live the last holds may still be on their way out.
-const EXPIRY_WAIT_MAX: Duration = Duration::from_secs(30);
-const EXPIRY_POLL_EVERY: Duration = Duration::from_millis(500);
 /// Orders that may fail before the rest is left: a cluster that is gone fails each of them only after
 /// the client's patience.
 const FAILURES_MAX: u64 = 100;
-const MISMATCHES_LISTED_MAX: usize = 20;
 
 const ABOUT: &str = "Replays the dunnhumby Complete Journey baskets and checks every position";
 
 const ABOUT_LONG: &str = "\
 Replays the dunnhumby Complete Journey baskets and checks every position.
 
-Every store of the data becomes a location, and every product it sells there gets an opening stock
-that covers all the chosen weeks. Then the baskets come in the order of time: each is reserved (one
-reservation per shard it touches), confirmed and fulfilled. Some are abandoned, half of those released
+Every store of the data becomes a location, and every product it sells there gets an opening stock \
+that covers all the chosen weeks. Then the baskets come in the order of time: each is reserved (one \
+reservation per shard it touches), confirmed and fulfilled. Some are abandoned, half of those released \
 and half left to expire; some are handed over in two parts, or partly released before they are paid.
 
-When the last hold has ended, every position is read linearizably and compared with a tally that was
-kept beside it from the data alone. The SKUs of a run carry a prefix of their own, so a replay can be
+When the last hold has ended, every position is read linearizably and compared with a tally that was \
+kept beside it from the data alone. The SKUs of a run carry a prefix of their own, so a replay can be \
 repeated on the same cluster. Exit code 1 if a position differs or a call failed.
 
 Fetch the data with: loadtests/fetch-dunnhumby.sh DIR";
@@ -84,7 +68,7 @@ pub(crate) struct Arguments {
     weeks: Weeks,
 
     /// Any node of the cluster
-    #[arg(long, value_name = "URL", default_value = crate::bench::ENDPOINT)]
+    #[arg(long, value_name = "URL", env = "STOCKD_ENDPOINT", default_value = crate::bench::ENDPOINT)]
     endpoint: String,
 
     /// Orders that are under way at the same time
@@ -95,7 +79,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=100))]
     abandon_percent: u32,
 
-    /// Orders in 100 that are handed over, or given back, in parts
+    /// Baskets in 100 that are handed over, or given back, in parts
     #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=100))]
     partial_percent: u32,
 
@@ -133,15 +117,15 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
         tally: RefCell::new(Tally::new(plan.positions.len())),
         figures: RefCell::new(Figures::new()),
     };
-    put_stores(&counter).await?;
-    receive_opening_stock(&counter, &run_name).await?;
+    opening::put_stores(&counter).await?;
+    opening::receive_opening_stock(&counter, &run_name).await?;
 
     let carried = carry_orders(&counter, arguments.in_flight.into()).await;
     print_figures(&counter, &carried);
 
-    let waited = wait_for_expiry(&counter).await?;
-    let mismatches = compare(&counter).await?;
-    Ok(print_comparison(&counter, waited, &mismatches))
+    let waited = comparison::wait_for_expiry(&counter).await?;
+    let mismatches = comparison::compare(&counter).await?;
+    Ok(comparison::print(&counter, waited, &mismatches))
 }
 
 /// Short, and another one each time.
@@ -181,94 +165,6 @@ fn print_plan(arguments: &Arguments, dataset: &Dataset, plan: &Plan, run_name: &
     );
 }
 
-async fn put_stores(counter: &Counter<'_>) -> anyhow::Result<()> {
-    stream::iter(&counter.plan.stores)
-        .map(|store| async move {
-            let request = PutLocationRequest {
-                request_id: request_id(),
-                location: Some(Location {
-                    location_id: store.clone(),
-                    r#type: location::Type::Store.into(),
-                    name: store.clone(),
-                    ..Location::default()
-                }),
-            };
-            counter
-                .timed(CallKind::PutLocation, counter.client.put_location(request))
-                .await
-        })
-        .buffer_unordered(PUT_LOCATIONS_IN_FLIGHT)
-        .try_for_each(|_| std::future::ready(Ok(())))
-        .await
-        .map_err(anyhow::Error::msg)
-        .context("cannot put the stores")
-}
-
-/// One document for each call, so that a retried call finds its lines recorded.
-async fn receive_opening_stock(counter: &Counter<'_>, run_name: &str) -> anyhow::Result<()> {
-    let indexes: Vec<usize> = (0..counter.plan.positions.len())
-        .filter(|i| counter.plan.positions[*i].opening > 0)
-        .collect();
-    let progress = &Progress::new("opening stock", indexes.len() as u64);
-    stream::iter(indexes.chunks(RECEIPT_LINES_PER_CALL).enumerate())
-        .map(|(number, chunk)| async move {
-            receive(counter, format!("{run_name}-opening-{number}"), chunk).await?;
-            progress.add(chunk.len());
-            Ok::<_, anyhow::Error>(())
-        })
-        .buffer_unordered(RECEIPT_CALLS_IN_FLIGHT)
-        .try_for_each(|()| std::future::ready(Ok(())))
-        .await
-        .context("cannot receive the opening stock")
-}
-
-async fn receive(counter: &Counter<'_>, document: String, indexes: &[usize]) -> anyhow::Result<()> {
-    let line = |index: &usize| {
-        let position = &counter.plan.positions[*index];
-        MovementLine {
-            line: index.to_string(),
-            sku: position.sku.clone(),
-            location: position.location.clone(),
-            quantity: position.opening,
-            occurred_at: None,
-        }
-    };
-    let messages: Vec<RecordReceiptsRequest> = indexes
-        .chunks(RECEIPT_LINES_PER_MESSAGE)
-        .map(|chunk| RecordReceiptsRequest {
-            document: document.clone(),
-            lines: chunk.iter().map(line).collect(),
-        })
-        .collect();
-    let answer = counter
-        .timed(CallKind::Receive, counter.client.record_receipts(messages))
-        .await
-        .map_err(anyhow::Error::msg)?;
-    if answer.verdicts.len() != indexes.len() {
-        bail!(
-            "{} lines were sent, {} verdicts came",
-            indexes.len(),
-            answer.verdicts.len()
-        );
-    }
-    for (index, verdict) in indexes.iter().zip(&answer.verdicts) {
-        match verdict.verdict() {
-            // The document is this run's own, so that a line recorded before is one of a retried call.
-            LineResult::Recorded | LineResult::AlreadyRecorded => {
-                let opening = counter.plan.positions[*index].opening;
-                counter.tally.borrow_mut().received(*index, opening);
-            }
-            LineResult::Refused | LineResult::Unspecified => {
-                bail!(
-                    "line {index} of {document} was not recorded: {:?}",
-                    verdict.error
-                );
-            }
-        }
-    }
-    Ok(())
-}
-
 /// How much of the plan was done, and how long it took.
 struct Carried {
     orders: usize,
@@ -301,76 +197,6 @@ async fn carry_orders(counter: &Counter<'_>, in_flight: usize) -> Carried {
     carried.took = started.elapsed();
     progress.finish();
     carried
-}
-
-/// Waits until no position holds more than the tally says, which is when the abandoned holds have
-/// ended. Gives up in time to say which have not. Returns how long it took.
-async fn wait_for_expiry(counter: &Counter<'_>) -> anyhow::Result<Duration> {
-    let mut expiring: Vec<usize> = (counter.plan.orders.iter())
-        .filter(|order| matches!(order.ending, Ending::LeftToExpire))
-        .flat_map(|order| order.lines.iter().map(|line| line.position))
-        .collect();
-    expiring.sort_unstable();
-    expiring.dedup();
-
-    let started = Instant::now();
-    let patience = counter.ttl_of_abandoned + EXPIRY_WAIT_MAX;
-    while !expiring.is_empty() && !differing(counter, &expiring).await?.is_empty() {
-        if started.elapsed() > patience {
-            println!(
-                "some holds have not ended {} after the last order",
-                HumanDuration(patience)
-            );
-            break;
-        }
-        tokio::time::sleep(EXPIRY_POLL_EVERY).await;
-    }
-    Ok(started.elapsed())
-}
-
-async fn compare(counter: &Counter<'_>) -> anyhow::Result<Vec<Mismatch>> {
-    let all: Vec<usize> = (0..counter.plan.positions.len()).collect();
-    differing(counter, &all).await
-}
-
-/// Reads these positions linearizably and returns those that differ from the tally.
-async fn differing(counter: &Counter<'_>, indexes: &[usize]) -> anyhow::Result<Vec<Mismatch>> {
-    let answers: Vec<Vec<Availability>> = stream::iter(indexes.chunks(KEYS_PER_READ))
-        .map(|chunk| read(counter, chunk))
-        .buffered(READS_IN_FLIGHT)
-        .try_collect()
-        .await
-        .context("cannot read the stock")?;
-    let tally = counter.tally.borrow();
-    Ok(indexes
-        .iter()
-        .zip(answers.iter().flatten())
-        .filter_map(|(index, answer)| tally.check(*index, &counter.plan.positions[*index], answer))
-        .collect())
-}
-
-async fn read(counter: &Counter<'_>, indexes: &[usize]) -> anyhow::Result<Vec<Availability>> {
-    let key = |index: &usize| PositionKey {
-        sku: counter.plan.positions[*index].sku.clone(),
-        location: counter.plan.positions[*index].location.clone(),
-    };
-    let request = GetAvailabilityRequest {
-        keys: indexes.iter().map(key).collect(),
-        consistency: Consistency::Linearizable.into(),
-        at_least: Vec::new(),
-    };
-    let answer = counter
-        .timed(CallKind::Read, counter.client.get_availability(request))
-        .await
-        .map_err(anyhow::Error::msg)?;
-    if answer.items.len() != indexes.len() {
-        bail!(
-            "{} positions were asked for, {} answered",
-            indexes.len(),
-            answer.items.len()
-        );
-    }
-    Ok(answer.items)
 }
 
 fn print_figures(counter: &Counter<'_>, carried: &Carried) {
@@ -407,32 +233,5 @@ fn print_figures(counter: &Counter<'_>, carried: &Carried) {
             "stopped after {FAILURES_MAX} failures; {} orders were not tried",
             HumanCount(left as u64)
         );
-    }
-}
-
-fn print_comparison(counter: &Counter<'_>, waited: Duration, mismatches: &[Mismatch]) -> Verdict {
-    let total = counter.tally.borrow().total();
-    let opening: i64 = (counter.plan.positions.iter())
-        .map(|position| position.opening)
-        .sum();
-    println!(
-        "units: {} received, {} handed over, {} on hand, {} still reserved; the last holds ended after {:.1} s",
-        HumanCount(opening as u64),
-        HumanCount((opening - total.on_hand) as u64),
-        HumanCount(total.on_hand as u64),
-        HumanCount(total.reserved as u64),
-        waited.as_secs_f64()
-    );
-    println!(
-        "positions compared: {}",
-        HumanCount(counter.plan.positions.len() as u64)
-    );
-    println!("mismatches: {}", mismatches.len());
-    for mismatch in mismatches.iter().take(MISMATCHES_LISTED_MAX) {
-        println!("  {mismatch}");
-    }
-    match counter.figures.borrow().failures() == 0 && mismatches.is_empty() {
-        true => Verdict::Passed,
-        false => Verdict::Failed,
     }
 }

@@ -1,5 +1,6 @@
 //! What the replay will do, decided before the first call: positions, opening stock, and the orders
-//! with how each of them ends. It depends on the data, the seed and the number of shards only.
+//! with how each of them ends. What happens to which basket depends on the data and the seed only; how a
+//! basket is split into orders also on the shards its SKUs fall into.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,7 +22,7 @@ pub(crate) struct Choices {
     pub(crate) seed: u64,
     /// Baskets nobody pays for: half are released, half left to expire.
     pub(crate) abandon_percent: u32,
-    /// Orders handed over in two parts, or partly released before they are paid.
+    /// Baskets handed over in two parts, or partly released before they are paid.
     pub(crate) partial_percent: u32,
 }
 
@@ -88,15 +89,12 @@ impl Plan {
             baskets_abandoned: 0,
         };
         for basket in &dataset.baskets {
-            let abandoned = random.random_ratio(choices.abandon_percent, 100);
-            plan.baskets_abandoned += u64::from(abandoned);
-            let expires = random.random_ratio(1, 2);
+            // One draw for the whole basket, since the number of its orders depends on the prefix.
+            let fate = Fate::draw(choices, &mut random);
+            plan.baskets_abandoned +=
+                u64::from(matches!(fate, Fate::Released | Fate::LeftToExpire));
             for lines in positions.split(basket) {
-                let ending = match (abandoned, expires) {
-                    (true, true) => Ending::LeftToExpire,
-                    (true, false) => Ending::Released,
-                    (false, _) => sold(&lines, choices.partial_percent, &mut random),
-                };
+                let ending = fate.of_order(&lines);
                 plan.orders.push(Order { lines, ending });
             }
         }
@@ -111,13 +109,40 @@ impl Plan {
     }
 }
 
-fn sold(lines: &[OrderLine], partial_percent: u32, random: &mut StdRng) -> Ending {
-    let in_parts = random.random_ratio(partial_percent, 100);
-    let in_two = random.random_ratio(1, 2);
-    match part_of(lines) {
-        Some(first) if in_parts && in_two => Ending::HandedOverInTwo { first },
-        Some(dropped) if in_parts => Ending::PartlyReleased { dropped },
-        _ => Ending::HandedOver,
+/// How all orders of a basket end.
+#[derive(Clone, Copy)]
+enum Fate {
+    HandedOver,
+    HandedOverInTwo,
+    PartlyReleased,
+    Released,
+    LeftToExpire,
+}
+
+impl Fate {
+    /// Draws the same number of times whatever comes of it.
+    fn draw(choices: Choices, random: &mut StdRng) -> Fate {
+        let abandoned = random.random_ratio(choices.abandon_percent, 100);
+        let in_parts = random.random_ratio(choices.partial_percent, 100);
+        let heads = random.random_ratio(1, 2);
+        match (abandoned, in_parts, heads) {
+            (true, _, true) => Fate::LeftToExpire,
+            (true, _, false) => Fate::Released,
+            (false, true, true) => Fate::HandedOverInTwo,
+            (false, true, false) => Fate::PartlyReleased,
+            (false, false, _) => Fate::HandedOver,
+        }
+    }
+
+    /// An order of one unit has no part, so it is handed over whole.
+    fn of_order(self, lines: &[OrderLine]) -> Ending {
+        match (self, part_of(lines)) {
+            (Fate::Released, _) => Ending::Released,
+            (Fate::LeftToExpire, _) => Ending::LeftToExpire,
+            (Fate::HandedOverInTwo, Some(first)) => Ending::HandedOverInTwo { first },
+            (Fate::PartlyReleased, Some(dropped)) => Ending::PartlyReleased { dropped },
+            _ => Ending::HandedOver,
+        }
     }
 }
 
@@ -352,5 +377,20 @@ mod tests {
             .count(),
             0
         );
+    }
+
+    #[test]
+    fn another_prefix_splits_baskets_differently_and_changes_nothing_else() {
+        // Like a hash: other SKUs share a shard under another prefix.
+        let shard_of = |sku: &str| {
+            let sum: u32 = sku.bytes().map(u32::from).sum();
+            ((sum * sum) >> 3) % 4
+        };
+        let plan = |prefix| Plan::new(&dataset(), prefix, CHOICES, shard_of);
+        let (first, second) = (plan("r1"), plan("r22"));
+        assert_ne!(first.orders.len(), second.orders.len());
+        assert_eq!(first.baskets_abandoned, second.baskets_abandoned);
+        let opening = |plan: &Plan| plan.positions.iter().map(|p| p.opening).collect::<Vec<_>>();
+        assert_eq!(opening(&first), opening(&second));
     }
 }

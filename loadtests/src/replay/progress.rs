@@ -1,10 +1,11 @@
 //! How far a long step has come: a bar for people at a terminal, a line now and then for a log.
 
 use std::cell::Cell;
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
@@ -63,9 +64,13 @@ impl Progress {
 
 fn bar(what: &'static str, total: u64) -> ProgressBar {
     let style = ProgressStyle::with_template(
-        "{msg:14} {wide_bar} {human_pos} of {human_len} lines, {per_sec}, {eta} left",
+        "{msg:14} {wide_bar} {human_pos} of {human_len} lines, {rate}, {eta} left",
     )
-    .unwrap_or_else(|_| ProgressStyle::default_bar());
+    .unwrap_or_else(|_| ProgressStyle::default_bar())
+    .with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
+        // The bar is drawn again in a moment; a line that could not be written is no loss.
+        let _ = write!(out, "{}/s", HumanCount(state.per_sec() as u64));
+    });
     let bar = ProgressBar::new(total).with_style(style).with_message(what);
     bar.enable_steady_tick(Duration::from_millis(200));
     bar

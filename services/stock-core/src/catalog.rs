@@ -124,3 +124,95 @@ impl Default for Catalog {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Fingerprint, RequestId};
+
+    const NOW: u64 = 1_790_000_000_000;
+
+    /// Puts a location; the fingerprint is of its name.
+    fn put(catalog: &mut Catalog, now: u64, request: u32, id: &str, name: &str) -> CatalogOutcome {
+        let bits = u128::from(NOW) << 80 | 0x7 << 76 | u128::from(request);
+        let at = At {
+            index: 1,
+            ordinal: 0,
+            stamp: Stamp(now),
+        };
+        let put = PutLocation {
+            location: Location::new(id).unwrap(),
+            kind: LocationType::Store,
+            name: name.to_string(),
+            coordinates: None,
+            gln: String::new(),
+        };
+        let command = CatalogCommand {
+            principal: Principal::new("ops").unwrap(),
+            request: Request {
+                id: RequestId::new(bits.to_be_bytes()).unwrap(),
+                fingerprint: Fingerprint::of(name.as_bytes()),
+            },
+            put,
+        };
+        catalog.advance(at.stamp);
+        catalog.apply(at, command)
+    }
+
+    fn names(catalog: &Catalog) -> Vec<&str> {
+        catalog.locations().map(|put| put.name.as_str()).collect()
+    }
+
+    #[test]
+    fn a_location_is_put_and_replaced() {
+        let mut catalog = Catalog::new();
+        assert_eq!(
+            put(&mut catalog, NOW, 1, "B", "Berlin"),
+            CatalogOutcome::Put
+        );
+        assert_eq!(
+            put(&mut catalog, NOW, 2, "A", "Aachen"),
+            CatalogOutcome::Put
+        );
+        assert_eq!(put(&mut catalog, NOW, 3, "B", "Bonn"), CatalogOutcome::Put);
+        assert_eq!(names(&catalog), ["Aachen", "Bonn"]);
+        let bonn = catalog.location(&Location::new("B").unwrap()).unwrap();
+        assert_eq!(bonn.name, "Bonn");
+    }
+
+    #[test]
+    fn a_request_sent_again_does_not_put_back_what_was_replaced() {
+        let mut catalog = Catalog::new();
+        put(&mut catalog, NOW, 1, "B", "Berlin");
+        put(&mut catalog, NOW, 2, "B", "Bonn");
+        assert_eq!(
+            put(&mut catalog, NOW, 1, "B", "Berlin"),
+            CatalogOutcome::Put
+        );
+        assert_eq!(names(&catalog), ["Bonn"]);
+        let reused = CatalogOutcome::Refused(Refusal::RequestReused);
+        assert_eq!(put(&mut catalog, NOW, 1, "B", "Bremen"), reused);
+        let horizon = Stamp(NOW + 1);
+        let too_old = CatalogOutcome::Refused(Refusal::RequestTooOld { horizon });
+        assert_eq!(put(&mut catalog, NOW + 600_001, 1, "B", "Berlin"), too_old);
+        assert_eq!(names(&catalog), ["Bonn"]);
+    }
+
+    #[test]
+    fn past_its_bound_a_catalog_takes_no_more_locations() {
+        let mut catalog = Catalog::new();
+        for number in 0..LOCATIONS_MAX as u32 {
+            let id = format!("L{number}");
+            assert_eq!(
+                put(&mut catalog, NOW, number, &id, "a"),
+                CatalogOutcome::Put
+            );
+        }
+        let too_many = CatalogOutcome::Refused(Refusal::TooManyLocations);
+        assert_eq!(put(&mut catalog, NOW, 200_000, "M", "b"), too_many);
+        assert_eq!(
+            put(&mut catalog, NOW, 200_001, "L7", "c"),
+            CatalogOutcome::Put
+        );
+    }
+}

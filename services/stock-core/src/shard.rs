@@ -11,7 +11,8 @@ use crate::command::{Action, Command, Operation, Request};
 use crate::ids::{At, Location, Principal, ReservationId, Sku, Stamp};
 use crate::ledger::LedgerEntry;
 use crate::limits::{
-    BUCKETS, DOCUMENT_LINES_REMEMBERED_MAX, EXPIRIES_PER_ENTRY_MAX, REQUESTS_REMEMBERED_MAX,
+    BUCKETS, DOCUMENT_LINES_REMEMBERED_MAX, ENDED_RESERVATIONS_MAX, EXPIRIES_PER_ENTRY_MAX,
+    OPEN_RESERVATIONS_MAX, POSITIONS_MAX, REQUESTS_REMEMBERED_MAX,
 };
 use crate::memory::{DocumentMemory, Recall, RequestKey, RequestMemory};
 use crate::outcome::{Outcome, Policy, Refusal, Shortage};
@@ -44,8 +45,8 @@ impl Shard {
     /// An empty shard.
     pub fn new() -> Self {
         Self {
-            shelves: Shelves::new(BUCKETS),
-            holds: Holds::new(BUCKETS),
+            shelves: Shelves::new(BUCKETS, POSITIONS_MAX),
+            holds: Holds::new(BUCKETS, OPEN_RESERVATIONS_MAX, ENDED_RESERVATIONS_MAX),
             requests: RequestMemory::new(BUCKETS, REQUESTS_REMEMBERED_MAX),
             documents: DocumentMemory::new(BUCKETS, DOCUMENT_LINES_REMEMBERED_MAX),
             names: Names::default(),
@@ -86,7 +87,7 @@ impl Shard {
             Action::Request(request, operation) => {
                 self.request(at, principal, request, operation, ledger)
             }
-            Action::Movements(movements) => self.record(at, &principal, movements, ledger),
+            Action::Movements(movements) => self.record(at, &principal, &movements, ledger),
         }
     }
 
@@ -197,7 +198,7 @@ impl Shard {
         let who = &key.principal;
         let (outcome, verdict) = match operation {
             Operation::Reserve(reserve) => {
-                let outcome = self.reserve(at, who, reserve, ledger);
+                let outcome = self.reserve(at, who, &reserve, ledger);
                 let verdict = Verdict::of_reserve(&outcome);
                 (outcome, verdict)
             }
@@ -352,5 +353,194 @@ impl Names {
         }
         self.principals.insert(principal.clone());
         principal
+    }
+}
+
+/// What happens at the bounds, of which a test needs nearer ones. All else is tested from outside.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{
+        Line, MovementKind, MovementLine, Movements, Release, Reserve, SetPolicy,
+    };
+    use crate::ids::{Document, Fingerprint, Quantity, RequestId};
+    use crate::outcome::LineVerdict;
+
+    const NOW: u64 = 1_790_000_000_000;
+
+    /// A shard and how many commands it has had.
+    struct Till {
+        shard: Shard,
+        commands: u64,
+        now: Stamp,
+    }
+
+    impl Till {
+        fn new(shard: Shard) -> Self {
+            Self {
+                shard,
+                commands: 0,
+                now: Stamp(NOW),
+            }
+        }
+
+        fn apply(&mut self, action: Action) -> Outcome {
+            self.commands += 1;
+            let at = At {
+                index: self.commands,
+                ordinal: 0,
+                stamp: self.now,
+            };
+            let command = Command {
+                principal: Principal::new("web").unwrap(),
+                action,
+            };
+            let mut ledger = Vec::new();
+            self.shard.advance(self.now, &mut ledger);
+            self.shard.apply(at, command, &mut ledger)
+        }
+
+        fn request(&mut self, number: u64, operation: Operation) -> Outcome {
+            let bits = u128::from(self.now.0) << 80 | 0x7 << 76 | u128::from(number);
+            let request = Request {
+                id: RequestId::new(bits.to_be_bytes()).unwrap(),
+                fingerprint: Fingerprint([1; 16]),
+            };
+            self.apply(Action::Request(request, operation))
+        }
+
+        fn receive(&mut self, sku: &str) -> LineVerdict {
+            let name = (self.commands + 1).to_string();
+            let outcome = self.apply(Action::Movements(Movements {
+                kind: MovementKind::Receipt,
+                document: Document::new(&name).unwrap(),
+                reason: None,
+                lines: vec![MovementLine {
+                    line: Document::new("1").unwrap(),
+                    sku: Sku::new(sku).unwrap(),
+                    location: Location::new("A").unwrap(),
+                    on_hand_delta: 9,
+                    occurred_at: None,
+                    fingerprint: Fingerprint([1; 16]),
+                }],
+            }));
+            match outcome {
+                Outcome::Movements(verdicts) => verdicts[0].clone(),
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn reserve(&mut self, number: u64) -> Outcome {
+            let line = Line {
+                sku: Sku::new("MUG").unwrap(),
+                location: Location::new("A").unwrap(),
+                quantity: Quantity::new(1).unwrap(),
+            };
+            let reserve = Reserve {
+                id: id(number),
+                lines: vec![line],
+                ttl_ms: 60_000,
+            };
+            self.request(number, Operation::Reserve(reserve))
+        }
+
+        fn release(&mut self, number: u64) -> Outcome {
+            let release = Release {
+                id: id(number),
+                lines: Vec::new(),
+            };
+            self.request(1_000 + number, Operation::Release(release))
+        }
+    }
+
+    fn id(number: u64) -> ReservationId {
+        ReservationId::compose(Stamp(NOW), 0, number)
+    }
+
+    #[test]
+    fn past_its_bound_a_shard_takes_no_more_reservations() {
+        let mut till = Till::new(Shard {
+            holds: Holds::new(BUCKETS, 2, 9),
+            ..Shard::new()
+        });
+        till.receive("MUG");
+        assert!(matches!(till.reserve(1), Outcome::Reservation(_)));
+        assert!(matches!(till.reserve(2), Outcome::Reservation(_)));
+        let refused = Outcome::Refused(Refusal::TooManyReservations);
+        assert_eq!(till.reserve(3), refused);
+        assert!(matches!(till.release(1), Outcome::Reservation(_)));
+        assert!(matches!(till.reserve(4), Outcome::Reservation(_)));
+    }
+
+    #[test]
+    fn past_their_bound_the_reservations_that_ended_first_are_forgotten() {
+        let mut till = Till::new(Shard {
+            holds: Holds::new(BUCKETS, 9, 2),
+            ..Shard::new()
+        });
+        till.receive("MUG");
+        for number in 1..=4 {
+            till.reserve(number);
+            till.release(number);
+        }
+        till.receive("MUG");
+        let known = |number| till.shard.reservation(&id(number)).is_some();
+        assert_eq!([1, 2, 3, 4].map(known), [false, false, true, true]);
+        assert_eq!(till.shard.counts().ended_reservations, 2);
+    }
+
+    #[test]
+    fn past_its_bound_a_shard_takes_no_more_positions() {
+        let mut till = Till::new(Shard {
+            shelves: Shelves::new(BUCKETS, 1),
+            ..Shard::new()
+        });
+        assert_eq!(till.receive("MUG"), LineVerdict::Recorded(None));
+        let refusal = Refusal::TooManyPositions;
+        assert_eq!(till.receive("PEN"), LineVerdict::Refused(refusal));
+        let policy = SetPolicy {
+            sku: Sku::new("PEN").unwrap(),
+            location: Location::new("A").unwrap(),
+            safety_stock: Some(1),
+            backorder_limit: None,
+        };
+        let outcome = till.request(1, Operation::SetPolicy(policy));
+        assert_eq!(outcome, Outcome::Refused(refusal));
+        assert_eq!(till.receive("MUG"), LineVerdict::Recorded(None));
+        assert!(till.shard.stock(&Sku::new("PEN").unwrap()).is_none());
+    }
+
+    #[test]
+    fn with_a_memory_full_of_young_requests_new_ones_are_refused_and_change_nothing() {
+        let mut till = Till::new(Shard {
+            requests: RequestMemory::new(BUCKETS, 2),
+            ..Shard::new()
+        });
+        till.receive("MUG");
+        let first = till.reserve(1);
+        till.reserve(2);
+        let full = Outcome::Refused(Refusal::RequestMemoryFull);
+        assert_eq!(till.reserve(3), full);
+        assert_eq!(till.release(2), full);
+        assert_eq!(till.shard.counts().open_reservations, 2);
+        // What is remembered is answered all the same, and facts need no memory of requests.
+        assert_eq!(till.reserve(1), first);
+        assert_eq!(till.receive("MUG"), LineVerdict::Recorded(None));
+        till.now = till.now.plus_ms(60_000);
+        assert!(matches!(till.reserve(3), Outcome::Reservation(_)));
+        assert_eq!(till.shard.counts().requests_remembered, 2);
+    }
+
+    #[test]
+    fn time_never_goes_back() {
+        let mut till = Till::new(Shard::new());
+        till.receive("MUG");
+        till.now = Stamp(NOW - 5_000);
+        let Outcome::Reservation(held) = till.reserve(1) else {
+            panic!("not held");
+        };
+        assert_eq!(till.shard.stamp(), Stamp(NOW));
+        assert_eq!(held.created_at, Stamp(NOW));
+        assert_eq!(held.expires_at, Some(Stamp(NOW + 60_000)));
     }
 }

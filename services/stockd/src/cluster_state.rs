@@ -82,6 +82,13 @@ impl ClusterState {
         })
     }
 
+    /// Whether a node leads any group.
+    pub fn leads_any(&self, node: u64) -> bool {
+        self.groups
+            .iter()
+            .any(|group| group.leader.load(Ordering::Relaxed) == node)
+    }
+
     /// Takes note that a peer can be reached, or no longer.
     pub fn set_reachable(&self, node: u64, reachable: bool) {
         if let Some((_, flag)) = self.peers.iter().find(|(peer, _)| *peer == node) {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::inbox::{Inbox, Permit, Waker};
 use crate::peers::{self, Peers};
 use crate::worker::clock::Now;
-use crate::worker::event::{Answer, Effect, Event, GroupId};
+use crate::worker::event::{Answer, Effect, Event};
 use crate::worker::{Worker, WorkerError};
 
 /// Who gets an answer. Dropping it gives back the room that its commands took.
@@ -200,9 +200,4 @@ pub fn on_thread(mut driver: Driver, stop: &CancellationToken) -> Result<(), Wor
 /// Asks the loop to hand all leadership over.
 pub fn hand_over(inbox: &Inbox<ReplyTo>) {
     inbox.push(Event::HandOver);
-}
-
-/// The group of a stock shard, if there is such a shard.
-pub fn group_of_shard(shard: u32, shards: u32) -> Option<GroupId> {
-    (shard < shards).then(|| GroupId::of_shard(shard))
 }

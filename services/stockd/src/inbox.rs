@@ -134,6 +134,11 @@ impl<R> Inbox<R> {
         has_room.then_some(permit)
     }
 
+    /// Wakes the loop though there is no event.
+    pub fn wake(&self) {
+        self.waker.wake();
+    }
+
     /// How the loop is woken.
     pub fn waker(&self) -> &Waker {
         &self.waker

@@ -1,10 +1,18 @@
 //! stockd: the server.
+//!
+//! The way of a reserve, top to bottom: `api/reservations.rs` checks the call and makes a command,
+//! `api/edge.rs` finds the shard's leader, `worker/mod.rs` puts it through the log together with
+//! everything else that waits, `worker/group.rs` applies it to `stock_core::Shard` and answers.
 
+pub mod api;
 pub mod cluster_state;
+pub mod config;
+pub mod dev;
 pub mod disk;
 pub mod host;
 pub mod inbox;
 pub mod log_codec;
+pub mod node;
 pub mod peers;
 pub mod telemetry;
 pub mod view;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ids::{ReservationId, Stamp};
-use crate::limits::{ENDED_RESERVATION_MS, ENDED_RESERVATIONS_MAX, FORGOTTEN_PER_ENTRY_MAX};
+use crate::limits::{ENDED_RESERVATION_MS, FORGOTTEN_PER_ENTRY_MAX};
 use crate::queue::Queue;
 use crate::reservation::Reservation;
 
@@ -14,15 +14,19 @@ pub(crate) struct Holds {
     expiries: BTreeSet<(Stamp, ReservationId)>,
     ended: Queue<(Stamp, ReservationId)>,
     open: usize,
+    open_max: usize,
+    ended_max: usize,
 }
 
 impl Holds {
-    pub(crate) fn new(buckets: usize) -> Self {
+    pub(crate) fn new(buckets: usize, open_max: usize, ended_max: usize) -> Self {
         Self {
             buckets: (0..buckets).map(|_| BTreeMap::new()).collect(),
             expiries: BTreeSet::new(),
             ended: Queue::new(),
             open: 0,
+            open_max,
+            ended_max,
         }
     }
 
@@ -36,6 +40,10 @@ impl Holds {
 
     pub(crate) fn open(&self) -> usize {
         self.open
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.open >= self.open_max
     }
 
     pub(crate) fn ended(&self) -> usize {
@@ -84,7 +92,7 @@ impl Holds {
             let Some((ended_at, id)) = self.ended.front().copied() else {
                 break;
             };
-            if ended_at >= keep_from && self.ended.len() <= ENDED_RESERVATIONS_MAX {
+            if ended_at >= keep_from && self.ended.len() <= self.ended_max {
                 break;
             }
             self.ended.pop();

@@ -3,7 +3,7 @@
 use crate::command::{MovementKind, MovementLine, Movements};
 use crate::ids::{At, Location, Principal, ReservationId, Sku};
 use crate::ledger::{EntryKind, LedgerEntry, Source};
-use crate::limits::{CLOCK_AHEAD_MS_MAX, ENDANGERED_MAX, POSITIONS_MAX};
+use crate::limits::{CLOCK_AHEAD_MS_MAX, ENDANGERED_MAX};
 use crate::memory::{DocumentKey, Recall};
 use crate::outcome::{Discrepancy, LineVerdict, Outcome, Refusal};
 use crate::position::Position;
@@ -17,7 +17,7 @@ impl Shard {
         &mut self,
         at: At,
         principal: &Principal,
-        movements: Movements,
+        movements: &Movements,
         ledger: &mut Vec<LedgerEntry>,
     ) -> Outcome {
         let head = Head {
@@ -27,7 +27,7 @@ impl Shard {
         };
         let verdicts = (0..)
             .zip(&movements.lines)
-            .map(|(number, line)| self.record_line(&head, &movements, number, line, ledger))
+            .map(|(number, line)| self.record_line(&head, movements, number, line, ledger))
             .collect();
         Outcome::Movements(verdicts)
     }
@@ -116,7 +116,7 @@ impl Shard {
 
     /// Makes a position, if the shard has room for one more.
     pub(crate) fn new_position(&mut self, sku: &Sku, location: &Location) -> Result<(), Refusal> {
-        if self.shelves.positions() >= POSITIONS_MAX {
+        if self.shelves.is_full() {
             return Err(Refusal::TooManyPositions);
         }
         let location = self.shared_location(location);

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::command::{Line, Reserve};
 use crate::ids::{At, Location, Principal, ReservationId, Sku};
 use crate::ledger::{EntryKind, LedgerEntry, Source};
-use crate::limits::OPEN_RESERVATIONS_MAX;
 use crate::outcome::{Outcome, Refusal, ShortLine, Shortage};
 use crate::reservation::{Reservation, ReservationLine, State};
 use crate::shard::Shard;
@@ -15,10 +14,10 @@ impl Shard {
         &mut self,
         at: At,
         principal: &Principal,
-        reserve: Reserve,
+        reserve: &Reserve,
         ledger: &mut Vec<LedgerEntry>,
     ) -> Outcome {
-        if self.holds.open() >= OPEN_RESERVATIONS_MAX {
+        if self.holds.is_full() {
             return Outcome::Refused(Refusal::TooManyReservations);
         }
         if self.holds.get(&reserve.id).is_some() {

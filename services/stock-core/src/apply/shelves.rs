@@ -11,14 +11,16 @@ pub(crate) struct Shelves {
     pub(crate) buckets: Box<[BTreeMap<Sku, Stock>]>,
     skus: usize,
     positions: usize,
+    positions_max: usize,
 }
 
 impl Shelves {
-    pub(crate) fn new(buckets: usize) -> Self {
+    pub(crate) fn new(buckets: usize, positions_max: usize) -> Self {
         Self {
             buckets: (0..buckets).map(|_| BTreeMap::new()).collect(),
             skus: 0,
             positions: 0,
+            positions_max,
         }
     }
 
@@ -28,6 +30,10 @@ impl Shelves {
 
     pub(crate) fn positions(&self) -> usize {
         self.positions
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.positions >= self.positions_max
     }
 
     pub(crate) fn stock(&self, sku: &Sku) -> Option<&Stock> {

@@ -1,6 +1,7 @@
 //! What must be true of a shard after every command, whatever the command was.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use stock_core::{
     LedgerEntry, Location, Reservation, ReservationId, ReservationLine, Shard, Sku, Source,
@@ -12,7 +13,7 @@ pub(crate) struct Audit {
     sums: BTreeMap<(Sku, Location), Sums>,
     /// Open units by the ledger alone.
     open: BTreeMap<(ReservationId, Sku, Location), i64>,
-    known: HashMap<ReservationId, Reservation>,
+    known: HashMap<ReservationId, Arc<Reservation>>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -55,21 +56,30 @@ impl Audit {
                 continue;
             };
             open_reservations += usize::from(now.state.is_open());
-            if let Some(before) = self.known.get(id)
+            for line in now.lines.iter().filter(|line| line.open > 0) {
+                *reserved.entry((&line.sku, &line.location)).or_default() += line.open;
+            }
+            // Whoever changes a reservation that is kept here changes a copy.
+            if self
+                .known
+                .get(id)
+                .is_some_and(|before| Arc::ptr_eq(before, now))
+            {
+                continue;
+            }
+            if let Some(before) = self.known.insert(*id, Arc::clone(now))
                 && !amended.contains(id)
             {
-                ends_once(before, now)?;
-            }
-            if self.known.get(id) != Some(&**now) {
-                self.known.insert(*id, (**now).clone());
+                ends_once(&before, now)?;
             }
             for line in &now.lines {
                 line_is_sound(now, line)?;
-                *reserved.entry((&line.sku, &line.location)).or_default() += line.open;
                 let key = (*id, line.sku.clone(), line.location.clone());
                 let by_ledger = self.open.get(&key).copied().unwrap_or_default();
                 if by_ledger != line.open {
-                    return Err(format!("{line:?} of {id}: the ledger says {by_ledger} open"));
+                    return Err(format!(
+                        "{line:?} of {id}: the ledger says {by_ledger} open"
+                    ));
                 }
             }
         }
@@ -89,7 +99,9 @@ impl Audit {
                 reserved: position.reserved,
             };
             if counters != *sums {
-                return Err(format!("{sku}@{location} is {counters:?}, its ledger {sums:?}"));
+                return Err(format!(
+                    "{sku}@{location} is {counters:?}, its ledger {sums:?}"
+                ));
             }
             let held = reserved.remove(&(sku, location)).unwrap_or_default();
             if held != position.reserved {

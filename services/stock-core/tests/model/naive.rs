@@ -3,7 +3,6 @@
 //! its commands and answers.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use stock_core::{
@@ -92,14 +91,22 @@ impl Naive {
         }
         // All three lists are in the order of their stamps.
         for _ in 0..FORGOTTEN_PER_ENTRY {
-            if self.requests.first().is_none_or(|first| first.at + 10 * MINUTE >= now) {
+            if self
+                .requests
+                .first()
+                .is_none_or(|first| first.at + 10 * MINUTE >= now)
+            {
                 break;
             }
             let forgotten = self.requests.remove(0);
             self.requests_horizon = self.requests_horizon.max(forgotten.id.made_at().0 + 1);
         }
         for _ in 0..FORGOTTEN_PER_ENTRY {
-            if self.documents.first().is_none_or(|first| first.at + 30 * DAY >= now) {
+            if self
+                .documents
+                .first()
+                .is_none_or(|first| first.at + 30 * DAY >= now)
+            {
                 break;
             }
             let forgotten = self.documents.remove(0);
@@ -151,10 +158,15 @@ impl Naive {
     }
 
     /// Units of open reservations, counted anew each time.
-    pub(crate) fn reserved(&self, sku: &Sku, location: &Location) -> i64 {
+    fn reserved(&self, sku: &Sku, location: &Location) -> i64 {
         let lines = self.reservations.iter().flat_map(|known| &known.what.lines);
-        let here = lines.filter(|line| line.sku == *sku && line.location == *location);
+        let open = lines.filter(|line| line.open > 0);
+        let here = open.filter(|line| line.sku == *sku && line.location == *location);
         here.map(|line| line.open).sum()
+    }
+
+    pub(crate) fn on_hand(&self, sku: &Sku, location: &Location) -> i64 {
+        self.shelf(sku, location).map_or(0, |shelf| shelf.on_hand)
     }
 
     fn operate(&mut self, who: &Who<'_>, operation: &Operation) -> Result<Outcome, Refusal> {
@@ -169,7 +181,14 @@ impl Naive {
                 }
                 for want in &wants {
                     let kind = EntryKind::Reserved;
-                    self.note(who, kind, &want.sku, &want.location, (0, want.units), reserve.id);
+                    self.note(
+                        who,
+                        kind,
+                        &want.sku,
+                        &want.location,
+                        (0, want.units),
+                        reserve.id,
+                    );
                 }
                 let reservation = Reservation {
                     id: reserve.id,
@@ -259,7 +278,9 @@ impl Naive {
                 .lines
                 .iter_mut()
                 .filter(|line| line.sku == ask.sku)
-                .filter(|line| ask.location.is_none() || ask.location.as_ref() == Some(&line.location))
+                .filter(|line| {
+                    ask.location.is_none() || ask.location.as_ref() == Some(&line.location)
+                })
                 .collect();
             let line = match fitting.len() {
                 0 => return Err(Refusal::LineNotInReservation { line: number }),
@@ -278,7 +299,8 @@ impl Naive {
                 line.open = 0;
             }
         }
-        let units = |(before, after): (&ReservationLine, &ReservationLine)| before.open - after.open;
+        let units =
+            |(before, after): (&ReservationLine, &ReservationLine)| before.open - after.open;
         let taken: Vec<i64> = before.lines.iter().zip(&after.lines).map(units).collect();
         if kind == EntryKind::Fulfilled {
             for (number, (line, units)) in (0..).zip(before.lines.iter().zip(&taken)) {
@@ -310,14 +332,14 @@ impl Naive {
         let known = self.find(id).unwrap();
         known.what = after.clone();
         known.ended_at = ended.then_some(who.now);
-        if ended {
-            self.last_to_end(id);
-        }
         Ok(Outcome::Reservation(Arc::new(after)))
     }
 
     fn set_policy(&mut self, who: &Who<'_>, policy: &SetPolicy) -> Result<Outcome, Refusal> {
-        for units in [policy.safety_stock, policy.backorder_limit].into_iter().flatten() {
+        for units in [policy.safety_stock, policy.backorder_limit]
+            .into_iter()
+            .flatten()
+        {
             if !(0..=COUNTER_MAX).contains(&i128::from(units)) {
                 return Err(Refusal::CounterOutOfRange { line: 0 });
             }
@@ -393,8 +415,8 @@ impl Naive {
         if movements.kind != MovementKind::Receipt && !self.knows(&line.sku) {
             return Err(Refusal::UnknownSku { line: number });
         }
-        let on_hand = self.shelf(&line.sku, &line.location).map_or(0, |shelf| shelf.on_hand);
-        let on_hand = i128::from(on_hand) + i128::from(line.on_hand_delta);
+        let on_hand =
+            i128::from(self.on_hand(&line.sku, &line.location)) + i128::from(line.on_hand_delta);
         if on_hand.abs() > COUNTER_MAX {
             return Err(Refusal::CounterOutOfRange { line: number });
         }
@@ -434,12 +456,7 @@ impl Naive {
     }
 
     /// What is amiss at a position, if it is more than it was.
-    fn discrepancy(
-        &self,
-        sku: &Sku,
-        location: &Location,
-        before: i64,
-    ) -> Option<Box<Discrepancy>> {
+    fn discrepancy(&self, sku: &Sku, location: &Location, before: i64) -> Option<Box<Discrepancy>> {
         let short_by = self.short_by(sku, location);
         if short_by <= before {
             return None;
@@ -535,14 +552,6 @@ impl Naive {
             let kind = EntryKind::Expired;
             self.note(&who, kind, &line.sku, &line.location, (0, -line.open), id);
         }
-        self.last_to_end(id);
-    }
-
-    /// Keeps the list in a useful order for whoever reads it: those that ended last stand last.
-    fn last_to_end(&mut self, id: ReservationId) {
-        let at = self.reservations.iter().position(|known| known.what.id == id);
-        let known = self.reservations.remove(at.unwrap());
-        self.reservations.push(known);
     }
 
     fn note(
@@ -577,7 +586,9 @@ impl Naive {
     }
 
     fn find(&mut self, id: ReservationId) -> Option<&mut Known> {
-        self.reservations.iter_mut().find(|known| known.what.id == id)
+        self.reservations
+            .iter_mut()
+            .find(|known| known.what.id == id)
     }
 
     fn knows(&self, sku: &Sku) -> bool {
@@ -611,22 +622,46 @@ impl Naive {
     }
 
     fn short_by(&self, sku: &Sku, location: &Location) -> i64 {
-        let limit = self.shelf(sku, location).map_or(0, |shelf| shelf.backorder_limit);
+        let limit = self
+            .shelf(sku, location)
+            .map_or(0, |shelf| shelf.backorder_limit);
         (-limit - self.available(sku, location)).max(0)
     }
 
     /// Every position with its counters: on hand, reserved, safety stock, backorder limit.
-    pub(crate) fn positions(&self) -> HashMap<(String, String), [i64; 4]> {
-        let counters = |shelf: &Shelf| {
-            let place = (shelf.sku.to_string(), shelf.location.to_string());
-            let reserved = self.reserved(&shelf.sku, &shelf.location);
-            (place, [shelf.on_hand, reserved, shelf.safety_stock, shelf.backorder_limit])
-        };
-        self.shelves.iter().map(counters).collect()
+    pub(crate) fn positions(&self) -> Vec<(Sku, Location, [i64; 4])> {
+        let mut positions: Vec<_> = self
+            .shelves
+            .iter()
+            .map(|shelf| {
+                let counters = [shelf.on_hand, 0, shelf.safety_stock, shelf.backorder_limit];
+                (shelf.sku.clone(), shelf.location.clone(), counters)
+            })
+            .collect();
+        let lines = self.reservations.iter().flat_map(|known| &known.what.lines);
+        for line in lines.filter(|line| line.open > 0) {
+            for (sku, location, counters) in &mut positions {
+                if line.sku == *sku && line.location == *location {
+                    counters[1] += line.open;
+                }
+            }
+        }
+        positions
     }
 
     pub(crate) fn requests_remembered(&self) -> usize {
         self.requests.len()
+    }
+
+    /// Requests and lines of documents.
+    pub(crate) fn remembered(&self) -> usize {
+        self.requests.len() + self.documents.len()
+    }
+
+    pub(crate) fn next_expiry(&self) -> Option<Stamp> {
+        let open = self.reservations.iter().map(|known| &known.what);
+        let open = open.filter(|what| what.state == State::Held || what.state == State::Confirmed);
+        open.filter_map(|what| what.expires_at).min()
     }
 }
 

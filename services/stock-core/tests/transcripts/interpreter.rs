@@ -384,7 +384,10 @@ impl Interpreter {
     }
 
     fn name(&self, id: &ReservationId) -> String {
-        self.names.get(id).cloned().unwrap_or_else(|| id.to_string())
+        self.names
+            .get(id)
+            .cloned()
+            .unwrap_or_else(|| id.to_string())
     }
 
     fn outcome(&self, outcome: &Outcome) -> String {
@@ -419,7 +422,11 @@ impl Interpreter {
     }
 
     fn reservation(&self, reservation: &Reservation) -> String {
-        let mut text = format!("{} {}", self.name(&reservation.id), state(reservation.state));
+        let mut text = format!(
+            "{} {}",
+            self.name(&reservation.id),
+            state(reservation.state)
+        );
         if let Some(at) = reservation.expires_at
             && reservation.state.is_open()
         {
@@ -539,8 +546,16 @@ fn millis(text: &str) -> u64 {
 }
 
 fn span(ms: u64) -> String {
-    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
-    match units.into_iter().find(|(unit, _)| ms > 0 && ms % unit == 0) {
+    let units = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1_000, "s"),
+    ];
+    match units
+        .into_iter()
+        .find(|(unit, _)| ms > 0 && ms.is_multiple_of(*unit))
+    {
         Some((unit, name)) => format!("{}{name}", ms / unit),
         None => format!("{ms}ms"),
     }

@@ -12,7 +12,7 @@ use crate::log_codec::{self, Commands, DecodeError};
 use crate::view::ReadView;
 
 /// Commands in one entry. With [`ENTRY_BYTES_MAX`] it bounds how long one entry holds the loop.
-pub const COMMANDS_PER_ENTRY_MAX: usize = 1_024;
+pub(super) const COMMANDS_PER_ENTRY_MAX: usize = 1_024;
 
 /// A group nobody writes to is stamped this often, so that its time goes on.
 const IDLE_STAMP_MS: u64 = 10_000;
@@ -21,7 +21,7 @@ const IDLE_STAMP_MS: u64 = 10_000;
 const ANNOUNCE_AFTER_MS: u64 = 5;
 
 /// One group.
-pub struct Group<R> {
+pub(super) struct Group<R> {
     id: GroupId,
     pub(super) replica: Replica,
     state: State,
@@ -62,7 +62,7 @@ struct Waiting<R> {
 
 impl<R> Group<R> {
     /// A group that has applied nothing yet. `last_index` is the end of the log on disk.
-    pub fn new(id: GroupId, replica: Replica, applied_index: u64, last_index: u64) -> Self {
+    pub(super) fn new(id: GroupId, replica: Replica, applied_index: u64, last_index: u64) -> Self {
         let state = match id.shard() {
             Some(_) => State::Stock(Box::default()),
             None => State::Catalog(Catalog::new()),
@@ -86,7 +86,7 @@ impl<R> Group<R> {
     }
 
     /// Takes commands to be proposed when the turn ends, or says at once that it cannot.
-    pub fn propose(&mut self, commands: Commands, reply: R, effects: &mut Vec<Effect<R>>) {
+    pub(super) fn propose(&mut self, commands: Commands, reply: R, effects: &mut Vec<Effect<R>>) {
         if self.replica.is_leader() {
             self.queued.push(Queued { commands, reply });
         } else {
@@ -98,7 +98,7 @@ impl<R> Group<R> {
     }
 
     /// Puts everything that waits into the log: one entry, or a few where one would be too large.
-    pub fn flush(&mut self, now: Now, median_ms: i64, effects: &mut Vec<Effect<R>>) {
+    pub(super) fn flush(&mut self, now: Now, median_ms: i64, effects: &mut Vec<Effect<R>>) {
         while !self.queued.is_empty() {
             let fits = entry_fits(&self.queued);
             let stamp = self.clock.stamp(now, median_ms);
@@ -123,7 +123,7 @@ impl<R> Group<R> {
     }
 
     /// Proposes an entry without commands where one is due: a hold expires, or time must go on.
-    pub fn let_time_pass(&mut self, now: Now, median_ms: i64) {
+    pub(super) fn let_time_pass(&mut self, now: Now, median_ms: i64) {
         if !self.replica.is_settled_leader() {
             return;
         }
@@ -151,7 +151,7 @@ impl<R> Group<R> {
     }
 
     /// Applies committed entries, publishes what they changed, and answers who waited.
-    pub fn apply(
+    pub(super) fn apply(
         &mut self,
         committed: Vec<Committed>,
         now: Now,
@@ -258,7 +258,7 @@ impl<R> Group<R> {
     }
 
     /// A node that no longer leads cannot say what becomes of what it proposed.
-    pub fn fail_if_deposed(&mut self, effects: &mut Vec<Effect<R>>) {
+    pub(super) fn fail_if_deposed(&mut self, effects: &mut Vec<Effect<R>>) {
         if self.proposed.is_empty() || self.replica.is_leader() {
             return;
         }
@@ -273,7 +273,7 @@ impl<R> Group<R> {
 
     /// Tells followers of a commit that no append has told them of; `true` if it did. `next_wake`
     /// comes no later than when this is due.
-    pub fn announce(&mut self, now: Now) -> bool {
+    pub(super) fn announce(&mut self, now: Now) -> bool {
         if !self.replica.has_unannounced_commit() {
             self.announce_at_boot_ms = None;
             return false;
@@ -293,12 +293,12 @@ impl<R> Group<R> {
     }
 
     /// When [`Self::announce`] is due, on the boot clock.
-    pub fn announce_at_boot_ms(&self) -> Option<u64> {
+    pub(super) fn announce_at_boot_ms(&self) -> Option<u64> {
         self.announce_at_boot_ms
     }
 
     /// Whether applying has left holds that are due already.
-    pub fn has_overdue_holds(&self) -> bool {
+    pub(super) fn has_overdue_holds(&self) -> bool {
         match &self.state {
             State::Stock(shard) => shard.next_expiry().is_some_and(|due| due <= shard.stamp()),
             State::Catalog(_) => false,
@@ -306,7 +306,7 @@ impl<R> Group<R> {
     }
 
     /// What is known of a question's subject, now.
-    pub fn answer_question(&self, question: Question) -> Answer {
+    pub(super) fn answer_question(&self, question: Question) -> Answer {
         let applied_index = self.applied_index;
         match (question, &self.state) {
             (Question::Reservation(id), State::Stock(shard)) => Answer::Reservation {
@@ -325,12 +325,12 @@ impl<R> Group<R> {
     }
 
     /// How far cluster time is from the median wall clock.
-    pub fn clock_distance_ms(&self, now: Now, median_ms: i64) -> Option<i64> {
+    pub(super) fn clock_distance_ms(&self, now: Now, median_ms: i64) -> Option<i64> {
         self.clock.distance_ms(now, median_ms)
     }
 
     /// How much the group holds, if it is a stock shard.
-    pub fn counts(&self) -> Option<stock_core::Counts> {
+    pub(super) fn counts(&self) -> Option<stock_core::Counts> {
         match &self.state {
             State::Stock(shard) => Some(shard.counts()),
             State::Catalog(_) => None,

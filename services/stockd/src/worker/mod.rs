@@ -382,11 +382,6 @@ impl<R> Worker<R> {
             }
         }
     }
-
-    /// Whether this node leads anything.
-    pub fn leads_any(&self) -> bool {
-        self.groups.iter().any(|group| group.replica.is_leader())
-    }
 }
 
 fn open_group<R>(

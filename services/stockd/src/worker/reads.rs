@@ -12,14 +12,14 @@ const READ_TICKS_MAX: u64 = 100;
 
 /// Makes contexts that no other node, and no earlier boot of this one, has used.
 #[derive(Debug)]
-pub struct ContextSource {
+pub(super) struct ContextSource {
     prefix: [u8; 16],
     next: u64,
 }
 
 impl ContextSource {
     /// `boot` must differ between boots of the node.
-    pub fn new(node: u64, boot: u64) -> Self {
+    pub(super) fn new(node: u64, boot: u64) -> Self {
         let mut prefix = [0; 16];
         prefix[..8].copy_from_slice(&node.to_le_bytes());
         prefix[8..].copy_from_slice(&boot.to_le_bytes());
@@ -34,7 +34,7 @@ impl ContextSource {
 
 /// A read that waits.
 #[derive(Debug)]
-pub struct PendingRead<R> {
+pub(super) struct PendingRead<R> {
     /// What is asked.
     pub question: Question,
     /// Where the answer goes.
@@ -45,7 +45,7 @@ pub struct PendingRead<R> {
 
 /// The reads of one group that wait.
 #[derive(Debug)]
-pub struct Reads<R> {
+pub(super) struct Reads<R> {
     tick: u64,
     /// Need a round and are in none.
     unasked: Vec<PendingRead<R>>,
@@ -77,7 +77,7 @@ impl<R> Default for Reads<R> {
 
 impl<R> Reads<R> {
     /// Takes a read that cannot be answered at once.
-    pub fn wait(&mut self, freshness: Freshness, question: Question, reply: R) {
+    pub(super) fn wait(&mut self, freshness: Freshness, question: Question, reply: R) {
         let mut read = PendingRead {
             question,
             reply,
@@ -96,7 +96,7 @@ impl<R> Reads<R> {
     }
 
     /// Begins a round for all that wait for one.
-    pub fn ask(&mut self, replica: &mut Replica, contexts: &mut ContextSource) {
+    pub(super) fn ask(&mut self, replica: &mut Replica, contexts: &mut ContextSource) {
         if self.unasked.is_empty() && !self.nudge {
             return;
         }
@@ -112,7 +112,7 @@ impl<R> Reads<R> {
     }
 
     /// A round came back.
-    pub fn ready(&mut self, ready: &ReadReady) {
+    pub(super) fn ready(&mut self, ready: &ReadReady) {
         if let Some(at) = self
             .rounds
             .iter()
@@ -128,7 +128,7 @@ impl<R> Reads<R> {
     }
 
     /// Those whose index is applied.
-    pub fn take_applied(&mut self, applied_index: u64) -> Vec<PendingRead<R>> {
+    pub(super) fn take_applied(&mut self, applied_index: u64) -> Vec<PendingRead<R>> {
         if self.unapplied.is_empty() {
             return Vec::new();
         }
@@ -138,7 +138,7 @@ impl<R> Reads<R> {
     }
 
     /// Time passes: lost rounds are asked again. Returns the reads that have waited too long.
-    pub fn tick(&mut self) -> Vec<PendingRead<R>> {
+    pub(super) fn tick(&mut self) -> Vec<PendingRead<R>> {
         self.tick += 1;
         let tick = self.tick;
         let lost = |round: &mut Round<R>| round.since_tick + ROUND_TICKS_MAX <= tick;
@@ -152,7 +152,7 @@ impl<R> Reads<R> {
     }
 
     /// How many wait.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         let asked: usize = self.rounds.iter().map(|round| round.reads.len()).sum();
         self.unasked.len() + asked + self.unapplied.len()
     }

@@ -1,0 +1,440 @@
+//! Makes up commands for a small world: few SKUs, places and callers, so that shortages, expiries,
+//! retries and mistakes happen all the time.
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use stock_core::{
+    Action, Amend, Command, Confirm, Document, Extend, Fingerprint, Fulfill, Line, Location,
+    MovementKind, MovementLine, Movements, Operation, PartialLine, Principal, Quantity, Reason,
+    Release, Request, RequestId, Reservation, ReservationId, Reserve, SetPolicy, Sku, Stamp, State,
+};
+
+use crate::naive::Naive;
+
+const START: Stamp = Stamp(1_790_000_000_000);
+const SECOND: u64 = 1_000;
+const MINUTE: u64 = 60 * SECOND;
+const DAY: u64 = 24 * 60 * MINUTE;
+
+/// One command and when it comes.
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    pub(crate) stamp: Stamp,
+    /// In the entry of the step before.
+    pub(crate) same_entry: bool,
+    /// Sent before.
+    pub(crate) again: bool,
+    pub(crate) command: Command,
+}
+
+pub(crate) struct World {
+    dice: StdRng,
+    now: Stamp,
+    made: u64,
+    sent: Vec<Command>,
+    ids: Vec<ReservationId>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            dice: StdRng::seed_from_u64(seed),
+            now: START,
+            made: 0,
+            sent: Vec::new(),
+            ids: Vec::new(),
+        }
+    }
+
+    pub(crate) fn next(&mut self, naive: &Naive, next_expiry: Option<Stamp>) -> Step {
+        let before = self.now;
+        self.now = self.later(next_expiry);
+        let same_entry = self.now == before && !self.sent.is_empty() && self.chance(50);
+        let again = !self.sent.is_empty() && self.chance(6);
+        let command = match again {
+            true => self.sent_again(naive),
+            false => self.new_command(naive),
+        };
+        self.sent.push(command.clone());
+        Step {
+            stamp: self.now,
+            same_entry,
+            again,
+            command,
+        }
+    }
+
+    /// A number below `end`.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        self.dice.random_range(0..end)
+    }
+
+    fn chance(&mut self, percent: u32) -> bool {
+        self.dice.random_range(0..100) < percent
+    }
+
+    fn between(&mut self, low: u64, high: u64) -> u64 {
+        self.dice.random_range(low..=high)
+    }
+
+    fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
+        match from.len() {
+            0 => None,
+            len => Some(from[self.below(len)].clone()),
+        }
+    }
+
+    fn later(&mut self, next_expiry: Option<Stamp>) -> Stamp {
+        match (self.between(0, 999), next_expiry) {
+            (0..450, _) => self.now,
+            (450..800, _) => self.now.plus_ms(self.between(1, 3 * SECOND)),
+            (800..900, _) => self.now.plus_ms(self.between(1, 2 * MINUTE)),
+            // The moments around an expiry are where it is easy to be wrong.
+            (900..930, Some(at)) => self.now.max(at),
+            (930..960, Some(at)) => self.now.max(at.minus_ms(1)),
+            (960..990, _) => self.now.plus_ms(self.between(1, 12 * MINUTE)),
+            (990..996, _) => self.now.plus_ms(self.between(1, 2 * DAY)),
+            (996..998, _) => self.now.plus_ms(self.between(1, 40 * DAY)),
+            _ => self.now.plus_ms(1),
+        }
+    }
+
+    /// As a client sends it again. The edge has made another reservation id by then.
+    fn sent_again(&mut self, naive: &Naive) -> Command {
+        let from = match self.chance(70) {
+            true => self.sent.len().saturating_sub(20),
+            false => 0,
+        };
+        let at = from + self.below(self.sent.len() - from);
+        let mut command = self.sent[at].clone();
+        match &mut command.action {
+            Action::Request(_, Operation::Reserve(reserve)) => reserve.id = self.reservation_id(),
+            Action::Movements(movements) => {
+                // A document may have grown since.
+                if self.chance(20) {
+                    let line = self.movement_line(movements.kind, naive);
+                    movements.lines.push(line);
+                }
+            }
+            Action::Request(..) => {}
+        }
+        command
+    }
+
+    fn new_command(&mut self, naive: &Naive) -> Command {
+        let principal = self.pick(&["web", "app", "till"]).unwrap_or("web");
+        let principal = Principal::new(principal).unwrap();
+        if self.chance(16) {
+            let action = Action::Movements(self.movements(naive));
+            return Command { principal, action };
+        }
+        let operation = self.operation(naive);
+        // The id that the edge made is no part of what the client sent.
+        let payload = match &operation {
+            Operation::Reserve(reserve) => format!("{:?} {}", reserve.lines, reserve.ttl_ms),
+            other => format!("{other:?}"),
+        };
+        let fingerprint = Fingerprint::of(payload.as_bytes());
+        // Now and then somebody uses an id that he, or somebody else, has used before.
+        let used = self.sent.len();
+        let used = match used > 0 && self.chance(3) {
+            true => used - 1 - self.below(used.min(30)),
+            false => used,
+        };
+        let id = match self.sent.get(used).map(|command| &command.action) {
+            Some(Action::Request(request, _)) => request.id,
+            _ => self.request_id(),
+        };
+        let action = Action::Request(Request { id, fingerprint }, operation);
+        Command { principal, action }
+    }
+
+    fn operation(&mut self, naive: &Naive) -> Operation {
+        let share = self.between(0, 99);
+        if share < 38 {
+            let id = match self.chance(2) {
+                true => self.pick(&self.ids.clone()),
+                false => None,
+            };
+            let id = id.unwrap_or_else(|| self.reservation_id());
+            return Operation::Reserve(Reserve {
+                id,
+                lines: self.basket(),
+                ttl_ms: self.ttl_ms(),
+            });
+        }
+        if share < 43 {
+            return Operation::SetPolicy(self.policy());
+        }
+        let known = self.reservation(naive, share >= 78);
+        let id = match &known {
+            Some(known) => known.id,
+            None if self.chance(50) => self.reservation_id(),
+            // One that may have been forgotten.
+            None => self
+                .ids
+                .first()
+                .copied()
+                .unwrap_or_else(|| self.reservation_id()),
+        };
+        match share {
+            43..57 => Operation::Confirm(Confirm {
+                id,
+                pickup_within_ms: self.chance(40).then(|| self.ttl_ms()),
+            }),
+            57..66 => Operation::Extend(Extend {
+                id,
+                ttl_ms: self.ttl_ms(),
+            }),
+            66..78 => Operation::Amend(Amend {
+                id,
+                lines: self.amended_basket(known.as_ref()),
+                ttl_ms: self.chance(40).then(|| self.ttl_ms()),
+            }),
+            78..88 => Operation::Release(Release {
+                id,
+                lines: self.partial_lines(known.as_ref()),
+            }),
+            _ => Operation::Fulfill(Fulfill {
+                id,
+                lines: self.partial_lines(known.as_ref()),
+            }),
+        }
+    }
+
+    /// One that exists, mostly an open one; `None` for one that does not.
+    fn reservation(&mut self, naive: &Naive, confirmed: bool) -> Option<Reservation> {
+        if self.chance(4) {
+            return None;
+        }
+        let any = self.chance(15);
+        let confirmed = confirmed && self.chance(70);
+        let known = naive.reservations.iter().map(|known| &known.what);
+        let all: Vec<&Reservation> = known.collect();
+        let mut fitting = all.clone();
+        fitting.retain(|known| any || known.state.is_open());
+        fitting.retain(|known| !confirmed || known.state == State::Confirmed);
+        if fitting.is_empty() {
+            fitting = all;
+        }
+        self.pick(&fitting).cloned()
+    }
+
+    fn policy(&mut self) -> SetPolicy {
+        let wild = self.chance(10);
+        let limits = [
+            -1,
+            i64::MIN,
+            i64::MAX,
+            1_000_000_000_000_000,
+            1_000_000_000_000_001,
+        ];
+        let units = |world: &mut Self| match wild {
+            true => world.pick(&limits).unwrap_or_default(),
+            false => world.between(0, 4) as i64,
+        };
+        let location = match wild {
+            true => far(),
+            false => self.location(),
+        };
+        SetPolicy {
+            sku: self.sku(),
+            location,
+            safety_stock: self.chance(60).then(|| units(self)),
+            backorder_limit: self.chance(60).then(|| units(self)),
+        }
+    }
+
+    fn movements(&mut self, naive: &Naive) -> Movements {
+        let kind = match self.between(0, 9) {
+            0..5 => MovementKind::Receipt,
+            5..8 => MovementKind::Sale,
+            _ => MovementKind::Adjustment,
+        };
+        self.made += 1;
+        let document = match self.chance(15) {
+            true => self.between(0, 5),
+            false => 5 + self.made,
+        };
+        let lines = self.between(1, 3);
+        let reason = (kind == MovementKind::Adjustment).then(|| Reason::new("broken").unwrap());
+        Movements {
+            kind,
+            document: Document::new(&format!("D{document}")).unwrap(),
+            reason,
+            lines: (0..lines)
+                .map(|_| self.movement_line(kind, naive))
+                .collect(),
+        }
+    }
+
+    fn movement_line(&mut self, kind: MovementKind, naive: &Naive) -> MovementLine {
+        let sku = self.sku();
+        let units = self.between(1, 6) as i64;
+        let mut location = self.location();
+        let mut on_hand_delta = match kind {
+            MovementKind::Receipt => units + 3,
+            MovementKind::Sale => -(units + 1) / 2,
+            MovementKind::Adjustment => units - 3,
+        };
+        // Far away, counters are driven to their ends.
+        if self.chance(12) {
+            location = far();
+            let end = 1_000_000_000_000_000;
+            let on_hand = naive.on_hand(&sku, &location);
+            let down = -end - on_hand;
+            let up = end - on_hand;
+            let wild = [
+                down,
+                down,
+                down - 1,
+                up,
+                up,
+                up + 1,
+                5 - on_hand,
+                i64::MAX,
+                i64::MIN,
+            ];
+            on_hand_delta = self.pick(&wild).unwrap_or(1);
+        }
+        let occurred_at = match self.between(0, 99) {
+            0..50 => None,
+            50..75 => Some(self.now.minus_ms(self.between(0, 5 * MINUTE))),
+            75..88 => Some(self.now.plus_ms(self.between(0, MINUTE))),
+            88..90 => Some(self.now.plus_ms(MINUTE + self.between(1, 5))),
+            _ => Some(self.now.minus_ms(self.between(0, 40 * DAY))),
+        };
+        let payload = format!("{sku} {location} {on_hand_delta} {occurred_at:?}");
+        MovementLine {
+            line: Document::new(&self.between(1, 4).to_string()).unwrap(),
+            sku,
+            location,
+            on_hand_delta,
+            occurred_at,
+            fingerprint: Fingerprint::of(payload.as_bytes()),
+        }
+    }
+
+    fn basket(&mut self) -> Vec<Line> {
+        let lines = self.between(1, 4);
+        (0..lines).map(|_| self.line()).collect()
+    }
+
+    fn line(&mut self) -> Line {
+        let location = match self.chance(12) {
+            true => far(),
+            false => self.location(),
+        };
+        Line {
+            sku: self.sku(),
+            location,
+            quantity: self.units(),
+        }
+    }
+
+    fn amended_basket(&mut self, known: Option<&Reservation>) -> Vec<Line> {
+        let mut lines = Vec::new();
+        for line in known.iter().flat_map(|known| &known.lines) {
+            if self.chance(80) {
+                let units = (line.open + self.between(0, 3) as i64 - 1).max(1);
+                lines.push(Line {
+                    sku: line.sku.clone(),
+                    location: line.location.clone(),
+                    quantity: Quantity::new(units.min(1_000_000_000)).unwrap(),
+                });
+            }
+        }
+        if lines.is_empty() || self.chance(30) {
+            lines.push(self.line());
+        }
+        lines
+    }
+
+    /// None for all; else some lines of the reservation, with a mistake here and there.
+    fn partial_lines(&mut self, known: Option<&Reservation>) -> Vec<PartialLine> {
+        let mut lines = Vec::new();
+        if self.chance(40) {
+            return lines;
+        }
+        for line in known.iter().flat_map(|known| &known.lines) {
+            if self.chance(60) {
+                let most = line.open.clamp(1, 1_000) as u64 + u64::from(self.chance(10));
+                let units = self.between(1, most) as i64;
+                lines.push(PartialLine {
+                    sku: line.sku.clone(),
+                    location: self.chance(60).then(|| line.location.clone()),
+                    quantity: Quantity::new(units).unwrap(),
+                });
+            }
+        }
+        if self.chance(5) {
+            let line = self.line();
+            lines.push(PartialLine {
+                sku: line.sku,
+                location: Some(line.location),
+                quantity: line.quantity,
+            });
+        }
+        lines
+    }
+
+    fn sku(&mut self) -> Sku {
+        let name = match self.between(0, 99) {
+            0..40 => "MUG",
+            40..70 => "PEN",
+            70..96 => "INK",
+            // Seldom enough to be unknown for a while.
+            96..99 => "CUP",
+            _ => self
+                .pick(&["JUG", "CAN", "POT", "PAN", "TIN", "BOX"])
+                .unwrap_or("JUG"),
+        };
+        Sku::new(name).unwrap()
+    }
+
+    fn location(&mut self) -> Location {
+        let name = self.pick(&["A", "A", "B", "C"]).unwrap_or("A");
+        Location::new(name).unwrap()
+    }
+
+    fn units(&mut self) -> Quantity {
+        let units = match self.chance(1) {
+            true => 1_000_000_000,
+            false => self.between(1, 4) as i64,
+        };
+        Quantity::new(units).unwrap()
+    }
+
+    fn ttl_ms(&mut self) -> u64 {
+        match self.between(0, 9) {
+            0..2 => self.between(1, 10) * SECOND,
+            2..9 => self.between(1, 20 * 60) * SECOND,
+            _ => 7 * DAY,
+        }
+    }
+
+    fn reservation_id(&mut self) -> ReservationId {
+        // Callers' clocks differ: the newest id is not always the last one held.
+        let made_at = self.now.minus_ms(self.between(0, 5));
+        let id = ReservationId::compose(made_at, 0, self.dice.random());
+        self.ids.push(id);
+        id
+    }
+
+    fn request_id(&mut self) -> RequestId {
+        let made_at = match self.between(0, 99) {
+            0..90 => self.now.minus_ms(self.between(0, 2 * SECOND)),
+            90..94 => self.now.plus_ms(self.between(0, MINUTE)),
+            94..95 => self.now.plus_ms(MINUTE + self.between(1, 5)),
+            95..98 => self.now.minus_ms(self.between(0, 15 * MINUTE)),
+            _ => self.now.minus_ms(self.between(9 * MINUTE, 12 * MINUTE)),
+        };
+        let random: u64 = self.dice.random();
+        let bits = u128::from(made_at.0) << 80 | 0x7 << 76 | u128::from(random);
+        RequestId::new(bits.to_be_bytes()).unwrap()
+    }
+}
+
+fn far() -> Location {
+    Location::new("FAR").unwrap()
+}

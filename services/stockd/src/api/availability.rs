@@ -1,0 +1,173 @@
+//! `AvailabilityService`: how much can be sold, and where.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use stock_core::{Location, Sku};
+use stock_proto::stock::v1 as api;
+use stock_proto::stock::v1::availability_service_server::AvailabilityService;
+use tonic::{Request, Response, Status};
+
+use super::convert;
+use super::edge::Edge;
+use super::error::ApiError;
+use super::fields::Fields;
+use super::meter::Meter;
+use super::read_freshness;
+use crate::worker::event::{Freshness, GroupId};
+
+/// Keys of one call.
+const KEYS_MAX: usize = 2_000;
+
+/// Items of one answer: with the longest names they stay below the largest message.
+const ITEMS_MAX: usize = 20_000;
+
+/// The service.
+pub(super) struct AvailabilityReads {
+    edge: Arc<Edge>,
+    get: Meter,
+}
+
+impl AvailabilityReads {
+    /// On this edge.
+    pub(super) fn new(edge: Arc<Edge>) -> Self {
+        Self {
+            edge,
+            get: Meter::new("GetAvailability"),
+        }
+    }
+
+    async fn do_get(
+        &self,
+        call: &api::GetAvailabilityRequest,
+    ) -> Result<api::GetAvailabilityResponse, ApiError> {
+        let mut fields = Fields::default();
+        let keys = check_keys(&mut fields, &call.keys);
+        let freshness = self.freshness(&mut fields, call, keys.as_deref().unwrap_or_default());
+        let (keys, freshness) = fields.finish(keys.zip(freshness))?;
+        let waits = freshness
+            .into_iter()
+            .map(|(shard, freshness)| self.edge.reach(GroupId::of_shard(shard), freshness));
+        try_join_all(waits).await?;
+        self.read(&keys)
+    }
+
+    /// How new each shard's state must be; shards that may be as they are, are left out.
+    fn freshness(
+        &self,
+        fields: &mut Fields,
+        call: &api::GetAvailabilityRequest,
+        keys: &[Key],
+    ) -> Option<BTreeMap<u32, Freshness>> {
+        let mut of_shards = BTreeMap::new();
+        let everywhere = read_freshness(fields, call.consistency, 0)?;
+        if everywhere != Freshness::Near {
+            let shards = keys.iter().map(|key| key.sku.shard(self.edge.shards()));
+            of_shards.extend(shards.map(|shard| (shard, everywhere)));
+            return Some(of_shards);
+        }
+        for (number, at_least) in call.at_least.iter().enumerate() {
+            if at_least.shard >= self.edge.shards() {
+                fields.refuse(
+                    &format!("at_least[{number}].shard"),
+                    format!(
+                        "is {}; this cluster has {} shards",
+                        at_least.shard,
+                        self.edge.shards()
+                    ),
+                );
+                return None;
+            }
+            of_shards.insert(at_least.shard, Freshness::AtLeast(at_least.index));
+        }
+        Some(of_shards)
+    }
+
+    fn read(&self, keys: &[Key]) -> Result<api::GetAvailabilityResponse, ApiError> {
+        let shards = self.edge.shards();
+        let mut items = Vec::with_capacity(keys.len());
+        for key in keys {
+            let shard = key.sku.shard(shards);
+            // The index first: what is read after it is at least that new.
+            let index = self.edge.view.applied_index(shard);
+            let sku = key.sku.as_str();
+            let before = items.len();
+            self.edge
+                .view
+                .with_positions(sku, |positions| match &key.location {
+                    Some(location) => {
+                        if let Ok(at) = positions.binary_search_by(|p| p.location.cmp(location)) {
+                            items.push(convert::availability(sku, &positions[at], shard, index));
+                        }
+                    }
+                    None => items.extend(
+                        positions
+                            .iter()
+                            .map(|position| convert::availability(sku, position, shard, index)),
+                    ),
+                });
+            if items.len() == before {
+                items.push(api::Availability {
+                    sku: sku.to_owned(),
+                    location: key
+                        .location
+                        .as_ref()
+                        .map_or_else(String::new, ToString::to_string),
+                    shard,
+                    applied_index: index,
+                    ..Default::default()
+                });
+            }
+            if items.len() > ITEMS_MAX {
+                return Err(ApiError::TooManyItems {
+                    items: items.len(),
+                    items_max: ITEMS_MAX,
+                });
+            }
+        }
+        Ok(api::GetAvailabilityResponse { items })
+    }
+}
+
+struct Key {
+    sku: Sku,
+    location: Option<Location>,
+}
+
+fn check_keys(fields: &mut Fields, keys: &[api::PositionKey]) -> Option<Vec<Key>> {
+    if keys.is_empty() || keys.len() > KEYS_MAX {
+        let found = keys.len();
+        fields.refuse(
+            "keys",
+            format!("has {found} keys; a call has 1 to {KEYS_MAX}"),
+        );
+        return None;
+    }
+    let checked = keys.iter().enumerate().map(|(number, key)| {
+        let sku = fields.check_at("keys", number, "sku", Sku::new(&key.sku));
+        let location = match key.location.as_str() {
+            "" => Some(None),
+            name => fields
+                .check_at("keys", number, "location", Location::new(name))
+                .map(Some),
+        };
+        Some(Key {
+            sku: sku?,
+            location: location?,
+        })
+    });
+    let checked: Vec<_> = checked.collect();
+    checked.into_iter().collect()
+}
+
+#[tonic::async_trait]
+impl AvailabilityService for AvailabilityReads {
+    async fn get_availability(
+        &self,
+        request: Request<api::GetAvailabilityRequest>,
+    ) -> Result<Response<api::GetAvailabilityResponse>, Status> {
+        let call = request.into_inner();
+        self.get.run("", self.do_get(&call)).await
+    }
+}

@@ -1,0 +1,230 @@
+//! `CatalogService`: where stock can be, and how much of it may be sold.
+
+use std::sync::Arc;
+
+use stock_core::limits::QUANTITY_MAX;
+use stock_core::{
+    Action, CatalogCommand, Command, Location, LocationType, Operation, PutLocation, SetPolicy, Sku,
+};
+use stock_proto::stock::v1 as api;
+use stock_proto::stock::v1::catalog_service_server::CatalogService;
+use tonic::{Request, Response, Status};
+
+use super::convert;
+use super::edge::Edge;
+use super::error::ApiError;
+use super::fields::Fields;
+use super::meter::Meter;
+use crate::log_codec::CommandsBuilder;
+use crate::worker::event::{Answer, Failure, Freshness, GroupId, Question};
+
+/// Longest name of a location, in bytes.
+const NAME_BYTES_MAX: usize = 128;
+
+/// Digits of a GS1 Global Location Number.
+const GLN_DIGITS: usize = 13;
+
+/// The service.
+pub(super) struct CatalogCalls {
+    edge: Arc<Edge>,
+    put: Meter,
+    list: Meter,
+    policy: Meter,
+}
+
+impl CatalogCalls {
+    /// On this edge.
+    pub(super) fn new(edge: Arc<Edge>) -> Self {
+        Self {
+            edge,
+            put: Meter::new("PutLocation"),
+            list: Meter::new("ListLocations"),
+            policy: Meter::new("SetPositionPolicy"),
+        }
+    }
+
+    async fn do_put(
+        &self,
+        call: &api::PutLocationRequest,
+    ) -> Result<api::PutLocationResponse, ApiError> {
+        let mut fields = Fields::default();
+        let request = fields.request(&call.request_id, call);
+        let put = check_location(&mut fields, call.location.as_ref());
+        let (request, put) = fields.finish(request.zip(put))?;
+        let location = convert::location(&put);
+        let mut commands = CommandsBuilder::default();
+        commands.push_catalog(&CatalogCommand {
+            principal: self.edge.principal.clone(),
+            request,
+            put,
+        });
+        let applied = self.edge.propose(GroupId::META, commands.take()).await?;
+        let outcome = applied.outcomes.into_iter().next();
+        convert::put(outcome.ok_or(ApiError::Failed(Failure::OutcomeUnknown))?)?;
+        Ok(api::PutLocationResponse {
+            location: Some(location),
+            applied_index: applied.applied_index,
+        })
+    }
+
+    async fn do_list(&self) -> Result<api::ListLocationsResponse, ApiError> {
+        let asked = self
+            .edge
+            .ask(GroupId::META, Freshness::Linearizable, Question::Locations);
+        match asked.await {
+            Answer::Locations {
+                locations,
+                applied_index,
+            } => Ok(api::ListLocationsResponse {
+                locations: locations.iter().map(convert::location).collect(),
+                applied_index,
+            }),
+            Answer::Failed(failure) => Err(ApiError::Failed(failure)),
+            Answer::Outcomes { .. } | Answer::Reached { .. } | Answer::Reservation { .. } => {
+                Err(ApiError::Failed(Failure::TooFarBehind))
+            }
+        }
+    }
+
+    async fn do_set_policy(
+        &self,
+        call: &api::SetPositionPolicyRequest,
+    ) -> Result<api::SetPositionPolicyResponse, ApiError> {
+        let mut fields = Fields::default();
+        let request = fields.request(&call.request_id, call);
+        let sku = fields.check("sku", Sku::new(&call.sku));
+        let location = fields.check("location", Location::new(&call.location));
+        for (field, value) in [
+            ("safety_stock", call.safety_stock),
+            ("backorder_limit", call.backorder_limit),
+        ] {
+            if let Some(value) = value.filter(|value| !(0..=QUANTITY_MAX).contains(value)) {
+                fields.refuse(
+                    field,
+                    format!("is {value}; it must be between 0 and {QUANTITY_MAX}"),
+                );
+            }
+        }
+        if call.safety_stock.is_none() && call.backorder_limit.is_none() {
+            fields.refuse("safety_stock", "or backorder_limit must be given");
+        }
+        let (request, (sku, location)) = fields.finish(request.zip(sku.zip(location)))?;
+        if self
+            .edge
+            .first_unknown_location(&[&location])
+            .await?
+            .is_some()
+        {
+            return Err(ApiError::UnknownLocation {
+                field: "location".to_owned(),
+                location: location.to_string(),
+            });
+        }
+        let shard = sku.shard(self.edge.shards());
+        let operation = Operation::SetPolicy(SetPolicy {
+            sku,
+            location,
+            safety_stock: call.safety_stock,
+            backorder_limit: call.backorder_limit,
+        });
+        let mut commands = CommandsBuilder::default();
+        commands.push(&Command {
+            principal: self.edge.principal.clone(),
+            action: Action::Request(request, operation),
+        });
+        let applied = self
+            .edge
+            .propose(GroupId::of_shard(shard), commands.take())
+            .await?;
+        let outcome = applied.outcomes.into_iter().next();
+        let policy = convert::policy(outcome.ok_or(ApiError::Failed(Failure::OutcomeUnknown))?)?;
+        Ok(api::SetPositionPolicyResponse {
+            safety_stock: policy.safety_stock,
+            backorder_limit: policy.backorder_limit,
+            available: policy.available,
+            shard,
+            applied_index: applied.applied_index,
+        })
+    }
+}
+
+fn check_location(fields: &mut Fields, location: Option<&api::Location>) -> Option<PutLocation> {
+    let Some(location) = location else {
+        fields.refuse("location", "must be given");
+        return None;
+    };
+    let id = fields.check("location.location_id", Location::new(&location.location_id));
+    let kind = match location.r#type() {
+        api::location::Type::Warehouse => Some(LocationType::Warehouse),
+        api::location::Type::Store => Some(LocationType::Store),
+        api::location::Type::Unspecified => {
+            fields.refuse("location.type", "must be WAREHOUSE or STORE");
+            None
+        }
+    };
+    if location.name.len() > NAME_BYTES_MAX || location.name.chars().any(char::is_control) {
+        let why = format!("must be at most {NAME_BYTES_MAX} bytes without control characters");
+        fields.refuse("location.name", why);
+    }
+    let is_gln =
+        location.gln.len() == GLN_DIGITS && location.gln.bytes().all(|b| b.is_ascii_digit());
+    if !location.gln.is_empty() && !is_gln {
+        fields.refuse(
+            "location.gln",
+            format!("must be {GLN_DIGITS} digits, or empty"),
+        );
+    }
+    let coordinates = location.coordinates.as_ref();
+    if let Some(at) = coordinates {
+        // NaN is in no range.
+        if !(-90.0..=90.0).contains(&at.latitude) {
+            fields.refuse(
+                "location.coordinates.latitude",
+                "must be between -90 and 90",
+            );
+        }
+        if !(-180.0..=180.0).contains(&at.longitude) {
+            fields.refuse(
+                "location.coordinates.longitude",
+                "must be between -180 and 180",
+            );
+        }
+    }
+    Some(PutLocation {
+        location: id?,
+        kind: kind?,
+        name: location.name.clone(),
+        coordinates: coordinates.map(convert::coordinates),
+        gln: location.gln.clone(),
+    })
+}
+
+#[tonic::async_trait]
+impl CatalogService for CatalogCalls {
+    async fn put_location(
+        &self,
+        request: Request<api::PutLocationRequest>,
+    ) -> Result<Response<api::PutLocationResponse>, Status> {
+        self.edge.check_deadline(request.metadata())?;
+        let call = request.into_inner();
+        self.put.run(&call.request_id, self.do_put(&call)).await
+    }
+
+    async fn list_locations(
+        &self,
+        _: Request<api::ListLocationsRequest>,
+    ) -> Result<Response<api::ListLocationsResponse>, Status> {
+        self.list.run("", self.do_list()).await
+    }
+
+    async fn set_position_policy(
+        &self,
+        request: Request<api::SetPositionPolicyRequest>,
+    ) -> Result<Response<api::SetPositionPolicyResponse>, Status> {
+        self.edge.check_deadline(request.metadata())?;
+        let call = request.into_inner();
+        self.policy
+            .run(&call.request_id, self.do_set_policy(&call))
+            .await
+    }
+}

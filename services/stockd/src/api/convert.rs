@@ -1,0 +1,226 @@
+//! The state machine's answers as `stock.v1`. Public messages stop here: nothing further in knows them.
+
+use prost_types::{Duration, Timestamp};
+use stock_core::{
+    CatalogOutcome, Coordinates, Discrepancy, LineVerdict, LocationType, Outcome as StockOutcome,
+    Policy, Position, PutLocation, Refusal, Reservation, Shortage, Stamp, State,
+};
+use stock_proto::stock::v1 as api;
+
+use super::error::{ApiError, describe};
+use crate::worker::event::Outcome;
+
+/// A reservation after a command that can run short.
+pub(super) enum Held {
+    /// It is held.
+    Reservation(api::Reservation),
+    /// It is not.
+    Shortage(api::Shortage),
+}
+
+/// What a reserve or amend came to.
+pub(super) fn held(outcome: Outcome, now: Stamp) -> Result<Held, ApiError> {
+    match outcome {
+        Outcome::Stock(StockOutcome::Reservation(held)) => {
+            Ok(Held::Reservation(reservation(&held, now)))
+        }
+        Outcome::Stock(StockOutcome::Shortage(short)) => Ok(Held::Shortage(shortage(&short))),
+        other => Err(refusal(other)),
+    }
+}
+
+/// What a command on a reservation came to.
+pub(super) fn settled(outcome: Outcome, now: Stamp) -> Result<api::Reservation, ApiError> {
+    match outcome {
+        Outcome::Stock(StockOutcome::Reservation(settled)) => Ok(reservation(&settled, now)),
+        other => Err(refusal(other)),
+    }
+}
+
+/// What a policy came to.
+pub(super) fn policy(outcome: Outcome) -> Result<Policy, ApiError> {
+    match outcome {
+        Outcome::Stock(StockOutcome::Policy(policy)) => Ok(policy),
+        other => Err(refusal(other)),
+    }
+}
+
+/// What a document's lines came to.
+pub(super) fn verdicts(outcome: Outcome) -> Result<Box<[LineVerdict]>, ApiError> {
+    match outcome {
+        Outcome::Stock(StockOutcome::Movements(verdicts)) => Ok(verdicts),
+        other => Err(refusal(other)),
+    }
+}
+
+/// Whether a location was put.
+pub(super) fn put(outcome: Outcome) -> Result<(), ApiError> {
+    match outcome {
+        Outcome::Catalog(CatalogOutcome::Put) => Ok(()),
+        other => Err(refusal(other)),
+    }
+}
+
+fn refusal(outcome: Outcome) -> ApiError {
+    match outcome {
+        Outcome::Stock(StockOutcome::Refused(refusal))
+        | Outcome::Catalog(CatalogOutcome::Refused(refusal)) => ApiError::Refused(refusal),
+        // The same id stood for another kind of call: the fingerprints cannot be equal, but if they
+        // were, this is what it is.
+        Outcome::Stock(_) | Outcome::Catalog(CatalogOutcome::Put) => {
+            ApiError::Refused(Refusal::RequestReused)
+        }
+    }
+}
+
+/// A reservation as of now.
+pub(super) fn reservation(reservation: &Reservation, now: Stamp) -> api::Reservation {
+    let lines = reservation.lines.iter().map(|line| api::ReservationLine {
+        sku: line.sku.as_str().to_owned(),
+        location: line.location.as_str().to_owned(),
+        quantity: line.quantity,
+        open: line.open,
+        fulfilled: line.fulfilled,
+        released: line.released,
+        expired: line.expired(),
+    });
+    let expires_at = reservation
+        .expires_at
+        .filter(|_| reservation.state.is_open());
+    api::Reservation {
+        reservation_id: reservation.id.to_string(),
+        state: state(reservation.state).into(),
+        lines: lines.collect(),
+        expires_at: expires_at.map(timestamp),
+        expires_in: expires_at.map(|at| duration_ms(at.0.saturating_sub(now.0))),
+        created_at: Some(timestamp(reservation.created_at)),
+    }
+}
+
+fn state(state: State) -> api::reservation::State {
+    match state {
+        State::Held => api::reservation::State::Held,
+        State::Confirmed => api::reservation::State::Confirmed,
+        State::Fulfilled => api::reservation::State::Fulfilled,
+        State::Released => api::reservation::State::Released,
+        State::Expired => api::reservation::State::Expired,
+    }
+}
+
+fn shortage(shortage: &Shortage) -> api::Shortage {
+    let lines = shortage.lines.iter().map(|line| api::ShortLine {
+        sku: line.sku.as_str().to_owned(),
+        location: line.location.as_str().to_owned(),
+        requested: line.requested,
+        available: line.available,
+        reservable: line.reservable,
+    });
+    api::Shortage {
+        lines: lines.collect(),
+    }
+}
+
+/// One position.
+pub(super) fn availability(sku: &str, position: &Position, shard: u32, index: u64) -> api::Availability {
+    api::Availability {
+        sku: sku.to_owned(),
+        location: position.location.as_str().to_owned(),
+        on_hand: position.on_hand,
+        reserved: position.reserved,
+        safety_stock: position.safety_stock,
+        backorder_limit: position.backorder_limit,
+        available: position.available(),
+        known: true,
+        shard,
+        applied_index: index,
+    }
+}
+
+/// What became of a document's line.
+pub(super) fn line_verdict(
+    document: &str,
+    line: &str,
+    verdict: &LineVerdict,
+    shard: u32,
+    index: u64,
+) -> api::LineVerdict {
+    use api::line_verdict::Verdict;
+    let mut out = api::LineVerdict {
+        document: document.to_owned(),
+        line: line.to_owned(),
+        shard,
+        applied_index: index,
+        ..Default::default()
+    };
+    let verdict = match verdict {
+        LineVerdict::Recorded(found) => {
+            out.discrepancy = found.as_deref().map(discrepancy);
+            Verdict::Recorded
+        }
+        LineVerdict::AlreadyRecorded => Verdict::AlreadyRecorded,
+        LineVerdict::Refused(refusal) => {
+            let refused = describe(refusal);
+            out.error = Some(api::LineError {
+                reason: refused.reason.to_owned(),
+                field: refused.field.to_owned(),
+                message: refused.message,
+            });
+            Verdict::Refused
+        }
+    };
+    out.verdict = verdict.into();
+    out
+}
+
+fn discrepancy(found: &Discrepancy) -> api::Discrepancy {
+    api::Discrepancy {
+        sku: found.sku.as_str().to_owned(),
+        location: found.location.as_str().to_owned(),
+        available: found.available,
+        short_by: found.short_by,
+        endangered_reservation_ids: found.endangered.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// A location.
+pub(super) fn location(put: &PutLocation) -> api::Location {
+    let kind = match put.kind {
+        LocationType::Warehouse => api::location::Type::Warehouse,
+        LocationType::Store => api::location::Type::Store,
+    };
+    api::Location {
+        location_id: put.location.as_str().to_owned(),
+        r#type: kind.into(),
+        name: put.name.clone(),
+        coordinates: put.coordinates.map(|at| api::Coordinates {
+            latitude: f64::from(at.latitude_e6) / DEGREE,
+            longitude: f64::from(at.longitude_e6) / DEGREE,
+        }),
+        gln: put.gln.clone(),
+    }
+}
+
+/// Millionths in a degree.
+const DEGREE: f64 = 1_000_000.0;
+
+/// Rounds coordinates to a millionth of a degree. The caller has checked their range.
+pub(super) fn coordinates(at: &api::Coordinates) -> Coordinates {
+    Coordinates {
+        latitude_e6: (at.latitude * DEGREE).round() as i32,
+        longitude_e6: (at.longitude * DEGREE).round() as i32,
+    }
+}
+
+fn timestamp(stamp: Stamp) -> Timestamp {
+    Timestamp {
+        seconds: (stamp.0 / 1_000) as i64,
+        nanos: (stamp.0 % 1_000) as i32 * 1_000_000,
+    }
+}
+
+fn duration_ms(ms: u64) -> Duration {
+    Duration {
+        seconds: (ms / 1_000) as i64,
+        nanos: (ms % 1_000) as i32 * 1_000_000,
+    }
+}

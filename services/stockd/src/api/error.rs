@@ -1,0 +1,349 @@
+//! The one place where refusals become gRPC. Every reason here is part of the API: programs read it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use stock_core::{Refusal, State};
+use stock_proto::codec::ERROR_DOMAIN;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use crate::worker::event::Failure;
+
+/// Why a call fails. In every case but [`Failure::OutcomeUnknown`] nothing was changed.
+#[derive(Debug)]
+pub enum ApiError {
+    /// Fields hold what they must not.
+    Invalid(Vec<FieldViolation>),
+    /// A location was never put.
+    UnknownLocation {
+        /// The field that names it.
+        field: String,
+        /// Its id.
+        location: String,
+    },
+    /// A basket's lines live in several shards.
+    SeveralShards,
+    /// An answer would hold more than a message may.
+    TooManyItems {
+        /// How many there would be, at least.
+        items: usize,
+        /// How many there may be.
+        items_max: usize,
+    },
+    /// The caller's deadline leaves no time for a durable answer.
+    DeadlineTooShort,
+    /// The shard refused.
+    Refused(Refusal),
+    /// No answer could be had.
+    Failed(Failure),
+}
+
+/// What a refusal is called.
+pub(super) struct Refused {
+    /// The gRPC code.
+    pub code: Code,
+    /// For programs.
+    pub reason: &'static str,
+    /// The field at fault inside the line, or of the call; empty if none is.
+    pub field: &'static str,
+    /// Which line of the call is at fault, if one is.
+    pub line: Option<u32>,
+    /// For people.
+    pub message: String,
+    /// When to try again, if that may help.
+    retry_after: Option<Duration>,
+}
+
+/// An overloaded group has worked off what waits well within this.
+const RETRY_OVERLOADED_AFTER: Duration = Duration::from_millis(50);
+/// About the time an election takes at best.
+const RETRY_LEADERLESS_AFTER: Duration = Duration::from_millis(100);
+/// Ids are forgotten in seconds, not milliseconds.
+const RETRY_MEMORY_AFTER: Duration = Duration::from_secs(1);
+
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::Invalid(violations) => invalid(violations),
+            ApiError::UnknownLocation { field, location } => {
+                let message = format!("{field}: there is no location {location}; put it first");
+                let mut details = ErrorDetails::with_bad_request_violation(&field, &message);
+                details.set_error_info("UNKNOWN_LOCATION", ERROR_DOMAIN, HashMap::new());
+                Self::with_error_details(Code::NotFound, message, details)
+            }
+            ApiError::SeveralShards => plain(
+                Code::Unimplemented,
+                "BASKET_OVER_SEVERAL_SHARDS",
+                "the lines live in several shards; a basket over several shards cannot be held yet: \
+                 reserve the lines of each shard by themselves"
+                    .to_owned(),
+            ),
+            ApiError::TooManyItems { items, items_max } => plain(
+                Code::OutOfRange,
+                "TOO_MANY_ITEMS",
+                format!(
+                    "the answer would hold {items} items or more; at most {items_max} fit: \
+                     ask for fewer keys, or name locations"
+                ),
+            ),
+            ApiError::DeadlineTooShort => plain(
+                Code::DeadlineExceeded,
+                "DEADLINE_TOO_SHORT",
+                "the deadline leaves no time for a durable answer; nothing was done: \
+                 allow 100 ms or more"
+                    .to_owned(),
+            ),
+            ApiError::Refused(refusal) => status(describe(&refusal), &refusal),
+            ApiError::Failed(failure) => failed(failure),
+        }
+    }
+}
+
+fn invalid(violations: Vec<FieldViolation>) -> Status {
+    let first = violations.first();
+    let more = violations.len().saturating_sub(1);
+    let mut message = first.map_or_else(String::new, |v| format!("{} {}", v.field, v.description));
+    if more > 0 {
+        message.push_str(&format!(" (and {more} more)"));
+    }
+    let mut details = ErrorDetails::with_bad_request(violations);
+    details.set_error_info("FIELD_INVALID", ERROR_DOMAIN, HashMap::new());
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+fn plain(code: Code, reason: &str, message: String) -> Status {
+    let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
+    Status::with_error_details(code, message, details)
+}
+
+fn status(refused: Refused, refusal: &Refusal) -> Status {
+    let mut metadata = HashMap::new();
+    if let Refusal::WrongState { state } = refusal {
+        metadata.insert("state".to_owned(), state_name(*state).to_owned());
+    }
+    let mut details = ErrorDetails::with_error_info(refused.reason, ERROR_DOMAIN, metadata);
+    let field = match (refused.line, refused.field) {
+        (None, field) => field.to_owned(),
+        (Some(line), "") => format!("lines[{line}]"),
+        (Some(line), field) => format!("lines[{line}].{field}"),
+    };
+    if !field.is_empty() {
+        details.add_bad_request_violation(&field, &refused.message);
+    }
+    if refused.retry_after.is_some() {
+        details.set_retry_info(refused.retry_after);
+    }
+    let message = match field.as_str() {
+        "" => refused.message,
+        field => format!("{field}: {}", refused.message),
+    };
+    Status::with_error_details(refused.code, message, details)
+}
+
+fn failed(failure: Failure) -> Status {
+    let (code, reason, message, retry_after) = match failure {
+        Failure::NotLeader { .. } => (
+            Code::Unavailable,
+            "NO_LEADER",
+            "the shard has no leader at the moment; nothing was done: try again",
+            RETRY_LEADERLESS_AFTER,
+        ),
+        Failure::Overloaded => (
+            Code::ResourceExhausted,
+            "OVERLOADED",
+            "too much is waiting for this shard; nothing was done: try again later",
+            RETRY_OVERLOADED_AFTER,
+        ),
+        Failure::OutcomeUnknown => (
+            Code::Unavailable,
+            "OUTCOME_UNKNOWN",
+            "leadership changed while the call was on its way; it may or may not have been done: \
+             repeat it with the same request id",
+            RETRY_LEADERLESS_AFTER,
+        ),
+        Failure::TooFarBehind => (
+            Code::Unavailable,
+            "TOO_FAR_BEHIND",
+            "this node did not reach a state new enough in time: try again, or another node",
+            RETRY_LEADERLESS_AFTER,
+        ),
+    };
+    let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
+    details.set_retry_info(Some(retry_after));
+    Status::with_error_details(code, message, details)
+}
+
+/// The code, reason and words for a refusal.
+pub(super) fn describe(refusal: &Refusal) -> Refused {
+    let refused = |code, reason, message: &str| Refused {
+        code,
+        reason,
+        field: "",
+        line: None,
+        message: message.to_owned(),
+        retry_after: None,
+    };
+    let of_line = |line, field, refused: Refused| Refused {
+        line: Some(line),
+        field,
+        ..refused
+    };
+    match *refusal {
+        Refusal::RequestTooOld { .. } => Refused {
+            field: "request_id",
+            ..refused(
+                Code::FailedPrecondition,
+                "REQUEST_TOO_OLD",
+                "was made longer ago than request ids are remembered; it was not carried out now: \
+                 look up what became of it, and use a new id",
+            )
+        },
+        Refusal::RequestFromFuture => Refused {
+            field: "request_id",
+            ..refused(
+                Code::InvalidArgument,
+                "REQUEST_FROM_FUTURE",
+                "carries a time more than a minute ahead of the cluster's: correct the clock of \
+                 the machine that made it",
+            )
+        },
+        Refusal::RequestReused => Refused {
+            field: "request_id",
+            ..refused(
+                Code::AlreadyExists,
+                "REQUEST_REUSED",
+                "was used before for a request with other content: use a new id",
+            )
+        },
+        Refusal::RequestMemoryFull => Refused {
+            retry_after: Some(RETRY_MEMORY_AFTER),
+            ..refused(
+                Code::ResourceExhausted,
+                "REQUEST_MEMORY_FULL",
+                "the shard remembers as many request ids as it may: try again later",
+            )
+        },
+        Refusal::DocumentTooOld { .. } => Refused {
+            field: "occurred_at",
+            ..refused(
+                Code::FailedPrecondition,
+                "DOCUMENT_TOO_OLD",
+                "is before what is remembered of documents, so the line may have been recorded",
+            )
+        },
+        Refusal::DocumentReused => Refused {
+            field: "line",
+            ..refused(
+                Code::AlreadyExists,
+                "DOCUMENT_REUSED",
+                "was recorded before with other content",
+            )
+        },
+        Refusal::OccurredInFuture => Refused {
+            field: "occurred_at",
+            ..refused(
+                Code::InvalidArgument,
+                "OCCURRED_IN_FUTURE",
+                "is more than a minute ahead of the cluster's time",
+            )
+        },
+        Refusal::UnknownSku { line } => of_line(
+            line,
+            "sku",
+            refused(
+                Code::NotFound,
+                "UNKNOWN_SKU",
+                "no receipt and no policy has ever named this SKU",
+            ),
+        ),
+        Refusal::UnknownReservation => Refused {
+            field: "reservation_id",
+            ..refused(
+                Code::NotFound,
+                "UNKNOWN_RESERVATION",
+                "there is no such reservation, or it ended too long ago",
+            )
+        },
+        Refusal::WrongState { state } => Refused {
+            message: format!(
+                "the reservation is {}, which does not allow this",
+                state_name(state)
+            ),
+            ..refused(Code::FailedPrecondition, "WRONG_STATE", "")
+        },
+        Refusal::NothingToExtend => refused(
+            Code::FailedPrecondition,
+            "NOTHING_TO_EXTEND",
+            "the reservation is confirmed without a pickup deadline: it does not expire",
+        ),
+        Refusal::LineNotInReservation { line } => of_line(
+            line,
+            "sku",
+            refused(
+                Code::NotFound,
+                "LINE_NOT_IN_RESERVATION",
+                "the reservation has no line of this SKU there",
+            ),
+        ),
+        Refusal::LineAmbiguous { line } => of_line(
+            line,
+            "location",
+            refused(
+                Code::InvalidArgument,
+                "LINE_AMBIGUOUS",
+                "the reservation has this SKU at several locations: name one",
+            ),
+        ),
+        Refusal::LineExceedsOpen { line, open } => Refused {
+            message: format!("is more than what is open, {open}"),
+            ..of_line(
+                line,
+                "quantity",
+                refused(Code::FailedPrecondition, "LINE_EXCEEDS_OPEN", ""),
+            )
+        },
+        Refusal::CounterOutOfRange { line } => of_line(
+            line,
+            "quantity",
+            refused(
+                Code::OutOfRange,
+                "COUNTER_OUT_OF_RANGE",
+                "on hand would leave the range of +/- 10^15 units",
+            ),
+        ),
+        Refusal::TooManyReservations => refused(
+            Code::ResourceExhausted,
+            "TOO_MANY_RESERVATIONS",
+            "the shard has as many open reservations as it may",
+        ),
+        Refusal::TooManyPositions => refused(
+            Code::ResourceExhausted,
+            "TOO_MANY_POSITIONS",
+            "the shard has as many positions as it may",
+        ),
+        Refusal::TooManyLocations => refused(
+            Code::ResourceExhausted,
+            "TOO_MANY_LOCATIONS",
+            "the cluster has as many locations as it may",
+        ),
+        Refusal::ReservationIdTaken => Refused {
+            retry_after: Some(Duration::ZERO),
+            ..refused(
+                Code::Unavailable,
+                "RESERVATION_ID_TAKEN",
+                "the id drawn for the reservation is taken: try again with a new request id",
+            )
+        },
+    }
+}
+
+fn state_name(state: State) -> &'static str {
+    match state {
+        State::Held => "HELD",
+        State::Confirmed => "CONFIRMED",
+        State::Fulfilled => "FULFILLED",
+        State::Released => "RELEASED",
+        State::Expired => "EXPIRED",
+    }
+}

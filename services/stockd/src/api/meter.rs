@@ -1,0 +1,50 @@
+//! Counts and times every call, and ties its log lines together.
+
+use std::future::Future;
+use std::time::Instant;
+
+use metrics::{Histogram, histogram};
+use tonic::{Response, Status};
+use tracing::Instrument;
+
+/// One kind of call. The handle is made once: looking it up by name costs as much as some calls.
+pub(super) struct Meter {
+    call: &'static str,
+    seconds: Histogram,
+}
+
+impl Meter {
+    /// For calls of this name.
+    pub(super) fn new(call: &'static str) -> Self {
+        Self {
+            call,
+            seconds: histogram!("stockd_call_seconds", "call" => call),
+        }
+    }
+
+    /// Runs a call. Its log lines carry its name and `id`: a request id, reservation or document.
+    pub(super) async fn run<T>(
+        &self,
+        id: &str,
+        call: impl Future<Output = Result<T, super::error::ApiError>>,
+    ) -> Result<Response<T>, Status> {
+        let span = tracing::debug_span!("call", call = self.call, id);
+        let began = Instant::now();
+        let result = call.instrument(span.clone()).await;
+        self.seconds.record(began.elapsed());
+        match result {
+            Ok(answer) => {
+                tracing::debug!(parent: &span, "answered");
+                Ok(Response::new(answer))
+            }
+            Err(error) => {
+                let status = Status::from(error);
+                let code = format!("{:?}", status.code());
+                metrics::counter!("stockd_call_errors_total", "call" => self.call, "code" => code)
+                    .increment(1);
+                tracing::debug!(parent: &span, code = ?status.code(), message = status.message(), "refused");
+                Err(status)
+            }
+        }
+    }
+}

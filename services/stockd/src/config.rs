@@ -1,0 +1,349 @@
+//! A node's configuration: a TOML file, every key of which the environment and the command line can
+//! override. It is resolved and checked once; the rest of the program sees only the result.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+use stock_core::ReservationId;
+use thiserror::Error;
+
+/// A node's configuration, complete and checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The cluster's name; nodes of other clusters are turned away.
+    pub cluster_id: String,
+    /// This node's id; one of `nodes`.
+    pub node_id: u64,
+    /// How many stock shards the cluster is born with. It can never be changed.
+    pub shards: u32,
+    /// Where this node keeps its data.
+    pub data_dir: PathBuf,
+    /// What this node listens on.
+    pub listen: Listen,
+    /// Where the loop lives.
+    #[serde(default)]
+    pub hosting: Hosting,
+    /// Every node of the cluster, this one included.
+    pub nodes: Vec<Node>,
+}
+
+/// Addresses a node listens on, each `host:port`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// For clients.
+    pub grpc: String,
+    /// For the other nodes.
+    pub peers: String,
+    /// For Prometheus, over HTTP.
+    pub metrics: String,
+}
+
+/// A node, as the others and the clients reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Its id, from 1.
+    pub id: u64,
+    /// Where clients reach it: a URL.
+    pub grpc: String,
+    /// Where the other nodes reach it: `host:port`.
+    pub peers: String,
+}
+
+/// Where the loop lives. See ARCHITECTURE.md for what each was measured to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Hosting {
+    /// Inside the single-threaded runtime that also serves the edge: no hand-over between threads.
+    #[default]
+    Runtime,
+    /// On a thread of its own: a slow disk does not stall near reads.
+    Thread,
+}
+
+/// What the environment and the command line override.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Overrides of the configuration file")]
+pub struct Overrides {
+    /// The cluster's name
+    #[arg(long, env = "STOCKD_CLUSTER_ID")]
+    pub cluster_id: Option<String>,
+    /// This node's id, one of the nodes
+    #[arg(long, env = "STOCKD_NODE_ID")]
+    pub node_id: Option<u64>,
+    /// How many stock shards the cluster is born with; never to change
+    #[arg(long, env = "STOCKD_SHARDS")]
+    pub shards: Option<u32>,
+    /// Where this node keeps its data
+    #[arg(long, env = "STOCKD_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address for clients, such as 0.0.0.0:7401
+    #[arg(long, env = "STOCKD_LISTEN_GRPC", value_name = "HOST:PORT")]
+    pub listen_grpc: Option<String>,
+    /// Address for the other nodes
+    #[arg(long, env = "STOCKD_LISTEN_PEERS", value_name = "HOST:PORT")]
+    pub listen_peers: Option<String>,
+    /// Address for Prometheus
+    #[arg(long, env = "STOCKD_LISTEN_METRICS", value_name = "HOST:PORT")]
+    pub listen_metrics: Option<String>,
+    /// Where the loop lives
+    #[arg(long, env = "STOCKD_HOSTING")]
+    pub hosting: Option<Hosting>,
+    /// Every node as ID=GRPC_URL,PEERS_HOST:PORT; repeat the flag, or separate with spaces in the
+    /// environment
+    #[arg(long = "node", env = "STOCKD_NODES", value_name = "ID=URL,HOST:PORT", value_delimiter = ' ', value_parser = parse_node)]
+    pub nodes: Option<Vec<Node>>,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{}: {source}", path.display())]
+    Parse {
+        /// Which.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A key is neither in the file nor overridden.
+    #[error("{key} is not set: give it in the file, as {flag}, or in {variable}")]
+    Missing {
+        /// As in the file.
+        key: &'static str,
+        /// On the command line.
+        flag: &'static str,
+        /// In the environment.
+        variable: &'static str,
+    },
+    /// A key holds what it must not.
+    #[error("{key} {why}")]
+    Invalid {
+        /// As in the file.
+        key: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// The file, in which anything may be left to the overrides.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    cluster_id: Option<String>,
+    node_id: Option<u64>,
+    shards: Option<u32>,
+    data_dir: Option<PathBuf>,
+    #[serde(default)]
+    listen: FileListen,
+    hosting: Option<Hosting>,
+    nodes: Option<Vec<Node>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileListen {
+    grpc: Option<String>,
+    peers: Option<String>,
+    metrics: Option<String>,
+}
+
+impl Config {
+    /// Reads the file, if there is one, applies the overrides and checks the result.
+    pub fn resolve(file: Option<&Path>, overrides: Overrides) -> Result<Self, ConfigError> {
+        let file = match file {
+            Some(path) => read(path)?,
+            None => File::default(),
+        };
+        let missing = |key, flag, variable| ConfigError::Missing {
+            key,
+            flag,
+            variable,
+        };
+        let config = Self {
+            cluster_id: overrides.cluster_id.or(file.cluster_id).ok_or(missing(
+                "cluster_id",
+                "--cluster-id",
+                "STOCKD_CLUSTER_ID",
+            ))?,
+            node_id: overrides.node_id.or(file.node_id).ok_or(missing(
+                "node_id",
+                "--node-id",
+                "STOCKD_NODE_ID",
+            ))?,
+            shards: overrides.shards.or(file.shards).ok_or(missing(
+                "shards",
+                "--shards",
+                "STOCKD_SHARDS",
+            ))?,
+            data_dir: overrides.data_dir.or(file.data_dir).ok_or(missing(
+                "data_dir",
+                "--data-dir",
+                "STOCKD_DATA_DIR",
+            ))?,
+            listen: Listen {
+                grpc: overrides.listen_grpc.or(file.listen.grpc).ok_or(missing(
+                    "listen.grpc",
+                    "--listen-grpc",
+                    "STOCKD_LISTEN_GRPC",
+                ))?,
+                peers: overrides.listen_peers.or(file.listen.peers).ok_or(missing(
+                    "listen.peers",
+                    "--listen-peers",
+                    "STOCKD_LISTEN_PEERS",
+                ))?,
+                metrics: overrides
+                    .listen_metrics
+                    .or(file.listen.metrics)
+                    .ok_or(missing(
+                        "listen.metrics",
+                        "--listen-metrics",
+                        "STOCKD_LISTEN_METRICS",
+                    ))?,
+            },
+            hosting: overrides.hosting.or(file.hosting).unwrap_or_default(),
+            nodes: overrides.nodes.or(file.nodes).ok_or(missing(
+                "nodes",
+                "--node",
+                "STOCKD_NODES",
+            ))?,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let invalid = |key, why: String| Err(ConfigError::Invalid { key, why });
+        if self.cluster_id.is_empty() || self.cluster_id.len() > 64 {
+            return invalid("cluster_id", "must have 1 to 64 bytes".to_owned());
+        }
+        if self.shards == 0 || self.shards > ReservationId::SHARDS_MAX {
+            let most = ReservationId::SHARDS_MAX;
+            return invalid(
+                "shards",
+                format!("is {}; it must be between 1 and {most}", self.shards),
+            );
+        }
+        let mut ids: Vec<u64> = self.nodes.iter().map(|node| node.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.len() != self.nodes.len() || ids.contains(&0) {
+            return invalid("nodes", "must have ids of their own, from 1".to_owned());
+        }
+        if !ids.contains(&self.node_id) {
+            return invalid(
+                "node_id",
+                format!("is {}, which is none of the nodes {ids:?}", self.node_id),
+            );
+        }
+        for node in &self.nodes {
+            if !node.grpc.starts_with("http://") && !node.grpc.starts_with("https://") {
+                return invalid("nodes.grpc", format!("is {}; it must be a URL", node.grpc));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<File, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|source| ConfigError::Parse {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+fn parse_node(text: &str) -> Result<Node, String> {
+    let parts = text
+        .split_once('=')
+        .and_then(|(id, rest)| Some((id, rest.split_once(',')?)));
+    let Some((id, (grpc, peers))) = parts else {
+        return Err("a node is written ID=GRPC_URL,PEERS_HOST:PORT".to_owned());
+    };
+    Ok(Node {
+        id: id
+            .parse()
+            .map_err(|error| format!("the id {id}: {error}"))?,
+        grpc: grpc.to_owned(),
+        peers: peers.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"
+        cluster_id = "shop"
+        node_id = 1
+        shards = 8
+        data_dir = "/var/lib/stockd"
+        [listen]
+        grpc = "127.0.0.1:7401"
+        peers = "127.0.0.1:7421"
+        metrics = "127.0.0.1:7411"
+        [[nodes]]
+        id = 1
+        grpc = "http://127.0.0.1:7401"
+        peers = "127.0.0.1:7421"
+    "#;
+
+    fn resolve(text: &str, overrides: Overrides) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stockd.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::resolve(Some(&path), overrides).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn overrides_win_over_the_file() {
+        let overrides = Overrides {
+            shards: Some(16),
+            hosting: Some(Hosting::Thread),
+            ..Default::default()
+        };
+        let config = resolve(FILE, overrides).unwrap();
+        assert_eq!((config.shards, config.hosting), (16, Hosting::Thread));
+        assert_eq!(config.cluster_id, "shop");
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let check = |from: &str, to: &str, expected: &str| {
+            let error = resolve(&FILE.replace(from, to), Overrides::default()).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        };
+        check(
+            "shards = 8",
+            "",
+            "shards is not set: give it in the file, as --shards, or in STOCKD_SHARDS",
+        );
+        check("shards = 8", "shards = 0", "shards is 0");
+        check("node_id = 1", "node_id = 4", "none of the nodes [1]");
+        check("cluster_id", "clusterid", "unknown field `clusterid`");
+    }
+
+    #[test]
+    fn a_node_can_be_written_on_the_command_line() {
+        let node = parse_node("2=http://b:7401,b:7421").unwrap();
+        assert_eq!(
+            (node.id, node.grpc.as_str(), node.peers.as_str()),
+            (2, "http://b:7401", "b:7421")
+        );
+        assert!(parse_node("2").is_err());
+    }
+}
