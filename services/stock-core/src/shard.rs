@@ -532,6 +532,69 @@ mod tests {
     }
 
     #[test]
+    fn every_field_of_a_verdict_counts() {
+        let held = |number, created_at, expires_at| Verdict::Held {
+            id: id(number),
+            created_at: Stamp(created_at),
+            expires_at: Stamp(expires_at),
+        };
+        let reservation = |created_at| {
+            Arc::new(Reservation {
+                id: id(1),
+                state: State::Held,
+                expires_at: None,
+                created_at: Stamp(created_at),
+                principal: Principal::new("web").unwrap(),
+                lines: Box::new([]),
+            })
+        };
+        let policy = |available| Policy {
+            safety_stock: 0,
+            backorder_limit: 0,
+            available,
+        };
+        let verdicts = [
+            held(1, 1, 1),
+            held(2, 1, 1),
+            held(1, 2, 1),
+            held(1, 1, 2),
+            Verdict::Reservation(reservation(1)),
+            Verdict::Reservation(reservation(2)),
+            Verdict::Shortage(Arc::new(Shortage { lines: Vec::new() })),
+            Verdict::Policy(Box::new(policy(1))),
+            Verdict::Policy(Box::new(policy(2))),
+            Verdict::Refused(Box::new(Refusal::NothingToExtend)),
+            Verdict::Refused(Box::new(Refusal::UnknownReservation)),
+        ];
+        let bytes = |verdict: &Verdict| {
+            let mut writer = Writer::default();
+            verdict.write(&mut writer);
+            writer.into_bytes()
+        };
+        let different: BTreeSet<_> = verdicts.iter().map(bytes).collect();
+        assert_eq!(different.len(), verdicts.len());
+    }
+
+    #[test]
+    fn every_field_of_the_head_counts() {
+        let changes: [fn(&mut Shard); 6] = [
+            |_| {},
+            |shard| shard.applied.index = 1,
+            |shard| shard.applied.ordinal = 1,
+            |shard| shard.applied.stamp = Stamp(1),
+            |shard| shard.requests.horizon = Stamp(1),
+            |shard| shard.documents.horizon = Stamp(1),
+        ];
+        let head = |change: &fn(&mut Shard)| {
+            let mut shard = Shard::new();
+            change(&mut shard);
+            shard.head_bytes()
+        };
+        let different: BTreeSet<_> = changes.iter().map(head).collect();
+        assert_eq!(different.len(), changes.len());
+    }
+
+    #[test]
     fn time_never_goes_back() {
         let mut till = Till::new(Shard::new());
         till.receive("MUG");

@@ -23,7 +23,7 @@ use stock_core::{
 };
 use world::{Step, World};
 
-const WORLDS: u64 = 110;
+const WORLDS: u64 = 104;
 const STEPS: usize = 1_000;
 /// Comparing all bytes of two states takes long, so it is done this often...
 const STEPS_A_COMPARISON: usize = 500;

@@ -137,7 +137,7 @@ impl World {
         let fingerprint = Fingerprint::of(payload.as_bytes());
         // Now and then somebody uses an id that he, or somebody else, has used before.
         let used = self.sent.len();
-        let used = match used > 0 && self.chance(3) {
+        let used = match used > 0 && self.chance(5) {
             true => used - 1 - self.below(used.min(30)),
             false => used,
         };
@@ -382,9 +382,9 @@ impl World {
         let name = match self.between(0, 99) {
             0..40 => "MUG",
             40..70 => "PEN",
-            70..96 => "INK",
+            70..94 => "INK",
             // Seldom enough to be unknown for a while.
-            96..99 => "CUP",
+            94..97 => "CUP",
             _ => self
                 .pick(&["JUG", "CAN", "POT", "PAN", "TIN", "BOX"])
                 .unwrap_or("JUG"),

@@ -119,25 +119,54 @@ fn only_open_units_are_endangered() {
     );
 }
 
+// The search for the endangered looks at a thousand holders: whoever holds nothing any more must not
+// be among them.
+
 #[test]
-fn reservations_that_ended_do_not_hide_the_endangered() {
+fn released_reservations_do_not_hide_the_endangered() {
     check(
-        "receive MUG@A=9 PEN@A=2000
+        "receive MUG@A=1100 PEN@A=1100
          reserve old MUG@A=9 ttl 7d
-         reserve away MUG@A=1                    -> short MUG@A requested 1 available 0 reservable 0
-         receive MUG@A=2000
-         reserve a1..a400 MUG@A=1                -> each held 15m: MUG@A 1 open
-         release a1..a400                        -> each released: MUG@A 1 released
-         reserve b1..b400 MUG@A=1                -> each held 15m: MUG@A 1 open
-         amend b1..b400 PEN@A=1                  -> each held 15m: PEN@A 1 open
-         reserve c1..c400 MUG@A=1 ttl 1s         -> each held 1s: MUG@A 1 open
+         reserve r1..r500 MUG@A=1                -> each held 15m: MUG@A 1 open
+         release r1..r500                        -> each released: MUG@A 1 released
+         reserve s1..s501 MUG@A=1 PEN@A=1        -> each held 15m: MUG@A 1 open, PEN@A 1 open
+         release s1..s501 MUG=1                  -> each held 15m: MUG@A 1 released, PEN@A 1 open
+         sale MUG@A=1092                         -> recorded, MUG@A available -1 short by 1 endangers old",
+    );
+}
+
+#[test]
+fn fulfilled_reservations_do_not_hide_the_endangered() {
+    check(
+        "receive MUG@A=1100
+         reserve old MUG@A=9 ttl 7d
+         reserve r1..r1001 MUG@A=1               -> each held 15m: MUG@A 1 open
+         confirm r1..r1001                       -> each confirmed: MUG@A 1 open
+         fulfill r1..r1001                       -> each fulfilled: MUG@A 1 fulfilled
+         sale MUG@A=91                           -> recorded, MUG@A available -1 short by 1 endangers old",
+    );
+}
+
+#[test]
+fn expired_reservations_do_not_hide_the_endangered() {
+    check(
+        "receive MUG@A=1100
+         reserve old MUG@A=9 ttl 7d
+         reserve r1..r1001 MUG@A=1 ttl 1s        -> each held 1s: MUG@A 1 open
          +1s
-         reserve d1..d400 MUG@A=1 PEN@A=1        -> each held 15m: MUG@A 1 open, PEN@A 1 open
-         release d1..d400 MUG=1                  -> each held 15m: MUG@A 1 released, PEN@A 1 open
-         reserve e1..e400 MUG@A=1                -> each held 15m: MUG@A 1 open
-         confirm e1..e400                        -> each confirmed: MUG@A 1 open
-         fulfill e1..e400                        -> each fulfilled: MUG@A 1 fulfilled
-         sale MUG@A=1601                         -> recorded, MUG@A available -1 short by 1 endangers old",
+         +0s
+         sale MUG@A=1092                         -> recorded, MUG@A available -1 short by 1 endangers old",
+    );
+}
+
+#[test]
+fn amended_reservations_do_not_hide_the_endangered() {
+    check(
+        "receive MUG@A=1100 PEN@A=1100
+         reserve old MUG@A=9 ttl 7d
+         reserve r1..r1001 MUG@A=1               -> each held 15m: MUG@A 1 open
+         amend r1..r1001 PEN@A=1                 -> each held 15m: PEN@A 1 open
+         sale MUG@A=1092                         -> recorded, MUG@A available -1 short by 1 endangers old",
     );
 }
 
