@@ -9,7 +9,7 @@
 //! while replica.has_effects() {
 //!     let prepared = replica.prepare();
 //!     //  send prepared.messages now: a leader's appends travel while its own disk works
-//!     //  write prepared.write, and fsync it if write.must_sync
+//!     //  write prepared.write and fsync it, unless it is empty
 //!     let settled = replica.settle();
 //!     //  send settled.messages: votes and acknowledgements of what is now durable
 //!     //  apply prepared.committed, then settled.committed

@@ -49,8 +49,6 @@ pub struct LogWrite {
     pub entries: Vec<Bytes>,
     /// The new hard state, if it changed.
     pub state: Option<Bytes>,
-    /// Whether it must be durable before `settle`. A commit index that moved on need not be.
-    pub must_sync: bool,
 }
 
 impl LogWrite {
@@ -99,8 +97,14 @@ impl Replica {
             prepared.write.entries = entries.iter().map(to_bytes).collect();
             self.node.mut_store().append(entries);
         }
-        prepared.write.state = ready.hs().map(to_bytes);
-        prepared.write.must_sync = ready.must_sync();
+        if let Some(state) = ready.hs() {
+            self.unwritten_state = Some(state.clone());
+        }
+        // A commit index that moved on is no reason to write: it is found again after a restart. It
+        // goes to the disk with whatever goes there next.
+        if ready.must_sync() {
+            prepared.write.state = self.unwritten_state.take().as_ref().map(to_bytes);
+        }
         prepared.committed = committed(ready.take_committed_entries());
         prepared.reads = ready
             .take_read_states()

@@ -16,6 +16,8 @@ pub struct Replica {
     pub(crate) node: RawNode<LogView>,
     /// Handed out by `prepare`, taken back by `settle`.
     pub(crate) pending: Option<Ready>,
+    /// The hard state, where it differs from what was last written.
+    pub(crate) unwritten_state: Option<HardState>,
     /// The highest commit index that any follower was told.
     pub(crate) announced_commit: u64,
 }
@@ -101,6 +103,7 @@ impl Replica {
         Ok(Self {
             node,
             pending: None,
+            unwritten_state: None,
             announced_commit: 0,
         })
     }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::inbox::{Inbox, Permit, Waker};
 use crate::peers::{self, Peers};
+use crate::telemetry;
 use crate::worker::clock::Now;
 use crate::worker::event::{Answer, Effect, Event};
 use crate::worker::{Worker, WorkerError};
@@ -79,6 +80,8 @@ pub struct Driver {
     effects: Vec<Effect<ReplyTo>>,
     /// One frame for each peer, filled during a phase and sent at its end.
     frames: Vec<(u64, cluster::Frame)>,
+    /// When the turn under way began.
+    now: Now,
     counts_due_boot_ms: u64,
 }
 
@@ -95,28 +98,37 @@ impl Driver {
             events: Vec::new(),
             effects: Vec::new(),
             frames: Vec::new(),
+            now: now(),
             counts_due_boot_ms: 0,
         }
     }
 
-    /// One turn. `true` if another is due at once.
-    fn turn(&mut self) -> Result<bool, WorkerError> {
-        let now = now();
+    /// The first half of a turn: everything that need not wait for the disk. `true` if somebody was
+    /// answered.
+    fn begin(&mut self) -> Result<bool, WorkerError> {
+        self.now = now();
         self.inbox.drain(&mut self.events);
         self.worker
-            .step(now, self.events.drain(..), &mut self.effects);
-        self.perform(now);
+            .step(self.now, self.events.drain(..), &mut self.effects)?;
+        Ok(self.perform())
+    }
+
+    /// The second half: the disk, and what waited for it. `true` if another turn is due at once.
+    fn finish(&mut self) -> Result<bool, WorkerError> {
         self.worker.persist()?;
-        self.worker.settle(now, &mut self.effects)?;
-        self.perform(now);
-        if now.boot_ms >= self.counts_due_boot_ms {
-            self.counts_due_boot_ms = now.boot_ms + COUNTS_EVERY_MS;
-            crate::telemetry::report_counts(self.worker.counts());
+        self.worker.settle(self.now, &mut self.effects)?;
+        self.perform();
+        if self.now.boot_ms >= self.counts_due_boot_ms {
+            self.counts_due_boot_ms = self.now.boot_ms + COUNTS_EVERY_MS;
+            telemetry::report_counts(self.worker.counts());
         }
         Ok(self.worker.has_work())
     }
 
-    fn perform(&mut self, now: Now) {
+    /// `true` if a call of this node's edge was answered.
+    fn perform(&mut self) -> bool {
+        let now = self.now;
+        let mut answered = false;
         for effect in self.effects.drain(..) {
             match effect {
                 Effect::Send { to, group, payload } => {
@@ -128,7 +140,10 @@ impl Driver {
                 }
                 Effect::Answer { reply, answer } => match reply.to {
                     // Whoever hung up loses nothing but the answer.
-                    Destination::Local(sender) => drop(sender.send(answer)),
+                    Destination::Local(sender) => {
+                        drop(sender.send(answer));
+                        answered = true;
+                    }
                     Destination::Peer { node, forward_id } => {
                         let reply = peers::reply(forward_id, answer);
                         frame_for(&mut self.frames, node, now).replies.push(reply);
@@ -139,6 +154,7 @@ impl Driver {
         for (node, frame) in self.frames.drain(..) {
             self.peers.send(node, &frame);
         }
+        answered
     }
 
     /// How long until the next turn is due by itself.
@@ -181,7 +197,16 @@ pub async fn in_runtime(mut driver: Driver, stop: CancellationToken) -> Result<(
         }
         // Everything that is ready to call gets to the inbox first: one turn serves them all.
         tokio::task::yield_now().await;
-        while driver.turn()? {}
+        loop {
+            let answered = driver.begin()?;
+            if answered && driver.worker.must_persist() {
+                // The answers leave before the disk stalls this thread.
+                tokio::task::yield_now().await;
+            }
+            if !driver.finish()? {
+                break;
+            }
+        }
     }
 }
 
@@ -191,7 +216,12 @@ pub fn on_thread(mut driver: Driver, stop: &CancellationToken) -> Result<(), Wor
         let _ = thread.set(std::thread::current());
     }
     while !stop.is_cancelled() {
-        while driver.turn()? {}
+        loop {
+            driver.begin()?;
+            if !driver.finish()? {
+                break;
+            }
+        }
         std::thread::park_timeout(driver.idle_for());
     }
     Ok(())

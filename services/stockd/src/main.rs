@@ -10,6 +10,11 @@ use stockd::{dev, node};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// A call makes and drops some hundred small allocations; the C library's allocator was a fifth of a
+/// busy node's time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Real-time stock availability: reserve, confirm, release and fulfil stock, durably, in under a
 /// millisecond.
 #[derive(Debug, Parser)]

@@ -121,7 +121,12 @@ fn shortage(shortage: &Shortage) -> api::Shortage {
 }
 
 /// One position.
-pub(super) fn availability(sku: &str, position: &Position, shard: u32, index: u64) -> api::Availability {
+pub(super) fn availability(
+    sku: &str,
+    position: &Position,
+    shard: u32,
+    index: u64,
+) -> api::Availability {
     api::Availability {
         sku: sku.to_owned(),
         location: position.location.as_str().to_owned(),

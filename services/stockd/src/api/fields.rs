@@ -75,7 +75,11 @@ impl Fields {
     }
 
     /// A request's id, with the fingerprint of the message it came in.
-    pub(super) fn request(&mut self, request_id: &str, message: &impl prost::Message) -> Option<Request> {
+    pub(super) fn request(
+        &mut self,
+        request_id: &str,
+        message: &impl prost::Message,
+    ) -> Option<Request> {
         let uuid = match Uuid::parse_str(request_id) {
             Ok(uuid) => uuid,
             Err(_) if request_id.is_empty() => {
@@ -136,7 +140,11 @@ impl Fields {
     }
 
     /// When something happened, in milliseconds since the Unix epoch.
-    pub(super) fn occurred_at(&mut self, field: &str, at: Option<&Timestamp>) -> Option<Option<Stamp>> {
+    pub(super) fn occurred_at(
+        &mut self,
+        field: &str,
+        at: Option<&Timestamp>,
+    ) -> Option<Option<Stamp>> {
         let Some(at) = at else {
             return Some(None);
         };

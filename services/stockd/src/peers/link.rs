@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{Buf, BytesMut};
 use stock_proto::cluster::v1 as cluster;
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, oneshot};
 
 use super::wire;
@@ -36,14 +37,8 @@ struct State {
 /// A connection; clones are the same one.
 #[derive(Clone)]
 pub(super) struct Connection {
-    stream: Arc<TcpStream>,
+    writer: Arc<OwnedWriteHalf>,
     has_outgoing: Arc<Notify>,
-}
-
-impl Connection {
-    pub(super) fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
 }
 
 impl Link {
@@ -55,9 +50,10 @@ impl Link {
     }
 
     /// Begins to use a connection, instead of the one before if there was one.
-    pub(super) fn connect(self: &Arc<Self>, stream: TcpStream) -> Connection {
+    pub(super) fn connect(self: &Arc<Self>, stream: TcpStream) -> (Connection, OwnedReadHalf) {
+        let (reader, writer) = stream.into_split();
         let connection = Connection {
-            stream: Arc::new(stream),
+            writer: Arc::new(writer),
             has_outgoing: Arc::new(Notify::new()),
         };
         {
@@ -73,7 +69,7 @@ impl Link {
             }
         }
         tokio::spawn(Arc::clone(self).write_rest(connection.clone()));
-        connection
+        (connection, reader)
     }
 
     /// Stops using a connection. Returns the calls it leaves unanswered, or nothing if another
@@ -103,7 +99,7 @@ impl Link {
         };
         let nothing_waits = outgoing.is_empty();
         wire::encode_frame(frame, outgoing);
-        if nothing_waits && !write_some(&current.stream, outgoing) {
+        if nothing_waits && !write_some(&current.writer, outgoing) {
             current.has_outgoing.notify_one();
         }
         if outgoing.len() > OUTGOING_BYTES_MAX {
@@ -114,7 +110,10 @@ impl Link {
             );
             outgoing.clear();
             // The reader sees the end of the stream and takes the connection down.
-            let _ = rustix::net::shutdown(&*current.stream, rustix::net::Shutdown::Both);
+            let _ = rustix::net::shutdown(
+                current.writer.as_ref().as_ref(),
+                rustix::net::Shutdown::Both,
+            );
             return false;
         }
         true
@@ -140,14 +139,14 @@ impl Link {
         loop {
             connection.has_outgoing.notified().await;
             loop {
-                if connection.stream.writable().await.is_err() {
+                if connection.writer.writable().await.is_err() {
                     return;
                 }
                 let mut state = self.state();
                 if !is_current(&state, &connection) {
                     return;
                 }
-                if write_some(&connection.stream, &mut state.outgoing) {
+                if write_some(&connection.writer, &mut state.outgoing) {
                     break;
                 }
             }
@@ -163,14 +162,14 @@ fn is_current(state: &State, connection: &Connection) -> bool {
     state
         .connection
         .as_ref()
-        .is_some_and(|current| Arc::ptr_eq(&current.stream, &connection.stream))
+        .is_some_and(|current| Arc::ptr_eq(&current.writer, &connection.writer))
 }
 
 /// Writes what the socket takes. `true` if nothing is left; a broken socket takes everything, since
 /// its reader is about to notice.
-fn write_some(stream: &TcpStream, outgoing: &mut BytesMut) -> bool {
+fn write_some(writer: &OwnedWriteHalf, outgoing: &mut BytesMut) -> bool {
     while !outgoing.is_empty() {
-        match stream.try_write(outgoing) {
+        match writer.try_write(outgoing) {
             Ok(written) => outgoing.advance(written),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return false,
             Err(_) => outgoing.clear(),

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use stock_proto::cluster::v1 as cluster;
 use thiserror::Error;
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -207,11 +208,11 @@ impl Peers {
             return Ok(());
         };
         wire::tune(&stream)?;
-        let connection = link.connect(stream);
+        let (connection, reader) = link.connect(stream);
         tracing::info!(node, "connected");
         self.cluster.set_reachable(node, true);
         self.inbox.push(Event::PeerUp { node });
-        let read = self.read_frames(node, link, &connection).await;
+        let read = self.read_frames(node, link, reader).await;
         // A connection that was replaced in the meantime takes nothing down with it.
         if let Some(unanswered) = link.disconnect(&connection) {
             tracing::info!(node, "disconnected");
@@ -228,12 +229,12 @@ impl Peers {
         &self,
         node: u64,
         link: &Link,
-        connection: &link::Connection,
+        mut stream: OwnedReadHalf,
     ) -> Result<(), PeerError> {
         let mut reader = wire::FrameReader::default();
         let mut events = Vec::new();
         loop {
-            let bytes = reader.fill(connection.stream()).await?;
+            let bytes = reader.fill(&mut stream).await?;
             if bytes == 0 {
                 return Ok(());
             }

@@ -8,6 +8,7 @@ use rustix::net::sockopt;
 use stock_proto::cluster::v1 as cluster;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
 
 use super::PeerError;
 
@@ -68,16 +69,9 @@ pub(super) struct FrameReader {
 
 impl FrameReader {
     /// Reads what has come, at least a byte; 0 at the end of the stream.
-    pub(super) async fn fill(&mut self, stream: &TcpStream) -> Result<usize, PeerError> {
-        loop {
-            stream.readable().await?;
-            self.buffer.reserve(READ_BYTES);
-            match stream.try_read_buf(&mut self.buffer) {
-                Ok(bytes) => return Ok(bytes),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+    pub(super) async fn fill(&mut self, stream: &mut OwnedReadHalf) -> Result<usize, PeerError> {
+        self.buffer.reserve(READ_BYTES);
+        Ok(stream.read_buf(&mut self.buffer).await?)
     }
 
     /// The next whole frame.

@@ -4,9 +4,10 @@
 //! log is the only thing it touches. One turn:
 //!
 //! ```text
-//! worker.step(now, events, &mut effects)     // what may go before the disk
-//! worker.persist()                           // one write and one fdatasync for all groups
-//! worker.settle(now, &mut effects)           // the rest: messages, applying, answers
+//! worker.step(now, events, &mut effects)?    // what need not wait for the disk: a leader's appends,
+//!                                            // and answers to what others have made durable
+//! worker.persist()?                          // one write and one fdatasync for all groups
+//! worker.settle(now, &mut effects)?          // what had to: votes, acknowledgements, more answers
 //! ```
 //!
 //! The driver performs the effects after `step` and after `settle`. Whoever hosts the loop, a thread
@@ -49,9 +50,8 @@ pub struct Worker<R> {
     groups: Vec<Group<R>>,
     disk: Disk,
     batch: WriteBatch,
-    must_sync: bool,
-    /// Groups with a turn under way, and what the first half committed.
-    turn: Vec<(usize, Vec<Committed>)>,
+    /// Groups with a turn under way.
+    turn: Vec<usize>,
     /// Groups that something happened to since they were last looked at.
     touched: BTreeSet<usize>,
     contexts: ContextSource,
@@ -126,7 +126,6 @@ impl<R> Worker<R> {
             groups,
             disk: parts.disk,
             batch,
-            must_sync: false,
             touched: BTreeSet::new(),
             contexts: ContextSource::new(parts.node, parts.boot),
             walls: WallClocks::default(),
@@ -145,7 +144,7 @@ impl<R> Worker<R> {
         now: Now,
         events: impl IntoIterator<Item = Event<R>>,
         effects: &mut Vec<Effect<R>>,
-    ) {
+    ) -> Result<(), WorkerError> {
         for event in events {
             self.take(event, now, effects);
         }
@@ -179,44 +178,34 @@ impl<R> Worker<R> {
             if let Some(state) = &write.state {
                 self.batch.put_state(number as u64, state);
             }
-            self.must_sync |= write.must_sync;
-            self.turn.push((number, prepared.committed));
+            // Committed means durable on a majority: who waits for it need not wait for this disk.
+            apply(group, number, prepared.committed, now, &self.view, effects)?;
+            self.turn.push(number);
         }
+        Ok(())
     }
 
     /// Makes everything durable that [`Self::step`] wants to be. After an error nothing may be sent
     /// or answered any more.
     pub fn persist(&mut self) -> Result<(), WorkerError> {
         if !self.batch.is_empty() {
-            let durability = match std::mem::take(&mut self.must_sync) {
-                true => Durability::Sync,
-                false => Durability::Lazy,
-            };
-            self.disk.write(&mut self.batch, durability)?;
+            self.disk.write(&mut self.batch, Durability::Sync)?;
         }
         Ok(())
     }
 
     /// Applies, answers, and says what may be sent now that the disk has it.
     pub fn settle(&mut self, now: Now, effects: &mut Vec<Effect<R>>) -> Result<(), WorkerError> {
-        for (number, committed) in std::mem::take(&mut self.turn) {
+        for number in self.turn.drain(..) {
             let group = &mut self.groups[number];
             let settled = group.replica.settle();
             send(number, settled.messages, effects);
-            for committed in [committed, settled.committed] {
-                group
-                    .apply(committed, now, &self.view, effects)
-                    .map_err(|error| {
-                        let group = number as u32;
-                        WorkerError::Decode { group, error }
-                    })?;
-            }
+            apply(group, number, settled.committed, now, &self.view, effects)?;
             group.fail_if_deposed(effects);
             if group.has_overdue_holds() {
                 group.let_time_pass(now, self.walls.median_ms(now));
             }
             group.announce(now);
-            answer_reads(group, effects);
             self.cluster
                 .publish(number, &group.replica, group.applied_index);
             if group.replica.has_effects() {
@@ -224,6 +213,11 @@ impl<R> Worker<R> {
             }
         }
         Ok(())
+    }
+
+    /// Whether [`Self::persist`] has anything to write.
+    pub fn must_persist(&self) -> bool {
+        !self.batch.is_empty()
     }
 
     /// Whether another turn is due at once.
@@ -435,8 +429,23 @@ fn send<R>(group: usize, messages: Vec<Outgoing>, effects: &mut Vec<Effect<R>>) 
     }));
 }
 
-fn answer_reads<R>(group: &mut Group<R>, effects: &mut Vec<Effect<R>>) {
+/// Applies entries, answers who waited for them, and the reads that waited for the state to be so new.
+fn apply<R>(
+    group: &mut Group<R>,
+    number: usize,
+    committed: Vec<Committed>,
+    now: Now,
+    view: &ReadView,
+    effects: &mut Vec<Effect<R>>,
+) -> Result<(), WorkerError> {
+    group
+        .apply(committed, now, view, effects)
+        .map_err(|error| WorkerError::Decode {
+            group: number as u32,
+            error,
+        })?;
     for read in group.reads.take_applied(group.applied_index) {
         answer(effects, read.reply, group.answer_question(read.question));
     }
+    Ok(())
 }
