@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 use rustix::net::sockopt;
 use stock_proto::cluster::v1 as cluster;
@@ -61,7 +61,11 @@ pub(super) async fn read_hello(stream: &mut TcpStream) -> Result<cluster::Hello,
     cluster::Hello::decode(bytes.as_slice()).map_err(|e| PeerError::Malformed(e.to_string()))
 }
 
-/// Cuts a stream into frames. Their byte fields share the buffer they were read into.
+/// Cuts a stream into frames.
+///
+/// A frame is copied out of the buffer it was read into, into memory of just its size, which its byte
+/// fields share. They live long (an entry stays in the log's cache), and a slice of the read buffer
+/// would keep all of it alive.
 #[derive(Default)]
 pub(super) struct FrameReader {
     buffer: BytesMut,
@@ -83,12 +87,12 @@ impl FrameReader {
         if length > FRAME_BYTES_MAX {
             return Err(PeerError::Malformed(format!("a frame of {length} bytes")));
         }
-        if self.buffer.len() < 4 + length {
+        let Some(frame) = self.buffer.get(4..4 + length) else {
             self.buffer.reserve(4 + length - self.buffer.len());
             return Ok(None);
-        }
-        self.buffer.advance(4);
-        let frame = self.buffer.split_to(length).freeze();
+        };
+        let frame = Bytes::copy_from_slice(frame);
+        self.buffer.advance(4 + length);
         cluster::Frame::decode(frame)
             .map(Some)
             .map_err(|error| PeerError::Malformed(error.to_string()))
