@@ -96,13 +96,13 @@ impl Catalog {
             Recall::New => {}
         }
         let known = self.locations.contains_key(&command.put.location);
-        let outcome = if !known && self.locations.len() >= LOCATIONS_MAX {
-            CatalogOutcome::Refused(Refusal::TooManyLocations)
-        } else {
-            self.locations
-                .insert(command.put.location.clone(), command.put);
-            CatalogOutcome::Put
-        };
+        if !known && self.locations.len() >= LOCATIONS_MAX {
+            // Not remembered: a retry may find room.
+            return CatalogOutcome::Refused(Refusal::TooManyLocations);
+        }
+        self.locations
+            .insert(command.put.location.clone(), command.put);
+        let outcome = CatalogOutcome::Put;
         self.requests
             .remember(key, command.request, at.stamp, outcome);
         outcome

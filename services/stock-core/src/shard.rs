@@ -209,9 +209,17 @@ impl Shard {
             Operation::Amend(amend) => Verdict::of(self.amend(at, who, &amend, ledger)),
             Operation::SetPolicy(policy) => Verdict::of(self.set_policy(at, who, &policy, ledger)),
         };
-        // The edge tries again with another reservation id but under the same request id, so this
-        // answer must not be the final one. Nothing changed: forgetting it repeats nothing.
-        if outcome != Outcome::Refused(Refusal::ReservationIdTaken) {
+        // A retry may find what this one did not: room, or a reservation id that is free. Nothing
+        // changed, so forgetting such an answer repeats nothing.
+        let is_passing = matches!(
+            outcome,
+            Outcome::Refused(
+                Refusal::ReservationIdTaken
+                    | Refusal::TooManyReservations
+                    | Refusal::TooManyPositions
+            )
+        );
+        if !is_passing {
             self.requests.remember(key, request, at.stamp, verdict);
         }
         outcome

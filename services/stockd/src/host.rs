@@ -83,6 +83,8 @@ pub struct Driver {
     /// When the turn under way began.
     now: Now,
     counts_due_boot_ms: u64,
+    turns: metrics::Counter,
+    log_write_seconds: metrics::Histogram,
 }
 
 /// How often the sizes of the shards are reported.
@@ -100,6 +102,8 @@ impl Driver {
             frames: Vec::new(),
             now: now(),
             counts_due_boot_ms: 0,
+            turns: metrics::counter!("stockd_turns_total"),
+            log_write_seconds: metrics::histogram!("stockd_log_write_seconds"),
         }
     }
 
@@ -115,7 +119,12 @@ impl Driver {
 
     /// The second half: the disk, and what waited for it. `true` if another turn is due at once.
     fn finish(&mut self) -> Result<bool, WorkerError> {
-        self.worker.persist()?;
+        self.turns.increment(1);
+        if self.worker.must_persist() {
+            let began = std::time::Instant::now();
+            self.worker.persist()?;
+            self.log_write_seconds.record(began.elapsed());
+        }
         self.worker.settle(self.now, &mut self.effects)?;
         self.perform();
         if self.now.boot_ms >= self.counts_due_boot_ms {

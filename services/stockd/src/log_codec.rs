@@ -247,7 +247,7 @@ fn sign_of(kind: MovementKind) -> i64 {
 }
 
 /// A command of a stock shard.
-pub fn decode_stock(ordinal: usize, command: log::Command) -> Result<Command, DecodeError> {
+pub fn decode_stock(ordinal: usize, command: &log::Command) -> Result<Command, DecodeError> {
     decode_stock_command(command).map_err(|what| DecodeError::Command { ordinal, what })
 }
 
@@ -259,7 +259,7 @@ pub fn decode_catalog(
     decode_catalog_command(command).map_err(|what| DecodeError::Command { ordinal, what })
 }
 
-fn decode_stock_command(command: log::Command) -> Result<Command, String> {
+fn decode_stock_command(command: &log::Command) -> Result<Command, String> {
     use log::command::Operation as In;
     let principal = Principal::new(&command.principal).map_err(at("principal"))?;
     let request = || decode_request(&command.request_id, &command.fingerprint);
@@ -544,7 +544,7 @@ mod tests {
         let (stamp, decoded) = decode_entry(entry.into()).unwrap();
         assert_eq!(stamp, Stamp(123));
         for (ordinal, (command, decoded)) in commands.iter().zip(decoded).enumerate() {
-            assert_eq!(*command, decode_stock(ordinal, decoded).unwrap());
+            assert_eq!(*command, decode_stock(ordinal, &decoded).unwrap());
         }
     }
 
@@ -554,7 +554,7 @@ mod tests {
             principal: "web".into(),
             ..Default::default()
         };
-        let error = decode_stock(4, unknown).unwrap_err().to_string();
+        let error = decode_stock(4, &unknown).unwrap_err().to_string();
         assert!(error.contains("command 4"), "{error}");
     }
 }

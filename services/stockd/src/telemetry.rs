@@ -5,7 +5,7 @@ use stock_core::Counts;
 use tracing_subscriber::EnvFilter;
 
 /// From 50 microseconds, where an echo is, to 5 seconds, where a client has given up.
-const CALL_SECONDS: &[f64] = &[
+const SECONDS: &[f64] = &[
     50e-6, 100e-6, 200e-6, 350e-6, 500e-6, 750e-6, 1e-3, 2e-3, 5e-3, 10e-3, 25e-3, 100e-3, 500e-3,
     1.0, 5.0,
 ];
@@ -42,7 +42,7 @@ pub async fn serve_metrics(address: &str) -> Result<(), String> {
         .ok_or("the name has no address")?;
     PrometheusBuilder::new()
         .with_http_listener(address)
-        .set_buckets_for_metric(Matcher::Suffix("call_seconds".to_owned()), CALL_SECONDS)
+        .set_buckets_for_metric(Matcher::Suffix("seconds".to_owned()), SECONDS)
         .map_err(|error| error.to_string())?
         .install()
         .map_err(|error| error.to_string())

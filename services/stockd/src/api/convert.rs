@@ -25,7 +25,7 @@ pub(super) fn held(outcome: Outcome, now: Stamp) -> Result<Held, ApiError> {
             Ok(Held::Reservation(reservation(&held, now)))
         }
         Outcome::Stock(StockOutcome::Shortage(short)) => Ok(Held::Shortage(shortage(&short))),
-        other => Err(refusal(other)),
+        other => Err(refusal(&other)),
     }
 }
 
@@ -33,7 +33,7 @@ pub(super) fn held(outcome: Outcome, now: Stamp) -> Result<Held, ApiError> {
 pub(super) fn settled(outcome: Outcome, now: Stamp) -> Result<api::Reservation, ApiError> {
     match outcome {
         Outcome::Stock(StockOutcome::Reservation(settled)) => Ok(reservation(&settled, now)),
-        other => Err(refusal(other)),
+        other => Err(refusal(&other)),
     }
 }
 
@@ -41,7 +41,7 @@ pub(super) fn settled(outcome: Outcome, now: Stamp) -> Result<api::Reservation, 
 pub(super) fn policy(outcome: Outcome) -> Result<Policy, ApiError> {
     match outcome {
         Outcome::Stock(StockOutcome::Policy(policy)) => Ok(policy),
-        other => Err(refusal(other)),
+        other => Err(refusal(&other)),
     }
 }
 
@@ -49,7 +49,7 @@ pub(super) fn policy(outcome: Outcome) -> Result<Policy, ApiError> {
 pub(super) fn verdicts(outcome: Outcome) -> Result<Box<[LineVerdict]>, ApiError> {
     match outcome {
         Outcome::Stock(StockOutcome::Movements(verdicts)) => Ok(verdicts),
-        other => Err(refusal(other)),
+        other => Err(refusal(&other)),
     }
 }
 
@@ -57,14 +57,14 @@ pub(super) fn verdicts(outcome: Outcome) -> Result<Box<[LineVerdict]>, ApiError>
 pub(super) fn put(outcome: Outcome) -> Result<(), ApiError> {
     match outcome {
         Outcome::Catalog(CatalogOutcome::Put) => Ok(()),
-        other => Err(refusal(other)),
+        other => Err(refusal(&other)),
     }
 }
 
-fn refusal(outcome: Outcome) -> ApiError {
+fn refusal(outcome: &Outcome) -> ApiError {
     match outcome {
         Outcome::Stock(StockOutcome::Refused(refusal))
-        | Outcome::Catalog(CatalogOutcome::Refused(refusal)) => ApiError::Refused(refusal),
+        | Outcome::Catalog(CatalogOutcome::Refused(refusal)) => ApiError::Refused(*refusal),
         // The same id stood for another kind of call: the fingerprints cannot be equal, but if they
         // were, this is what it is.
         Outcome::Stock(_) | Outcome::Catalog(CatalogOutcome::Put) => {

@@ -332,7 +332,7 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             ..refused(
                 Code::Unavailable,
                 "RESERVATION_ID_TAKEN",
-                "the id drawn for the reservation is taken: try again with a new request id",
+                "the id drawn for the reservation is taken: try again with the same request id",
             )
         },
     }

@@ -32,6 +32,9 @@ const HOST: &str = "127.0.0.1";
 const READY_WITHIN: Duration = Duration::from_secs(120);
 const READY_CHECK_EVERY: Duration = Duration::from_millis(20);
 
+/// A cluster that was told to stop needs a moment; one that runs does not go away.
+const PORTS_FREE_WITHIN: Duration = Duration::from_secs(3);
+
 /// A node that ended is started again after this...
 const RESTART_AFTER: Duration = Duration::from_millis(500);
 /// ...unless it keeps ending within this time of its start, this many times in a row.
@@ -113,13 +116,13 @@ async fn supervise(options: Options) -> anyhow::Result<()> {
         (None, None) => bail!("no data directory"),
     };
     let birth = birth(&dir, options.shards)?;
-    check_ports(options.base_port)?;
+    wait_for_ports(options.base_port).await?;
     println!("starting {NODES} nodes, data in {}", dir.display());
 
     let mut nodes = JoinSet::new();
     for node in 1..=NODES {
         let config = node_config(node, &birth, &dir, &options);
-        let start = NodeStart::write(config, &options.log)?;
+        let start = NodeStart::write(&config, &options.log)?;
         nodes.spawn(keep_running(start));
     }
     let ready = async {
@@ -184,15 +187,24 @@ fn birth(dir: &Path, shards: Option<u32>) -> anyhow::Result<Birth> {
     Ok(birth)
 }
 
-/// Says which port is in the way before three processes fail on it.
-fn check_ports(base: u16) -> anyhow::Result<()> {
+/// Says which port is in the way before three processes fail on it. A cluster that is just stopping
+/// is given the time to.
+async fn wait_for_ports(base: u16) -> anyhow::Result<()> {
+    let until = Instant::now() + PORTS_FREE_WITHIN;
     for offset in [1, 2, 3, 11, 12, 13, 21, 22, 23] {
         let port = base
             .checked_add(offset)
             .context("--base-port is too high")?;
-        TcpListener::bind((HOST, port)).with_context(|| {
-            format!("port {port} is in use; is a cluster running already? Else try --base-port")
-        })?;
+        while let Err(error) = TcpListener::bind((HOST, port)) {
+            if Instant::now() > until {
+                return Err(error).with_context(|| {
+                    format!(
+                        "port {port} is in use; is a cluster running already? Else try --base-port"
+                    )
+                });
+            }
+            sleep(READY_CHECK_EVERY).await;
+        }
     }
     Ok(())
 }
@@ -228,10 +240,10 @@ struct NodeStart {
 }
 
 impl NodeStart {
-    fn write(config: Config, log: &str) -> anyhow::Result<Self> {
+    fn write(config: &Config, log: &str) -> anyhow::Result<Self> {
         fs::create_dir_all(&config.data_dir)?;
         let config_path = config.data_dir.join("stockd.toml");
-        fs::write(&config_path, toml::to_string(&config)?)?;
+        fs::write(&config_path, toml::to_string(config)?)?;
         Ok(Self {
             node: config.node_id,
             config_path,

@@ -155,7 +155,7 @@ impl Peers {
         .await
         .map_err(|_| PeerError::Silent)??;
         self.check(&hello)?;
-        check("the node's id", hello.node_id, node)?;
+        check("the node's id", &hello.node_id, &node)?;
         self.attend(node, stream).await
     }
 
@@ -181,7 +181,7 @@ impl Peers {
     }
 
     fn check(&self, hello: &cluster::Hello) -> Result<(), PeerError> {
-        check("the protocol's version", hello.protocol, PROTOCOL)?;
+        check("the protocol's version", &hello.protocol, &PROTOCOL)?;
         check(
             "the cluster's id",
             &hello.cluster_id,
@@ -189,8 +189,8 @@ impl Peers {
         )?;
         check(
             "the number of shards",
-            hello.shard_count,
-            self.identity.shards,
+            &hello.shard_count,
+            &self.identity.shards,
         )?;
         if !self.links.contains_key(&hello.node_id) {
             return Err(PeerError::Stranger {
@@ -346,7 +346,11 @@ pub fn reply_frame(forward_id: u64, answer: Answer) -> cluster::Frame {
 
 pub use convert::reply;
 
-fn check<T: PartialEq + ToString>(what: &'static str, theirs: T, ours: T) -> Result<(), PeerError> {
+fn check<T: PartialEq + ToString + ?Sized>(
+    what: &'static str,
+    theirs: &T,
+    ours: &T,
+) -> Result<(), PeerError> {
     if theirs == ours {
         return Ok(());
     }

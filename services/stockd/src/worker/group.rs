@@ -195,7 +195,7 @@ impl<R> Group<R> {
         match &mut self.state {
             State::Stock(shard) => {
                 shard.advance(stamp, &mut self.ledger);
-                for (ordinal, command) in commands.into_iter().enumerate() {
+                for (ordinal, command) in commands.iter().enumerate() {
                     let command = log_codec::decode_stock(ordinal, command)?;
                     let outcome = shard.apply(at(ordinal), command, &mut self.ledger);
                     outcomes.push(Outcome::Stock(outcome));
