@@ -31,6 +31,7 @@ mod queue;
 mod reservation;
 mod shard;
 mod stock;
+mod verdict;
 
 pub use catalog::{
     Catalog, CatalogCommand, CatalogOutcome, Coordinates, LocationType, PutLocation,

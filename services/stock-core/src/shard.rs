@@ -15,9 +15,10 @@ use crate::limits::{
     OPEN_RESERVATIONS_MAX, POSITIONS_MAX, REQUESTS_REMEMBERED_MAX,
 };
 use crate::memory::{DocumentMemory, Recall, RequestKey, RequestMemory};
-use crate::outcome::{Outcome, Policy, Refusal, Shortage};
-use crate::reservation::{Reservation, ReservationLine, State};
+use crate::outcome::{Outcome, Refusal};
+use crate::reservation::Reservation;
 use crate::stock::Stock;
+use crate::verdict::Verdict;
 
 /// The state of one shard. See the crate's documentation for how it is driven.
 #[derive(Debug)]
@@ -237,107 +238,6 @@ impl Default for Shard {
     }
 }
 
-/// What is kept of an outcome. A plain reserve, by far the most frequent, is kept in a few bytes: its
-/// lines are those of the retried command, since the fingerprints are equal.
-#[derive(Debug)]
-pub(crate) enum Verdict {
-    Held {
-        id: ReservationId,
-        created_at: Stamp,
-        expires_at: Stamp,
-    },
-    Reservation(Arc<Reservation>),
-    Shortage(Arc<Shortage>),
-    Policy(Box<Policy>),
-    Refused(Box<Refusal>),
-}
-
-impl Verdict {
-    fn of(outcome: Outcome) -> (Outcome, Self) {
-        let verdict = match &outcome {
-            Outcome::Reservation(reservation) => Self::Reservation(Arc::clone(reservation)),
-            Outcome::Shortage(shortage) => Self::Shortage(Arc::clone(shortage)),
-            Outcome::Policy(policy) => Self::Policy(Box::new(*policy)),
-            Outcome::Refused(refusal) => Self::Refused(Box::new(*refusal)),
-            Outcome::Movements(_) => unreachable!("movements are known by their document"),
-        };
-        (outcome, verdict)
-    }
-
-    fn of_reserve(outcome: &Outcome) -> Self {
-        match outcome {
-            Outcome::Reservation(held) => Self::Held {
-                id: held.id,
-                created_at: held.created_at,
-                expires_at: held.expires_at.unwrap_or(held.created_at),
-            },
-            other => Self::of(other.clone()).1,
-        }
-    }
-
-    fn outcome(&self, principal: &Principal, operation: &Operation) -> Outcome {
-        match self {
-            Self::Held {
-                id,
-                created_at,
-                expires_at,
-            } => {
-                let Operation::Reserve(reserve) = operation else {
-                    return Outcome::Refused(Refusal::RequestReused);
-                };
-                let lines = crate::apply::reserve::Need::merge(&reserve.lines)
-                    .into_iter()
-                    .map(|need| ReservationLine::new(need.sku, need.location, need.quantity))
-                    .collect();
-                Outcome::Reservation(Arc::new(Reservation {
-                    id: *id,
-                    state: State::Held,
-                    expires_at: Some(*expires_at),
-                    created_at: *created_at,
-                    principal: principal.clone(),
-                    lines,
-                }))
-            }
-            Self::Reservation(reservation) => Outcome::Reservation(Arc::clone(reservation)),
-            Self::Shortage(shortage) => Outcome::Shortage(Arc::clone(shortage)),
-            Self::Policy(policy) => Outcome::Policy(**policy),
-            Self::Refused(refusal) => Outcome::Refused(**refusal),
-        }
-    }
-
-    /// The tags are kept on disk: never change them, never use one again.
-    fn write(&self, writer: &mut Writer) {
-        match self {
-            Self::Held {
-                id,
-                created_at,
-                expires_at,
-            } => {
-                writer.tag(1);
-                writer.fixed(id.as_bytes());
-                writer.stamp(*created_at);
-                writer.stamp(*expires_at);
-            }
-            Self::Reservation(reservation) => {
-                writer.tag(2);
-                writer.reservation(reservation);
-            }
-            Self::Shortage(shortage) => {
-                writer.tag(3);
-                writer.shortage(shortage);
-            }
-            Self::Policy(policy) => {
-                writer.tag(4);
-                writer.policy(policy);
-            }
-            Self::Refused(refusal) => {
-                writer.tag(5);
-                writer.refusal(refusal);
-            }
-        }
-    }
-}
-
 /// One copy of each name that many records share. Not part of the canonical state: it can be made
 /// again from the rest.
 #[derive(Debug, Default)]
@@ -372,7 +272,8 @@ mod tests {
         Line, MovementKind, MovementLine, Movements, Release, Reserve, SetPolicy,
     };
     use crate::ids::{Document, Fingerprint, Quantity, RequestId};
-    use crate::outcome::LineVerdict;
+    use crate::outcome::{LineVerdict, Policy, Shortage};
+    use crate::reservation::State;
 
     const NOW: u64 = 1_790_000_000_000;
 

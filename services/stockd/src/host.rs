@@ -5,71 +5,20 @@
 //! answered by one of them. The price is that a slow disk stalls reads, too.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use stock_proto::cluster::v1 as cluster;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::inbox::{Inbox, Permit, Waker};
+use crate::clocks;
+use crate::inbox::{Inbox, Waker};
 use crate::peers::{self, Peers};
+use crate::reply::{Destination, ReplyTo};
 use crate::telemetry;
 use crate::worker::clock::Now;
-use crate::worker::event::{Answer, Effect, Event};
+use crate::worker::event::{Effect, Event};
 use crate::worker::{Worker, WorkerError};
-
-/// Who gets an answer. Dropping it gives back the room that its commands took.
-pub struct ReplyTo {
-    to: Destination,
-    _permit: Option<Permit<ReplyTo>>,
-}
-
-/// Where an answer goes.
-pub enum Destination {
-    /// To a call that this node's edge took. It may have hung up by now.
-    Local(oneshot::Sender<Answer>),
-    /// To a peer that forwarded it.
-    Peer {
-        /// Which.
-        node: u64,
-        /// Its number for it.
-        forward_id: u64,
-    },
-}
-
-impl ReplyTo {
-    /// For commands.
-    pub fn new(to: Destination, permit: Permit<ReplyTo>) -> Self {
-        Self {
-            to,
-            _permit: Some(permit),
-        }
-    }
-
-    /// For a read.
-    pub fn reader(sender: oneshot::Sender<Answer>) -> Self {
-        Self {
-            to: Destination::Local(sender),
-            _permit: None,
-        }
-    }
-}
-
-/// This machine's clocks.
-pub fn now() -> Now {
-    let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    Now {
-        boot_ms: boot.tv_sec as u64 * 1_000 + boot.tv_nsec as u64 / 1_000_000,
-        wall_ms: wall_ms(),
-    }
-}
-
-/// This machine's wall clock, in milliseconds since the Unix epoch.
-pub fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
-}
 
 /// Runs the loop's turns and performs what comes out.
 pub struct Driver {
@@ -100,7 +49,7 @@ impl Driver {
             events: Vec::new(),
             effects: Vec::new(),
             frames: Vec::new(),
-            now: now(),
+            now: clocks::now(),
             counts_due_boot_ms: 0,
             turns: metrics::counter!("stockd_turns_total"),
             log_write_seconds: metrics::histogram!("stockd_log_write_seconds"),
@@ -110,7 +59,7 @@ impl Driver {
     /// The first half of a turn: everything that need not wait for the disk. `true` if somebody was
     /// answered.
     fn begin(&mut self) -> Result<bool, WorkerError> {
-        self.now = now();
+        self.now = clocks::now();
         self.inbox.drain(&mut self.events);
         self.worker
             .step(self.now, self.events.drain(..), &mut self.effects)?;
@@ -169,7 +118,7 @@ impl Driver {
     /// How long until the next turn is due by itself.
     fn idle_for(&self) -> Duration {
         let due = self.worker.next_wake_boot_ms();
-        Duration::from_millis(due.saturating_sub(now().boot_ms))
+        Duration::from_millis(due.saturating_sub(clocks::now().boot_ms))
     }
 }
 

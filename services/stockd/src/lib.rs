@@ -5,6 +5,7 @@
 //! everything else that waits, `worker/group.rs` applies it to `stock_core::Shard` and answers.
 
 pub mod api;
+pub mod clocks;
 pub mod cluster_state;
 pub mod config;
 pub mod dev;
@@ -14,6 +15,7 @@ pub mod inbox;
 pub mod log_codec;
 pub mod node;
 pub mod peers;
+pub mod reply;
 pub mod telemetry;
 pub mod view;
 pub mod worker;

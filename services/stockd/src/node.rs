@@ -13,12 +13,14 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Edge};
+use crate::clocks;
 use crate::cluster_state::ClusterState;
 use crate::config::{Config, Hosting};
 use crate::disk::Disk;
-use crate::host::{self, Driver, ReplyTo};
+use crate::host::{self, Driver};
 use crate::inbox::{Inbox, Waker};
 use crate::peers::{Identity, Peers};
+use crate::reply::ReplyTo;
 use crate::telemetry;
 use crate::view::ReadView;
 use crate::worker::{Worker, WorkerError, WorkerParts};
@@ -117,7 +119,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         view: Arc::clone(&view),
         cluster: Arc::clone(&cluster),
     };
-    let worker: Worker<ReplyTo> = Worker::open(parts, host::now())?;
+    let worker: Worker<ReplyTo> = Worker::open(parts, clocks::now())?;
 
     let waker = match config.hosting {
         Hosting::Runtime => Waker::Task(Notify::new()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::apply::confirm::wrong_state;
-use crate::apply::reserve::Need;
+use crate::apply::need::Need;
 use crate::command::Amend;
 use crate::ids::{At, Principal};
 use crate::ledger::{EntryKind, LedgerEntry};

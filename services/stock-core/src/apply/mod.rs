@@ -6,6 +6,7 @@ pub(crate) mod confirm;
 pub(crate) mod expire;
 pub(crate) mod holds;
 pub(crate) mod movements;
+pub(crate) mod need;
 pub(crate) mod policy;
 pub(crate) mod reserve;
 pub(crate) mod settle;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::command::{Line, Reserve};
-use crate::ids::{At, Location, Principal, ReservationId, Sku};
-use crate::ledger::{EntryKind, LedgerEntry, Source};
+use crate::apply::need::Need;
+use crate::command::Reserve;
+use crate::ids::{At, Principal};
+use crate::ledger::{EntryKind, LedgerEntry};
 use crate::outcome::{Outcome, Refusal, ShortLine, Shortage};
 use crate::reservation::{Reservation, ReservationLine, State};
 use crate::shard::Shard;
@@ -80,60 +81,6 @@ impl Shard {
             Ok(())
         } else {
             Err(Outcome::Shortage(Arc::new(Shortage { lines: short })))
-        }
-    }
-}
-
-/// What a basket needs of one position: the sum over its lines.
-#[derive(Debug, Clone)]
-pub(crate) struct Need {
-    pub(crate) sku: Sku,
-    pub(crate) location: Location,
-    pub(crate) quantity: i64,
-    /// The first line that names it.
-    line: u32,
-}
-
-impl Need {
-    /// Sums lines of the same position, in the order in which positions first appear. A basket has
-    /// at most 100 lines, and comparing two positions mostly compares two numbers.
-    pub(crate) fn merge(lines: &[Line]) -> Vec<Self> {
-        let mut needs: Vec<Self> = Vec::with_capacity(lines.len());
-        for (number, line) in (0..).zip(lines) {
-            let same = |need: &&mut Self| need.sku == line.sku && need.location == line.location;
-            match needs.iter_mut().find(same) {
-                Some(need) => need.quantity += line.quantity.get(),
-                None => needs.push(Self {
-                    sku: line.sku.clone(),
-                    location: line.location.clone(),
-                    quantity: line.quantity.get(),
-                    line: number,
-                }),
-            }
-        }
-        needs
-    }
-
-    pub(crate) fn entry(
-        &self,
-        kind: EntryKind,
-        reserved_delta: i64,
-        id: ReservationId,
-        principal: &Principal,
-        at: At,
-    ) -> LedgerEntry {
-        LedgerEntry {
-            kind,
-            sku: self.sku.clone(),
-            location: self.location.clone(),
-            on_hand_delta: 0,
-            reserved_delta,
-            source: Source::Reservation(id),
-            principal: principal.clone(),
-            stamp: at.stamp,
-            occurred_at: at.stamp,
-            reason: None,
-            discrepancy: None,
         }
     }
 }

@@ -10,10 +10,10 @@ use tonic::metadata::MetadataMap;
 
 use super::error::ApiError;
 use crate::cluster_state::ClusterState;
-use crate::host::{Destination, ReplyTo};
 use crate::inbox::Inbox;
 use crate::log_codec::Commands;
 use crate::peers::Peers;
+use crate::reply::{Destination, ReplyTo};
 use crate::view::ReadView;
 use crate::worker::event::{Answer, Event, Failure, Freshness, GroupId, Question};
 

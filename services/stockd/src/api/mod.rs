@@ -3,6 +3,7 @@
 
 mod availability;
 mod catalog;
+mod changes;
 mod cluster;
 mod convert;
 mod edge;

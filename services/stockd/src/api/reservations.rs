@@ -6,13 +6,13 @@ use futures_util::future::join_all;
 use rand::Rng;
 use stock_core::limits::TTL_MS_DEFAULT;
 use stock_core::{
-    Action, Amend, Command, Confirm, Extend, Fulfill, Line, Operation, Release, Request as Asked,
-    ReservationId, Reserve, Stamp,
+    Action, Amend, Command, Line, Operation, Request as Asked, ReservationId, Reserve, Stamp,
 };
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::reservation_service_server::ReservationService;
 use tonic::{Request, Response, Status};
 
+use super::changes::{self, Change};
 use super::convert::{self, Held};
 use super::edge::{BYTES_PER_PROPOSAL_MAX, COMMANDS_PER_PROPOSAL_MAX, Edge};
 use super::error::ApiError;
@@ -119,17 +119,18 @@ impl Reservations {
         one(applied)
     }
 
-    /// A command on a reservation that exists: goes to the shard its id carries.
-    async fn change(
-        &self,
-        checked: Result<(Asked, ReservationId, Operation), ApiError>,
-    ) -> Result<(u32, One), ApiError> {
-        let (request, id, operation) = checked?;
+    /// A change of a reservation that exists: goes to the shard its id carries.
+    async fn change(&self, call: &impl Change) -> Result<Changed, ApiError> {
+        let (request, id, operation) = changes::check(call, self.edge.shards())?;
         let shard = id.shard();
         let applied = self
             .propose(shard, &self.command(request, operation))
             .await?;
-        Ok((shard, applied))
+        Ok(Changed {
+            reservation: convert::settled(applied.outcome, applied.stamp)?,
+            shard,
+            index: applied.index,
+        })
     }
 
     async fn do_batch(
@@ -244,6 +245,13 @@ impl ShardBatch {
     }
 }
 
+/// A reservation after a change.
+struct Changed {
+    reservation: api::Reservation,
+    shard: u32,
+    index: u64,
+}
+
 /// The outcome of a single command.
 struct One {
     index: u64,
@@ -343,26 +351,11 @@ impl ReservationService for Reservations {
         self.edge.check_deadline(request.metadata())?;
         let call = request.into_inner();
         let done = async {
-            let mut fields = Fields::default();
-            let request = fields.request(&call.request_id, &call);
-            let id = fields.reservation_id(&call.reservation_id, self.edge.shards());
-            let within = fields.ttl_ms("pickup_within", call.pickup_within.as_ref());
-            let checked = fields.finish(request.zip(id).zip(within));
-            let checked = checked.map(|((request, id), pickup_within_ms)| {
-                (
-                    request,
-                    id,
-                    Operation::Confirm(Confirm {
-                        id,
-                        pickup_within_ms,
-                    }),
-                )
-            });
-            let (shard, applied) = self.change(checked).await?;
+            let changed = self.change(&call).await?;
             Ok(api::ConfirmResponse {
-                reservation: Some(convert::settled(applied.outcome, applied.stamp)?),
-                shard,
-                applied_index: applied.index,
+                reservation: Some(changed.reservation),
+                shard: changed.shard,
+                applied_index: changed.index,
             })
         };
         self.meters.confirm.run(&call.request_id, done).await
@@ -375,19 +368,11 @@ impl ReservationService for Reservations {
         self.edge.check_deadline(request.metadata())?;
         let call = request.into_inner();
         let done = async {
-            let mut fields = Fields::default();
-            let request = fields.request(&call.request_id, &call);
-            let id = fields.reservation_id(&call.reservation_id, self.edge.shards());
-            let lines = fields.partial_lines(&call.lines);
-            let checked = fields.finish(request.zip(id).zip(lines));
-            let checked = checked.map(|((request, id), lines)| {
-                (request, id, Operation::Release(Release { id, lines }))
-            });
-            let (shard, applied) = self.change(checked).await?;
+            let changed = self.change(&call).await?;
             Ok(api::ReleaseResponse {
-                reservation: Some(convert::settled(applied.outcome, applied.stamp)?),
-                shard,
-                applied_index: applied.index,
+                reservation: Some(changed.reservation),
+                shard: changed.shard,
+                applied_index: changed.index,
             })
         };
         self.meters.release.run(&call.request_id, done).await
@@ -400,19 +385,11 @@ impl ReservationService for Reservations {
         self.edge.check_deadline(request.metadata())?;
         let call = request.into_inner();
         let done = async {
-            let mut fields = Fields::default();
-            let request = fields.request(&call.request_id, &call);
-            let id = fields.reservation_id(&call.reservation_id, self.edge.shards());
-            let lines = fields.partial_lines(&call.lines);
-            let checked = fields.finish(request.zip(id).zip(lines));
-            let checked = checked.map(|((request, id), lines)| {
-                (request, id, Operation::Fulfill(Fulfill { id, lines }))
-            });
-            let (shard, applied) = self.change(checked).await?;
+            let changed = self.change(&call).await?;
             Ok(api::FulfillResponse {
-                reservation: Some(convert::settled(applied.outcome, applied.stamp)?),
-                shard,
-                applied_index: applied.index,
+                reservation: Some(changed.reservation),
+                shard: changed.shard,
+                applied_index: changed.index,
             })
         };
         self.meters.fulfill.run(&call.request_id, done).await
@@ -425,22 +402,11 @@ impl ReservationService for Reservations {
         self.edge.check_deadline(request.metadata())?;
         let call = request.into_inner();
         let done = async {
-            let mut fields = Fields::default();
-            let request = fields.request(&call.request_id, &call);
-            let id = fields.reservation_id(&call.reservation_id, self.edge.shards());
-            let ttl_ms = fields.ttl_ms("ttl", call.ttl.as_ref());
-            if ttl_ms == Some(None) {
-                fields.refuse("ttl", "must be given");
-            }
-            let checked = fields.finish(request.zip(id).zip(ttl_ms.flatten()));
-            let checked = checked.map(|((request, id), ttl_ms)| {
-                (request, id, Operation::Extend(Extend { id, ttl_ms }))
-            });
-            let (shard, applied) = self.change(checked).await?;
+            let changed = self.change(&call).await?;
             Ok(api::ExtendResponse {
-                reservation: Some(convert::settled(applied.outcome, applied.stamp)?),
-                shard,
-                applied_index: applied.index,
+                reservation: Some(changed.reservation),
+                shard: changed.shard,
+                applied_index: changed.index,
             })
         };
         self.meters.extend.run(&call.request_id, done).await
@@ -468,7 +434,10 @@ impl ReservationService for Reservations {
                 .check_locations(&locations.iter().collect::<Vec<_>>())
                 .await?;
             let operation = Operation::Amend(Amend { id, lines, ttl_ms });
-            let (shard, applied) = self.change(Ok((request, id, operation))).await?;
+            let shard = id.shard();
+            let applied = self
+                .propose(shard, &self.command(request, operation))
+                .await?;
             use api::amend_response::Outcome;
             let outcome = match convert::held(applied.outcome, applied.stamp)? {
                 Held::Reservation(reservation) => Outcome::Reservation(reservation),

@@ -23,10 +23,11 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use self::link::Link;
+use crate::clocks;
 use crate::cluster_state::ClusterState;
-use crate::host::{Destination, ReplyTo};
 use crate::inbox::Inbox;
 use crate::log_codec::Commands;
+use crate::reply::{Destination, ReplyTo};
 use crate::worker::event::{Answer, Event, Failure, GroupId};
 
 /// The version of the protocol between nodes.
@@ -316,7 +317,7 @@ impl Peers {
             return Answer::Failed(Failure::Overloaded);
         }
         let frame = cluster::Frame {
-            wall_clock_ms: crate::host::wall_ms(),
+            wall_clock_ms: clocks::wall_ms(),
             forwards: vec![cluster::Forward {
                 forward_id,
                 group: group.0,
@@ -338,7 +339,7 @@ impl Peers {
 /// A frame with one reply and nothing else.
 pub fn reply_frame(forward_id: u64, answer: Answer) -> cluster::Frame {
     cluster::Frame {
-        wall_clock_ms: crate::host::wall_ms(),
+        wall_clock_ms: clocks::wall_ms(),
         replies: vec![convert::reply(forward_id, answer)],
         ..Default::default()
     }
