@@ -125,6 +125,8 @@ impl<R> Group<R> {
     /// Proposes an entry without commands where one is due: a hold expires, or time must go on.
     pub(super) fn let_time_pass(&mut self, now: Now, median_ms: i64) {
         if !self.replica.is_settled_leader() {
+            // Whatever was on its way may have been dropped with the leadership.
+            self.expiring = None;
             return;
         }
         let due = match &self.state {

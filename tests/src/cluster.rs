@@ -1,0 +1,468 @@
+//! Three real `stockd serve` processes that a test can kill, pause and start again, each by itself.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use stock_client::Client;
+use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
+use stock_proto::stock::v1::{GetTopologyRequest, GetTopologyResponse};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::wait::until;
+use crate::{ports, programs, spawner};
+
+/// Ids of a cluster's nodes.
+pub const NODES: [u64; 3] = [1, 2, 3];
+
+/// From the first process to the last leader. A second is usual; builds and other tests may run beside.
+pub const START_WITHIN: Duration = Duration::from_secs(30);
+
+/// From any change of who runs until every group is led again, as all who run see it.
+pub const LED_WITHIN: Duration = Duration::from_secs(30);
+
+/// From the moment that every node runs until each leads its share: a leader hands over after 3 s.
+pub const SPREAD_WITHIN: Duration = Duration::from_secs(30);
+
+/// A node that is asked to stop hands over and finishes its calls, for 7 s at most.
+pub const STOP_WITHIN: Duration = Duration::from_secs(15);
+
+/// One node's answer to a question it answers from memory.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+/// A port that was free may be taken a moment later.
+const START_ATTEMPTS_MAX: u32 = 5;
+
+/// Lines of each node's log that a failing test shows.
+const LOG_LINES_SHOWN: usize = 60;
+
+/// What kind of cluster a test needs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Stock shards; there is one group more, the catalog's.
+    pub shards: u32,
+    /// What the nodes log, as in `RUST_LOG`.
+    pub log: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            shards: 8,
+            log: "info".to_owned(),
+        }
+    }
+}
+
+/// Three nodes. They end, and their data goes, when this is dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    dir: TempDir,
+    options: Options,
+    nodes: [Node; 3],
+}
+
+#[derive(Debug)]
+struct Node {
+    id: u64,
+    grpc_port: u16,
+    peers_port: u16,
+    metrics_port: u16,
+    process: Mutex<Option<Process>>,
+}
+
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    is_paused: bool,
+}
+
+impl Cluster {
+    /// Starts three nodes and waits until each of them sees a leader for every group.
+    pub async fn start(options: Options) -> Self {
+        let mut why = String::new();
+        for _ in 0..START_ATTEMPTS_MAX {
+            let cluster = Self::launch(options.clone());
+            match cluster.started().await {
+                Ok(()) => return cluster,
+                Err(taken) => why = taken,
+            }
+        }
+        panic!("no cluster after {START_ATTEMPTS_MAX} attempts: {why}");
+    }
+
+    /// The cluster of all tests that kill and pause nothing. It ends with the process.
+    pub async fn shared() -> Shared {
+        static SHARED: OnceCell<Cluster> = OnceCell::const_new();
+        Shared(SHARED.get_or_init(|| Self::start(Options::default())).await)
+    }
+
+    fn launch(options: Options) -> Self {
+        let free: [u16; 9] = ports::free();
+        let nodes = std::array::from_fn(|at| Node {
+            id: NODES[at],
+            grpc_port: free[at],
+            peers_port: free[at + 3],
+            metrics_port: free[at + 6],
+            process: Mutex::new(None),
+        });
+        let dir = programs::data_dir();
+        let cluster = Self {
+            dir,
+            options,
+            nodes,
+        };
+        for node in &cluster.nodes {
+            let path = cluster.config_path(node.id);
+            std::fs::write(&path, cluster.config(node))
+                .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            cluster.restart(node.id);
+        }
+        cluster
+    }
+
+    /// `Err` if a node ended because a port of its was taken.
+    async fn started(&self) -> Result<(), String> {
+        until("the start of a cluster", START_WITHIN, async || {
+            for node in &self.nodes {
+                if let Some(status) = node.ended() {
+                    let log = self.log_tail(node.id, LOG_LINES_SHOWN);
+                    let is_port = log.contains("cannot listen") || log.contains("in use");
+                    assert!(is_port, "node {} ended ({status}):\n{log}", node.id);
+                    return Ok(Err(log));
+                }
+            }
+            self.check_led().await.map(Ok)
+        })
+        .await
+    }
+
+    fn config(&self, node: &Node) -> String {
+        let mut text = format!(
+            "cluster_id = \"test-{}\"\n\
+             node_id = {}\n\
+             shards = {}\n\
+             data_dir = {:?}\n\
+             [listen]\n\
+             grpc = \"127.0.0.1:{}\"\n\
+             peers = \"127.0.0.1:{}\"\n\
+             metrics = \"127.0.0.1:{}\"\n",
+            self.nodes[0].grpc_port,
+            node.id,
+            self.options.shards,
+            self.data_dir(node.id),
+            node.grpc_port,
+            node.peers_port,
+            node.metrics_port,
+        );
+        for node in &self.nodes {
+            text.push_str(&format!(
+                "[[nodes]]\nid = {}\ngrpc = \"{}\"\npeers = \"127.0.0.1:{}\"\n",
+                node.id,
+                self.endpoint(node.id),
+                node.peers_port,
+            ));
+        }
+        text
+    }
+
+    /// How many stock shards there are.
+    pub fn shards(&self) -> u32 {
+        self.options.shards
+    }
+
+    /// A node's configuration file.
+    pub fn config_path(&self, node: u64) -> PathBuf {
+        self.dir.path().join(format!("node-{node}.toml"))
+    }
+
+    /// Where a node keeps its data.
+    pub fn data_dir(&self, node: u64) -> PathBuf {
+        self.dir.path().join(format!("node-{node}"))
+    }
+
+    /// A directory for whatever else a test writes.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn log_path(&self, node: u64) -> PathBuf {
+        self.dir.path().join(format!("node-{node}.log"))
+    }
+
+    fn log_tail(&self, node: u64, lines: usize) -> String {
+        let log = std::fs::read_to_string(self.log_path(node)).unwrap_or_default();
+        let all: Vec<&str> = log.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+}
+
+/// Processes.
+impl Cluster {
+    /// Starts a node that does not run.
+    pub fn restart(&self, node: u64) {
+        let open = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path(node));
+        let log = open.unwrap_or_else(|e| panic!("node {node} has no log: {e}"));
+        let mut command = Command::new(programs::stockd());
+        command
+            .args(["serve", "--die-with-parent", "--log"])
+            .arg(&self.options.log)
+            .arg("--config")
+            .arg(self.config_path(node))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        let mut process = self.node(node).process();
+        assert!(process.is_none(), "node {node} runs already");
+        let child = spawner::spawn(command).unwrap_or_else(|e| panic!("stockd: {e}"));
+        *process = Some(Process {
+            child,
+            is_paused: false,
+        });
+    }
+
+    /// Ends a node as a power cut would: SIGKILL.
+    pub fn kill(&self, node: u64) {
+        if let Some(mut process) = self.node(node).process().take() {
+            process.kill();
+        }
+    }
+
+    /// Ends all nodes at the same moment.
+    pub fn kill_all(&self) {
+        let mut taken = self.nodes.each_ref().map(|node| node.process().take());
+        for process in taken.iter_mut().flatten() {
+            // The error says that it has ended already.
+            let _ = process.child.kill();
+        }
+        for process in taken.iter_mut().flatten() {
+            process.kill();
+        }
+    }
+
+    /// Stops a node in its tracks: SIGSTOP. Its connections stay.
+    pub fn pause(&self, node: u64) {
+        self.signal(node, Signal::STOP);
+        self.set_paused(node, true);
+    }
+
+    /// Lets a paused node go on: SIGCONT.
+    pub fn resume(&self, node: u64) {
+        self.signal(node, Signal::CONT);
+        self.set_paused(node, false);
+    }
+
+    /// Asks a node to stop in order: SIGTERM.
+    pub fn terminate(&self, node: u64) {
+        self.signal(node, Signal::TERM);
+    }
+
+    /// How a node that was asked to stop ended; none while it runs.
+    pub fn ended(&self, node: u64) -> Option<ExitStatus> {
+        self.node(node).ended()
+    }
+
+    /// Forgets a node's process that has ended by itself, so that it can be restarted.
+    pub fn reap(&self, node: u64) {
+        assert!(self.ended(node).is_some(), "node {node} runs");
+        self.kill(node);
+    }
+
+    /// A running node's process id.
+    pub fn process_id(&self, node: u64) -> u32 {
+        let process = self.node(node).process();
+        let process = process.as_ref();
+        process
+            .unwrap_or_else(|| panic!("node {node} does not run"))
+            .child
+            .id()
+    }
+
+    fn signal(&self, node: u64, signal: Signal) {
+        // The lock is held until the signal is sent: nobody reaps the process meanwhile, so its id
+        // cannot become somebody else's.
+        let process = self.node(node).process();
+        let id = process.as_ref().map(|process| process.child.id());
+        let id = id.and_then(|id| Pid::from_raw(id as i32));
+        let id = id.unwrap_or_else(|| panic!("node {node} does not run"));
+        kill_process(id, signal).unwrap_or_else(|e| panic!("node {node}: {e}"));
+    }
+
+    fn set_paused(&self, node: u64, is_paused: bool) {
+        if let Some(process) = self.node(node).process().as_mut() {
+            process.is_paused = is_paused;
+        }
+    }
+
+    fn node(&self, id: u64) -> &Node {
+        &self.nodes[(id - 1) as usize]
+    }
+
+    /// Nodes that run and are not paused.
+    pub fn running(&self) -> Vec<u64> {
+        let runs = |node: &&Node| {
+            let process = node.process();
+            process.as_ref().is_some_and(|process| !process.is_paused)
+        };
+        self.nodes.iter().filter(runs).map(|n| n.id).collect()
+    }
+}
+
+/// Talking to it.
+impl Cluster {
+    /// Where clients reach a node: a URL.
+    pub fn endpoint(&self, node: u64) -> String {
+        format!("http://{}", self.address(node))
+    }
+
+    /// Where clients reach a node: `host:port`.
+    pub fn address(&self, node: u64) -> String {
+        format!("127.0.0.1:{}", self.node(node).grpc_port)
+    }
+
+    /// A connection to one node, without retries or routing. It belongs to the runtime it is made in.
+    pub fn channel(&self, node: u64) -> Channel {
+        Endpoint::from_shared(self.endpoint(node))
+            .unwrap_or_else(|e| panic!("node {node}: {e}"))
+            .tcp_nodelay(true)
+            .connect_lazy()
+    }
+
+    /// A client that knows every node. It belongs to the runtime it is made in.
+    pub async fn client(&self) -> Client {
+        let mut builder = Client::builder();
+        for node in NODES {
+            builder = builder.endpoint(self.endpoint(node));
+        }
+        let connected = builder.connect().await;
+        connected.unwrap_or_else(|e| panic!("no client: {e}"))
+    }
+
+    /// The cluster as a node sees it.
+    pub async fn topology(&self, node: u64) -> Result<GetTopologyResponse, String> {
+        let mut stub = ClusterServiceClient::new(self.channel(node));
+        let answer = stub.get_topology(GetTopologyRequest {});
+        match tokio::time::timeout(ANSWER_WITHIN, answer).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) => Err(format!("node {node}: {status}")),
+            Err(_) => Err(format!("node {node} is silent")),
+        }
+    }
+
+    /// The node that leads a shard, once all running nodes agree on it.
+    pub async fn leader_of(&self, shard: u32) -> u64 {
+        until("a leader for one shard", LED_WITHIN, async || {
+            let groups = self.agreed_leaders().await?;
+            Ok(groups[shard as usize + 1])
+        })
+        .await
+    }
+
+    /// Waits until every running node sees the same running leader for every group.
+    pub async fn wait_until_led(&self) {
+        until("a leader for every group", LED_WITHIN, || self.check_led()).await;
+    }
+
+    /// Waits until each node leads its share of the groups, give or take one.
+    pub async fn wait_until_spread(&self) {
+        until("leaders spread over the nodes", SPREAD_WITHIN, async || {
+            let leaders = self.agreed_leaders().await?;
+            let share = leaders.len() / NODES.len();
+            let is_spread = NODES.iter().all(|node| {
+                let led = leaders.iter().filter(|leader| *leader == node).count();
+                led.abs_diff(share) <= 1
+            });
+            is_spread
+                .then_some(())
+                .ok_or(format!("leaders {leaders:?}"))
+        })
+        .await;
+    }
+
+    async fn check_led(&self) -> Result<(), String> {
+        self.agreed_leaders().await.map(|_| ())
+    }
+
+    /// The leader of each group, the catalog's first.
+    pub async fn agreed_leaders(&self) -> Result<Vec<u64>, String> {
+        let running = self.running();
+        let mut agreed: Option<Vec<u64>> = None;
+        for node in &running {
+            let topology = self.topology(*node).await?;
+            let groups = topology.meta.iter().chain(&topology.shards);
+            let leaders: Vec<u64> = groups.map(|group| group.leader_node_id).collect();
+            if leaders.iter().any(|leader| !running.contains(leader)) {
+                return Err(format!("node {node} sees leaders {leaders:?}"));
+            }
+            if agreed.as_ref().is_some_and(|agreed| *agreed != leaders) {
+                return Err(format!("{agreed:?} or, as node {node} says, {leaders:?}"));
+            }
+            agreed = Some(leaders);
+        }
+        agreed.ok_or_else(|| "no node runs".to_owned())
+    }
+
+    /// Shows what the nodes logged, if the test that holds this is failing.
+    fn show_logs_of_failure(&self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for node in &self.nodes {
+            let log = self.log_tail(node.id, LOG_LINES_SHOWN);
+            eprintln!("--- node {}, last lines of its log\n{log}", node.id);
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.show_logs_of_failure();
+        self.kill_all();
+    }
+}
+
+impl Node {
+    fn process(&self) -> MutexGuard<'_, Option<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ended(&self) -> Option<ExitStatus> {
+        let mut process = self.process();
+        let process = process.as_mut()?;
+        process.child.try_wait().ok().flatten()
+    }
+}
+
+impl Process {
+    fn kill(&mut self) {
+        // The error says that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The shared cluster, as one test sees it.
+#[derive(Debug)]
+pub struct Shared(&'static Cluster);
+
+impl std::ops::Deref for Shared {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        self.0
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.0.show_logs_of_failure();
+    }
+}

@@ -1,0 +1,90 @@
+//! gRPC by hand: bytes on a socket, for what no well-behaved client can send.
+
+use std::future::poll_fn;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use h2::client::SendRequest;
+use http::{HeaderMap, Request};
+use tokio::net::TcpStream;
+use tonic::{Code, Status};
+
+/// A connection to one node.
+pub struct Connection(SendRequest<Bytes>);
+
+impl Connection {
+    /// To `host:port`.
+    pub async fn open(address: &str) -> Self {
+        let stream = TcpStream::connect(address).await;
+        let stream = stream.unwrap_or_else(|e| panic!("{address}: {e}"));
+        let shaken = h2::client::handshake(stream).await;
+        let (sender, connection) = shaken.unwrap_or_else(|e| panic!("{address}: {e}"));
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
+    /// Calls a method with whatever `body` is; `path` is `/package.Service/Method`. Returns the bytes
+    /// of the answer, or the status.
+    pub async fn call(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        body: Bytes,
+    ) -> Result<Bytes, Status> {
+        let broken = |e: h2::Error| Status::unavailable(format!("the connection: {e}"));
+        let mut request = Request::post(format!("http://node{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request
+            .body(())
+            .map_err(|e| Status::internal(e.to_string()))?;
+        let mut sender = self.0.clone().ready().await.map_err(broken)?;
+        let (response, mut stream) = sender
+            .send_request(request, body.is_empty())
+            .map_err(broken)?;
+        let mut rest = body;
+        while !rest.is_empty() {
+            stream.reserve_capacity(rest.len());
+            // A node that has seen enough answers before it has read everything.
+            let Some(Ok(room)) = poll_fn(|cx| stream.poll_capacity(cx)).await else {
+                break;
+            };
+            let is_last = room >= rest.len();
+            let part = rest.split_to(room.min(rest.len()));
+            stream.send_data(part, is_last).map_err(broken)?;
+        }
+        let response = response.await.map_err(broken)?;
+        check(response.headers())?;
+        let mut stream = response.into_body();
+        let mut answer = BytesMut::new();
+        while let Some(data) = stream.data().await {
+            let data = data.map_err(broken)?;
+            stream
+                .flow_control()
+                .release_capacity(data.len())
+                .map_err(broken)?;
+            answer.extend_from_slice(&data);
+        }
+        let trailers = stream.trailers().await.map_err(broken)?;
+        check(&trailers.unwrap_or_default())?;
+        Ok(answer.freeze())
+    }
+}
+
+/// One message as gRPC frames it.
+pub fn frame(message: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(message.len() + 5);
+    framed.put_u8(0);
+    framed.put_u32(message.len() as u32);
+    framed.put_slice(message);
+    framed.freeze()
+}
+
+fn check(headers: &HeaderMap) -> Result<(), Status> {
+    match Status::from_header_map(headers) {
+        Some(status) if status.code() != Code::Ok => Err(status),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,208 @@
+//! Requests of a shop's day, and looking at what became of them.
+
+use prost_types::Duration as Span;
+use stock_client::{Client, Error};
+use stock_proto::stock::v1::availability_service_client::AvailabilityServiceClient;
+use stock_proto::stock::v1::line_verdict::Verdict;
+use stock_proto::stock::v1::{
+    AdjustRequest, Availability, Consistency, GetAvailabilityRequest, GetReservationRequest, Line,
+    LineVerdict, Location, MovementLine, PositionKey, PutLocationRequest, RecordReceiptsRequest,
+    RecordSaleRequest, Reservation, ReserveRequest, ReserveResponse, ShardIndex, Shortage,
+    location, reserve_response,
+};
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::names::{fresh, request_id};
+
+/// One line of a basket.
+pub fn line(sku: &str, location: &str, quantity: i64) -> Line {
+    Line {
+        sku: sku.to_owned(),
+        location: location.to_owned(),
+        quantity,
+    }
+}
+
+/// One line of a document; its name is `1`.
+pub fn movement(sku: &str, location: &str, quantity: i64) -> MovementLine {
+    MovementLine {
+        line: "1".to_owned(),
+        sku: sku.to_owned(),
+        location: location.to_owned(),
+        quantity,
+        occurred_at: None,
+    }
+}
+
+/// A reserve of one line, with a new request id.
+pub fn reserve(sku: &str, location: &str, quantity: i64) -> ReserveRequest {
+    ReserveRequest {
+        request_id: request_id(),
+        lines: vec![line(sku, location, quantity)],
+        ttl: None,
+    }
+}
+
+/// So many seconds.
+pub fn seconds(seconds: i64) -> Option<Span> {
+    Some(Span { seconds, nanos: 0 })
+}
+
+/// The reservation in an answer; panics if it is a shortage.
+pub fn held(answer: ReserveResponse) -> Reservation {
+    match outcome(answer) {
+        Ok(reservation) => reservation,
+        Err(shortage) => panic!("not held: {shortage:?}"),
+    }
+}
+
+/// An answer as a result.
+pub fn outcome(answer: ReserveResponse) -> Result<Reservation, Shortage> {
+    match answer.outcome {
+        Some(reserve_response::Outcome::Reservation(reservation)) => Ok(reservation),
+        Some(reserve_response::Outcome::Shortage(shortage)) => Err(shortage),
+        None => panic!("an answer without outcome: {answer:?}"),
+    }
+}
+
+/// A request to put a warehouse, with a new request id.
+pub fn warehouse(location: &str) -> PutLocationRequest {
+    PutLocationRequest {
+        request_id: request_id(),
+        location: Some(Location {
+            location_id: location.to_owned(),
+            r#type: location::Type::Warehouse.into(),
+            name: "A warehouse".to_owned(),
+            ..Location::default()
+        }),
+    }
+}
+
+/// Puts a fresh location.
+pub async fn fresh_location(client: &Client) -> String {
+    let location = fresh("wh");
+    let put = client.put_location(warehouse(&location)).await;
+    put.unwrap_or_else(|e| panic!("put {location}: {e}"));
+    location
+}
+
+/// Has units of a SKU arrive, under a fresh document.
+pub async fn receive(client: &Client, sku: &str, location: &str, quantity: i64) -> LineVerdict {
+    let request = RecordReceiptsRequest {
+        document: fresh("note"),
+        lines: vec![movement(sku, location, quantity)],
+    };
+    let answer = client.record_receipts([request]).await;
+    let answer = answer.unwrap_or_else(|e| panic!("receive {sku}: {e}"));
+    recorded(answer.verdicts)
+}
+
+/// Sells units at a till, under a fresh document.
+pub async fn sell(client: &Client, sku: &str, location: &str, quantity: i64) -> LineVerdict {
+    let request = RecordSaleRequest {
+        document: fresh("till"),
+        lines: vec![movement(sku, location, quantity)],
+    };
+    let answer = client.record_sale(request).await;
+    recorded(
+        answer
+            .unwrap_or_else(|e| panic!("sell {sku}: {e}"))
+            .verdicts,
+    )
+}
+
+/// Finds or loses units, under a fresh document.
+pub async fn adjust(client: &Client, sku: &str, location: &str, quantity: i64) -> LineVerdict {
+    let request = AdjustRequest {
+        document: fresh("found"),
+        lines: vec![movement(sku, location, quantity)],
+        reason: "counted".to_owned(),
+    };
+    let answer = client.adjust(request).await;
+    recorded(
+        answer
+            .unwrap_or_else(|e| panic!("adjust {sku}: {e}"))
+            .verdicts,
+    )
+}
+
+fn recorded(verdicts: Vec<LineVerdict>) -> LineVerdict {
+    let verdict = only(verdicts);
+    assert_eq!(verdict.verdict(), Verdict::Recorded, "{verdict:?}");
+    verdict
+}
+
+/// The verdict on a document of one line.
+pub fn only(verdicts: Vec<LineVerdict>) -> LineVerdict {
+    let count = verdicts.len();
+    match verdicts.into_iter().next() {
+        Some(verdict) if count == 1 => verdict,
+        _ => panic!("{count} verdicts for one line"),
+    }
+}
+
+/// One position, linearizably.
+pub async fn position(client: &Client, sku: &str, location: &str) -> Result<Availability, Error> {
+    let answer = client
+        .get_availability(at(sku, location, Consistency::Linearizable))
+        .await?;
+    Ok(first(answer.items))
+}
+
+/// One position as this node answers, linearizably.
+pub async fn position_at(
+    node: &Channel,
+    sku: &str,
+    location: &str,
+) -> Result<Availability, Status> {
+    let answer = AvailabilityServiceClient::new(node.clone())
+        .get_availability(at(sku, location, Consistency::Linearizable))
+        .await?;
+    Ok(first(answer.into_inner().items))
+}
+
+/// One position as this node answers from a state that has reached an index.
+pub async fn position_since(
+    node: &Channel,
+    sku: &str,
+    location: &str,
+    at_least: ShardIndex,
+) -> Result<Availability, Status> {
+    let mut request = at(sku, location, Consistency::Near);
+    request.at_least = vec![at_least];
+    let answer = AvailabilityServiceClient::new(node.clone())
+        .get_availability(request)
+        .await?;
+    Ok(first(answer.into_inner().items))
+}
+
+/// A question for one position.
+pub fn at(sku: &str, location: &str, consistency: Consistency) -> GetAvailabilityRequest {
+    GetAvailabilityRequest {
+        keys: vec![PositionKey {
+            sku: sku.to_owned(),
+            location: location.to_owned(),
+        }],
+        consistency: consistency.into(),
+        at_least: Vec::new(),
+    }
+}
+
+fn first(items: Vec<Availability>) -> Availability {
+    let item = items.into_iter().next();
+    item.unwrap_or_else(|| panic!("an answer without items"))
+}
+
+/// A reservation, linearizably.
+pub async fn reservation(client: &Client, id: &str) -> Result<Reservation, Error> {
+    let request = GetReservationRequest {
+        reservation_id: id.to_owned(),
+        consistency: Consistency::Linearizable.into(),
+        at_least_index: 0,
+    };
+    let answer = client.get_reservation(request).await?;
+    Ok(answer
+        .reservation
+        .unwrap_or_else(|| panic!("an answer without reservation")))
+}

@@ -1,0 +1,308 @@
+//! The contract for people and scripts: the spellings, the fields and the exit codes.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tests::cluster::{Cluster, Shared};
+use tests::names::{fresh, request_id, sku_in};
+use tests::{ports, programs};
+
+const DONE: i32 = 0;
+const FAILED: i32 = 1;
+const INVALID: i32 = 2;
+const SHORT: i32 = 3;
+
+/// `stockctl` against one endpoint.
+struct Ctl {
+    endpoint: String,
+}
+
+impl Ctl {
+    fn run(&self, command: &[&str]) -> (i32, String, String) {
+        let output = Command::new(programs::stockctl())
+            .args(["--endpoint", &self.endpoint, "-o", "json"])
+            .args(command)
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let code = output.status.code().unwrap();
+        (code, text(output.stdout), text(output.stderr))
+    }
+
+    /// Runs a command, checks its exit code, and returns the JSON it printed.
+    fn json(&self, expected: i32, command: &[&str]) -> Value {
+        let (code, stdout, stderr) = self.run(command);
+        assert_eq!(code, expected, "{command:?}: {stdout}{stderr}");
+        let text = if stdout.is_empty() { stderr } else { stdout };
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{command:?}: {e}: {text}"))
+    }
+
+    /// Runs a command that must be done.
+    fn done(&self, command: &[&str]) -> Value {
+        self.json(DONE, command)
+    }
+
+    /// Counts of the only position of a SKU: on hand, reserved, available.
+    fn counts(&self, sku: &str) -> [i64; 3] {
+        let answer = self.done(&["availability", sku, "--linearizable"]);
+        let items = answer["items"].as_array().unwrap();
+        assert_eq!(items.len(), 1, "{answer}");
+        ["on_hand", "reserved", "available"].map(|field| items[0][field].as_i64().unwrap())
+    }
+}
+
+async fn shop() -> (Shared, Ctl, String, String) {
+    let cluster = Cluster::shared().await;
+    let endpoint = cluster.endpoint(1);
+    let ctl = Ctl { endpoint };
+    let (sku, location) = (sku_in(2, cluster.shards(), "ctl"), fresh("shop"));
+    let put = ctl.done(&[
+        "location",
+        "put",
+        &location,
+        "--type",
+        "store",
+        "--name",
+        "Main Street",
+        "--lat",
+        "52.5",
+        "--lon",
+        "-13.25",
+    ]);
+    assert_eq!(put["location"]["location_id"], location.as_str());
+    assert_eq!(put["location"]["type"], "STORE");
+    assert!(put["applied_index"].as_u64().unwrap() > 0);
+    (cluster, ctl, sku, location)
+}
+
+#[tokio::test]
+async fn a_reservation_from_receipt_to_fulfilment() {
+    let (_cluster, ctl, sku, location) = shop().await;
+    let units = |quantity: &str| format!("{sku}@{location}={quantity}");
+
+    let received = ctl.done(&["receive", &units("10")]);
+    assert_eq!(received["verdicts"][0]["verdict"], "RECORDED");
+    assert_eq!(ctl.counts(&sku), [10, 0, 10]);
+
+    let id = request_id();
+    let reserve = ["reserve", &units("4"), "--ttl", "15m", "--request-id", &id];
+    let reservation = ctl.done(&reserve);
+    assert_eq!(reservation["state"], "HELD");
+    assert_eq!(reservation["shard"], 2);
+    assert!(reservation["applied_index"].as_u64().unwrap() > 0);
+    assert!(reservation["expires_at"].is_string());
+    assert_eq!(reservation["lines"][0]["open"], 4);
+    let id = reservation["reservation_id"].as_str().unwrap();
+    assert_eq!(ctl.done(&reserve)["reservation_id"], id, "a repeat");
+    assert_eq!(ctl.counts(&sku), [10, 4, 6]);
+
+    let before = reservation["expires_at"].as_str().unwrap();
+    let extended = ctl.done(&["extend", id, "--ttl", "1h"]);
+    assert!(extended["expires_at"].as_str().unwrap() > before);
+    assert_eq!(ctl.done(&["confirm", id])["state"], "CONFIRMED");
+    let released = ctl.done(&["release", id, &format!("{sku}=1")]);
+    assert_eq!(released["lines"][0]["released"], 1);
+    let fulfilled = ctl.done(&["fulfill", id, &format!("{sku}=2")]);
+    assert_eq!(fulfilled["state"], "CONFIRMED");
+    assert_eq!(ctl.done(&["fulfill", id])["state"], "FULFILLED");
+    assert_eq!(ctl.done(&["get", id])["state"], "FULFILLED");
+    assert_eq!(ctl.counts(&sku), [7, 0, 7]);
+
+    ctl.done(&["sale", &units("1")]);
+    ctl.done(&["adjust", &units("+3"), "--reason", "found in the back"]);
+    ctl.done(&["adjust", &units("-2"), "--reason", "breakage"]);
+    assert_eq!(ctl.counts(&sku), [7, 0, 7]);
+}
+
+#[tokio::test]
+async fn exit_codes_tell_a_shortage_from_a_mistake() {
+    let (_cluster, ctl, sku, location) = shop().await;
+    let units = |quantity: &str| format!("{sku}@{location}={quantity}");
+    ctl.done(&["receive", &units("2")]);
+
+    let short = ctl.json(SHORT, &["reserve", &units("3")]);
+    let line = &short["shortage"]["lines"][0];
+    assert_eq!(
+        (&line["requested"], &line["available"]),
+        (&3.into(), &2.into())
+    );
+
+    let unknown = "01997a3c-5f10-8002-9a54-2f0c9d6c1b11";
+    let nowhere = format!("{sku}@nowhere=1");
+    for (code, command, reason) in [
+        (INVALID, &["reserve", &units("0")][..], "FIELD_INVALID"),
+        (INVALID, &["receive", &units("-1")], "FIELD_INVALID"),
+        (INVALID, &["reserve", "no-location=1"], "USAGE"),
+        (INVALID, &["reserve"], "USAGE"),
+        (INVALID, &["steal"], "USAGE"),
+        (INVALID, &["confirm", "not-an-id"], "FIELD_INVALID"),
+        (FAILED, &["confirm", unknown], "UNKNOWN_RESERVATION"),
+        (FAILED, &["reserve", &nowhere], "UNKNOWN_LOCATION"),
+    ] {
+        let (found, stdout, stderr) = ctl.run(command);
+        assert_eq!(found, code, "{command:?}: {stdout}{stderr}");
+        let said = format!("{stdout}{stderr}");
+        assert!(said.contains(reason), "{command:?}: {said}");
+    }
+    let nobody = Ctl {
+        endpoint: format!("http://127.0.0.1:{}", ports::free::<1>()[0]),
+    };
+    let silent = nobody.json(FAILED, &["cluster", "status"]);
+    assert_eq!(silent["error"]["reason"], "UNREACHABLE");
+    assert_eq!(ctl.counts(&sku), [2, 0, 2]);
+}
+
+#[tokio::test]
+async fn cluster_status_names_nodes_and_leaders() {
+    let (cluster, ctl, ..) = shop().await;
+    let status = ctl.done(&["cluster", "status"]);
+    assert_eq!(status["nodes"].as_array().unwrap().len(), 3);
+    let shards = status["shards"].as_array().unwrap();
+    assert_eq!(shards.len() as u32, cluster.shards());
+    assert!(shards.iter().all(|s| s["leader_node_id"] != 0), "{status}");
+}
+
+#[tokio::test]
+async fn a_configuration_is_checked_before_it_is_used() {
+    let cluster = Cluster::shared().await;
+    let check = |path: &Path, more: &[&str]| {
+        let output = Command::new(programs::stockd())
+            .args(["config", "--check", "--config"])
+            .arg(path)
+            .args(more)
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), output.stdout, stderr)
+    };
+    let good = cluster.config_path(1);
+    assert_eq!(check(&good, &[]), (Some(0), Vec::new(), String::new()));
+    let (code, _, said) = check(&good, &["--shards", "0"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("shards is 0"), "{said}");
+
+    let dir = programs::data_dir();
+    let bad = dir.path().join("bad.toml");
+    let text = std::fs::read_to_string(&good).unwrap();
+    std::fs::write(&bad, text.replace("node_id", "nodeid")).unwrap();
+    let (code, _, said) = check(&bad, &[]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("nodeid"), "{said}");
+}
+
+/// From its start until `stockd dev` prints that it is ready.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// From the signal until `stockd dev` and its nodes have ended.
+const STOPPED_WITHIN: Duration = Duration::from_secs(30);
+
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A `stockd dev` that runs.
+struct Dev {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Dev {
+    fn start(data_dir: &Path, base_port: u16) -> Self {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(data_dir.join("dev.stderr"));
+        let mut child = Command::new(programs::stockd())
+            .args(["dev", "--no-sample", "--shards", "2", "--base-port"])
+            .arg(base_port.to_string())
+            .arg("--data-dir")
+            .arg(data_dir)
+            .stdout(Stdio::piped())
+            .stderr(log.unwrap())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                // Read on when nobody listens any more, so that dev can go on printing.
+                let _ = sender.send(line);
+            }
+        });
+        let dev = Self { child, lines };
+        dev.wait_until_ready(data_dir);
+        dev
+    }
+
+    fn wait_until_ready(&self, data_dir: &Path) {
+        let until = Instant::now() + READY_WITHIN;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) if line.starts_with("ready") => return,
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => panic!("not ready within {READY_WITHIN:?}"),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let said = std::fs::read_to_string(data_dir.join("dev.stderr"));
+                    panic!("dev ended: {}", said.unwrap_or_default());
+                }
+            }
+        }
+    }
+
+    fn stop(mut self) -> ExitStatus {
+        let id = Pid::from_raw(self.child.id() as i32).unwrap();
+        kill_process(id, Signal::INT).unwrap();
+        let until = Instant::now() + STOPPED_WITHIN;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < until, "not stopped in {STOPPED_WITHIN:?}");
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // The error says that it has ended. Its nodes end with it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Ports that `stockd dev` listens on, from its base port.
+const DEV_PORTS: [u16; 9] = [1, 2, 3, 11, 12, 13, 21, 22, 23];
+
+#[test]
+fn dev_reaches_ready_and_the_same_data_directory_brings_everything_back() {
+    let dir = programs::data_dir();
+    let base_port = ports::free_range(&DEV_PORTS);
+    let ctl = Ctl {
+        endpoint: format!("http://127.0.0.1:{}", base_port + 2),
+    };
+
+    let dev = Dev::start(dir.path(), base_port);
+    ctl.done(&["location", "put", "WH-1", "--type", "warehouse"]);
+    ctl.done(&["receive", "MUG@WH-1=10"]);
+    let held = ctl.done(&["reserve", "MUG@WH-1=3"]);
+    let id = held["reservation_id"].as_str().unwrap();
+    assert!(dev.stop().success());
+    ctl.json(FAILED, &["--timeout", "1s", "get", id]);
+
+    let dev = Dev::start(dir.path(), base_port);
+    let found = ctl.done(&["get", id]);
+    assert_eq!(found["state"], "HELD");
+    assert_eq!(found["expires_at"], held["expires_at"]);
+    assert_eq!(ctl.counts("MUG"), [10, 3, 7]);
+    let locations = ctl.done(&["location", "list"]);
+    assert_eq!(locations["locations"][0]["location_id"], "WH-1");
+    let status = ctl.done(&["cluster", "status"]);
+    assert_eq!(status["shards"].as_array().unwrap().len(), 2);
+    assert!(dev.stop().success());
+}

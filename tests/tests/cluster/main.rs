@@ -1,0 +1,14 @@
+//! The whole system: real processes, real sockets, a real disk.
+//!
+//! One program, so that it is linked once. Tests that kill and pause nothing share one cluster; each
+//! makes locations and SKUs of its own.
+
+mod bad_input;
+mod command_line;
+mod durability;
+mod fsync;
+mod idempotency;
+mod leaders;
+mod overload;
+mod oversell;
+mod reads;

@@ -1,0 +1,125 @@
+//! Reads say how new they are, and are.
+
+use std::time::Duration;
+
+use stock_proto::stock::v1::ShardIndex;
+use tests::cluster::{Cluster, NODES, Options};
+use tests::names::{fresh, sku_in};
+use tests::stock::{
+    adjust, fresh_location, position, position_at, position_since, receive, reserve,
+};
+use tests::wait::{finish, until};
+
+/// Rounds of writing and reading back.
+const ROUNDS: i64 = 100;
+
+/// For all rounds together.
+const ROUNDS_WITHIN: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn a_caller_reads_its_own_writes_at_every_node() {
+    let cluster = Cluster::shared().await;
+    let client = cluster.client().await;
+    let nodes = NODES.map(|node| cluster.channel(node));
+    let (sku, location) = (fresh("own-writes"), fresh_location(&client).await);
+    receive(&client, &sku, &location, ROUNDS).await;
+
+    finish("the rounds", ROUNDS_WITHIN, async {
+        for round in 1..=ROUNDS {
+            let answer = client.reserve(reserve(&sku, &location, 1)).await.unwrap();
+            let written = ShardIndex {
+                shard: answer.shard,
+                index: answer.applied_index,
+            };
+            for node in &nodes {
+                let seen = position_since(node, &sku, &location, written)
+                    .await
+                    .unwrap();
+                assert_eq!(seen.reserved, round);
+                assert!(seen.applied_index >= written.index);
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_linearizable_read_at_any_node_sees_every_write_answered_before() {
+    let cluster = Cluster::shared().await;
+    let client = cluster.client().await;
+    let nodes = NODES.map(|node| cluster.channel(node));
+    let (sku, location) = (fresh("linear"), fresh_location(&client).await);
+    receive(&client, &sku, &location, ROUNDS).await;
+
+    finish("the rounds", ROUNDS_WITHIN, async {
+        for round in 1..=ROUNDS {
+            client.reserve(reserve(&sku, &location, 1)).await.unwrap();
+            for node in &nodes {
+                let seen = position_at(node, &sku, &location).await.unwrap();
+                assert_eq!(seen.reserved, round);
+                assert_eq!(seen.available, ROUNDS - round);
+            }
+        }
+    })
+    .await;
+}
+
+/// Reads that wait at the old leader's door while it sleeps.
+const READS_AT_THE_DOOR: usize = 20;
+
+const SLEEPS: i64 = 3;
+
+/// A node that comes back serves reads again after it has heard of the new leader.
+const SERVES_AGAIN_WITHIN: Duration = Duration::from_secs(15);
+
+#[tokio::test]
+async fn a_leader_that_was_asleep_never_answers_a_linearizable_read_with_the_past() {
+    let cluster = Cluster::start(Options {
+        shards: 2,
+        ..Options::default()
+    })
+    .await;
+    let client = cluster.client().await;
+    let sku = sku_in(0, cluster.shards(), "asleep");
+    let location = fresh_location(&client).await;
+    receive(&client, &sku, &location, 1_000).await;
+
+    let mut on_hand = 1_000;
+    for _ in 0..SLEEPS {
+        let leader = cluster.leader_of(0).await;
+        let channel = cluster.channel(leader);
+        let before = position_at(&channel, &sku, &location).await.unwrap();
+        assert_eq!(before.on_hand, on_hand);
+
+        cluster.pause(leader);
+        // Each on a connection of its own that stands already on the kernel's side: they are the
+        // first thing the leader sees when it wakes, before any peer has told it anything.
+        let at_the_door = (0..READS_AT_THE_DOOR).map(|_| {
+            let (channel, sku, location) = (channel.clone(), sku.clone(), location.clone());
+            tokio::spawn(async move { position_at(&channel, &sku, &location).await })
+        });
+        let at_the_door: Vec<_> = at_the_door.collect();
+        cluster.wait_until_led().await;
+        adjust(&client, &sku, &location, -1).await;
+        on_hand -= 1;
+        cluster.resume(leader);
+
+        for read in at_the_door {
+            if let Ok(seen) = read.await.unwrap() {
+                assert_eq!(seen.on_hand, on_hand, "the past, from node {leader}");
+            }
+        }
+        until("reads at the old leader", SERVES_AGAIN_WITHIN, async || {
+            let read = position_at(&channel, &sku, &location).await;
+            let seen = read.map_err(|status| status.to_string())?;
+            assert_eq!(seen.on_hand, on_hand, "the past, from node {leader}");
+            Ok(())
+        })
+        .await;
+        cluster.wait_until_led().await;
+    }
+    assert_eq!(
+        position(&client, &sku, &location).await.unwrap().on_hand,
+        on_hand
+    );
+}
