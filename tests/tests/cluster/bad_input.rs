@@ -639,7 +639,11 @@ async fn a_bad_request_in_a_batch_is_refused_by_itself() {
             (Code::NotFound, "UNKNOWN_LOCATION"),
             "requests[2].lines[0].location",
         ),
-        (4, (Code::NotFound, "UNKNOWN_SKU"), "lines[0].sku"),
+        (
+            4,
+            (Code::NotFound, "UNKNOWN_SKU"),
+            "requests[4].lines[0].sku",
+        ),
     ] {
         let batch_reserve_result::Result::Error(error) = &results[at] else {
             panic!("request {at} was accepted: {:?}", results[at]);

@@ -10,6 +10,7 @@ use stock_proto::stock::v1::availability_service_server::AvailabilityService;
 use tonic::{Request, Response, Status};
 
 use super::convert;
+use super::deadline::Deadline;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
@@ -167,7 +168,8 @@ impl AvailabilityService for AvailabilityReads {
         &self,
         request: Request<api::GetAvailabilityRequest>,
     ) -> Result<Response<api::GetAvailabilityResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
         let call = request.into_inner();
-        self.get.run("", self.do_get(&call)).await
+        self.get.run(deadline, "", self.do_get(&call)).await
     }
 }

@@ -11,6 +11,7 @@ use stock_proto::stock::v1::catalog_service_server::CatalogService;
 use tonic::{Request, Response, Status};
 
 use super::convert;
+use super::deadline::Deadline;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
@@ -205,26 +206,31 @@ impl CatalogService for CatalogCalls {
         &self,
         request: Request<api::PutLocationRequest>,
     ) -> Result<Response<api::PutLocationResponse>, Status> {
-        self.edge.check_deadline(request.metadata())?;
+        let deadline = Deadline::of(request.metadata());
+        deadline.check_mutation()?;
         let call = request.into_inner();
-        self.put.run(&call.request_id, self.do_put(&call)).await
+        self.put
+            .run(deadline, &call.request_id, self.do_put(&call))
+            .await
     }
 
     async fn list_locations(
         &self,
-        _: Request<api::ListLocationsRequest>,
+        request: Request<api::ListLocationsRequest>,
     ) -> Result<Response<api::ListLocationsResponse>, Status> {
-        self.list.run("", self.do_list()).await
+        let deadline = Deadline::of(request.metadata());
+        self.list.run(deadline, "", self.do_list()).await
     }
 
     async fn set_position_policy(
         &self,
         request: Request<api::SetPositionPolicyRequest>,
     ) -> Result<Response<api::SetPositionPolicyResponse>, Status> {
-        self.edge.check_deadline(request.metadata())?;
+        let deadline = Deadline::of(request.metadata());
+        deadline.check_mutation()?;
         let call = request.into_inner();
         self.policy
-            .run(&call.request_id, self.do_set_policy(&call))
+            .run(deadline, &call.request_id, self.do_set_policy(&call))
             .await
     }
 }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use stock_core::{Location, Principal};
 use tokio::sync::oneshot;
-use tonic::metadata::MetadataMap;
 
 use super::error::ApiError;
 use crate::cluster_state::ClusterState;
@@ -29,10 +28,6 @@ const LEADER_WITHIN: Duration = Duration::from_millis(1_500);
 const LEADER_CHECK_EVERY: Duration = Duration::from_millis(20);
 /// Calls that may wait for a leader; more are refused at once.
 const WAITING_FOR_LEADER_MAX: usize = 1_024;
-
-/// A mutation with less time than this left cannot be answered durably, as a rule. It is refused
-/// before anything happens, so that the caller need not wonder.
-const DEADLINE_MIN: Duration = Duration::from_millis(2);
 
 /// Shared by all services of a node.
 pub struct Edge {
@@ -75,17 +70,6 @@ impl Edge {
     /// How many stock shards there are.
     pub fn shards(&self) -> u32 {
         self.cluster.shards()
-    }
-
-    /// Refuses a mutation whose caller will not wait for its answer.
-    pub fn check_deadline(&self, metadata: &MetadataMap) -> Result<(), ApiError> {
-        match metadata
-            .get("grpc-timeout")
-            .and_then(|value| parse_timeout(value.to_str().ok()?))
-        {
-            Some(timeout) if timeout < DEADLINE_MIN => Err(ApiError::DeadlineTooShort),
-            _ => Ok(()),
-        }
     }
 
     /// Has a group carry commands out, wherever its leader is.
@@ -219,35 +203,5 @@ impl<'a> Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The value of a `grpc-timeout` header, as the gRPC specification over HTTP/2 writes it.
-fn parse_timeout(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let number: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(number.checked_mul(3_600)?),
-        "M" => Duration::from_secs(number.checked_mul(60)?),
-        "S" => Duration::from_secs(number),
-        "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
-        _ => return None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timeouts_are_read_as_grpc_writes_them() {
-        assert_eq!(parse_timeout("1m"), Some(Duration::from_millis(1)));
-        assert_eq!(parse_timeout("1999u"), Some(Duration::from_micros(1_999)));
-        assert_eq!(parse_timeout("2S"), Some(Duration::from_secs(2)));
-        assert_eq!(parse_timeout(""), None);
-        assert_eq!(parse_timeout("m"), None);
-        assert_eq!(parse_timeout("5x"), None);
     }
 }

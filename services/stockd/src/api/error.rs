@@ -10,7 +10,8 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::worker::event::Failure;
 
-/// Why a call fails. In every case but [`Failure::OutcomeUnknown`] nothing was changed.
+/// Why a call fails. In every case but [`Failure::OutcomeUnknown`] and `DeadlineExceeded` nothing was
+/// changed.
 #[derive(Debug)]
 pub enum ApiError {
     /// Fields hold what they must not.
@@ -33,8 +34,17 @@ pub enum ApiError {
     },
     /// The caller's deadline leaves no time for a durable answer.
     DeadlineTooShort,
+    /// The caller's deadline came before the answer. What was asked may or may not be done.
+    DeadlineExceeded,
     /// The shard refused.
     Refused(Refusal),
+    /// The shard refused one request of a batch.
+    RefusedInBatch {
+        /// Which request, from 0.
+        number: usize,
+        /// Why.
+        refusal: Refusal,
+    },
     /// No answer could be had.
     Failed(Failure),
 }
@@ -94,7 +104,17 @@ impl From<ApiError> for Status {
                  allow 100 ms or more"
                     .to_owned(),
             ),
-            ApiError::Refused(refusal) => status(describe(&refusal), &refusal),
+            ApiError::DeadlineExceeded => plain(
+                Code::DeadlineExceeded,
+                "DEADLINE_EXCEEDED",
+                "the deadline came before the answer; what was asked may or may not be done: \
+                 repeat it with the same request id"
+                    .to_owned(),
+            ),
+            ApiError::Refused(refusal) => status("", describe(&refusal), &refusal),
+            ApiError::RefusedInBatch { number, refusal } => {
+                status(&format!("requests[{number}]."), describe(&refusal), &refusal)
+            }
             ApiError::Failed(failure) => failed(failure),
         }
     }
@@ -117,16 +137,18 @@ fn plain(code: Code, reason: &str, message: String) -> Status {
     Status::with_error_details(code, message, details)
 }
 
-fn status(refused: Refused, refusal: &Refusal) -> Status {
+/// `prefix` is where the request stands in the call, if it is one of several.
+fn status(prefix: &str, refused: Refused, refusal: &Refusal) -> Status {
     let mut metadata = HashMap::new();
     if let Refusal::WrongState { state } = refusal {
         metadata.insert("state".to_owned(), state_name(*state).to_owned());
     }
     let mut details = ErrorDetails::with_error_info(refused.reason, ERROR_DOMAIN, metadata);
     let field = match (refused.line, refused.field) {
-        (None, field) => field.to_owned(),
-        (Some(line), "") => format!("lines[{line}]"),
-        (Some(line), field) => format!("lines[{line}].{field}"),
+        (None, "") => String::new(),
+        (None, field) => format!("{prefix}{field}"),
+        (Some(line), "") => format!("{prefix}lines[{line}]"),
+        (Some(line), field) => format!("{prefix}lines[{line}].{field}"),
     };
     if !field.is_empty() {
         details.add_bad_request_violation(&field, &refused.message);

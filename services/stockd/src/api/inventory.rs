@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_types::FieldViolation;
 
 use super::convert;
+use super::deadline::Deadline;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
@@ -308,7 +309,8 @@ impl InventoryService for Inventory {
         &self,
         request: Request<Streaming<api::RecordReceiptsRequest>>,
     ) -> Result<Response<api::RecordReceiptsResponse>, Status> {
-        self.edge.check_deadline(request.metadata())?;
+        let deadline = Deadline::of(request.metadata());
+        deadline.check_mutation()?;
         let stream = request.into_inner();
         // A stream fails with whatever status its transport gives, so it is measured around that.
         let mut failed = None;
@@ -321,7 +323,7 @@ impl InventoryService for Inventory {
                 }
             }
         };
-        let answer = self.receipts.run("", recorded).await;
+        let answer = self.receipts.run(deadline, "", recorded).await;
         match failed {
             Some(status) => Err(status),
             None => answer,
@@ -332,7 +334,8 @@ impl InventoryService for Inventory {
         &self,
         request: Request<api::RecordSaleRequest>,
     ) -> Result<Response<api::RecordSaleResponse>, Status> {
-        self.edge.check_deadline(request.metadata())?;
+        let deadline = Deadline::of(request.metadata());
+        deadline.check_mutation()?;
         let call = request.into_inner();
         let head = Head {
             kind: MovementKind::Sale,
@@ -342,14 +345,15 @@ impl InventoryService for Inventory {
             let verdicts = self.record_whole(head, &call.document, &call.lines).await?;
             Ok(api::RecordSaleResponse { verdicts })
         };
-        self.sale.run(&call.document, recorded).await
+        self.sale.run(deadline, &call.document, recorded).await
     }
 
     async fn adjust(
         &self,
         request: Request<api::AdjustRequest>,
     ) -> Result<Response<api::AdjustResponse>, Status> {
-        self.edge.check_deadline(request.metadata())?;
+        let deadline = Deadline::of(request.metadata());
+        deadline.check_mutation()?;
         let call = request.into_inner();
         let head = Head {
             kind: MovementKind::Adjustment,
@@ -359,6 +363,6 @@ impl InventoryService for Inventory {
             let verdicts = self.record_whole(head, &call.document, &call.lines).await?;
             Ok(api::AdjustResponse { verdicts })
         };
-        self.adjust.run(&call.document, recorded).await
+        self.adjust.run(deadline, &call.document, recorded).await
     }
 }

@@ -7,6 +7,9 @@ use metrics::{Histogram, histogram};
 use tonic::{Response, Status};
 use tracing::Instrument;
 
+use super::deadline::Deadline;
+use super::error::ApiError;
+
 /// One kind of call. The handle is made once: looking it up by name costs as much as some calls.
 pub(super) struct Meter {
     call: &'static str,
@@ -25,12 +28,13 @@ impl Meter {
     /// Runs a call. Its log lines carry its name and `id`: a request id, reservation or document.
     pub(super) async fn run<T>(
         &self,
+        deadline: Deadline,
         id: &str,
-        call: impl Future<Output = Result<T, super::error::ApiError>>,
+        call: impl Future<Output = Result<T, ApiError>>,
     ) -> Result<Response<T>, Status> {
         let span = tracing::debug_span!("call", call = self.call, id);
         let began = Instant::now();
-        let result = call.instrument(span.clone()).await;
+        let result = deadline.limit(call).instrument(span.clone()).await;
         self.seconds.record(began.elapsed());
         match result {
             Ok(answer) => {

@@ -6,6 +6,7 @@ mod catalog;
 mod changes;
 mod cluster;
 mod convert;
+mod deadline;
 mod edge;
 mod error;
 mod fields;

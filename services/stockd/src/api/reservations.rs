@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::changes::{self, Change};
 use super::convert::{self, Held};
+use super::deadline::Deadline;
 use super::edge::{BYTES_PER_PROPOSAL_MAX, COMMANDS_PER_PROPOSAL_MAX, Edge};
 use super::error::ApiError;
 use super::fields::Fields;
@@ -186,14 +187,18 @@ impl Reservations {
                 Ok(applied) => {
                     let (index, stamp) = (applied.applied_index, applied.stamp);
                     for (number, outcome) in numbers.into_iter().zip(applied.outcomes) {
-                        results[number] = Some(reserve_response(
-                            shard,
-                            One {
-                                index,
-                                stamp,
-                                outcome,
-                            },
-                        ));
+                        let applied = One {
+                            index,
+                            stamp,
+                            outcome,
+                        };
+                        let response = reserve_response(shard, applied);
+                        results[number] = Some(response.map_err(|error| match error {
+                            ApiError::Refused(refusal) => {
+                                ApiError::RefusedInBatch { number, refusal }
+                            }
+                            error => error,
+                        }));
                     }
                 }
                 Err(ApiError::Failed(failure)) => {
@@ -320,11 +325,12 @@ impl ReservationService for Reservations {
         &self,
         request: Request<api::ReserveRequest>,
     ) -> Result<Response<api::ReserveResponse>, Status> {
-        self.edge.check_deadline(request.metadata())?;
+        let deadline = Deadline::of(request.metadata());
+        deadline.check_mutation()?;
         let call = request.into_inner();
         self.meters
             .reserve
-            .run(&call.request_id, self.do_reserve(&call))
+            .run(deadline, &call.request_id, self.do_reserve(&call))
             .await
     }
 
@@ -332,7 +338,8 @@ impl ReservationService for Reservations {
         &self,
         request: Request<api::BatchReserveRequest>,
     ) -> Result<Response<api::BatchReserveResponse>, Status> {
-        self.edge.check_deadline(request.metadata())?;
+        let deadline = Deadline::of(request.metadata());
+        deadline.check_mutation()?;
         let call = request.into_inner();
         let id = call
             .requests
@@ -340,7 +347,7 @@ impl ReservationService for Reservations {
             .map_or("", |request| &request.request_id);
         self.meters
             .batch_reserve
-            .run(id, self.do_batch(&call))
+            .run(deadline, id, self.do_batch(&call))
             .await
     }
 
@@ -348,7 +355,8 @@ impl ReservationService for Reservations {
         &self,
         request: Request<api::ConfirmRequest>,
     ) -> Result<Response<api::ConfirmResponse>, Status> {
-        self.edge.check_deadline(request.metadata())?;
+        let deadline = Deadline::of(request.metadata());
+        deadline.check_mutation()?;
         let call = request.into_inner();
         let done = async {
             let changed = self.change(&call).await?;
@@ -358,14 +366,18 @@ impl ReservationService for Reservations {
                 applied_index: changed.index,
             })
         };
-        self.meters.confirm.run(&call.request_id, done).await
+        self.meters
+            .confirm
+            .run(deadline, &call.request_id, done)
+            .await
     }
 
     async fn release(
         &self,
         request: Request<api::ReleaseRequest>,
     ) -> Result<Response<api::ReleaseResponse>, Status> {
-        self.edge.check_deadline(request.metadata())?;
+        let deadline = Deadline::of(request.metadata());
+        deadline.check_mutation()?;
         let call = request.into_inner();
         let done = async {
             let changed = self.change(&call).await?;
@@ -375,14 +387,18 @@ impl ReservationService for Reservations {
                 applied_index: changed.index,
             })
         };
-        self.meters.release.run(&call.request_id, done).await
+        self.meters
+            .release
+            .run(deadline, &call.request_id, done)
+            .await
     }
 
     async fn fulfill(
         &self,
         request: Request<api::FulfillRequest>,
     ) -> Result<Response<api::FulfillResponse>, Status> {
-        self.edge.check_deadline(request.metadata())?;
+        let deadline = Deadline::of(request.metadata());
+        deadline.check_mutation()?;
         let call = request.into_inner();
         let done = async {
             let changed = self.change(&call).await?;
@@ -392,14 +408,18 @@ impl ReservationService for Reservations {
                 applied_index: changed.index,
             })
         };
-        self.meters.fulfill.run(&call.request_id, done).await
+        self.meters
+            .fulfill
+            .run(deadline, &call.request_id, done)
+            .await
     }
 
     async fn extend(
         &self,
         request: Request<api::ExtendRequest>,
     ) -> Result<Response<api::ExtendResponse>, Status> {
-        self.edge.check_deadline(request.metadata())?;
+        let deadline = Deadline::of(request.metadata());
+        deadline.check_mutation()?;
         let call = request.into_inner();
         let done = async {
             let changed = self.change(&call).await?;
@@ -409,14 +429,18 @@ impl ReservationService for Reservations {
                 applied_index: changed.index,
             })
         };
-        self.meters.extend.run(&call.request_id, done).await
+        self.meters
+            .extend
+            .run(deadline, &call.request_id, done)
+            .await
     }
 
     async fn amend(
         &self,
         request: Request<api::AmendRequest>,
     ) -> Result<Response<api::AmendResponse>, Status> {
-        self.edge.check_deadline(request.metadata())?;
+        let deadline = Deadline::of(request.metadata());
+        deadline.check_mutation()?;
         let call = request.into_inner();
         let done = async {
             let mut fields = Fields::default();
@@ -449,13 +473,17 @@ impl ReservationService for Reservations {
                 applied_index: applied.index,
             })
         };
-        self.meters.amend.run(&call.request_id, done).await
+        self.meters
+            .amend
+            .run(deadline, &call.request_id, done)
+            .await
     }
 
     async fn get_reservation(
         &self,
         request: Request<api::GetReservationRequest>,
     ) -> Result<Response<api::GetReservationResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
         let call = request.into_inner();
         let done = async {
             let mut fields = Fields::default();
@@ -486,6 +514,9 @@ impl ReservationService for Reservations {
                 }
             }
         };
-        self.meters.get.run(&call.reservation_id, done).await
+        self.meters
+            .get
+            .run(deadline, &call.reservation_id, done)
+            .await
     }
 }
