@@ -62,8 +62,10 @@ impl Driver {
         self.now = clocks::now();
         self.inbox.drain(&mut self.events);
         self.worker
-            .step(self.now, self.events.drain(..), &mut self.effects)?;
-        Ok(self.perform())
+            .step(self.now, self.events.drain(..), &mut self.effects);
+        let refused = self.perform();
+        self.worker.answer(self.now, &mut self.effects)?;
+        Ok(self.perform() || refused)
     }
 
     /// The second half: the disk, and what waited for it. `true` if another turn is due at once.
@@ -74,7 +76,9 @@ impl Driver {
             self.worker.persist()?;
             self.log_write_seconds.record(began.elapsed());
         }
-        self.worker.settle(self.now, &mut self.effects)?;
+        self.worker.settle(&mut self.effects);
+        self.perform();
+        self.worker.catch_up(self.now, &mut self.effects)?;
         self.perform();
         if self.now.boot_ms >= self.counts_due_boot_ms {
             self.counts_due_boot_ms = self.now.boot_ms + COUNTS_EVERY_MS;

@@ -270,6 +270,8 @@ impl NodeStart {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
+            // Ctrl-C is for this process, which then stops the nodes in order.
+            .process_group(0)
             .kill_on_drop(true);
         Ok(command.spawn()?)
     }

@@ -4,14 +4,15 @@
 //! log is the only thing it touches. One turn:
 //!
 //! ```text
-//! worker.step(now, events, &mut effects)?    // what need not wait for the disk: a leader's appends,
-//!                                            // and answers to what others have made durable
+//! worker.step(now, events, &mut effects)     // a leader's appends leave first
+//! worker.answer(now, &mut effects)?          // what others have made durable is applied and answered
 //! worker.persist()?                          // one write and one fdatasync for all groups
-//! worker.settle(now, &mut effects)?          // what had to: votes, acknowledgements, more answers
+//! worker.settle(&mut effects)                // votes and acknowledgements
+//! worker.catch_up(now, &mut effects)?        // nobody waits for what is applied here
 //! ```
 //!
-//! The driver performs the effects after `step` and after `settle`. Whoever hosts the loop, a thread
-//! of its own or the runtime that also serves the edge, runs the same three calls.
+//! The driver performs the effects after each step that has any. Whoever hosts the loop, a thread of its
+//! own or the runtime that also serves the edge, runs the same five calls.
 
 pub mod clock;
 pub mod event;
@@ -50,8 +51,8 @@ pub struct Worker<R> {
     groups: Vec<Group<R>>,
     disk: Disk,
     batch: WriteBatch,
-    /// Groups with a turn under way.
-    turn: Vec<usize>,
+    /// Groups with a turn under way, and what of it is committed and not yet applied.
+    turn: Vec<(usize, Vec<Committed>)>,
     /// Groups that something happened to since they were last looked at.
     touched: BTreeSet<usize>,
     contexts: ContextSource,
@@ -144,7 +145,7 @@ impl<R> Worker<R> {
         now: Now,
         events: impl IntoIterator<Item = Event<R>>,
         effects: &mut Vec<Effect<R>>,
-    ) -> Result<(), WorkerError> {
+    ) {
         for event in events {
             self.take(event, now, effects);
         }
@@ -178,9 +179,25 @@ impl<R> Worker<R> {
             if let Some(state) = &write.state {
                 self.batch.put_state(number as u64, state);
             }
-            // Committed means durable on a majority: who waits for it need not wait for this disk.
-            apply(group, number, prepared.committed, now, &self.view, effects)?;
-            self.turn.push(number);
+            self.turn.push((number, prepared.committed));
+        }
+    }
+
+    /// Applies what the groups led here have committed, and answers. Committed means durable on a
+    /// majority: who waits for it need not wait for this disk.
+    pub fn answer(&mut self, now: Now, effects: &mut Vec<Effect<R>>) -> Result<(), WorkerError> {
+        for (number, committed) in &mut self.turn {
+            let group = &mut self.groups[*number];
+            if group.replica.is_leader() {
+                apply(
+                    group,
+                    *number,
+                    std::mem::take(committed),
+                    now,
+                    &self.view,
+                    effects,
+                )?;
+            }
         }
         Ok(())
     }
@@ -194,13 +211,21 @@ impl<R> Worker<R> {
         Ok(())
     }
 
-    /// Applies, answers, and says what may be sent now that the disk has it.
-    pub fn settle(&mut self, now: Now, effects: &mut Vec<Effect<R>>) -> Result<(), WorkerError> {
-        for number in self.turn.drain(..) {
+    /// Says what may be sent now that the disk has it.
+    pub fn settle(&mut self, effects: &mut Vec<Effect<R>>) {
+        for (number, committed) in &mut self.turn {
+            let settled = self.groups[*number].replica.settle();
+            send(*number, settled.messages, effects);
+            committed.extend(settled.committed);
+        }
+    }
+
+    /// Applies the rest: what followers were told is committed, and what this node's own write
+    /// completed.
+    pub fn catch_up(&mut self, now: Now, effects: &mut Vec<Effect<R>>) -> Result<(), WorkerError> {
+        for (number, committed) in self.turn.drain(..) {
             let group = &mut self.groups[number];
-            let settled = group.replica.settle();
-            send(number, settled.messages, effects);
-            apply(group, number, settled.committed, now, &self.view, effects)?;
+            apply(group, number, committed, now, &self.view, effects)?;
             group.fail_if_deposed(effects);
             if group.has_overdue_holds() {
                 group.let_time_pass(now, self.walls.median_ms(now));
