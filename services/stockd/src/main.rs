@@ -76,20 +76,28 @@ struct Show {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Dev(options) => dev::run(options),
+        Command::Dev(options) => dev::run(options).map(|()| ExitCode::SUCCESS),
         Command::Serve(serve) => run_node(serve),
-        Command::Config(show) => show_config(show),
+        Command::Config(show) => show_config(show).map(|()| ExitCode::SUCCESS),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("stockd: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        eprintln!("stockd: {}", in_words(&error));
+        ExitCode::FAILURE
+    })
 }
 
-fn run_node(serve: Serve) -> anyhow::Result<()> {
+/// An error and its causes, but none twice: some errors tell their cause themselves.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut words = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !words.contains(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
+}
+
+fn run_node(serve: Serve) -> anyhow::Result<ExitCode> {
     if serve.die_with_parent {
         dev::die_with_parent()?;
     }
@@ -104,11 +112,15 @@ fn run_node(serve: Serve) -> anyhow::Result<()> {
         tokio::spawn(stop_on_signal(stop.clone()));
         node::run(config, stop).await
     });
-    if let Err(error) = &result {
-        tracing::error!(%error, "stopping");
-    }
     runtime.shutdown_background();
-    Ok(result?)
+    match result {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        // From here on whoever looks, looks at the log.
+        Err(error) => {
+            tracing::error!(error = in_words(&error.into()), "cannot go on");
+            Ok(ExitCode::FAILURE)
+        }
+    }
 }
 
 /// SIGTERM and SIGINT stop the node in order; a second one stops it at once.
