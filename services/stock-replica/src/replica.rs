@@ -68,10 +68,10 @@ pub struct Proposed {
 /// A proposal was not taken; nothing changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ProposeError {
-    /// Another replica leads, or none does.
+    /// Another replica leads, or is about to, or none does.
     #[error("not the leader")]
     NotLeader,
-    /// Too much is uncommitted, or leadership is being handed over.
+    /// Too much is uncommitted.
     #[error("the leader takes no proposals now")]
     Dropped,
 }
@@ -79,7 +79,9 @@ pub enum ProposeError {
 impl Replica {
     /// Brings a replica back from what the disk remembers. Everything after the origin that was
     /// committed is handed out again to be applied.
-    pub fn open(replica_id: u64, restored: Restored) -> Result<Self, OpenError> {
+    ///
+    /// `window_bytes` bounds what may be on its way to one follower, not yet acknowledged.
+    pub fn open(replica_id: u64, window_bytes: u64, restored: Restored) -> Result<Self, OpenError> {
         let mut hard_state = HardState::default();
         match restored.state {
             Some(bytes) => hard_state
@@ -98,8 +100,12 @@ impl Replica {
             restored.reader,
         );
         let logger = slog::Logger::root(TracingDrain, slog::o!());
-        let node = RawNode::new(&settings::config(replica_id, applied), view, &logger)
-            .map_err(OpenError::Raft)?;
+        let node = RawNode::new(
+            &settings::config(replica_id, applied, window_bytes),
+            view,
+            &logger,
+        )
+        .map_err(OpenError::Raft)?;
         Ok(Self {
             node,
             pending: None,
@@ -121,7 +127,8 @@ impl Replica {
 
     /// Puts an entry into the leader's log.
     pub fn propose(&mut self, data: Vec<u8>) -> Result<Proposed, ProposeError> {
-        if !self.is_leader() {
+        // One that hands over takes nothing more: in a moment it will not be the leader.
+        if !self.is_leader() || self.node.raft.lead_transferee.is_some() {
             return Err(ProposeError::NotLeader);
         }
         self.node

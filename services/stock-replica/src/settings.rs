@@ -15,11 +15,12 @@ pub const ELECTION_TICKS_MAX: usize = 22;
 /// Largest entry: what fits into one message and one write without holding others up.
 pub const ENTRY_BYTES_MAX: usize = 1024 * 1024;
 
-/// Entries of one append: a follower that lags catches up in messages of this size.
-const APPEND_BYTES_MAX: u64 = 1024 * 1024;
+/// Entries of one append, in bytes: a follower that lags catches up in messages of this size.
+const APPEND_BYTES_MAX: u64 = 256 * 1024;
 
-/// Appends under way to one follower. With the above it bounds what a slow one can pile up.
-const APPENDS_IN_FLIGHT_MAX: usize = 64;
+/// Appends under way to one follower, whatever the window. A few, so that one travels while another
+/// is written; and no more than a healthy follower ever needs.
+const APPENDS_IN_FLIGHT: std::ops::RangeInclusive<u64> = 4..=64;
 
 /// Proposed and not yet committed; past this, proposals are refused. A leader that has lost its
 /// quorum must not fill its memory before it steps down.
@@ -28,7 +29,10 @@ const UNCOMMITTED_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Committed entries handed out at once: a restart applies a long log in many short turns.
 const COMMITTED_BYTES_PER_READY_MAX: u64 = 4 * 1024 * 1024;
 
-pub(crate) fn config(replica_id: u64, applied: u64) -> Config {
+/// `window_bytes` bounds what may be under way to one follower of this group. Groups share the
+/// connection, so the driver divides what one connection may hold.
+pub(crate) fn config(replica_id: u64, applied: u64, window_bytes: u64) -> Config {
+    let in_flight = window_bytes / APPEND_BYTES_MAX;
     Config {
         id: replica_id,
         applied,
@@ -38,7 +42,8 @@ pub(crate) fn config(replica_id: u64, applied: u64) -> Config {
         max_election_tick: ELECTION_TICKS_MAX,
         // The default, 0, would send one entry a message.
         max_size_per_msg: APPEND_BYTES_MAX,
-        max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
+        max_inflight_msgs: in_flight.clamp(*APPENDS_IN_FLIGHT.start(), *APPENDS_IN_FLIGHT.end())
+            as usize,
         // A leader that hears no quorum steps down instead of collecting what it cannot commit.
         check_quorum: true,
         // A node that was away asks before it raises the term: a healthy leader stays.
@@ -62,6 +67,6 @@ pub(crate) fn config(replica_id: u64, applied: u64) -> Config {
 mod tests {
     #[test]
     fn raft_accepts_the_settings() {
-        super::config(1, 0).validate().unwrap();
+        super::config(1, 0, 1 << 20).validate().unwrap();
     }
 }

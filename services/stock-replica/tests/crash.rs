@@ -17,6 +17,9 @@ const NODES: [u64; 3] = [1, 2, 3];
 /// Rounds in which three healthy replicas must have elected a leader: three full timeouts.
 const ELECTION_ROUNDS_MAX: usize = 3 * ELECTION_TICKS_MAX;
 
+/// Enough for every entry of a test.
+const WINDOW_BYTES: u64 = 1 << 20;
+
 /// What survives a crash.
 #[derive(Clone, Default)]
 struct Disk(Arc<Mutex<Stored>>);
@@ -55,7 +58,7 @@ impl Disk {
             reader: Box::new(self.clone()),
         };
         drop(stored);
-        Replica::open(node, restored).unwrap()
+        Replica::open(node, WINDOW_BYTES, restored).unwrap()
     }
 }
 

@@ -104,7 +104,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     let disk = Disk::open(&config.data_dir)?;
     check_identity(&disk, &config)?;
     let groups = config.shards + 1;
-    let nodes: Vec<u64> = config.nodes.iter().map(|node| node.id).collect();
+    // In one order on every node, whatever the order of its file: it decides who leads what.
+    let mut nodes: Vec<u64> = config.nodes.iter().map(|node| node.id).collect();
+    nodes.sort_unstable();
     let view = Arc::new(ReadView::new(config.shards));
     let cluster = Arc::new(ClusterState::new(
         groups,

@@ -181,7 +181,7 @@ fn failed(failure: Failure) -> Status {
             Code::Unavailable,
             "OUTCOME_UNKNOWN",
             "leadership changed while the call was on its way; it may or may not have been done: \
-             repeat it with the same request id",
+             repeat it with the same request id or document",
             RETRY_LEADERLESS_AFTER,
         ),
         Failure::TooFarBehind => (

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use stock_core::limits::QUANTITY_MAX;
 use stock_core::{
     Action, Command, Document, Fingerprint, Location, MovementKind, MovementLine, Movements,
@@ -154,26 +154,35 @@ impl Inventory {
         checked: &mut Vec<Checked>,
         verdicts: &mut [Option<api::LineVerdict>],
     ) -> Result<(), ApiError> {
-        loop {
-            let locations: Vec<_> = checked
-                .iter()
-                .map(|checked| &checked.line.location)
-                .collect();
-            let Some(at) = self.edge.first_unknown_location(&locations).await? else {
-                return Ok(());
-            };
-            // All lines of this location at once: the next round is for another one.
-            let unknown = checked[at].line.location.clone();
-            for bad in checked.extract_if(.., |checked| checked.line.location == unknown) {
-                let mut verdict = refused(bad.document.as_str(), bad.line.line.as_str(), None);
-                verdict.error = Some(api::LineError {
-                    reason: "UNKNOWN_LOCATION".to_owned(),
-                    field: "location".to_owned(),
-                    message: format!("there is no location {unknown}; put it first"),
-                });
-                verdicts[bad.place] = Some(verdict);
-            }
+        let locations: Vec<_> = checked
+            .iter()
+            .map(|checked| &checked.line.location)
+            .collect();
+        // This node catches up if need be; after that, what it does not know does not exist.
+        if self
+            .edge
+            .first_unknown_location(&locations)
+            .await?
+            .is_none()
+        {
+            return Ok(());
         }
+        let is_unknown = |checked: &mut Checked| {
+            self.edge
+                .view
+                .first_unknown([&checked.line.location])
+                .is_some()
+        };
+        for bad in checked.extract_if(.., is_unknown) {
+            let mut verdict = refused(bad.document.as_str(), bad.line.line.as_str(), None);
+            verdict.error = Some(api::LineError {
+                reason: "UNKNOWN_LOCATION".to_owned(),
+                field: "location".to_owned(),
+                message: format!("there is no location {}; put it first", bad.line.location),
+            });
+            verdicts[bad.place] = Some(verdict);
+        }
+        Ok(())
     }
 
     /// Has every shard record its lines, and fills in their verdicts.
@@ -194,8 +203,22 @@ impl Inventory {
             .into_iter()
             .enumerate()
             .map(|(shard, lines)| self.record_in_shard(shard as u32, kind, reason.clone(), lines));
-        for (place, verdict) in try_join_all(recorded).await?.into_iter().flatten() {
-            verdicts[place] = Some(verdict);
+        // All are waited for: what one shard did not record another may have.
+        let recorded = join_all(recorded).await;
+        let in_part = recorded
+            .iter()
+            .any(|shard| shard.as_ref().is_ok_and(|lines| !lines.is_empty()));
+        for shard in recorded {
+            let lines = shard.map_err(|error| {
+                if in_part {
+                    unknown_if_failed(error)
+                } else {
+                    error
+                }
+            })?;
+            for (place, verdict) in lines {
+                verdicts[place] = Some(verdict);
+            }
         }
         Ok(())
     }
@@ -225,7 +248,11 @@ impl Inventory {
                 let applied = self
                     .edge
                     .propose(GroupId::of_shard(shard), commands.take())
-                    .await?;
+                    .await;
+                let applied = match recorded.is_empty() {
+                    true => applied?,
+                    false => applied.map_err(unknown_if_failed)?,
+                };
                 let index = applied.applied_index;
                 let outcome = applied.outcomes.into_iter().next();
                 let outcome = outcome.ok_or(ApiError::Failed(Failure::OutcomeUnknown))?;
@@ -239,6 +266,14 @@ impl Inventory {
             }
         }
         Ok(recorded)
+    }
+}
+
+/// A failure that says "nothing was done" is not true of a call of which a part was.
+fn unknown_if_failed(error: ApiError) -> ApiError {
+    match error {
+        ApiError::Failed(_) => ApiError::Failed(Failure::OutcomeUnknown),
+        other => other,
     }
 }
 

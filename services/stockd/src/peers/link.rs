@@ -14,7 +14,7 @@ use crate::worker::event::{Answer, Failure};
 
 /// Bytes that may wait for a peer's socket. Past this the peer is too slow to be worth the memory:
 /// the connection is dropped, and Raft sends again what it missed.
-const OUTGOING_BYTES_MAX: usize = 64 * 1024 * 1024;
+const OUTGOING_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// Calls that one peer may owe an answer to.
 const FORWARDS_WAITING_MAX: usize = 16_384;
@@ -64,8 +64,9 @@ impl Link {
                 let _ = waiting.send(Answer::Failed(Failure::OutcomeUnknown));
             }
             if let Some(replaced) = state.connection.replace(connection.clone()) {
-                // Its writer and reader notice that they are no longer needed.
+                // Its reader and writer end, and the peer sees that it is not listened to there.
                 replaced.has_outgoing.notify_one();
+                close(&replaced);
             }
         }
         tokio::spawn(Arc::clone(self).write_rest(connection.clone()));
@@ -110,10 +111,7 @@ impl Link {
             );
             outgoing.clear();
             // The reader sees the end of the stream and takes the connection down.
-            let _ = rustix::net::shutdown(
-                current.writer.as_ref().as_ref(),
-                rustix::net::Shutdown::Both,
-            );
+            close(current);
             return false;
         }
         true
@@ -163,6 +161,12 @@ fn is_current(state: &State, connection: &Connection) -> bool {
         .connection
         .as_ref()
         .is_some_and(|current| Arc::ptr_eq(&current.writer, &connection.writer))
+}
+
+/// Ends a connection in both directions. One that is gone already cannot be ended; that is as well.
+fn close(connection: &Connection) {
+    let stream: &TcpStream = connection.writer.as_ref().as_ref();
+    let _ = rustix::net::shutdown(stream, rustix::net::Shutdown::Both);
 }
 
 /// Writes what the socket takes. `true` if nothing is left; a broken socket takes everything, since

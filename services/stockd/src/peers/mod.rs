@@ -99,7 +99,9 @@ impl Peers {
             identity,
             inbox,
             cluster,
-            next_forward: AtomicU64::new(1),
+            // A peer may still owe an answer to what this node forwarded before it was restarted: its
+            // number must not mean anything now.
+            next_forward: AtomicU64::new(rand::random()),
         }
     }
 
@@ -239,11 +241,13 @@ impl Peers {
             if bytes == 0 {
                 return Ok(());
             }
-            while let Some(frame) = reader.next()? {
+            let mut taken = 0;
+            while let Some((frame, length)) = reader.next()? {
                 self.take(node, link, frame, &mut events);
+                taken += length;
             }
             if !events.is_empty() {
-                self.inbox.push_from_peer(&mut events, bytes).await;
+                self.inbox.push_from_peer(&mut events, taken).await;
             }
         }
     }

@@ -78,8 +78,8 @@ impl FrameReader {
         Ok(stream.read_buf(&mut self.buffer).await?)
     }
 
-    /// The next whole frame.
-    pub(super) fn next(&mut self) -> Result<Option<cluster::Frame>, PeerError> {
+    /// The next whole frame, and its length in bytes.
+    pub(super) fn next(&mut self) -> Result<Option<(cluster::Frame, usize)>, PeerError> {
         let Some(header) = self.buffer.first_chunk::<4>() else {
             return Ok(None);
         };
@@ -94,7 +94,7 @@ impl FrameReader {
         let frame = Bytes::copy_from_slice(frame);
         self.buffer.advance(4 + length);
         cluster::Frame::decode(frame)
-            .map(Some)
+            .map(|frame| Some((frame, length)))
             .map_err(|error| PeerError::Malformed(error.to_string()))
     }
 }

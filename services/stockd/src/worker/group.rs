@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use stock_core::{At, Catalog, LedgerEntry, Shard, Stamp};
-use stock_replica::{Committed, ENTRY_BYTES_MAX, Proposed, Replica};
+use stock_replica::{Committed, ENTRY_BYTES_MAX, ProposeError, Proposed, Replica};
 
 use super::clock::{ClusterClock, Now};
 use super::event::{Answer, Effect, Failure, GroupId, Outcome, Outcomes, Question};
@@ -115,7 +115,13 @@ impl<R> Group<R> {
                             reply,
                         });
                     }
-                    Err(_) => answer(effects, queued.reply, Answer::Failed(Failure::Overloaded)),
+                    Err(error) => {
+                        let failure = match error {
+                            ProposeError::NotLeader => Failure::NotLeader { leader: None },
+                            ProposeError::Dropped => Failure::Overloaded,
+                        };
+                        answer(effects, queued.reply, Answer::Failed(failure));
+                    }
                 }
             }
             self.last_entry_boot_ms = now.boot_ms;
@@ -297,6 +303,11 @@ impl<R> Group<R> {
     /// When [`Self::announce`] is due, on the boot clock.
     pub(super) fn announce_at_boot_ms(&self) -> Option<u64> {
         self.announce_at_boot_ms
+    }
+
+    /// Whether everything known to be committed is applied; not so while a log is replayed.
+    pub(super) fn has_caught_up(&self) -> bool {
+        self.replica.is_leader() || self.applied_index >= self.replica.commit()
     }
 
     /// Whether applying has left holds that are due already.

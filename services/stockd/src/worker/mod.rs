@@ -42,6 +42,10 @@ pub const TICK_MS: u64 = 50;
 /// just came back, or is about to stop, gets nothing.
 const LED_TICKS_MIN: u64 = 60;
 
+/// Bytes of appends that may be on their way to one peer, over all groups: a quarter of what its
+/// connection may hold (`peers/link.rs`), since one entry may be four times an append.
+const WINDOW_BYTES: u64 = 32 * 1024 * 1024;
+
 /// Reads that may wait in one group. Past this they are refused.
 const READS_WAITING_MAX: usize = 16_384;
 
@@ -333,7 +337,11 @@ impl<R> Worker<R> {
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect<R>>) {
         let median_ms = self.walls.median_ms(now);
         for (number, group) in self.groups.iter_mut().enumerate() {
-            group.replica.tick();
+            // While it replays its log a replica does not stand for election: to do so, raft would
+            // read all of what is left at once.
+            if group.has_caught_up() {
+                group.replica.tick();
+            }
             group.let_time_pass(now, median_ms);
             for late in group.reads.tick() {
                 answer(effects, late.reply, Answer::Failed(Failure::TooFarBehind));
@@ -361,11 +369,15 @@ impl<R> Worker<R> {
     /// On a fresh start nobody leads yet: the node that should stands for election as soon as it can
     /// win one, instead of waiting for a timeout.
     fn campaign_where_preferred(&mut self) {
+        if self.is_handing_over {
+            return;
+        }
         for (number, group) in self.groups.iter_mut().enumerate() {
             let voters = group.replica.voters();
             let has_majority = (self.up.len() + 1) * 2 > voters.len();
             let is_preferred = preferred(number, voters) == self.node;
-            if is_preferred && has_majority && group.replica.leader() == 0 {
+            if is_preferred && has_majority && group.replica.leader() == 0 && group.has_caught_up()
+            {
                 group.replica.campaign();
                 self.touched.insert(number);
             }
@@ -380,22 +392,24 @@ impl<R> Worker<R> {
                 continue;
             }
             let voters = group.replica.voters().to_vec();
-            let to = if self.is_handing_over {
-                let others = voters.iter().copied().filter(|voter| *voter != self.node);
+            let heirs: Vec<u64> = if self.is_handing_over {
+                // Not all to the same one.
+                let others = voters.iter().filter(|voter| **voter != self.node);
                 others
                     .cycle()
                     .skip(number % 2)
                     .take(voters.len())
-                    .find(|node| self.up.contains(node))
+                    .copied()
+                    .collect()
             } else if self.led_ticks[number] >= LED_TICKS_MIN {
-                Some(preferred(number, &voters))
-                    .filter(|to| *to != self.node && self.up.contains(to))
+                vec![preferred(number, &voters)]
             } else {
-                None
+                Vec::new()
             };
-            if let Some(to) = to
-                && group.replica.transfer_leadership(to)
-            {
+            let mut heirs = heirs
+                .into_iter()
+                .filter(|to| *to != self.node && self.up.contains(to));
+            if let Some(to) = heirs.find(|to| group.replica.transfer_leadership(*to)) {
                 tracing::debug!(group = number, to, "handing over leadership");
                 self.touched.insert(number);
             }
@@ -421,6 +435,7 @@ fn open_group<R>(
             origin
         }
     };
+    let window_bytes = WINDOW_BYTES / u64::from(parts.groups);
     let applied_index = origin.index;
     let last_index = parts
         .disk
@@ -432,7 +447,8 @@ fn open_group<R>(
         last_index,
         reader: Box::new(GroupReader::new(parts.disk.clone(), group)),
     };
-    let replica = Replica::open(parts.node, restored).map_err(|error| open(error.into()))?;
+    let replica =
+        Replica::open(parts.node, window_bytes, restored).map_err(|error| open(error.into()))?;
     Ok(Group::new(
         GroupId(number),
         replica,
