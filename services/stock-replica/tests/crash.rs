@@ -347,3 +347,16 @@ fn leadership_moves_when_it_is_handed_over() {
     assert!(cluster.nodes[heir].replica.is_leader());
     assert!(!cluster.nodes[leader].replica.is_leader());
 }
+
+#[test]
+fn a_leader_that_hands_over_takes_no_more_proposals() {
+    let mut cluster = Cluster::new();
+    let leader = cluster.leader();
+    let heir = (leader + 1) % 3;
+    cluster.tick();
+    let replica = &mut cluster.nodes[leader].replica;
+    assert!(replica.transfer_leadership(heir as u64 + 1));
+    assert!(replica.is_leader(), "until the heir has been elected");
+    // Not "too much is waiting": whoever asks should look for the next leader.
+    assert_eq!(replica.propose(b"x".to_vec()), Err(ProposeError::NotLeader));
+}

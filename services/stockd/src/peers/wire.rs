@@ -98,3 +98,45 @@ impl FrameReader {
             .map_err(|error| PeerError::Malformed(error.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_come_out_whole_however_the_stream_is_cut() {
+        let frame = |wall_clock_ms, payload: &'static [u8]| cluster::Frame {
+            wall_clock_ms,
+            messages: vec![cluster::GroupMessage {
+                group: 3,
+                payload: Bytes::from_static(payload),
+            }],
+            ..Default::default()
+        };
+        let frames = [frame(1, b""), frame(2, &[7; 300]), frame(3, b"x")];
+        let mut stream = BytesMut::new();
+        frames
+            .iter()
+            .for_each(|frame| encode_frame(frame, &mut stream));
+        for step in [1, 2, 3, 5, 64, stream.len()] {
+            let mut reader = FrameReader::default();
+            let (mut taken, mut bytes) = (Vec::new(), 0);
+            for chunk in stream.chunks(step) {
+                reader.buffer.extend_from_slice(chunk);
+                while let Some((frame, length)) = reader.next().unwrap() {
+                    taken.push(frame);
+                    bytes += 4 + length;
+                }
+            }
+            assert_eq!(taken, frames, "cut every {step} bytes");
+            assert_eq!(bytes, stream.len());
+        }
+    }
+
+    #[test]
+    fn a_frame_beyond_the_bound_is_refused_before_it_is_read() {
+        let mut reader = FrameReader::default();
+        reader.buffer.put_u32_le(FRAME_BYTES_MAX as u32 + 1);
+        assert!(matches!(reader.next(), Err(PeerError::Malformed(_))));
+    }
+}
