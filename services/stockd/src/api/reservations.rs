@@ -6,7 +6,8 @@ use futures_util::future::join_all;
 use rand::Rng;
 use stock_core::limits::TTL_MS_DEFAULT;
 use stock_core::{
-    Action, Amend, Command, Line, Operation, Request as Asked, ReservationId, Reserve, Stamp,
+    Action, Amend, Command, Line, Location, Operation, Request as Asked, ReservationId, Reserve,
+    Stamp,
 };
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::reservation_service_server::ReservationService;
@@ -64,10 +65,7 @@ impl Reservations {
         call: &api::ReserveRequest,
     ) -> Result<api::ReserveResponse, ApiError> {
         let (shard, command) = self.reserve_command(call, Fields::default())?;
-        let Operation::Reserve(reserve) = operation(&command) else {
-            unreachable!("made as a reserve just now");
-        };
-        let locations: Vec<_> = reserve.lines.iter().map(|line| &line.location).collect();
+        let locations: Vec<_> = locations(&command).collect();
         self.edge.check_locations(&locations).await?;
         let applied = self.propose(shard, &command).await?;
         reserve_response(shard, applied)
@@ -151,21 +149,33 @@ impl Reservations {
         let mut by_shard: Vec<ShardBatch> = Vec::new();
         by_shard.resize_with(self.edge.shards() as usize, ShardBatch::default);
         let mut proposals = Vec::new();
-        for (number, request) in call.requests.iter().enumerate() {
-            let fields = Fields::within(format!("requests[{number}]."));
-            match self.reserve_command(request, fields) {
-                Ok((shard, command)) => match self.unknown_location(number, &command).await? {
-                    Some(error) => results.push(Some(Err(error))),
-                    None => {
-                        let batch = &mut by_shard[shard as usize];
-                        batch.commands.push(&command);
-                        batch.numbers.push(number);
-                        if batch.is_full() {
-                            proposals.push((shard, std::mem::take(batch)));
-                        }
-                        results.push(None);
+        let commands: Vec<_> = call
+            .requests
+            .iter()
+            .enumerate()
+            .map(|(number, request)| {
+                self.reserve_command(request, Fields::within(format!("requests[{number}].")))
+            })
+            .collect();
+        // This node catches up at most once; after that, what it does not know does not exist.
+        let good = commands.iter().flatten();
+        let locations: Vec<_> = good.flat_map(|(_, command)| locations(command)).collect();
+        self.edge.first_unknown_location(&locations).await?;
+        for (number, command) in commands.into_iter().enumerate() {
+            let known = command.and_then(|(shard, command)| {
+                self.check_known(number, &command)?;
+                Ok((shard, command))
+            });
+            match known {
+                Ok((shard, command)) => {
+                    let batch = &mut by_shard[shard as usize];
+                    batch.commands.push(&command);
+                    batch.numbers.push(number);
+                    if batch.is_full() {
+                        proposals.push((shard, std::mem::take(batch)));
                     }
-                },
+                    results.push(None);
+                }
                 Err(error) => results.push(Some(Err(error))),
             }
         }
@@ -218,20 +228,16 @@ impl Reservations {
         })
     }
 
-    async fn unknown_location(
-        &self,
-        number: usize,
-        command: &Command,
-    ) -> Result<Option<ApiError>, ApiError> {
-        let Operation::Reserve(reserve) = operation(command) else {
-            return Ok(None);
-        };
-        let locations: Vec<_> = reserve.lines.iter().map(|line| &line.location).collect();
-        let unknown = self.edge.first_unknown_location(&locations).await?;
-        Ok(unknown.map(|line| ApiError::UnknownLocation {
-            field: format!("requests[{number}].lines[{line}].location"),
-            location: locations[line].to_string(),
-        }))
+    /// Refuses a request of a batch that names a location this node does not know.
+    fn check_known(&self, number: usize, command: &Command) -> Result<(), ApiError> {
+        let unknown = self.edge.view.first_unknown(locations(command));
+        match unknown.and_then(|line| Some((line, locations(command).nth(line)?))) {
+            None => Ok(()),
+            Some((line, location)) => Err(ApiError::UnknownLocation {
+                field: format!("requests[{number}].lines[{line}].location"),
+                location: location.to_string(),
+            }),
+        }
     }
 }
 
@@ -273,11 +279,13 @@ fn one(applied: Applied) -> Result<One, ApiError> {
     })
 }
 
-fn operation(command: &Command) -> &Operation {
-    match &command.action {
-        Action::Request(_, operation) => operation,
-        Action::Movements(_) => unreachable!("a reservation's command is a request"),
-    }
+/// The location of each line of a reserve.
+fn locations(command: &Command) -> impl Iterator<Item = &Location> {
+    let lines: &[Line] = match &command.action {
+        Action::Request(_, Operation::Reserve(reserve)) => &reserve.lines,
+        _ => &[],
+    };
+    lines.iter().map(|line| &line.location)
 }
 
 /// An id made when the request was, as far as its maker knows: ids of one shop sort by time.
