@@ -21,6 +21,8 @@
 mod error;
 mod lock;
 mod log;
+mod volume;
 
 pub use error::LogError;
 pub use log::{Durability, Log, LogOptions, TailCut, WriteBatch};
+pub use volume::{Access, OsVolume, Volume, VolumeFile};

@@ -1,0 +1,68 @@
+//! The files of a data directory, behind a seam small enough to be played by something else.
+//!
+//! Production uses [`OsVolume`]. The simulator has one of its own that forgets what was not synced,
+//! tears writes, runs full and fails. Nothing in this crate opens a file in any other way.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+mod os;
+
+pub use os::OsVolume;
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It must exist, and is only read.
+    Read,
+    /// It must exist.
+    Write,
+    /// It is made if it is not there. What it holds stays.
+    Create,
+}
+
+/// A place that keeps files.
+///
+/// What was written is only sure to survive a power cut after [`VolumeFile::sync`], and a name that
+/// was made, changed or deleted only after [`Volume::sync_dir`] of its directory.
+///
+/// The log's engine lists, makes, locks and syncs its own directory through the operating system, so
+/// in a directory `log/` an implementation must keep a real file (its content does not matter) under
+/// each name that it holds there.
+pub trait Volume: fmt::Debug + Send + Sync + 'static {
+    /// Opens a file.
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn VolumeFile>>;
+    /// Deletes a file.
+    fn delete(&self, path: &Path) -> io::Result<()>;
+    /// Gives a file another name; a file that has it already is replaced, at one moment.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Makes a directory and those above it. It is no error if it is there.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// The files in a directory, in the order of their names.
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes sure that nobody else uses a data directory, until what is returned is dropped. Of a
+    /// kind [`io::ErrorKind::WouldBlock`], with the holder as its text, if somebody does.
+    fn lock(&self, dir: &Path) -> io::Result<Box<dyn Send + Sync>>;
+    /// Bytes that can still be written.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+}
+
+/// An open file.
+pub trait VolumeFile: Send + Sync {
+    /// Reads into `buf` from `offset`; fewer bytes only at the end of the file or when interrupted.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes some of `buf` at `offset`.
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize>;
+    /// Its length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Cuts it off, or extends it with zeros.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Reserves space, and extends the file to hold it. Does nothing where the system cannot.
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Makes content and length durable (`fdatasync`). After an error nothing is known of either.
+    fn sync(&self) -> io::Result<()>;
+}
