@@ -1,18 +1,21 @@
 //! Group 0's state: the locations of a cluster.
 
-use std::collections::BTreeMap;
-
+use crate::buckets::Buckets;
+use crate::canonical::{CatalogHead, MemoryHead, OrderHead, Writer};
 use crate::command::Request;
+use crate::frozen::{FrozenState, Slot};
 use crate::ids::{At, Location, Principal, Stamp};
-use crate::limits::{LOCATIONS_MAX, REQUESTS_REMEMBERED_MAX};
+use crate::limits::{CATALOG_BUCKETS, LOCATIONS_MAX, REQUESTS_REMEMBERED_MAX};
 use crate::memory::{Recall, RequestKey, RequestMemory};
 use crate::outcome::Refusal;
 
 /// What is known of every location. Driven like a [`Shard`](crate::Shard).
 #[derive(Debug)]
 pub struct Catalog {
-    locations: BTreeMap<Location, PutLocation>,
-    requests: RequestMemory<CatalogOutcome>,
+    pub(crate) locations: Buckets<Location, PutLocation>,
+    pub(crate) location_count: usize,
+    pub(crate) requests: RequestMemory<CatalogOutcome>,
+    pub(crate) applied: At,
 }
 
 /// One command of a log entry of group 0.
@@ -71,18 +74,31 @@ impl Catalog {
     /// No location.
     pub fn new() -> Self {
         Self {
-            locations: BTreeMap::new(),
-            requests: RequestMemory::new(1, REQUESTS_REMEMBERED_MAX),
+            locations: Buckets::new(CATALOG_BUCKETS),
+            location_count: 0,
+            requests: RequestMemory::new(CATALOG_BUCKETS, REQUESTS_REMEMBERED_MAX),
+            applied: At {
+                index: 0,
+                ordinal: 0,
+                stamp: Stamp(0),
+            },
         }
     }
 
     /// Time passes. Called once for each entry, before its commands.
     pub fn advance(&mut self, stamp: Stamp) {
-        self.requests.forget(stamp);
+        self.applied.stamp = self.applied.stamp.max(stamp);
+        self.requests.forget(self.applied.stamp);
     }
 
     /// Carries out one command, or refuses it.
     pub fn apply(&mut self, at: At, command: CatalogCommand) -> CatalogOutcome {
+        // As in a shard, stamps never go back.
+        let at = At {
+            stamp: at.stamp.max(self.applied.stamp),
+            ..at
+        };
+        self.applied = at;
         let key = RequestKey {
             id: command.request.id,
             principal: command.principal,
@@ -95,11 +111,12 @@ impl Catalog {
             Recall::Refused(refusal) => return CatalogOutcome::Refused(refusal),
             Recall::New => {}
         }
-        let known = self.locations.contains_key(&command.put.location);
-        if !known && self.locations.len() >= LOCATIONS_MAX {
+        let known = self.locations.get(&command.put.location).is_some();
+        if !known && self.location_count >= LOCATIONS_MAX {
             // Not remembered: a retry may find room.
             return CatalogOutcome::Refused(Refusal::TooManyLocations);
         }
+        self.location_count += usize::from(!known);
         self.locations
             .insert(command.put.location.clone(), command.put);
         let outcome = CatalogOutcome::Put;
@@ -110,12 +127,43 @@ impl Catalog {
 
     /// Every location, in the order of their ids.
     pub fn locations(&self) -> impl Iterator<Item = &PutLocation> {
-        self.locations.values()
+        let mut all: Vec<_> = self.locations.iter().map(|(_, put)| put).collect();
+        all.sort_unstable_by(|one, other| one.location.cmp(&other.location));
+        all.into_iter()
     }
 
     /// What is known of one.
     pub fn location(&self, id: &Location) -> Option<&PutLocation> {
         self.locations.get(id)
+    }
+
+    /// The stamp of the last entry applied.
+    pub fn stamp(&self) -> Stamp {
+        self.applied.stamp
+    }
+
+    /// As [`Shard::freeze`](crate::Shard::freeze).
+    pub fn freeze(&self) -> FrozenState {
+        let mut head = Writer::default();
+        self.head().write(&mut head, CATALOG_BUCKETS);
+        let slots = (self.locations.share())
+            .zip(self.requests.buckets.share())
+            .map(|(locations, requests)| Slot::Catalog {
+                locations,
+                requests,
+            });
+        FrozenState::new(head, slots)
+    }
+
+    fn head(&self) -> CatalogHead {
+        CatalogHead {
+            applied: self.applied,
+            requests: MemoryHead {
+                horizon: self.requests.horizon,
+                order: OrderHead::of(&self.requests.order),
+            },
+            locations: self.location_count as u64,
+        }
     }
 }
 
@@ -129,12 +177,15 @@ impl Default for Catalog {
 mod tests {
     use super::*;
     use crate::ids::{Fingerprint, RequestId};
+    use crate::restore::{CatalogRestorer, StateRestorer};
 
     const NOW: u64 = 1_790_000_000_000;
 
     /// Puts a location; the fingerprint is of its name.
     fn put(catalog: &mut Catalog, now: u64, request: u32, id: &str, name: &str) -> CatalogOutcome {
-        let bits = u128::from(NOW) << 80 | 0x7 << 76 | u128::from(request);
+        // The higher a request's number, the later it was made.
+        let made_at = NOW + u64::from(request / 1_000_000);
+        let bits = u128::from(made_at) << 80 | 0x7 << 76 | u128::from(request);
         let at = At {
             index: 1,
             ordinal: 0,
@@ -196,6 +247,96 @@ mod tests {
         let too_old = CatalogOutcome::Refused(Refusal::RequestTooOld { horizon });
         assert_eq!(put(&mut catalog, NOW + 600_001, 1, "B", "Berlin"), too_old);
         assert_eq!(names(&catalog), ["Bonn"]);
+    }
+
+    #[test]
+    fn a_catalog_comes_back_from_its_bytes_and_goes_on() {
+        let mut catalog = Catalog::new();
+        for number in 0..300 {
+            let id = format!("L{}", number * 7 % 200);
+            put(&mut catalog, NOW + u64::from(number / 3), number, &id, "a");
+        }
+        catalog.advance(Stamp(NOW + 600_050));
+        assert!(catalog.requests.horizon > Stamp(0));
+        let mut frozen = catalog.freeze();
+        let hash = frozen.hash();
+        let mut restorer = CatalogRestorer::new(frozen.head_bytes()).unwrap();
+        put(
+            &mut catalog,
+            NOW + 600_050,
+            1_000_900,
+            "L3",
+            "changed meanwhile",
+        );
+        for bucket in (0..restorer.buckets()).rev() {
+            let bytes = frozen.take_bucket(bucket).unwrap();
+            restorer.bucket(bucket, &bytes).unwrap();
+        }
+        let mut restored = restorer.finish().unwrap();
+        assert_eq!(restored.freeze().hash(), hash);
+        assert_eq!(frozen.hash(), hash);
+
+        let answer = put(
+            &mut restored,
+            NOW + 600_050,
+            1_000_900,
+            "L3",
+            "changed meanwhile",
+        );
+        assert_eq!(answer, CatalogOutcome::Put);
+        for catalog in [&mut catalog, &mut restored] {
+            catalog.requests.remembered_max = 50;
+            put(catalog, NOW + 600_060, 1_000_901, "M", "b");
+            // An earlier stamp counts as the latest.
+            put(catalog, NOW, 1_000_902, "N", "c");
+        }
+        assert_eq!(catalog.stamp(), Stamp(NOW + 600_060));
+        assert_eq!(
+            restored.freeze().head_bytes(),
+            catalog.freeze().head_bytes()
+        );
+        assert_eq!(restored.freeze().hash(), catalog.freeze().hash());
+        assert!(restored.locations().eq(catalog.locations()));
+    }
+
+    #[test]
+    fn changed_bytes_of_a_catalog_are_an_error_or_another_catalog() {
+        let mut catalog = Catalog::new();
+        for number in 0..40 {
+            put(&mut catalog, NOW, number, &format!("L{number}"), "a");
+        }
+        let restore = |head: &[u8], bucket: usize, bytes: &[u8]| {
+            let frozen = catalog.freeze();
+            let mut restorer = CatalogRestorer::new(head)?;
+            restorer.bucket(bucket, bytes)?;
+            for other in (0..frozen.buckets()).filter(|other| *other != bucket) {
+                restorer.bucket(other, &frozen.bucket_bytes(other).unwrap())?;
+            }
+            restorer.finish()
+        };
+        let frozen = catalog.freeze();
+        let head = frozen.head_bytes();
+        let bucket = (0..64).max_by_key(|bucket| frozen.bucket_bytes(*bucket).unwrap().len());
+        let bucket = bucket.unwrap();
+        let bytes = frozen.bucket_bytes(bucket).unwrap();
+        for at in 0..bytes.len() {
+            assert!(restore(head, bucket, &bytes[..at]).is_err());
+            for bit in 0..8 {
+                let mut changed = bytes.clone();
+                changed[at] ^= 1 << bit;
+                if let Ok(other) = restore(head, bucket, &changed) {
+                    assert_eq!(other.freeze().bucket_bytes(bucket), Some(changed));
+                }
+            }
+        }
+        for at in 0..head.len() {
+            assert!(restore(&head[..at], bucket, &bytes).is_err());
+            let mut changed = head.to_vec();
+            changed[at] ^= 1;
+            if let Ok(other) = restore(&changed, bucket, &bytes) {
+                assert_eq!(other.freeze().head_bytes(), changed);
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
+use crate::buckets::Key;
 use crate::limits::{IDENTIFIER_BYTES_MAX, QUANTITY_MAX};
 
 /// Why a text is no identifier.
@@ -73,9 +74,11 @@ impl Sku {
     pub fn shard(&self, shard_count: u32) -> u32 {
         ((u128::from(self.hash) * u128::from(shard_count)) >> 64) as u32
     }
+}
 
+impl Key for Sku {
     /// Low bits of the hash, which are independent of the shard.
-    pub(crate) fn bucket(&self, buckets: usize) -> usize {
+    fn bucket(&self, buckets: usize) -> usize {
         self.hash as usize % buckets
     }
 }
@@ -135,6 +138,12 @@ identifier!(
     /// A store or warehouse: 1-64 bytes of `[A-Za-z0-9._:-]`.
     Location
 );
+impl Key for Location {
+    fn bucket(&self, buckets: usize) -> usize {
+        xxh3_64(self.0.as_bytes()) as usize % buckets
+    }
+}
+
 identifier!(
     /// Who asked, as the edge authenticated it: 1-64 bytes of `[A-Za-z0-9._:-]`.
     Principal
@@ -312,8 +321,10 @@ impl ReservationId {
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
+}
 
-    pub(crate) fn bucket(&self, buckets: usize) -> usize {
+impl Key for ReservationId {
+    fn bucket(&self, buckets: usize) -> usize {
         low_bits(&self.0) as usize % buckets
     }
 }

@@ -14,21 +14,38 @@
 //! argument), no randomness, no floats, no hash maps, no IO, no threads, no async. It is total: a
 //! refused command is an [`Outcome`], not an error, and no input makes it panic.
 //!
+//! At any time between two commands a state can be frozen, written down whole, and brought back:
+//!
+//! ```text
+//! let mut frozen = shard.freeze();                    // cheap; the shard goes on
+//! write(frozen.head_bytes());
+//! for bucket in 0..frozen.buckets() {
+//!     write(frozen.take_bucket(bucket));
+//! }
+//! ```
+//!
+//! and a [`ShardRestorer`] makes an equal shard from the bytes.
+//!
 //! Reading order: [`Command`] and [`Outcome`] are the contract; `shard.rs` is the dispatch;
 //! `apply/` has one file for each family of commands.
 
 mod apply;
+mod buckets;
 mod canonical;
 mod catalog;
 mod command;
+mod error;
+mod frozen;
 mod ids;
 mod ledger;
 pub mod limits;
 mod memory;
+mod names;
+mod order;
 mod outcome;
 mod position;
-mod queue;
 mod reservation;
+mod restore;
 mod shard;
 mod stock;
 mod verdict;
@@ -40,6 +57,8 @@ pub use command::{
     Action, Amend, Command, Confirm, Extend, Fulfill, Line, MovementKind, MovementLine, Movements,
     Operation, PartialLine, Release, Request, Reserve, SetPolicy,
 };
+pub use error::{Flaw, Part, RestoreError};
+pub use frozen::FrozenState;
 pub use ids::{
     At, Document, Fingerprint, IdentifierError, Location, Principal, Quantity, QuantityError,
     Reason, RequestId, RequestIdError, ReservationId, ReservationIdError, Sku, Stamp,
@@ -48,5 +67,6 @@ pub use ledger::{EntryKind, LedgerEntry, Source};
 pub use outcome::{Discrepancy, LineVerdict, Outcome, Policy, Refusal, ShortLine, Shortage};
 pub use position::Position;
 pub use reservation::{Reservation, ReservationLine, State};
+pub use restore::{CatalogRestorer, ShardRestorer, StateRestorer};
 pub use shard::{Counts, Shard};
 pub use stock::Stock;

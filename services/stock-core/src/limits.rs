@@ -25,6 +25,9 @@ pub const TTL_MS_DEFAULT: u64 = 15 * 60 * 1_000;
 /// hashing of one is short: at ten million positions over eight shards a bucket holds about 300.
 pub const BUCKETS: usize = 4_096;
 
+/// Buckets of a catalog's state: at most some 1,600 locations in one.
+pub const CATALOG_BUCKETS: usize = 64;
+
 /// Holds that one entry expires before its commands are applied. What is left is due for the next
 /// entry, which the leader then proposes at once: a million holds that end together delay no command
 /// by more than this many.

@@ -1,17 +1,16 @@
 //! What makes a retry harmless: remembered requests and remembered documents.
 
-use std::collections::BTreeMap;
-
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::buckets::{Buckets, Key};
 use crate::command::{MovementKind, Request};
 use crate::ids::{Document, Fingerprint, Principal, RequestId, Stamp};
 use crate::limits::{
     CLOCK_AHEAD_MS_MAX, DOCUMENT_MEMORY_MS, FORGOTTEN_PER_ENTRY_MAX, REQUEST_MEMORY_MS,
     REQUEST_MEMORY_MS_MIN,
 };
+use crate::order::{Order, Place};
 use crate::outcome::Refusal;
-use crate::queue::Queue;
 
 /// Ids are unique for each caller only.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,10 +19,16 @@ pub(crate) struct RequestKey {
     pub(crate) principal: Principal,
 }
 
-#[derive(Debug)]
+impl Key for RequestKey {
+    fn bucket(&self, buckets: usize) -> usize {
+        self.id.bucket(buckets)
+    }
+}
+
+#[derive(Debug, Clone)]
 pub(crate) struct Remembered<V> {
     pub(crate) fingerprint: Fingerprint,
-    pub(crate) stamp: Stamp,
+    pub(crate) place: Place,
     pub(crate) verdict: V,
 }
 
@@ -45,17 +50,17 @@ pub(crate) enum Recall<'a, V> {
 /// be carried out twice.
 #[derive(Debug)]
 pub(crate) struct RequestMemory<V> {
-    pub(crate) buckets: Box<[BTreeMap<RequestKey, Remembered<V>>]>,
-    order: Queue<(Stamp, RequestKey)>,
+    pub(crate) buckets: Buckets<RequestKey, Remembered<V>>,
+    pub(crate) order: Order<RequestKey>,
     pub(crate) horizon: Stamp,
-    remembered_max: usize,
+    pub(crate) remembered_max: usize,
 }
 
-impl<V> RequestMemory<V> {
+impl<V: Clone> RequestMemory<V> {
     pub(crate) fn new(buckets: usize, remembered_max: usize) -> Self {
         Self {
-            buckets: (0..buckets).map(|_| BTreeMap::new()).collect(),
-            order: Queue::new(),
+            buckets: Buckets::new(buckets),
+            order: Order::new(),
             horizon: Stamp(0),
             remembered_max,
         }
@@ -67,8 +72,7 @@ impl<V> RequestMemory<V> {
         fingerprint: Fingerprint,
         now: Stamp,
     ) -> Recall<'_, V> {
-        let bucket = &self.buckets[key.id.bucket(self.buckets.len())];
-        if let Some(remembered) = bucket.get(key) {
+        if let Some(remembered) = self.buckets.get(key) {
             return if remembered.fingerprint == fingerprint {
                 Recall::Answered(&remembered.verdict)
             } else {
@@ -94,24 +98,22 @@ impl<V> RequestMemory<V> {
         if self.is_full() {
             self.forget_oldest();
         }
-        let bucket = key.id.bucket(self.buckets.len());
         let remembered = Remembered {
             fingerprint: request.fingerprint,
-            stamp: now,
+            place: self.order.push(now, key.clone()),
             verdict,
         };
-        self.buckets[bucket].insert(key.clone(), remembered);
-        self.order.push((now, key));
+        self.buckets.insert(key, remembered);
     }
 
     /// Forgets what is older than it need be remembered.
     pub(crate) fn forget(&mut self, now: Stamp) {
         let keep_from = now.minus_ms(REQUEST_MEMORY_MS);
         for _ in 0..FORGOTTEN_PER_ENTRY_MAX {
-            if self.oldest().is_none_or(|oldest| oldest >= keep_from) {
-                break;
+            match self.order.oldest() {
+                Some((stamp, _)) if *stamp < keep_from => self.forget_oldest(),
+                _ => break,
             }
-            self.forget_oldest();
         }
     }
 
@@ -123,23 +125,19 @@ impl<V> RequestMemory<V> {
         self.order.len() >= self.remembered_max
     }
 
-    fn oldest(&self) -> Option<Stamp> {
-        self.order.front().map(|(stamp, _)| *stamp)
-    }
-
     /// Whether the horizon stays a minute behind when the oldest id is forgotten before its time. The
     /// time inside an id may lie ahead of its stamp, and it is that time which moves the horizon.
     fn may_forget_oldest_early(&self, now: Stamp) -> bool {
-        self.order.front().is_none_or(|(stamp, key)| {
+        self.order.oldest().is_none_or(|(stamp, key)| {
             let latest = key.id.made_at().max(*stamp);
             latest.plus_ms(REQUEST_MEMORY_MS_MIN) <= now
         })
     }
 
     fn forget_oldest(&mut self) {
-        if let Some((_, key)) = self.order.pop() {
+        if let Some(key) = self.order.pop() {
             self.horizon = self.horizon.max(key.id.made_at().plus_ms(1));
-            self.buckets[key.id.bucket(self.buckets.len())].remove(&key);
+            self.buckets.remove(&key);
         }
     }
 }
@@ -173,15 +171,21 @@ impl DocumentKey {
         self.0.to_be_bytes()
     }
 
-    fn bucket(self, buckets: usize) -> usize {
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+}
+
+impl Key for DocumentKey {
+    fn bucket(&self, buckets: usize) -> usize {
         self.0 as usize % buckets
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct RecordedLine {
     pub(crate) fingerprint: Fingerprint,
-    pub(crate) stamp: Stamp,
+    pub(crate) place: Place,
     /// As the caller said it, which may be later than the stamp.
     pub(crate) occurred_at: Stamp,
 }
@@ -189,18 +193,18 @@ pub(crate) struct RecordedLine {
 /// Document lines that were recorded, for [`DOCUMENT_MEMORY_MS`].
 #[derive(Debug)]
 pub(crate) struct DocumentMemory {
-    pub(crate) buckets: Box<[BTreeMap<DocumentKey, RecordedLine>]>,
-    order: Queue<(Stamp, DocumentKey)>,
+    pub(crate) buckets: Buckets<DocumentKey, RecordedLine>,
+    pub(crate) order: Order<DocumentKey>,
     /// What happened before this may have been recorded and forgotten.
     pub(crate) horizon: Stamp,
-    remembered_max: usize,
+    pub(crate) remembered_max: usize,
 }
 
 impl DocumentMemory {
     pub(crate) fn new(buckets: usize, remembered_max: usize) -> Self {
         Self {
-            buckets: (0..buckets).map(|_| BTreeMap::new()).collect(),
-            order: Queue::new(),
+            buckets: Buckets::new(buckets),
+            order: Order::new(),
             horizon: Stamp(0),
             remembered_max,
         }
@@ -212,7 +216,7 @@ impl DocumentMemory {
         fingerprint: Fingerprint,
         occurred_at: Stamp,
     ) -> Recall<'_, ()> {
-        match self.buckets[key.bucket(self.buckets.len())].get(&key) {
+        match self.buckets.get(&key) {
             Some(recorded) if recorded.fingerprint == fingerprint => Recall::Answered(&()),
             Some(_) => Recall::Refused(Refusal::DocumentReused),
             None if occurred_at < self.horizon => Recall::Refused(Refusal::DocumentTooOld {
@@ -232,20 +236,18 @@ impl DocumentMemory {
         if self.order.len() >= self.remembered_max {
             self.forget_oldest();
         }
-        let bucket = key.bucket(self.buckets.len());
         let recorded = RecordedLine {
             fingerprint,
-            stamp: now,
+            place: self.order.push(now, key),
             occurred_at,
         };
-        self.buckets[bucket].insert(key, recorded);
-        self.order.push((now, key));
+        self.buckets.insert(key, recorded);
     }
 
     pub(crate) fn forget(&mut self, now: Stamp) {
         let keep_from = now.minus_ms(DOCUMENT_MEMORY_MS);
         for _ in 0..FORGOTTEN_PER_ENTRY_MAX {
-            match self.order.front() {
+            match self.order.oldest() {
                 Some((stamp, _)) if *stamp < keep_from => self.forget_oldest(),
                 _ => break,
             }
@@ -253,13 +255,13 @@ impl DocumentMemory {
     }
 
     fn forget_oldest(&mut self) {
-        let Some((_, key)) = self.order.pop() else {
+        let Some(key) = self.order.pop() else {
             return;
         };
         // Judged by when it happened, so that is what the horizon must lie behind. A line that gave no
         // time happened when it was stamped.
-        if let Some(recorded) = self.buckets[key.bucket(self.buckets.len())].remove(&key) {
-            let latest = recorded.occurred_at.max(recorded.stamp);
+        if let Some(recorded) = self.buckets.remove(&key) {
+            let latest = recorded.occurred_at.max(recorded.place.stamp);
             self.horizon = self.horizon.max(latest.plus_ms(1));
         }
     }

@@ -6,14 +6,23 @@ use crate::ids::{Location, ReservationId};
 use crate::position::Position;
 
 /// A SKU's positions, by location, and who holds units of them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Stock {
     positions: Vec<Position>,
-    /// Open reservations with a line of this SKU: what a discrepancy endangers.
+    /// Open reservations with open units of this SKU: what a discrepancy endangers. Not written down: they
+    /// are found again from the reservations.
     pub(crate) holders: BTreeSet<ReservationId>,
 }
 
 impl Stock {
+    /// Of these, which are in the order of their locations, and held by nobody.
+    pub(crate) fn new(positions: Vec<Position>) -> Self {
+        Self {
+            positions,
+            holders: BTreeSet::new(),
+        }
+    }
+
     /// In the order of the locations' names.
     pub fn positions(&self) -> &[Position] {
         &self.positions
@@ -26,6 +35,10 @@ impl Stock {
 
     pub(crate) fn position_mut(&mut self, location: &Location) -> Option<&mut Position> {
         self.find(location).ok().map(|at| &mut self.positions[at])
+    }
+
+    pub(crate) fn positions_mut(&mut self) -> &mut [Position] {
+        &mut self.positions
     }
 
     /// The position there, made if need be; `true` if it was made.

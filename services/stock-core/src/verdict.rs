@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::apply::need::Need;
-use crate::canonical::Writer;
 use crate::command::Operation;
 use crate::ids::{Principal, ReservationId, Stamp};
 use crate::outcome::{Outcome, Policy, Refusal, Shortage};
@@ -11,7 +10,7 @@ use crate::reservation::{Reservation, ReservationLine, State};
 
 /// What is kept of an outcome. A plain reserve, by far the most frequent, is kept in a few bytes: its
 /// lines are those of the retried command, since the fingerprints are equal.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Verdict {
     Held {
         id: ReservationId,
@@ -74,38 +73,6 @@ impl Verdict {
             Self::Shortage(shortage) => Outcome::Shortage(Arc::clone(shortage)),
             Self::Policy(policy) => Outcome::Policy(**policy),
             Self::Refused(refusal) => Outcome::Refused(**refusal),
-        }
-    }
-
-    /// The tags are kept on disk: never change them, never use one again.
-    pub(crate) fn write(&self, writer: &mut Writer) {
-        match self {
-            Self::Held {
-                id,
-                created_at,
-                expires_at,
-            } => {
-                writer.tag(1);
-                writer.fixed(id.as_bytes());
-                writer.stamp(*created_at);
-                writer.stamp(*expires_at);
-            }
-            Self::Reservation(reservation) => {
-                writer.tag(2);
-                writer.reservation(reservation);
-            }
-            Self::Shortage(shortage) => {
-                writer.tag(3);
-                writer.shortage(shortage);
-            }
-            Self::Policy(policy) => {
-                writer.tag(4);
-                writer.policy(policy);
-            }
-            Self::Refused(refusal) => {
-                writer.tag(5);
-                writer.refusal(refusal);
-            }
         }
     }
 }

@@ -24,13 +24,17 @@
 
 mod drain;
 mod log_view;
-mod origin;
+mod membership;
+mod point;
 mod ready;
 mod replica;
 mod settings;
 
 pub use log_view::{EntryReader, ReadError};
-pub use origin::{Origin, OriginError};
+pub use membership::{Change, ChangeError, Follower};
+pub use point::{Configuration, Point, PointError};
 pub use ready::{Committed, LogWrite, Outgoing, Prepared, ReadReady, Settled};
 pub use replica::{OpenError, ProposeError, Proposed, Replica, Restored, StepError};
-pub use settings::{ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, ENTRY_BYTES_MAX, HEARTBEAT_TICKS};
+pub use settings::{
+    ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, ENTRY_BYTES_MAX, HEARTBEAT_TICKS, Settings,
+};

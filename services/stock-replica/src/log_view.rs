@@ -1,13 +1,14 @@
 //! The log as raft sees it: recent entries in memory, older ones on disk through a reader.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::eraftpb::{Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use thiserror::Error;
 
-use crate::origin::Origin;
+use crate::point::{Configuration, Point};
 
 /// Entries kept in memory for followers and for applying; older ones are read from disk. A follower
 /// that is a second behind at full load still finds its entries here.
@@ -35,7 +36,14 @@ pub struct ReadError {
 }
 
 pub(crate) struct LogView {
-    origin: Origin,
+    /// The log holds the entries after this one.
+    origin: Point,
+    /// The members where the state machine was brought back.
+    restored: Configuration,
+    /// A snapshot that could be sent.
+    offered: Option<Point>,
+    /// Somebody needs a snapshot that is not there: of this index at least, with this replica a member.
+    wanted: Cell<Option<(u64, u64)>>,
     hard_state: HardState,
     last_index: u64,
     recent: VecDeque<Entry>,
@@ -45,13 +53,17 @@ pub(crate) struct LogView {
 
 impl LogView {
     pub(crate) fn new(
-        origin: Origin,
+        origin: Point,
+        restored: Configuration,
         hard_state: HardState,
         last_index: u64,
         reader: Box<dyn EntryReader>,
     ) -> Self {
         Self {
             origin,
+            restored,
+            offered: None,
+            wanted: Cell::new(None),
             hard_state,
             last_index,
             recent: VecDeque::new(),
@@ -60,8 +72,46 @@ impl LogView {
         }
     }
 
-    pub(crate) fn voters(&self) -> &[u64] {
-        &self.origin.voters
+    /// The entries up to this point are about to be dropped from the disk.
+    pub(crate) fn begin_at(&mut self, origin: Point) {
+        while self
+            .recent
+            .front()
+            .is_some_and(|entry| entry.index <= origin.index)
+        {
+            if let Some(entry) = self.recent.pop_front() {
+                self.recent_bytes -= entry.data.len();
+            }
+        }
+        self.origin = origin;
+    }
+
+    /// The whole log is about to be replaced by a snapshot.
+    pub(crate) fn install(&mut self, point: Point) {
+        self.recent.clear();
+        self.recent_bytes = 0;
+        self.last_index = point.index;
+        self.origin = point;
+        self.offered = None;
+    }
+
+    pub(crate) fn origin(&self) -> &Point {
+        &self.origin
+    }
+
+    /// A snapshot that could be sent from now on.
+    pub(crate) fn offer(&mut self, point: Point) {
+        if let Some((index, replica)) = self.wanted.get()
+            && point.index >= index
+            && point.configuration.contains(replica)
+        {
+            self.wanted.set(None);
+        }
+        self.offered = Some(point);
+    }
+
+    pub(crate) fn wants_snapshot(&self) -> bool {
+        self.wanted.get().is_some()
     }
 
     /// Takes entries that are being written. They replace whatever conflicts.
@@ -123,8 +173,10 @@ pub(crate) fn parse_shared<M: protobuf::Message>(bytes: &Bytes) -> protobuf::Pro
 
 impl Storage for LogView {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        let voters = ConfState::from((self.origin.voters.clone(), vec![]));
-        Ok(RaftState::new(self.hard_state.clone(), voters))
+        Ok(RaftState::new(
+            self.hard_state.clone(),
+            self.restored.to_raft(),
+        ))
     }
 
     fn entries(
@@ -174,8 +226,20 @@ impl Storage for LogView {
         Ok(self.last_index)
     }
 
-    fn snapshot(&self, _: u64, _: u64) -> raft::Result<Snapshot> {
-        // The log is never truncated, so no follower is ever too far behind for it.
-        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+    /// The state itself travels on its own: this is only the envelope. A replica takes no snapshot in
+    /// which it is no member, so a new one needs a snapshot from after it was added.
+    fn snapshot(&self, index_min: u64, to: u64) -> raft::Result<Snapshot> {
+        let index_min = index_min.max(self.origin.index);
+        let fits = |point: &&Point| point.index >= index_min && point.configuration.contains(to);
+        let Some(point) = self.offered.as_ref().filter(fits) else {
+            self.wanted.set(Some((index_min, to)));
+            return Err(StorageError::SnapshotTemporarilyUnavailable.into());
+        };
+        let mut snapshot = Snapshot::default();
+        let metadata = snapshot.mut_metadata();
+        metadata.index = point.index;
+        metadata.term = point.term;
+        metadata.set_conf_state(point.configuration.to_raft());
+        Ok(snapshot)
     }
 }

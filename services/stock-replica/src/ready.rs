@@ -5,8 +5,10 @@
 //! applied; `advance_apply`. Between `ready` and `advance_append` nothing may be stepped or proposed.
 
 use bytes::Bytes;
-use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use protobuf::Message as _;
+use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType};
 
+use crate::point::{Configuration, Point};
 use crate::replica::Replica;
 
 /// What may be done before the disk, and what the disk must do.
@@ -38,11 +40,17 @@ pub struct Outgoing {
     pub to: u64,
     /// Opaque.
     pub payload: Bytes,
+    /// Set when the message is only the envelope of a snapshot of this index and term: the state must
+    /// arrive before it, and what becomes of it be told with [`Replica::report_snapshot`].
+    pub snapshot: Option<(u64, u64)>,
 }
 
 /// What goes into the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogWrite {
+    /// A snapshot takes the place of the whole log, which begins anew at this point; the state machine
+    /// is to be replaced by the one that was written down there.
+    pub install: Option<Point>,
     /// The index of `entries[0]`. What the log holds from there on is replaced.
     pub first_index: u64,
     /// Opaque.
@@ -54,7 +62,7 @@ pub struct LogWrite {
 impl LogWrite {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.state.is_none()
+        self.install.is_none() && self.entries.is_empty() && self.state.is_none()
     }
 }
 
@@ -65,8 +73,11 @@ pub struct Committed {
     pub index: u64,
     /// The term it was proposed in.
     pub term: u64,
-    /// What was proposed. Empty for the entry a new leader begins its term with.
+    /// What was proposed. Empty for the entry a new leader begins its term with, and for a change of
+    /// the members.
     pub data: Bytes,
+    /// The members from here on, where the entry changed them.
+    pub configuration: Option<Configuration>,
 }
 
 /// Whoever asked with this context may read, once this index is applied.
@@ -91,6 +102,17 @@ impl Replica {
         let mut prepared = Prepared::default();
         self.outgoing(ready.take_messages(), &mut prepared.messages);
 
+        if !ready.snapshot().is_empty() {
+            let metadata = ready.snapshot().get_metadata();
+            let point = Point {
+                index: metadata.index,
+                term: metadata.term,
+                configuration: Configuration::from_raft(metadata.get_conf_state()),
+            };
+            self.node.mut_store().install(point.clone());
+            self.configuration = point.configuration.clone();
+            prepared.write.install = Some(point);
+        }
         let entries = ready.entries();
         if let Some(first) = entries.first() {
             prepared.write.first_index = first.index;
@@ -105,7 +127,7 @@ impl Replica {
         if ready.must_sync() {
             prepared.write.state = self.unwritten_state.take().as_ref().map(to_bytes);
         }
-        prepared.committed = committed(ready.take_committed_entries());
+        prepared.committed = self.committed(ready.take_committed_entries());
         prepared.reads = ready
             .take_read_states()
             .into_iter()
@@ -127,7 +149,7 @@ impl Replica {
         self.outgoing(ready.take_persisted_messages(), &mut settled.messages);
         let mut light = self.node.advance_append(ready);
         self.outgoing(light.take_messages(), &mut settled.messages);
-        settled.committed = committed(light.take_committed_entries());
+        settled.committed = self.committed(light.take_committed_entries());
         // Applying is part of the same turn, so raft may count it as done.
         self.node.advance_apply();
         settled
@@ -142,27 +164,52 @@ impl Replica {
             if tells_commit {
                 self.announced_commit = self.announced_commit.max(message.commit);
             }
+            let snapshot = (message.get_msg_type() == MessageType::MsgSnapshot).then(|| {
+                let metadata = message.get_snapshot().get_metadata();
+                (metadata.index, metadata.term)
+            });
             out.push(Outgoing {
                 to: message.to,
                 payload: to_bytes(&message),
+                snapshot,
             });
         }
     }
-}
 
-fn committed(entries: Vec<Entry>) -> Vec<Committed> {
-    entries
-        .into_iter()
-        .map(|entry| {
-            // Membership is fixed: nobody proposes configuration changes.
-            debug_assert_eq!(entry.get_entry_type(), EntryType::EntryNormal);
-            Committed {
+    /// A change of the members takes effect for raft as its entry is handed out: it is applied in the
+    /// same turn.
+    fn committed(&mut self, entries: Vec<Entry>) -> Vec<Committed> {
+        let mut committed = Vec::with_capacity(entries.len());
+        for mut entry in entries {
+            let is_change = entry.get_entry_type() != EntryType::EntryNormal;
+            committed.push(Committed {
                 index: entry.index,
                 term: entry.term,
-                data: entry.data,
+                configuration: is_change.then(|| self.change(&entry)),
+                data: match is_change {
+                    true => Bytes::new(),
+                    false => std::mem::take(&mut entry.data),
+                },
+            });
+        }
+        committed
+    }
+
+    fn change(&mut self, entry: &Entry) -> Configuration {
+        let mut change = ConfChangeV2::default();
+        let changed = match change.merge_from_bytes(&entry.data) {
+            Ok(()) => self.node.apply_conf_change(&change),
+            Err(error) => Err(error.into()),
+        };
+        match changed {
+            Ok(state) => self.configuration = Configuration::from_raft(&state),
+            // The same on every replica: raft decides by the configuration, which is the same.
+            Err(error) => {
+                tracing::error!(index = entry.index, %error, "a change of members was void")
             }
-        })
-        .collect()
+        }
+        self.configuration.clone()
+    }
 }
 
 fn to_bytes<M: protobuf::Message>(message: &M) -> Bytes {

@@ -3,16 +3,17 @@
 use bytes::Bytes;
 use protobuf::Message as _;
 use raft::eraftpb::{HardState, Message};
-use raft::{ProgressState, RawNode, Ready, StateRole};
+use raft::{ProgressState, RawNode, Ready, SnapshotStatus, StateRole};
 use thiserror::Error;
 
 use crate::drain::TracingDrain;
 use crate::log_view::{EntryReader, LogView, parse_shared};
-use crate::origin::Origin;
-use crate::settings;
+use crate::point::{Configuration, Point};
+use crate::settings::{self, Settings};
 
 /// One replica of one Raft group.
 pub struct Replica {
+    pub(crate) configuration: Configuration,
     pub(crate) node: RawNode<LogView>,
     /// Handed out by `prepare`, taken back by `settle`.
     pub(crate) pending: Option<Ready>,
@@ -24,8 +25,10 @@ pub struct Replica {
 
 /// What the disk remembers of a replica.
 pub struct Restored {
-    /// Where its log begins.
-    pub origin: Origin,
+    /// Where its log begins: the entries after this one are there.
+    pub origin: Point,
+    /// Where the state machine was brought back; `origin`, or later.
+    pub applied: Point,
     /// The last hard state written, if any was.
     pub state: Option<Bytes>,
     /// The index of the last entry written; `origin.index` if none was.
@@ -51,6 +54,12 @@ pub enum StepError {
     /// It is not a raft message.
     #[error("not a raft message: {0}")]
     Malformed(protobuf::ProtobufError),
+    /// It is for a replica that was in this one's place before.
+    #[error("the message is for replica {to}")]
+    NotForThis {
+        /// For whom.
+        to: u64,
+    },
     /// raft ignores it.
     #[error("raft ignores the message: {0}")]
     Ignored(raft::Error),
@@ -77,11 +86,9 @@ pub enum ProposeError {
 }
 
 impl Replica {
-    /// Brings a replica back from what the disk remembers. Everything after the origin that was
+    /// Brings a replica back from what the disk remembers. Everything after `applied` that was
     /// committed is handed out again to be applied.
-    ///
-    /// `window_bytes` bounds what may be on its way to one follower, not yet acknowledged.
-    pub fn open(replica_id: u64, window_bytes: u64, restored: Restored) -> Result<Self, OpenError> {
+    pub fn open(settings: &Settings, restored: Restored) -> Result<Self, OpenError> {
         let mut hard_state = HardState::default();
         match restored.state {
             Some(bytes) => hard_state
@@ -92,21 +99,22 @@ impl Replica {
                 hard_state.commit = restored.origin.index;
             }
         }
-        let applied = restored.origin.index;
+        // What was applied was committed, though nobody may have written that down.
+        let applied = restored.applied.index;
+        hard_state.commit = hard_state.commit.max(applied);
+        let configuration = restored.applied.configuration;
         let view = LogView::new(
             restored.origin,
+            configuration.clone(),
             hard_state,
             restored.last_index,
             restored.reader,
         );
         let logger = slog::Logger::root(TracingDrain, slog::o!());
-        let node = RawNode::new(
-            &settings::config(replica_id, applied, window_bytes),
-            view,
-            &logger,
-        )
-        .map_err(OpenError::Raft)?;
+        let node = RawNode::new(&settings::config(settings, applied), view, &logger)
+            .map_err(OpenError::Raft)?;
         Ok(Self {
+            configuration,
             node,
             pending: None,
             unwritten_state: None,
@@ -122,6 +130,10 @@ impl Replica {
     /// A message from another replica of the group.
     pub fn step(&mut self, message: &Bytes) -> Result<(), StepError> {
         let message: Message = parse_shared(message).map_err(StepError::Malformed)?;
+        // Raft itself does not look: a vote asked of a replica that is gone is not this one's to give.
+        if message.to != self.replica_id() {
+            return Err(StepError::NotForThis { to: message.to });
+        }
         self.node.step(message).map_err(StepError::Ignored)
     }
 
@@ -134,10 +146,14 @@ impl Replica {
         self.node
             .propose(Vec::new(), data)
             .map_err(|_| ProposeError::Dropped)?;
-        Ok(Proposed {
+        Ok(self.last_proposed())
+    }
+
+    pub(crate) fn last_proposed(&self) -> Proposed {
+        Proposed {
             index: self.node.raft.raft_log.last_index(),
             term: self.term(),
-        })
+        }
     }
 
     /// Asks from which index on a read is linearizable. The answer comes as a
@@ -223,9 +239,44 @@ impl Replica {
         self.node.raft.raft_log.committed
     }
 
-    /// Replica ids of the voters.
-    pub fn voters(&self) -> &[u64] {
-        self.node.raft.raft_log.store.voters()
+    /// This replica's id.
+    pub fn replica_id(&self) -> u64 {
+        self.node.raft.id
+    }
+
+    /// The index of the last entry, durable or not.
+    pub fn last_index(&self) -> u64 {
+        self.node.raft.raft_log.last_index()
+    }
+
+    /// Where the log begins.
+    pub fn origin(&self) -> &Point {
+        self.node.store().origin()
+    }
+
+    /// Takes note that the log from here on is enough: what comes before is about to be dropped from
+    /// the disk. A follower that lacks it will be sent a snapshot.
+    pub fn begin_at(&mut self, origin: Point) {
+        self.node.mut_store().begin_at(origin);
+    }
+
+    /// The state machine was written down at this point, and can be sent to a follower.
+    pub fn offer_snapshot(&mut self, point: Point) {
+        self.node.mut_store().offer(point);
+    }
+
+    /// Whether a follower needs a snapshot newer than the one offered.
+    pub fn wants_snapshot(&self) -> bool {
+        self.is_leader() && self.node.store().wants_snapshot()
+    }
+
+    /// What became of a snapshot for a member. Without this it would be sent nothing any more.
+    pub fn report_snapshot(&mut self, replica: u64, arrived: bool) {
+        let status = match arrived {
+            true => SnapshotStatus::Finish,
+            false => SnapshotStatus::Failure,
+        };
+        self.node.report_snapshot(replica, status);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Every raft setting, with its reason. One tick is 50 ms (the driver's choice).
 
+use std::ops::Range;
+
 use raft::{Config, ReadOnlyOption};
 
 /// Ticks between a leader's heartbeats: 100 ms.
@@ -29,17 +31,39 @@ const UNCOMMITTED_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Committed entries handed out at once: a restart applies a long log in many short turns.
 const COMMITTED_BYTES_PER_READY_MAX: u64 = 4 * 1024 * 1024;
 
-/// `window_bytes` bounds what may be under way to one follower of this group. Groups share the
-/// connection, so the driver divides what one connection may hold.
-pub(crate) fn config(replica_id: u64, applied: u64, window_bytes: u64) -> Config {
-    let in_flight = window_bytes / APPEND_BYTES_MAX;
+/// What differs from replica to replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The replica's id; never 0.
+    pub replica_id: u64,
+    /// Bounds what may be on its way to one follower of this group, not yet acknowledged. Groups share
+    /// a connection, so the driver divides what one connection may hold.
+    pub window_bytes: u64,
+    /// From which election timeouts are drawn. raft draws them from a generator that cannot be seeded;
+    /// where a run must be repeatable, let one value fit.
+    pub election_ticks: Range<usize>,
+}
+
+impl Settings {
+    /// With the usual election timeouts.
+    pub fn new(replica_id: u64, window_bytes: u64) -> Self {
+        Self {
+            replica_id,
+            window_bytes,
+            election_ticks: ELECTION_TICKS_MIN..ELECTION_TICKS_MAX,
+        }
+    }
+}
+
+pub(crate) fn config(settings: &Settings, applied: u64) -> Config {
+    let in_flight = settings.window_bytes / APPEND_BYTES_MAX;
     Config {
-        id: replica_id,
+        id: settings.replica_id,
         applied,
         heartbeat_tick: HEARTBEAT_TICKS,
         election_tick: ELECTION_TICKS_MIN,
-        min_election_tick: ELECTION_TICKS_MIN,
-        max_election_tick: ELECTION_TICKS_MAX,
+        min_election_tick: settings.election_ticks.start,
+        max_election_tick: settings.election_ticks.end,
         // The default, 0, would send one entry a message.
         max_size_per_msg: APPEND_BYTES_MAX,
         max_inflight_msgs: in_flight.clamp(*APPENDS_IN_FLIGHT.start(), *APPENDS_IN_FLIGHT.end())
@@ -67,6 +91,8 @@ pub(crate) fn config(replica_id: u64, applied: u64, window_bytes: u64) -> Config
 mod tests {
     #[test]
     fn raft_accepts_the_settings() {
-        super::config(1, 0, 1 << 20).validate().unwrap();
+        super::config(&super::Settings::new(1, 1 << 20), 0)
+            .validate()
+            .unwrap();
     }
 }

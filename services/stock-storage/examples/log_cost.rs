@@ -11,11 +11,12 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hdrhistogram::Histogram;
-use stock_storage::{Durability, Log, LogOptions, WriteBatch};
+use stock_storage::{Durability, Log, LogOptions, OsVolume, WriteBatch};
 
 const ENTRY_BYTES: usize = 150;
 const ENTRIES_PER_BATCH: usize = 128;
@@ -33,7 +34,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .map_or_else(|| PathBuf::from("target"), PathBuf::from);
     std::fs::create_dir_all(&parent)?;
     let dir = tempfile::tempdir_in(&parent)?;
-    let mut log = Log::open(&dir.path().join("node"), &LogOptions::default())?;
+    let mut log = Log::open(
+        Arc::new(OsVolume),
+        &dir.path().join("node"),
+        &LogOptions::default(),
+    )?;
     let floor = reserved_file(&dir.path().join("floor"))?;
     let mut floor_end = 0;
 
@@ -146,7 +151,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     drop(log);
     let started = Instant::now();
-    let log = Log::open(&dir.path().join("node"), &LogOptions::default())?;
+    let log = Log::open(
+        Arc::new(OsVolume),
+        &dir.path().join("node"),
+        &LogOptions::default(),
+    )?;
     writeln!(
         out,
         "reopen with {} entries: {:.1} ms",

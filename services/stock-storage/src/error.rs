@@ -106,10 +106,34 @@ pub enum LogError {
         bytes_max: u64,
     },
 
+    /// The volume is full. Certainly nothing was written, and the log can be used: the same batch can be
+    /// written when there is space again.
+    #[error(
+        "the volume of {} is full: nothing was written; free space on it or make it larger",
+        dir.display()
+    )]
+    Full {
+        /// The directory of the log's files.
+        dir: PathBuf,
+    },
+
+    /// Space could not be given back. The log can be written, but grows until it is opened again.
+    #[error(
+        "cannot give back space of the log in {}: {source}: start the node again when there is space \
+         on the volume",
+        dir.display()
+    )]
+    Purge {
+        /// The directory of the log's files.
+        dir: PathBuf,
+        /// What the engine or the operating system said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
     /// A write failed; how much of it reached the disk is unknown. Fatal.
     #[error(
-        "cannot write to the log in {}: {source}: the node must stop; free space on the volume or \
-         replace it, then start again",
+        "cannot write to the log in {}: {source}: the node must stop; check the volume before it starts \
+         again",
         dir.display()
     )]
     Write {

@@ -2,6 +2,7 @@
 //!
 //! The [`Log`] is the durable Raft log of a node: all its groups in one append-only queue of files, so
 //! that one turn of the worker's loop costs one write and one `fdatasync`, however many groups moved.
+//! The [`CheckpointStore`] keeps the state of each group at some index, so that the log can be truncated.
 //!
 //! Invariants of this crate:
 //!
@@ -14,15 +15,32 @@
 //! # Layout of a data directory
 //!
 //! ```text
-//! LOCK     held while a process has the directory open; names that process
-//! log/     the files of the log
+//! LOCK            held while a process has the directory open; names that process
+//! log/            the files of the log
+//! checkpoints/    the state of each group at some index
+//! incoming/       checkpoints received from other nodes, not yet used
 //! ```
+//!
+//! # A full volume
+//!
+//! Nothing here holds space back. A write that does not fit is refused whole, and what frees space
+//! needs some first: a checkpoint as much as the state, a purge [`PURGE_ROOM_BYTES`]. So whoever takes
+//! in new work watches [`Volume::free_bytes`] and stops well before: at the largest checkpoint, two
+//! files of the log and [`PURGE_ROOM_BYTES`] together.
 
+mod checkpoint;
 mod error;
-mod lock;
+mod ledger;
 mod log;
 mod volume;
 
+pub use checkpoint::{
+    CONTEXT_BYTES_MAX, CheckpointError, CheckpointInfo, CheckpointMeta, CheckpointReader,
+    CheckpointStore, CheckpointWriter, DamagedCheckpoint, Incoming, RawCheckpoint,
+    SECTION_BYTES_MAX,
+};
 pub use error::LogError;
-pub use log::{Durability, Log, LogOptions, TailCut, WriteBatch};
+pub use ledger::error::LedgerError;
+pub use ledger::{Coverage, Cursor, Ledger, LedgerBatch, LedgerEntry, Opened, Page, SetAside};
+pub use log::{Durability, Log, LogOptions, PURGE_ROOM_BYTES, Purger, TailCut, WriteBatch};
 pub use volume::{Access, OsVolume, Volume, VolumeFile};

@@ -23,9 +23,10 @@
 //!   it takes time from the loop's thread, which runs short before the disk does.
 //! - **Space is reserved 2 MiB at a time** by the engine, so that a sync in between need not change the
 //!   file's size. Filling files with zeros beforehand was measured and won nothing over that.
-//! - **No recycling of files.** It needs files that were purged, and it would leave old writes behind the
+//! - **No recycling of files.** It would leave old writes behind the
 //!   end of new ones and gaps in the files' numbers; without it a gap means a lost file, and is refused.
-//! - **Nothing is truncated yet**, so the log only grows.
+//! - **Truncating frees nothing until a purge**, and a purge has rules of its own: see [`purge`].
+//! - **A write that finds the volume full is taken back** and can be repeated: see [`core::Failure`].
 //! - **The engine caches the last block read in a thread-local that all engines of a thread share**, under
 //!   a key that holds no path. A second log on the same thread would be served the first one's entries.
 //!   Reads of any but the first log of a thread therefore go through a thread of their own. A process
@@ -33,38 +34,41 @@
 //!
 //! Opening starts one background thread, `re-metrics`, which wakes every 30 s to publish gauges.
 
-use std::any::Any;
-use std::cell::Cell;
-use std::fs::{self, File};
+use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 
 use bytes::Bytes;
 use raft_engine::{Config, Engine, ReadableSize, RecoveryMode};
 
-use crate::LogError;
-use crate::lock::DirLock;
+use crate::{Access, LogError, Volume};
 
 mod batch;
+mod core;
 mod disk;
 mod entry;
+mod purge;
+mod stage;
 mod tail;
 
 pub use batch::{Durability, WriteBatch};
 pub use disk::TailCut;
+pub use purge::{PURGE_ROOM_BYTES, Purger};
 
-use batch::BATCH_BYTES_MAX;
-use disk::Disk;
+use self::core::{Core, Failure, message};
+use disk::{Disk, Queue};
 use entry::StoredEntries;
+use stage::Stage;
 
 // On disk for ever: these names never change their meaning.
 const LOG_DIR: &str = "log";
 const NODE_GROUP: u64 = u64::MAX;
 const RECORD_STATE: &[u8] = b"s";
 const RECORD_ORIGIN: &[u8] = b"o";
+const RECORD_REPLICA: &[u8] = b"r";
+/// Below this index, big-endian, entries were truncated.
+const RECORD_FLOOR: &[u8] = b"f";
 const RECORD_NODE: &[u8] = b"n";
 /// Never written, only deleted: see [`Log::write`].
 const RECORD_NONE: &[u8] = b"-";
@@ -73,14 +77,14 @@ const RECORD_NONE: &[u8] = b"-";
 #[derive(Clone, Debug)]
 pub struct LogOptions {
     /// A file of the log that has grown to this size, in bytes, is closed and the next one begun, which
-    /// costs one write a few milliseconds. Default: 128 MiB.
+    /// costs one write a few milliseconds. The log has seldom less than three. Default: 64 MiB.
     pub file_bytes: u64,
 }
 
 impl Default for LogOptions {
     fn default() -> LogOptions {
         LogOptions {
-            file_bytes: 128 << 20,
+            file_bytes: 64 << 20,
         }
     }
 }
@@ -89,23 +93,18 @@ impl Default for LogOptions {
 ///
 /// One thread owns it. It blocks on the disk.
 pub struct Log {
-    /// Gone only while dropping.
-    engine: Option<Engine<Disk>>,
-    disk: Disk,
-    dir: PathBuf,
+    core: Arc<Core>,
     tail_cut: Option<TailCut>,
+    stage: Stage,
+    /// Where groups begin whose older entries have come back from the disk after they were truncated.
+    /// Seldom any.
+    floors: HashMap<u64, u64>,
     /// A lazy write has not been followed by a synced one.
     lazy_pending: bool,
-    /// A write failed; what the disk holds is unknown.
-    failed: bool,
-    /// Tells the logs of this process apart.
-    id: u64,
-    /// Dropped last, when the files are closed.
-    _lock: DirLock,
 }
 
 impl Log {
-    /// Opens the log in the data directory `dir`, creating both if need be, and takes the directory's
+    /// Opens the log in the data directory `dir` of `volume`, creating both if need be, and takes the directory's
     /// lock until dropped.
     ///
     /// Whatever it holds then is durable, also what was only written lazily before a crash of the process.
@@ -114,7 +113,11 @@ impl Log {
     ///
     /// [`LogError::Locked`] if the directory is in use; [`LogError::Damaged`] if something acknowledged is
     /// lost, in which case nothing has been changed; otherwise [`LogError::Io`] or [`LogError::Open`].
-    pub fn open(dir: &Path, options: &LogOptions) -> Result<Log, LogError> {
+    pub fn open(
+        volume: Arc<dyn Volume>,
+        dir: &Path,
+        options: &LogOptions,
+    ) -> Result<Log, LogError> {
         let io = |action, path: &Path| {
             let path = path.to_path_buf();
             move |source| LogError::Io {
@@ -124,17 +127,32 @@ impl Log {
             }
         };
         let log_dir = dir.join(LOG_DIR);
-        fs::create_dir_all(dir).map_err(io("create the data directory", dir))?;
-        let lock = DirLock::take(dir)?;
-        fs::create_dir_all(&log_dir).map_err(io("create the log directory", &log_dir))?;
-        check_no_file_is_missing(&log_dir)?;
+        let disk = Disk::new(volume);
+        let volume = &disk.volume;
+        volume
+            .create_dir(dir)
+            .map_err(io("create the data directory", dir))?;
+        let lock = volume.lock(dir).map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => LogError::Locked {
+                dir: dir.to_path_buf(),
+                holder: error.to_string(),
+            },
+            _ => io("lock", dir)(error),
+        })?;
+        volume
+            .create_dir(&log_dir)
+            .map_err(io("create the log directory", &log_dir))?;
+        let files = volume.list(&log_dir).map_err(io("list", &log_dir))?;
+        check_no_file_is_missing(&log_dir, &files)?;
 
-        let disk = Disk::default();
         let open =
             || Engine::open_with_file_system(config(&log_dir, options)?, Arc::new(disk.clone()));
         let opened = panic::catch_unwind(AssertUnwindSafe(open));
-        let notes = disk.take_notes();
-        let engine = match (opened, notes.damage) {
+        let notes = disk.take_notes(Queue::Append);
+        let damage = notes
+            .damage
+            .or_else(|| disk.take_notes(Queue::Rewrite).damage);
+        let engine = match (opened, damage) {
             (_, Some((file, reason))) => return Err(LogError::Damaged { file, reason }),
             (Ok(Ok(engine)), None) => engine,
             (Ok(Err(raft_engine::Error::Corruption(reason))), None) => {
@@ -159,28 +177,26 @@ impl Log {
         };
 
         // Contents first, then the directories, from the inside out.
-        for entry in fs::read_dir(&log_dir).map_err(io("list", &log_dir))? {
-            let path = entry.map_err(io("list", &log_dir))?.path();
-            sync_path(&path).map_err(io("sync", &path))?;
+        for path in volume.list(&log_dir).map_err(io("list", &log_dir))? {
+            volume
+                .open(&path, Access::Read)
+                .and_then(|file| file.sync())
+                .map_err(io("sync", &path))?;
         }
         let parent = dir
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
         for dir in [&log_dir, dir, parent] {
-            sync_path(dir).map_err(io("sync", dir))?;
+            volume.sync_dir(dir).map_err(io("sync", dir))?;
         }
 
-        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Ok(Log {
-            engine: Some(engine),
-            disk,
-            dir: log_dir,
+            floors: floors(&engine),
+            core: Arc::new(Core::new(engine, disk, log_dir, lock)),
             tail_cut: notes.cut,
+            stage: Stage::default(),
             lazy_pending: false,
-            failed: false,
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            _lock: lock,
         })
     }
 
@@ -197,7 +213,12 @@ impl Log {
     #[must_use]
     pub fn bounds(&self, group: u64) -> Option<(u64, u64)> {
         let engine = self.engine();
-        Some((engine.first_index(group)?, engine.last_index(group)?))
+        let (first, last) = (engine.first_index(group)?, engine.last_index(group)?);
+        let floor = match self.floors.is_empty() {
+            true => 0,
+            false => self.floors.get(&group).copied().unwrap_or(0),
+        };
+        (floor <= last).then_some((first.max(floor), last))
     }
 
     /// Adds the entries `low` to `high`, without `high`, of a group to `out`, as they were appended:
@@ -246,16 +267,9 @@ impl Log {
             Some(_) => {}
         }
         let len_before = out.len();
-        let result = if self.owns_block_cache() {
-            self.read_here(group, low, high, bytes_max, out)
-        } else {
-            thread::scope(|scope| {
-                let reader = scope.spawn(|| self.read_here(group, low, high, bytes_max, out));
-                reader
-                    .join()
-                    .unwrap_or_else(|panic| panic::resume_unwind(panic))
-            })
-        };
+        let result = self
+            .core
+            .with_block_cache(|| self.read_here(group, low, high, bytes_max, out));
         if result.is_err() {
             out.truncate(len_before);
         }
@@ -272,6 +286,12 @@ impl Log {
     #[must_use]
     pub fn origin(&self, group: u64) -> Option<Vec<u8>> {
         self.engine().get(group, RECORD_ORIGIN)
+    }
+
+    /// The replica record of a group, as last put.
+    #[must_use]
+    pub fn replica(&self, group: u64) -> Option<Vec<u8>> {
+        self.engine().get(group, RECORD_REPLICA)
     }
 
     /// The identity of this node, as last put.
@@ -295,89 +315,116 @@ impl Log {
     /// durable too, so an empty batch is worth a sync if the write before it was lazy; otherwise an empty
     /// batch costs nothing.
     ///
+    /// A batch in which entries are overwritten, or a group begins again ([`WriteBatch::reset`],
+    /// [`WriteBatch::forget`], or a truncation that empties it), waits until no purge is running.
+    ///
     /// # Errors
     ///
     /// [`LogError::OutOfOrder`] and [`LogError::TooLarge`] say that nothing was written and the batch is as
-    /// it was: a mistake of the caller. Every other error is [fatal](LogError::is_fatal): **abort the process
-    /// at once, never try again**. After a failed sync the kernel may mark the pages clean and let the next
-    /// sync succeed, so a second try would acknowledge what is not on the disk. (The engine panics then;
-    /// that is caught here, and the log takes no further write.)
+    /// it was: a mistake of the caller. [`LogError::Full`] says the same of a full volume: the batch can be
+    /// written when there is space again. Every other error is [fatal](LogError::is_fatal): **abort the
+    /// process at once, never try again**. After a failed sync the kernel may mark the pages clean and let
+    /// the next sync succeed, so a second try would acknowledge what is not on the disk. (The engine panics
+    /// then; that is caught here, and the log takes no further write.)
     pub fn write(
         &mut self,
         batch: &mut WriteBatch,
         durability: Durability,
     ) -> Result<(), LogError> {
-        if self.failed {
-            return Err(LogError::Failed {
-                dir: self.dir.clone(),
-            });
+        self.core.check_not_failed()?;
+        let mut stage = std::mem::take(&mut self.stage);
+        let result = self.write_staged(&mut stage, batch, durability);
+        match &result {
+            Ok(()) => {
+                for begun in &stage.begun {
+                    self.floors.remove(&begun.group);
+                }
+                stage.written();
+                batch.clear();
+            }
+            Err(error) => {
+                stage.clear();
+                if error.is_fatal() {
+                    self.core.fail();
+                    batch.clear();
+                }
+            }
         }
-        self.check(batch)?;
+        self.stage = stage;
+        result
+    }
+
+    /// Gives back space, on this thread or another one. See [`Purger::purge`].
+    #[must_use]
+    pub fn purger(&self) -> Purger {
+        Purger::new(Arc::clone(&self.core))
+    }
+
+    /// Bytes of the log's files, with what is reserved for the next writes.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Io`].
+    pub fn disk_bytes(&self) -> Result<u64, LogError> {
+        let Core { disk, dir, .. } = &*self.core;
+        let io = |source| LogError::Io {
+            action: "measure",
+            path: dir.clone(),
+            source,
+        };
+        let mut bytes = 0;
+        for path in disk.volume.list(dir).map_err(io)? {
+            let len = disk.volume.open(&path, Access::Read);
+            match len.and_then(|file| file.len()) {
+                Ok(len) => bytes += len,
+                // Purged since.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(io(error)),
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn write_staged(
+        &mut self,
+        stage: &mut Stage,
+        batch: &WriteBatch,
+        durability: Durability,
+    ) -> Result<(), LogError> {
+        stage.fill(self, batch)?;
         let sync = durability == Durability::Sync;
-        if batch.engine.is_empty() {
+        if stage.engine.is_empty() {
             if !(sync && self.lazy_pending) {
                 return Ok(());
             }
             // The engine does nothing for an empty batch, not even sync.
-            batch.engine.delete(NODE_GROUP, RECORD_NONE.to_vec());
+            stage.engine.delete(NODE_GROUP, RECORD_NONE.to_vec());
         }
-        let engine = self.engine();
-        let write = || engine.write(&mut batch.engine, sync);
-        let source = match panic::catch_unwind(AssertUnwindSafe(write)) {
-            Ok(Ok(_len)) => {
-                batch.written();
+        // See `purge` for why.
+        let _not_purging = stage.is_rewriting.then(|| self.core.purging());
+        let write = || self.engine().write(&mut stage.engine, sync);
+        let outcome = panic::catch_unwind(AssertUnwindSafe(write));
+        let notes = || self.core.disk.take_notes(Queue::Append);
+        let failure = match Failure::of(outcome, notes) {
+            Ok(_len) => {
                 self.lazy_pending = !sync;
                 return Ok(());
             }
-            Ok(Err(error)) => error.into(),
-            Err(panic) => message(panic).into(),
+            Err(failure) => failure,
         };
-        self.failed = true;
-        batch.clear();
-        Err(match self.disk.take_notes().sync_error {
-            Some((file, source)) => LogError::Sync { file, source },
-            None => LogError::Write {
-                dir: self.dir.clone(),
-                source,
+        let dir = self.core.dir.clone();
+        Err(match failure {
+            Failure::Full => LogError::Full { dir },
+            Failure::Sync(file, source) => LogError::Sync { file, source },
+            Failure::Panic(reason) => LogError::Write {
+                dir,
+                source: reason.into(),
+            },
+            Failure::Other(error) => LogError::Write {
+                dir,
+                source: error.into(),
             },
         })
-    }
-
-    fn check(&self, batch: &WriteBatch) -> Result<(), LogError> {
-        if batch.bytes > BATCH_BYTES_MAX {
-            return Err(LogError::TooLarge {
-                bytes: batch.bytes,
-                bytes_max: BATCH_BYTES_MAX,
-            });
-        }
-        for (at, append) in batch.appends.iter().enumerate() {
-            let held = self.bounds(append.group);
-            // A group seldom appears twice in a batch, and a batch has few appends.
-            let earlier = batch.appends[..at]
-                .iter()
-                .rfind(|earlier| earlier.group == append.group);
-            let (first, last) = match (held, earlier) {
-                (None, None) => continue,
-                (Some(held), None) => held,
-                (Some((first, _)), Some(earlier)) => (first, earlier.last),
-                (None, Some(earlier)) => {
-                    let begins = batch
-                        .appends
-                        .iter()
-                        .find(|other| other.group == append.group);
-                    (begins.unwrap_or(earlier).first, earlier.last)
-                }
-            };
-            if append.first < first || append.first > last + 1 {
-                return Err(LogError::OutOfOrder {
-                    group: append.group,
-                    index: append.first,
-                    first,
-                    last,
-                });
-            }
-        }
-        Ok(())
     }
 
     fn read_here(
@@ -389,7 +436,7 @@ impl Log {
         out: &mut Vec<Bytes>,
     ) -> Result<(), LogError> {
         let damaged = |index: u64, reason: &dyn std::fmt::Display| LogError::Damaged {
-            file: self.dir.clone(),
+            file: self.core.dir.clone(),
             reason: format!("entry {index} of group {group}: {reason}"),
         };
         let mut bytes = 0_u64;
@@ -402,7 +449,7 @@ impl Log {
                 Err(raft_engine::Error::Io(source)) => {
                     return Err(LogError::Io {
                         action: "read an entry from the log in",
-                        path: self.dir.clone(),
+                        path: self.core.dir.clone(),
                         source,
                     });
                 }
@@ -417,42 +464,15 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the engine's thread-local block cache is for this log alone: the first log that reads on
-    /// a thread has it for good.
-    fn owns_block_cache(&self) -> bool {
-        thread_local! {
-            static OWNER: Cell<u64> = const { Cell::new(0) };
-        }
-        OWNER.with(|owner| {
-            if owner.get() == 0 {
-                owner.set(self.id);
-            }
-            owner.get() == self.id
-        })
-    }
-
     fn engine(&self) -> &Engine<Disk> {
-        self.engine
-            .as_ref()
-            .expect("the engine is taken only while dropping")
-    }
-}
-
-impl Drop for Log {
-    fn drop(&mut self) {
-        if self.failed {
-            // Closing cuts and syncs the last file. After a failure that could only spoil more, and the
-            // engine would panic in a destructor.
-            std::mem::forget(self.engine.take());
-        }
+        self.core.engine()
     }
 }
 
 impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Log")
-            .field("dir", &self.dir)
-            .field("failed", &self.failed)
+            .field("dir", &self.core.dir)
             .finish_non_exhaustive()
     }
 }
@@ -469,8 +489,10 @@ fn config(log_dir: &Path, options: &LogOptions) -> raft_engine::Result<Config> {
         recovery_mode: RecoveryMode::TolerateTailCorruption,
         batch_compression_threshold: ReadableSize(0),
         target_file_size: ReadableSize(options.file_bytes),
-        // Only says when a purge would begin, which nobody asks for yet. Must not be below the file size.
-        purge_threshold: ReadableSize(options.file_bytes.max(10 << 30)),
+        // A purge has something to do as soon as a queue has two files. See `purge`.
+        purge_threshold: ReadableSize(options.file_bytes),
+        purge_rewrite_threshold: Some(ReadableSize(options.file_bytes)),
+        purge_rewrite_garbage_ratio: 0.5,
         enable_log_recycle: false,
         prefill_for_recycle: false,
         ..Config::default()
@@ -479,17 +501,7 @@ fn config(log_dir: &Path, options: &LogOptions) -> raft_engine::Result<Config> {
 
 /// The engine ignores, without a word, all files before a gap in the numbers. Files are only ever
 /// deleted from the oldest on, so a gap means that one was lost.
-fn check_no_file_is_missing(log_dir: &Path) -> Result<(), LogError> {
-    let list = || -> std::io::Result<Vec<PathBuf>> {
-        fs::read_dir(log_dir)?
-            .map(|entry| Ok(entry?.path()))
-            .collect()
-    };
-    let files = list().map_err(|source| LogError::Io {
-        action: "list",
-        path: log_dir.to_path_buf(),
-        source,
-    })?;
+fn check_no_file_is_missing(log_dir: &Path, files: &[PathBuf]) -> Result<(), LogError> {
     for extension in ["raftlog", "rewrite"] {
         let mut numbers: Vec<u64> = files
             .iter()
@@ -509,133 +521,16 @@ fn check_no_file_is_missing(log_dir: &Path) -> Result<(), LogError> {
     Ok(())
 }
 
-fn sync_path(path: &Path) -> std::io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-/// What a panic said.
-fn message(panic: Box<dyn Any + Send>) -> String {
-    match panic.downcast::<String>() {
-        Ok(message) => *message,
-        Err(panic) => match panic.downcast::<&str>() {
-            Ok(message) => (*message).to_owned(),
-            Err(_) => "the storage engine panicked".to_owned(),
-        },
-    }
+/// The groups that have entries below the index they were last truncated at, and that index: a purge
+/// may have deleted the file that said so, but not the older copies of the entries.
+fn floors(engine: &Engine<Disk>) -> HashMap<u64, u64> {
+    let floor = |group: u64| {
+        let bytes = engine.get(group, RECORD_FLOOR)?;
+        let floor = u64::from_be_bytes(bytes.try_into().ok()?);
+        (engine.first_index(group)? < floor).then_some((group, floor))
+    };
+    engine.raft_groups().into_iter().filter_map(floor).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use raft_engine::LogBatch;
-
-    use super::*;
-
-    fn tempdir() -> tempfile::TempDir {
-        tempfile::tempdir().unwrap()
-    }
-
-    fn batch(group: u64, index: u64) -> WriteBatch {
-        let mut batch = WriteBatch::new();
-        batch.append(group, index, [b"entry"]);
-        batch
-    }
-
-    #[test]
-    fn a_log_and_its_batch_can_move_to_another_thread() {
-        fn check<T: Send>() {}
-        check::<Log>();
-        check::<WriteBatch>();
-    }
-
-    #[test]
-    fn a_failed_sync_is_fatal_and_nothing_is_written_after_it() {
-        let dir = tempdir();
-        let mut log = Log::open(dir.path(), &LogOptions::default()).unwrap();
-        log.write(&mut batch(1, 1), Durability::Sync).unwrap();
-
-        log.disk.syncs_fail.store(true, Ordering::Relaxed);
-        let error = log.write(&mut batch(1, 2), Durability::Sync).unwrap_err();
-        assert!(
-            matches!(&error, LogError::Sync { source, .. } if source.raw_os_error().is_some()),
-            "{error:?}"
-        );
-        assert!(error.is_fatal());
-        assert!(
-            error.to_string().contains("0000000000000001.raftlog"),
-            "{error}"
-        );
-
-        // The disk is well again, but the log does not believe it.
-        log.disk.syncs_fail.store(false, Ordering::Relaxed);
-        for durability in [Durability::Sync, Durability::Lazy] {
-            let error = log.write(&mut batch(1, 2), durability).unwrap_err();
-            assert!(matches!(error, LogError::Failed { .. }) && error.is_fatal());
-        }
-        // Closing neither panics nor lets a write through.
-        drop(log);
-    }
-
-    #[test]
-    fn the_engine_cuts_with_its_own_file_system_what_this_one_refuses() {
-        // Why `Disk` exists: damage in the middle of the last file, with acknowledged writes behind it.
-        let dir = tempdir();
-        let log_dir = dir.path().join(LOG_DIR);
-        let file = log_dir.join("0000000000000001.raftlog");
-        let mut ends = Vec::new();
-        for index in 1..=3 {
-            let mut log = Log::open(dir.path(), &LogOptions::default()).unwrap();
-            log.write(&mut batch(1, index), Durability::Sync).unwrap();
-            drop(log);
-            ends.push(fs::metadata(&file).unwrap().len() as usize);
-        }
-        let mut bytes = fs::read(&file).unwrap();
-        bytes[ends[1] - 1] ^= 1;
-        fs::write(&file, &bytes).unwrap();
-
-        let error = Log::open(dir.path(), &LogOptions::default()).unwrap_err();
-        assert!(matches!(error, LogError::Damaged { .. }), "{error}");
-        assert_eq!(fs::read(&file).unwrap(), bytes, "nothing may be changed");
-
-        let engine = Engine::open(config(&log_dir, &LogOptions::default()).unwrap()).unwrap();
-        assert!(
-            engine.last_index(1).unwrap() < 3,
-            "the engine forgets without a word"
-        );
-    }
-
-    #[test]
-    fn an_engine_in_the_strict_mode_would_not_survive_a_killed_process() {
-        // Why the recovery mode is what it is.
-        let dir = tempdir();
-        let mut log = Log::open(dir.path(), &LogOptions::default()).unwrap();
-        log.write(&mut batch(1, 1), Durability::Sync).unwrap();
-        // What a killed process leaves: the file is not closed, so it still has its reserved space.
-        let copy = tempdir();
-        let name = "0000000000000001.raftlog";
-        fs::copy(dir.path().join(LOG_DIR).join(name), copy.path().join(name)).unwrap();
-
-        let strict = |recovery_mode| {
-            let config = config(copy.path(), &LogOptions::default()).unwrap();
-            Engine::open(Config {
-                recovery_mode,
-                ..config
-            })
-        };
-        assert!(strict(RecoveryMode::AbsoluteConsistency).is_err());
-        assert!(strict(RecoveryMode::TolerateTailCorruption).is_ok());
-    }
-
-    #[test]
-    fn the_engines_own_sync_does_nothing() {
-        // Why an empty synced batch after a lazy write becomes a write of its own.
-        let dir = tempdir();
-        let disk = Disk::default();
-        let engine = config(dir.path(), &LogOptions::default())
-            .and_then(|config| Engine::open_with_file_system(config, Arc::new(disk.clone())))
-            .unwrap();
-        disk.syncs_fail.store(true, Ordering::Relaxed);
-        assert!(engine.sync().is_ok());
-        assert_eq!(engine.write(&mut LogBatch::default(), true).unwrap(), 0);
-        disk.syncs_fail.store(false, Ordering::Relaxed);
-    }
-}
+mod tests;

@@ -52,6 +52,10 @@ pub trait Volume: fmt::Debug + Send + Sync + 'static {
 }
 
 /// An open file.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "asking for the length is a system call that can fail"
+)]
 pub trait VolumeFile: Send + Sync {
     /// Reads into `buf` from `offset`; fewer bytes only at the end of the file or when interrupted.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
@@ -65,4 +69,52 @@ pub trait VolumeFile: Send + Sync {
     fn reserve(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Makes content and length durable (`fdatasync`). After an error nothing is known of either.
     fn sync(&self) -> io::Result<()>;
+}
+
+/// Fills `buf` from `offset` on.
+pub(crate) fn read_exact_at(
+    file: &dyn VolumeFile,
+    mut buf: &mut [u8],
+    mut offset: u64,
+) -> io::Result<()> {
+    while !buf.is_empty() {
+        match file.read_at(buf, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(len) => {
+                buf = &mut buf[len..];
+                offset += len as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Writes all of `buf` at `offset`.
+pub(crate) fn write_all_at(
+    file: &dyn VolumeFile,
+    mut buf: &[u8],
+    mut offset: u64,
+) -> io::Result<()> {
+    while !buf.is_empty() {
+        match file.write_at(buf, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(len) => {
+                buf = &buf[len..];
+                offset += len as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Whether an error says that no more space is to be had.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }

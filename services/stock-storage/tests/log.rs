@@ -5,9 +5,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use stock_storage::{Durability, Log, LogError, LogOptions, WriteBatch};
+use stock_storage::{Durability, Log, LogError, LogOptions, OsVolume, WriteBatch};
 use tempfile::TempDir;
 
 /// Not in `/tmp`, which may be memory.
@@ -16,7 +17,7 @@ fn tempdir() -> TempDir {
 }
 
 fn open(dir: &Path) -> Log {
-    Log::open(dir, &LogOptions::default()).unwrap()
+    Log::open(Arc::new(OsVolume), dir, &LogOptions::default()).unwrap()
 }
 
 fn append(log: &mut Log, group: u64, first: u64, entries: &[&str]) {
@@ -301,7 +302,7 @@ fn the_log_goes_on_over_many_files() {
     let options = LogOptions {
         file_bytes: 64 << 10,
     };
-    let mut log = Log::open(dir.path(), &options).unwrap();
+    let mut log = Log::open(Arc::new(OsVolume), dir.path(), &options).unwrap();
     let mut batch = WriteBatch::new();
     let entry = |index: u64| Bytes::from(vec![index as u8; 10_000]);
     for index in 1..=100 {
@@ -319,13 +320,13 @@ fn the_log_goes_on_over_many_files() {
     };
     check(&log);
     let copy = killed_copy(dir.path());
-    check(&Log::open(copy.path(), &options).unwrap());
+    check(&Log::open(Arc::new(OsVolume), copy.path(), &options).unwrap());
     drop(log);
-    check(&Log::open(dir.path(), &options).unwrap());
+    check(&Log::open(Arc::new(OsVolume), dir.path(), &options).unwrap());
 
     // A file lost in between is noticed; the engine would forget all before it.
     fs::remove_file(log_file(dir.path(), 5)).unwrap();
-    let error = Log::open(dir.path(), &options).unwrap_err();
+    let error = Log::open(Arc::new(OsVolume), dir.path(), &options).unwrap_err();
     assert!(
         matches!(&error, LogError::Damaged { file, .. } if *file == log_file(dir.path(), 5)),
         "{error}"
@@ -336,7 +337,7 @@ fn the_log_goes_on_over_many_files() {
 fn a_directory_has_one_owner() {
     let dir = tempdir();
     let log = open(dir.path());
-    let error = Log::open(dir.path(), &LogOptions::default()).unwrap_err();
+    let error = Log::open(Arc::new(OsVolume), dir.path(), &LogOptions::default()).unwrap_err();
     let message = error.to_string();
     assert!(matches!(error, LogError::Locked { .. }));
     assert!(
@@ -460,7 +461,7 @@ fn damage_before_the_last_write_never_passes_unnoticed() {
         let copy = killed_copy(dir.path());
         flip(&log_file(copy.path(), 1), offset);
         let before = fs::read(log_file(copy.path(), 1)).unwrap();
-        match Log::open(copy.path(), &LogOptions::default()) {
+        match Log::open(Arc::new(OsVolume), copy.path(), &LogOptions::default()) {
             Err(error) => {
                 assert!(
                     matches!(error, LogError::Damaged { .. }),
@@ -524,7 +525,7 @@ fn damage_in_a_closed_file_is_refused() {
     let options = LogOptions {
         file_bytes: 16 << 10,
     };
-    let mut log = Log::open(dir.path(), &options).unwrap();
+    let mut log = Log::open(Arc::new(OsVolume), dir.path(), &options).unwrap();
     for index in 1..=10 {
         append(&mut log, 1, index, &["x".repeat(6000).as_str()]);
     }
@@ -533,7 +534,7 @@ fn damage_in_a_closed_file_is_refused() {
     // The last write's footer, its entries, and the file's header.
     for offset in [len - 1, len - 1000, 3] {
         flip(&log_file(dir.path(), 1), offset);
-        let error = Log::open(dir.path(), &options).unwrap_err();
+        let error = Log::open(Arc::new(OsVolume), dir.path(), &options).unwrap_err();
         assert!(
             matches!(error, LogError::Damaged { .. }),
             "{offset}: {error}"
@@ -541,7 +542,9 @@ fn damage_in_a_closed_file_is_refused() {
         flip(&log_file(dir.path(), 1), offset);
     }
     assert_eq!(
-        Log::open(dir.path(), &options).unwrap().bounds(1),
+        Log::open(Arc::new(OsVolume), dir.path(), &options)
+            .unwrap()
+            .bounds(1),
         Some((1, 10))
     );
 }
@@ -560,6 +563,7 @@ fn child_that_writes_until_killed() {
         return;
     };
     let mut log = Log::open(
+        Arc::new(OsVolume),
         Path::new(&dir),
         &LogOptions {
             file_bytes: 64 << 10,
@@ -610,6 +614,7 @@ fn a_killed_process_loses_nothing_acknowledged() {
         assert!(killed);
 
         let log = Log::open(
+            Arc::new(OsVolume),
             dir.path(),
             &LogOptions {
                 file_bytes: 64 << 10,

@@ -1,17 +1,22 @@
 //! What this node knows of the cluster right now: who leads what, and who can be reached. The loop
 //! writes it, everybody reads it.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
 
 use stock_replica::Replica;
 
+use crate::replica_id::ReplicaId;
 use crate::worker::event::GroupId;
 
 /// Leadership of every group and reachability of every node.
 #[derive(Debug)]
 pub struct ClusterState {
     groups: Vec<GroupState>,
-    peers: Vec<(u64, AtomicBool)>,
+    /// Nodes there is a connection to.
+    reachable: RwLock<BTreeSet<u64>>,
+    node: u64,
 }
 
 #[derive(Debug, Default)]
@@ -34,25 +39,31 @@ pub struct GroupStatus {
 }
 
 impl ClusterState {
-    /// Nobody leads, nobody is reachable.
-    pub fn new(groups: u32, peers: impl IntoIterator<Item = u64>) -> Self {
+    /// As `node` sees it: nobody leads, nobody is reachable.
+    pub fn new(node: u64, groups: u32) -> Self {
         Self {
             groups: (0..groups).map(|_| GroupState::default()).collect(),
-            peers: peers
-                .into_iter()
-                .map(|node| (node, AtomicBool::new(false)))
-                .collect(),
+            reachable: RwLock::default(),
+            node,
         }
     }
 
     /// Takes note of what a replica knows after a turn.
     pub fn publish(&self, group: usize, replica: &Replica, applied_index: u64) {
         let state = &self.groups[group];
-        state.leader.store(replica.leader(), Ordering::Relaxed);
+        let leader = ReplicaId(replica.leader()).node();
+        state.leader.store(leader, Ordering::Relaxed);
         state.term.store(replica.term(), Ordering::Relaxed);
         state.applied_index.store(applied_index, Ordering::Relaxed);
         let is_settled = !replica.is_leader() || replica.is_settled_leader();
         state.is_settled.store(is_settled, Ordering::Relaxed);
+    }
+
+    /// Takes note that this node has no replica of a group.
+    pub fn publish_absent(&self, group: usize) {
+        let state = &self.groups[group];
+        state.leader.store(0, Ordering::Relaxed);
+        state.is_settled.store(true, Ordering::Relaxed);
     }
 
     /// What this node knows of a group.
@@ -90,15 +101,23 @@ impl ClusterState {
     }
 
     /// Takes note that a peer can be reached, or no longer.
-    pub fn set_reachable(&self, node: u64, reachable: bool) {
-        if let Some((_, flag)) = self.peers.iter().find(|(peer, _)| *peer == node) {
-            flag.store(reachable, Ordering::Relaxed);
-        }
+    pub fn set_reachable(&self, node: u64, is_reachable: bool) {
+        let mut reachable = self
+            .reachable
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        match is_reachable {
+            true => reachable.insert(node),
+            false => reachable.remove(&node),
+        };
     }
 
-    /// Whether a peer can be reached. This node itself always can.
+    /// Whether a node can be reached. This node itself always can.
     pub fn is_reachable(&self, node: u64) -> bool {
-        let peer = self.peers.iter().find(|(peer, _)| *peer == node);
-        peer.is_none_or(|(_, flag)| flag.load(Ordering::Relaxed))
+        let reachable = self
+            .reachable
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        node == self.node || reachable.contains(&node)
     }
 }

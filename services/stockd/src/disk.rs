@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use stock_replica::{EntryReader, ReadError};
-use stock_storage::{Durability, Log, LogError, LogOptions, WriteBatch};
+use stock_storage::{Durability, Log, LogError, LogOptions, Purger, Volume, WriteBatch};
 
 /// A handle to the log. Only the worker's thread uses it while the node runs, so the lock is free.
 #[derive(Clone)]
@@ -13,8 +13,8 @@ pub struct Disk(Arc<Mutex<Log>>);
 
 impl Disk {
     /// Opens the log in a node's data directory.
-    pub fn open(dir: &Path) -> Result<Self, LogError> {
-        let log = Log::open(dir, &LogOptions::default())?;
+    pub fn open(volume: Arc<dyn Volume>, dir: &Path) -> Result<Self, LogError> {
+        let log = Log::open(volume, dir, &LogOptions::default())?;
         if let Some(cut) = log.tail_cut() {
             tracing::warn!(?cut, "an interrupted write was cut off the end of the log");
         }
@@ -29,6 +29,16 @@ impl Disk {
     /// Who this node is, if it was ever said.
     pub fn node_record(&self) -> Option<Vec<u8>> {
         self.log().node_record()
+    }
+
+    /// Which replica of a group is, or was, on this node.
+    pub fn replica(&self, group: u64) -> Option<Vec<u8>> {
+        self.log().replica(group)
+    }
+
+    /// Frees space, from any thread.
+    pub fn purger(&self) -> Purger {
+        self.log().purger()
     }
 
     /// Where a group's log begins.

@@ -11,8 +11,11 @@ use stock_proto::cluster::v1 as cluster;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::chores::ChoreThread;
 use crate::clocks;
+use crate::history::HistoryThread;
 use crate::inbox::{Inbox, Waker};
+use crate::peers::snapshots::{Courier, Parcel};
 use crate::peers::{self, Peers};
 use crate::reply::{Destination, ReplyTo};
 use crate::telemetry;
@@ -25,6 +28,7 @@ pub struct Driver {
     worker: Worker<ReplyTo>,
     inbox: Arc<Inbox<ReplyTo>>,
     peers: Arc<Peers>,
+    helpers: Helpers,
     events: Vec<Event<ReplyTo>>,
     effects: Vec<Effect<ReplyTo>>,
     /// One frame for each peer, filled during a phase and sent at its end.
@@ -36,16 +40,32 @@ pub struct Driver {
     log_write_seconds: metrics::Histogram,
 }
 
+/// Whoever does what must not stop the loop.
+pub struct Helpers {
+    /// Works on files.
+    pub chores: ChoreThread,
+    /// Sends snapshots.
+    pub courier: Courier,
+    /// Keeps history.
+    pub history: HistoryThread,
+}
+
 /// How often the sizes of the shards are reported.
 const COUNTS_EVERY_MS: u64 = 1_000;
 
 impl Driver {
     /// A driver for this loop.
-    pub fn new(worker: Worker<ReplyTo>, inbox: Arc<Inbox<ReplyTo>>, peers: Arc<Peers>) -> Self {
+    pub fn new(
+        worker: Worker<ReplyTo>,
+        inbox: Arc<Inbox<ReplyTo>>,
+        peers: Arc<Peers>,
+        helpers: Helpers,
+    ) -> Self {
         Self {
             worker,
             inbox,
             peers,
+            helpers,
             events: Vec::new(),
             effects: Vec::new(),
             frames: Vec::new(),
@@ -111,6 +131,27 @@ impl Driver {
                         frame_for(&mut self.frames, node, now).replies.push(reply);
                     }
                 },
+                Effect::Chore(chore) => self.helpers.chores.ask(chore),
+                Effect::SendSnapshot {
+                    to,
+                    group,
+                    index,
+                    envelope,
+                } => match self.peers.address(to.node()) {
+                    Some(address) => self.helpers.courier.send(Parcel {
+                        to,
+                        address,
+                        group,
+                        index,
+                        envelope,
+                    }),
+                    None => self.inbox.push(Event::SnapshotSent {
+                        group,
+                        to,
+                        arrived: false,
+                    }),
+                },
+                Effect::Record(page) => self.helpers.history.record(page),
             }
         }
         for (node, frame) in self.frames.drain(..) {

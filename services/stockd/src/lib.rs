@@ -5,17 +5,24 @@
 //! everything else that waits, `worker/group.rs` applies it to `stock_core::Shard` and answers.
 
 pub mod api;
+pub mod checkpoint;
+pub mod chores;
 pub mod clocks;
 pub mod cluster_state;
 pub mod config;
 pub mod dev;
 pub mod disk;
+pub mod first_boot;
+pub mod history;
 pub mod host;
 pub mod inbox;
 pub mod log_codec;
 pub mod node;
+pub mod node_record;
 pub mod peers;
+pub mod replica_id;
 pub mod reply;
+pub mod state;
 pub mod telemetry;
 pub mod view;
 pub mod worker;

@@ -4,26 +4,30 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use stock_core::Principal;
-use stock_storage::{Durability, LogError, WriteBatch};
+use stock_storage::{CheckpointError, CheckpointStore, LedgerError, LogError, OsVolume, Volume};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Edge};
+use crate::chores::{ChoreThread, Chores};
 use crate::clocks;
 use crate::cluster_state::ClusterState;
 use crate::config::{Config, Hosting};
 use crate::disk::Disk;
-use crate::host::{self, Driver};
+use crate::first_boot::{self, Verdict};
+use crate::history::{History, HistoryThread};
+use crate::host::{self, Driver, Helpers};
 use crate::inbox::{Inbox, Waker};
-use crate::peers::{Identity, Peers};
+use crate::node_record::{Membership, NodeRecord, NodeRecordError};
+use crate::peers::Peers;
+use crate::peers::snapshots::{Courier, Reception};
 use crate::reply::ReplyTo;
 use crate::telemetry;
 use crate::view::ReadView;
-use crate::worker::{Worker, WorkerError, WorkerParts};
+use crate::worker::{USUAL_ELECTION_TICKS, Worker, WorkerError, WorkerParts};
 
 /// How often health is brought in line with what the loop knows.
 const HEALTH_EVERY: Duration = Duration::from_millis(50);
@@ -32,6 +36,9 @@ const HEALTH_EVERY: Duration = Duration::from_millis(50);
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 /// ...and this long for the calls under way to be answered.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
+
+/// A cluster that was restored from a backup, or rebuilt after it lost its quorum, begins another life.
+const FIRST_INCARNATION: u128 = 1;
 
 /// Who callers are, until callers say who they are.
 const ANONYMOUS: &str = "anonymous";
@@ -52,18 +59,31 @@ pub enum NodeError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Disk(#[from] LogError),
-    /// The data directory belongs to another node or cluster.
+    /// The checkpoints cannot be used.
+    #[error(transparent)]
+    Checkpoints(#[from] CheckpointError),
+    /// The ledger cannot be used.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The data directory belongs to another node or cluster, or its record is damaged.
+    #[error(transparent)]
+    Record(#[from] NodeRecordError),
+    /// The cluster was founded, and this node's data with it, but they are not in the directory.
     #[error(
-        "the data in {dir} is of {found}, but the configuration says {configured}: \
-         point data_dir to this node's own directory"
+        "the cluster knows node {node} with another data directory than {dir}: mount the directory \
+         that it had, or start the node with `--join` and a new id"
     )]
-    Identity {
+    Replaced {
         /// The data directory.
         dir: String,
-        /// Whose data it is.
-        found: String,
-        /// Who this node is.
-        configured: String,
+        /// The node.
+        node: u64,
+    },
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {source}")]
+    Thread {
+        /// Why.
+        source: io::Error,
     },
     /// The loop stopped.
     #[error(transparent)]
@@ -81,14 +101,6 @@ pub enum NodeError {
     },
 }
 
-/// What a data directory remembers of its node.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct NodeRecord {
-    cluster_id: String,
-    node_id: u64,
-    shards: u32,
-}
-
 /// Runs a node until `stop`, then hands leadership over, finishes the calls under way and returns.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeError> {
     let config = Arc::new(config);
@@ -101,25 +113,43 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
             why,
         })?;
 
-    let disk = Disk::open(&config.data_dir)?;
-    check_identity(&disk, &config)?;
+    let volume: Arc<dyn Volume> = Arc::new(OsVolume);
+    let disk = Disk::open(Arc::clone(&volume), &config.data_dir)?;
+    let checkpoints = CheckpointStore::open(volume, &config.data_dir)?;
+    for damaged in checkpoints.damaged() {
+        tracing::error!(file = %damaged.path.display(), reason = damaged.reason, "a checkpoint is damaged; an older one, or a peer, takes its place");
+    }
+    let mut record = NodeRecord::open(&disk, &config)?;
+    if record.membership == Membership::None {
+        let verdict = tokio::select! {
+            verdict = first_boot::decide(&config, &disk, &mut record, &peer_listener) => verdict?,
+            () = stop.cancelled() => return Ok(()),
+        };
+        if verdict == Verdict::Join {
+            return Err(NodeError::Replaced {
+                dir: config.data_dir.display().to_string(),
+                node: config.node_id,
+            });
+        }
+    }
     let groups = config.shards + 1;
-    // In one order on every node, whatever the order of its file: it decides who leads what.
-    let mut nodes: Vec<u64> = config.nodes.iter().map(|node| node.id).collect();
-    nodes.sort_unstable();
+    let history = History::open(&config.data_dir)?;
     let view = Arc::new(ReadView::new(config.shards));
-    let cluster = Arc::new(ClusterState::new(
-        groups,
-        nodes.iter().copied().filter(|node| *node != config.node_id),
-    ));
+    let cluster = Arc::new(ClusterState::new(config.node_id, groups));
+    let identity = record.identity();
     let parts = WorkerParts {
         node: config.node_id,
-        nodes: nodes.clone(),
+        founders: record
+            .founders()
+            .map(|founders| founders.iter().map(|founder| founder.node).collect()),
         groups,
         boot: rand::random(),
-        disk,
+        disk: disk.clone(),
+        checkpoints: checkpoints.clone(),
+        ledger_indexes: history.durable_indexes(groups),
         view: Arc::clone(&view),
         cluster: Arc::clone(&cluster),
+        election_ticks: USUAL_ELECTION_TICKS,
     };
     let worker: Worker<ReplyTo> = Worker::open(parts, clocks::now())?;
 
@@ -128,25 +158,44 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         Hosting::Thread => Waker::Thread(std::sync::OnceLock::new()),
     };
     let inbox = Arc::new(Inbox::new(groups, waker));
-    let identity = Identity {
-        cluster_id: config.cluster_id.clone(),
-        node: config.node_id,
-        shards: config.shards,
-    };
+    let incarnation = FIRST_INCARNATION;
+    let reception = Arc::new(Reception::new(
+        checkpoints.clone(),
+        incarnation,
+        Arc::clone(&inbox),
+    ));
     let peers = Arc::new(Peers::new(
-        identity,
-        nodes,
+        identity.clone(),
         Arc::clone(&inbox),
         Arc::clone(&cluster),
+        reception,
     ));
-    let driver = Driver::new(worker, Arc::clone(&inbox), Arc::clone(&peers));
+    let thread = |source| NodeError::Thread { source };
+    let helpers = Helpers {
+        history: HistoryThread::start(history, Arc::clone(&inbox)).map_err(thread)?,
+        courier: Courier::start(identity, checkpoints.clone(), Arc::clone(&inbox))
+            .map_err(thread)?,
+        chores: ChoreThread::start(
+            Chores {
+                store: checkpoints,
+                purger: disk.purger(),
+                incarnation,
+            },
+            Arc::clone(&inbox),
+        )
+        .map_err(thread)?,
+    };
+    let driver = Driver::new(worker, Arc::clone(&inbox), Arc::clone(&peers), helpers);
     let stop_loop = CancellationToken::new();
     let mut running = start_loop(config.hosting, driver, &stop_loop);
 
     tokio::spawn(Arc::clone(&peers).listen(peer_listener));
-    for node in config.nodes.iter().filter(|node| node.id < config.node_id) {
-        tokio::spawn(Arc::clone(&peers).dial(node.id, node.peers.clone()));
-    }
+    let members: Vec<(u64, String)> = config
+        .nodes
+        .iter()
+        .map(|node| (node.id, node.peers.clone()))
+        .collect();
+    peers.set_members(&members);
 
     let principal = Principal::new(ANONYMOUS).unwrap_or_else(|_| unreachable!("a good name"));
     let edge = Arc::new(Edge::new(
@@ -237,35 +286,6 @@ async fn listen(what: &'static str, address: &str) -> Result<TcpListener, NodeEr
             address: address.to_owned(),
             source,
         })
-}
-
-/// A directory belongs to the node that first used it: another one must not vote with its votes.
-fn check_identity(disk: &Disk, config: &Config) -> Result<(), NodeError> {
-    let configured = NodeRecord {
-        cluster_id: config.cluster_id.clone(),
-        node_id: config.node_id,
-        shards: config.shards,
-    };
-    let bytes = toml::to_string(&configured)
-        .unwrap_or_default()
-        .into_bytes();
-    match disk.node_record() {
-        None => {
-            let mut batch = WriteBatch::new();
-            batch.put_node_record(&bytes);
-            Ok(disk.write(&mut batch, Durability::Sync)?)
-        }
-        Some(found) if found == bytes => Ok(()),
-        Some(found) => Err(NodeError::Identity {
-            dir: config.data_dir.display().to_string(),
-            found: one_line(&found),
-            configured: one_line(&bytes),
-        }),
-    }
-}
-
-fn one_line(record: &[u8]) -> String {
-    String::from_utf8_lossy(record).trim().replace('\n', ", ")
 }
 
 /// Healthy means: every group has a leader, so whatever a client asks can be answered.

@@ -51,6 +51,19 @@ impl ReadView {
         }
     }
 
+    /// Publishes a shard as it is, in place of all that was known of it.
+    pub fn replace(&self, number: u32, shard: &Shard) {
+        let shards = self.applied_index.len() as u32;
+        self.skus.retain(|name, _| {
+            Sku::new(name)
+                .is_ok_and(|sku| sku.shard(shards) != number || shard.stock(&sku).is_some())
+        });
+        for (sku, stock) in shard.skus() {
+            self.skus
+                .insert(sku.as_str().into(), stock.positions().to_vec());
+        }
+    }
+
     fn publish_sku<'a>(
         &self,
         shard: &Shard,

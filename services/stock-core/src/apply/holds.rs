@@ -1,29 +1,38 @@
 //! Every reservation of a shard, when the open ones end, and how long the ended ones are kept.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::buckets::Buckets;
 use crate::ids::{ReservationId, Stamp};
 use crate::limits::{ENDED_RESERVATION_MS, FORGOTTEN_PER_ENTRY_MAX};
-use crate::queue::Queue;
+use crate::order::{Order, Place};
 use crate::reservation::Reservation;
 
 #[derive(Debug)]
 pub(crate) struct Holds {
-    pub(crate) buckets: Box<[BTreeMap<ReservationId, Arc<Reservation>>]>,
-    expiries: BTreeSet<(Stamp, ReservationId)>,
-    ended: Queue<(Stamp, ReservationId)>,
-    open: usize,
+    pub(crate) buckets: Buckets<ReservationId, Hold>,
+    pub(crate) expiries: BTreeSet<(Stamp, ReservationId)>,
+    pub(crate) ended: Order<ReservationId>,
+    pub(crate) open: usize,
     open_max: usize,
-    ended_max: usize,
+    pub(crate) ended_max: usize,
+}
+
+/// A reservation, and when it ended if it has.
+#[derive(Debug, Clone)]
+pub(crate) struct Hold {
+    pub(crate) reservation: Arc<Reservation>,
+    /// In a box because the many that are open have none.
+    pub(crate) ended: Option<Box<Place>>,
 }
 
 impl Holds {
     pub(crate) fn new(buckets: usize, open_max: usize, ended_max: usize) -> Self {
         Self {
-            buckets: (0..buckets).map(|_| BTreeMap::new()).collect(),
+            buckets: Buckets::new(buckets),
             expiries: BTreeSet::new(),
-            ended: Queue::new(),
+            ended: Order::new(),
             open: 0,
             open_max,
             ended_max,
@@ -31,11 +40,12 @@ impl Holds {
     }
 
     pub(crate) fn get(&self, id: &ReservationId) -> Option<&Arc<Reservation>> {
-        self.buckets[id.bucket(self.buckets.len())].get(id)
+        self.buckets.get(id).map(|hold| &hold.reservation)
     }
 
     pub(crate) fn get_mut(&mut self, id: &ReservationId) -> Option<&mut Arc<Reservation>> {
-        self.buckets[id.bucket(self.buckets.len())].get_mut(id)
+        let hold = self.buckets.get_mut(id);
+        hold.map(|hold| &mut hold.reservation)
     }
 
     pub(crate) fn open(&self) -> usize {
@@ -55,7 +65,11 @@ impl Holds {
             self.expiries.insert((at, reservation.id));
         }
         self.open += 1;
-        self.buckets[reservation.id.bucket(self.buckets.len())].insert(reservation.id, reservation);
+        let hold = Hold {
+            reservation,
+            ended: None,
+        };
+        self.buckets.insert(hold.reservation.id, hold);
     }
 
     /// Keeps the order of expiries in step with a reservation whose expiry changed.
@@ -72,7 +86,10 @@ impl Holds {
     pub(crate) fn close(&mut self, id: ReservationId, expires_at: Option<Stamp>, now: Stamp) {
         self.reschedule(id, expires_at, None);
         self.open -= 1;
-        self.ended.push((now, id));
+        let place = self.ended.push(now, id);
+        if let Some(hold) = self.buckets.get_mut(&id) {
+            hold.ended = Some(Box::new(place));
+        }
     }
 
     pub(crate) fn next_expiry(&self) -> Option<Stamp> {
@@ -89,14 +106,14 @@ impl Holds {
     pub(crate) fn forget_ended(&mut self, now: Stamp) {
         let keep_from = now.minus_ms(ENDED_RESERVATION_MS);
         for _ in 0..FORGOTTEN_PER_ENTRY_MAX {
-            let Some((ended_at, id)) = self.ended.front().copied() else {
+            let Some((ended_at, id)) = self.ended.oldest().copied() else {
                 break;
             };
             if ended_at >= keep_from && self.ended.len() <= self.ended_max {
                 break;
             }
             self.ended.pop();
-            self.buckets[id.bucket(self.buckets.len())].remove(&id);
+            self.buckets.remove(&id);
         }
     }
 }

@@ -1,23 +1,22 @@
 //! The counters of every position, and the one function that changes them.
 
-use std::collections::BTreeMap;
-
+use crate::buckets::Buckets;
 use crate::ids::{Location, ReservationId, Sku};
 use crate::ledger::LedgerEntry;
 use crate::stock::Stock;
 
 #[derive(Debug)]
 pub(crate) struct Shelves {
-    pub(crate) buckets: Box<[BTreeMap<Sku, Stock>]>,
-    skus: usize,
-    positions: usize,
+    pub(crate) buckets: Buckets<Sku, Stock>,
+    pub(crate) skus: usize,
+    pub(crate) positions: usize,
     positions_max: usize,
 }
 
 impl Shelves {
     pub(crate) fn new(buckets: usize, positions_max: usize) -> Self {
         Self {
-            buckets: (0..buckets).map(|_| BTreeMap::new()).collect(),
+            buckets: Buckets::new(buckets),
             skus: 0,
             positions: 0,
             positions_max,
@@ -37,22 +36,26 @@ impl Shelves {
     }
 
     pub(crate) fn stock(&self, sku: &Sku) -> Option<&Stock> {
-        self.buckets[sku.bucket(self.buckets.len())].get(sku)
+        self.buckets.get(sku)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&Sku, &Stock)> {
+        self.buckets.iter()
     }
 
     /// As [`Self::stock`], with the copy of the SKU that is kept, so that others may share it.
     pub(crate) fn shared_sku(&self, sku: &Sku) -> Option<(&Sku, &Stock)> {
-        self.buckets[sku.bucket(self.buckets.len())].get_key_value(sku)
+        self.buckets.get_key_value(sku)
     }
 
     pub(crate) fn stock_mut(&mut self, sku: &Sku) -> Option<&mut Stock> {
-        self.buckets[sku.bucket(self.buckets.len())].get_mut(sku)
+        self.buckets.get_mut(sku)
     }
 
     /// Makes the position if there is none.
     pub(crate) fn open_position(&mut self, sku: &Sku, location: &Location) {
-        let bucket = &mut self.buckets[sku.bucket(self.buckets.len())];
-        let stock = bucket.entry(sku.clone()).or_insert_with(|| {
+        let entry = self.buckets.of(sku).entry(sku.clone());
+        let stock = entry.or_insert_with(|| {
             self.skus += 1;
             Stock::default()
         });

@@ -8,7 +8,9 @@
 #[path = "../audit/mod.rs"]
 mod audit;
 mod coverage;
+mod hostile;
 mod naive;
+mod restart;
 mod shrink;
 mod world;
 
@@ -17,9 +19,10 @@ use std::ops::Range;
 use audit::Audit;
 use coverage::Coverage;
 use naive::Naive;
+use restart::Restarted;
 use stock_core::{
-    Action, At, Command, Fingerprint, LedgerEntry, Location, Operation, Outcome, ReservationId,
-    Shard, Sku,
+    Action, At, Command, Fingerprint, FrozenState, LedgerEntry, Location, Operation, Outcome,
+    ReservationId, Shard, Sku,
 };
 use world::{Step, World};
 
@@ -93,12 +96,13 @@ fn one_other_command_makes_another_hash(seed: u64, log: &[Step]) {
     }
     let (one, two) = (replay(log), replay(&other));
     assert_ne!(
-        one.state_hash(),
-        two.state_hash(),
+        one.freeze().hash(),
+        two.freeze().hash(),
         "seed {seed}: {:?}",
         log.last()
     );
     // And the hashes of the buckets say where to look: a command touches few.
+    let (one, two) = (one.freeze(), two.freeze());
     let differs = |bucket: &usize| one.bucket_hash(*bucket) != two.bucket_hash(*bucket);
     let differing = (0..one.buckets()).filter(differs).count();
     assert!(
@@ -165,11 +169,12 @@ impl Place {
     }
 }
 
-/// A shard, the model, and another replica of the shard, side by side.
+/// A shard, the model, another replica of the shard, and one that is restarted now and then, side by side.
 struct Trial {
     shard: Shard,
     naive: Naive,
     replica: Shard,
+    restarted: Restarted,
     audit: Audit,
     place: Place,
     ids: Vec<ReservationId>,
@@ -184,6 +189,7 @@ impl Trial {
             shard: Shard::new(),
             naive: Naive::default(),
             replica: Shard::new(),
+            restarted: Restarted::new(),
             audit: Audit::default(),
             place: Place::default(),
             ids: Vec::new(),
@@ -196,11 +202,13 @@ impl Trial {
     fn step(&mut self, step: &Step) -> Result<Outcome, String> {
         let at = self.place.next(step);
         let ended = self.shard.counts().ended_reservations;
+        let mut all = Vec::new();
         if at.ordinal == 0 {
             let mut ledger = Vec::new();
             self.shard.advance(at.stamp, &mut ledger);
             self.naive.advance(at.stamp);
             self.take(&ledger)?;
+            all.append(&mut ledger);
             self.audit.check(&self.shard, &self.ids, &[])?;
         }
         let before = self.room();
@@ -226,6 +234,16 @@ impl Trial {
         self.same_counters()?;
 
         apply(&mut self.replica, at, step);
+        if step.restart {
+            self.restarted.restart()?;
+        }
+        let (same_ledger, same_outcome) = apply(&mut self.restarted.shard, at, step);
+        all.append(&mut ledger);
+        if same_outcome != outcome || same_ledger != all {
+            return Err(format!(
+                "after its restart a replica answered {same_outcome:?} and left {same_ledger:#?}"
+            ));
+        }
         self.steps += 1;
         if self.steps.is_multiple_of(STEPS_A_COMPARISON) {
             self.same_bytes()?;
@@ -310,19 +328,30 @@ impl Trial {
     }
 
     fn same_bytes(&self) -> Result<(), String> {
-        if self.shard.head_bytes() != self.replica.head_bytes() {
-            return Err("the head of a replica differs".to_string());
-        }
-        for bucket in 0..self.shard.buckets() {
-            if self.shard.bucket_bytes(bucket) != self.replica.bucket_bytes(bucket) {
-                return Err(format!("bucket {bucket} of a replica differs"));
-            }
-        }
-        match self.steps < STEPS || self.shard.state_hash() == self.replica.state_hash() {
+        let expected = self.shard.freeze();
+        same_state("replica", &expected, &self.replica.freeze())?;
+        same_state(
+            "restarted replica",
+            &expected,
+            &self.restarted.shard.freeze(),
+        )?;
+        match self.steps < STEPS || expected.hash() == self.restarted.shard.freeze().hash() {
             true => Ok(()),
             false => Err("the hash of a replica differs".to_string()),
         }
     }
+}
+
+fn same_state(who: &str, expected: &FrozenState, actual: &FrozenState) -> Result<(), String> {
+    if expected.head_bytes() != actual.head_bytes() {
+        return Err(format!("the head of a {who} differs"));
+    }
+    for bucket in 0..expected.buckets() {
+        if expected.bucket_bytes(bucket) != actual.bucket_bytes(bucket) {
+            return Err(format!("bucket {bucket} of a {who} differs"));
+        }
+    }
+    Ok(())
 }
 
 fn amended(command: &Command) -> Option<ReservationId> {

@@ -24,11 +24,15 @@ pub(crate) struct Step {
     pub(crate) same_entry: bool,
     /// Sent before.
     pub(crate) again: bool,
+    /// A replica is written down before it, and goes on from what was written.
+    pub(crate) restart: bool,
     pub(crate) command: Command,
 }
 
 pub(crate) struct World {
     dice: StdRng,
+    /// Dice of their own: worlds are the same with restarts and without.
+    restarts: StdRng,
     now: Stamp,
     made: u64,
     sent: Vec<Command>,
@@ -39,6 +43,7 @@ impl World {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             dice: StdRng::seed_from_u64(seed),
+            restarts: StdRng::seed_from_u64(!seed),
             now: START,
             made: 0,
             sent: Vec::new(),
@@ -60,6 +65,7 @@ impl World {
             stamp: self.now,
             same_entry,
             again,
+            restart: self.restarts.random_range(0..1_000) < 3,
             command,
         }
     }

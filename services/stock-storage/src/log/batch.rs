@@ -1,12 +1,12 @@
 //! What one turn of the loop writes.
 
-use raft_engine::LogBatch;
+use std::ops::Range;
 
-use super::entry::{StoredEntries, StoredEntry};
-use super::{NODE_GROUP, RECORD_NODE, RECORD_ORIGIN, RECORD_STATE};
+use super::entry::StoredEntry;
+use super::{NODE_GROUP, RECORD_NODE, RECORD_ORIGIN, RECORD_REPLICA, RECORD_STATE};
 
-/// The most that one batch may carry, in bytes of entries. A turn of the loop stays far below; the
-/// engine itself would take 2 GiB and keep them in memory.
+/// The most that one batch may carry, in bytes of entries and records. A turn of the loop stays far
+/// below; the engine itself would take 2 GiB and keep them in memory.
 pub(super) const BATCH_BYTES_MAX: u64 = 256 << 20;
 
 /// Larger buffers are given back after use, so that one large entry does not stay in memory for ever.
@@ -27,25 +27,45 @@ pub enum Durability {
 /// Everything that one turn of the loop has to write, over all groups; written whole or not at all.
 ///
 /// Made once and used again: after a [`Log::write`](super::Log::write) it is empty and keeps its buffers.
-/// Calls take effect in their order. Nothing here fails; what cannot be written is refused by the write.
+/// Calls take effect in their order, where a group's entries and its records are independent of each
+/// other. Nothing here fails; what cannot be written is refused by the write.
 #[derive(Default)]
 pub struct WriteBatch {
-    pub(super) engine: LogBatch,
-    /// The appends, in their order, to be held against what the log has.
-    pub(super) appends: Vec<Append>,
-    /// Bytes of the entries as they lie in the file.
+    /// What happens to entries, in order.
+    pub(super) steps: Vec<Step>,
+    /// What happens to records, in order.
+    pub(super) puts: Vec<Put>,
+    /// Bytes of entries and records as they lie in the file.
     pub(super) bytes: u64,
-    /// Entries on their way into `engine`, which wants a slice of its own kind of message. Kept for
-    /// their buffers.
+    /// The entries of all appends, of which the first `entries_len` are in use. The rest is kept for
+    /// its buffers.
     entries: Vec<StoredEntry>,
+    entries_len: usize,
+    /// The bytes of all records.
+    record_bytes: Vec<u8>,
 }
 
-/// Entries `first` to `last` of a group.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Append {
+/// What happens to the entries of a group.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// Entries that follow each other, the first with this index.
+    Append {
+        group: u64,
+        first: u64,
+        entries: Range<usize>,
+    },
+    /// Those before this index go.
+    Truncate { group: u64, index: u64 },
+    /// All go, and with `forget` origin and state as well.
+    Reset { group: u64, forget: bool },
+}
+
+/// A record that is replaced.
+#[derive(Clone, Debug)]
+pub(super) struct Put {
     pub(super) group: u64,
-    pub(super) first: u64,
-    pub(super) last: u64,
+    pub(super) record: &'static [u8],
+    bytes: Range<usize>,
 }
 
 impl WriteBatch {
@@ -57,11 +77,12 @@ impl WriteBatch {
 
     /// Appends `entries` to the log of `group`, the first at `first_index` and each of the others one
     /// further. Entries that the log has from `first_index` on are overwritten, also those beyond the
-    /// new end. The first entries of a group may begin anywhere; after that, `first_index` may be
-    /// neither below the group's first entry nor beyond its last + 1.
+    /// new end. The first entries of a group, or the first after a [`reset`](WriteBatch::reset), may
+    /// begin anywhere; after that, `first_index` may be neither below the group's first entry nor beyond
+    /// its last + 1.
     ///
-    /// Each entry is copied twice, into a reused buffer and from there into the batch, and allocates
-    /// nothing once the buffers have grown.
+    /// Each entry is copied twice, into a reused buffer and from there into what is written, and
+    /// allocates nothing once the buffers have grown.
     ///
     /// # Panics
     ///
@@ -73,41 +94,68 @@ impl WriteBatch {
         entries: impl IntoIterator<Item = E>,
     ) {
         check_group(group);
-        let mut len = 0;
+        let begin = self.entries_len;
         for (entry, index) in entries.into_iter().zip(first_index..) {
-            if self.entries.len() == len {
+            if self.entries.len() == self.entries_len {
                 self.entries.push(StoredEntry::default());
             }
-            let stored = &mut self.entries[len];
+            let stored = &mut self.entries[self.entries_len];
             stored.index = index;
             stored.payload.clear();
             stored.payload.extend_from_slice(entry.as_ref());
             self.bytes = self.bytes.saturating_add(stored.encoded_len());
-            len += 1;
-        }
-        if len == 0 {
-            return;
-        }
-        let last = first_index + (len as u64 - 1);
-        self.appends.push(Append {
-            group,
-            first: first_index,
-            last,
-        });
-        // A batch past its limit is going to be refused; it need not grow any further.
-        if self.bytes <= BATCH_BYTES_MAX {
-            self.engine
-                .add_entries::<StoredEntries>(group, &self.entries[..len])
-                .expect(
-                    "writing to memory fails only past 2 GiB, which is beyond the limit of a batch",
-                );
-        }
-        self.entries.truncate(KEPT_ENTRIES_MAX);
-        for entry in &mut self.entries {
-            if entry.payload.capacity() > KEPT_PAYLOAD_BYTES_MAX {
-                entry.payload = Vec::new();
+            // A batch past its limit is going to be refused; it need not grow any further.
+            if self.bytes <= BATCH_BYTES_MAX {
+                self.entries_len += 1;
             }
         }
+        if self.entries_len > begin {
+            self.steps.push(Step::Append {
+                group,
+                first: first_index,
+                entries: begin..self.entries_len,
+            });
+        }
+    }
+
+    /// Drops the entries of `group` before `index`; beyond the last one, all of them. Space comes back
+    /// with the next [`purge`](super::Purger::purge).
+    ///
+    /// # Panics
+    ///
+    /// If `group` is `u64::MAX`, which is reserved.
+    pub fn truncate_before(&mut self, group: u64, index: u64) {
+        check_group(group);
+        self.steps.push(Step::Truncate { group, index });
+    }
+
+    /// Drops all entries of `group`, so that its log may begin again anywhere. Its records stay.
+    ///
+    /// # Panics
+    ///
+    /// If `group` is `u64::MAX`, which is reserved.
+    pub fn reset(&mut self, group: u64) {
+        check_group(group);
+        self.steps.push(Step::Reset {
+            group,
+            forget: false,
+        });
+    }
+
+    /// Drops all entries of `group`, its state and its origin. Its replica record stays; if it has none,
+    /// nothing of the group does.
+    ///
+    /// # Panics
+    ///
+    /// If `group` is `u64::MAX`, which is reserved.
+    pub fn forget(&mut self, group: u64) {
+        check_group(group);
+        self.puts
+            .retain(|put| put.group != group || put.record == RECORD_REPLICA);
+        self.steps.push(Step::Reset {
+            group,
+            forget: true,
+        });
     }
 
     /// Replaces the hard state of `group`.
@@ -130,6 +178,16 @@ impl WriteBatch {
         self.put(group, RECORD_ORIGIN, bytes);
     }
 
+    /// Replaces the replica record of `group`: who this node is, or was, in it.
+    ///
+    /// # Panics
+    ///
+    /// If `group` is `u64::MAX`, which is reserved.
+    pub fn put_replica(&mut self, group: u64, bytes: &[u8]) {
+        check_group(group);
+        self.put(group, RECORD_REPLICA, bytes);
+    }
+
     /// Replaces the identity of this node.
     pub fn put_node_record(&mut self, bytes: &[u8]) {
         self.put(NODE_GROUP, RECORD_NODE, bytes);
@@ -138,27 +196,48 @@ impl WriteBatch {
     /// Whether there is nothing to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.engine.is_empty() && self.appends.is_empty()
+        // An append past the limit leaves no step, but must not pass for nothing.
+        self.steps.is_empty() && self.puts.is_empty() && self.bytes == 0
     }
 
     /// Forgets everything in the batch. Only needed after a write was refused.
     pub fn clear(&mut self) {
-        // The engine has no way to empty a batch other than writing it.
-        self.engine = LogBatch::default();
-        self.written();
-    }
-
-    /// Makes the batch ready for the next turn, the engine's part being empty already.
-    pub(super) fn written(&mut self) {
-        self.appends.clear();
+        self.steps.clear();
+        self.puts.clear();
         self.bytes = 0;
+        self.entries.truncate(KEPT_ENTRIES_MAX);
+        let used = self.entries_len.min(self.entries.len());
+        for entry in &mut self.entries[..used] {
+            if entry.payload.capacity() > KEPT_PAYLOAD_BYTES_MAX {
+                entry.payload = Vec::new();
+            }
+        }
+        self.entries_len = 0;
+        self.record_bytes.clear();
+        self.record_bytes.shrink_to(KEPT_PAYLOAD_BYTES_MAX);
     }
 
-    /// The engine keeps records in memory and wants to own key and value: two small allocations each.
-    fn put(&mut self, group: u64, record: &[u8], bytes: &[u8]) {
-        self.engine
-            .put(group, record.to_vec(), bytes.to_vec())
-            .expect("only keys that begin with two underscores are refused");
+    /// The entries of an append.
+    pub(super) fn entries(&self, range: &Range<usize>) -> &[StoredEntry] {
+        &self.entries[range.clone()]
+    }
+
+    /// The bytes of a record.
+    pub(super) fn record_bytes(&self, put: &Put) -> &[u8] {
+        &self.record_bytes[put.bytes.clone()]
+    }
+
+    fn put(&mut self, group: u64, record: &'static [u8], bytes: &[u8]) {
+        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+        if self.bytes <= BATCH_BYTES_MAX {
+            let begin = self.record_bytes.len();
+            self.record_bytes.extend_from_slice(bytes);
+            self.puts.push(Put {
+                group,
+                record,
+                bytes: begin..self.record_bytes.len(),
+            });
+        }
     }
 }
 

@@ -1,19 +1,17 @@
 //! The files of the log, as the engine sees them.
 //!
-//! The engine brings a file system of its own; this one stands in for it to do three things that the
-//! engine's does not. It refuses to cut off what had been acknowledged (see [`tail`](super::tail)). It
+//! The engine brings a file system of its own; this one stands in for it, puts the files on a
+//! [`Volume`], and does three things that the engine's does not. It refuses to cut off what had been acknowledged (see [`tail`](super::tail)). It
 //! keeps the error of a failed sync, which the engine turns into a panic without the reason. And its
 //! errors name the file.
 
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::volume::{self, Access, Volume, VolumeFile};
 use raft_engine::env::{FileSystem, Handle, Permission, WriteExt};
-use rustix::fs::FallocateFlags;
-use rustix::io::Errno;
 
 use super::tail::{self, Tail};
 
@@ -21,11 +19,22 @@ use super::tail::{self, Tail};
 const ALIGNMENT_OFFSET: u64 = 61;
 
 /// Hands out the files of a log and takes down what happened to them.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Disk {
-    notes: Arc<Mutex<Notes>>,
-    #[cfg(test)]
-    pub(super) syncs_fail: Arc<std::sync::atomic::AtomicBool>,
+    pub(super) volume: Arc<dyn Volume>,
+    /// Of each queue its own, since they are written on two threads.
+    notes: Arc<[Mutex<Notes>; 2]>,
+    /// From here on the files stay as they are.
+    abandoned: Arc<AtomicBool>,
+}
+
+/// The two queues of files that the engine keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Queue {
+    /// What was written.
+    Append = 0,
+    /// Copies of what was still needed when an older file was deleted.
+    Rewrite = 1,
 }
 
 /// What the engine would not pass on.
@@ -37,6 +46,8 @@ pub(super) struct Notes {
     pub(super) cut: Option<TailCut>,
     /// The file that could not be synced, and what the operating system said.
     pub(super) sync_error: Option<(PathBuf, io::Error)>,
+    /// A write did not fit, and what had been written of it could not be cut off.
+    pub(super) cut_failed: bool,
 }
 
 /// A write that a power cut or a crash of the machine had left half done, and that opening the log has
@@ -52,21 +63,41 @@ pub struct TailCut {
 }
 
 impl Disk {
-    pub(super) fn take_notes(&self) -> Notes {
-        std::mem::take(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn new(volume: Arc<dyn Volume>) -> Disk {
+        Disk {
+            volume,
+            notes: Arc::default(),
+            abandoned: Arc::default(),
+        }
     }
 
-    fn file(&self, path: &Path, file: File, permission: Permission) -> LogFile {
+    pub(super) fn take_notes(&self, queue: Queue) -> Notes {
+        std::mem::take(&mut self.notes_of(queue))
+    }
+
+    /// Lets the engine close its files without touching them. Closing cuts and syncs the last file of
+    /// each queue; after a failure that could only spoil more, and the engine would panic in a destructor.
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Acquire)
+    }
+
+    fn notes_of(&self, queue: Queue) -> MutexGuard<'_, Notes> {
+        self.notes[queue as usize]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn file(&self, path: &Path, file: Arc<dyn VolumeFile>, permission: Permission) -> LogFile {
         LogFile {
             path: path.to_path_buf(),
             file,
             permission,
             disk: self.clone(),
         }
-    }
-
-    fn note(&self, note: impl FnOnce(&mut Notes)) {
-        note(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -77,32 +108,39 @@ impl FileSystem for Disk {
 
     fn create<P: AsRef<Path>>(&self, path: P) -> io::Result<LogFile> {
         let path = path.as_ref();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path);
+        let file = self.volume.open(path, Access::Create);
         Ok(self.file(path, named("create", path, file)?, Permission::ReadWrite))
     }
 
     fn open<P: AsRef<Path>>(&self, path: P, permission: Permission) -> io::Result<LogFile> {
         let path = path.as_ref();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(permission == Permission::ReadWrite)
-            .open(path);
+        let access = match permission {
+            Permission::ReadOnly => Access::Read,
+            Permission::ReadWrite => Access::Write,
+        };
+        let file = self.volume.open(path, access);
         let file = self.file(path, named("open", path, file)?, permission);
         file.check_alignment()?;
         Ok(file)
     }
 
+    /// Files are deleted from the oldest on. So that no power cut leaves a gap, each deletion is durable
+    /// before the next one.
     fn delete<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
-        named("delete", path.as_ref(), fs::remove_file(&path))
+        let path = path.as_ref();
+        named("delete", path, self.volume.delete(path))?;
+        match path.parent() {
+            Some(dir) => named("sync", dir, self.volume.sync_dir(dir)),
+            None => Ok(()),
+        }
     }
 
     fn rename<P: AsRef<Path>>(&self, from: P, to: P) -> io::Result<()> {
-        named("rename", from.as_ref(), fs::rename(&from, to))
+        named(
+            "rename",
+            from.as_ref(),
+            self.volume.rename(from.as_ref(), to.as_ref()),
+        )
     }
 
     fn new_reader(&self, handle: Arc<LogFile>) -> io::Result<Cursor> {
@@ -117,17 +155,29 @@ impl FileSystem for Disk {
 /// One open file of the log.
 pub(super) struct LogFile {
     path: PathBuf,
-    file: File,
+    file: Arc<dyn VolumeFile>,
     permission: Permission,
     disk: Disk,
 }
 
 impl LogFile {
+    fn queue(&self) -> Queue {
+        if self.path.extension().is_some_and(|it| it == "rewrite") {
+            Queue::Rewrite
+        } else {
+            Queue::Append
+        }
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Notes)) {
+        note(&mut self.disk.notes_of(self.queue()));
+    }
+
     /// Everything from `offset` on.
     fn read_from(&self, offset: u64) -> io::Result<Vec<u8>> {
-        let len = self.file.metadata()?.len().saturating_sub(offset);
+        let len = self.file.len()?.saturating_sub(offset);
         let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
-        self.file.read_exact_at(&mut bytes, offset)?;
+        volume::read_exact_at(&*self.file, &mut bytes, offset)?;
         Ok(bytes)
     }
 
@@ -136,7 +186,7 @@ impl LogFile {
     /// much memory as it says, which ends the process.
     fn check_alignment(&self) -> io::Result<()> {
         let mut alignment = [0; 8];
-        match self.file.read_exact_at(&mut alignment, ALIGNMENT_OFFSET) {
+        match volume::read_exact_at(&*self.file, &mut alignment, ALIGNMENT_OFFSET) {
             Ok(()) if alignment == [0; 8] => Ok(()),
             Ok(()) => Err(self.refuse("its header is damaged".to_owned())),
             // Shorter than a header: nothing was ever written to it.
@@ -147,8 +197,7 @@ impl LogFile {
 
     fn refuse(&self, reason: String) -> io::Error {
         let error = io::Error::new(io::ErrorKind::InvalidData, reason.clone());
-        self.disk
-            .note(|notes| notes.damage = Some((self.path.clone(), reason)));
+        self.note(|notes| notes.damage = Some((self.path.clone(), reason)));
         error
     }
 }
@@ -175,7 +224,7 @@ impl Handle for LogFile {
                     file = %cut.file.display(), offset = cut.offset, bytes = cut.len,
                     "cut off a write that was interrupted before it was durable"
                 );
-                self.disk.note(|notes| notes.cut = Some(cut));
+                self.note(|notes| notes.cut = Some(cut));
             }
             Tail::Damaged { offset } => {
                 return Err(self.refuse(format!(
@@ -188,27 +237,19 @@ impl Handle for LogFile {
     }
 
     fn file_size(&self) -> io::Result<usize> {
-        let len = named("measure", &self.path, self.file.metadata())?.len();
+        let len = named("measure", &self.path, self.file.len())?;
         usize::try_from(len).map_err(io::Error::other)
     }
 
     fn sync(&self) -> io::Result<()> {
-        let result = self.file.sync_data();
-        #[cfg(test)]
-        let result = match self
-            .disk
-            .syncs_fail
-            .load(std::sync::atomic::Ordering::Relaxed)
-        {
-            true => Err(io::Error::from(Errno::IO)),
-            false => result,
-        };
-        result.map_err(|error| {
+        if self.disk.is_abandoned() {
+            return Ok(());
+        }
+        self.file.sync().map_err(|error| {
             // The engine panics with what is returned; the error itself is kept for the caller.
             let panics_with =
                 io::Error::new(error.kind(), format!("{}: {error}", self.path.display()));
-            self.disk
-                .note(|notes| notes.sync_error = Some((self.path.clone(), error)));
+            self.note(|notes| notes.sync_error = Some((self.path.clone(), error)));
             panics_with
         })
     }
@@ -234,11 +275,14 @@ impl Read for Cursor {
 
 impl Write for Cursor {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let len = named(
-            "write",
-            &self.handle.path,
-            self.handle.file.write_at(buf, self.offset),
-        )?;
+        // The only error without the file's name: the engine looks for "nospace" in its text and does
+        // something else then, and a path may hold that.
+        let len = self.handle.file.write_at(buf, self.offset)?;
+        // The engine copies in several writes before it syncs once. After a power cut the disk could hold
+        // a later one without an earlier, which nobody can tell from damage.
+        if self.handle.queue() == Queue::Rewrite {
+            self.handle.sync()?;
+        }
         self.offset += len as u64;
         Ok(len)
     }
@@ -261,12 +305,16 @@ impl Seek for Cursor {
 }
 
 impl WriteExt for Cursor {
+    /// The engine calls this to give reserved space back, and to take back a write that did not fit.
     fn truncate(&mut self, offset: usize) -> io::Result<()> {
-        named(
-            "truncate",
-            &self.handle.path,
-            self.handle.file.set_len(offset as u64),
-        )?;
+        if self.handle.disk.is_abandoned() {
+            return Ok(());
+        }
+        let result = self.handle.file.set_len(offset as u64);
+        if result.is_err() {
+            self.handle.note(|notes| notes.cut_failed = true);
+        }
+        named("truncate", &self.handle.path, result)?;
         self.offset = offset as u64;
         Ok(())
     }
@@ -274,16 +322,11 @@ impl WriteExt for Cursor {
     /// Reserves space and extends the file, so that the writes that follow change no file size and an
     /// `fdatasync` of them has less to do.
     fn allocate(&mut self, offset: usize, len: usize) -> io::Result<()> {
-        let file = &self.handle.file;
-        match rustix::fs::fallocate(file, FallocateFlags::empty(), offset as u64, len as u64) {
-            // A file system that cannot reserve grows the file with each write instead.
-            Err(Errno::OPNOTSUPP) => Ok(()),
-            result => named(
-                "reserve space in",
-                &self.handle.path,
-                result.map_err(io::Error::from),
-            ),
-        }
+        named(
+            "reserve space in",
+            &self.handle.path,
+            self.handle.file.reserve(offset as u64, len as u64),
+        )
     }
 }
 

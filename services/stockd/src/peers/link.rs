@@ -86,6 +86,13 @@ impl Link {
         Some(state.waiting.drain().map(|(_, waiting)| waiting).collect())
     }
 
+    /// Ends the connection, if there is one; its reader does the rest.
+    pub(super) fn close(&self) {
+        if let Some(connection) = &self.state().connection {
+            close(connection);
+        }
+    }
+
     /// Writes a frame, as far as the socket takes it now; the rest follows. `false` if there is no
     /// connection.
     pub(super) fn send(&self, frame: &cluster::Frame) -> bool {

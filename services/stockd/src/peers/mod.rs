@@ -6,13 +6,15 @@
 //! and a forwarded call whose connection breaks is answered "outcome unknown".
 
 mod convert;
+mod identity;
 mod link;
-mod wire;
+pub mod snapshots;
+pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use stock_proto::cluster::v1 as cluster;
@@ -20,9 +22,11 @@ use thiserror::Error;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use self::link::Link;
+use self::snapshots::Reception;
 use crate::clocks;
 use crate::cluster_state::ClusterState;
 use crate::inbox::Inbox;
@@ -30,33 +34,38 @@ use crate::log_codec::Commands;
 use crate::reply::{Destination, ReplyTo};
 use crate::worker::event::{Answer, Event, Failure, GroupId};
 
-/// The version of the protocol between nodes.
-const PROTOCOL: u32 = 1;
-
 /// Between two attempts to reach a peer. Short: while it is down, nothing else costs anything.
 const REDIAL_AFTER: Duration = Duration::from_millis(100);
 
 /// A peer must connect and introduce itself within this time.
 const HELLO_WITHIN: Duration = Duration::from_secs(3);
 
-/// What a node is to its peers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// The cluster's name.
-    pub cluster_id: String,
-    /// This node's id.
-    pub node: u64,
-    /// How many stock shards the cluster was born with.
-    pub shards: u32,
-}
-
 /// The connections to all other nodes.
 pub struct Peers {
     identity: Identity,
-    links: BTreeMap<u64, Arc<Link>>,
+    members: RwLock<BTreeMap<u64, Member>>,
     inbox: Arc<Inbox<ReplyTo>>,
     cluster: Arc<ClusterState>,
+    reception: Arc<Reception>,
     next_forward: AtomicU64,
+}
+
+/// Another node.
+struct Member {
+    link: Arc<Link>,
+    /// Where it listens for peers.
+    address: String,
+    /// Keeps the connection, where it is this side that dials.
+    dialing: Option<AbortHandle>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(dialing) = &self.dialing {
+            dialing.abort();
+        }
+        self.link.close();
+    }
 }
 
 /// A connection that cannot be used.
@@ -81,28 +90,63 @@ pub enum PeerError {
         /// Here.
         ours: String,
     },
+    /// A snapshot cannot be sent or taken in.
+    #[error("{0}")]
+    Snapshot(String),
 }
 
 impl Peers {
     /// No connection yet.
     pub fn new(
         identity: Identity,
-        nodes: impl IntoIterator<Item = u64>,
         inbox: Arc<Inbox<ReplyTo>>,
         cluster: Arc<ClusterState>,
+        reception: Arc<Reception>,
     ) -> Self {
-        let others = nodes.into_iter().filter(|node| *node != identity.node);
         Self {
-            links: others
-                .map(|node| (node, Arc::new(Link::new(node))))
-                .collect(),
             identity,
+            members: RwLock::default(),
             inbox,
             cluster,
+            reception,
             // A peer may still owe an answer to what this node forwarded before it was restarted: its
             // number must not mean anything now.
             next_forward: AtomicU64::new(rand::random()),
         }
+    }
+
+    /// Keeps connections to these nodes, by id and address, and to no others.
+    pub fn set_members(self: &Arc<Self>, nodes: &[(u64, String)]) {
+        let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
+        let is_listed = |id: u64| nodes.iter().any(|(node, _)| *node == id);
+        members.retain(|id, _| is_listed(*id));
+        for (id, address) in nodes {
+            let is_known = members
+                .get(id)
+                .is_some_and(|member| member.address == *address);
+            if *id == self.identity.node || is_known {
+                continue;
+            }
+            let dialing = (*id < self.identity.node)
+                .then(|| tokio::spawn(Arc::clone(self).dial(*id, address.clone())).abort_handle());
+            let member = Member {
+                link: Arc::new(Link::new(*id)),
+                address: address.clone(),
+                dialing,
+            };
+            members.insert(*id, member);
+        }
+    }
+
+    /// Where a node listens for peers.
+    pub fn address(&self, node: u64) -> Option<String> {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        Some(members.get(&node)?.address.clone())
+    }
+
+    fn link(&self, node: u64) -> Option<Arc<Link>> {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(&members.get(&node)?.link))
     }
 
     /// Takes connections from peers with higher ids, for as long as the node runs.
@@ -126,7 +170,7 @@ impl Peers {
     }
 
     /// Keeps a connection to a peer with a lower id, for as long as the node runs.
-    pub async fn dial(self: Arc<Self>, node: u64, address: String) {
+    async fn dial(self: Arc<Self>, node: u64, address: String) {
         let mut last_error = String::new();
         loop {
             match self.introduce(node, &address).await {
@@ -151,71 +195,51 @@ impl Peers {
                 .next()
                 .ok_or_else(|| std::io::Error::other("the name has no address"))?;
             let mut stream = TcpStream::connect(address).await?;
-            wire::write_hello(&mut stream, &self.hello()).await?;
+            wire::write_hello(&mut stream, &self.identity.hello(cluster::Purpose::Frames)).await?;
             let hello = wire::read_hello(&mut stream).await?;
             Ok::<_, PeerError>((stream, hello))
         })
         .await
         .map_err(|_| PeerError::Silent)??;
-        self.check(&hello)?;
-        check("the node's id", &hello.node_id, &node)?;
+        self.identity.check(&hello)?;
+        identity::check("the node's id", &hello.node_id, &node)?;
         self.attend(node, stream).await
     }
 
     async fn welcome(&self, mut stream: TcpStream) -> Result<(), PeerError> {
         let hello = timeout(HELLO_WITHIN, async {
             let hello = wire::read_hello(&mut stream).await?;
-            self.check(&hello)?;
-            wire::write_hello(&mut stream, &self.hello()).await?;
+            self.identity.check(&hello)?;
+            let own = self.identity.hello(hello.purpose());
+            wire::write_hello(&mut stream, &own).await?;
             Ok::<_, PeerError>(hello)
         })
         .await
         .map_err(|_| PeerError::Silent)??;
-        self.attend(hello.node_id, stream).await
-    }
-
-    fn hello(&self) -> cluster::Hello {
-        cluster::Hello {
-            protocol: PROTOCOL,
-            cluster_id: self.identity.cluster_id.clone(),
-            node_id: self.identity.node,
-            shard_count: self.identity.shards,
+        match hello.purpose() {
+            cluster::Purpose::Frames => self.attend(hello.node_id, stream).await,
+            cluster::Purpose::Acquaintance => Ok(()),
+            cluster::Purpose::Snapshot => {
+                Ok(self.reception.receive(stream.into_std()?, &self.identity)?)
+            }
         }
-    }
-
-    fn check(&self, hello: &cluster::Hello) -> Result<(), PeerError> {
-        check("the protocol's version", &hello.protocol, &PROTOCOL)?;
-        check(
-            "the cluster's id",
-            &hello.cluster_id,
-            &self.identity.cluster_id,
-        )?;
-        check(
-            "the number of shards",
-            &hello.shard_count,
-            &self.identity.shards,
-        )?;
-        if !self.links.contains_key(&hello.node_id) {
-            return Err(PeerError::Stranger {
-                what: "the node",
-                theirs: hello.node_id.to_string(),
-                ours: format!("one of {:?}", self.links.keys()),
-            });
-        }
-        Ok(())
     }
 
     /// Reads from a connection until it breaks.
     async fn attend(&self, node: u64, stream: TcpStream) -> Result<(), PeerError> {
-        let Some(link) = self.links.get(&node) else {
-            return Ok(());
+        let Some(link) = self.link(node) else {
+            return Err(PeerError::Stranger {
+                what: "the node",
+                theirs: node.to_string(),
+                ours: "none that this cluster knows".to_owned(),
+            });
         };
         wire::tune(&stream)?;
         let (connection, reader) = link.connect(stream);
         tracing::info!(node, "connected");
         self.cluster.set_reachable(node, true);
         self.inbox.push(Event::PeerUp { node });
-        let read = self.read_frames(node, link, reader).await;
+        let read = self.read_frames(node, &link, reader).await;
         // A connection that was replaced in the meantime takes nothing down with it.
         if let Some(unanswered) = link.disconnect(&connection) {
             tracing::info!(node, "disconnected");
@@ -307,12 +331,12 @@ impl Peers {
 
     /// Sends a frame, if there is a connection. `false` if it is lost.
     pub fn send(&self, node: u64, frame: &cluster::Frame) -> bool {
-        self.links.get(&node).is_some_and(|link| link.send(frame))
+        self.link(node).is_some_and(|link| link.send(frame))
     }
 
     /// Has a peer's group carry commands out.
     pub async fn forward(&self, node: u64, group: GroupId, commands: Commands) -> Answer {
-        let Some(link) = self.links.get(&node) else {
+        let Some(link) = self.link(node) else {
             return Answer::Failed(Failure::NotLeader { leader: None });
         };
         let forward_id = self.next_forward.fetch_add(1, Ordering::Relaxed);
@@ -350,18 +374,4 @@ pub fn reply_frame(forward_id: u64, answer: Answer) -> cluster::Frame {
 }
 
 pub use convert::reply;
-
-fn check<T: PartialEq + ToString + ?Sized>(
-    what: &'static str,
-    theirs: &T,
-    ours: &T,
-) -> Result<(), PeerError> {
-    if theirs == ours {
-        return Ok(());
-    }
-    Err(PeerError::Stranger {
-        what,
-        theirs: theirs.to_string(),
-        ours: ours.to_string(),
-    })
-}
+pub use identity::{Founder, Identity};

@@ -38,7 +38,7 @@ pub(super) fn encode_frame(frame: &cluster::Frame, out: &mut BytesMut) {
     frame.encode_raw(out);
 }
 
-pub(super) async fn write_hello(
+pub(crate) async fn write_hello(
     stream: &mut TcpStream,
     hello: &cluster::Hello,
 ) -> Result<(), PeerError> {
@@ -49,7 +49,7 @@ pub(super) async fn write_hello(
     Ok(())
 }
 
-pub(super) async fn read_hello(stream: &mut TcpStream) -> Result<cluster::Hello, PeerError> {
+pub(crate) async fn read_hello(stream: &mut TcpStream) -> Result<cluster::Hello, PeerError> {
     let length = stream.read_u32_le().await? as usize;
     if length > HELLO_BYTES_MAX {
         return Err(PeerError::Malformed(format!(

@@ -4,9 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use stock_core::{CatalogOutcome, PutLocation, Reservation, ReservationId, Stamp};
+use stock_core::{CatalogOutcome, LedgerEntry, PutLocation, Reservation, ReservationId, Stamp};
+use stock_replica::Point;
 
+use crate::checkpoint::Restored;
+use crate::chores::Chore;
+use crate::history::Page;
 use crate::log_codec::Commands;
+use crate::replica_id::ReplicaId;
 
 /// A Raft group: 0 is the catalog's, `n + 1` is stock shard `n`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,6 +86,42 @@ pub enum Event<R> {
     },
     /// This node is about to stop: leadership goes elsewhere, and none is taken any more.
     HandOver,
+    /// What became of [`Chore::WriteCheckpoint`].
+    CheckpointWritten {
+        /// Of this group.
+        group: GroupId,
+        /// By this replica.
+        replica: ReplicaId,
+        /// As of here.
+        point: Point,
+        /// How long the file is, or none if it could not be written.
+        bytes: Option<u64>,
+    },
+    /// What became of [`Effect::SendSnapshot`].
+    SnapshotSent {
+        /// Of this group.
+        group: GroupId,
+        /// To this replica.
+        to: ReplicaId,
+        /// Whether it has it now.
+        arrived: bool,
+    },
+    /// A snapshot for a replica of this node has arrived and is durable.
+    SnapshotArrived {
+        /// For this group.
+        group: GroupId,
+        /// The leader's message that it belongs to.
+        envelope: Bytes,
+        /// The state in it.
+        restored: Box<Restored>,
+    },
+    /// The ledger of a group is durable.
+    LedgerDurable {
+        /// Which.
+        group: GroupId,
+        /// Up to here.
+        index: u64,
+    },
 }
 
 /// How new a state must be for a question.
@@ -124,6 +165,34 @@ pub enum Effect<R> {
         /// What.
         answer: Answer,
     },
+    /// Something is to be done with files, away from the loop.
+    Chore(Chore),
+    /// A checkpoint is to be sent, and after it the message: [`Event::SnapshotSent`].
+    SendSnapshot {
+        /// To this replica.
+        to: ReplicaId,
+        /// Of this group.
+        group: GroupId,
+        /// As of this index.
+        index: u64,
+        /// The message.
+        envelope: Bytes,
+    },
+    /// History to be kept: [`Event::LedgerDurable`].
+    Record(Page),
+}
+
+/// What the entries of a stretch of a group's log changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerRows {
+    /// Of this group.
+    pub group: GroupId,
+    /// The stretch begins after this index...
+    pub after: u64,
+    /// ...and ends with this one.
+    pub to: u64,
+    /// In order, each with its index.
+    pub rows: Vec<(u64, LedgerEntry)>,
 }
 
 /// An answer.

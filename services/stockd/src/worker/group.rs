@@ -2,13 +2,18 @@
 
 use std::collections::VecDeque;
 
-use stock_core::{At, Catalog, LedgerEntry, Shard, Stamp};
-use stock_replica::{Committed, ENTRY_BYTES_MAX, ProposeError, Proposed, Replica};
+use stock_core::{At, LedgerEntry, Stamp};
+use stock_replica::{Committed, ENTRY_BYTES_MAX, Point, ProposeError, Proposed, Replica};
 
+use super::checkpoints::Checkpoints;
 use super::clock::{ClusterClock, Now};
-use super::event::{Answer, Effect, Failure, GroupId, Outcome, Outcomes, Question};
+use super::event::{Answer, Effect, Failure, GroupId, LedgerRows, Outcome, Outcomes, Question};
+use super::ledgers::LedgerProgress;
 use super::reads::Reads;
+use crate::checkpoint::{Image, Restored};
 use crate::log_codec::{self, Commands, DecodeError};
+use crate::replica_id::ReplicaId;
+use crate::state::State;
 use crate::view::ReadView;
 
 /// Commands in one entry. With [`ENTRY_BYTES_MAX`] it bounds how long one entry holds the loop.
@@ -26,7 +31,12 @@ pub(super) struct Group<R> {
     pub(super) replica: Replica,
     state: State,
     pub(super) applied_index: u64,
+    applied_term: u64,
     applied_stamp: Stamp,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) ledger: LedgerProgress,
+    /// A snapshot that is here, and that raft has yet to accept.
+    arrived: Option<Box<Restored>>,
     /// Entries up to here were in the log when this node started.
     replayed_to: u64,
     clock: ClusterClock,
@@ -38,12 +48,20 @@ pub(super) struct Group<R> {
     /// An entry that will expire what was due at this stamp is on its way.
     expiring: Option<Stamp>,
     announce_at_boot_ms: Option<u64>,
-    ledger: Vec<LedgerEntry>,
+    /// What the entry under way changes.
+    changes: Vec<LedgerEntry>,
+    /// What the turn under way has changed.
+    rows: Vec<(u64, LedgerEntry)>,
 }
 
-enum State {
-    Stock(Box<Shard>),
-    Catalog(Catalog),
+/// What a group is made of.
+pub(super) struct GroupParts {
+    pub(super) id: GroupId,
+    pub(super) replica: Replica,
+    /// The state machine, as of a point.
+    pub(super) restored: Restored,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) ledger: LedgerProgress,
 }
 
 /// Commands that wait for the turn to end.
@@ -61,27 +79,30 @@ struct Waiting<R> {
 }
 
 impl<R> Group<R> {
-    /// A group that has applied nothing yet. `last_index` is the end of the log on disk.
-    pub(super) fn new(id: GroupId, replica: Replica, applied_index: u64, last_index: u64) -> Self {
-        let state = match id.shard() {
-            Some(_) => State::Stock(Box::default()),
-            None => State::Catalog(Catalog::new()),
-        };
+    /// A group whose replica has just been opened.
+    pub(super) fn new(parts: GroupParts) -> Self {
+        let mut clock = ClusterClock::default();
+        clock.replayed(parts.restored.stamp);
         Self {
-            id,
-            replica,
-            state,
-            applied_index,
-            applied_stamp: Stamp(0),
-            replayed_to: last_index,
-            clock: ClusterClock::default(),
+            id: parts.id,
+            replayed_to: parts.replica.last_index(),
+            replica: parts.replica,
+            state: parts.restored.state,
+            applied_index: parts.restored.point.index,
+            applied_term: parts.restored.point.term,
+            applied_stamp: parts.restored.stamp,
+            checkpoints: parts.checkpoints,
+            ledger: parts.ledger,
+            arrived: None,
+            clock,
             queued: Vec::new(),
             proposed: VecDeque::new(),
             reads: Reads::default(),
             last_entry_boot_ms: 0,
             expiring: None,
             announce_at_boot_ms: None,
-            ledger: Vec::new(),
+            changes: Vec::new(),
+            rows: Vec::new(),
         }
     }
 
@@ -91,7 +112,7 @@ impl<R> Group<R> {
             self.queued.push(Queued { commands, reply });
         } else {
             let failure = Failure::NotLeader {
-                leader: Some(self.replica.leader()).filter(|leader| *leader != 0),
+                leader: Some(ReplicaId(self.replica.leader()).node()).filter(|leader| *leader != 0),
             };
             answer(effects, reply, Answer::Failed(failure));
         }
@@ -169,6 +190,8 @@ impl<R> Group<R> {
         for entry in committed {
             let outcomes = self.apply_entry(&entry, now, view)?;
             self.applied_index = entry.index;
+            self.applied_term = entry.term;
+            self.checkpoints.applied(entry.data.len());
             if let Some(shard) = self.id.shard() {
                 view.reached(shard, entry.index);
             }
@@ -183,7 +206,7 @@ impl<R> Group<R> {
         now: Now,
         view: &ReadView,
     ) -> Result<Vec<Outcome>, DecodeError> {
-        // A new leader begins its term with an entry of nothing.
+        // A new leader begins its term with an entry of nothing; a change of members is raft's.
         if entry.data.is_empty() {
             return Ok(Vec::new());
         }
@@ -202,14 +225,16 @@ impl<R> Group<R> {
         let mut outcomes = Vec::with_capacity(commands.len());
         match &mut self.state {
             State::Stock(shard) => {
-                shard.advance(stamp, &mut self.ledger);
+                shard.advance(stamp, &mut self.changes);
                 for (ordinal, command) in commands.iter().enumerate() {
                     let command = log_codec::decode_stock(ordinal, command)?;
-                    let outcome = shard.apply(at(ordinal), command, &mut self.ledger);
+                    let outcome = shard.apply(at(ordinal), command, &mut self.changes);
                     outcomes.push(Outcome::Stock(outcome));
                 }
-                view.publish(shard, &self.ledger);
-                self.ledger.clear();
+                view.publish(shard, &self.changes);
+                let changes = self.changes.drain(..);
+                self.rows
+                    .extend(changes.map(|change| (entry.index, change)));
                 if self.expiring.is_some_and(|expiring| expiring <= stamp) {
                     self.expiring = None;
                 }
@@ -315,6 +340,96 @@ impl<R> Group<R> {
         match &self.state {
             State::Stock(shard) => shard.next_expiry().is_some_and(|due| due <= shard.stamp()),
             State::Catalog(_) => false,
+        }
+    }
+
+    /// The state as it is now, to be written down. Between two turns all is applied that was handed
+    /// out, so the configuration is the one of this index.
+    pub(super) fn image(&self) -> Image {
+        Image {
+            group: self.id,
+            replica: ReplicaId(self.replica.replica_id()),
+            point: Point {
+                index: self.applied_index,
+                term: self.applied_term,
+                configuration: self.replica.configuration().clone(),
+            },
+            stamp: self.applied_stamp,
+            frozen: self.state.freeze(),
+        }
+    }
+
+    /// What the turn changed, to be kept. Group 0 has no ledger.
+    pub(super) fn take_rows(&mut self) -> Option<LedgerRows> {
+        let is_stock = self.id.shard().is_some();
+        (is_stock && self.ledger.sent_index() < self.applied_index).then(|| LedgerRows {
+            group: self.id,
+            after: self.ledger.sent(self.applied_index, self.rows.len()),
+            to: self.applied_index,
+            rows: std::mem::take(&mut self.rows),
+        })
+    }
+
+    /// Takes a snapshot that raft will be asked about next.
+    pub(super) fn arrive(&mut self, restored: Box<Restored>) {
+        self.arrived = Some(restored);
+    }
+
+    /// The snapshot that was not asked for any more, if there is one.
+    pub(super) fn take_arrived(&mut self) -> Option<Box<Restored>> {
+        self.arrived.take()
+    }
+
+    /// The log has been replaced by a snapshot, durably: so is the state. `false` if the snapshot is
+    /// not here, which cannot be: raft was only told of one that was.
+    pub(super) fn install(&mut self, point: &Point, view: &ReadView) -> bool {
+        let Some(restored) = self.arrived.take_if(|arrived| arrived.point == *point) else {
+            return false;
+        };
+        let restored = *restored;
+        if let (Some(shard), State::Stock(stock)) = (self.id.shard(), &restored.state) {
+            view.replace(shard, stock);
+            view.reached(shard, point.index);
+        }
+        self.checkpoints = Checkpoints::new(vec![super::checkpoints::Kept {
+            point: restored.point,
+            bytes: restored.bytes,
+        }]);
+        self.state = restored.state;
+        self.applied_index = point.index;
+        self.applied_term = point.term;
+        self.applied_stamp = restored.stamp;
+        self.replayed_to = self.replayed_to.max(point.index);
+        self.clock.replayed(restored.stamp);
+        self.expiring = None;
+        self.rows.clear();
+        self.ledger = LedgerProgress::new(point.index);
+        true
+    }
+
+    /// Everybody who waits for something of this group.
+    pub(super) fn take_waiting(&mut self) -> impl Iterator<Item = R> {
+        let queued = std::mem::take(&mut self.queued).into_iter();
+        let proposed = std::mem::take(&mut self.proposed).into_iter();
+        queued
+            .map(|queued| queued.reply)
+            .chain(proposed.map(|waiting| waiting.reply))
+            .chain(self.reads.take_all())
+    }
+
+    /// Publishes everything, as after a start.
+    pub(super) fn publish(&self, view: &ReadView) {
+        match (self.id.shard(), &self.state) {
+            (Some(shard), State::Stock(stock)) => {
+                view.replace(shard, stock);
+                view.reached(shard, self.applied_index);
+            }
+            (_, State::Catalog(catalog)) => {
+                for put in catalog.locations() {
+                    view.add_location(put.location.clone());
+                }
+            }
+            (None, State::Stock(_)) => {}
         }
     }
 

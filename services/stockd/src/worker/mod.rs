@@ -14,33 +14,43 @@
 //! The driver performs the effects after each step that has any. Whoever hosts the loop, a thread of its
 //! own or the runtime that also serves the edge, runs the same five calls.
 
+mod checkpoints;
 pub mod clock;
 pub mod event;
 mod group;
+mod leaders;
+mod ledgers;
+mod open;
 mod reads;
+mod slot;
+mod snapshots;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use stock_replica::{Committed, Origin, Outgoing, Replica, Restored};
-use stock_storage::{Durability, LogError, WriteBatch};
+use stock_replica::{Committed, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, Point};
+use stock_storage::{CheckpointStore, Durability, LogError, WriteBatch};
 use thiserror::Error;
 
 use self::clock::{DISTANCE_MS_ALERT, Now, WallClocks};
 use self::event::{Answer, Effect, Event, Failure, Freshness, GroupId};
 use self::group::{Group, answer};
+use self::leaders::send;
+use self::ledgers::ENTRIES_WAITING_MAX;
 use self::reads::ContextSource;
+use self::slot::Slot;
+use crate::chores::Chore;
 use crate::cluster_state::ClusterState;
-use crate::disk::{Disk, GroupReader};
+use crate::disk::Disk;
+use crate::history::Page;
 use crate::log_codec::DecodeError;
+use crate::replica_id::ReplicaId;
 use crate::view::ReadView;
 
 /// How often the loop must see the time, in milliseconds. Raft's timeouts count in these.
 pub const TICK_MS: u64 = 50;
-
-/// A leader that another node should be waits this many ticks before it hands over: 3 s. A node that
-/// just came back, or is about to stop, gets nothing.
-const LED_TICKS_MIN: u64 = 60;
 
 /// Bytes of appends that may be on their way to one peer, over all groups: a quarter of what its
 /// connection may hold (`peers/link.rs`), since one entry may be four times an append.
@@ -51,12 +61,14 @@ const READS_WAITING_MAX: usize = 16_384;
 
 /// The loop's state.
 pub struct Worker<R> {
-    node: u64,
-    groups: Vec<Group<R>>,
-    disk: Disk,
+    parts: WorkerParts,
+    /// One for each group of the cluster.
+    slots: Vec<Slot<R>>,
     batch: WriteBatch,
-    /// Groups with a turn under way, and what of it is committed and not yet applied.
-    turn: Vec<(usize, Vec<Committed>)>,
+    /// Groups with a turn under way.
+    turn: Vec<Turn>,
+    /// To be done once the write under way is durable.
+    after_write: Vec<Effect<R>>,
     /// Groups that something happened to since they were last looked at.
     touched: BTreeSet<usize>,
     contexts: ContextSource,
@@ -64,9 +76,21 @@ pub struct Worker<R> {
     view: Arc<ReadView>,
     cluster: Arc<ClusterState>,
     next_tick_boot_ms: u64,
+    /// Nodes there is a connection to.
     up: BTreeSet<u64>,
-    led_ticks: Vec<u64>,
     is_handing_over: bool,
+    is_writing_checkpoint: bool,
+    /// Ledger entries of all groups that are not durable yet.
+    ledger_entries_waiting: usize,
+}
+
+/// A group's part of the turn under way.
+struct Turn {
+    number: usize,
+    /// What is committed and not yet applied.
+    committed: Vec<Committed>,
+    /// The snapshot that replaces the log.
+    install: Option<Point>,
 }
 
 /// The loop cannot go on. The process must stop: to serve after a failed write or an entry that was
@@ -92,53 +116,86 @@ pub enum WorkerError {
         /// What is wrong.
         error: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The log has entries of a group, but not who it is or where they begin.
+    #[error("group {group}: the record of its replica is missing or damaged")]
+    Record {
+        /// Which.
+        group: u32,
+    },
+    /// The log begins in the middle of history, and the state there is not on the disk.
+    #[error(
+        "group {group}: its log begins after {index}, and there is no whole checkpoint from there on"
+    )]
+    NoCheckpoint {
+        /// Which.
+        group: u32,
+        /// The index.
+        index: u64,
+    },
 }
 
 /// What a worker is made of.
 pub struct WorkerParts {
     /// This node's id.
     pub node: u64,
-    /// Ids of all nodes, this one included.
-    pub nodes: Vec<u64>,
+    /// Ids of the nodes that found the cluster, this one included, if this one is a founder.
+    pub founders: Option<Vec<u64>>,
     /// How many groups there are.
     pub groups: u32,
     /// Different at each boot.
     pub boot: u64,
-    /// The node's disk.
+    /// The node's log.
     pub disk: Disk,
+    /// The node's checkpoint files.
+    pub checkpoints: CheckpointStore,
+    /// Up to where the ledger of each group is durable, by group; none where it knows nothing.
+    pub ledger_indexes: Vec<Option<u64>>,
     /// Where applied state is published.
     pub view: Arc<ReadView>,
     /// Where leadership is published.
     pub cluster: Arc<ClusterState>,
+    /// From which election timeouts are drawn: [`USUAL_ELECTION_TICKS`], but where a run must be
+    /// repeatable.
+    pub election_ticks: Range<usize>,
 }
 
+/// See [`WorkerParts::election_ticks`].
+pub const USUAL_ELECTION_TICKS: Range<usize> = ELECTION_TICKS_MIN..ELECTION_TICKS_MAX;
+
 impl<R> Worker<R> {
-    /// Opens every group from the log, or founds it.
-    pub fn open(parts: WorkerParts, now: Now) -> Result<Self, WorkerError> {
+    /// Opens every group from the disk, or founds it.
+    pub fn open(mut parts: WorkerParts, now: Now) -> Result<Self, WorkerError> {
         let mut batch = WriteBatch::default();
-        let mut groups = Vec::new();
-        for number in 0..parts.groups {
-            groups.push(open_group(number, &parts, &mut batch)?);
+        if let Some(founders) = &mut parts.founders {
+            // In one order on every node: it decides who leads what.
+            founders.sort_unstable();
         }
+        let slots: Vec<Slot<R>> = (0..parts.groups)
+            .map(|number| open::slot(GroupId(number), &parts, &mut batch))
+            .collect::<Result<_, _>>()?;
         // The origins of new groups, all at once: a crash before this founds them again.
         if !batch.is_empty() {
             parts.disk.write(&mut batch, Durability::Sync)?;
         }
+        for group in slots.iter().filter_map(|slot| slot.group.as_ref()) {
+            group.publish(&parts.view);
+        }
         Ok(Self {
-            node: parts.node,
-            led_ticks: vec![0; groups.len()],
-            turn: Vec::with_capacity(groups.len()),
-            groups,
-            disk: parts.disk,
+            turn: Vec::with_capacity(slots.len()),
+            slots,
             batch,
+            after_write: Vec::new(),
             touched: BTreeSet::new(),
             contexts: ContextSource::new(parts.node, parts.boot),
             walls: WallClocks::default(),
-            view: parts.view,
-            cluster: parts.cluster,
+            view: Arc::clone(&parts.view),
+            cluster: Arc::clone(&parts.cluster),
             next_tick_boot_ms: now.boot_ms + TICK_MS,
             up: BTreeSet::new(),
             is_handing_over: false,
+            is_writing_checkpoint: false,
+            ledger_entries_waiting: 0,
+            parts,
         })
     }
 
@@ -158,51 +215,68 @@ impl<R> Worker<R> {
             self.tick(now, effects);
         }
         let median_ms = self.walls.median_ms(now);
-        for (number, group) in self.groups.iter_mut().enumerate() {
-            if group.announce(now) {
+        for (number, slot) in self.slots.iter_mut().enumerate() {
+            if slot.group.as_mut().is_some_and(|group| group.announce(now)) {
                 self.touched.insert(number);
             }
         }
         for number in std::mem::take(&mut self.touched) {
-            let group = &mut self.groups[number];
+            let Some(group) = &mut self.slots[number].group else {
+                continue;
+            };
             group.flush(now, median_ms, effects);
             group.reads.ask(&mut group.replica, &mut self.contexts);
             if !group.replica.has_effects() {
                 continue;
             }
             let prepared = group.replica.prepare();
+            if prepared.write.install.is_none() && group.take_arrived().is_some() {
+                // Raft has something newer.
+                effects.push(Effect::Chore(Chore::DropSnapshots {
+                    group: GroupId(number as u32),
+                }));
+            }
             send(number, prepared.messages, effects);
             for ready in &prepared.reads {
                 group.reads.ready(ready);
             }
             let write = prepared.write;
+            let group_number = number as u64;
+            if let Some(point) = &write.install {
+                self.batch.reset(group_number);
+                self.batch.put_origin(group_number, &point.to_bytes());
+            }
             if !write.entries.is_empty() {
                 self.batch
-                    .append(number as u64, write.first_index, &write.entries);
+                    .append(group_number, write.first_index, &write.entries);
             }
             if let Some(state) = &write.state {
-                self.batch.put_state(number as u64, state);
+                self.batch.put_state(group_number, state);
             }
-            self.turn.push((number, prepared.committed));
+            self.turn.push(Turn {
+                number,
+                committed: prepared.committed,
+                install: write.install,
+            });
         }
     }
 
     /// Applies what the groups led here have committed, and answers. Committed means durable on a
     /// majority: who waits for it need not wait for this disk.
     pub fn answer(&mut self, now: Now, effects: &mut Vec<Effect<R>>) -> Result<(), WorkerError> {
-        for (number, committed) in &mut self.turn {
-            let group = &mut self.groups[*number];
-            if group.replica.is_leader() {
-                apply(
-                    group,
-                    *number,
-                    std::mem::take(committed),
+        let mut turn = std::mem::take(&mut self.turn);
+        for part in &mut turn {
+            let group = self.slots[part.number].group.as_ref();
+            if group.is_some_and(|group| group.replica.is_leader()) {
+                self.apply(
+                    part.number,
+                    std::mem::take(&mut part.committed),
                     now,
-                    &self.view,
                     effects,
                 )?;
             }
         }
+        self.turn = turn;
         Ok(())
     }
 
@@ -210,37 +284,58 @@ impl<R> Worker<R> {
     /// or answered any more.
     pub fn persist(&mut self) -> Result<(), WorkerError> {
         if !self.batch.is_empty() {
-            self.disk.write(&mut self.batch, Durability::Sync)?;
+            self.parts.disk.write(&mut self.batch, Durability::Sync)?;
         }
         Ok(())
     }
 
-    /// Says what may be sent now that the disk has it.
+    /// Says what may be sent and dropped now that the disk has it.
     pub fn settle(&mut self, effects: &mut Vec<Effect<R>>) {
-        for (number, committed) in &mut self.turn {
-            let settled = self.groups[*number].replica.settle();
-            send(*number, settled.messages, effects);
-            committed.extend(settled.committed);
+        effects.append(&mut self.after_write);
+        let mut turn = std::mem::take(&mut self.turn);
+        for part in &mut turn {
+            if let Some(point) = part.install.take() {
+                self.installed(part.number, &point, effects);
+            }
+            let Some(group) = &mut self.slots[part.number].group else {
+                continue;
+            };
+            let settled = group.replica.settle();
+            send(part.number, settled.messages, effects);
+            part.committed.extend(settled.committed);
         }
+        self.turn = turn;
     }
 
     /// Applies the rest: what followers were told is committed, and what this node's own write
     /// completed.
     pub fn catch_up(&mut self, now: Now, effects: &mut Vec<Effect<R>>) -> Result<(), WorkerError> {
-        for (number, committed) in self.turn.drain(..) {
-            let group = &mut self.groups[number];
-            apply(group, number, committed, now, &self.view, effects)?;
+        let mut turn = std::mem::take(&mut self.turn);
+        for Turn {
+            number, committed, ..
+        } in turn.drain(..)
+        {
+            self.apply(number, committed, now, effects)?;
+            let median_ms = self.walls.median_ms(now);
+            let Some(group) = &mut self.slots[number].group else {
+                continue;
+            };
             group.fail_if_deposed(effects);
             if group.has_overdue_holds() {
-                group.let_time_pass(now, self.walls.median_ms(now));
+                group.let_time_pass(now, median_ms);
             }
             group.announce(now);
+            if let Some(rows) = group.take_rows() {
+                self.ledger_entries_waiting += rows.rows.len();
+                effects.push(Effect::Record(Page::Rows(rows)));
+            }
             self.cluster
                 .publish(number, &group.replica, group.applied_index);
             if group.replica.has_effects() {
                 self.touched.insert(number);
             }
         }
+        self.turn = turn;
         Ok(())
     }
 
@@ -257,22 +352,23 @@ impl<R> Worker<R> {
     /// When the next turn is due though nothing happens, on the boot clock in milliseconds.
     pub fn next_wake_boot_ms(&self) -> u64 {
         let announce = self
-            .groups
-            .iter()
-            .filter_map(Group::announce_at_boot_ms)
+            .groups()
+            .filter_map(|(_, group)| group.announce_at_boot_ms())
             .min();
         announce.map_or(self.next_tick_boot_ms, |at| at.min(self.next_tick_boot_ms))
     }
 
     /// How much each stock shard holds.
     pub fn counts(&self) -> impl Iterator<Item = (u32, stock_core::Counts)> {
-        self.groups
-            .iter()
-            .enumerate()
-            .filter_map(|(number, group)| {
-                let shard = GroupId(number as u32).shard()?;
-                Some((shard, group.counts()?))
-            })
+        self.groups().filter_map(|(number, group)| {
+            let shard = GroupId(number as u32).shard()?;
+            Some((shard, group.counts()?))
+        })
+    }
+
+    fn groups(&self) -> impl Iterator<Item = (usize, &Group<R>)> {
+        let slots = self.slots.iter().enumerate();
+        slots.filter_map(|(number, slot)| Some((number, slot.group.as_ref()?)))
     }
 
     fn take(&mut self, event: Event<R>, now: Now, effects: &mut Vec<Effect<R>>) {
@@ -282,7 +378,14 @@ impl<R> Worker<R> {
                 commands,
                 reply,
             } => {
-                self.groups[group.index()].propose(commands, reply, effects);
+                let Some(slot) = self.slots[group.index()].group.as_mut() else {
+                    let failure = Failure::NotLeader { leader: None };
+                    return answer(effects, reply, Answer::Failed(failure));
+                };
+                if self.ledger_entries_waiting > ENTRIES_WAITING_MAX {
+                    return answer(effects, reply, Answer::Failed(Failure::Overloaded));
+                }
+                slot.propose(commands, reply, effects);
                 self.touched.insert(group.index());
             }
             Event::Read {
@@ -292,7 +395,10 @@ impl<R> Worker<R> {
                 reply,
             } => {
                 let number = group.index();
-                let group = &mut self.groups[number];
+                let Some(group) = self.slots[number].group.as_mut() else {
+                    let failure = Failure::NotLeader { leader: None };
+                    return answer(effects, reply, Answer::Failed(failure));
+                };
                 let is_new_enough = match freshness {
                     Freshness::Near => true,
                     Freshness::AtLeast(index) => index <= group.applied_index,
@@ -308,12 +414,36 @@ impl<R> Worker<R> {
                 }
             }
             Event::Message { group, payload } => {
-                if let Some(group) = self.groups.get_mut(group.index())
+                if let Some(slot) = self.slots.get_mut(group.index())
+                    && let Some(group) = &mut slot.group
                     && let Err(error) = group.replica.step(&payload)
                 {
                     tracing::debug!(%error, "a peer's message was not taken");
                 }
                 self.touched.insert(group.index());
+            }
+            Event::CheckpointWritten {
+                group,
+                replica,
+                point,
+                bytes,
+            } => self.checkpoint_written(group, replica, point, bytes, now),
+            Event::SnapshotSent { group, to, arrived } => {
+                if let Some(slot) = &mut self.slots[group.index()].group {
+                    slot.replica.report_snapshot(to.0, arrived);
+                    self.touched.insert(group.index());
+                }
+            }
+            Event::SnapshotArrived {
+                group,
+                envelope,
+                restored,
+            } => self.snapshot_arrived(group, &envelope, restored, effects),
+            Event::LedgerDurable { group, index } => {
+                if let Some(slot) = &mut self.slots[group.index()].group {
+                    self.ledger_entries_waiting -= slot.ledger.durable(index);
+                    self.trim(group);
+                }
             }
             Event::PeerClock { node, wall_ms } => self.walls.heard(node, wall_ms, now),
             Event::PeerUp { node } => {
@@ -322,8 +452,15 @@ impl<R> Worker<R> {
             }
             Event::PeerDown { node } => {
                 self.up.remove(&node);
-                for (number, group) in self.groups.iter_mut().enumerate() {
-                    group.replica.report_unreachable(node);
+                for (number, slot) in self.slots.iter_mut().enumerate() {
+                    let Some(group) = &mut slot.group else {
+                        continue;
+                    };
+                    for member in group.replica.configuration().members() {
+                        if ReplicaId(member).node() == node {
+                            group.replica.report_unreachable(member);
+                        }
+                    }
                     self.touched.insert(number);
                 }
             }
@@ -336,7 +473,10 @@ impl<R> Worker<R> {
 
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect<R>>) {
         let median_ms = self.walls.median_ms(now);
-        for (number, group) in self.groups.iter_mut().enumerate() {
+        for (number, slot) in self.slots.iter_mut().enumerate() {
+            let Some(group) = &mut slot.group else {
+                continue;
+            };
             // While it replays its log a replica does not stand for election: to do so, raft would
             // read all of what is left at once.
             if group.has_caught_up() {
@@ -346,15 +486,18 @@ impl<R> Worker<R> {
             for late in group.reads.tick() {
                 answer(effects, late.reply, Answer::Failed(Failure::TooFarBehind));
             }
-            self.led_ticks[number] = match group.replica.is_leader() {
-                true => self.led_ticks[number] + 1,
+            slot.led_ticks = match group.replica.is_leader() {
+                true => slot.led_ticks + 1,
                 false => 0,
             };
             // A leader whose quorum is gone steps down in a tick.
             group.fail_if_deposed(effects);
             self.touched.insert(number);
         }
-        if let Some(distance_ms) = self.groups[0].clock_distance_ms(now, median_ms) {
+        let distance_ms = self
+            .groups()
+            .find_map(|(_, group)| group.clock_distance_ms(now, median_ms));
+        if let Some(distance_ms) = distance_ms {
             metrics::gauge!("stockd_cluster_time_distance_seconds").set(distance_ms as f64 / 1e3);
             if distance_ms.abs() > DISTANCE_MS_ALERT && self.next_tick_boot_ms % 10_000 < TICK_MS {
                 tracing::warn!(
@@ -364,129 +507,39 @@ impl<R> Worker<R> {
             }
         }
         self.place_leaders();
+        self.begin_checkpoint(now, effects);
     }
 
-    /// On a fresh start nobody leads yet: the node that should stands for election as soon as it can
-    /// win one, instead of waiting for a timeout.
-    fn campaign_where_preferred(&mut self) {
-        if self.is_handing_over {
-            return;
-        }
-        for (number, group) in self.groups.iter_mut().enumerate() {
-            let voters = group.replica.voters();
-            let has_majority = (self.up.len() + 1) * 2 > voters.len();
-            let is_preferred = preferred(number, voters) == self.node;
-            if is_preferred && has_majority && group.replica.leader() == 0 && group.has_caught_up()
-            {
-                group.replica.campaign();
-                self.touched.insert(number);
+    /// Applies entries, answers who waited for them, and the reads that waited for the state to be so
+    /// new. A panic on the way is the end of this replica, not of the node.
+    fn apply(
+        &mut self,
+        number: usize,
+        committed: Vec<Committed>,
+        now: Now,
+        effects: &mut Vec<Effect<R>>,
+    ) -> Result<(), WorkerError> {
+        let Some(group) = &mut self.slots[number].group else {
+            return Ok(());
+        };
+        let view = &self.view;
+        let applied = catch_unwind(AssertUnwindSafe(|| {
+            group.apply(committed, now, view, effects)
+        }));
+        match applied {
+            Ok(applied) => applied.map_err(|error| WorkerError::Decode {
+                group: number as u32,
+                error,
+            })?,
+            Err(_) => {
+                let why = "its state machine panicked".to_owned();
+                self.fail(GroupId(number as u32), why, effects);
+                return Ok(());
             }
         }
-    }
-
-    /// Leaders are spread over the nodes, in turn. One that leads what another should hands it over;
-    /// a node that is about to stop hands over everything, to whoever can take it.
-    fn place_leaders(&mut self) {
-        for (number, group) in self.groups.iter_mut().enumerate() {
-            if !group.replica.is_settled_leader() {
-                continue;
-            }
-            let voters = group.replica.voters().to_vec();
-            let heirs: Vec<u64> = if self.is_handing_over {
-                // Not all to the same one.
-                let others = voters.iter().filter(|voter| **voter != self.node);
-                others
-                    .cycle()
-                    .skip(number % 2)
-                    .take(voters.len())
-                    .copied()
-                    .collect()
-            } else if self.led_ticks[number] >= LED_TICKS_MIN {
-                vec![preferred(number, &voters)]
-            } else {
-                Vec::new()
-            };
-            let mut heirs = heirs
-                .into_iter()
-                .filter(|to| *to != self.node && self.up.contains(to));
-            if let Some(to) = heirs.find(|to| group.replica.transfer_leadership(*to)) {
-                tracing::debug!(group = number, to, "handing over leadership");
-                self.touched.insert(number);
-            }
+        for read in group.reads.take_applied(group.applied_index) {
+            answer(effects, read.reply, group.answer_question(read.question));
         }
+        Ok(())
     }
-}
-
-fn open_group<R>(
-    number: u32,
-    parts: &WorkerParts,
-    batch: &mut WriteBatch,
-) -> Result<Group<R>, WorkerError> {
-    let group = u64::from(number);
-    let open = |error: Box<dyn std::error::Error + Send + Sync>| WorkerError::Open {
-        group: number,
-        error,
-    };
-    let origin = match parts.disk.origin(group) {
-        Some(bytes) => Origin::from_bytes(&bytes).map_err(|error| open(error.into()))?,
-        None => {
-            let origin = Origin::founding(parts.nodes.clone());
-            batch.put_origin(group, &origin.to_bytes());
-            origin
-        }
-    };
-    let window_bytes = WINDOW_BYTES / u64::from(parts.groups);
-    let applied_index = origin.index;
-    let last_index = parts
-        .disk
-        .bounds(group)
-        .map_or(origin.index, |(_, last)| last);
-    let restored = Restored {
-        origin,
-        state: parts.disk.state(group).map(Into::into),
-        last_index,
-        reader: Box::new(GroupReader::new(parts.disk.clone(), group)),
-    };
-    let replica =
-        Replica::open(parts.node, window_bytes, restored).map_err(|error| open(error.into()))?;
-    Ok(Group::new(
-        GroupId(number),
-        replica,
-        applied_index,
-        last_index,
-    ))
-}
-
-/// The node that should lead a group.
-fn preferred(number: usize, voters: &[u64]) -> u64 {
-    voters[number % voters.len()]
-}
-
-fn send<R>(group: usize, messages: Vec<Outgoing>, effects: &mut Vec<Effect<R>>) {
-    effects.extend(messages.into_iter().map(|message| Effect::Send {
-        to: message.to,
-        group: GroupId(group as u32),
-        payload: message.payload,
-    }));
-}
-
-/// Applies entries, answers who waited for them, and the reads that waited for the state to be so new.
-fn apply<R>(
-    group: &mut Group<R>,
-    number: usize,
-    committed: Vec<Committed>,
-    now: Now,
-    view: &ReadView,
-    effects: &mut Vec<Effect<R>>,
-) -> Result<(), WorkerError> {
-    group
-        .apply(committed, now, view, effects)
-        .map_err(|error| WorkerError::Decode {
-            group: number as u32,
-            error,
-        })?;
-    for read in group.reads.take_applied(group.applied_index) {
-        answer(effects, read.reply, group.answer_question(read.question));
-    }
-    Ok(())
 }

@@ -151,6 +151,14 @@ impl<R> Reads<R> {
         expired
     }
 
+    /// Everybody who waits.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = R> + use<R> {
+        let mut reads = std::mem::take(&mut self.unasked);
+        reads.append(&mut self.unapplied);
+        reads.extend(self.rounds.drain(..).flat_map(|round| round.reads));
+        reads.into_iter().map(|read| read.reply)
+    }
+
     /// How many wait.
     pub(super) fn len(&self) -> usize {
         let asked: usize = self.rounds.iter().map(|round| round.reads.len()).sum();

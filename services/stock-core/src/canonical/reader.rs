@@ -1,0 +1,488 @@
+//! Bytes to state. Total: whatever the bytes are, they are a state that could have been written so, or
+//! there is a [`Flaw`]; and nothing is allocated that the bytes have no room for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::apply::holds::Hold;
+use crate::buckets::Key;
+use crate::catalog::{CatalogOutcome, Coordinates, LocationType, PutLocation};
+use crate::error::Flaw;
+use crate::ids::{Fingerprint, Location, RequestId, ReservationId, Sku, Stamp};
+use crate::limits::COUNTER_MAX;
+use crate::memory::{DocumentKey, RecordedLine, Remembered, RequestKey};
+use crate::names::Names;
+use crate::order::Place;
+use crate::outcome::{Policy, Refusal, ShortLine, Shortage};
+use crate::position::Position;
+use crate::reservation::{Reservation, ReservationLine, State};
+use crate::stock::Stock;
+use crate::verdict::Verdict;
+
+pub(crate) type Read<T> = Result<T, Flaw>;
+
+/// Goes through canonical bytes.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    bytes: &'a [u8],
+    position: usize,
+    /// Nothing in the bytes was stamped later.
+    now: Stamp,
+}
+
+/// What can be held of a position at most, and so be reserved there: all that is on hand and all that may
+/// be sold besides.
+const HELD_MAX: i64 = 2 * COUNTER_MAX;
+
+/// What a bucket is made of: the bucket `number` of so many.
+impl Reader<'_> {
+    pub(crate) fn stocks(
+        &mut self,
+        number: usize,
+        buckets: usize,
+        names: &mut Names,
+    ) -> Read<BTreeMap<Sku, Stock>> {
+        self.map("SKUs", number, buckets, 3, |reader| {
+            Ok((reader.sku()?, reader.stock(names)?))
+        })
+    }
+
+    pub(crate) fn holds(
+        &mut self,
+        number: usize,
+        buckets: usize,
+        names: &mut Names,
+    ) -> Read<BTreeMap<ReservationId, Hold>> {
+        self.map("reservations", number, buckets, 22, |reader| {
+            let hold = reader.hold(names)?;
+            Ok((hold.reservation.id, hold))
+        })
+    }
+
+    pub(crate) fn requests<V>(
+        &mut self,
+        number: usize,
+        buckets: usize,
+        names: &mut Names,
+        verdict: impl Fn(&mut Self, &mut Names) -> Read<V>,
+    ) -> Read<BTreeMap<RequestKey, Remembered<V>>> {
+        self.map("requests", number, buckets, 37, |reader| {
+            reader.remembered(names, &verdict)
+        })
+    }
+
+    pub(crate) fn documents(
+        &mut self,
+        number: usize,
+        buckets: usize,
+    ) -> Read<BTreeMap<DocumentKey, RecordedLine>> {
+        self.map("documents", number, buckets, 35, Self::recorded)
+    }
+
+    pub(crate) fn locations(
+        &mut self,
+        number: usize,
+        buckets: usize,
+    ) -> Read<BTreeMap<Location, PutLocation>> {
+        self.map("locations", number, buckets, 6, |reader| {
+            let put = reader.location()?;
+            Ok((put.location.clone(), put))
+        })
+    }
+
+    /// Keys come in order and belong to the bucket; a record has at least `bytes_min`.
+    fn map<K: Key, V>(
+        &mut self,
+        what: &'static str,
+        number: usize,
+        buckets: usize,
+        bytes_min: usize,
+        mut record: impl FnMut(&mut Self) -> Read<(K, V)>,
+    ) -> Read<BTreeMap<K, V>> {
+        let count = self.count(bytes_min)?;
+        let mut records: Vec<(K, V)> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let (key, value) = record(self)?;
+            if key.bucket(buckets) != number {
+                return Err(Flaw::WrongBucket { what });
+            }
+            if records.last().is_some_and(|(before, _)| *before >= key) {
+                return Err(Flaw::OutOfOrder { what });
+            }
+            records.push((key, value));
+        }
+        Ok(records.into_iter().collect())
+    }
+}
+
+/// Records.
+impl Reader<'_> {
+    pub(super) fn stock(&mut self, names: &mut Names) -> Read<Stock> {
+        let count = self.count(6)?;
+        let mut positions: Vec<Position> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let position = Position {
+                location: names.location_named(self.text()?)?,
+                on_hand: self.within("on hand", -COUNTER_MAX, COUNTER_MAX)?,
+                reserved: self.within("reserved", 0, HELD_MAX)?,
+                safety_stock: self.within("safety stock", 0, COUNTER_MAX)?,
+                backorder_limit: self.within("backorder limit", 0, COUNTER_MAX)?,
+            };
+            let before = positions.last().map(|before| &before.location);
+            if before.is_some_and(|before| *before >= position.location) {
+                let what = "positions";
+                return Err(Flaw::OutOfOrder { what });
+            }
+            positions.push(position);
+        }
+        Ok(Stock::new(positions))
+    }
+
+    pub(super) fn hold(&mut self, names: &mut Names) -> Read<Hold> {
+        let reservation = Arc::new(self.reservation(names)?);
+        let ended = match reservation.state.is_open() {
+            true => None,
+            false => Some(Box::new(self.place()?)),
+        };
+        Ok(Hold { reservation, ended })
+    }
+
+    pub(super) fn reservation(&mut self, names: &mut Names) -> Read<Reservation> {
+        let id = ReservationId::new(self.fixed()?)?;
+        let state = self.state()?;
+        let expires_at = match self.tag()? {
+            0 => None,
+            1 => Some(self.stamp()?),
+            tag => {
+                let what = "expiry";
+                return Err(Flaw::UnknownTag { what, tag });
+            }
+        };
+        let created_at = self.past()?;
+        let principal = names.principal_named(self.text()?)?;
+        let count = self.count(8)?;
+        let mut lines = Vec::with_capacity(count);
+        for _ in 0..count {
+            lines.push(ReservationLine {
+                sku: self.sku()?,
+                location: names.location_named(self.text()?)?,
+                quantity: self.within("quantity", 1, HELD_MAX)?,
+                open: self.within("open", 0, HELD_MAX)?,
+                fulfilled: self.within("fulfilled", 0, HELD_MAX)?,
+                released: self.within("released", 0, HELD_MAX)?,
+            });
+        }
+        let reservation = Reservation {
+            id,
+            state,
+            expires_at,
+            created_at,
+            principal,
+            lines: lines.into(),
+        };
+        match why_unsound(&reservation) {
+            None => Ok(reservation),
+            Some(why) => Err(Flaw::Unsound {
+                reservation: id,
+                why,
+            }),
+        }
+    }
+
+    pub(super) fn remembered<V>(
+        &mut self,
+        names: &mut Names,
+        verdict: impl Fn(&mut Self, &mut Names) -> Read<V>,
+    ) -> Read<(RequestKey, Remembered<V>)> {
+        let key = RequestKey {
+            id: RequestId::new(self.fixed()?)?,
+            principal: names.principal_named(self.text()?)?,
+        };
+        let remembered = Remembered {
+            fingerprint: Fingerprint(self.fixed()?),
+            place: self.place()?,
+            verdict: verdict(self, names)?,
+        };
+        Ok((key, remembered))
+    }
+
+    pub(super) fn recorded(&mut self) -> Read<(DocumentKey, RecordedLine)> {
+        let key = DocumentKey::from_bytes(self.fixed()?);
+        let recorded = RecordedLine {
+            fingerprint: Fingerprint(self.fixed()?),
+            place: self.place()?,
+            occurred_at: self.stamp()?,
+        };
+        Ok((key, recorded))
+    }
+
+    pub(super) fn location(&mut self) -> Read<PutLocation> {
+        Ok(PutLocation {
+            location: Location::new(self.text()?)?,
+            kind: match self.tag()? {
+                1 => LocationType::Warehouse,
+                2 => LocationType::Store,
+                tag => {
+                    let what = "type of location";
+                    return Err(Flaw::UnknownTag { what, tag });
+                }
+            },
+            name: self.text()?.to_owned(),
+            coordinates: match self.tag()? {
+                0 => None,
+                1 => Some(Coordinates {
+                    latitude_e6: self.degrees_e6("latitude")?,
+                    longitude_e6: self.degrees_e6("longitude")?,
+                }),
+                tag => {
+                    let what = "choice of coordinates";
+                    return Err(Flaw::UnknownTag { what, tag });
+                }
+            },
+            gln: self.text()?.to_owned(),
+        })
+    }
+
+    fn degrees_e6(&mut self, what: &'static str) -> Read<i32> {
+        let value = self.signed()?;
+        i32::try_from(value).map_err(|_| Flaw::QuantityOutOfRange { what, value })
+    }
+}
+
+/// In what way the parts of a reservation contradict each other.
+fn why_unsound(reservation: &Reservation) -> Option<&'static str> {
+    let state = reservation.state;
+    if state == State::Held && reservation.expires_at.is_none() {
+        return Some("is held for ever");
+    }
+    for line in &reservation.lines {
+        if line.expired() < 0 {
+            return Some("has more units than were held");
+        }
+        if line.open > 0 && !state.is_open() {
+            return Some("has ended with open units");
+        }
+        if line.expired() > 0 && state != State::Expired {
+            return Some("has expired units and has not expired");
+        }
+    }
+    None
+}
+
+/// Answers.
+impl Reader<'_> {
+    pub(crate) fn verdict(&mut self, names: &mut Names) -> Read<Verdict> {
+        Ok(match self.tag()? {
+            1 => Verdict::Held {
+                id: ReservationId::new(self.fixed()?)?,
+                created_at: self.past()?,
+                expires_at: self.stamp()?,
+            },
+            2 => Verdict::Reservation(Arc::new(self.reservation(names)?)),
+            3 => Verdict::Shortage(Arc::new(self.shortage(names)?)),
+            4 => Verdict::Policy(Box::new(self.policy()?)),
+            5 => Verdict::Refused(Box::new(self.refusal()?)),
+            tag => {
+                let what = "verdict";
+                return Err(Flaw::UnknownTag { what, tag });
+            }
+        })
+    }
+
+    pub(crate) fn catalog_outcome(&mut self) -> Read<CatalogOutcome> {
+        match self.tag()? {
+            1 => Ok(CatalogOutcome::Put),
+            2 => Ok(CatalogOutcome::Refused(self.refusal()?)),
+            tag => {
+                let what = "outcome";
+                Err(Flaw::UnknownTag { what, tag })
+            }
+        }
+    }
+
+    pub(super) fn shortage(&mut self, names: &mut Names) -> Read<Shortage> {
+        let count = self.count(7)?;
+        let mut lines = Vec::with_capacity(count);
+        for _ in 0..count {
+            lines.push(ShortLine {
+                sku: self.sku()?,
+                location: names.location_named(self.text()?)?,
+                requested: self.signed()?,
+                available: self.signed()?,
+                reservable: self.signed()?,
+            });
+        }
+        Ok(Shortage { lines })
+    }
+
+    pub(super) fn policy(&mut self) -> Read<Policy> {
+        Ok(Policy {
+            safety_stock: self.signed()?,
+            backorder_limit: self.signed()?,
+            available: self.signed()?,
+        })
+    }
+
+    pub(super) fn refusal(&mut self) -> Read<Refusal> {
+        Ok(match self.tag()? {
+            1 => Refusal::RequestTooOld {
+                horizon: self.stamp()?,
+            },
+            2 => Refusal::RequestFromFuture,
+            3 => Refusal::RequestReused,
+            4 => Refusal::RequestMemoryFull,
+            5 => Refusal::DocumentTooOld {
+                horizon: self.stamp()?,
+            },
+            6 => Refusal::DocumentReused,
+            7 => Refusal::OccurredInFuture,
+            8 => Refusal::UnknownSku { line: self.line()? },
+            9 => Refusal::UnknownReservation,
+            10 => Refusal::WrongState {
+                state: self.state()?,
+            },
+            11 => Refusal::NothingToExtend,
+            12 => Refusal::LineNotInReservation { line: self.line()? },
+            13 => Refusal::LineAmbiguous { line: self.line()? },
+            14 => Refusal::LineExceedsOpen {
+                line: self.line()?,
+                open: self.signed()?,
+            },
+            15 => Refusal::CounterOutOfRange { line: self.line()? },
+            16 => Refusal::TooManyReservations,
+            17 => Refusal::TooManyPositions,
+            18 => Refusal::TooManyLocations,
+            19 => Refusal::ReservationIdTaken,
+            tag => {
+                let what = "refusal";
+                return Err(Flaw::UnknownTag { what, tag });
+            }
+        })
+    }
+
+    fn state(&mut self) -> Read<State> {
+        match self.tag()? {
+            1 => Ok(State::Held),
+            2 => Ok(State::Confirmed),
+            3 => Ok(State::Fulfilled),
+            4 => Ok(State::Released),
+            5 => Ok(State::Expired),
+            tag => {
+                let what = "state";
+                Err(Flaw::UnknownTag { what, tag })
+            }
+        }
+    }
+}
+
+/// What everything is made of.
+impl<'a> Reader<'a> {
+    /// Nothing in the bytes may have been stamped later than `now`.
+    pub(crate) fn new(bytes: &'a [u8], now: Stamp) -> Self {
+        Self {
+            bytes,
+            position: 0,
+            now,
+        }
+    }
+
+    /// How far it has come.
+    pub(crate) fn position(&self) -> usize {
+        self.position
+    }
+
+    pub(crate) fn end(&self) -> Read<()> {
+        match self.bytes.len() - self.position {
+            0 => Ok(()),
+            bytes => Err(Flaw::TooLong { bytes }),
+        }
+    }
+
+    pub(crate) fn tag(&mut self) -> Read<u8> {
+        let tag = *self.bytes.get(self.position).ok_or(Flaw::Cut)?;
+        self.position += 1;
+        Ok(tag)
+    }
+
+    pub(crate) fn number(&mut self) -> Read<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.tag()?;
+            let bits = u64::from(byte & 0x7f);
+            // The tenth byte has one bit left; and a last byte of nothing could have been left out.
+            if (shift == 63 && byte > 1) || (shift > 0 && byte == 0) {
+                return Err(Flaw::BadNumber);
+            }
+            number |= bits << shift;
+            if byte < 0x80 {
+                return Ok(number);
+            }
+        }
+        Err(Flaw::BadNumber)
+    }
+
+    pub(crate) fn signed(&mut self) -> Read<i64> {
+        let folded = self.number()?;
+        Ok((folded >> 1) as i64 ^ -((folded & 1) as i64))
+    }
+
+    pub(crate) fn stamp(&mut self) -> Read<Stamp> {
+        self.number().map(Stamp)
+    }
+
+    /// The number of a command's line, or of a command in its entry.
+    pub(crate) fn line(&mut self) -> Read<u32> {
+        let value = self.number()?;
+        let what = "line or ordinal";
+        u32::try_from(value).map_err(|_| Flaw::NumberOutOfRange { what, value })
+    }
+
+    /// A stamp that the state has reached.
+    fn past(&mut self) -> Read<Stamp> {
+        match self.stamp()? {
+            stamp if stamp <= self.now => Ok(stamp),
+            Stamp(stamp) => Err(Flaw::StampTooLate { stamp }),
+        }
+    }
+
+    fn place(&mut self) -> Read<Place> {
+        Ok(Place {
+            stamp: self.past()?,
+            sequence: self.number()?,
+        })
+    }
+
+    fn within(&mut self, what: &'static str, min: i64, max: i64) -> Read<i64> {
+        match self.signed()? {
+            value if (min..=max).contains(&value) => Ok(value),
+            value => Err(Flaw::QuantityOutOfRange { what, value }),
+        }
+    }
+
+    /// How many items of at least so many bytes each.
+    fn count(&mut self, bytes_min: usize) -> Read<usize> {
+        let count = self.number()?;
+        let most = (self.bytes.len() - self.position) / bytes_min;
+        match usize::try_from(count) {
+            Ok(items) if items <= most => Ok(items),
+            _ => Err(Flaw::CountTooLarge { count }),
+        }
+    }
+
+    fn text(&mut self) -> Read<&'a str> {
+        let len = self.count(1)?;
+        let bytes = &self.bytes[self.position..self.position + len];
+        self.position += len;
+        std::str::from_utf8(bytes).map_err(|_| Flaw::NotUtf8)
+    }
+
+    fn sku(&mut self) -> Read<Sku> {
+        Ok(Sku::new(self.text()?)?)
+    }
+
+    fn fixed(&mut self) -> Read<[u8; 16]> {
+        let bytes = self.bytes[self.position..].first_chunk().ok_or(Flaw::Cut)?;
+        self.position += 16;
+        Ok(*bytes)
+    }
+}

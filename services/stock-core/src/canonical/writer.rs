@@ -1,0 +1,293 @@
+//! State to bytes. Each function has its counterpart in `reader.rs`.
+
+use std::collections::BTreeMap;
+
+use crate::apply::holds::Hold;
+use crate::catalog::{CatalogOutcome, LocationType, PutLocation};
+use crate::ids::{Location, ReservationId, Sku, Stamp};
+use crate::memory::{DocumentKey, RecordedLine, Remembered, RequestKey};
+use crate::order::Place;
+use crate::outcome::{Policy, Refusal, Shortage};
+use crate::reservation::{Reservation, State};
+use crate::stock::Stock;
+use crate::verdict::Verdict;
+
+/// Collects canonical bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Writer {
+    bytes: Vec<u8>,
+}
+
+/// What a bucket is made of.
+impl Writer {
+    pub(crate) fn stocks(&mut self, stocks: &BTreeMap<Sku, Stock>) {
+        self.count(stocks.len());
+        for (sku, stock) in stocks {
+            self.text(sku.as_str());
+            self.stock(stock);
+        }
+    }
+
+    pub(crate) fn holds(&mut self, holds: &BTreeMap<ReservationId, Hold>) {
+        self.count(holds.len());
+        for hold in holds.values() {
+            self.hold(hold);
+        }
+    }
+
+    pub(crate) fn requests<V>(
+        &mut self,
+        requests: &BTreeMap<RequestKey, Remembered<V>>,
+        verdict: impl Fn(&mut Self, &V),
+    ) {
+        self.count(requests.len());
+        for (key, remembered) in requests {
+            self.remembered(key, remembered);
+            verdict(self, &remembered.verdict);
+        }
+    }
+
+    pub(crate) fn documents(&mut self, documents: &BTreeMap<DocumentKey, RecordedLine>) {
+        self.count(documents.len());
+        for (key, recorded) in documents {
+            self.recorded(*key, recorded);
+        }
+    }
+
+    pub(crate) fn locations(&mut self, locations: &BTreeMap<Location, PutLocation>) {
+        self.count(locations.len());
+        for put in locations.values() {
+            self.location(put);
+        }
+    }
+}
+
+/// Records.
+impl Writer {
+    pub(crate) fn stock(&mut self, stock: &Stock) {
+        self.count(stock.positions().len());
+        for position in stock.positions() {
+            self.text(position.location.as_str());
+            self.signed(position.on_hand);
+            self.signed(position.reserved);
+            self.signed(position.safety_stock);
+            self.signed(position.backorder_limit);
+        }
+    }
+
+    pub(crate) fn hold(&mut self, hold: &Hold) {
+        self.reservation(&hold.reservation);
+        if let Some(place) = &hold.ended {
+            self.place(**place);
+        }
+    }
+
+    pub(crate) fn reservation(&mut self, reservation: &Reservation) {
+        self.fixed(reservation.id.as_bytes());
+        self.tag(state_number(reservation.state));
+        match reservation.expires_at {
+            None => self.tag(0),
+            Some(at) => {
+                self.tag(1);
+                self.stamp(at);
+            }
+        }
+        self.stamp(reservation.created_at);
+        self.text(reservation.principal.as_str());
+        self.count(reservation.lines.len());
+        for line in &reservation.lines {
+            self.text(line.sku.as_str());
+            self.text(line.location.as_str());
+            self.signed(line.quantity);
+            self.signed(line.open);
+            self.signed(line.fulfilled);
+            self.signed(line.released);
+        }
+    }
+
+    pub(crate) fn remembered<V>(&mut self, key: &RequestKey, remembered: &Remembered<V>) {
+        self.fixed(key.id.as_bytes());
+        self.text(key.principal.as_str());
+        self.fixed(&remembered.fingerprint.0);
+        self.place(remembered.place);
+    }
+
+    pub(crate) fn recorded(&mut self, key: DocumentKey, recorded: &RecordedLine) {
+        self.fixed(&key.to_bytes());
+        self.fixed(&recorded.fingerprint.0);
+        self.place(recorded.place);
+        self.stamp(recorded.occurred_at);
+    }
+
+    pub(crate) fn location(&mut self, put: &PutLocation) {
+        self.text(put.location.as_str());
+        self.tag(match put.kind {
+            LocationType::Warehouse => 1,
+            LocationType::Store => 2,
+        });
+        self.text(&put.name);
+        match put.coordinates {
+            None => self.tag(0),
+            Some(coordinates) => {
+                self.tag(1);
+                self.signed(i64::from(coordinates.latitude_e6));
+                self.signed(i64::from(coordinates.longitude_e6));
+            }
+        }
+        self.text(&put.gln);
+    }
+}
+
+/// Answers. The numbers are kept on disk: never change them, never use one again.
+impl Writer {
+    pub(crate) fn verdict(&mut self, verdict: &Verdict) {
+        match verdict {
+            Verdict::Held {
+                id,
+                created_at,
+                expires_at,
+            } => {
+                self.tag(1);
+                self.fixed(id.as_bytes());
+                self.stamp(*created_at);
+                self.stamp(*expires_at);
+            }
+            Verdict::Reservation(reservation) => {
+                self.tag(2);
+                self.reservation(reservation);
+            }
+            Verdict::Shortage(shortage) => {
+                self.tag(3);
+                self.shortage(shortage);
+            }
+            Verdict::Policy(policy) => {
+                self.tag(4);
+                self.policy(policy);
+            }
+            Verdict::Refused(refusal) => {
+                self.tag(5);
+                self.refusal(refusal);
+            }
+        }
+    }
+
+    pub(crate) fn catalog_outcome(&mut self, outcome: &CatalogOutcome) {
+        match outcome {
+            CatalogOutcome::Put => self.tag(1),
+            CatalogOutcome::Refused(refusal) => {
+                self.tag(2);
+                self.refusal(refusal);
+            }
+        }
+    }
+
+    pub(crate) fn shortage(&mut self, shortage: &Shortage) {
+        self.count(shortage.lines.len());
+        for line in &shortage.lines {
+            self.text(line.sku.as_str());
+            self.text(line.location.as_str());
+            self.signed(line.requested);
+            self.signed(line.available);
+            self.signed(line.reservable);
+        }
+    }
+
+    pub(crate) fn policy(&mut self, policy: &Policy) {
+        self.signed(policy.safety_stock);
+        self.signed(policy.backorder_limit);
+        self.signed(policy.available);
+    }
+
+    pub(crate) fn refusal(&mut self, refusal: &Refusal) {
+        let mut put = |number, details: &[u64]| {
+            self.tag(number);
+            for detail in details {
+                self.number(*detail);
+            }
+        };
+        match *refusal {
+            Refusal::RequestTooOld { horizon } => put(1, &[horizon.0]),
+            Refusal::RequestFromFuture => put(2, &[]),
+            Refusal::RequestReused => put(3, &[]),
+            Refusal::RequestMemoryFull => put(4, &[]),
+            Refusal::DocumentTooOld { horizon } => put(5, &[horizon.0]),
+            Refusal::DocumentReused => put(6, &[]),
+            Refusal::OccurredInFuture => put(7, &[]),
+            Refusal::UnknownSku { line } => put(8, &[u64::from(line)]),
+            Refusal::UnknownReservation => put(9, &[]),
+            Refusal::WrongState { state } => put(10, &[u64::from(state_number(state))]),
+            Refusal::NothingToExtend => put(11, &[]),
+            Refusal::LineNotInReservation { line } => put(12, &[u64::from(line)]),
+            Refusal::LineAmbiguous { line } => put(13, &[u64::from(line)]),
+            Refusal::LineExceedsOpen { line, open } => {
+                put(14, &[u64::from(line), folded(open)]);
+            }
+            Refusal::CounterOutOfRange { line } => put(15, &[u64::from(line)]),
+            Refusal::TooManyReservations => put(16, &[]),
+            Refusal::TooManyPositions => put(17, &[]),
+            Refusal::TooManyLocations => put(18, &[]),
+            Refusal::ReservationIdTaken => put(19, &[]),
+        }
+    }
+}
+
+/// The numbers are kept on disk: never change them, never use one again.
+fn state_number(state: State) -> u8 {
+    match state {
+        State::Held => 1,
+        State::Confirmed => 2,
+        State::Fulfilled => 3,
+        State::Released => 4,
+        State::Expired => 5,
+    }
+}
+
+/// What everything is made of.
+impl Writer {
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    pub(crate) fn tag(&mut self, tag: u8) {
+        self.bytes.push(tag);
+    }
+
+    pub(crate) fn number(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.bytes.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        self.bytes.push(number as u8);
+    }
+
+    pub(crate) fn signed(&mut self, number: i64) {
+        self.number(folded(number));
+    }
+
+    pub(crate) fn stamp(&mut self, stamp: Stamp) {
+        self.number(stamp.0);
+    }
+
+    fn place(&mut self, place: Place) {
+        self.stamp(place.stamp);
+        self.number(place.sequence);
+    }
+
+    fn count(&mut self, count: usize) {
+        self.number(count as u64);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.count(text.len());
+        self.bytes.extend_from_slice(text.as_bytes());
+    }
+
+    fn fixed(&mut self, bytes: &[u8; 16]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+}
+
+/// Small numbers of either sign become small ones without a sign.
+fn folded(number: i64) -> u64 {
+    ((number << 1) ^ (number >> 63)) as u64
+}

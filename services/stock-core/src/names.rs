@@ -1,0 +1,51 @@
+//! One copy of each name that many records share.
+
+use std::collections::BTreeSet;
+
+use crate::ids::{IdentifierError, Location, Principal};
+
+/// Not part of the canonical state: it is made again from the rest.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    locations: BTreeSet<Location>,
+    principals: BTreeSet<Principal>,
+}
+
+impl Names {
+    pub(crate) fn location(&mut self, location: &Location) -> Location {
+        if let Some(shared) = self.locations.get(location) {
+            return shared.clone();
+        }
+        self.locations.insert(location.clone());
+        location.clone()
+    }
+
+    pub(crate) fn principal(&mut self, principal: Principal) -> Principal {
+        if let Some(shared) = self.principals.get(&principal) {
+            return shared.clone();
+        }
+        self.principals.insert(principal.clone());
+        principal
+    }
+
+    /// Takes over the principals of another, and none of its locations.
+    pub(crate) fn adopt_principals(&mut self, other: Self) {
+        self.principals = other.principals;
+    }
+
+    /// As [`Self::location`], from a text that may be none.
+    pub(crate) fn location_named(&mut self, text: &str) -> Result<Location, IdentifierError> {
+        match self.locations.get(text) {
+            Some(shared) => Ok(shared.clone()),
+            None => Ok(self.location(&Location::new(text)?)),
+        }
+    }
+
+    /// As [`Self::principal`], from a text that may be none.
+    pub(crate) fn principal_named(&mut self, text: &str) -> Result<Principal, IdentifierError> {
+        match self.principals.get(text) {
+            Some(shared) => Ok(shared.clone()),
+            None => Ok(self.principal(Principal::new(text)?)),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Changes of a group's members, and how far each of them is.
+
+use raft::ProgressState;
+use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2};
+use thiserror::Error;
+
+use crate::point::Configuration;
+use crate::replica::{Proposed, Replica};
+
+/// A change of a group's members. Each goes through the log; one at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// A new replica is sent the log, and does not vote yet.
+    AddLearner(u64),
+    /// A learner becomes a voter.
+    Promote(u64),
+    /// A learner becomes a voter and a voter leaves, at one moment: through a joint configuration,
+    /// which [`Change::LeaveJoint`] ends.
+    Replace {
+        /// Becomes a voter.
+        add: u64,
+        /// Leaves.
+        remove: u64,
+    },
+    /// A voter or learner leaves.
+    Remove(u64),
+    /// Ends a joint configuration.
+    LeaveJoint,
+}
+
+/// A change was not proposed; nothing changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum ChangeError {
+    /// Another replica leads, or is about to, or none does.
+    #[error("not the leader")]
+    NotLeader,
+    /// A change before it is not applied yet.
+    #[error("another change is under way")]
+    Busy,
+    /// A joint configuration must be left first, or there is none to leave.
+    #[error("the configuration is, or is not, a joint one")]
+    Joint,
+    /// The leader does not remove itself: it hands over first.
+    #[error("a leader does not remove itself")]
+    RemovesLeader,
+    /// Who is to be promoted is no learner, who is to be removed no member, or who is to be added one.
+    #[error("the change does not fit the members")]
+    Members,
+    /// It would leave no voter.
+    #[error("no voter would be left")]
+    LastVoter,
+}
+
+/// A member, as the leader sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Follower {
+    /// Its replica id.
+    pub replica: u64,
+    /// It has the log up to here, durably.
+    pub matched: u64,
+    /// It has been heard of within an election timeout.
+    pub is_active: bool,
+    /// It is being sent a snapshot.
+    pub is_installing: bool,
+}
+
+impl Replica {
+    /// Who the members are, as of everything handed out to be applied.
+    pub fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    /// Puts a change of the members into the leader's log.
+    pub fn propose_change(&mut self, change: Change) -> Result<Proposed, ChangeError> {
+        if !self.is_leader() || self.node.raft.lead_transferee.is_some() {
+            return Err(ChangeError::NotLeader);
+        }
+        // raft would put an empty entry into the log instead, and say that all is well.
+        if self.node.raft.has_pending_conf() {
+            return Err(ChangeError::Busy);
+        }
+        if self.configuration.is_joint() != (change == Change::LeaveJoint) {
+            return Err(ChangeError::Joint);
+        }
+        self.check_members(change)?;
+        self.node
+            .propose_conf_change(Vec::new(), encode(change))
+            .map_err(|_| ChangeError::Busy)?;
+        Ok(self.last_proposed())
+    }
+
+    /// Every member but this one, as this leader sees it, in the order of their ids; nothing on a
+    /// follower.
+    pub fn followers(&self) -> Vec<Follower> {
+        if !self.is_leader() {
+            return Vec::new();
+        }
+        let own = self.replica_id();
+        let mut followers: Vec<Follower> = self
+            .node
+            .raft
+            .prs()
+            .iter()
+            .filter(|(id, _)| **id != own)
+            .map(|(id, progress)| Follower {
+                replica: *id,
+                matched: progress.matched,
+                is_active: progress.recent_active,
+                is_installing: progress.state == ProgressState::Snapshot,
+            })
+            .collect();
+        followers.sort_unstable_by_key(|follower| follower.replica);
+        followers
+    }
+
+    fn check_members(&self, change: Change) -> Result<(), ChangeError> {
+        let is_voter = |id| self.configuration.voters.contains(&id);
+        let is_learner = |id| self.configuration.learners.contains(&id);
+        let removed = match change {
+            Change::Remove(id) | Change::Replace { remove: id, .. } => Some(id),
+            Change::AddLearner(_) | Change::Promote(_) | Change::LeaveJoint => None,
+        };
+        if removed == Some(self.replica_id()) {
+            return Err(ChangeError::RemovesLeader);
+        }
+        let fits = match change {
+            Change::AddLearner(id) => id != 0 && !self.configuration.contains(id),
+            Change::Promote(id) => is_learner(id),
+            Change::Replace { add, remove } => is_learner(add) && is_voter(remove),
+            Change::Remove(id) => self.configuration.contains(id),
+            Change::LeaveJoint => true,
+        };
+        if !fits {
+            return Err(ChangeError::Members);
+        }
+        if let Change::Remove(id) = change
+            && self.configuration.voters == [id]
+        {
+            return Err(ChangeError::LastVoter);
+        }
+        Ok(())
+    }
+}
+
+/// As raft wants it. A change of one member needs no joint configuration.
+pub(crate) fn encode(change: Change) -> ConfChangeV2 {
+    let singles: &[(ConfChangeType, u64)] = match change {
+        Change::AddLearner(id) => &[(ConfChangeType::AddLearnerNode, id)],
+        Change::Promote(id) => &[(ConfChangeType::AddNode, id)],
+        Change::Replace { add, remove } => &[
+            (ConfChangeType::AddNode, add),
+            (ConfChangeType::RemoveNode, remove),
+        ],
+        Change::Remove(id) => &[(ConfChangeType::RemoveNode, id)],
+        Change::LeaveJoint => &[],
+    };
+    let mut encoded = ConfChangeV2::default();
+    for (kind, id) in singles {
+        let mut single = ConfChangeSingle::default();
+        single.set_change_type(*kind);
+        single.node_id = *id;
+        encoded.mut_changes().push(single);
+    }
+    if singles.len() > 1 {
+        // Left by an entry of its own that whoever leads then proposes: raft's own automatism stays
+        // away after a change of leaders in between.
+        encoded.set_transition(ConfChangeTransition::Explicit);
+    }
+    encoded
+}

@@ -1,0 +1,194 @@
+//! Who is a member, and how one that lacks the log is brought up to date.
+
+use stock_replica::{Change, ChangeError, Configuration, Point, StepError};
+
+use crate::{Cluster, Node, entry};
+
+/// A later replica on node 3.
+const NEW: u64 = 4 << 32 | 3;
+
+fn entries(numbers: std::ops::Range<usize>) -> Vec<bytes::Bytes> {
+    numbers.map(entry).collect()
+}
+
+/// Makes a change, and lets everybody hear of it.
+fn change(cluster: &mut Cluster, change: Change) {
+    let leader = cluster.leader();
+    cluster.replica(leader).propose_change(change).unwrap();
+    cluster.deliver();
+    cluster.settle();
+}
+
+/// Moves leadership away from a replica.
+fn lead_elsewhere(cluster: &mut Cluster, than: u64) -> u64 {
+    let leader = cluster.leader();
+    if leader != than {
+        return leader;
+    }
+    cluster.tick();
+    cluster.tick();
+    assert!(cluster.replica(than).transfer_leadership(1 + than % 3));
+    cluster.deliver();
+    cluster.leader()
+}
+
+#[test]
+fn a_follower_that_was_away_too_long_is_sent_a_snapshot() {
+    let mut cluster = Cluster::new();
+    let leader = cluster.leader();
+    let away = 1 + leader % 3;
+    let node = cluster.nodes.remove(&away).unwrap();
+    for number in 0..20 {
+        cluster.propose(number);
+    }
+    cluster.nodes.get_mut(&leader).unwrap().checkpoint();
+    cluster.propose(20);
+    cluster.nodes.insert(away, node);
+    cluster.settle();
+    assert_eq!(cluster.nodes[&away].applied, entries(0..21));
+    assert_eq!(cluster.nodes[&away].replica.origin().index, 22);
+
+    // It is a member like any other, also after a restart.
+    cluster.nodes.get_mut(&away).unwrap().restart();
+    cluster.propose(21);
+    cluster.settle();
+    assert_eq!(cluster.nodes[&away].applied, entries(0..22));
+}
+
+#[test]
+fn a_replica_is_replaced_by_one_with_an_empty_disk() {
+    let mut cluster = Cluster::new();
+    for number in 0..5 {
+        cluster.propose(number);
+    }
+    let leader = lead_elsewhere(&mut cluster, 3);
+    cluster.nodes.remove(&3);
+    change(&mut cluster, Change::AddLearner(NEW));
+    cluster.nodes.insert(NEW, Node::new(NEW, Point::unknown()));
+    cluster.settle();
+    assert!(
+        cluster.replica(leader).wants_snapshot(),
+        "the newcomer lacks the beginning of the log"
+    );
+    assert!(cluster.nodes[&NEW].applied.is_empty());
+
+    cluster.nodes.get_mut(&leader).unwrap().checkpoint();
+    assert!(!cluster.replica(leader).wants_snapshot());
+    cluster.settle();
+    cluster.propose(5);
+    cluster.settle();
+    assert_eq!(cluster.nodes[&NEW].applied, entries(0..6));
+
+    let replace = Change::Replace {
+        add: NEW,
+        remove: 3,
+    };
+    change(&mut cluster, replace);
+    let joint = cluster.replica(leader).configuration().clone();
+    assert_eq!((joint.voters.len(), joint.outgoing), (3, vec![1, 2, 3]));
+    change(&mut cluster, Change::LeaveJoint);
+    for node in cluster.nodes.values() {
+        let expected = Configuration::of_voters(vec![1, 2, NEW]);
+        assert_eq!(*node.replica.configuration(), expected);
+    }
+
+    // The new one counts: with an old one gone, it and the leader are the majority.
+    let gone = 3 - leader;
+    cluster.nodes.remove(&gone);
+    cluster.propose(6);
+    assert_eq!(cluster.nodes[&leader].applied, entries(0..7));
+}
+
+#[test]
+fn a_restart_finds_the_members_of_its_own_index() {
+    let mut cluster = Cluster::new();
+    let leader = lead_elsewhere(&mut cluster, 3);
+    cluster.propose(0);
+    cluster.nodes.get_mut(&leader).unwrap().checkpoint();
+    change(&mut cluster, Change::Remove(3));
+    cluster.nodes.remove(&3);
+    cluster.propose(1);
+    for node in cluster.nodes.values_mut() {
+        node.restart();
+        assert_eq!(node.replica.configuration().voters, [1, 2, 3]);
+    }
+    cluster.settle();
+    for node in cluster.nodes.values() {
+        assert_eq!(node.replica.configuration().voters, [1, 2]);
+        assert_eq!(node.applied, entries(0..2));
+    }
+}
+
+#[test]
+fn a_message_for_the_replica_before_is_not_taken() {
+    let mut cluster = Cluster::new();
+    let leader = lead_elsewhere(&mut cluster, 3);
+    let data = entry(0).to_vec();
+    cluster.replica(leader).propose(data).unwrap();
+    let prepared = cluster.replica(leader).prepare();
+    let to_old = prepared.messages.iter().find(|message| message.to == 3);
+    let mut new = Node::new(NEW, Point::unknown());
+    let refused = new.replica.step(&to_old.unwrap().payload);
+    assert!(matches!(refused, Err(StepError::NotForThis { to: 3 })));
+}
+
+#[test]
+fn changes_that_make_no_sense_are_refused() {
+    let mut cluster = Cluster::new();
+    let leader = lead_elsewhere(&mut cluster, 3);
+    let check = |cluster: &mut Cluster, change, expected| {
+        assert_eq!(
+            cluster.replica(leader).propose_change(change),
+            Err(expected),
+            "{change:?}"
+        );
+    };
+    check(&mut cluster, Change::Promote(NEW), ChangeError::Members);
+    check(&mut cluster, Change::Promote(3), ChangeError::Members);
+    check(&mut cluster, Change::AddLearner(3), ChangeError::Members);
+    check(&mut cluster, Change::Remove(NEW), ChangeError::Members);
+    check(&mut cluster, Change::LeaveJoint, ChangeError::Joint);
+    let own = Change::Remove(leader);
+    check(&mut cluster, own, ChangeError::RemovesLeader);
+    let follower = 3;
+    assert_eq!(
+        cluster
+            .replica(follower)
+            .propose_change(Change::AddLearner(NEW)),
+        Err(ChangeError::NotLeader)
+    );
+    cluster
+        .replica(leader)
+        .propose_change(Change::AddLearner(NEW))
+        .unwrap();
+    check(&mut cluster, Change::Remove(3), ChangeError::Busy);
+    cluster.deliver();
+    cluster.settle();
+    let learners = &cluster.replica(leader).configuration().learners;
+    assert_eq!(*learners, [NEW]);
+}
+
+#[test]
+fn the_leader_knows_how_far_everybody_is() {
+    let mut cluster = Cluster::new();
+    let leader = lead_elsewhere(&mut cluster, 3);
+    cluster.nodes.remove(&3);
+    cluster.propose(0);
+    cluster.propose(1);
+    for _ in 0..60 {
+        cluster.tick();
+    }
+    let last = cluster.replica(leader).last_index();
+    let followers = cluster.replica(leader).followers();
+    let active: Vec<_> = followers
+        .iter()
+        .map(|follower| {
+            (
+                follower.replica,
+                follower.is_active,
+                follower.matched == last,
+            )
+        })
+        .collect();
+    assert_eq!(active, [(3 - leader, true, true), (3, false, false)]);
+}

@@ -1,0 +1,129 @@
+//! Checkpoints and snapshots: the state of a group at one index, as a file.
+//!
+//! Whoever performs the loop's effects calls these, away from the loop: what is written is a frozen
+//! state, what is read becomes a state that the loop then takes over.
+
+use stock_core::{FrozenState, RestoreError, Stamp};
+use stock_replica::{Point, PointError};
+use stock_storage::{CheckpointError, CheckpointInfo, CheckpointMeta, CheckpointStore};
+use thiserror::Error;
+
+use crate::replica_id::ReplicaId;
+use crate::state::{Restoring, State};
+use crate::worker::event::GroupId;
+
+/// A state that is about to be written down.
+#[derive(Debug)]
+pub struct Image {
+    /// Of this group.
+    pub group: GroupId,
+    /// By this replica.
+    pub replica: ReplicaId,
+    /// As of here.
+    pub point: Point,
+    /// Cluster time of the last entry applied.
+    pub stamp: Stamp,
+    /// The state itself.
+    pub frozen: FrozenState,
+}
+
+/// A state that was read.
+#[derive(Debug)]
+pub struct Restored {
+    /// As of here.
+    pub point: Point,
+    /// Cluster time of the last entry applied.
+    pub stamp: Stamp,
+    /// The state itself.
+    pub state: State,
+    /// Bytes of the file.
+    pub bytes: u64,
+}
+
+/// A file cannot be written or read.
+#[derive(Debug, Error)]
+pub enum ImageError {
+    /// The disk failed, or the file is damaged.
+    #[error(transparent)]
+    File(#[from] CheckpointError),
+    /// What is in the file is no state of this version.
+    #[error("{file}: {error}")]
+    State {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        error: RestoreError,
+    },
+    /// The file does not say where in the log it belongs.
+    #[error("{file}: {error}")]
+    Point {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        error: PointError,
+    },
+}
+
+/// Writes a state down. When this returns the file is durable and has its name.
+pub fn write(
+    store: &CheckpointStore,
+    incarnation: u128,
+    image: &mut Image,
+) -> Result<CheckpointInfo, ImageError> {
+    let mut writer = store.create(CheckpointMeta {
+        group: u64::from(image.group.0),
+        index: image.point.index,
+        term: image.point.term,
+        incarnation,
+        context: context(&image.point, image.stamp),
+    })?;
+    let frozen = &mut image.frozen;
+    writer.section(frozen.head_bytes())?;
+    for bucket in 0..frozen.buckets() {
+        // Given back as soon as it is copied: what changes meanwhile need not be copied in memory.
+        writer.section(&frozen.take_bucket(bucket).unwrap_or_default())?;
+    }
+    Ok(writer.finish()?)
+}
+
+/// The point and the stamp that a file says it is of.
+pub fn place(info: &CheckpointInfo) -> Result<(Point, Stamp), ImageError> {
+    let context = &info.meta.context;
+    let damaged = || ImageError::Point {
+        file: info.path.display().to_string(),
+        error: PointError {
+            bytes: context.len(),
+        },
+    };
+    let (stamp, point) = context.split_first_chunk::<8>().ok_or_else(damaged)?;
+    let point = Point::from_bytes(point).map_err(|_| damaged())?;
+    Ok((point, Stamp(u64::from_le_bytes(*stamp))))
+}
+
+/// Reads a state back, checking every byte.
+pub fn read(store: &CheckpointStore, info: &CheckpointInfo) -> Result<Restored, ImageError> {
+    let (point, stamp) = place(info)?;
+    let refuse = |error| ImageError::State {
+        file: info.path.display().to_string(),
+        error,
+    };
+    let mut reader = store.reader(info)?;
+    let mut section = Vec::new();
+    reader.next_section(&mut section)?;
+    let group = GroupId(info.meta.group as u32);
+    let mut restoring = Restoring::new(group, &section).map_err(refuse)?;
+    while reader.next_section(&mut section)? {
+        restoring.bucket(&section).map_err(refuse)?;
+    }
+    let state = restoring.finish().map_err(refuse)?;
+    Ok(Restored {
+        point,
+        stamp,
+        state,
+        bytes: info.bytes,
+    })
+}
+
+fn context(point: &Point, stamp: Stamp) -> Vec<u8> {
+    [stamp.0.to_le_bytes().as_slice(), &point.to_bytes()].concat()
+}

@@ -1,0 +1,148 @@
+//! Work on files that must not stop the loop: writing checkpoints, deleting old ones, freeing the log.
+//!
+//! Chores are done in order, on one thread of their own. What was asked for in vain is asked for again
+//! by the loop; only a log that cannot be trusted any more ends the process.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use stock_storage::{CheckpointStore, Purger};
+
+use crate::checkpoint::{self, Image};
+use crate::inbox::Inbox;
+use crate::reply::ReplyTo;
+use crate::worker::event::{Event, GroupId};
+
+/// Something to be done with files.
+#[derive(Debug)]
+pub enum Chore {
+    /// A state is to be written down: [`Event::CheckpointWritten`].
+    WriteCheckpoint(Box<Image>),
+    /// Checkpoints that are needed no more may be deleted.
+    KeepCheckpoints {
+        /// Of this group.
+        group: GroupId,
+        /// All but those of these indexes.
+        indexes: Vec<u64>,
+    },
+    /// The log has been cut: its files may be made smaller.
+    FreeLog,
+    /// A snapshot was installed: its file is a checkpoint of this node from now on.
+    AdoptSnapshot {
+        /// Of this group.
+        group: GroupId,
+        /// As of this index.
+        index: u64,
+    },
+    /// Snapshots came too late to be of use.
+    DropSnapshots {
+        /// Of this group.
+        group: GroupId,
+    },
+}
+
+/// Whoever does the chores.
+pub struct Chores {
+    /// The node's checkpoint files.
+    pub store: CheckpointStore,
+    /// The node's log.
+    pub purger: Purger,
+    /// Which life of the cluster this is.
+    pub incarnation: u128,
+}
+
+impl Chores {
+    /// Does one. What the loop is to be told comes back.
+    pub fn perform<R>(&self, chore: Chore) -> Option<Event<R>> {
+        match chore {
+            Chore::WriteCheckpoint(image) => return Some(self.write(*image)),
+            Chore::KeepCheckpoints { group, indexes } => {
+                let keep = |index: u64| indexes.contains(&index);
+                let kept = self
+                    .store
+                    .retain(u64::from(group.0), |info| keep(info.meta.index));
+                if let Err(error) = kept {
+                    tracing::warn!(group = group.0, %error, "old checkpoints stay for now");
+                }
+            }
+            Chore::FreeLog => {
+                if let Err(error) = self.purger.purge() {
+                    if error.is_fatal() {
+                        tracing::error!(%error, "stopping at once: the log cannot be trusted any more");
+                        std::process::abort();
+                    }
+                    tracing::warn!(%error, "the log keeps its size for now");
+                }
+            }
+            Chore::AdoptSnapshot { group, index } => {
+                let incoming = self.store.incoming(u64::from(group.0));
+                for info in incoming.iter().filter(|info| info.meta.index == index) {
+                    if let Err(error) = self.store.adopt(info) {
+                        // The next start does it.
+                        tracing::warn!(group = group.0, index, %error, "a snapshot's file stays where it is for now");
+                    }
+                }
+            }
+            Chore::DropSnapshots { group } => {
+                if let Err(error) = self.store.discard_incoming(u64::from(group.0)) {
+                    tracing::debug!(group = group.0, %error, "a snapshot's file stays for now");
+                }
+            }
+        }
+        None
+    }
+
+    fn write<R>(&self, mut image: Image) -> Event<R> {
+        let began = std::time::Instant::now();
+        let written = checkpoint::write(&self.store, self.incarnation, &mut image);
+        let bytes = match written {
+            Ok(info) => {
+                metrics::histogram!("stockd_checkpoint_write_seconds").record(began.elapsed());
+                tracing::debug!(
+                    group = image.group.0,
+                    index = image.point.index,
+                    bytes = info.bytes,
+                    "a checkpoint was written"
+                );
+                Some(info.bytes)
+            }
+            Err(error) => {
+                metrics::counter!("stockd_checkpoint_failures_total").increment(1);
+                tracing::warn!(group = image.group.0, %error, "a checkpoint could not be written; trying again later");
+                None
+            }
+        };
+        Event::CheckpointWritten {
+            group: image.group,
+            replica: image.replica,
+            point: image.point,
+            bytes,
+        }
+    }
+}
+
+/// A thread that does the chores.
+pub struct ChoreThread(Sender<Chore>);
+
+impl ChoreThread {
+    /// Begins. The thread ends when this is dropped and all is done.
+    pub fn start(chores: Chores, inbox: Arc<Inbox<ReplyTo>>) -> std::io::Result<Self> {
+        let (sender, receiver): (Sender<Chore>, Receiver<Chore>) = channel();
+        std::thread::Builder::new()
+            .name("chores".to_owned())
+            .spawn(move || {
+                for chore in receiver {
+                    if let Some(event) = chores.perform(chore) {
+                        inbox.push(event);
+                    }
+                }
+            })?;
+        Ok(Self(sender))
+    }
+
+    /// Has one done. There are few of them: one checkpoint at a time, and what follows from it.
+    pub fn ask(&self, chore: Chore) {
+        // The thread ends only after this does.
+        let _ = self.0.send(chore);
+    }
+}

@@ -1,0 +1,209 @@
+//! What a data directory remembers of its node.
+//!
+//! A directory belongs to the node that first used it: another one must not vote with its votes. And a
+//! node belongs to its directory: with another one it has forgotten what it voted, so it is another
+//! member. Hence a directory has a number of its own, drawn when it is first used.
+
+use serde::{Deserialize, Serialize};
+use stock_storage::{Durability, LogError, WriteBatch};
+use thiserror::Error;
+
+use crate::config::{Config, Node};
+use crate::disk::Disk;
+use crate::peers::{Founder, Identity};
+
+/// What a data directory remembers of its node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// The cluster's name.
+    pub cluster_id: String,
+    /// The node's id.
+    pub node_id: u64,
+    /// How many stock shards the cluster was born with.
+    pub shards: u32,
+    /// Drawn when the directory was first used: 32 hexadecimal digits.
+    directory: String,
+    /// How this node became a member, once it is one.
+    #[serde(default)]
+    pub membership: Membership,
+    /// The nodes as last heard of.
+    #[serde(default)]
+    pub nodes: Vec<Node>,
+}
+
+/// How a node became a member.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Membership {
+    /// Not yet.
+    #[default]
+    None,
+    /// It founded the cluster, with these.
+    Founder {
+        /// All founders, this one included.
+        founders: Vec<FounderRecord>,
+    },
+    /// Others let it in.
+    Joined,
+}
+
+/// See [`Founder`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FounderRecord {
+    node: u64,
+    directory: String,
+}
+
+/// A directory cannot be used by this node.
+#[derive(Debug, Error)]
+pub enum NodeRecordError {
+    /// Its log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// It is another node's.
+    #[error(
+        "the data in {dir} is of {found}, but the configuration says {configured}: \
+         point data_dir to this node's own directory"
+    )]
+    Another {
+        /// The data directory.
+        dir: String,
+        /// Whose data it is.
+        found: String,
+        /// Who this node is.
+        configured: String,
+    },
+    /// The record cannot be read.
+    #[error(
+        "the record of the node in {dir} is damaged ({error}): move the directory away and start \
+         with an empty one; the node then joins anew"
+    )]
+    Damaged {
+        /// The data directory.
+        dir: String,
+        /// What is wrong.
+        error: String,
+    },
+}
+
+impl NodeRecord {
+    /// Reads the record of a directory, or makes one for a directory that was never used.
+    pub fn open(disk: &Disk, config: &Config) -> Result<Self, NodeRecordError> {
+        let dir = || config.data_dir.display().to_string();
+        let Some(bytes) = disk.node_record() else {
+            let record = Self {
+                cluster_id: config.cluster_id.clone(),
+                node_id: config.node_id,
+                shards: config.shards,
+                directory: format!("{:032x}", rand::random::<u128>()),
+                membership: Membership::None,
+                nodes: config.nodes.clone(),
+            };
+            record.write(disk)?;
+            return Ok(record);
+        };
+        let damaged = |error: String| NodeRecordError::Damaged { dir: dir(), error };
+        let text = String::from_utf8(bytes).map_err(|error| damaged(error.to_string()))?;
+        let record: Self = toml::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+        let identity = |cluster: &str, node: u64, shards: u32| {
+            format!("cluster {cluster}, node {node}, {shards} shards")
+        };
+        let found = identity(&record.cluster_id, record.node_id, record.shards);
+        let configured = identity(&config.cluster_id, config.node_id, config.shards);
+        if found != configured {
+            return Err(NodeRecordError::Another {
+                dir: dir(),
+                found,
+                configured,
+            });
+        }
+        Ok(record)
+    }
+
+    /// Writes it, durably.
+    pub fn write(&self, disk: &Disk) -> Result<(), LogError> {
+        let mut batch = WriteBatch::new();
+        batch.put_node_record(self.to_text().as_bytes());
+        disk.write(&mut batch, Durability::Sync)
+    }
+
+    /// For the disk.
+    pub fn to_text(&self) -> String {
+        toml::to_string(self).unwrap_or_default()
+    }
+
+    /// The number of the directory.
+    pub fn directory(&self) -> u128 {
+        parse(&self.directory)
+    }
+
+    /// Makes the node a founder, together with these.
+    pub fn found(&mut self, founders: &[Founder]) {
+        let founders = founders.iter().map(|founder| FounderRecord {
+            node: founder.node,
+            directory: format!("{:032x}", founder.directory),
+        });
+        self.membership = Membership::Founder {
+            founders: founders.collect(),
+        };
+    }
+
+    /// Those who founded the cluster, if this node is one of them.
+    pub fn founders(&self) -> Option<Vec<Founder>> {
+        let Membership::Founder { founders } = &self.membership else {
+            return None;
+        };
+        let founders = founders.iter().map(|founder| Founder {
+            node: founder.node,
+            directory: parse(&founder.directory),
+        });
+        Some(founders.collect())
+    }
+
+    /// Who the node is to its peers.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            cluster_id: self.cluster_id.clone(),
+            node: self.node_id,
+            shards: self.shards,
+            directory: self.directory(),
+            founders: self.founders().unwrap_or_default(),
+            has_joined: self.membership == Membership::Joined,
+        }
+    }
+}
+
+/// A number that is none is none that any directory has.
+fn parse(directory: &str) -> u128 {
+    u128::from_str_radix(directory, 16).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_survives_the_disk() {
+        let mut record = NodeRecord {
+            cluster_id: "shop".to_owned(),
+            node_id: 2,
+            shards: 8,
+            directory: format!("{:032x}", u128::MAX - 7),
+            membership: Membership::None,
+            nodes: vec![Node {
+                id: 2,
+                grpc: "http://b:7401".to_owned(),
+                peers: "b:7421".to_owned(),
+            }],
+        };
+        assert_eq!(toml::from_str(&record.to_text()), Ok(record.clone()));
+        let founders = [2, 3].map(|node| Founder {
+            node,
+            directory: u128::from(node) << 100,
+        });
+        record.found(&founders);
+        let read: NodeRecord = toml::from_str(&record.to_text()).unwrap();
+        assert_eq!(read.founders().unwrap(), founders);
+        assert_eq!(read.directory(), u128::MAX - 7);
+    }
+}

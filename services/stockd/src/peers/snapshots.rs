@@ -1,0 +1,314 @@
+//! Snapshots between nodes: checkpoint files, each on a connection of its own.
+//!
+//! The sender opens a connection and says what it has; the receiver says from which byte on it needs
+//! it, having kept what came over an earlier connection; then the file's bytes follow, as fast as TCP
+//! lets them. Blocking sockets on threads: nothing here may stop the loop, or the calls beside it.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use stock_proto::cluster::v1 as cluster;
+use stock_storage::{CheckpointMeta, CheckpointStore};
+
+use super::{HELLO_WITHIN, Identity, PeerError};
+use crate::checkpoint;
+use crate::inbox::Inbox;
+use crate::replica_id::ReplicaId;
+use crate::reply::ReplyTo;
+use crate::worker::event::{Event, GroupId};
+
+/// Read from the file and written to the socket at once.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// A peer that takes or sends nothing for so long has gone.
+const SILENT_FOR: Duration = Duration::from_secs(10);
+
+/// The receiver checks the whole file and brings the state back before it says that all is well.
+const CHECKED_WITHIN: Duration = Duration::from_secs(300);
+
+/// Snapshots that one node receives at a time; others are refused and offered again.
+const RECEIVING_MAX: usize = 2;
+
+/// Longest message around a snapshot: an envelope has no entries in it.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// A snapshot on its way to a peer.
+#[derive(Debug)]
+pub struct Parcel {
+    /// To this replica.
+    pub to: ReplicaId,
+    /// Where its node listens for peers.
+    pub address: String,
+    /// Of this group.
+    pub group: GroupId,
+    /// As of this index.
+    pub index: u64,
+    /// The message it belongs to.
+    pub envelope: Bytes,
+}
+
+/// Sends snapshots, one after the other, on a thread of its own. No more than one for each follower of
+/// each group waits: raft sends it nothing else meanwhile.
+pub struct Courier(Sender<Parcel>);
+
+impl Courier {
+    /// Begins. The thread ends when this is dropped.
+    pub fn start(
+        identity: Identity,
+        store: CheckpointStore,
+        inbox: Arc<Inbox<ReplyTo>>,
+    ) -> io::Result<Self> {
+        let (sender, receiver): (Sender<Parcel>, Receiver<Parcel>) = channel();
+        std::thread::Builder::new()
+            .name("courier".to_owned())
+            .spawn(move || {
+                for parcel in receiver {
+                    let (group, to) = (parcel.group, parcel.to);
+                    let arrived = match send(&identity, &store, &parcel) {
+                        Ok(()) => true,
+                        Err(error) => {
+                            tracing::info!(group = group.0, %to, %error, "a snapshot did not arrive; it will be offered again");
+                            false
+                        }
+                    };
+                    inbox.push(Event::SnapshotSent { group, to, arrived });
+                }
+            })?;
+        Ok(Self(sender))
+    }
+
+    /// Sends one: [`Event::SnapshotSent`].
+    pub fn send(&self, parcel: Parcel) {
+        // The thread ends only after this does.
+        let _ = self.0.send(parcel);
+    }
+}
+
+fn send(identity: &Identity, store: &CheckpointStore, parcel: &Parcel) -> Result<(), PeerError> {
+    let group = u64::from(parcel.group.0);
+    let info = store
+        .list(group)
+        .into_iter()
+        .find(|info| info.meta.index == parcel.index)
+        .ok_or_else(|| PeerError::Snapshot("its file is gone".to_owned()))?;
+    let file = store.open_raw(&info).map_err(snapshot)?;
+    let address = parcel
+        .address
+        .to_socket_addrs()?
+        .next()
+        .ok_or_else(|| io::Error::other("the name has no address"))?;
+    let mut stream = TcpStream::connect_timeout(&address, HELLO_WITHIN)?;
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(SILENT_FOR))?;
+    stream.set_read_timeout(Some(SILENT_FOR))?;
+    write_message(&mut stream, &identity.hello(cluster::Purpose::Snapshot))?;
+    let hello: cluster::Hello = read_message(&mut stream)?;
+    identity.check(&hello)?;
+    write_message(
+        &mut stream,
+        &cluster::SnapshotOffer {
+            group: parcel.group.0,
+            replica_id: parcel.to.0,
+            index: info.meta.index,
+            term: info.meta.term,
+            length: file.bytes(),
+            hash: info.hash.to_be_bytes().to_vec().into(),
+            context: info.meta.context.clone().into(),
+            envelope: parcel.envelope.clone(),
+        },
+    )?;
+    let mut offset = expect(&mut stream, cluster::snapshot_answer::Verdict::Wanted)?;
+    let mut chunk = vec![0; CHUNK_BYTES];
+    while offset < file.bytes() {
+        let read = file.read_at(&mut chunk, offset).map_err(snapshot)?;
+        if read == 0 {
+            return Err(PeerError::Snapshot(
+                "its file has become shorter".to_owned(),
+            ));
+        }
+        stream.write_all(&chunk[..read])?;
+        offset += read as u64;
+        metrics::counter!("stockd_snapshot_sent_bytes_total").increment(read as u64);
+    }
+    stream.set_read_timeout(Some(CHECKED_WITHIN))?;
+    expect(&mut stream, cluster::snapshot_answer::Verdict::Arrived)?;
+    Ok(())
+}
+
+fn expect(
+    stream: &mut TcpStream,
+    verdict: cluster::snapshot_answer::Verdict,
+) -> Result<u64, PeerError> {
+    let answer: cluster::SnapshotAnswer = read_message(stream)?;
+    match answer.verdict() == verdict {
+        true => Ok(answer.offset),
+        false => Err(PeerError::Snapshot(format!(
+            "the receiver says {}: {}",
+            answer.verdict().as_str_name(),
+            answer.reason
+        ))),
+    }
+}
+
+/// Takes snapshots in.
+pub struct Reception {
+    store: CheckpointStore,
+    incarnation: u128,
+    inbox: Arc<Inbox<ReplyTo>>,
+    receiving: AtomicUsize,
+}
+
+impl Reception {
+    /// Nothing received yet.
+    pub fn new(store: CheckpointStore, incarnation: u128, inbox: Arc<Inbox<ReplyTo>>) -> Self {
+        Self {
+            store,
+            incarnation,
+            inbox,
+            receiving: AtomicUsize::new(0),
+        }
+    }
+
+    /// Receives one over a connection on which both sides have introduced themselves, on a thread of
+    /// its own.
+    pub fn receive(self: &Arc<Self>, stream: TcpStream, identity: &Identity) -> io::Result<()> {
+        let reception = Arc::clone(self);
+        let (node, groups) = (identity.node, identity.shards + 1);
+        std::thread::Builder::new()
+            .name("reception".to_owned())
+            .spawn(move || {
+                let is_free = reception.receiving.fetch_add(1, Ordering::Relaxed) < RECEIVING_MAX;
+                if let Err(error) = reception.converse(stream, is_free, node, groups) {
+                    tracing::info!(%error, "a snapshot did not arrive whole");
+                }
+                reception.receiving.fetch_sub(1, Ordering::Relaxed);
+            })?;
+        Ok(())
+    }
+
+    fn converse(
+        &self,
+        mut stream: TcpStream,
+        is_free: bool,
+        node: u64,
+        groups: u32,
+    ) -> Result<(), PeerError> {
+        use cluster::snapshot_answer::Verdict;
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(SILENT_FOR))?;
+        stream.set_write_timeout(Some(SILENT_FOR))?;
+        let offer: cluster::SnapshotOffer = read_message(&mut stream)?;
+        let refusal = if offer.group >= groups || ReplicaId(offer.replica_id).node() != node {
+            Some("there is no such replica here")
+        } else if !self.store.incoming(u64::from(offer.group)).is_empty() {
+            // Its file must stay until the loop has made up its mind.
+            Some("an earlier one is being installed")
+        } else if !is_free {
+            Some("enough snapshots are on their way already")
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            return answer(&mut stream, Verdict::Refused, 0, reason.to_owned());
+        }
+        match self.take_in(&mut stream, &offer) {
+            Ok(event) => {
+                self.inbox.push(event);
+                answer(&mut stream, Verdict::Arrived, offer.length, String::new())
+            }
+            Err(error) => {
+                // Best effort: the sender also notices the end of the connection.
+                let _ = answer(&mut stream, Verdict::Damaged, 0, error.to_string());
+                let _ = stream.shutdown(Shutdown::Both);
+                Err(error)
+            }
+        }
+    }
+
+    fn take_in(
+        &self,
+        stream: &mut TcpStream,
+        offer: &cluster::SnapshotOffer,
+    ) -> Result<Event<ReplyTo>, PeerError> {
+        use cluster::snapshot_answer::Verdict;
+        let meta = CheckpointMeta {
+            group: u64::from(offer.group),
+            index: offer.index,
+            term: offer.term,
+            incarnation: self.incarnation,
+            context: offer.context.to_vec(),
+        };
+        let hash = u128::from_be_bytes(offer.hash.as_ref().try_into().map_err(snapshot)?);
+        let mut incoming = self
+            .store
+            .receive(meta, offer.length, hash)
+            .map_err(snapshot)?;
+        let mut offset = incoming.have();
+        answer(stream, Verdict::Wanted, offset, String::new())?;
+        let mut chunk = vec![0; CHUNK_BYTES];
+        while offset < offer.length {
+            let room = CHUNK_BYTES.min((offer.length - offset) as usize);
+            let read = stream.read(&mut chunk[..room])?;
+            if read == 0 {
+                return Err(PeerError::Snapshot(format!(
+                    "the sender hung up after {offset} of {} bytes",
+                    offer.length
+                )));
+            }
+            incoming.chunk(offset, &chunk[..read]).map_err(snapshot)?;
+            offset += read as u64;
+            metrics::counter!("stockd_snapshot_received_bytes_total").increment(read as u64);
+        }
+        let info = incoming.finish().map_err(snapshot)?;
+        let restored = checkpoint::read(&self.store, &info).map_err(snapshot)?;
+        Ok(Event::SnapshotArrived {
+            group: GroupId(offer.group),
+            envelope: offer.envelope.clone(),
+            restored: Box::new(restored),
+        })
+    }
+}
+
+fn snapshot(error: impl std::fmt::Display) -> PeerError {
+    PeerError::Snapshot(error.to_string())
+}
+
+fn answer(
+    stream: &mut TcpStream,
+    verdict: cluster::snapshot_answer::Verdict,
+    offset: u64,
+    reason: String,
+) -> Result<(), PeerError> {
+    write_message(
+        stream,
+        &cluster::SnapshotAnswer {
+            verdict: verdict.into(),
+            offset,
+            reason,
+        },
+    )
+}
+
+fn write_message(stream: &mut TcpStream, message: &impl Message) -> Result<(), PeerError> {
+    let mut bytes = (message.encoded_len() as u32).to_le_bytes().to_vec();
+    message.encode_raw(&mut bytes);
+    Ok(stream.write_all(&bytes)?)
+}
+
+fn read_message<M: Message + Default>(stream: &mut TcpStream) -> Result<M, PeerError> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MESSAGE_BYTES_MAX {
+        return Err(PeerError::Malformed(format!("a message of {length} bytes")));
+    }
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes)?;
+    M::decode(Bytes::from(bytes)).map_err(|error| PeerError::Malformed(error.to_string()))
+}

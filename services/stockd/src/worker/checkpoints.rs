@@ -1,0 +1,201 @@
+//! When a group's state is written down, and what of its log and files may go afterwards.
+//!
+//! ```text
+//! log      |----- origin ==================== older ========= newest ======= applied
+//! files          (older,                      newest)
+//! ```
+//!
+//! A checkpoint is due when the log since the newest one has outgrown the state. Once it is durable,
+//! the log begins at the *older* of the last two files, or earlier, where the ledger is not durable yet:
+//! so one damaged file never costs a replica, and a restart can always replay what the ledger lacks.
+
+use stock_replica::Point;
+
+/// No checkpoint while the log since the last one is shorter than this, in bytes of entries.
+const LOG_BYTES_MIN: u64 = 16 * 1024 * 1024;
+
+/// After a checkpoint could not be written, the next attempt waits this long.
+const RETRY_AFTER_MS: u64 = 10_000;
+
+/// Files of one group that stay, at least: the last may be damaged.
+const FILES_KEPT: usize = 2;
+
+/// The checkpoints of one replica.
+#[derive(Debug, Default)]
+pub(super) struct Checkpoints {
+    /// Whole on disk, newest first.
+    kept: Vec<Kept>,
+    /// Bytes of entries applied since the newest.
+    log_bytes: u64,
+    is_writing: bool,
+    retry_at_boot_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) point: Point,
+    /// Of the file.
+    pub(super) bytes: u64,
+}
+
+/// What may go.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Trimming {
+    /// Where the log may begin.
+    pub(super) origin: Point,
+    /// The indexes of the checkpoints that stay.
+    pub(super) files: Vec<u64>,
+}
+
+impl Checkpoints {
+    /// With these whole on disk, newest first.
+    pub(super) fn new(kept: Vec<Kept>) -> Self {
+        Self {
+            kept,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn newest(&self) -> Option<&Point> {
+        self.kept.first().map(|kept| &kept.point)
+    }
+
+    /// An entry of this size was applied.
+    pub(super) fn applied(&mut self, bytes: usize) {
+        self.log_bytes += bytes as u64;
+    }
+
+    /// By how much the log since the newest checkpoint has outgrown what is tolerated, if it has.
+    pub(super) fn overdue_bytes(&self, boot_ms: u64) -> Option<u64> {
+        if self.is_writing || boot_ms < self.retry_at_boot_ms {
+            return None;
+        }
+        let state_bytes = self.kept.first().map_or(0, |kept| kept.bytes);
+        self.log_bytes.checked_sub(state_bytes.max(LOG_BYTES_MIN))
+    }
+
+    /// Whether one may be begun because somebody asks for it.
+    pub(super) fn may_begin(&self, boot_ms: u64) -> bool {
+        !self.is_writing && boot_ms >= self.retry_at_boot_ms
+    }
+
+    pub(super) fn begin(&mut self) {
+        self.is_writing = true;
+        self.log_bytes = 0;
+    }
+
+    /// One is durable.
+    pub(super) fn written(&mut self, point: Point, bytes: u64) {
+        self.is_writing = false;
+        self.kept.retain(|kept| kept.point.index != point.index);
+        self.kept.insert(0, Kept { point, bytes });
+    }
+
+    /// One could not be written.
+    pub(super) fn failed(&mut self, boot_ms: u64) {
+        self.is_writing = false;
+        // What it would have covered is still in the log.
+        self.log_bytes += LOG_BYTES_MIN;
+        self.retry_at_boot_ms = boot_ms + RETRY_AFTER_MS;
+    }
+
+    /// What may go while the ledger is durable up to `ledger_index` and the log begins at `origin`.
+    pub(super) fn trim(&mut self, ledger_index: u64, origin: &Point) -> Option<Trimming> {
+        // Where a restart can begin and lose nothing: a file that is not the last one, and that the
+        // ledger has caught up with.
+        let safe = |kept: &&Kept| kept.point.index <= ledger_index;
+        let base = self
+            .kept
+            .iter()
+            .skip(FILES_KEPT - 1)
+            .find(safe)?
+            .point
+            .clone();
+        if base.index <= origin.index {
+            return None;
+        }
+        self.kept.retain(|kept| kept.point.index >= base.index);
+        Some(Trimming {
+            origin: base,
+            files: self.kept.iter().map(|kept| kept.point.index).collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(index: u64) -> Point {
+        Point {
+            index,
+            term: 1,
+            ..Point::default()
+        }
+    }
+
+    fn written(checkpoints: &mut Checkpoints, index: u64) {
+        checkpoints.begin();
+        checkpoints.written(point(index), 10);
+    }
+
+    #[test]
+    fn the_log_begins_at_the_older_of_the_last_two_files() {
+        let mut checkpoints = Checkpoints::default();
+        written(&mut checkpoints, 10);
+        assert_eq!(checkpoints.trim(u64::MAX, &point(1)), None, "one file only");
+        written(&mut checkpoints, 20);
+        let expected = Trimming {
+            origin: point(10),
+            files: vec![20, 10],
+        };
+        assert_eq!(checkpoints.trim(u64::MAX, &point(1)), Some(expected));
+        assert_eq!(checkpoints.trim(u64::MAX, &point(10)), None, "done already");
+        written(&mut checkpoints, 30);
+        let expected = Trimming {
+            origin: point(20),
+            files: vec![30, 20],
+        };
+        assert_eq!(checkpoints.trim(u64::MAX, &point(10)), Some(expected));
+    }
+
+    #[test]
+    fn the_log_and_a_file_wait_for_the_ledger() {
+        let mut checkpoints = Checkpoints::default();
+        for index in [10, 20, 30, 40] {
+            written(&mut checkpoints, index);
+        }
+        assert_eq!(checkpoints.trim(9, &point(1)), None);
+        let expected = Trimming {
+            origin: point(20),
+            files: vec![40, 30, 20],
+        };
+        assert_eq!(checkpoints.trim(25, &point(1)), Some(expected));
+    }
+
+    #[test]
+    fn one_is_due_when_the_log_has_outgrown_the_state() {
+        let mut checkpoints = Checkpoints::default();
+        checkpoints.applied(LOG_BYTES_MIN as usize - 1);
+        assert_eq!(checkpoints.overdue_bytes(0), None);
+        checkpoints.applied(1);
+        assert_eq!(checkpoints.overdue_bytes(0), Some(0));
+        checkpoints.begin();
+        assert_eq!(checkpoints.overdue_bytes(0), None, "one at a time");
+        checkpoints.written(point(10), 3 * LOG_BYTES_MIN);
+        checkpoints.applied(2 * LOG_BYTES_MIN as usize);
+        assert_eq!(checkpoints.overdue_bytes(0), None, "the state is larger");
+        checkpoints.applied(LOG_BYTES_MIN as usize);
+        assert_eq!(checkpoints.overdue_bytes(0), Some(0));
+    }
+
+    #[test]
+    fn one_that_failed_is_tried_again_later() {
+        let mut checkpoints = Checkpoints::default();
+        checkpoints.applied(LOG_BYTES_MIN as usize);
+        checkpoints.begin();
+        checkpoints.failed(1_000);
+        assert_eq!(checkpoints.overdue_bytes(1_000 + RETRY_AFTER_MS - 1), None);
+        assert!(checkpoints.overdue_bytes(1_000 + RETRY_AFTER_MS).is_some());
+    }
+}

@@ -1,0 +1,106 @@
+//! Who should lead what.
+
+use super::Worker;
+use super::event::Effect;
+use crate::replica_id::ReplicaId;
+
+/// A leader that another node should be waits this many ticks before it hands over: 3 s. A node that
+/// just came back, or is about to stop, gets nothing.
+const LED_TICKS_MIN: u64 = 60;
+
+impl<R> Worker<R> {
+    /// On a fresh start nobody leads yet: the node that should stands for election as soon as it can
+    /// win one, instead of waiting for a timeout.
+    pub(super) fn campaign_where_preferred(&mut self) {
+        if self.is_handing_over {
+            return;
+        }
+        for (number, slot) in self.slots.iter_mut().enumerate() {
+            let Some(group) = &mut slot.group else {
+                continue;
+            };
+            let voters = &group.replica.configuration().voters;
+            let up = voters
+                .iter()
+                .filter(|voter| self.up.contains(&ReplicaId(**voter).node()));
+            let has_majority = (up.count() + 1) * 2 > voters.len();
+            let is_preferred = preferred(number, voters) == Some(group.replica.replica_id());
+            if is_preferred && has_majority && group.replica.leader() == 0 && group.has_caught_up()
+            {
+                group.replica.campaign();
+                self.touched.insert(number);
+            }
+        }
+    }
+
+    /// Leaders are spread over the nodes, in turn. One that leads what another should hands it over;
+    /// a node that is about to stop hands over everything, to whoever can take it.
+    pub(super) fn place_leaders(&mut self) {
+        for (number, slot) in self.slots.iter_mut().enumerate() {
+            let Some(group) = &mut slot.group else {
+                continue;
+            };
+            if !group.replica.is_settled_leader() {
+                continue;
+            }
+            let voters = group.replica.configuration().voters.clone();
+            let own = group.replica.replica_id();
+            let heirs: Vec<u64> = if self.is_handing_over {
+                // Not all to the same one.
+                let others = voters.iter().filter(|voter| **voter != own);
+                others
+                    .cycle()
+                    .skip(number % 2)
+                    .take(voters.len())
+                    .copied()
+                    .collect()
+            } else if slot.led_ticks >= LED_TICKS_MIN {
+                preferred(number, &voters).into_iter().collect()
+            } else {
+                Vec::new()
+            };
+            let mut heirs = heirs
+                .into_iter()
+                .filter(|to| *to != own && self.up.contains(&ReplicaId(*to).node()));
+            if let Some(to) = heirs.find(|to| group.replica.transfer_leadership(*to)) {
+                tracing::debug!(group = number, to, "handing over leadership");
+                self.touched.insert(number);
+            }
+        }
+    }
+}
+
+/// The replica that should lead a group: in the order of the nodes, whatever the generations.
+fn preferred(number: usize, voters: &[u64]) -> Option<u64> {
+    let mut voters = voters.to_vec();
+    voters.sort_unstable_by_key(|voter| ReplicaId(*voter).node());
+    match voters.len() {
+        0 => None,
+        len => Some(voters[number % len]),
+    }
+}
+
+/// Where messages for a replica go.
+pub(super) fn send<R>(
+    group: usize,
+    messages: Vec<stock_replica::Outgoing>,
+    effects: &mut Vec<Effect<R>>,
+) {
+    let group = super::GroupId(group as u32);
+    effects.extend(messages.into_iter().map(|message| {
+        let to = ReplicaId(message.to);
+        match message.snapshot {
+            Some((index, _)) => Effect::SendSnapshot {
+                to,
+                group,
+                index,
+                envelope: message.payload,
+            },
+            None => Effect::Send {
+                to: to.node(),
+                group,
+                payload: message.payload,
+            },
+        }
+    }));
+}

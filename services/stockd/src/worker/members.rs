@@ -1,0 +1,398 @@
+//! The members of groups: what the leader of group 0 orders is done here, and what it needs to know is
+//! reported from here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use stock_replica::{Change as MemberChange, Configuration, Replica};
+
+use super::clock::Now;
+use super::event::{Effect, GroupId, Notice};
+use super::slot::{Slot, SlotRecord};
+use super::{Worker, open};
+use crate::chores::Chore;
+use crate::history::Page;
+use crate::log_codec::CommandsBuilder;
+use crate::placement::{
+    Change, Directory, GroupReport, HostedReplica, NodeReport, Order, Progress, REPORT_EVERY_MS,
+    RegistryCommand, ReplicaState, Reports, decide,
+};
+use crate::replica_id::ReplicaId;
+use crate::state::State;
+use crate::worker::TICK_MS;
+
+/// Reports go out, and decisions are made, every so many ticks.
+const REPORT_TICKS: u64 = REPORT_EVERY_MS / TICK_MS;
+
+/// The leader of group 0 sees to it that replicas are where they belong.
+#[derive(Debug, Default)]
+pub(super) struct Office {
+    /// What it has been told since it leads, and in which term that is.
+    reports: Option<(u64, Reports)>,
+    /// The latest term of group 0 that an order came from.
+    term: u64,
+}
+
+impl<R> Worker<R> {
+    /// Tells the leader of group 0 how things are here; and if that is this node, decides what is next.
+    pub(super) fn report(&mut self, now: Now, effects: &mut Vec<Effect<R>>) {
+        self.ticks += 1;
+        if !self.ticks.is_multiple_of(REPORT_TICKS) {
+            return;
+        }
+        let groups: Vec<GroupReport> = self
+            .groups()
+            .filter(|(_, group)| group.replica.is_settled_leader())
+            .map(|(number, group)| group_report(GroupId(number as u32), &group.replica))
+            .collect();
+        let leads = groups
+            .iter()
+            .map(|report| (report.group, report.term))
+            .collect();
+        effects.push(Effect::Notify {
+            to: None,
+            notice: Notice::Leads(leads),
+        });
+        let node = self.node_report();
+        match self.leader_of_meta() {
+            Some(leader) if leader == self.parts.node => {
+                let reports = self.hearing(now);
+                reports.hear_node(now.boot_ms, node);
+                for report in groups {
+                    reports.hear_group(now.boot_ms, report);
+                }
+                self.direct(now, effects);
+            }
+            Some(leader) => {
+                self.office.reports = None;
+                effects.push(Effect::Notify {
+                    to: Some(leader),
+                    notice: Notice::Reports(Box::new((node, groups))),
+                });
+            }
+            None => self.office.reports = None,
+        }
+    }
+
+    /// Takes what another node says of itself and of the groups it leads.
+    pub(super) fn hear(&mut self, node: NodeReport, groups: Vec<GroupReport>, now: Now) {
+        if self.leader_of_meta() != Some(self.parts.node) {
+            return;
+        }
+        let reports = self.hearing(now);
+        reports.hear_node(now.boot_ms, node);
+        for report in groups {
+            reports.hear_group(now.boot_ms, report);
+        }
+    }
+
+    /// Does what the leader of group 0 wants done here.
+    pub(super) fn carry_out(
+        &mut self,
+        term: u64,
+        order: Order,
+        now: Now,
+        effects: &mut Vec<Effect<R>>,
+    ) {
+        if term < self.office.term {
+            return;
+        }
+        self.office.term = term;
+        match order {
+            // Only ever for group 0 itself.
+            Order::Record(change) => self.record(change),
+            Order::AddLearner { group, replica } => {
+                self.change_members(group, MemberChange::AddLearner(replica.0));
+            }
+            Order::Promote { group, add, remove } => {
+                let change = match remove {
+                    Some(remove) => MemberChange::Replace {
+                        add: add.0,
+                        remove: remove.0,
+                    },
+                    None => MemberChange::Promote(add.0),
+                };
+                self.change_members(group, change);
+            }
+            Order::RemoveReplica { group, replica } => {
+                self.change_members(group, MemberChange::Remove(replica.0));
+            }
+            Order::LeaveJoint { group } => self.change_members(group, MemberChange::LeaveJoint),
+            Order::Transfer { group, to } => {
+                if let Some(slot) = self.slots.get_mut(group.index())
+                    && let Some(group) = &mut slot.group
+                    && !self.is_handing_over
+                {
+                    // A hand-over before its time would send cluster time back to a guess.
+                    group.let_time_pass(now, self.walls.median_ms(now));
+                    group.replica.transfer_leadership(to.0);
+                }
+                self.touched.insert(group.index());
+            }
+            Order::Destroy { group, replica } => self.destroy(group, replica, effects),
+        }
+    }
+
+    /// Leaves a joint configuration that nobody is about to leave: whoever proposed it may be gone.
+    pub(super) fn finish_joint_changes(&mut self) {
+        for (number, slot) in self.slots.iter_mut().enumerate() {
+            let Some(group) = &mut slot.group else {
+                continue;
+            };
+            if group.replica.configuration().is_joint()
+                && group.replica.is_settled_leader()
+                && group
+                    .replica
+                    .propose_change(MemberChange::LeaveJoint)
+                    .is_ok()
+            {
+                self.touched.insert(number);
+            }
+        }
+    }
+
+    /// A message came for a replica that is not here: perhaps it should be, from now on.
+    pub(super) fn expect(
+        &mut self,
+        id: GroupId,
+        to: ReplicaId,
+        payload: &Bytes,
+        effects: &mut Vec<Effect<R>>,
+    ) -> Result<(), super::WorkerError> {
+        let is_new = to.node() == self.parts.node
+            && self
+                .slots
+                .get(id.index())
+                .is_some_and(|slot| to > slot.newest);
+        // Ids are allotted once, in ascending order, by group 0: a higher one is of a new member, which
+        // takes the place of whatever was here.
+        if !is_new || to.generation() == 0 {
+            return Ok(());
+        }
+        if self.slots[id.index()].group.is_some() {
+            self.fail(id, format!("replica {to} takes its place"), effects);
+        }
+        tracing::info!(group = id.0, replica = %to, "a new replica begins");
+        let mut group = open::newcomer(id, to, &self.parts, &mut self.batch)?;
+        self.after_write.push(Effect::Chore(Chore::KeepCheckpoints {
+            group: id,
+            indexes: Vec::new(),
+        }));
+        if let Err(error) = group.replica.step(payload) {
+            tracing::debug!(%error, "a peer's message was not taken");
+        }
+        self.slots[id.index()] = Slot::with(group, to);
+        self.touched.insert(id.index());
+        Ok(())
+    }
+
+    /// A replica is a member no more, and never will be: what it left is deleted.
+    fn destroy(&mut self, id: GroupId, replica: ReplicaId, effects: &mut Vec<Effect<R>>) {
+        let is_here = self
+            .slots
+            .get(id.index())
+            .is_some_and(|slot| slot.newest == replica && (slot.group.is_some() || slot.failure.is_some()));
+        if !is_here {
+            return;
+        }
+        tracing::info!(group = id.0, %replica, "a replica was moved away; its data are deleted");
+        if let Some(mut group) = self.slots[id.index()].group.take() {
+            self.ledger_entries_waiting -= group.ledger.waiting();
+            for reply in group.take_waiting() {
+                let failure = super::Failure::NotLeader { leader: None };
+                super::answer(effects, reply, super::Answer::Failed(failure));
+            }
+        }
+        self.slots[id.index()] = Slot::vacant(replica);
+        let number = u64::from(id.0);
+        self.batch.forget(number);
+        let record = SlotRecord {
+            newest: replica,
+            is_gone: true,
+        };
+        self.batch.put_replica(number, &record.to_bytes());
+        self.after_write.push(Effect::Chore(Chore::KeepCheckpoints {
+            group: id,
+            indexes: Vec::new(),
+        }));
+        self.after_write.push(Effect::Chore(Chore::FreeLog));
+        if let Some(shard) = id.shard() {
+            self.after_write.push(Effect::Record(Page::Forget(id)));
+            self.view.forget(shard);
+        }
+        self.cluster.publish_absent(id.index());
+    }
+
+    fn change_members(&mut self, id: GroupId, change: MemberChange) {
+        let Some(group) = self
+            .slots
+            .get_mut(id.index())
+            .and_then(|slot| slot.group.as_mut())
+        else {
+            return;
+        };
+        match group.replica.propose_change(change) {
+            Ok(_) => {
+                tracing::info!(group = id.0, ?change, "changing the members");
+                self.touched.insert(id.index());
+            }
+            // It is ordered again as long as it is wanted.
+            Err(error) => tracing::debug!(group = id.0, ?change, %error, "not now"),
+        }
+    }
+
+    /// Founds the registry, or compares what is with what should be.
+    fn direct(&mut self, now: Now, effects: &mut Vec<Effect<R>>) {
+        let Some(group) = &self.slots[0].group else {
+            return;
+        };
+        let State::Meta(meta) = &group.state else {
+            return;
+        };
+        let Some((term, reports)) = &self.office.reports else {
+            return;
+        };
+        let term = *term;
+        if !meta.registry.is_founded() {
+            if let Some(founding) = self.parts.founding.clone() {
+                self.record(founding.to_change(self.parts.groups));
+            }
+            return;
+        }
+        let decision = decide(&meta.registry, reports, now.boot_ms, &self.parts.policy);
+        let orders = decision.orders.clone();
+        self.cluster
+            .publish_decision(&meta.registry, reports, decision, now.boot_ms);
+        for order in orders {
+            match recipient(&order, reports) {
+                Some(node) if node != self.parts.node => effects.push(Effect::Notify {
+                    to: Some(node),
+                    notice: Notice::Order {
+                        term,
+                        order: Box::new(order),
+                    },
+                }),
+                _ => self.carry_out(term, order, now, effects),
+            }
+        }
+    }
+
+    /// Has group 0 write something down. Nobody waits for it: it is said again if it is lost.
+    fn record(&mut self, change: Change) {
+        let mut commands = CommandsBuilder::default();
+        commands.push_registry(&RegistryCommand {
+            principal: self.parts.principal.clone(),
+            request: None,
+            change,
+        });
+        if let Some(group) = &mut self.slots[0].group {
+            group.propose_unasked(commands.take());
+            self.touched.insert(0);
+        }
+    }
+
+    fn hearing(&mut self, now: Now) -> &mut Reports {
+        let term = self.slots[0]
+            .group
+            .as_ref()
+            .map_or(0, |group| group.replica.term());
+        let reports = &mut self.office.reports;
+        if reports.as_ref().is_none_or(|(of, _)| *of != term) {
+            *reports = None;
+        }
+        let (_, reports) = reports.get_or_insert_with(|| (term, Reports::new(now.boot_ms)));
+        reports
+    }
+
+    /// The node that leads group 0; this one only once it may speak for it.
+    fn leader_of_meta(&self) -> Option<u64> {
+        let meta = self.slots[0].group.as_ref()?;
+        let leader = ReplicaId(meta.replica.leader()).node();
+        let may_speak = leader != self.parts.node || meta.replica.is_settled_leader();
+        (leader != 0 && may_speak).then_some(leader)
+    }
+
+    fn node_report(&self) -> NodeReport {
+        let slots = self.slots.iter().enumerate();
+        let replicas = slots.filter_map(|(number, slot)| {
+            let state = match (&slot.group, &slot.failure) {
+                (Some(group), _) if group.replica.origin().index == 0 => ReplicaState::Installing,
+                (Some(_), _) => ReplicaState::Serving,
+                (None, Some(_)) => ReplicaState::Failed,
+                (None, None) => return None,
+            };
+            Some(HostedReplica {
+                group: GroupId(number as u32),
+                replica: slot.newest,
+                state,
+            })
+        });
+        let health = self.cluster.health();
+        NodeReport {
+            node: self.parts.node,
+            directory: Directory(self.parts.directory),
+            free_bytes: health.free_bytes,
+            write_p50_us: health.write_p50_us,
+            write_p99_us: health.write_p99_us,
+            replicas: replicas.collect(),
+        }
+    }
+}
+
+fn group_report(group: GroupId, replica: &Replica) -> GroupReport {
+    let ids = |ids: &[u64]| -> BTreeSet<ReplicaId> { ids.iter().copied().map(ReplicaId).collect() };
+    let Configuration {
+        voters,
+        outgoing,
+        learners,
+        learners_next,
+    } = replica.configuration();
+    let own = ReplicaId(replica.replica_id());
+    let mut progress: BTreeMap<ReplicaId, Progress> = replica
+        .followers()
+        .into_iter()
+        .map(|follower| {
+            let progress = Progress {
+                matched: follower.matched,
+                recently_active: follower.is_active,
+                snapshot_bytes: follower.is_installing.then_some(0),
+            };
+            (ReplicaId(follower.replica), progress)
+        })
+        .collect();
+    progress.insert(
+        own,
+        Progress {
+            matched: replica.last_index(),
+            recently_active: true,
+            snapshot_bytes: None,
+        },
+    );
+    let mut learning = ids(learners);
+    learning.extend(ids(learners_next));
+    GroupReport {
+        group,
+        term: replica.term(),
+        leader: own,
+        voters: ids(voters),
+        outgoing: ids(outgoing),
+        learners: learning,
+        last_index: replica.last_index(),
+        commit: replica.commit(),
+        progress,
+    }
+}
+
+/// The node that carries an order out; none where that is the leader of group 0 itself.
+fn recipient(order: &Order, reports: &Reports) -> Option<u64> {
+    let group = match order {
+        Order::Record(_) => return None,
+        Order::Destroy { replica, .. } => return Some(replica.node()),
+        Order::AddLearner { group, .. }
+        | Order::Promote { group, .. }
+        | Order::RemoveReplica { group, .. }
+        | Order::LeaveJoint { group }
+        | Order::Transfer { group, .. } => *group,
+    };
+    Some(reports.group(group)?.leader.node())
+}

@@ -1,0 +1,209 @@
+//! Bringing replicas back from the disk, or founding them.
+
+use stock_replica::{Point, Replica, Restored as RestoredReplica, Settings};
+use stock_storage::WriteBatch;
+
+use super::checkpoints::{Checkpoints, Kept};
+use super::event::GroupId;
+use super::group::{Group, GroupParts};
+use super::ledgers::LedgerProgress;
+use super::slot::{Slot, SlotRecord};
+use super::{WINDOW_BYTES, WorkerError, WorkerParts};
+use crate::checkpoint::{self, Restored};
+use crate::disk::GroupReader;
+use crate::replica_id::ReplicaId;
+use crate::state::State;
+use stock_core::Stamp;
+
+/// The slot of a group as the disk remembers it. A replica that cannot be brought back fails alone:
+/// the others go on, and it is built again from its peers.
+pub(super) fn slot<R>(
+    id: GroupId,
+    parts: &WorkerParts,
+    batch: &mut WriteBatch,
+) -> Result<Slot<R>, WorkerError> {
+    let number = u64::from(id.0);
+    let record = match parts.disk.replica(number) {
+        Some(bytes) => {
+            Some(SlotRecord::from_bytes(&bytes).ok_or(WorkerError::Record { group: id.0 })?)
+        }
+        None => None,
+    };
+    match (record, &parts.founders) {
+        (Some(record), _) if record.is_gone => Ok(Slot::vacant(record.newest)),
+        (Some(record), _) => Ok(match bring_back(id, record.newest, parts) {
+            Ok(group) => Slot::with(group, record.newest),
+            Err(error) => {
+                tracing::error!(group = id.0, %error, "a replica cannot be brought back; it waits to be built again from its peers");
+                Slot::failed(record.newest, error.to_string())
+            }
+        }),
+        (None, Some(founders)) => {
+            let own = ReplicaId::new(parts.node, 0);
+            let origin = Point::founding(founders.clone());
+            batch.put_origin(number, &origin.to_bytes());
+            put_record(batch, id, own);
+            let restored = Restored {
+                point: origin.clone(),
+                stamp: Stamp(0),
+                state: State::new(id),
+                bytes: 0,
+            };
+            Ok(Slot::with(
+                open(id, own, origin, restored, Vec::new(), parts)?,
+                own,
+            ))
+        }
+        (None, None) => Ok(Slot::vacant(ReplicaId(0))),
+    }
+}
+
+/// A replica that knows nothing yet and waits for a leader to send it a snapshot.
+pub(super) fn newcomer<R>(
+    id: GroupId,
+    own: ReplicaId,
+    parts: &WorkerParts,
+    batch: &mut WriteBatch,
+) -> Result<Group<R>, WorkerError> {
+    let number = u64::from(id.0);
+    let unknown = Point::unknown();
+    batch.reset(number);
+    batch.put_origin(number, &unknown.to_bytes());
+    batch.put_state(number, &[]);
+    put_record(batch, id, own);
+    let restored = Restored {
+        point: unknown.clone(),
+        stamp: Stamp(0),
+        state: State::new(id),
+        bytes: 0,
+    };
+    open(id, own, unknown, restored, Vec::new(), parts)
+}
+
+fn put_record(batch: &mut WriteBatch, id: GroupId, newest: ReplicaId) {
+    let record = SlotRecord {
+        newest,
+        is_gone: false,
+    };
+    batch.put_replica(u64::from(id.0), &record.to_bytes());
+}
+
+fn bring_back<R>(
+    id: GroupId,
+    own: ReplicaId,
+    parts: &WorkerParts,
+) -> Result<Group<R>, WorkerError> {
+    let number = u64::from(id.0);
+    let failed =
+        |error: Box<dyn std::error::Error + Send + Sync>| WorkerError::Open { group: id.0, error };
+    let origin = match parts.disk.origin(number) {
+        Some(bytes) => Point::from_bytes(&bytes).map_err(|error| failed(error.into()))?,
+        None => return Err(WorkerError::Record { group: id.0 }),
+    };
+    // A crash came between the log, which begins at a snapshot, and the name of its file.
+    for info in parts.checkpoints.incoming(number) {
+        if info.meta.index == origin.index {
+            let adopted = parts.checkpoints.adopt(&info);
+            adopted.map_err(|error| failed(error.into()))?;
+        }
+    }
+    if !parts.checkpoints.incoming(number).is_empty() {
+        // It came too late, or the crash came before the log was told.
+        let discarded = parts.checkpoints.discard_incoming(number);
+        discarded.map_err(|error| failed(error.into()))?;
+    }
+    let mut files = Vec::new();
+    for info in parts.checkpoints.list(number) {
+        let (point, _) = checkpoint::place(&info).map_err(|error| failed(error.into()))?;
+        // A snapshot that arrived, and that the log never began anew at, is no state of this replica.
+        if point.index >= origin.index && point.index <= last_index(id, &origin, parts) {
+            files.push((point, info));
+        }
+    }
+    let ledger_index = match id.shard() {
+        Some(_) => parts.ledger_indexes.get(id.index()).copied().flatten(),
+        None => Some(u64::MAX),
+    };
+    // What the ledger lacks is made again by replaying; where no file is old enough, it has a gap that
+    // is filled from a peer.
+    let covered = files
+        .iter()
+        .find(|(point, _)| ledger_index.is_none_or(|durable| point.index <= durable));
+    let is_founding = origin.index == 1;
+    let restored = match covered.or_else(|| if is_founding { None } else { files.last() }) {
+        Some((_, info)) => {
+            checkpoint::read(&parts.checkpoints, info).map_err(|error| failed(error.into()))?
+        }
+        None if is_founding || origin.index == 0 => Restored {
+            point: origin.clone(),
+            stamp: Stamp(0),
+            state: State::new(id),
+            bytes: 0,
+        },
+        None => {
+            return Err(WorkerError::NoCheckpoint {
+                group: id.0,
+                index: origin.index,
+            });
+        }
+    };
+    let kept = files
+        .into_iter()
+        .map(|(point, info)| Kept {
+            point,
+            bytes: info.bytes,
+        })
+        .collect();
+    open(id, own, origin, restored, kept, parts)
+}
+
+fn last_index(id: GroupId, origin: &Point, parts: &WorkerParts) -> u64 {
+    let bounds = parts.disk.bounds(u64::from(id.0));
+    bounds.map_or(origin.index, |(_, last)| last)
+}
+
+fn open<R>(
+    id: GroupId,
+    own: ReplicaId,
+    origin: Point,
+    restored: Restored,
+    kept: Vec<Kept>,
+    parts: &WorkerParts,
+) -> Result<Group<R>, WorkerError> {
+    let number = u64::from(id.0);
+    let last_index = last_index(id, &origin, parts);
+    let settings = Settings {
+        election_ticks: parts.election_ticks.clone(),
+        ..Settings::new(own.0, WINDOW_BYTES / u64::from(parts.groups))
+    };
+    let opened = RestoredReplica {
+        applied: restored.point.clone(),
+        origin,
+        state: parts
+            .disk
+            .state(number)
+            .filter(|state| !state.is_empty())
+            .map(Into::into),
+        last_index,
+        reader: Box::new(GroupReader::new(parts.disk.clone(), number)),
+    };
+    let mut replica = Replica::open(&settings, opened).map_err(|error| WorkerError::Open {
+        group: id.0,
+        error: error.into(),
+    })?;
+    let checkpoints = Checkpoints::new(kept);
+    if let Some(newest) = checkpoints.newest() {
+        replica.offer_snapshot(newest.clone());
+    }
+    let ledger = LedgerProgress::new(match id.shard() {
+        Some(_) => restored.point.index,
+        None => u64::MAX,
+    });
+    Ok(Group::new(GroupParts {
+        id,
+        replica,
+        restored,
+        checkpoints,
+        ledger,
+    }))
+}

@@ -1,0 +1,174 @@
+//! Checkpoints and snapshots, as the loop sees them: it decides, others do the work.
+
+use stock_replica::Point;
+
+use super::clock::Now;
+use super::event::{Effect, GroupId};
+use super::{Worker, answer};
+use crate::checkpoint::Restored;
+use crate::chores::Chore;
+use crate::history::Page;
+use crate::replica_id::ReplicaId;
+use crate::worker::event::{Answer, Failure};
+use bytes::Bytes;
+
+impl<R> Worker<R> {
+    /// Has the state written down that is most in need of it. One at a time on a node: a second would
+    /// only halve the speed of the first.
+    pub(super) fn begin_checkpoint(&mut self, now: Now, effects: &mut Vec<Effect<R>>) {
+        if self.is_writing_checkpoint {
+            return;
+        }
+        let need = |group: &super::Group<R>| {
+            // Somebody waits for a snapshot: that goes before all else.
+            let is_wanted = group.replica.wants_snapshot()
+                && group.checkpoints.may_begin(now.boot_ms)
+                && group.checkpoints.newest().is_none_or(|newest| {
+                    newest.index < group.applied_index
+                        || newest.configuration != *group.replica.configuration()
+                });
+            match is_wanted {
+                true => Some(u64::MAX),
+                false => group.checkpoints.overdue_bytes(now.boot_ms),
+            }
+        };
+        let neediest = self
+            .slots
+            .iter_mut()
+            .filter_map(|slot| slot.group.as_mut())
+            .filter_map(|group| Some((need(group)?, group)))
+            .max_by_key(|(need, _)| *need);
+        if let Some((_, group)) = neediest {
+            group.checkpoints.begin();
+            self.is_writing_checkpoint = true;
+            effects.push(Effect::Chore(Chore::WriteCheckpoint(Box::new(
+                group.image(),
+            ))));
+        }
+    }
+
+    /// A checkpoint is durable, or could not be written.
+    pub(super) fn checkpoint_written(
+        &mut self,
+        id: GroupId,
+        replica: ReplicaId,
+        point: Point,
+        bytes: Option<u64>,
+        now: Now,
+    ) {
+        self.is_writing_checkpoint = false;
+        let Some(group) = self.slots[id.index()].group.as_mut() else {
+            return;
+        };
+        if group.replica.replica_id() != replica.0 {
+            return;
+        }
+        match bytes {
+            Some(bytes) => {
+                group.replica.offer_snapshot(point.clone());
+                group.checkpoints.written(point, bytes);
+                self.trim(id);
+            }
+            None => group.checkpoints.failed(now.boot_ms),
+        }
+        self.touched.insert(id.index());
+    }
+
+    /// Cuts the log and drops the files that nobody can need any more: the files once the log is cut
+    /// durably.
+    pub(super) fn trim(&mut self, id: GroupId) {
+        let Some(group) = self.slots[id.index()].group.as_mut() else {
+            return;
+        };
+        let ledger_index = match id.shard() {
+            Some(_) => group.ledger.durable_index(),
+            None => u64::MAX,
+        };
+        let Some(trimming) = group.checkpoints.trim(ledger_index, group.replica.origin()) else {
+            return;
+        };
+        let number = u64::from(id.0);
+        self.batch.put_origin(number, &trimming.origin.to_bytes());
+        self.batch
+            .truncate_before(number, trimming.origin.index + 1);
+        group.replica.begin_at(trimming.origin);
+        self.after_write.push(Effect::Chore(Chore::KeepCheckpoints {
+            group: id,
+            indexes: trimming.files,
+        }));
+        self.after_write.push(Effect::Chore(Chore::FreeLog));
+    }
+
+    /// A snapshot is here: now raft may be told.
+    pub(super) fn snapshot_arrived(
+        &mut self,
+        id: GroupId,
+        envelope: &Bytes,
+        restored: Box<Restored>,
+        effects: &mut Vec<Effect<R>>,
+    ) {
+        let group = self
+            .slots
+            .get_mut(id.index())
+            .and_then(|slot| slot.group.as_mut());
+        let Some(group) = group else {
+            effects.push(Effect::Chore(Chore::DropSnapshots { group: id }));
+            return;
+        };
+        group.arrive(restored);
+        if let Err(error) = group.replica.step(envelope) {
+            tracing::debug!(%error, "a snapshot came too late");
+        }
+        self.touched.insert(id.index());
+    }
+
+    /// The log of a group has been replaced by a snapshot, durably.
+    pub(super) fn installed(&mut self, number: usize, point: &Point, effects: &mut Vec<Effect<R>>) {
+        let id = GroupId(number as u32);
+        let Some(group) = self.slots[number].group.as_mut() else {
+            return;
+        };
+        self.ledger_entries_waiting -= group.ledger.waiting();
+        if group.install(point, &self.view) {
+            tracing::info!(
+                group = number,
+                index = point.index,
+                "a snapshot was installed"
+            );
+            group.replica.offer_snapshot(point.clone());
+            effects.push(Effect::Chore(Chore::AdoptSnapshot {
+                group: id,
+                index: point.index,
+            }));
+            if id.shard().is_some() {
+                effects.push(Effect::Record(Page::Begin {
+                    group: id,
+                    after: point.index,
+                }));
+            }
+            effects.push(Effect::Chore(Chore::FreeLog));
+        } else {
+            self.fail(
+                id,
+                "raft installed a snapshot that had not arrived".to_owned(),
+                effects,
+            );
+        }
+    }
+
+    /// A replica cannot go on. It answers nobody any more and waits to be built again from its peers;
+    /// the other groups are not touched.
+    pub(super) fn fail(&mut self, id: GroupId, why: String, effects: &mut Vec<Effect<R>>) {
+        tracing::error!(group = id.0, %why, "a replica failed; it waits to be built again from its peers");
+        metrics::counter!("stockd_replica_failures_total").increment(1);
+        let slot = &mut self.slots[id.index()];
+        slot.failure = Some(why);
+        if let Some(mut group) = slot.group.take() {
+            self.ledger_entries_waiting -= group.ledger.waiting();
+            for reply in group.take_waiting() {
+                answer(effects, reply, Answer::Failed(Failure::OutcomeUnknown));
+            }
+        }
+        self.cluster.publish_absent(id.index());
+    }
+}
