@@ -280,6 +280,12 @@ impl Replica {
     }
 }
 
+/// For which replica a message is; none if it is no message.
+pub fn recipient(message: &Bytes) -> Option<u64> {
+    let message: Message = parse_shared(message).ok()?;
+    Some(message.to)
+}
+
 /// Entries a new leader may still lack when the transfer begins; raft sends them first. More, and
 /// proposals would be refused for longer than callers like.
 const TRANSFER_LAG_MAX: u64 = 64;

@@ -3,13 +3,13 @@
 //! Whoever performs the loop's effects calls these, away from the loop: what is written is a frozen
 //! state, what is read becomes a state that the loop then takes over.
 
-use stock_core::{FrozenState, RestoreError, Stamp};
+use stock_core::Stamp;
 use stock_replica::{Point, PointError};
 use stock_storage::{CheckpointError, CheckpointInfo, CheckpointMeta, CheckpointStore};
 use thiserror::Error;
 
-use crate::replica_id::ReplicaId;
-use crate::state::{Restoring, State};
+use crate::placement::ReplicaId;
+use crate::state::{Frozen, Restoring, SectionError, State};
 use crate::worker::event::GroupId;
 
 /// A state that is about to be written down.
@@ -24,7 +24,7 @@ pub struct Image {
     /// Cluster time of the last entry applied.
     pub stamp: Stamp,
     /// The state itself.
-    pub frozen: FrozenState,
+    pub frozen: Frozen,
 }
 
 /// A state that was read.
@@ -52,7 +52,7 @@ pub enum ImageError {
         /// The file.
         file: String,
         /// What is wrong.
-        error: RestoreError,
+        error: SectionError,
     },
     /// The file does not say where in the log it belongs.
     #[error("{file}: {error}")]
@@ -77,11 +77,8 @@ pub fn write(
         incarnation,
         context: context(&image.point, image.stamp),
     })?;
-    let frozen = &mut image.frozen;
-    writer.section(frozen.head_bytes())?;
-    for bucket in 0..frozen.buckets() {
-        // Given back as soon as it is copied: what changes meanwhile need not be copied in memory.
-        writer.section(&frozen.take_bucket(bucket).unwrap_or_default())?;
+    while let Some(section) = image.frozen.next_section() {
+        writer.section(&section)?;
     }
     Ok(writer.finish()?)
 }
@@ -109,11 +106,9 @@ pub fn read(store: &CheckpointStore, info: &CheckpointInfo) -> Result<Restored, 
     };
     let mut reader = store.reader(info)?;
     let mut section = Vec::new();
-    reader.next_section(&mut section)?;
-    let group = GroupId(info.meta.group as u32);
-    let mut restoring = Restoring::new(group, &section).map_err(refuse)?;
+    let mut restoring = Restoring::new(GroupId(info.meta.group as u32));
     while reader.next_section(&mut section)? {
-        restoring.bucket(&section).map_err(refuse)?;
+        restoring.section(&section).map_err(refuse)?;
     }
     let state = restoring.finish().map_err(refuse)?;
     Ok(Restored {

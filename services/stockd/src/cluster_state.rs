@@ -1,13 +1,13 @@
-//! What this node knows of the cluster right now: who leads what, and who can be reached. The loop
-//! writes it, everybody reads it.
+//! What this node knows of the cluster right now: who leads what, who can be reached, who is in it, and,
+//! where it leads group 0, what it has decided. The loop writes it, everybody reads it.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use stock_replica::Replica;
 
-use crate::replica_id::ReplicaId;
+use crate::placement::{Decision, NodeState, Overview, Registry, ReplicaId, Reports};
 use crate::worker::event::GroupId;
 
 /// Leadership of every group and reachability of every node.
@@ -17,6 +17,20 @@ pub struct ClusterState {
     /// Nodes there is a connection to.
     reachable: RwLock<BTreeSet<u64>>,
     node: u64,
+    registry: RwLock<Arc<Registry>>,
+    overview: RwLock<Option<Overview>>,
+    health: RwLock<Health>,
+}
+
+/// How this node's disk does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Health {
+    /// Room left where its data is.
+    pub free_bytes: u64,
+    /// Half of its log writes, fsync included, took this long or less, in microseconds.
+    pub write_p50_us: u64,
+    /// And 99 in 100 this long or less.
+    pub write_p99_us: u64,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +59,9 @@ impl ClusterState {
             groups: (0..groups).map(|_| GroupState::default()).collect(),
             reachable: RwLock::default(),
             node,
+            registry: RwLock::default(),
+            overview: RwLock::default(),
+            health: RwLock::default(),
         }
     }
 
@@ -64,6 +81,60 @@ impl ClusterState {
         let state = &self.groups[group];
         state.leader.store(0, Ordering::Relaxed);
         state.is_settled.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes note of who says to lead a group that this node has no replica of.
+    pub fn publish_hint(&self, group: usize, leader: u64, term: u64) {
+        let state = &self.groups[group];
+        if term >= state.term.load(Ordering::Relaxed) {
+            state.leader.store(leader, Ordering::Relaxed);
+            state.term.store(term, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes note of the registry. `true` if nodes have come, gone or moved.
+    pub fn publish_registry(&self, registry: &Registry) -> bool {
+        let mut known = write(&self.registry);
+        let has_changed = members(&known).ne(members(registry));
+        *known = Arc::new(registry.clone());
+        has_changed
+    }
+
+    /// Who is in the cluster and what belongs where, as this node has it.
+    pub fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&read(&self.registry))
+    }
+
+    /// Takes note of what this node, leading group 0, has been told and has decided.
+    pub fn publish_decision(
+        &self,
+        registry: &Registry,
+        reports: &Reports,
+        decision: Decision,
+        now_ms: u64,
+    ) {
+        *write(&self.overview) = Some(Overview {
+            registry: Arc::new(registry.clone()),
+            reports: reports.clone(),
+            decision,
+            now_ms,
+        });
+    }
+
+    /// What this node has decided, if it leads group 0.
+    pub fn overview(&self) -> Option<Overview> {
+        let leads = self.group(GroupId::META).leader == Some(self.node);
+        read(&self.overview).clone().filter(|_| leads)
+    }
+
+    /// Takes note of how the disk does.
+    pub fn publish_health(&self, health: Health) {
+        *write(&self.health) = health;
+    }
+
+    /// How the disk does.
+    pub fn health(&self) -> Health {
+        *read(&self.health)
     }
 
     /// What this node knows of a group.
@@ -102,10 +173,7 @@ impl ClusterState {
 
     /// Takes note that a peer can be reached, or no longer.
     pub fn set_reachable(&self, node: u64, is_reachable: bool) {
-        let mut reachable = self
-            .reachable
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut reachable = write(&self.reachable);
         match is_reachable {
             true => reachable.insert(node),
             false => reachable.remove(&node),
@@ -114,10 +182,22 @@ impl ClusterState {
 
     /// Whether a node can be reached. This node itself always can.
     pub fn is_reachable(&self, node: u64) -> bool {
-        let reachable = self
-            .reachable
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        node == self.node || reachable.contains(&node)
+        node == self.node || read(&self.reachable).contains(&node)
     }
+}
+
+/// The nodes that take part, and where the others reach them.
+pub fn members(registry: &Registry) -> impl Iterator<Item = (u64, &str)> {
+    let nodes = registry.nodes();
+    nodes
+        .filter(|(_, node)| node.state != NodeState::Removed)
+        .map(|(id, node)| (id, node.peers.as_str()))
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }

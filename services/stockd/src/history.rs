@@ -43,6 +43,8 @@ pub enum Page {
         /// After this index.
         after: u64,
     },
+    /// A group is here no more.
+    Forget(GroupId),
 }
 
 /// The ledger of this node.
@@ -102,6 +104,10 @@ impl History {
                 self.append()?;
                 self.ledger.begin(u64::from(group.0), after)?;
                 self.unsynced.insert(group);
+            }
+            Page::Forget(group) => {
+                self.append()?;
+                while self.ledger.forget(u64::from(group.0))? {}
             }
         }
         if self.batch.bytes() > BATCH_BYTES_MAX {

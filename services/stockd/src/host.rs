@@ -13,11 +13,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chores::ChoreThread;
 use crate::clocks;
+use crate::disk_gauge::DiskGauge;
 use crate::history::HistoryThread;
 use crate::inbox::{Inbox, Waker};
+use crate::peers::notices;
 use crate::peers::snapshots::{Courier, Parcel};
 use crate::peers::{self, Peers};
 use crate::reply::{Destination, ReplyTo};
+use crate::roster::Roster;
 use crate::telemetry;
 use crate::worker::clock::Now;
 use crate::worker::event::{Effect, Event};
@@ -48,6 +51,10 @@ pub struct Helpers {
     pub courier: Courier,
     /// Keeps history.
     pub history: HistoryThread,
+    /// Knows the other nodes.
+    pub roster: Roster,
+    /// Watches the disk.
+    pub gauge: DiskGauge,
 }
 
 /// How often the sizes of the shards are reported.
@@ -94,7 +101,9 @@ impl Driver {
         if self.worker.must_persist() {
             let began = std::time::Instant::now();
             self.worker.persist()?;
-            self.log_write_seconds.record(began.elapsed());
+            let elapsed = began.elapsed();
+            self.log_write_seconds.record(elapsed);
+            self.helpers.gauge.wrote(elapsed);
         }
         self.worker.settle(&mut self.effects);
         self.perform();
@@ -103,6 +112,7 @@ impl Driver {
         if self.now.boot_ms >= self.counts_due_boot_ms {
             self.counts_due_boot_ms = self.now.boot_ms + COUNTS_EVERY_MS;
             telemetry::report_counts(self.worker.counts());
+            self.helpers.gauge.publish();
         }
         Ok(self.worker.has_work())
     }
@@ -131,6 +141,14 @@ impl Driver {
                         frame_for(&mut self.frames, node, now).replies.push(reply);
                     }
                 },
+                Effect::Notify { to, notice } => {
+                    let nodes = to.map_or_else(|| self.peers.nodes(), |to| vec![to]);
+                    for node in nodes {
+                        let frame = frame_for(&mut self.frames, node, now);
+                        notices::add(frame.notices.get_or_insert_default(), &notice);
+                    }
+                }
+                Effect::NodesChanged => self.helpers.roster.update(&self.peers),
                 Effect::Chore(chore) => self.helpers.chores.ask(chore),
                 Effect::SendSnapshot {
                     to,

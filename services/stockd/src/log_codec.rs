@@ -12,6 +12,8 @@ use stock_core::{
 use stock_proto::log::v1 as log;
 use thiserror::Error;
 
+use crate::placement::{self, RegistryCommand};
+
 /// Where `commands` stands in `log.v1.Batch`.
 const COMMANDS_FIELD: u32 = 2;
 
@@ -40,6 +42,11 @@ impl CommandsBuilder {
     /// Adds a command of group 0.
     pub fn push_catalog(&mut self, command: &CatalogCommand) {
         self.push_encoded(&encode_catalog(command));
+    }
+
+    /// Adds a command of group 0's registry.
+    pub fn push_registry(&mut self, command: &RegistryCommand) {
+        self.push_encoded(&placement::codec::encode_command(command));
     }
 
     fn push_encoded(&mut self, command: &log::Command) {
@@ -87,6 +94,9 @@ pub enum DecodeError {
     /// It is not a `log.v1.Batch`.
     #[error("the entry is no log.v1.Batch: {0}")]
     Protobuf(#[from] prost::DecodeError),
+    /// A command of the registry holds what no edge of this version would have written.
+    #[error(transparent)]
+    Registry(#[from] placement::RegistryDecodeError),
     /// A field holds what no edge of this version would have written.
     #[error("the entry's command {ordinal} is not understood: {what}")]
     Command {
@@ -320,7 +330,9 @@ fn decode_stock_command(command: &log::Command) -> Result<Command, String> {
             safety_stock: policy.safety_stock,
             backorder_limit: policy.backorder_limit,
         }),
-        In::PutLocation(_) => return Err("a location's command in a stock shard".to_owned()),
+        In::PutLocation(_) | In::RegistryChange(_) => {
+            return Err("a command of group 0 in a stock shard".to_owned());
+        }
     };
     let action = Action::Request(request()?, operation);
     Ok(Command { principal, action })

@@ -17,6 +17,7 @@ use crate::clocks;
 use crate::cluster_state::ClusterState;
 use crate::config::{Config, Hosting};
 use crate::disk::Disk;
+use crate::disk_gauge::DiskGauge;
 use crate::first_boot::{self, Verdict};
 use crate::history::{History, HistoryThread};
 use crate::host::{self, Driver, Helpers};
@@ -24,10 +25,12 @@ use crate::inbox::{Inbox, Waker};
 use crate::node_record::{Membership, NodeRecord, NodeRecordError};
 use crate::peers::Peers;
 use crate::peers::snapshots::{Courier, Reception};
+use crate::placement::{self, Directory, Policy};
 use crate::reply::ReplyTo;
+use crate::roster::Roster;
 use crate::telemetry;
 use crate::view::ReadView;
-use crate::worker::{USUAL_ELECTION_TICKS, Worker, WorkerError, WorkerParts};
+use crate::worker::{Founding, USUAL_ELECTION_TICKS, Worker, WorkerError, WorkerParts};
 
 /// How often health is brought in line with what the loop knows.
 const HEALTH_EVERY: Duration = Duration::from_millis(50);
@@ -39,6 +42,9 @@ const FINISH_WITHIN: Duration = Duration::from_secs(5);
 
 /// A cluster that was restored from a backup, or rebuilt after it lost its quorum, begins another life.
 const FIRST_INCARNATION: u128 = 1;
+
+/// Voters of each group of a new cluster.
+const REPLICATION: u32 = 3;
 
 /// Who callers are, until callers say who they are.
 const ANONYMOUS: &str = "anonymous";
@@ -115,7 +121,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
 
     let volume: Arc<dyn Volume> = Arc::new(OsVolume);
     let disk = Disk::open(Arc::clone(&volume), &config.data_dir)?;
-    let checkpoints = CheckpointStore::open(volume, &config.data_dir)?;
+    let checkpoints = CheckpointStore::open(Arc::clone(&volume), &config.data_dir)?;
     for damaged in checkpoints.damaged() {
         tracing::error!(file = %damaged.path.display(), reason = damaged.reason, "a checkpoint is damaged; an older one, or a peer, takes its place");
     }
@@ -133,15 +139,18 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         }
     }
     let groups = config.shards + 1;
+    let principal = Principal::new(ANONYMOUS).unwrap_or_else(|_| unreachable!("a good name"));
     let history = History::open(&config.data_dir)?;
     let view = Arc::new(ReadView::new(config.shards));
     let cluster = Arc::new(ClusterState::new(config.node_id, groups));
     let identity = record.identity();
     let parts = WorkerParts {
         node: config.node_id,
-        founders: record
-            .founders()
-            .map(|founders| founders.iter().map(|founder| founder.node).collect()),
+        directory: record.directory(),
+        founding: founding(&record, &config),
+        generation_floor: record.generation_floor(),
+        policy: Policy::default(),
+        principal: principal.clone(),
         groups,
         boot: rand::random(),
         disk: disk.clone(),
@@ -171,7 +180,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         reception,
     ));
     let thread = |source| NodeError::Thread { source };
+    let roster = Roster::new(record, disk.clone(), Arc::clone(&cluster));
+    peers.set_members(&roster.addresses());
     let helpers = Helpers {
+        roster,
+        gauge: DiskGauge::new(volume, config.data_dir.clone(), Arc::clone(&cluster)),
         history: HistoryThread::start(history, Arc::clone(&inbox)).map_err(thread)?,
         courier: Courier::start(identity, checkpoints.clone(), Arc::clone(&inbox))
             .map_err(thread)?,
@@ -190,14 +203,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     let mut running = start_loop(config.hosting, driver, &stop_loop);
 
     tokio::spawn(Arc::clone(&peers).listen(peer_listener));
-    let members: Vec<(u64, String)> = config
-        .nodes
-        .iter()
-        .map(|node| (node.id, node.peers.clone()))
-        .collect();
-    peers.set_members(&members);
 
-    let principal = Principal::new(ANONYMOUS).unwrap_or_else(|_| unreachable!("a good name"));
     let edge = Arc::new(Edge::new(
         config.node_id,
         Arc::clone(&inbox),
@@ -255,6 +261,24 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     let ended = running.await;
     tracing::info!("stopped");
     joined(ended)
+}
+
+/// With whom this node founds the cluster, if it does.
+fn founding(record: &NodeRecord, config: &Config) -> Option<Founding> {
+    let founders = record.founders()?;
+    let nodes = founders.iter().map(|founder| {
+        let node = config.nodes.iter().find(|node| node.id == founder.node);
+        placement::Founder {
+            node: founder.node,
+            directory: Directory(founder.directory),
+            grpc: node.map_or_else(String::new, |node| node.grpc.clone()),
+            peers: node.map_or_else(String::new, |node| node.peers.clone()),
+        }
+    });
+    Some(Founding {
+        replication: REPLICATION,
+        nodes: nodes.collect(),
+    })
 }
 
 type Running = tokio::task::JoinHandle<Result<(), WorkerError>>;

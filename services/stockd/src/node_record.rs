@@ -44,7 +44,10 @@ pub enum Membership {
         founders: Vec<FounderRecord>,
     },
     /// Others let it in.
-    Joined,
+    Joined {
+        /// Replicas on this node of this generation and before are lost.
+        generation_floor: u32,
+    },
 }
 
 /// See [`Founder`].
@@ -148,6 +151,14 @@ impl NodeRecord {
         };
     }
 
+    /// Replicas on this node of this generation and before are lost.
+    pub fn generation_floor(&self) -> u32 {
+        match self.membership {
+            Membership::Joined { generation_floor } => generation_floor,
+            Membership::None | Membership::Founder { .. } => 0,
+        }
+    }
+
     /// Those who founded the cluster, if this node is one of them.
     pub fn founders(&self) -> Option<Vec<Founder>> {
         let Membership::Founder { founders } = &self.membership else {
@@ -168,7 +179,7 @@ impl NodeRecord {
             shards: self.shards,
             directory: self.directory(),
             founders: self.founders().unwrap_or_default(),
-            has_joined: self.membership == Membership::Joined,
+            has_joined: matches!(self.membership, Membership::Joined { .. }),
         }
     }
 }

@@ -3,7 +3,9 @@
 use stock_core::{
     Catalog, CatalogRestorer, FrozenState, RestoreError, Shard, ShardRestorer, StateRestorer,
 };
+use thiserror::Error;
 
+use crate::placement::{self, Registry};
 use crate::worker::event::GroupId;
 
 /// The state machine of a group.
@@ -12,7 +14,41 @@ pub enum State {
     /// Of a stock shard.
     Stock(Box<Shard>),
     /// Of group 0.
-    Catalog(Box<Catalog>),
+    Meta(Box<Meta>),
+}
+
+/// What group 0 replicates.
+#[derive(Debug, Default)]
+pub struct Meta {
+    /// The locations.
+    pub catalog: Catalog,
+    /// The nodes, and what belongs where.
+    pub registry: Registry,
+}
+
+/// A state as it was at one moment, to be written down while the state itself goes on: some sections of
+/// bytes, in their order.
+#[derive(Debug)]
+pub struct Frozen {
+    /// Group 0 only: its first section.
+    registry: Option<Vec<u8>>,
+    state: FrozenState,
+    next: usize,
+    has_head: bool,
+}
+
+/// Sections are no state of this version.
+#[derive(Debug, Error)]
+pub enum SectionError {
+    /// Of stock, or of the catalog.
+    #[error(transparent)]
+    State(#[from] RestoreError),
+    /// Of the registry.
+    #[error(transparent)]
+    Registry(#[from] placement::RestoreError),
+    /// There are fewer than there must be.
+    #[error("the beginning of the state is missing")]
+    Beginning,
 }
 
 impl State {
@@ -20,22 +56,45 @@ impl State {
     pub fn new(group: GroupId) -> Self {
         match group.shard() {
             Some(_) => Self::Stock(Box::default()),
-            None => Self::Catalog(Box::default()),
+            None => Self::Meta(Box::default()),
         }
     }
 
-    /// As it is now, to be written down by somebody else. Takes microseconds, whatever the size.
-    pub fn freeze(&self) -> FrozenState {
-        match self {
-            Self::Stock(shard) => shard.freeze(),
-            Self::Catalog(catalog) => catalog.freeze(),
+    /// As it is now. Takes microseconds, whatever the size of a shard.
+    pub fn freeze(&self) -> Frozen {
+        let (registry, state) = match self {
+            Self::Stock(shard) => (None, shard.freeze()),
+            Self::Meta(meta) => (Some(meta.registry.freeze()), meta.catalog.freeze()),
+        };
+        Frozen {
+            registry,
+            state,
+            next: 0,
+            has_head: true,
         }
     }
 }
 
-/// Brings back the state of a group from its head and its buckets, in their order.
+impl Frozen {
+    /// The next section, which is then given back: what changes meanwhile need not be copied in memory.
+    pub fn next_section(&mut self) -> Option<Vec<u8>> {
+        if let Some(registry) = self.registry.take() {
+            return Some(registry);
+        }
+        if std::mem::take(&mut self.has_head) {
+            return Some(self.state.head_bytes().to_vec());
+        }
+        let section = self.state.take_bucket(self.next)?;
+        self.next += 1;
+        Some(section)
+    }
+}
+
+/// Brings back the state of a group from its sections.
 pub struct Restoring {
-    restorer: Restorer,
+    group: GroupId,
+    registry: Option<Registry>,
+    restorer: Option<Restorer>,
     buckets: usize,
 }
 
@@ -45,32 +104,46 @@ enum Restorer {
 }
 
 impl Restoring {
-    /// From the head.
-    pub fn new(group: GroupId, head: &[u8]) -> Result<Self, RestoreError> {
-        Ok(Self {
-            restorer: match group.shard() {
-                Some(_) => Restorer::Stock(ShardRestorer::new(head)?),
-                None => Restorer::Catalog(CatalogRestorer::new(head)?),
-            },
+    /// Of a group.
+    pub fn new(group: GroupId) -> Self {
+        Self {
+            group,
+            registry: None,
+            restorer: None,
             buckets: 0,
-        })
-    }
-
-    /// Takes the next bucket.
-    pub fn bucket(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
-        let number = self.buckets;
-        self.buckets += 1;
-        match &mut self.restorer {
-            Restorer::Stock(restorer) => restorer.bucket(number, bytes),
-            Restorer::Catalog(restorer) => restorer.bucket(number, bytes),
         }
     }
 
+    /// Takes the next section.
+    pub fn section(&mut self, bytes: &[u8]) -> Result<(), SectionError> {
+        if self.group == GroupId::META && self.registry.is_none() {
+            self.registry = Some(Registry::restore(bytes)?);
+            return Ok(());
+        }
+        let Some(restorer) = &mut self.restorer else {
+            self.restorer = Some(match self.group.shard() {
+                Some(_) => Restorer::Stock(ShardRestorer::new(bytes)?),
+                None => Restorer::Catalog(CatalogRestorer::new(bytes)?),
+            });
+            return Ok(());
+        };
+        let number = self.buckets;
+        self.buckets += 1;
+        match restorer {
+            Restorer::Stock(restorer) => restorer.bucket(number, bytes)?,
+            Restorer::Catalog(restorer) => restorer.bucket(number, bytes)?,
+        }
+        Ok(())
+    }
+
     /// The state.
-    pub fn finish(self) -> Result<State, RestoreError> {
-        Ok(match self.restorer {
+    pub fn finish(self) -> Result<State, SectionError> {
+        Ok(match self.restorer.ok_or(SectionError::Beginning)? {
             Restorer::Stock(restorer) => State::Stock(Box::new(restorer.finish()?)),
-            Restorer::Catalog(restorer) => State::Catalog(Box::new(restorer.finish()?)),
+            Restorer::Catalog(restorer) => State::Meta(Box::new(Meta {
+                catalog: restorer.finish()?,
+                registry: self.registry.ok_or(SectionError::Beginning)?,
+            })),
         })
     }
 }

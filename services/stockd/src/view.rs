@@ -64,6 +64,14 @@ impl ReadView {
         }
     }
 
+    /// Forgets a shard: this node has no replica of it any more.
+    pub fn forget(&self, number: u32) {
+        let shards = self.applied_index.len() as u32;
+        self.skus
+            .retain(|name, _| Sku::new(name).is_ok_and(|sku| sku.shard(shards) != number));
+        self.reached(number, 0);
+    }
+
     fn publish_sku<'a>(
         &self,
         shard: &Shard,

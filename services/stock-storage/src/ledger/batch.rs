@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{BATCH_BYTES_MAX, Coverage, ENTRY_BYTES_MAX};
 use crate::LedgerError;
 
-/// Entries to append, of any number of groups. Made to be used again and again.
+/// Entries to append, of any number of groups. [`Ledger::append`](crate::Ledger::append) leaves it empty.
 #[derive(Debug, Default)]
 pub struct LedgerBatch {
     pub(super) groups: BTreeMap<u64, GroupBatch>,

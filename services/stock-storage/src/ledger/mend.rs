@@ -91,7 +91,7 @@ impl Ledger {
         record.last = last;
         record.coverage.from = record.coverage.from.min(from);
         step.records.insert(group, record);
-        self.rewrite(|| self.apply(step))
+        self.apply(step)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::engine::{Engine, has_name, io_error, list, sync_path};
@@ -51,7 +50,6 @@ fn open_files(dir: &Path, volume: &dyn Volume) -> Result<Opened, LedgerError> {
         shared: Arc::new(Shared {
             engine,
             groups: RwLock::new(groups.collect()),
-            rewrites: AtomicU64::new(0),
             writer: Mutex::new(()),
         }),
     };

@@ -1,9 +1,11 @@
 //! Reading a group in order, and noticing what is missing.
 
+use std::ops::Bound;
+
 use bytes::Bytes;
 
 use super::engine::Engine;
-use super::key::{Position, entries_key, entries_place};
+use super::key::{ENTRIES_KEY_BYTES, Position, entries_key, entries_place};
 use super::record::Record;
 use super::value::{Kind, decode, end_of};
 use super::{Cursor, LedgerEntry, Page};
@@ -35,23 +37,27 @@ pub(super) fn scan(
         let start = Position::last_of(after.index, after.ordinal).min(record.last);
         // The value that begins at or before the cursor may go on behind it.
         let holding = value_before(db, group, start)?;
-        let behind = db.range(
-            match &holding {
-                Some((at, _)) => entries_key(group, *at),
-                None => entries_key(group, Position::first_of(1)),
-            }..=entries_key(group, record.last),
-        );
+        let after_key = match &holding {
+            Some((at, _)) => Bound::Excluded(entries_key(group, *at)),
+            None => Bound::Included(entries_key(group, Position::START)),
+        };
+        let until_key = Bound::Included(entries_key(group, record.last));
+        let behind = db.range::<[u8; ENTRIES_KEY_BYTES], _>((after_key, until_key));
 
         let mut reader = Reader::new(group, after, entries_max, bytes_max);
-        // The holding value comes first, if there is one, and is recognised by its key.
-        let mut expected = holding.as_ref().map_or(Position::START, |(at, _)| *at);
+        // What lies before the holding value is not asked for.
+        let mut expected = match holding {
+            Some(_) => None,
+            None => Some(Position::START),
+        };
         // Indices below this one are known to be whole.
         let mut whole_below = match &holding {
             Some((at, _)) => record.coverage.from.max(at.index),
             None => record.coverage.from,
         };
-        let mut is_first = holding.is_some();
-        for pair in behind {
+        let holding =
+            holding.map(|(at, value)| Ok((sled::IVec::from(&entries_key(group, at)), value)));
+        for pair in holding.into_iter().chain(behind) {
             let (key, value) = pair?;
             let broken = |to: u64| {
                 Ok(Scan::Broken {
@@ -66,16 +72,9 @@ pub(super) fn scan(
                 let next = value_after(db, group, at, record)?;
                 return broken(next.unwrap_or(record.coverage.to));
             };
-            // The chain is walked from the holding value on; what lies before that is not asked for.
-            let continues = if is_first {
-                at == expected
-            } else {
-                decoded.previous == expected
-            };
-            if !continues {
+            if expected.is_some_and(|expected| decoded.previous != expected) {
                 return broken(at.index);
             }
-            is_first = false;
             let Some(entries) = decoded.entries(at) else {
                 return broken(at.index);
             };
@@ -94,10 +93,10 @@ pub(super) fn scan(
             if is_full {
                 return Ok(Scan::Page(reader.page));
             }
-            expected = end;
+            expected = Some(end);
             whole_below = whole_below.max(end.index);
         }
-        if expected != record.last {
+        if expected != Some(record.last) {
             return Ok(Scan::Broken {
                 from: whole_below,
                 to: record.coverage.to,
@@ -200,12 +199,10 @@ fn value_after(
     record: &Record,
 ) -> sled::Result<Option<u64>> {
     let keys = (
-        std::ops::Bound::Excluded(entries_key(group, at)),
-        std::ops::Bound::Included(entries_key(group, record.last)),
+        Bound::Excluded(entries_key(group, at)),
+        Bound::Included(entries_key(group, record.last)),
     );
-    let next = db
-        .range::<[u8; super::key::ENTRIES_KEY_BYTES], _>(keys)
-        .next()
-        .transpose()?;
+    let next = db.range::<[u8; ENTRIES_KEY_BYTES], _>(keys).next();
+    let next = next.transpose()?;
     Ok(next.and_then(|(key, _)| Some(entries_place(&key)?.1.index)))
 }

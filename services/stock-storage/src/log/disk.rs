@@ -81,6 +81,13 @@ impl Disk {
         self.abandoned.store(true, Ordering::Release);
     }
 
+    fn sync_dir_of(&self, path: &Path) -> io::Result<()> {
+        match path.parent() {
+            Some(dir) => named("sync", dir, self.volume.sync_dir(dir)),
+            None => Ok(()),
+        }
+    }
+
     fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Acquire)
     }
@@ -108,8 +115,10 @@ impl FileSystem for Disk {
 
     fn create<P: AsRef<Path>>(&self, path: P) -> io::Result<LogFile> {
         let path = path.as_ref();
-        let file = self.volume.open(path, Access::Create);
-        Ok(self.file(path, named("create", path, file)?, Permission::ReadWrite))
+        let file = named("create", path, self.volume.open(path, Access::Create))?;
+        // The engine syncs its directory too, but past the volume.
+        self.sync_dir_of(path)?;
+        Ok(self.file(path, file, Permission::ReadWrite))
     }
 
     fn open<P: AsRef<Path>>(&self, path: P, permission: Permission) -> io::Result<LogFile> {
@@ -129,10 +138,7 @@ impl FileSystem for Disk {
     fn delete<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
         let path = path.as_ref();
         named("delete", path, self.volume.delete(path))?;
-        match path.parent() {
-            Some(dir) => named("sync", dir, self.volume.sync_dir(dir)),
-            None => Ok(()),
-        }
+        self.sync_dir_of(path)
     }
 
     fn rename<P: AsRef<Path>>(&self, from: P, to: P) -> io::Result<()> {

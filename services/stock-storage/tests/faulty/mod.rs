@@ -31,11 +31,7 @@ impl Faulty {
 
     fn note(&self, verb: &'static str, path: &Path) {
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        let mut state = self.state();
-        // One write after the other to the same file is one.
-        if state.events.last() != Some(&(verb, name.clone())) || verb != "write" {
-            state.events.push((verb, name));
-        }
+        self.state().events.push((verb, name));
     }
 
     /// Takes at most `bytes` of the free space.

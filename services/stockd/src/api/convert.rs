@@ -67,7 +67,7 @@ fn refusal(outcome: &Outcome) -> ApiError {
         | Outcome::Catalog(CatalogOutcome::Refused(refusal)) => ApiError::Refused(*refusal),
         // The same id stood for another kind of call: the fingerprints cannot be equal, but if they
         // were, this is what it is.
-        Outcome::Stock(_) | Outcome::Catalog(CatalogOutcome::Put) => {
+        Outcome::Stock(_) | Outcome::Catalog(CatalogOutcome::Put) | Outcome::Registry(_) => {
             ApiError::Refused(Refusal::RequestReused)
         }
     }

@@ -98,6 +98,8 @@ fn encode_outcome(outcome: &Outcome) -> cluster::Outcome {
             Out::Refusal(encode_refusal(refusal))
         }
         Outcome::Catalog(CatalogOutcome::Put) => Out::LocationPut(cluster::LocationPut {}),
+        // The API sends whoever changes the registry to the leader of group 0; none is forwarded.
+        Outcome::Registry(_) => return cluster::Outcome { outcome: None },
     };
     cluster::Outcome {
         outcome: Some(outcome),

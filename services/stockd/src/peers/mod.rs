@@ -8,6 +8,7 @@
 mod convert;
 mod identity;
 mod link;
+pub mod notices;
 pub mod snapshots;
 pub(crate) mod wire;
 
@@ -136,6 +137,12 @@ impl Peers {
             };
             members.insert(*id, member);
         }
+    }
+
+    /// The nodes there should be a connection to.
+    pub fn nodes(&self) -> Vec<u64> {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        members.keys().copied().collect()
     }
 
     /// Where a node listens for peers.
@@ -321,6 +328,10 @@ impl Peers {
                     self.send(node, &reply_frame(forward.forward_id, overloaded));
                 }
             }
+        }
+        let notices = frame.notices.map(notices::read);
+        for notice in notices.into_iter().flatten() {
+            events.push(Event::Notice { from: node, notice });
         }
         for reply in frame.replies {
             if let Some(waiting) = link.answered(reply.forward_id) {

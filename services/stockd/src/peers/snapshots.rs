@@ -19,7 +19,7 @@ use stock_storage::{CheckpointMeta, CheckpointStore};
 use super::{HELLO_WITHIN, Identity, PeerError};
 use crate::checkpoint;
 use crate::inbox::Inbox;
-use crate::replica_id::ReplicaId;
+use crate::placement::ReplicaId;
 use crate::reply::ReplyTo;
 use crate::worker::event::{Event, GroupId};
 

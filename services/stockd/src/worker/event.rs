@@ -11,7 +11,7 @@ use crate::checkpoint::Restored;
 use crate::chores::Chore;
 use crate::history::Page;
 use crate::log_codec::Commands;
-use crate::replica_id::ReplicaId;
+use crate::placement::{GroupReport, NodeReport, Order, RegistryOutcome, ReplicaId};
 
 /// A Raft group: 0 is the catalog's, `n + 1` is stock shard `n`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +115,13 @@ pub enum Event<R> {
         /// The state in it.
         restored: Box<Restored>,
     },
+    /// Another node tells something.
+    Notice {
+        /// Which.
+        from: u64,
+        /// What.
+        notice: Notice,
+    },
     /// The ledger of a group is durable.
     LedgerDurable {
         /// Which.
@@ -158,6 +165,15 @@ pub enum Effect<R> {
         /// Opaque.
         payload: Bytes,
     },
+    /// Other nodes are told something.
+    Notify {
+        /// Which; all of them if none is named.
+        to: Option<u64>,
+        /// What.
+        notice: Notice,
+    },
+    /// The nodes of the cluster, or their addresses, have changed.
+    NodesChanged,
     /// Somebody gets an answer.
     Answer {
         /// Who.
@@ -180,6 +196,22 @@ pub enum Effect<R> {
     },
     /// History to be kept: [`Event::LedgerDurable`].
     Record(Page),
+}
+
+/// What a node tells others that is not of one group's log. It may be lost: it is said again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The groups it leads, and in which terms.
+    Leads(Vec<(GroupId, u64)>),
+    /// For the leader of group 0: how the node is, and the groups it leads.
+    Reports(Box<(NodeReport, Vec<GroupReport>)>),
+    /// From the leader of group 0.
+    Order {
+        /// The term of group 0 that it was decided in.
+        term: u64,
+        /// What to do.
+        order: Box<Order>,
+    },
 }
 
 /// What the entries of a stretch of a group's log changed.
@@ -240,8 +272,10 @@ pub type Outcomes = SmallVec<[Outcome; 1]>;
 pub enum Outcome {
     /// In a stock shard.
     Stock(stock_core::Outcome),
-    /// In the catalog's group.
+    /// In group 0: of the catalog.
     Catalog(CatalogOutcome),
+    /// In group 0: of the registry.
+    Registry(RegistryOutcome),
 }
 
 /// Why there is no answer. Except for `OutcomeUnknown` nothing was changed.

@@ -12,7 +12,7 @@ use super::ledgers::LedgerProgress;
 use super::reads::Reads;
 use crate::checkpoint::{Image, Restored};
 use crate::log_codec::{self, Commands, DecodeError};
-use crate::replica_id::ReplicaId;
+use crate::placement::{ReplicaId, codec};
 use crate::state::State;
 use crate::view::ReadView;
 
@@ -29,7 +29,7 @@ const ANNOUNCE_AFTER_MS: u64 = 5;
 pub(super) struct Group<R> {
     id: GroupId,
     pub(super) replica: Replica,
-    state: State,
+    pub(super) state: State,
     pub(super) applied_index: u64,
     applied_term: u64,
     applied_stamp: Stamp,
@@ -67,7 +67,8 @@ pub(super) struct GroupParts {
 /// Commands that wait for the turn to end.
 struct Queued<R> {
     commands: Commands,
-    reply: R,
+    /// Nobody, for what this node itself wants written down.
+    reply: Option<R>,
 }
 
 /// Commands in the log that wait to be committed.
@@ -75,7 +76,7 @@ struct Waiting<R> {
     proposed: Proposed,
     /// Those of one entry wait in the order of their commands.
     count: usize,
-    reply: R,
+    reply: Option<R>,
 }
 
 impl<R> Group<R> {
@@ -109,12 +110,25 @@ impl<R> Group<R> {
     /// Takes commands to be proposed when the turn ends, or says at once that it cannot.
     pub(super) fn propose(&mut self, commands: Commands, reply: R, effects: &mut Vec<Effect<R>>) {
         if self.replica.is_leader() {
-            self.queued.push(Queued { commands, reply });
+            self.queued.push(Queued {
+                commands,
+                reply: Some(reply),
+            });
         } else {
             let failure = Failure::NotLeader {
                 leader: Some(ReplicaId(self.replica.leader()).node()).filter(|leader| *leader != 0),
             };
             answer(effects, reply, Answer::Failed(failure));
+        }
+    }
+
+    /// Takes commands that nobody waits for; they are lost where this is not the leader.
+    pub(super) fn propose_unasked(&mut self, commands: Commands) {
+        if self.replica.is_leader() {
+            self.queued.push(Queued {
+                commands,
+                reply: None,
+            });
         }
     }
 
@@ -141,7 +155,7 @@ impl<R> Group<R> {
                             ProposeError::NotLeader => Failure::NotLeader { leader: None },
                             ProposeError::Dropped => Failure::Overloaded,
                         };
-                        answer(effects, queued.reply, Answer::Failed(failure));
+                        answer_if_asked(effects, queued.reply, Answer::Failed(failure));
                     }
                 }
             }
@@ -158,7 +172,7 @@ impl<R> Group<R> {
         }
         let due = match &self.state {
             State::Stock(shard) => shard.next_expiry(),
-            State::Catalog(_) => None,
+            State::Meta(_) => None,
         };
         let cluster_now = self.clock.now(now);
         let expires = due.filter(|due| {
@@ -239,13 +253,20 @@ impl<R> Group<R> {
                     self.expiring = None;
                 }
             }
-            State::Catalog(catalog) => {
-                catalog.advance(stamp);
+            State::Meta(meta) => {
+                meta.catalog.advance(stamp);
+                meta.registry.advance(stamp);
                 for (ordinal, command) in commands.iter().enumerate() {
+                    if codec::is_registry_command(command) {
+                        let command = codec::decode_command(command)?;
+                        let outcome = meta.registry.apply(at(ordinal), command);
+                        outcomes.push(Outcome::Registry(outcome));
+                        continue;
+                    }
                     let command = log_codec::decode_catalog(ordinal, command)?;
                     let location = command.put.location.clone();
-                    let outcome = catalog.apply(at(ordinal), command);
-                    if catalog.location(&location).is_some() {
+                    let outcome = meta.catalog.apply(at(ordinal), command);
+                    if meta.catalog.location(&location).is_some() {
                         view.add_location(location);
                     }
                     outcomes.push(Outcome::Catalog(outcome));
@@ -281,11 +302,11 @@ impl<R> Group<R> {
                     stamp: self.applied_stamp,
                     outcomes,
                 };
-                answer(effects, waiting.reply, outcomes);
+                answer_if_asked(effects, waiting.reply, outcomes);
             } else {
                 // Another leader's entry stands where this one's should: it was dropped.
                 let failure = Failure::NotLeader { leader: None };
-                answer(effects, waiting.reply, Answer::Failed(failure));
+                answer_if_asked(effects, waiting.reply, Answer::Failed(failure));
             }
         }
     }
@@ -296,7 +317,7 @@ impl<R> Group<R> {
             return;
         }
         for waiting in self.proposed.drain(..) {
-            answer(
+            answer_if_asked(
                 effects,
                 waiting.reply,
                 Answer::Failed(Failure::OutcomeUnknown),
@@ -339,7 +360,7 @@ impl<R> Group<R> {
     pub(super) fn has_overdue_holds(&self) -> bool {
         match &self.state {
             State::Stock(shard) => shard.next_expiry().is_some_and(|due| due <= shard.stamp()),
-            State::Catalog(_) => false,
+            State::Meta(_) => false,
         }
     }
 
@@ -412,8 +433,8 @@ impl<R> Group<R> {
         let queued = std::mem::take(&mut self.queued).into_iter();
         let proposed = std::mem::take(&mut self.proposed).into_iter();
         queued
-            .map(|queued| queued.reply)
-            .chain(proposed.map(|waiting| waiting.reply))
+            .filter_map(|queued| queued.reply)
+            .chain(proposed.filter_map(|waiting| waiting.reply))
             .chain(self.reads.take_all())
     }
 
@@ -424,8 +445,8 @@ impl<R> Group<R> {
                 view.replace(shard, stock);
                 view.reached(shard, self.applied_index);
             }
-            (_, State::Catalog(catalog)) => {
-                for put in catalog.locations() {
+            (_, State::Meta(meta)) => {
+                for put in meta.catalog.locations() {
                     view.add_location(put.location.clone());
                 }
             }
@@ -442,8 +463,8 @@ impl<R> Group<R> {
                 applied_index,
                 stamp: self.applied_stamp,
             },
-            (Question::Locations, State::Catalog(catalog)) => Answer::Locations {
-                locations: catalog.locations().cloned().collect(),
+            (Question::Locations, State::Meta(meta)) => Answer::Locations {
+                locations: meta.catalog.locations().cloned().collect(),
                 applied_index,
             },
             (Question::Reached | Question::Reservation(_) | Question::Locations, _) => {
@@ -461,7 +482,7 @@ impl<R> Group<R> {
     pub(super) fn counts(&self) -> Option<stock_core::Counts> {
         match &self.state {
             State::Stock(shard) => Some(shard.counts()),
-            State::Catalog(_) => None,
+            State::Meta(_) => None,
         }
     }
 }
@@ -475,6 +496,12 @@ fn entry_fits<R>(queued: &[Queued<R>]) -> usize {
         commands <= COMMANDS_PER_ENTRY_MAX && bytes <= ENTRY_BYTES_MAX
     });
     fits.count().max(1)
+}
+
+fn answer_if_asked<R>(effects: &mut Vec<Effect<R>>, reply: Option<R>, what: Answer) {
+    if let Some(reply) = reply {
+        answer(effects, reply, what);
+    }
 }
 
 pub(super) fn answer<R>(effects: &mut Vec<Effect<R>>, reply: R, answer: Answer) {

@@ -2,11 +2,7 @@
 
 use super::Worker;
 use super::event::Effect;
-use crate::replica_id::ReplicaId;
-
-/// A leader that another node should be waits this many ticks before it hands over: 3 s. A node that
-/// just came back, or is about to stop, gets nothing.
-const LED_TICKS_MIN: u64 = 60;
+use crate::placement::ReplicaId;
 
 impl<R> Worker<R> {
     /// On a fresh start nobody leads yet: the node that should stands for election as soon as it can
@@ -33,9 +29,12 @@ impl<R> Worker<R> {
         }
     }
 
-    /// Leaders are spread over the nodes, in turn. One that leads what another should hands it over;
-    /// a node that is about to stop hands over everything, to whoever can take it.
-    pub(super) fn place_leaders(&mut self) {
+    /// A node that is about to stop hands over everything, to whoever can take it. Otherwise the leader
+    /// of group 0 sees to it that leaders are spread.
+    pub(super) fn hand_over(&mut self) {
+        if !self.is_handing_over {
+            return;
+        }
         for (number, slot) in self.slots.iter_mut().enumerate() {
             let Some(group) = &mut slot.group else {
                 continue;
@@ -45,23 +44,14 @@ impl<R> Worker<R> {
             }
             let voters = group.replica.configuration().voters.clone();
             let own = group.replica.replica_id();
-            let heirs: Vec<u64> = if self.is_handing_over {
-                // Not all to the same one.
-                let others = voters.iter().filter(|voter| **voter != own);
-                others
-                    .cycle()
-                    .skip(number % 2)
-                    .take(voters.len())
-                    .copied()
-                    .collect()
-            } else if slot.led_ticks >= LED_TICKS_MIN {
-                preferred(number, &voters).into_iter().collect()
-            } else {
-                Vec::new()
-            };
-            let mut heirs = heirs
-                .into_iter()
-                .filter(|to| *to != own && self.up.contains(&ReplicaId(*to).node()));
+            // Not all to the same one.
+            let others = voters.iter().filter(|voter| **voter != own);
+            let mut heirs = others
+                .cycle()
+                .skip(number % 2)
+                .take(voters.len())
+                .copied()
+                .filter(|to| self.up.contains(&ReplicaId(*to).node()));
             if let Some(to) = heirs.find(|to| group.replica.transfer_leadership(*to)) {
                 tracing::debug!(group = number, to, "handing over leadership");
                 self.touched.insert(number);

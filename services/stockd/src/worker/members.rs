@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use stock_replica::{Change as MemberChange, Configuration, Replica};
+use stock_replica::{Change as MemberChange, Configuration, Replica, StepError};
 
 use super::clock::Now;
 use super::event::{Effect, GroupId, Notice};
@@ -15,9 +15,8 @@ use crate::history::Page;
 use crate::log_codec::CommandsBuilder;
 use crate::placement::{
     Change, Directory, GroupReport, HostedReplica, NodeReport, Order, Progress, REPORT_EVERY_MS,
-    RegistryCommand, ReplicaState, Reports, decide,
+    RegistryCommand, ReplicaId, ReplicaState, Reports, decide,
 };
-use crate::replica_id::ReplicaId;
 use crate::state::State;
 use crate::worker::TICK_MS;
 
@@ -151,14 +150,61 @@ impl<R> Worker<R> {
         }
     }
 
+    /// Takes a message of raft.
+    pub(super) fn message(&mut self, id: GroupId, payload: &Bytes, effects: &mut Vec<Effect<R>>) {
+        let Some(slot) = self.slots.get_mut(id.index()) else {
+            return;
+        };
+        let to = match &mut slot.group {
+            Some(group) => match group.replica.step(payload) {
+                Ok(()) => None,
+                Err(StepError::NotForThis { to }) => Some(to),
+                Err(error) => {
+                    tracing::debug!(%error, "a peer's message was not taken");
+                    None
+                }
+            },
+            None => stock_replica::recipient(payload),
+        };
+        self.touched.insert(id.index());
+        if let Some(to) = to {
+            self.expect(id, ReplicaId(to), payload, effects);
+        }
+    }
+
+    /// Takes what another node tells.
+    pub(super) fn notice(
+        &mut self,
+        from: u64,
+        notice: Notice,
+        now: Now,
+        effects: &mut Vec<Effect<R>>,
+    ) {
+        match notice {
+            Notice::Leads(leads) => {
+                for (group, term) in leads {
+                    let is_here = self
+                        .slots
+                        .get(group.index())
+                        .is_none_or(|slot| slot.group.is_some());
+                    if !is_here {
+                        self.cluster.publish_hint(group.index(), from, term);
+                    }
+                }
+            }
+            Notice::Reports(reports) => self.hear(reports.0, reports.1, now),
+            Notice::Order { term, order } => self.carry_out(term, *order, now, effects),
+        }
+    }
+
     /// A message came for a replica that is not here: perhaps it should be, from now on.
-    pub(super) fn expect(
+    fn expect(
         &mut self,
         id: GroupId,
         to: ReplicaId,
         payload: &Bytes,
         effects: &mut Vec<Effect<R>>,
-    ) -> Result<(), super::WorkerError> {
+    ) {
         let is_new = to.node() == self.parts.node
             && self
                 .slots
@@ -167,13 +213,19 @@ impl<R> Worker<R> {
         // Ids are allotted once, in ascending order, by group 0: a higher one is of a new member, which
         // takes the place of whatever was here.
         if !is_new || to.generation() == 0 {
-            return Ok(());
+            return;
         }
         if self.slots[id.index()].group.is_some() {
             self.fail(id, format!("replica {to} takes its place"), effects);
         }
         tracing::info!(group = id.0, replica = %to, "a new replica begins");
-        let mut group = open::newcomer(id, to, &self.parts, &mut self.batch)?;
+        let mut group = match open::newcomer(id, to, &self.parts, &mut self.batch) {
+            Ok(group) => group,
+            Err(error) => {
+                tracing::error!(group = id.0, %error, "a new replica cannot begin");
+                return;
+            }
+        };
         self.after_write.push(Effect::Chore(Chore::KeepCheckpoints {
             group: id,
             indexes: Vec::new(),
@@ -183,15 +235,13 @@ impl<R> Worker<R> {
         }
         self.slots[id.index()] = Slot::with(group, to);
         self.touched.insert(id.index());
-        Ok(())
     }
 
     /// A replica is a member no more, and never will be: what it left is deleted.
     fn destroy(&mut self, id: GroupId, replica: ReplicaId, effects: &mut Vec<Effect<R>>) {
-        let is_here = self
-            .slots
-            .get(id.index())
-            .is_some_and(|slot| slot.newest == replica && (slot.group.is_some() || slot.failure.is_some()));
+        let is_here = self.slots.get(id.index()).is_some_and(|slot| {
+            slot.newest == replica && (slot.group.is_some() || slot.failure.is_some())
+        });
         if !is_here {
             return;
         }
@@ -260,11 +310,15 @@ impl<R> Worker<R> {
             return;
         }
         let decision = decide(&meta.registry, reports, now.boot_ms, &self.parts.policy);
-        let orders = decision.orders.clone();
+        let orders: Vec<(Option<u64>, Order)> = decision
+            .orders
+            .iter()
+            .map(|order| (recipient(order, reports), order.clone()))
+            .collect();
         self.cluster
             .publish_decision(&meta.registry, reports, decision, now.boot_ms);
-        for order in orders {
-            match recipient(&order, reports) {
+        for (recipient, order) in orders {
+            match recipient {
                 Some(node) if node != self.parts.node => effects.push(Effect::Notify {
                     to: Some(node),
                     notice: Notice::Order {
@@ -274,6 +328,23 @@ impl<R> Worker<R> {
                 }),
                 _ => self.carry_out(term, order, now, effects),
             }
+        }
+    }
+
+    /// Publishes the registry where it has changed.
+    pub(super) fn publish_registry(&mut self, effects: &mut Vec<Effect<R>>) {
+        let Some(group) = &self.slots[0].group else {
+            return;
+        };
+        let State::Meta(meta) = &group.state else {
+            return;
+        };
+        if group.applied_index == self.registry_index {
+            return;
+        }
+        self.registry_index = group.applied_index;
+        if self.cluster.publish_registry(&meta.registry) {
+            effects.push(Effect::NodesChanged);
         }
     }
 

@@ -20,6 +20,7 @@ pub mod event;
 mod group;
 mod leaders;
 mod ledgers;
+mod members;
 mod open;
 mod reads;
 mod slot;
@@ -30,6 +31,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use stock_core::Principal;
 use stock_replica::{Committed, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, Point};
 use stock_storage::{CheckpointStore, Durability, LogError, WriteBatch};
 use thiserror::Error;
@@ -39,6 +41,7 @@ use self::event::{Answer, Effect, Event, Failure, Freshness, GroupId};
 use self::group::{Group, answer};
 use self::leaders::send;
 use self::ledgers::ENTRIES_WAITING_MAX;
+use self::members::Office;
 use self::reads::ContextSource;
 use self::slot::Slot;
 use crate::chores::Chore;
@@ -46,7 +49,7 @@ use crate::cluster_state::ClusterState;
 use crate::disk::Disk;
 use crate::history::Page;
 use crate::log_codec::DecodeError;
-use crate::replica_id::ReplicaId;
+use crate::placement::{Change, Founder, Policy, ReplicaId, founding_placement};
 use crate::view::ReadView;
 
 /// How often the loop must see the time, in milliseconds. Raft's timeouts count in these.
@@ -82,6 +85,10 @@ pub struct Worker<R> {
     is_writing_checkpoint: bool,
     /// Ledger entries of all groups that are not durable yet.
     ledger_entries_waiting: usize,
+    office: Office,
+    ticks: u64,
+    /// Up to where group 0's state was published.
+    registry_index: u64,
 }
 
 /// A group's part of the turn under way.
@@ -138,8 +145,16 @@ pub enum WorkerError {
 pub struct WorkerParts {
     /// This node's id.
     pub node: u64,
-    /// Ids of the nodes that found the cluster, this one included, if this one is a founder.
-    pub founders: Option<Vec<u64>>,
+    /// The number of its data directory.
+    pub directory: u128,
+    /// With whom this node founds the cluster, if it is a founder.
+    pub founding: Option<Founding>,
+    /// Replicas of this node that are not of a later generation than this are lost.
+    pub generation_floor: u32,
+    /// What operators may choose of placement.
+    pub policy: Policy,
+    /// In whose name this node writes things down.
+    pub principal: Principal,
     /// How many groups there are.
     pub groups: u32,
     /// Different at each boot.
@@ -159,17 +174,39 @@ pub struct WorkerParts {
     pub election_ticks: Range<usize>,
 }
 
+/// How the cluster begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Founding {
+    /// How many voters a group should have: odd.
+    pub replication: u32,
+    /// All nodes, by id.
+    pub nodes: Vec<Founder>,
+}
+
+impl Founding {
+    /// The nodes that hold the founding replicas, by group.
+    pub fn groups(&self, groups: u32) -> Vec<Vec<u64>> {
+        let nodes: Vec<u64> = self.nodes.iter().map(|founder| founder.node).collect();
+        founding_placement(groups, &nodes, self.replication)
+    }
+
+    /// For the registry.
+    fn to_change(&self, groups: u32) -> Change {
+        Change::Found {
+            replication: self.replication,
+            nodes: self.nodes.clone(),
+            groups: self.groups(groups),
+        }
+    }
+}
+
 /// See [`WorkerParts::election_ticks`].
 pub const USUAL_ELECTION_TICKS: Range<usize> = ELECTION_TICKS_MIN..ELECTION_TICKS_MAX;
 
 impl<R> Worker<R> {
     /// Opens every group from the disk, or founds it.
-    pub fn open(mut parts: WorkerParts, now: Now) -> Result<Self, WorkerError> {
+    pub fn open(parts: WorkerParts, now: Now) -> Result<Self, WorkerError> {
         let mut batch = WriteBatch::default();
-        if let Some(founders) = &mut parts.founders {
-            // In one order on every node: it decides who leads what.
-            founders.sort_unstable();
-        }
         let slots: Vec<Slot<R>> = (0..parts.groups)
             .map(|number| open::slot(GroupId(number), &parts, &mut batch))
             .collect::<Result<_, _>>()?;
@@ -195,6 +232,9 @@ impl<R> Worker<R> {
             is_handing_over: false,
             is_writing_checkpoint: false,
             ledger_entries_waiting: 0,
+            office: Office::default(),
+            ticks: 0,
+            registry_index: 0,
             parts,
         })
     }
@@ -413,15 +453,8 @@ impl<R> Worker<R> {
                     self.touched.insert(number);
                 }
             }
-            Event::Message { group, payload } => {
-                if let Some(slot) = self.slots.get_mut(group.index())
-                    && let Some(group) = &mut slot.group
-                    && let Err(error) = group.replica.step(&payload)
-                {
-                    tracing::debug!(%error, "a peer's message was not taken");
-                }
-                self.touched.insert(group.index());
-            }
+            Event::Message { group, payload } => self.message(group, &payload, effects),
+            Event::Notice { from, notice } => self.notice(from, notice, now, effects),
             Event::CheckpointWritten {
                 group,
                 replica,
@@ -466,7 +499,7 @@ impl<R> Worker<R> {
             }
             Event::HandOver => {
                 self.is_handing_over = true;
-                self.place_leaders();
+                self.hand_over();
             }
         }
     }
@@ -486,10 +519,6 @@ impl<R> Worker<R> {
             for late in group.reads.tick() {
                 answer(effects, late.reply, Answer::Failed(Failure::TooFarBehind));
             }
-            slot.led_ticks = match group.replica.is_leader() {
-                true => slot.led_ticks + 1,
-                false => 0,
-            };
             // A leader whose quorum is gone steps down in a tick.
             group.fail_if_deposed(effects);
             self.touched.insert(number);
@@ -506,8 +535,11 @@ impl<R> Worker<R> {
                 );
             }
         }
-        self.place_leaders();
+        self.hand_over();
         self.begin_checkpoint(now, effects);
+        self.finish_joint_changes();
+        self.report(now, effects);
+        self.publish_registry(effects);
     }
 
     /// Applies entries, answers who waited for them, and the reads that waited for the state to be so

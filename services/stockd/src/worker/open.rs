@@ -11,7 +11,7 @@ use super::slot::{Slot, SlotRecord};
 use super::{WINDOW_BYTES, WorkerError, WorkerParts};
 use crate::checkpoint::{self, Restored};
 use crate::disk::GroupReader;
-use crate::replica_id::ReplicaId;
+use crate::placement::ReplicaId;
 use crate::state::State;
 use stock_core::Stamp;
 
@@ -29,7 +29,11 @@ pub(super) fn slot<R>(
         }
         None => None,
     };
-    match (record, &parts.founders) {
+    let founders = parts
+        .founding
+        .as_ref()
+        .map(|founding| founding.groups(parts.groups).swap_remove(id.index()));
+    match (record, founders) {
         (Some(record), _) if record.is_gone => Ok(Slot::vacant(record.newest)),
         (Some(record), _) => Ok(match bring_back(id, record.newest, parts) {
             Ok(group) => Slot::with(group, record.newest),
@@ -38,9 +42,9 @@ pub(super) fn slot<R>(
                 Slot::failed(record.newest, error.to_string())
             }
         }),
-        (None, Some(founders)) => {
-            let own = ReplicaId::new(parts.node, 0);
-            let origin = Point::founding(founders.clone());
+        (None, Some(founders)) if founders.contains(&parts.node) => {
+            let own = ReplicaId::founding(parts.node);
+            let origin = Point::founding(founders);
             batch.put_origin(number, &origin.to_bytes());
             put_record(batch, id, own);
             let restored = Restored {
@@ -54,7 +58,10 @@ pub(super) fn slot<R>(
                 own,
             ))
         }
-        (None, None) => Ok(Slot::vacant(ReplicaId(0))),
+        (None, _) => Ok(Slot::vacant(ReplicaId::new(
+            parts.generation_floor,
+            parts.node,
+        ))),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The place of one group on this node: a replica may be there, or not, or no more.
 
 use super::group::Group;
-use crate::replica_id::ReplicaId;
+use crate::placement::ReplicaId;
 
 /// The place of one group on this node.
 pub(super) struct Slot<R> {
@@ -12,8 +12,6 @@ pub(super) struct Slot<R> {
     pub(super) newest: ReplicaId,
     /// Why the newest replica does not work, where it should.
     pub(super) failure: Option<String>,
-    /// For how many ticks the replica has led.
-    pub(super) led_ticks: u64,
 }
 
 impl<R> Slot<R> {
@@ -23,7 +21,6 @@ impl<R> Slot<R> {
             group: Some(group),
             newest,
             failure: None,
-            led_ticks: 0,
         }
     }
 
@@ -33,7 +30,6 @@ impl<R> Slot<R> {
             group: None,
             newest,
             failure: None,
-            led_ticks: 0,
         }
     }
 
@@ -43,7 +39,6 @@ impl<R> Slot<R> {
             group: None,
             newest,
             failure: Some(why),
-            led_ticks: 0,
         }
     }
 }
@@ -84,7 +79,7 @@ mod tests {
     fn a_record_survives_the_disk() {
         for is_gone in [false, true] {
             let record = SlotRecord {
-                newest: ReplicaId::new(3, 9),
+                newest: ReplicaId::new(9, 3),
                 is_gone,
             };
             let bytes = record.to_bytes();

@@ -8,7 +8,7 @@ use super::{Worker, answer};
 use crate::checkpoint::Restored;
 use crate::chores::Chore;
 use crate::history::Page;
-use crate::replica_id::ReplicaId;
+use crate::placement::ReplicaId;
 use crate::worker::event::{Answer, Failure};
 use bytes::Bytes;
 

@@ -1,0 +1,67 @@
+//! The node's side of `ClusterService`.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::cluster_state::ClusterState;
+use crate::inbox::Inbox;
+use crate::log_codec::CommandsBuilder;
+use crate::placement::{Changed, Desk, Overview, Registry, RegistryCommand};
+use crate::reply::{Destination, ReplyTo};
+use crate::worker::event::{Answer, Event, Failure, GroupId, Outcome};
+
+/// Asks the loop.
+pub struct LoopDesk {
+    cluster: Arc<ClusterState>,
+    inbox: Arc<Inbox<ReplyTo>>,
+}
+
+impl LoopDesk {
+    /// Of this node.
+    pub fn new(cluster: Arc<ClusterState>, inbox: Arc<Inbox<ReplyTo>>) -> Self {
+        Self { cluster, inbox }
+    }
+}
+
+#[tonic::async_trait]
+impl Desk for LoopDesk {
+    fn registry(&self) -> Arc<Registry> {
+        self.cluster.registry()
+    }
+
+    async fn change(&self, command: RegistryCommand) -> Result<Changed, Failure> {
+        let mut commands = CommandsBuilder::default();
+        commands.push_registry(&command);
+        let commands = commands.take();
+        let admitted = self.inbox.admit(GroupId::META, 1, commands.bytes.len());
+        let permit = admitted.ok_or(Failure::Overloaded)?;
+        let (sender, receiver) = oneshot::channel();
+        self.inbox.push(Event::Propose {
+            group: GroupId::META,
+            commands,
+            reply: ReplyTo::new(Destination::Local(sender), permit),
+        });
+        match receiver.await {
+            Ok(Answer::Outcomes {
+                applied_index,
+                outcomes,
+                ..
+            }) => match outcomes.into_iter().next() {
+                Some(Outcome::Registry(outcome)) => Ok(Changed {
+                    applied_index,
+                    outcome,
+                }),
+                _ => Err(Failure::OutcomeUnknown),
+            },
+            Ok(Answer::Failed(failure)) => Err(failure),
+            Ok(_) | Err(_) => Err(Failure::OutcomeUnknown),
+        }
+    }
+
+    async fn overview(&self) -> Result<Overview, Failure> {
+        self.cluster.overview().ok_or(Failure::NotLeader {
+            leader: self.cluster.group(GroupId::META).leader,
+        })
+    }
+}

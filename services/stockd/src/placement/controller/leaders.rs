@@ -1,0 +1,139 @@
+//! Who leads: off nodes that are being emptied, to the nodes that operators prefer, and in equal numbers.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::sight::Sight;
+use super::{Decision, LEADER_DIFFERENCE_MAX, Order, Reason, TRANSFERS_PER_DECISION_MAX};
+use crate::placement::ReplicaId;
+use crate::placement::report::GroupReport;
+use crate::worker::event::GroupId;
+
+impl Sight<'_> {
+    /// Orders hand-overs, a few at a time.
+    pub(super) fn hand_over(&self, decision: &mut Decision) {
+        let already = |decision: &Decision, of: GroupId| {
+            let mut orders = decision.orders.iter();
+            orders.any(|order| matches!(order, Order::Transfer { group, .. } if *group == of))
+        };
+        let mut left = TRANSFERS_PER_DECISION_MAX;
+        for (group, _) in self.registry.placements() {
+            let Some(report) = self.report(group) else {
+                continue;
+            };
+            if left == 0 || already(decision, group) || !report.outgoing.is_empty() {
+                continue;
+            }
+            let to = match self.is_active(report.leader.node()) {
+                false => {
+                    let to = self.next_leader(report);
+                    if to.is_none() {
+                        decision.wait(Some(group), Reason::NoOtherLeader);
+                    }
+                    to
+                }
+                true => self.preferred(report),
+            };
+            if let Some(to) = to {
+                left -= 1;
+                decision.order(Order::Transfer { group, to });
+            }
+        }
+        // While anything else is being handed over, the numbers are about to change.
+        let is_calm = !decision
+            .orders
+            .iter()
+            .any(|order| matches!(order, Order::Transfer { .. }));
+        if is_calm && let Some((group, to)) = self.leader_to_balance() {
+            decision.order(Order::Transfer { group, to });
+        }
+    }
+
+    /// The sound voter on the active node that leads least; not the leader, and not one about to leave.
+    pub(super) fn next_leader(&self, report: &GroupReport) -> Option<ReplicaId> {
+        let led = self.led();
+        let fit = report
+            .voters
+            .iter()
+            .filter(|voter| self.could_lead(report, **voter));
+        fit.min_by_key(|voter| (led.get(&voter.node()).map_or(0, Vec::len), **voter))
+            .copied()
+    }
+
+    fn could_lead(&self, report: &GroupReport, voter: ReplicaId) -> bool {
+        let leaves = self.registry.move_of(report.group).and_then(|m| m.remove);
+        voter != report.leader
+            && Some(voter) != leaves
+            && self.is_active(voter.node())
+            && self.is_up(voter.node())
+            && self.is_sound(report, voter)
+    }
+
+    /// Where an operator wants the group to be led, if it is led elsewhere and can be there.
+    fn preferred(&self, report: &GroupReport) -> Option<ReplicaId> {
+        let node = self.registry.preferred_leader(report.group)?;
+        let mut voters = report.voters.iter().copied();
+        let there = voters.find(|voter| voter.node() == node)?;
+        self.could_lead(report, there).then_some(there)
+    }
+
+    /// The groups that each active node leads.
+    fn led(&self) -> BTreeMap<u64, Vec<&GroupReport>> {
+        let up = self
+            .active()
+            .map(|(node, _)| node)
+            .filter(|node| self.is_up(*node));
+        let mut led: BTreeMap<u64, Vec<&GroupReport>> = up.map(|node| (node, Vec::new())).collect();
+        for (group, _) in self.registry.placements() {
+            let Some(report) = self.report(group) else {
+                continue;
+            };
+            if let Some(groups) = led.get_mut(&report.leader.node()) {
+                groups.push(report);
+            }
+        }
+        led
+    }
+
+    /// One hand-over that brings the numbers of groups led nearer to each other. Where the fullest node
+    /// shares no group with one that leads fewer, others in between pass leadership on: the last of them
+    /// first, so that no node ever leads more than before.
+    fn leader_to_balance(&self) -> Option<(GroupId, ReplicaId)> {
+        let led = self.led();
+        let count = |node: u64| led.get(&node).map_or(0, Vec::len);
+        let mut sources: Vec<u64> = led.keys().copied().collect();
+        sources.sort_by_key(|node| (usize::MAX - count(*node), *node));
+        for source in sources {
+            let is_sink = |node: u64| count(node) + LEADER_DIFFERENCE_MAX < count(source);
+            let mut seen = BTreeSet::from([source]);
+            let mut open = VecDeque::from([source]);
+            while let Some(from) = open.pop_front() {
+                for report in led.get(&from).into_iter().flatten() {
+                    for voter in &report.voters {
+                        let to = voter.node();
+                        if seen.contains(&to) || !self.may_pass_on(report, *voter) {
+                            continue;
+                        }
+                        if is_sink(to) {
+                            return Some((report.group, *voter));
+                        }
+                        seen.insert(to);
+                        open.push_back(to);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn may_pass_on(&self, report: &GroupReport, to: ReplicaId) -> bool {
+        let group = report.group;
+        let is_settled =
+            self.reports.led_for_ms(group, self.now_ms) >= self.policy.leader_settle_ms;
+        let is_preferred = self.registry.preferred_leader(group) == Some(report.leader.node());
+        is_settled
+            && !is_preferred
+            && report.outgoing.is_empty()
+            && self.registry.move_of(group).is_none()
+            && self.could_lead(report, to)
+    }
+}

@@ -1,0 +1,276 @@
+//! What the registry and the reports say together, at one moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{CATCH_UP_ENTRIES_MAX, Decision, Order, Policy, Reason, SILENT_AFTER_MS};
+use super::{DESTROYS_PER_DECISION_MAX, REPLICA_DIFFERENCE_MAX};
+use crate::placement::command::Why;
+use crate::placement::registry::{NodeRecord, NodeState, Registry};
+use crate::placement::report::{GroupReport, ReplicaState, Reports};
+use crate::placement::{Placement, ReplicaId};
+use crate::worker::event::GroupId;
+
+/// Registry and reports at one moment.
+pub(super) struct Sight<'a> {
+    pub(super) registry: &'a Registry,
+    pub(super) reports: &'a Reports,
+    pub(super) now_ms: u64,
+    pub(super) policy: &'a Policy,
+    /// Replicas by member node, with moves under way counted as done.
+    pub(super) loads: BTreeMap<u64, usize>,
+}
+
+impl<'a> Sight<'a> {
+    pub(super) fn new(
+        registry: &'a Registry,
+        reports: &'a Reports,
+        now_ms: u64,
+        policy: &'a Policy,
+    ) -> Self {
+        let members = registry
+            .nodes()
+            .filter(|(_, record)| record.state != NodeState::Removed);
+        let mut loads: BTreeMap<u64, usize> = members.map(|(node, _)| (node, 0)).collect();
+        for (group, placement) in registry.placements() {
+            for voter in after_move(registry, group, placement) {
+                *loads.entry(voter.node()).or_default() += 1;
+            }
+        }
+        Self {
+            registry,
+            reports,
+            now_ms,
+            policy,
+            loads,
+        }
+    }
+
+    /// What a group's leader says, if that is new enough to act upon.
+    pub(super) fn report(&self, group: GroupId) -> Option<&'a GroupReport> {
+        let report = self.reports.group(group)?;
+        let term = self.registry.placement(group)?.term;
+        let is_fresh = self.reports.group_silent_ms(group, self.now_ms) <= SILENT_AFTER_MS;
+        (is_fresh && report.term >= term).then_some(report)
+    }
+
+    /// Whether a node reports, from the data directory that it joined with.
+    pub(super) fn is_up(&self, node: u64) -> bool {
+        self.reports.node_silent_ms(node, self.now_ms) <= SILENT_AFTER_MS
+            && self.has_its_directory(node)
+    }
+
+    /// Whether a node has been gone for so long that it is replaced.
+    pub(super) fn is_away(&self, node: u64) -> bool {
+        self.reports.node_silent_ms(node, self.now_ms) >= self.policy.replace_after_ms
+    }
+
+    fn has_its_directory(&self, node: u64) -> bool {
+        let joined = self.registry.node(node).and_then(|n| n.directory);
+        let reported = self.reports.node(node).map(|report| report.directory);
+        joined.is_some() && joined == reported
+    }
+
+    /// Active nodes that have joined.
+    pub(super) fn active(&self) -> impl Iterator<Item = (u64, &'a NodeRecord)> {
+        self.registry
+            .nodes()
+            .filter(|(_, record)| record.state == NodeState::Active && record.directory.is_some())
+    }
+
+    pub(super) fn is_active(&self, node: u64) -> bool {
+        self.active().any(|(active, _)| active == node)
+    }
+
+    /// Whether a node can be given a replica now.
+    pub(super) fn is_usable(&self, node: u64) -> bool {
+        let room = self
+            .reports
+            .node(node)
+            .map_or(0, |report| report.free_bytes);
+        self.is_active(node) && self.is_up(node) && room >= self.policy.free_bytes_min
+    }
+
+    /// Why a replica is lost, if it is: it will not come back by itself.
+    pub(super) fn loss(&self, group: GroupId, replica: ReplicaId) -> Option<Why> {
+        let node = replica.node();
+        let Some(record) = self.registry.node(node) else {
+            return Some(Why::NodeAway);
+        };
+        if replica.generation() < record.generation_floor {
+            return Some(Why::DiskReplaced);
+        }
+        let is_reported =
+            self.is_up(node) && self.state(group, replica) == Some(ReplicaState::Failed);
+        if is_reported || self.registry.failure(group, replica).is_some() {
+            return Some(Why::Failed);
+        }
+        match record.state {
+            NodeState::Removed => Some(Why::NodeAway),
+            // An operator who drains a node that is down says that it will not come back.
+            NodeState::Draining if !self.is_up(node) => Some(Why::Draining),
+            NodeState::Draining | NodeState::Active => self.is_away(node).then_some(Why::NodeAway),
+        }
+    }
+
+    pub(super) fn state(&self, group: GroupId, replica: ReplicaId) -> Option<ReplicaState> {
+        let hosted = &self.reports.node(replica.node())?.replicas;
+        let found = hosted
+            .iter()
+            .find(|hosted| hosted.group == group && hosted.replica == replica)?;
+        Some(found.state)
+    }
+
+    /// Whether a replica is active and caught up, as its leader sees it.
+    pub(super) fn is_sound(&self, report: &GroupReport, replica: ReplicaId) -> bool {
+        if self.loss(report.group, replica).is_some() {
+            return false;
+        }
+        let is_serving = !self.is_up(replica.node())
+            || self
+                .state(report.group, replica)
+                .is_none_or(|state| state == ReplicaState::Serving);
+        let progress = report.progress.get(&replica);
+        let follows = progress.is_some_and(|progress| {
+            progress.recently_active
+                && progress.snapshot_bytes.is_none()
+                && progress.matched + CATCH_UP_ENTRIES_MAX >= report.last_index
+        });
+        is_serving && (replica == report.leader || follows)
+    }
+
+    /// The first voter that stands in the way of a change: it is neither sound nor lost, or there is no
+    /// majority of sound ones before or after. `add` counts as sound: it is not added before it is.
+    pub(super) fn obstacle(
+        &self,
+        report: &GroupReport,
+        add: Option<ReplicaId>,
+        remove: Option<ReplicaId>,
+    ) -> Option<ReplicaId> {
+        let is_sound = |voter: &ReplicaId| Some(*voter) == add || self.is_sound(report, *voter);
+        let others = report.voters.iter().copied();
+        let others = others.filter(|voter| Some(*voter) != remove);
+        let waits = others
+            .clone()
+            .find(|voter| !is_sound(voter) && self.loss(report.group, *voter).is_none());
+        if waits.is_some() {
+            return waits;
+        }
+        let new: BTreeSet<ReplicaId> = others.chain(add).collect();
+        let has_majority = |voters: &BTreeSet<ReplicaId>| {
+            2 * voters.iter().filter(|voter| is_sound(voter)).count() > voters.len()
+        };
+        if has_majority(&report.voters) && has_majority(&new) {
+            return None;
+        }
+        let mut all = report.voters.union(&new);
+        all.find(|voter| !is_sound(voter)).copied()
+    }
+
+    /// The active node with the fewest replicas that holds none of this group and has room.
+    pub(super) fn target(&self, voters: &BTreeSet<ReplicaId>) -> Option<u64> {
+        let free = self.active().map(|(node, _)| node).filter(|node| {
+            self.is_usable(*node) && voters.iter().all(|voter| voter.node() != *node)
+        });
+        free.min_by_key(|node| (self.load(*node), *node))
+    }
+
+    pub(super) fn load(&self, node: u64) -> usize {
+        self.loads.get(&node).copied().unwrap_or(0)
+    }
+
+    /// The voters a group should have: the registry's number or, with too few nodes, the largest odd one.
+    pub(super) fn goal(&self, group: GroupId, voters: &BTreeSet<ReplicaId>) -> usize {
+        let good = voters
+            .iter()
+            .filter(|voter| self.loss(group, **voter).is_none());
+        let holders: BTreeSet<u64> = good.map(|voter| voter.node()).collect();
+        let others = self.active().map(|(node, _)| node);
+        let others = others.filter(|node| !holders.contains(node) && !self.is_away(*node));
+        let nodes = holders.len() + others.count();
+        let most = nodes.min(self.registry.replication() as usize);
+        most - usize::from(most.is_multiple_of(2) && most > 0)
+    }
+
+    /// What may be finished or taken back at any time: joint changes that an earlier leader left, and
+    /// learners that belong to no move.
+    pub(super) fn tidy(&self, decision: &mut Decision) {
+        for (group, _) in self.registry.placements() {
+            let Some(report) = self.report(group) else {
+                decision.wait(Some(group), Reason::GroupSilent);
+                continue;
+            };
+            if !report.outgoing.is_empty() {
+                decision.order(Order::LeaveJoint { group });
+                continue;
+            }
+            let expected = self.registry.move_of(group).and_then(|m| m.add);
+            let strays = report.learners.iter();
+            for replica in strays.filter(|learner| Some(**learner) != expected) {
+                let replica = *replica;
+                decision.order(Order::RemoveReplica { group, replica });
+            }
+        }
+    }
+
+    /// What the registry knows to be gone for ever, and a node still has. The group must agree, as far as it
+    /// is heard.
+    pub(super) fn destroy_retired(&self, decision: &mut Decision) {
+        let members = self.registry.nodes().map(|(node, _)| node);
+        let reports = members.filter(|node| self.is_up(*node));
+        let hosted = reports.filter_map(|node| self.reports.node(node));
+        let retired = hosted.flat_map(|report| &report.replicas).filter(|hosted| {
+            let is_member = self.report(hosted.group).is_some_and(|report| {
+                report.voters.contains(&hosted.replica)
+                    || report.outgoing.contains(&hosted.replica)
+                    || report.learners.contains(&hosted.replica)
+            });
+            self.registry.is_retired(hosted.group, hosted.replica) && !is_member
+        });
+        for hosted in retired.take(DESTROYS_PER_DECISION_MAX) {
+            decision.order(Order::Destroy {
+                group: hosted.group,
+                replica: hosted.replica,
+            });
+        }
+    }
+
+    /// Nodes that an operator should look at.
+    pub(super) fn explain_nodes(&self, decision: &mut Decision) {
+        for (node, _) in self.active() {
+            let for_ms = self.reports.node_silent_ms(node, self.now_ms);
+            if for_ms > SILENT_AFTER_MS {
+                decision.wait(None, Reason::NodeSilent { node, for_ms });
+            } else if self.reports.node(node).is_some() && !self.has_its_directory(node) {
+                decision.wait(None, Reason::WrongDirectory { node });
+            }
+        }
+    }
+
+    /// Where a replica should go for balance, and from where: the fullest and the emptiest node, if they
+    /// differ by more than they may.
+    pub(super) fn imbalance(&self) -> Option<(u64, u64)> {
+        let up = || {
+            self.active()
+                .map(|(node, _)| node)
+                .filter(|node| self.is_up(*node))
+        };
+        let fullest = up().max_by_key(|node| (self.load(*node), u64::MAX - node))?;
+        let emptiest = up()
+            .filter(|node| self.is_usable(*node))
+            .min_by_key(|node| (self.load(*node), *node))?;
+        let difference = self.load(fullest).saturating_sub(self.load(emptiest));
+        (difference > REPLICA_DIFFERENCE_MAX).then_some((fullest, emptiest))
+    }
+}
+
+/// The voters of a group once its move is done.
+fn after_move(registry: &Registry, group: GroupId, placement: &Placement) -> BTreeSet<ReplicaId> {
+    let mut voters = placement.voters.clone();
+    if let Some(under_way) = registry.move_of(group) {
+        if let Some(gone) = under_way.remove {
+            voters.remove(&gone);
+        }
+        voters.extend(under_way.add);
+    }
+    voters
+}

@@ -1,0 +1,556 @@
+//! What group 0 replicates beside the catalog: the nodes, the replicas of every group, the moves under way,
+//! and what operators wish. Every node applies the same commands to it and comes to the same bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stock_core::{At, Stamp};
+
+use super::command::{BeginMove, Change, EndMove, Founder, RegistryCommand, Why};
+use super::memory::RequestMemory;
+use super::refusal::RegistryRefusal as Refusal;
+use super::{Directory, FAILURE_BYTES_MAX, MOVES_MAX, NODES_MAX, ReplicaId};
+use crate::worker::event::GroupId;
+
+mod checks;
+
+/// How many voters a group may have.
+pub const REPLICATIONS: [u32; 4] = [1, 3, 5, 7];
+
+/// Who is in the cluster, and what belongs where. Driven like a [`stock_core::Catalog`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Registry {
+    /// 0 before the cluster was founded.
+    pub(super) replication: u32,
+    pub(super) next_generation: u32,
+    pub(super) next_move: u64,
+    pub(super) nodes: BTreeMap<u64, NodeRecord>,
+    pub(super) placements: BTreeMap<GroupId, Placement>,
+    pub(super) moves: BTreeMap<GroupId, Move>,
+    pub(super) wishes: BTreeMap<GroupId, Wish>,
+    pub(super) preferred: BTreeMap<GroupId, u64>,
+    pub(super) failed: BTreeMap<(GroupId, ReplicaId), String>,
+    pub(super) requests: RequestMemory,
+}
+
+/// What is known of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRecord {
+    /// `None`: it was announced and has not joined yet.
+    pub directory: Option<Directory>,
+    /// Replicas of older generations on this node are lost: they were on a disk that is gone.
+    pub generation_floor: u32,
+    /// Where clients reach it: a URL.
+    pub grpc: String,
+    /// Where nodes reach it: `host:port`.
+    pub peers: String,
+    /// Whether it takes part.
+    pub state: NodeState,
+}
+
+/// Whether a node takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeState {
+    /// It holds replicas.
+    Active,
+    /// Its replicas go elsewhere.
+    Draining,
+    /// It left for ever.
+    Removed,
+}
+
+/// The replicas of a group, as they were when its last move ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    /// The term of the leader who reported them; 0: as founded.
+    pub term: u64,
+    /// All of them vote.
+    pub voters: BTreeSet<ReplicaId>,
+}
+
+/// A change of one group's voters that is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// Never the same for two moves.
+    pub number: u64,
+    /// The replica that comes.
+    pub add: Option<ReplicaId>,
+    /// The replica that goes.
+    pub remove: Option<ReplicaId>,
+    /// Why.
+    pub why: Why,
+    /// Laid aside, because the group has no leader that could carry it out.
+    pub parked: bool,
+}
+
+/// A move that an operator asked for and that has not begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wish {
+    /// The node that holds a replica.
+    pub from: u64,
+    /// The node that shall hold it.
+    pub to: u64,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegistryOutcome {
+    /// It is as the command says.
+    Done,
+    /// The node is in the cluster, or announced.
+    Joined {
+        /// Its id.
+        node: u64,
+        /// Replicas of older generations on it are lost.
+        generation_floor: u32,
+    },
+    /// The move is written down.
+    Begun {
+        /// Its number.
+        number: u64,
+        /// The replica that comes, with an id that was never used.
+        add: Option<ReplicaId>,
+    },
+    /// Nothing changed.
+    Refused(Refusal),
+}
+
+impl Registry {
+    /// A cluster that is not founded yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Time passes. Called once for each entry, before its commands.
+    pub fn advance(&mut self, stamp: Stamp) {
+        self.requests.forget(stamp);
+    }
+
+    /// Carries out one command, or refuses it.
+    pub fn apply(&mut self, at: At, command: RegistryCommand) -> RegistryOutcome {
+        if let Some(request) = command.request {
+            match self.requests.recall(&command.principal, request, at.stamp) {
+                Ok(Some(outcome)) => return outcome,
+                Ok(None) => {}
+                Err(refusal) => return RegistryOutcome::Refused(Refusal::Request(refusal)),
+            }
+        }
+        match self.change(command.change) {
+            Ok(outcome) => {
+                // What the controller begins needs no memory: it looks before it asks again.
+                let is_begun = matches!(outcome, RegistryOutcome::Begun { .. });
+                if let Some(request) = command.request.filter(|_| !is_begun) {
+                    let done = outcome.clone();
+                    self.requests.remember(command.principal, request, at, done);
+                }
+                outcome
+            }
+            // Not remembered: nothing changed, and a retry may find things otherwise.
+            Err(refusal) => RegistryOutcome::Refused(refusal),
+        }
+    }
+
+    /// Whether the first leader has written down who founded the cluster.
+    pub fn is_founded(&self) -> bool {
+        self.replication > 0
+    }
+
+    /// How many voters a group should have; 0 before the cluster was founded.
+    pub fn replication(&self) -> u32 {
+        self.replication
+    }
+
+    /// Every node that ever was, by id.
+    pub fn nodes(&self) -> impl Iterator<Item = (u64, &NodeRecord)> {
+        self.nodes.iter().map(|(id, node)| (*id, node))
+    }
+
+    /// One node.
+    pub fn node(&self, node: u64) -> Option<&NodeRecord> {
+        self.nodes.get(&node)
+    }
+
+    /// Every group and its replicas, group 0 first.
+    pub fn placements(&self) -> impl Iterator<Item = (GroupId, &Placement)> {
+        self.placements.iter().map(|(group, at)| (*group, at))
+    }
+
+    /// The replicas of a group.
+    pub fn placement(&self, group: GroupId) -> Option<&Placement> {
+        self.placements.get(&group)
+    }
+
+    /// Every move under way, parked ones included.
+    pub fn moves(&self) -> impl Iterator<Item = (GroupId, &Move)> {
+        self.moves
+            .iter()
+            .map(|(group, under_way)| (*group, under_way))
+    }
+
+    /// The move of a group.
+    pub fn move_of(&self, group: GroupId) -> Option<&Move> {
+        self.moves.get(&group)
+    }
+
+    /// Every move that an operator asked for and that has not begun.
+    pub fn wishes(&self) -> impl Iterator<Item = (GroupId, Wish)> {
+        self.wishes.iter().map(|(group, wish)| (*group, *wish))
+    }
+
+    /// The move of a group that an operator asked for.
+    pub fn wish(&self, group: GroupId) -> Option<Wish> {
+        self.wishes.get(&group).copied()
+    }
+
+    /// The node that an operator wants to lead a group.
+    pub fn preferred_leader(&self, group: GroupId) -> Option<u64> {
+        self.preferred.get(&group).copied()
+    }
+
+    /// Why a replica is called failed, if it is.
+    pub fn failure(&self, group: GroupId, replica: ReplicaId) -> Option<&str> {
+        self.failed.get(&(group, replica)).map(String::as_str)
+    }
+
+    /// Whether a replica is gone for ever: it is neither a voter nor about to be one. Since no id is
+    /// allotted twice, what was retired once stays so, and its data may be destroyed.
+    pub fn is_retired(&self, group: GroupId, replica: ReplicaId) -> bool {
+        let placed = self.placements.get(&group);
+        let is_voter = placed.is_none_or(|placed| placed.voters.contains(&replica));
+        let comes = self.moves.get(&group).and_then(|m| m.add) == Some(replica);
+        !is_voter && !comes
+    }
+
+    /// How many replicas a node holds, or will when the moves to it are done.
+    pub fn replicas_on(&self, node: u64) -> usize {
+        let voters = self.placements.values().flat_map(|at| &at.voters);
+        let coming = self.moves.values().filter_map(|m| m.add.as_ref());
+        voters
+            .chain(coming)
+            .filter(|replica| replica.node() == node)
+            .count()
+    }
+}
+
+/// What each command does.
+impl Registry {
+    fn change(&mut self, change: Change) -> Result<RegistryOutcome, Refusal> {
+        if let Change::Found {
+            replication,
+            nodes,
+            groups,
+        } = change
+        {
+            return self.found(replication, nodes, &groups);
+        }
+        if !self.is_founded() {
+            return Err(Refusal::NotFounded);
+        }
+        match change {
+            Change::Found { .. } => return Err(Refusal::AlreadyFounded),
+            Change::Announce { node, grpc, peers } => return self.announce(node, grpc, peers),
+            Change::Join {
+                node,
+                directory,
+                grpc,
+                peers,
+            } => return self.join(node, directory, grpc, peers),
+            Change::Begin(begin) => return self.begin(&begin),
+            Change::UpdateAddresses { node, grpc, peers } => {
+                self.member(node)?;
+                self.set_addresses(node, grpc, peers)?;
+            }
+            Change::Drain { node } => self.drain(node)?,
+            Change::Undrain { node } => {
+                self.member(node)?.state = NodeState::Active;
+            }
+            Change::Remove { node } => self.remove(node)?,
+            Change::SetReplication { replicas } => {
+                if !REPLICATIONS.contains(&replicas) {
+                    return Err(Refusal::BadReplication { replicas });
+                }
+                self.replication = replicas;
+            }
+            Change::MoveReplica { group, from, to } => self.wish_move(group, from, to)?,
+            Change::RebuildReplica { group, node } => {
+                let replica = self.voter_on(group, node)?;
+                self.fail(group, replica, "an operator asked for a rebuild".to_owned());
+            }
+            Change::ReportFailedReplica {
+                group,
+                replica,
+                reason,
+            } => {
+                let known = self.placement_of(group)?.voters.contains(&replica);
+                if !known && self.is_retired(group, replica) {
+                    return Err(Refusal::UnknownReplica { group, replica });
+                }
+                self.fail(group, replica, reason);
+            }
+            Change::PreferLeader { group, node } => self.prefer_leader(group, node)?,
+            Change::End(end) => self.end(&end)?,
+            Change::Park {
+                group,
+                number,
+                parked,
+            } => self.park(group, number, parked)?,
+        }
+        Ok(RegistryOutcome::Done)
+    }
+
+    fn found(
+        &mut self,
+        replication: u32,
+        nodes: Vec<Founder>,
+        groups: &[Vec<u64>],
+    ) -> Result<RegistryOutcome, Refusal> {
+        if self.is_founded() {
+            return Err(Refusal::AlreadyFounded);
+        }
+        if !REPLICATIONS.contains(&replication) {
+            let replicas = replication;
+            return Err(Refusal::BadReplication { replicas });
+        }
+        let ids: BTreeSet<u64> = nodes.iter().map(|founder| founder.node).collect();
+        let what = if ids.len() != nodes.len() {
+            Some("names a node twice")
+        } else if nodes.is_empty() || nodes.len() > NODES_MAX {
+            Some("is empty or too long")
+        } else if groups.is_empty() || groups.iter().any(Vec::is_empty) {
+            Some("leaves a group without replicas")
+        } else if groups.iter().flatten().any(|node| !ids.contains(node)) {
+            Some("places a replica on a node that it does not name")
+        } else {
+            None
+        };
+        if let Some(what) = what {
+            return Err(Refusal::BadFounding { what });
+        }
+        let mut founded = Self {
+            replication,
+            next_generation: 1,
+            next_move: 1,
+            ..Self::default()
+        };
+        for founder in nodes {
+            founded.check_new_id(founder.node)?;
+            founded.check_directory(founder.directory, founder.node)?;
+            founded.insert(founder.node, 0, founder.grpc, founder.peers)?;
+            founded.member(founder.node)?.directory = Some(founder.directory);
+        }
+        for (number, nodes) in (0..).zip(groups) {
+            let voters = nodes.iter().map(|node| ReplicaId::founding(*node));
+            let placement = Placement {
+                term: 0,
+                voters: voters.collect(),
+            };
+            founded.placements.insert(GroupId(number), placement);
+        }
+        *self = founded;
+        Ok(RegistryOutcome::Done)
+    }
+
+    fn announce(
+        &mut self,
+        node: u64,
+        grpc: String,
+        peers: String,
+    ) -> Result<RegistryOutcome, Refusal> {
+        let node = match node {
+            0 => self.next_node(),
+            node => node,
+        };
+        self.check_new_id(node)?;
+        self.insert(node, self.next_generation, grpc, peers)?;
+        Ok(self.joined(node))
+    }
+
+    fn join(
+        &mut self,
+        node: u64,
+        directory: Directory,
+        grpc: String,
+        peers: String,
+    ) -> Result<RegistryOutcome, Refusal> {
+        // A known directory is a known node, whatever it calls itself: a join may be said twice.
+        let owner = self.owner_of(directory);
+        let node = match (owner, node) {
+            (Some(owner), 0) => owner,
+            (None, 0) => self.next_node(),
+            (_, node) => node,
+        };
+        self.check_directory(directory, node)?;
+        if !self.nodes.contains_key(&node) {
+            self.check_new_id(node)?;
+            self.insert(node, self.next_generation, grpc, peers)?;
+        } else {
+            let floor = self.next_generation;
+            let known = self.member(node)?;
+            let is_replaced = known.directory.is_some_and(|old| old != directory);
+            self.set_addresses(node, grpc, peers)?;
+            if is_replaced {
+                self.member(node)?.generation_floor = floor;
+                self.forget_wishes_of(node);
+            }
+        }
+        self.member(node)?.directory = Some(directory);
+        Ok(self.joined(node))
+    }
+
+    fn drain(&mut self, node: u64) -> Result<(), Refusal> {
+        let record = self.member(node)?;
+        if record.state == NodeState::Draining {
+            return Ok(());
+        }
+        // A node that never joined holds nothing and is missed by nobody.
+        if record.directory.is_some() {
+            self.check_enough_without(node)?;
+        }
+        self.member(node)?.state = NodeState::Draining;
+        self.forget_wishes_of(node);
+        Ok(())
+    }
+
+    fn remove(&mut self, node: u64) -> Result<(), Refusal> {
+        let record = match self.member(node) {
+            Ok(record) => record.clone(),
+            // Said twice.
+            Err(Refusal::NodeRemoved { .. }) => return Ok(()),
+            Err(refusal) => return Err(refusal),
+        };
+        if record.state != NodeState::Draining {
+            return Err(Refusal::NotDraining { node });
+        }
+        let replicas = self.replicas_on(node);
+        if replicas > 0 {
+            return Err(Refusal::HoldsReplicas { node, replicas });
+        }
+        if record.directory.is_some() {
+            self.check_enough_without(node)?;
+        }
+        self.member(node)?.state = NodeState::Removed;
+        Ok(())
+    }
+
+    fn wish_move(&mut self, group: GroupId, from: u64, to: u64) -> Result<(), Refusal> {
+        self.voter_on(group, from)?;
+        if self.moves.contains_key(&group) {
+            return Err(Refusal::MoveUnderWay { group });
+        }
+        self.check_takes_replicas(to)?;
+        if self.voter_on(group, to).is_ok() {
+            return Err(Refusal::ReplicaThere { group, node: to });
+        }
+        // The latest wish counts: one for each group is bound enough.
+        self.wishes.insert(group, Wish { from, to });
+        Ok(())
+    }
+
+    fn prefer_leader(&mut self, group: GroupId, node: Option<u64>) -> Result<(), Refusal> {
+        self.placement_of(group)?;
+        let Some(node) = node else {
+            self.preferred.remove(&group);
+            return Ok(());
+        };
+        self.check_takes_replicas(node)?;
+        self.voter_on(group, node)?;
+        self.preferred.insert(group, node);
+        Ok(())
+    }
+
+    fn fail(&mut self, group: GroupId, replica: ReplicaId, mut reason: String) {
+        while reason.len() > FAILURE_BYTES_MAX {
+            reason.pop();
+        }
+        self.failed.insert((group, replica), reason);
+    }
+
+    fn begin(&mut self, begin: &BeginMove) -> Result<RegistryOutcome, Refusal> {
+        let group = begin.group;
+        let voters = &self.placement_of(group)?.voters;
+        if let Some(replica) = begin.remove.filter(|gone| !voters.contains(gone)) {
+            return Err(Refusal::UnknownReplica { group, replica });
+        }
+        let left = voters.len() - usize::from(begin.remove.is_some());
+        if begin.add.is_none() && (begin.remove.is_none() || left == 0) {
+            return Err(Refusal::BadMove { group });
+        }
+        if self.moves.contains_key(&group) {
+            return Err(Refusal::MoveUnderWay { group });
+        }
+        if self.running_moves() >= MOVES_MAX {
+            return Err(Refusal::TooManyMoves);
+        }
+        if let Some(node) = begin.add {
+            self.check_takes_replicas(node)?;
+            let there = self.voter_on(group, node).ok();
+            if there.is_some() && there != begin.remove {
+                return Err(Refusal::ReplicaThere { group, node });
+            }
+        }
+        let add = match begin.add {
+            Some(node) => Some(ReplicaId::new(self.allot_generation()?, node)),
+            None => None,
+        };
+        let number = self.next_move;
+        self.next_move += 1;
+        let begun = Move {
+            number,
+            add,
+            remove: begin.remove,
+            why: begin.why,
+            parked: false,
+        };
+        self.moves.insert(group, begun);
+        if begin.add.is_some() && self.wish(group).map(|wish| wish.to) == begin.add {
+            self.wishes.remove(&group);
+        }
+        Ok(RegistryOutcome::Begun { number, add })
+    }
+
+    fn end(&mut self, end: &EndMove) -> Result<(), Refusal> {
+        let group = end.group;
+        let under_way = self.numbered_move(group, end.number)?;
+        let (add, remove) = (under_way.add, under_way.remove);
+        let old = self.placement_of(group)?;
+        let voters: BTreeSet<ReplicaId> = end.voters.iter().copied().collect();
+        let came = voters.iter().filter(|voter| !old.voters.contains(*voter));
+        let went = old.voters.iter().filter(|voter| !voters.contains(*voter));
+        let is_possible = came.into_iter().all(|voter| Some(*voter) == add)
+            && went.into_iter().all(|voter| Some(*voter) == remove);
+        if voters.is_empty() || !is_possible || end.term < old.term {
+            return Err(Refusal::BadVoters { group });
+        }
+        let placement = Placement {
+            term: end.term,
+            voters,
+        };
+        let holds = |node: u64| placement.voters.iter().any(|voter| voter.node() == node);
+        if self
+            .wish(group)
+            .is_some_and(|wish| !holds(wish.from) || holds(wish.to))
+        {
+            self.wishes.remove(&group);
+        }
+        if self
+            .preferred_leader(group)
+            .is_some_and(|node| !holds(node))
+        {
+            self.preferred.remove(&group);
+        }
+        self.failed
+            .retain(|(of, replica), _| *of != group || placement.voters.contains(replica));
+        self.moves.remove(&group);
+        self.placements.insert(group, placement);
+        Ok(())
+    }
+
+    fn park(&mut self, group: GroupId, number: u64, parked: bool) -> Result<(), Refusal> {
+        let running = self.running_moves();
+        let under_way = self.numbered_move(group, number)?;
+        if under_way.parked && !parked && running >= MOVES_MAX {
+            return Err(Refusal::TooManyMoves);
+        }
+        under_way.parked = parked;
+        Ok(())
+    }
+}

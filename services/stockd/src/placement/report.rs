@@ -1,0 +1,196 @@
+//! What nodes and leaders tell the leader of group 0. None of it is replicated: it is told again twice a
+//! second, and a new leader of group 0 begins by listening.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Directory, ReplicaId};
+use crate::worker::event::GroupId;
+
+/// What a group's leader says. Configurations are those of committed entries only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupReport {
+    /// Its group.
+    pub group: GroupId,
+    /// Its term.
+    pub term: u64,
+    /// Itself.
+    pub leader: ReplicaId,
+    /// Those that vote; while a joint change is under way, the incoming ones.
+    pub voters: BTreeSet<ReplicaId>,
+    /// While a joint change is under way: those that voted before it. Otherwise empty.
+    pub outgoing: BTreeSet<ReplicaId>,
+    /// Those that only listen.
+    pub learners: BTreeSet<ReplicaId>,
+    /// The end of its log.
+    pub last_index: u64,
+    /// What is committed.
+    pub commit: u64,
+    /// How far each replica is, its own included.
+    pub progress: BTreeMap<ReplicaId, Progress>,
+}
+
+/// How far a replica is, as its leader knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// The log up to here is known to be on its disk.
+    pub matched: u64,
+    /// It answered within the last election timeout.
+    pub recently_active: bool,
+    /// Bytes of a snapshot that is on its way to it, as far as they were sent.
+    pub snapshot_bytes: Option<u64>,
+}
+
+/// What a node says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeReport {
+    /// Itself.
+    pub node: u64,
+    /// Its data directory.
+    pub directory: Directory,
+    /// Room left where its data is.
+    pub free_bytes: u64,
+    /// Half of its log writes, fsync included, took this long or less, in microseconds.
+    pub write_p50_us: u64,
+    /// And 99 in 100 this long or less.
+    pub write_p99_us: u64,
+    /// Every replica whose data it has, also those that are no longer members.
+    pub replicas: Vec<HostedReplica>,
+}
+
+/// A replica that a node has data of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostedReplica {
+    /// Of this group.
+    pub group: GroupId,
+    /// Which.
+    pub replica: ReplicaId,
+    /// Whether it works.
+    pub state: ReplicaState,
+}
+
+/// Whether a replica works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ReplicaState {
+    /// It takes part.
+    Serving,
+    /// It stopped, and does not take part any more.
+    Failed,
+    /// A snapshot is being installed.
+    Installing,
+}
+
+/// What the last comparison of a group's replicas found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditReport {
+    /// Its group.
+    pub group: GroupId,
+    /// The replicas were compared as they were at this index.
+    pub index: u64,
+    /// When it was done, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// What was found, for each.
+    pub replicas: BTreeMap<ReplicaId, AuditVerdict>,
+}
+
+/// What an audit says of a replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuditVerdict {
+    /// It is as the others are.
+    Agrees,
+    /// These buckets of its state differ from those of the majority.
+    Differs {
+        /// By number.
+        buckets: Vec<u32>,
+    },
+    /// It gave no answer in time.
+    Silent,
+}
+
+/// Everything that was reported, and when. Times are milliseconds of one clock that never goes back.
+#[derive(Debug, Clone, Default)]
+pub struct Reports {
+    listening_since_ms: u64,
+    groups: BTreeMap<GroupId, HeardGroup>,
+    nodes: BTreeMap<u64, (u64, NodeReport)>,
+    audits: BTreeMap<GroupId, AuditReport>,
+}
+
+#[derive(Debug, Clone)]
+struct HeardGroup {
+    at_ms: u64,
+    /// Since when this replica has led.
+    led_since_ms: u64,
+    report: GroupReport,
+}
+
+impl Reports {
+    /// Nothing heard yet. Who is silent now is counted from `now_ms` on: a new leader of group 0 cannot know
+    /// for how long a node has been away, and must not replace it early.
+    pub fn new(now_ms: u64) -> Self {
+        Self {
+            listening_since_ms: now_ms,
+            ..Self::default()
+        }
+    }
+
+    /// Takes note of what a leader says. A deposed leader that has not noticed is not believed.
+    pub fn hear_group(&mut self, now_ms: u64, report: GroupReport) {
+        let known = self.groups.get(&report.group);
+        if known.is_some_and(|known| known.report.term > report.term) {
+            return;
+        }
+        let same = known.filter(|known| known.report.leader == report.leader);
+        let heard = HeardGroup {
+            at_ms: now_ms,
+            led_since_ms: same.map_or(now_ms, |known| known.led_since_ms),
+            report,
+        };
+        self.groups.insert(heard.report.group, heard);
+    }
+
+    /// Takes note of what a node says.
+    pub fn hear_node(&mut self, now_ms: u64, report: NodeReport) {
+        self.nodes.insert(report.node, (now_ms, report));
+    }
+
+    /// Takes note of an audit.
+    pub fn hear_audit(&mut self, report: AuditReport) {
+        let newer = |known: &AuditReport| known.index > report.index;
+        if !self.audits.get(&report.group).is_some_and(newer) {
+            self.audits.insert(report.group, report);
+        }
+    }
+
+    /// What a group's leader said last, however long ago.
+    pub fn group(&self, group: GroupId) -> Option<&GroupReport> {
+        self.groups.get(&group).map(|heard| &heard.report)
+    }
+
+    /// For how long a group's leader has said nothing, in milliseconds.
+    pub fn group_silent_ms(&self, group: GroupId, now_ms: u64) -> u64 {
+        let heard = self.groups.get(&group).map(|heard| heard.at_ms);
+        now_ms.saturating_sub(heard.unwrap_or(self.listening_since_ms))
+    }
+
+    /// For how long a group has had the leader it has, in milliseconds.
+    pub fn led_for_ms(&self, group: GroupId, now_ms: u64) -> u64 {
+        let since = self.groups.get(&group).map(|heard| heard.led_since_ms);
+        now_ms.saturating_sub(since.unwrap_or(now_ms))
+    }
+
+    /// What a node said last, however long ago.
+    pub fn node(&self, node: u64) -> Option<&NodeReport> {
+        self.nodes.get(&node).map(|(_, report)| report)
+    }
+
+    /// For how long a node has said nothing, in milliseconds.
+    pub fn node_silent_ms(&self, node: u64, now_ms: u64) -> u64 {
+        let heard = self.nodes.get(&node).map(|(at_ms, _)| *at_ms);
+        now_ms.saturating_sub(heard.unwrap_or(self.listening_since_ms))
+    }
+
+    /// The last audit of each group that was audited.
+    pub fn audits(&self) -> impl Iterator<Item = &AuditReport> {
+        self.audits.values()
+    }
+}
