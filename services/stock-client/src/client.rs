@@ -418,7 +418,12 @@ impl Client {
         self.pool.topology().shard_count()
     }
 
-    async fn small<Q, A, S, F>(&self, target: Target, request: Q, send: S) -> Result<A, Error>
+    pub(crate) async fn small<Q, A, S, F>(
+        &self,
+        target: Target,
+        request: Q,
+        send: S,
+    ) -> Result<A, Error>
     where
         Q: Clone,
         S: Fn(Channel, Request<Q>) -> F,
@@ -533,7 +538,7 @@ impl Client {
 }
 
 /// A retry is only safe under an id, so every mutation gets one before it is sent for the first time.
-fn fill_request_id(request_id: &mut String) {
+pub(crate) fn fill_request_id(request_id: &mut String) {
     if request_id.is_empty() {
         *request_id = Uuid::now_v7().to_string();
     }

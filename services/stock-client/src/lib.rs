@@ -39,6 +39,7 @@
 
 mod batch;
 mod client;
+mod cluster;
 mod error;
 mod node;
 mod retry;

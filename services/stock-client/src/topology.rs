@@ -20,10 +20,7 @@ impl Topology {
     /// off goes on naming leaders that the others have long replaced, and the term tells.
     pub(crate) fn succeeded_by(&self, mut view: GetTopologyResponse) -> Self {
         let old = &self.view;
-        if old.cluster_id == view.cluster_id
-            && old.shard_count == view.shard_count
-            && old.nodes.len() == view.nodes.len()
-        {
+        if old.cluster_id == view.cluster_id && old.shard_count == view.shard_count {
             for (new, old) in view.shards.iter_mut().zip(&old.shards) {
                 keep_newer_leader(new, old);
             }
@@ -148,6 +145,11 @@ mod tests {
             "a known leader is not forgotten"
         );
         assert_eq!(next.leader_of(2), Some(1), "a newer term wins");
+
+        let mut grown = answer.clone();
+        grown.nodes.push(Node::default());
+        let next = known.succeeded_by(grown);
+        assert_eq!(next.leader_of(0), Some(1), "a node more changes nothing");
 
         let reborn = GetTopologyResponse {
             cluster_id: "another".into(),

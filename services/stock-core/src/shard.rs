@@ -230,6 +230,7 @@ mod tests {
     use crate::command::{
         Confirm, Line, MovementKind, MovementLine, Movements, Release, Reserve, SetPolicy,
     };
+    use crate::error::RestoreError;
     use crate::ids::{Document, Fingerprint, Quantity, RequestId};
     use crate::outcome::LineVerdict;
     use crate::reservation::State;
@@ -410,13 +411,43 @@ mod tests {
 
     /// The shard as it comes back from its bytes.
     fn restored(shard: &Shard) -> Shard {
+        restore(shard).unwrap()
+    }
+
+    fn restore(shard: &Shard) -> Result<Shard, RestoreError> {
         let mut frozen = shard.freeze();
-        let mut restorer = ShardRestorer::new(frozen.head_bytes()).unwrap();
+        let mut restorer = ShardRestorer::new(frozen.head_bytes())?;
         for bucket in 0..frozen.buckets() {
             let bytes = frozen.take_bucket(bucket).unwrap();
-            restorer.bucket(bucket, &bytes).unwrap();
+            restorer.bucket(bucket, &bytes)?;
         }
-        restorer.finish().unwrap()
+        restorer.finish()
+    }
+
+    #[test]
+    fn a_reserved_counter_that_is_not_what_is_held_is_not_restored() {
+        let sku = Sku::new("MUG").unwrap();
+        let error_at = |reserved| {
+            let mut till = Till::new(Shard::new());
+            till.receive("MUG");
+            till.reserve(1);
+            till.reserve(2);
+            let location = Location::new("A").unwrap();
+            let stock = till.shard.shelves.stock_mut(&sku).unwrap();
+            stock.position_mut(&location).unwrap().reserved = reserved;
+            restore(&till.shard).err()
+        };
+        let differs = |by| {
+            Some(RestoreError::ReservedDiffers {
+                sku: sku.clone(),
+                location: Location::new("A").unwrap(),
+                by,
+            })
+        };
+        assert_eq!(error_at(2), None);
+        assert_eq!(error_at(0), differs(1));
+        assert_eq!(error_at(1), differs(1));
+        assert_eq!(error_at(3), differs(1));
     }
 
     #[test]

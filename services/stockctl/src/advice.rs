@@ -52,6 +52,13 @@ fn by_reason(reason: &str) -> Option<&'static str> {
         }
         "REQUEST_FROM_FUTURE" => "Leave --request-id out, or correct this machine's clock.",
         "REQUEST_REUSED" => "Leave --request-id out for a new id, or repeat exactly what it named.",
+        "TOO_FEW_NODES" => "Bring in another node first, then drain this one.",
+        "NODE_NOT_DRAINING" => "Empty it first: stockctl node drain ID --wait.",
+        "NODE_HOLDS_REPLICAS" => "Wait until it is empty: stockctl node drain ID --wait.",
+        "UNKNOWN_NODE" | "NODE_REMOVED" => "`stockctl node list --all` shows every node.",
+        "UNKNOWN_SHARD" | "NO_REPLICA_THERE" | "REPLICA_THERE" | "MOVE_UNDER_WAY" => {
+            "`stockctl shard list` shows where replicas are and go."
+        }
         "DOCUMENT_REUSED" => "Give another --document, or repeat exactly what it named.",
         _ => return None,
     })

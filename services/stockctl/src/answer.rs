@@ -6,6 +6,8 @@ use stock_proto::stock::v1::{
     PutLocationResponse, Reservation, SetPositionPolicyResponse, Shortage,
 };
 
+use crate::operate::answer::Operation;
+
 /// Everything was done.
 const DONE: u8 = 0;
 /// Something went wrong that is neither of the others.
@@ -39,6 +41,7 @@ pub(crate) enum Answer {
     Locations(ListLocationsResponse),
     Policy(SetPositionPolicyResponse),
     Cluster(GetTopologyResponse),
+    Operation(Operation),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +62,8 @@ impl Answer {
             | Self::Locations(_)
             | Self::Policy(_)
             | Self::Cluster(_) => DONE,
+            Self::Operation(operation) if operation.is_alarming() => FAILED,
+            Self::Operation(_) => DONE,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::notation::{Key, OpenUnits, Position, Units};
+use crate::operate::args::{LeaderCommand, NodeCommand, ReplicaCommand, ShardCommand};
 
 /// Asks a stockd cluster, and tells it what happened.
 #[derive(Debug, Parser)]
@@ -149,6 +150,31 @@ Example:
     /// The cluster itself
     #[command(subcommand)]
     Cluster(ClusterCommand),
+
+    /// The machines of the cluster: see them, bring them in, empty them, take them out
+    #[command(subcommand)]
+    Node(NodeCommand),
+
+    /// Where each shard's replicas are, and where they go
+    #[command(subcommand)]
+    Shard(ShardCommand),
+
+    /// Who leads a shard
+    #[command(subcommand)]
+    Leader(LeaderCommand),
+
+    /// A single replica of a shard
+    #[command(subcommand)]
+    Replica(ReplicaCommand),
+
+    /// Show what the last comparison of each shard's replicas found
+    #[command(after_help = "\
+Example:
+  stockctl audit
+
+Replicas of a shard hold the same, byte for byte. One that DIFFERS is made anew by the cluster; exit code 1
+tells a script that there is one.")]
+    Audit,
 }
 
 #[derive(Debug, Subcommand)]
@@ -451,6 +477,19 @@ mod tests {
             "stockctl adjust S@L=+3 --reason found",
             "stockctl policy set S@L --safety-stock 1 --backorder-limit 2",
             "stockctl cluster status",
+            "stockctl node list --all",
+            "stockctl node add --url http://node-4:7401 --peers node-4:7402 --id 4",
+            "stockctl node drain 4 --wait",
+            "stockctl node drain 4 --wait --give-up-after 2h",
+            "stockctl node undrain 4",
+            "stockctl node remove 4 --request-id X",
+            "stockctl shard list",
+            "stockctl shard move 5 --from 1 --to 4 --wait",
+            "stockctl shard move meta --from 1 --to 4",
+            "stockctl leader transfer 5 --to 2 --wait",
+            "stockctl leader transfer meta --any",
+            "stockctl replica rebuild 5 --node 2 --wait",
+            "stockctl audit -o json",
             "stockctl --endpoint http://h:1 -o json cluster status",
             "stockctl cluster status -o json --endpoint http://h:1,http://i:1",
         ] {
@@ -484,6 +523,24 @@ mod tests {
             ),
             ("stockctl extend ID", ErrorKind::MissingRequiredArgument),
             ("stockctl adjust S@L=1", ErrorKind::MissingRequiredArgument),
+            ("stockctl node drain all", ErrorKind::ValueValidation),
+            ("stockctl node drain 0", ErrorKind::ValueValidation),
+            (
+                "stockctl shard move five --from 1 --to 2",
+                ErrorKind::ValueValidation,
+            ),
+            (
+                "stockctl leader transfer 5",
+                ErrorKind::MissingRequiredArgument,
+            ),
+            (
+                "stockctl leader transfer 5 --to 2 --any",
+                ErrorKind::ArgumentConflict,
+            ),
+            (
+                "stockctl node drain 4 --give-up-after 1h",
+                ErrorKind::MissingRequiredArgument,
+            ),
         ] {
             let error = parse(line).map(|_| ()).expect_err(line);
             assert_eq!(error.kind(), kind, "{line}");

@@ -19,6 +19,7 @@ use crate::args::{
 };
 use crate::failure::{Failure, Repeat};
 use crate::notation::movement_lines;
+use crate::operate;
 
 /// Does what the command line asks.
 pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
@@ -47,6 +48,11 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
         Command::Cluster(ClusterCommand::Status) => {
             Ok(Answer::Cluster(client.get_topology().await?))
         }
+        Command::Node(command) => operate::node(client, command).await,
+        Command::Shard(command) => operate::shard(client, command).await,
+        Command::Leader(command) => operate::leader(client, command).await,
+        Command::Replica(command) => operate::replica(client, command).await,
+        Command::Audit => operate::audit(client).await,
     }
 }
 
@@ -274,7 +280,7 @@ const NO_OUTCOME: &str = "an answer holds a reservation or a shortage";
 
 impl RequestId {
     /// Made here and not in the client, so that a failure can say which id to repeat.
-    fn or_new(self) -> String {
+    pub(crate) fn or_new(self) -> String {
         self.request_id
             .unwrap_or_else(|| Uuid::now_v7().to_string())
     }
@@ -287,7 +293,7 @@ impl Document {
     }
 }
 
-fn by_request(request_id: String) -> impl FnOnce(Error) -> Failure {
+pub(crate) fn by_request(request_id: String) -> impl FnOnce(Error) -> Failure {
     |error| Failure::Call {
         error,
         repeat: Some(Repeat::RequestId(request_id)),

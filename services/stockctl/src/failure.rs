@@ -17,6 +17,8 @@ pub(crate) enum Failure {
     },
     /// The command line cannot be meant as it stands.
     Usage(String),
+    /// It was asked for, and is not done yet.
+    Unfinished(String),
     /// This process could not do its own part.
     Local(anyhow::Error),
 }
@@ -42,7 +44,7 @@ impl Failure {
         match self {
             Self::Call { error, .. } if error.code() == Code::InvalidArgument => INVALID,
             Self::Usage(_) => INVALID,
-            Self::Call { .. } | Self::Local(_) => FAILED,
+            Self::Call { .. } | Self::Unfinished(_) | Self::Local(_) => FAILED,
         }
     }
 
@@ -57,7 +59,9 @@ impl Failure {
                 }
                 text
             }
-            Self::Usage(message) => format!("error: {}", sentence(message)),
+            Self::Usage(message) | Self::Unfinished(message) => {
+                format!("error: {}", sentence(message))
+            }
             Self::Local(error) => format!("error: {}", sentence(&format!("{error:#}"))),
         }
     }
@@ -80,6 +84,12 @@ impl Failure {
                 code_name(Code::InvalidArgument),
                 "USAGE",
                 first_paragraph(message),
+                &[][..],
+            ),
+            Self::Unfinished(message) => (
+                code_name(Code::DeadlineExceeded),
+                "UNFINISHED",
+                message.clone(),
                 &[][..],
             ),
             Self::Local(error) => (

@@ -62,6 +62,7 @@ impl Answer {
             Self::Locations(answer) => message("ListLocationsResponse", answer),
             Self::Policy(answer) => message("SetPositionPolicyResponse", answer),
             Self::Cluster(answer) => message("GetTopologyResponse", answer),
+            Self::Operation(operation) => operation.value(),
         }
     }
 }
@@ -72,7 +73,7 @@ fn add_place(fields: &mut Map<String, Value>, shard: u32, applied_index: u64) {
 }
 
 /// A message of `stock.v1` as JSON.
-fn message(name: &str, message: &impl Message) -> anyhow::Result<Value> {
+pub(crate) fn message(name: &str, message: &impl Message) -> anyhow::Result<Value> {
     let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).context("the schema does not decode")?;
     let descriptor = pool
         .get_message_by_name(&format!("stock.v1.{name}"))

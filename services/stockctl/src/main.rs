@@ -11,6 +11,7 @@ mod command;
 mod failure;
 mod json;
 mod notation;
+mod operate;
 mod table;
 
 use std::io::{self, ErrorKind, Write};

@@ -51,6 +51,7 @@ impl Answer {
             }
             Self::Policy(answer) => policy_table(answer),
             Self::Cluster(answer) => cluster_tables(answer),
+            Self::Operation(operation) => operation.table(),
         }
     }
 }
@@ -292,18 +293,18 @@ fn place(shard: u32, applied_index: u64) -> String {
 }
 
 /// Longer times to their second, the way people say them.
-fn whole_seconds(duration: prost_types::Duration) -> Option<String> {
+pub(crate) fn whole_seconds(duration: prost_types::Duration) -> Option<String> {
     let exact = Duration::try_from(duration).ok()?;
     let rounded = Duration::from_secs(exact.as_secs() + u64::from(exact.subsec_millis() >= 500));
     Some(humantime::format_duration(rounded).to_string())
 }
 
 /// Columns without rules: they stay readable in a terminal and easy to cut in a pipe.
-struct Columns(Table);
+pub(crate) struct Columns(Table);
 
 impl Columns {
     /// A header that begins with `>` heads a column of numbers.
-    fn new(headers: &[&str]) -> Self {
+    pub(crate) fn new(headers: &[&str]) -> Self {
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);
         table.set_header(headers.iter().map(|header| header.trim_start_matches('>')));
@@ -316,12 +317,12 @@ impl Columns {
         Self(table)
     }
 
-    fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.0.add_row(cells);
     }
 
     /// No blanks at the ends of lines.
-    fn finish(&self) -> String {
+    pub(crate) fn finish(&self) -> String {
         let text = self.0.to_string();
         let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
         lines.join("\n")

@@ -10,14 +10,27 @@ use stock_storage::{CheckpointStore, Purger};
 
 use crate::checkpoint::{self, Image};
 use crate::inbox::Inbox;
+use crate::placement::ReplicaId;
 use crate::reply::ReplyTo;
-use crate::worker::event::{Event, GroupId};
+use crate::state::Frozen;
+use crate::worker::event::{Event, GroupId, StateHash};
 
 /// Something to be done with files.
 #[derive(Debug)]
 pub enum Chore {
     /// A state is to be written down: [`Event::CheckpointWritten`].
     WriteCheckpoint(Box<Image>),
+    /// A state is to be hashed: [`Event::StateHashed`].
+    HashState {
+        /// Of this group.
+        group: GroupId,
+        /// By this replica.
+        replica: ReplicaId,
+        /// As it is after the entry of this index.
+        index: u64,
+        /// The state.
+        frozen: Box<Frozen>,
+    },
     /// Checkpoints that are needed no more may be deleted.
     KeepCheckpoints {
         /// Of this group.
@@ -56,6 +69,21 @@ impl Chores {
     pub fn perform<R>(&self, chore: Chore) -> Option<Event<R>> {
         match chore {
             Chore::WriteCheckpoint(image) => return Some(self.write(*image)),
+            Chore::HashState {
+                group,
+                replica,
+                index,
+                mut frozen,
+            } => {
+                let (hash, buckets) = frozen.hash();
+                return Some(Event::StateHashed(Box::new(StateHash {
+                    group,
+                    replica,
+                    index,
+                    hash,
+                    buckets,
+                })));
+            }
             Chore::KeepCheckpoints { group, indexes } => {
                 let keep = |index: u64| indexes.contains(&index);
                 let kept = self

@@ -25,8 +25,12 @@ pub struct ClusterState {
 /// How this node's disk does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Health {
+    /// Whether the rest was measured.
+    pub was_measured: bool,
     /// Room left where its data is.
     pub free_bytes: u64,
+    /// The largest checkpoint of a group: the next one needs as much room beside it.
+    pub checkpoint_bytes: u64,
     /// Half of its log writes, fsync included, took this long or less, in microseconds.
     pub write_p50_us: u64,
     /// And 99 in 100 this long or less.
@@ -39,6 +43,7 @@ struct GroupState {
     term: AtomicU64,
     applied_index: AtomicU64,
     is_settled: AtomicBool,
+    is_here: AtomicBool,
 }
 
 /// One group, as this node sees it.
@@ -50,6 +55,17 @@ pub struct GroupStatus {
     pub term: u64,
     /// What this node has applied.
     pub applied_index: u64,
+}
+
+/// With less room than this a node takes nothing in that adds to what it keeps. What frees room needs some
+/// first: a checkpoint, two files of the log, a purge.
+const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
+
+impl Health {
+    /// Whether there is too little room to take more in. A disk that was not looked at yet has enough.
+    pub fn is_short_of_space(&self) -> bool {
+        self.was_measured && self.free_bytes < FREE_BYTES_MIN + self.checkpoint_bytes
+    }
 }
 
 impl ClusterState {
@@ -72,6 +88,9 @@ impl ClusterState {
         state.leader.store(leader, Ordering::Relaxed);
         state.term.store(replica.term(), Ordering::Relaxed);
         state.applied_index.store(applied_index, Ordering::Relaxed);
+        // One that waits for its first snapshot knows nothing.
+        let is_here = replica.origin().index > 0;
+        state.is_here.store(is_here, Ordering::Relaxed);
         let is_settled = !replica.is_leader() || replica.is_settled_leader();
         state.is_settled.store(is_settled, Ordering::Relaxed);
     }
@@ -81,6 +100,13 @@ impl ClusterState {
         let state = &self.groups[group];
         state.leader.store(0, Ordering::Relaxed);
         state.is_settled.store(true, Ordering::Relaxed);
+        state.is_here.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether this node has a replica of a group that knows anything.
+    pub fn is_here(&self, group: GroupId) -> bool {
+        let state = self.groups.get(group.index());
+        state.is_some_and(|state| state.is_here.load(Ordering::Relaxed))
     }
 
     /// Takes note of who says to lead a group that this node has no replica of.

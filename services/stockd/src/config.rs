@@ -8,15 +8,20 @@ use serde::{Deserialize, Serialize};
 use stock_core::ReservationId;
 use thiserror::Error;
 
+use crate::placement::registry::REPLICATIONS;
+
 /// A node's configuration, complete and checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The cluster's name; nodes of other clusters are turned away.
     pub cluster_id: String,
-    /// This node's id; one of `nodes`.
+    /// This node's id; one of `nodes`. A node that joins may leave it out (0): the cluster allots one.
+    #[serde(default)]
     pub node_id: u64,
-    /// How many stock shards the cluster is born with. It can never be changed.
+    /// How many stock shards the cluster is born with. It can never be changed. A node that joins may
+    /// leave it out (0): it is told.
+    #[serde(default)]
     pub shards: u32,
     /// Where this node keeps its data.
     pub data_dir: PathBuf,
@@ -25,8 +30,41 @@ pub struct Config {
     /// Where the loop lives.
     #[serde(default)]
     pub hosting: Hosting,
-    /// Every node of the cluster, this one included.
+    /// Every node that founds the cluster, this one included. Read once, by an empty directory; later
+    /// the cluster itself knows its nodes.
+    #[serde(default)]
     pub nodes: Vec<Node>,
+    /// Instead of `nodes`: nodes of a cluster that is there already, of which any lets this one in. URLs.
+    #[serde(default)]
+    pub join: Vec<String>,
+    /// Where others reach this node, if it joins: as it listens, unless said otherwise.
+    #[serde(default)]
+    pub advertise: Advertise,
+    /// Voters of each group that the cluster is born with: 1, 3, 5 or 7.
+    #[serde(default = "replicas_default")]
+    pub replicas: u32,
+    /// A node that has been away for so many seconds has its replicas replaced, where there is room.
+    #[serde(default = "replace_after_default")]
+    pub replace_after_seconds: u64,
+}
+
+/// Where others reach a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Advertise {
+    /// For clients: a URL.
+    pub grpc: Option<String>,
+    /// For the other nodes: `host:port`.
+    pub peers: Option<String>,
+}
+
+fn replicas_default() -> u32 {
+    3
+}
+
+/// Long enough for a machine to be restarted: to copy its data costs more than to wait.
+fn replace_after_default() -> u64 {
+    600
 }
 
 /// Addresses a node listens on, each `host:port`.
@@ -96,6 +134,22 @@ pub struct Overrides {
     /// environment
     #[arg(long = "node", env = "STOCKD_NODES", value_name = "ID=URL,HOST:PORT", value_delimiter = ' ', value_parser = parse_node)]
     pub nodes: Option<Vec<Node>>,
+    /// Join a cluster that is there already, through the node at this URL; repeat the flag to name
+    /// several, of which any will do
+    #[arg(long, env = "STOCKD_JOIN", value_name = "URL", value_delimiter = ' ')]
+    pub join: Option<Vec<String>>,
+    /// Where clients reach this node, if it joins [default: where it listens]
+    #[arg(long, env = "STOCKD_ADVERTISE_GRPC", value_name = "URL")]
+    pub advertise_grpc: Option<String>,
+    /// Where the other nodes reach this node, if it joins [default: where it listens]
+    #[arg(long, env = "STOCKD_ADVERTISE_PEERS", value_name = "HOST:PORT")]
+    pub advertise_peers: Option<String>,
+    /// Voters of each group that the cluster is born with: 1, 3, 5 or 7 [default: 3]
+    #[arg(long, env = "STOCKD_REPLICAS")]
+    pub replicas: Option<u32>,
+    /// Seconds after which the replicas of a node that is away are replaced [default: 600]
+    #[arg(long, env = "STOCKD_REPLACE_AFTER_SECONDS")]
+    pub replace_after_seconds: Option<u64>,
 }
 
 /// A configuration that cannot be used.
@@ -149,6 +203,11 @@ struct File {
     listen: FileListen,
     hosting: Option<Hosting>,
     nodes: Option<Vec<Node>>,
+    join: Option<Vec<String>>,
+    #[serde(default)]
+    advertise: Advertise,
+    replicas: Option<u32>,
+    replace_after_seconds: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -171,22 +230,25 @@ impl Config {
             flag,
             variable,
         };
+        let join = overrides.join.or(file.join).unwrap_or_default();
+        // Who joins is told what founders must agree on.
+        let told = |joins: bool| joins.then_some(0);
         let config = Self {
             cluster_id: overrides.cluster_id.or(file.cluster_id).ok_or(missing(
                 "cluster_id",
                 "--cluster-id",
                 "STOCKD_CLUSTER_ID",
             ))?,
-            node_id: overrides.node_id.or(file.node_id).ok_or(missing(
-                "node_id",
-                "--node-id",
-                "STOCKD_NODE_ID",
-            ))?,
-            shards: overrides.shards.or(file.shards).ok_or(missing(
-                "shards",
-                "--shards",
-                "STOCKD_SHARDS",
-            ))?,
+            node_id: overrides
+                .node_id
+                .or(file.node_id)
+                .or(told(!join.is_empty()).map(u64::from))
+                .ok_or(missing("node_id", "--node-id", "STOCKD_NODE_ID"))?,
+            shards: overrides
+                .shards
+                .or(file.shards)
+                .or(told(!join.is_empty()))
+                .ok_or(missing("shards", "--shards", "STOCKD_SHARDS"))?,
             data_dir: overrides.data_dir.or(file.data_dir).ok_or(missing(
                 "data_dir",
                 "--data-dir",
@@ -213,11 +275,24 @@ impl Config {
                     ))?,
             },
             hosting: overrides.hosting.or(file.hosting).unwrap_or_default(),
-            nodes: overrides.nodes.or(file.nodes).ok_or(missing(
-                "nodes",
-                "--node",
-                "STOCKD_NODES",
-            ))?,
+            nodes: match overrides.nodes.or(file.nodes) {
+                Some(nodes) => nodes,
+                None if !join.is_empty() => Vec::new(),
+                None => return Err(missing("nodes", "--node", "STOCKD_NODES")),
+            },
+            join,
+            advertise: Advertise {
+                grpc: overrides.advertise_grpc.or(file.advertise.grpc),
+                peers: overrides.advertise_peers.or(file.advertise.peers),
+            },
+            replicas: overrides
+                .replicas
+                .or(file.replicas)
+                .unwrap_or_else(replicas_default),
+            replace_after_seconds: overrides
+                .replace_after_seconds
+                .or(file.replace_after_seconds)
+                .unwrap_or_else(replace_after_default),
         };
         config.check()?;
         Ok(config)
@@ -228,7 +303,14 @@ impl Config {
         if self.cluster_id.is_empty() || self.cluster_id.len() > 64 {
             return invalid("cluster_id", "must have 1 to 64 bytes".to_owned());
         }
-        if self.shards == 0 || self.shards > ReservationId::SHARDS_MAX {
+        let joins = !self.join.is_empty();
+        if joins && !self.nodes.is_empty() {
+            return invalid(
+                "join",
+                "and nodes are both set: a node either founds a cluster or joins one".to_owned(),
+            );
+        }
+        if self.shards > ReservationId::SHARDS_MAX || (self.shards == 0 && !joins) {
             let most = ReservationId::SHARDS_MAX;
             return invalid(
                 "shards",
@@ -241,18 +323,62 @@ impl Config {
         if ids.len() != self.nodes.len() || ids.contains(&0) {
             return invalid("nodes", "must have ids of their own, from 1".to_owned());
         }
-        if !ids.contains(&self.node_id) {
+        if !REPLICATIONS.contains(&self.replicas) {
+            return invalid(
+                "replicas",
+                format!("is {}; it must be 1, 3, 5 or 7", self.replicas),
+            );
+        }
+        if !joins && !ids.contains(&self.node_id) {
             return invalid(
                 "node_id",
                 format!("is {}, which is none of the nodes {ids:?}", self.node_id),
             );
         }
-        for node in &self.nodes {
-            if !node.grpc.starts_with("http://") && !node.grpc.starts_with("https://") {
-                return invalid("nodes.grpc", format!("is {}; it must be a URL", node.grpc));
+        let urls = self.nodes.iter().map(|node| ("nodes.grpc", &node.grpc));
+        let urls = urls
+            .chain(self.join.iter().map(|seed| ("join", seed)))
+            .chain(
+                self.advertise
+                    .grpc
+                    .iter()
+                    .map(|url| ("advertise.grpc", url)),
+            );
+        for (key, url) in urls {
+            if !url.starts_with("http://") && !url.starts_with("https://") {
+                return invalid(key, format!("is {url}; it must be a URL"));
             }
         }
+        let unspecified =
+            |address: &str| address.starts_with("0.0.0.0:") || address.starts_with("[::]:");
+        if joins && self.advertise.grpc.is_none() && unspecified(&self.listen.grpc) {
+            return invalid(
+                "advertise.grpc",
+                "must be set: others cannot reach a node at 0.0.0.0".to_owned(),
+            );
+        }
+        if joins && self.advertise.peers.is_none() && unspecified(&self.listen.peers) {
+            return invalid(
+                "advertise.peers",
+                "must be set: others cannot reach a node at 0.0.0.0".to_owned(),
+            );
+        }
         Ok(())
+    }
+
+    /// Where others reach this node: its entry on the list of founders, or what it advertises.
+    pub fn addresses(&self) -> Node {
+        if let Some(listed) = self.nodes.iter().find(|node| node.id == self.node_id) {
+            return listed.clone();
+        }
+        let advertise = self.advertise.clone();
+        Node {
+            id: self.node_id,
+            grpc: advertise
+                .grpc
+                .unwrap_or_else(|| format!("http://{}", self.listen.grpc)),
+            peers: advertise.peers.unwrap_or_else(|| self.listen.peers.clone()),
+        }
     }
 }
 

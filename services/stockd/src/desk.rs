@@ -7,30 +7,29 @@ use tokio::sync::oneshot;
 use crate::cluster_state::ClusterState;
 use crate::inbox::Inbox;
 use crate::log_codec::CommandsBuilder;
-use crate::placement::{Changed, Desk, Overview, Registry, RegistryCommand};
+use crate::placement::{Changed, Overview, Registry, RegistryCommand};
 use crate::reply::{Destination, ReplyTo};
 use crate::worker::event::{Answer, Event, Failure, GroupId, Outcome};
 
-/// Asks the loop.
-pub struct LoopDesk {
+/// Answers what operators ask, and has group 0 carry out what they want, where it is led.
+pub struct Desk {
     cluster: Arc<ClusterState>,
     inbox: Arc<Inbox<ReplyTo>>,
 }
 
-impl LoopDesk {
+impl Desk {
     /// Of this node.
     pub fn new(cluster: Arc<ClusterState>, inbox: Arc<Inbox<ReplyTo>>) -> Self {
         Self { cluster, inbox }
     }
-}
 
-#[tonic::async_trait]
-impl Desk for LoopDesk {
-    fn registry(&self) -> Arc<Registry> {
+    /// The registry as this node has it: milliseconds old, as a rule.
+    pub fn registry(&self) -> Arc<Registry> {
         self.cluster.registry()
     }
 
-    async fn change(&self, command: RegistryCommand) -> Result<Changed, Failure> {
+    /// Has group 0 carry out a command, if it is led here. Fails as every proposal does.
+    pub async fn change(&self, command: RegistryCommand) -> Result<Changed, Failure> {
         let mut commands = CommandsBuilder::default();
         commands.push_registry(&command);
         let commands = commands.take();
@@ -59,7 +58,8 @@ impl Desk for LoopDesk {
         }
     }
 
-    async fn overview(&self) -> Result<Overview, Failure> {
+    /// What this node knows as the leader of group 0.
+    pub fn overview(&self) -> Result<Overview, Failure> {
         self.cluster.overview().ok_or(Failure::NotLeader {
             leader: self.cluster.group(GroupId::META).leader,
         })

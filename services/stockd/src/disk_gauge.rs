@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stock_storage::Volume;
+use stock_storage::{CheckpointStore, Volume};
 
 use crate::cluster_state::{ClusterState, Health};
 
@@ -16,6 +16,7 @@ pub struct DiskGauge {
     volume: Arc<dyn Volume>,
     dir: PathBuf,
     cluster: Arc<ClusterState>,
+    checkpoints: CheckpointStore,
     /// How long the last writes took, in microseconds; the oldest is replaced next.
     writes_us: Vec<u64>,
     next: usize,
@@ -23,11 +24,17 @@ pub struct DiskGauge {
 
 impl DiskGauge {
     /// Of this directory.
-    pub fn new(volume: Arc<dyn Volume>, dir: PathBuf, cluster: Arc<ClusterState>) -> Self {
+    pub fn new(
+        volume: Arc<dyn Volume>,
+        dir: PathBuf,
+        cluster: Arc<ClusterState>,
+        checkpoints: CheckpointStore,
+    ) -> Self {
         Self {
             volume,
             dir,
             cluster,
+            checkpoints,
             writes_us: Vec::with_capacity(WRITES_KEPT),
             next: 0,
         }
@@ -44,6 +51,14 @@ impl DiskGauge {
         }
     }
 
+    fn largest_checkpoint(&self) -> u64 {
+        let groups = self.checkpoints.groups();
+        let newest = groups
+            .into_iter()
+            .filter_map(|group| Some(self.checkpoints.list(group).first()?.bytes));
+        newest.max().unwrap_or(0)
+    }
+
     /// Says how the disk does now.
     pub fn publish(&self) {
         let mut sorted = self.writes_us.clone();
@@ -56,6 +71,8 @@ impl DiskGauge {
         let free_bytes = self.volume.free_bytes(&self.dir).unwrap_or(0);
         metrics::gauge!("stockd_disk_free_bytes").set(free_bytes as f64);
         self.cluster.publish_health(Health {
+            was_measured: true,
+            checkpoint_bytes: self.largest_checkpoint(),
             free_bytes,
             write_p50_us: quantile(50),
             write_p99_us: quantile(99),

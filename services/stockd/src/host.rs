@@ -24,7 +24,7 @@ use crate::roster::Roster;
 use crate::telemetry;
 use crate::worker::clock::Now;
 use crate::worker::event::{Effect, Event};
-use crate::worker::{Worker, WorkerError};
+use crate::worker::{Persisted, Worker, WorkerError};
 
 /// Runs the loop's turns and performs what comes out.
 pub struct Driver {
@@ -39,6 +39,7 @@ pub struct Driver {
     /// When the turn under way began.
     now: Now,
     counts_due_boot_ms: u64,
+    is_disk_full: bool,
     turns: metrics::Counter,
     log_write_seconds: metrics::Histogram,
 }
@@ -56,6 +57,9 @@ pub struct Helpers {
     /// Watches the disk.
     pub gauge: DiskGauge,
 }
+
+/// How often a full disk is asked again.
+const FULL_DISK_AGAIN: Duration = Duration::from_millis(200);
 
 /// How often the sizes of the shards are reported.
 const COUNTS_EVERY_MS: u64 = 1_000;
@@ -78,6 +82,7 @@ impl Driver {
             frames: Vec::new(),
             now: clocks::now(),
             counts_due_boot_ms: 0,
+            is_disk_full: false,
             turns: metrics::counter!("stockd_turns_total"),
             log_write_seconds: metrics::histogram!("stockd_log_write_seconds"),
         }
@@ -95,16 +100,30 @@ impl Driver {
         Ok(self.perform() || refused)
     }
 
-    /// The second half: the disk, and what waited for it. `true` if another turn is due at once.
-    fn finish(&mut self) -> Result<bool, WorkerError> {
-        self.turns.increment(1);
+    /// The disk. `false` if it is full: then the turn goes on later from here.
+    fn persist(&mut self) -> Result<bool, WorkerError> {
         if self.worker.must_persist() {
             let began = std::time::Instant::now();
-            self.worker.persist()?;
+            if self.worker.persist()? == Persisted::DiskFull {
+                if !std::mem::replace(&mut self.is_disk_full, true) {
+                    tracing::error!("the disk is full: this node stands still until there is room");
+                }
+                self.helpers.gauge.publish();
+                return Ok(false);
+            }
             let elapsed = began.elapsed();
             self.log_write_seconds.record(elapsed);
             self.helpers.gauge.wrote(elapsed);
+            if std::mem::take(&mut self.is_disk_full) {
+                tracing::info!("the disk has room again");
+            }
         }
+        Ok(true)
+    }
+
+    /// What waited for the disk. `true` if another turn is due at once.
+    fn finish(&mut self) -> Result<bool, WorkerError> {
+        self.turns.increment(1);
         self.worker.settle(&mut self.effects);
         self.perform();
         self.worker.catch_up(self.now, &mut self.effects)?;
@@ -224,6 +243,12 @@ pub async fn in_runtime(mut driver: Driver, stop: CancellationToken) -> Result<(
                 // The answers leave before the disk stalls this thread.
                 tokio::task::yield_now().await;
             }
+            while !driver.persist()? {
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(FULL_DISK_AGAIN) => {}
+                }
+            }
             if !driver.finish()? {
                 break;
             }
@@ -241,6 +266,12 @@ pub fn on_thread(mut driver: Driver, stop: &CancellationToken) -> Result<(), Wor
     while !stop.is_cancelled() {
         loop {
             driver.begin()?;
+            while !driver.persist()? {
+                if stop.is_cancelled() {
+                    return Ok(());
+                }
+                std::thread::sleep(FULL_DISK_AGAIN);
+            }
             if !driver.finish()? {
                 break;
             }

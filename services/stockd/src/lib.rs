@@ -18,6 +18,7 @@ pub mod first_boot;
 pub mod history;
 pub mod host;
 pub mod inbox;
+pub mod join;
 pub mod log_codec;
 pub mod node;
 pub mod node_record;

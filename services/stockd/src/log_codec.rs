@@ -24,6 +24,9 @@ pub struct Commands {
     pub count: u32,
     /// One after the other.
     pub bytes: Bytes,
+    /// Whether they only end or keep what is there already. Such commands are taken even while the disk
+    /// is nearly full.
+    pub is_relief: bool,
 }
 
 /// Collects commands for one group.
@@ -31,16 +34,19 @@ pub struct Commands {
 pub struct CommandsBuilder {
     count: u32,
     bytes: BytesMut,
+    adds: bool,
 }
 
 impl CommandsBuilder {
     /// Adds a command of a stock shard.
     pub fn push(&mut self, command: &Command) {
+        self.adds |= !is_relief(&command.action);
         self.push_encoded(&encode_stock(command));
     }
 
     /// Adds a command of group 0.
     pub fn push_catalog(&mut self, command: &CatalogCommand) {
+        self.adds = true;
         self.push_encoded(&encode_catalog(command));
     }
 
@@ -69,7 +75,19 @@ impl CommandsBuilder {
         Commands {
             count: std::mem::take(&mut self.count),
             bytes: self.bytes.split().freeze(),
+            is_relief: !std::mem::take(&mut self.adds),
         }
+    }
+}
+
+fn is_relief(action: &Action) -> bool {
+    match action {
+        Action::Request(_, operation) => matches!(
+            operation,
+            Operation::Confirm(_) | Operation::Release(_) | Operation::Fulfill(_)
+        ),
+        // What was sold is sold, whatever the disk says.
+        Action::Movements(movements) => movements.kind == MovementKind::Sale,
     }
 }
 
@@ -86,6 +104,42 @@ pub fn encode_entry<'a>(
         entry.extend_from_slice(&commands.bytes);
     }
     entry
+}
+
+/// The payload of an entry that has every replica hash its state.
+pub fn encode_audit(stamp: Stamp) -> Vec<u8> {
+    let batch = log::Batch {
+        at_ms: stamp.0,
+        audit: true,
+        ..Default::default()
+    };
+    batch.encode_to_vec()
+}
+
+/// The payload of an entry that says what most replicas found.
+pub fn encode_finding(stamp: Stamp, index: u64, hash: u128) -> Vec<u8> {
+    let batch = log::Batch {
+        at_ms: stamp.0,
+        finding: Some(log::AuditFinding {
+            index,
+            hash: hash.to_be_bytes().to_vec().into(),
+        }),
+        ..Default::default()
+    };
+    batch.encode_to_vec()
+}
+
+/// An entry, its commands still encoded.
+#[derive(Debug)]
+pub struct Entry {
+    /// Cluster time.
+    pub stamp: Stamp,
+    /// In order.
+    pub commands: Vec<log::Command>,
+    /// Whether the state is to be hashed after it.
+    pub audit: bool,
+    /// Most replicas had this hash after the entry of this index.
+    pub finding: Option<(u64, u128)>,
 }
 
 /// An entry that this version cannot read. The replica must stop: to skip it would be to differ.
@@ -107,10 +161,19 @@ pub enum DecodeError {
     },
 }
 
-/// The stamp and encoded commands of an entry.
-pub fn decode_entry(entry: Bytes) -> Result<(Stamp, Vec<log::Command>), DecodeError> {
+/// What is in an entry.
+pub fn decode_entry(entry: Bytes) -> Result<Entry, DecodeError> {
     let batch = log::Batch::decode(entry)?;
-    Ok((Stamp(batch.at_ms), batch.commands))
+    let finding = batch.finding.and_then(|finding| {
+        let hash = finding.hash.as_ref().try_into().ok()?;
+        Some((finding.index, u128::from_be_bytes(hash)))
+    });
+    Ok(Entry {
+        stamp: Stamp(batch.at_ms),
+        commands: batch.commands,
+        audit: batch.audit,
+        finding,
+    })
 }
 
 fn encode_stock(command: &Command) -> log::Command {
@@ -553,7 +616,8 @@ mod tests {
         assert_eq!((encoded.count, builder.count()), (commands.len() as u32, 0));
 
         let entry = encode_entry(Stamp(123), [encoded].iter());
-        let (stamp, decoded) = decode_entry(entry.into()).unwrap();
+        let decoded = decode_entry(entry.into()).unwrap();
+        let (stamp, decoded) = (decoded.stamp, decoded.commands);
         assert_eq!(stamp, Stamp(123));
         for (ordinal, (command, decoded)) in commands.iter().zip(decoded).enumerate() {
             assert_eq!(*command, decode_stock(ordinal, &decoded).unwrap());

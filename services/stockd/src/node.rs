@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, Edge};
+use crate::api::{self, Edge, Proxy};
 use crate::chores::{ChoreThread, Chores};
 use crate::clocks;
 use crate::cluster_state::ClusterState;
@@ -22,6 +22,7 @@ use crate::first_boot::{self, Verdict};
 use crate::history::{History, HistoryThread};
 use crate::host::{self, Driver, Helpers};
 use crate::inbox::{Inbox, Waker};
+use crate::join::{self, JoinError};
 use crate::node_record::{Membership, NodeRecord, NodeRecordError};
 use crate::peers::Peers;
 use crate::peers::snapshots::{Courier, Reception};
@@ -30,7 +31,9 @@ use crate::reply::ReplyTo;
 use crate::roster::Roster;
 use crate::telemetry;
 use crate::view::ReadView;
-use crate::worker::{Founding, USUAL_ELECTION_TICKS, Worker, WorkerError, WorkerParts};
+use crate::worker::{
+    Founding, USUAL_AUDIT_EVERY_MS, USUAL_ELECTION_TICKS, Worker, WorkerError, WorkerParts,
+};
 
 /// How often health is brought in line with what the loop knows.
 const HEALTH_EVERY: Duration = Duration::from_millis(50);
@@ -42,9 +45,6 @@ const FINISH_WITHIN: Duration = Duration::from_secs(5);
 
 /// A cluster that was restored from a backup, or rebuilt after it lost its quorum, begins another life.
 const FIRST_INCARNATION: u128 = 1;
-
-/// Voters of each group of a new cluster.
-const REPLICATION: u32 = 3;
 
 /// Who callers are, until callers say who they are.
 const ANONYMOUS: &str = "anonymous";
@@ -74,17 +74,9 @@ pub enum NodeError {
     /// The data directory belongs to another node or cluster, or its record is damaged.
     #[error(transparent)]
     Record(#[from] NodeRecordError),
-    /// The cluster was founded, and this node's data with it, but they are not in the directory.
-    #[error(
-        "the cluster knows node {node} with another data directory than {dir}: mount the directory \
-         that it had, or start the node with `--join` and a new id"
-    )]
-    Replaced {
-        /// The data directory.
-        dir: String,
-        /// The node.
-        node: u64,
-    },
+    /// The cluster does not let this node in.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// A thread cannot be started.
     #[error("cannot start a thread: {source}")]
     Thread {
@@ -109,7 +101,7 @@ pub enum NodeError {
 
 /// Runs a node until `stop`, then hands leadership over, finishes the calls under way and returns.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeError> {
-    let config = Arc::new(config);
+    let mut config = config;
     let grpc = listen("clients", &config.listen.grpc).await?;
     let peer_listener = listen("peers", &config.listen.peers).await?;
     telemetry::serve_metrics(&config.listen.metrics)
@@ -127,17 +119,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     }
     let mut record = NodeRecord::open(&disk, &config)?;
     if record.membership == Membership::None {
-        let verdict = tokio::select! {
-            verdict = first_boot::decide(&config, &disk, &mut record, &peer_listener) => verdict?,
+        let becoming = become_member(&config, &disk, &mut record, &peer_listener);
+        tokio::select! {
+            became = becoming => became?,
             () = stop.cancelled() => return Ok(()),
-        };
-        if verdict == Verdict::Join {
-            return Err(NodeError::Replaced {
-                dir: config.data_dir.display().to_string(),
-                node: config.node_id,
-            });
         }
     }
+    config.node_id = record.node_id;
+    config.shards = record.shards;
+    let config = Arc::new(config);
     let groups = config.shards + 1;
     let principal = Principal::new(ANONYMOUS).unwrap_or_else(|_| unreachable!("a good name"));
     let history = History::open(&config.data_dir)?;
@@ -149,7 +139,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         directory: record.directory(),
         founding: founding(&record, &config),
         generation_floor: record.generation_floor(),
-        policy: Policy::default(),
+        policy: Policy {
+            replace_after_ms: config.replace_after_seconds * 1_000,
+            ..Policy::default()
+        },
         principal: principal.clone(),
         groups,
         boot: rand::random(),
@@ -158,6 +151,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         ledger_indexes: history.durable_indexes(groups),
         view: Arc::clone(&view),
         cluster: Arc::clone(&cluster),
+        audit_every_ms: USUAL_AUDIT_EVERY_MS,
         election_ticks: USUAL_ELECTION_TICKS,
     };
     let worker: Worker<ReplyTo> = Worker::open(parts, clocks::now())?;
@@ -184,7 +178,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     peers.set_members(&roster.addresses());
     let helpers = Helpers {
         roster,
-        gauge: DiskGauge::new(volume, config.data_dir.clone(), Arc::clone(&cluster)),
+        gauge: DiskGauge::new(
+            volume,
+            config.data_dir.clone(),
+            Arc::clone(&cluster),
+            checkpoints.clone(),
+        ),
         history: HistoryThread::start(history, Arc::clone(&inbox)).map_err(thread)?,
         courier: Courier::start(identity, checkpoints.clone(), Arc::clone(&inbox))
             .map_err(thread)?,
@@ -211,6 +210,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         Arc::clone(&cluster),
         view,
         principal,
+        Proxy::new(Arc::clone(&config), Arc::clone(&cluster)),
     ));
     let (health, health_service) = tonic_health::server::health_reporter();
     tokio::spawn(report_health(
@@ -263,6 +263,30 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     joined(ended)
 }
 
+/// An empty directory founds a cluster together with others, or joins one.
+async fn become_member(
+    config: &Config,
+    disk: &Disk,
+    record: &mut NodeRecord,
+    listener: &TcpListener,
+) -> Result<(), NodeError> {
+    let seeds = if config.join.is_empty() {
+        let verdict = first_boot::decide(config, disk, record, listener).await?;
+        if verdict != Verdict::Join {
+            return Ok(());
+        }
+        tracing::warn!(
+            node = config.node_id,
+            "the cluster is there already, and this data directory is new to it: joining it anew"
+        );
+        let others = config.nodes.iter().filter(|node| node.id != config.node_id);
+        others.map(|node| node.grpc.clone()).collect()
+    } else {
+        config.join.clone()
+    };
+    Ok(join::join(config, &seeds, disk, record).await?)
+}
+
 /// With whom this node founds the cluster, if it does.
 fn founding(record: &NodeRecord, config: &Config) -> Option<Founding> {
     let founders = record.founders()?;
@@ -276,7 +300,7 @@ fn founding(record: &NodeRecord, config: &Config) -> Option<Founding> {
         }
     });
     Some(Founding {
-        replication: REPLICATION,
+        replication: config.replicas,
         nodes: nodes.collect(),
     })
 }

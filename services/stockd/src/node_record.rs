@@ -112,7 +112,14 @@ impl NodeRecord {
             format!("cluster {cluster}, node {node}, {shards} shards")
         };
         let found = identity(&record.cluster_id, record.node_id, record.shards);
-        let configured = identity(&config.cluster_id, config.node_id, config.shards);
+        // What a node that joins leaves out is what it was told when it did.
+        let told = |configured: u64, known: u64| match configured {
+            0 => known,
+            configured => configured,
+        };
+        let node = told(config.node_id, record.node_id);
+        let shards = told(config.shards.into(), record.shards.into()) as u32;
+        let configured = identity(&config.cluster_id, node, shards);
         if found != configured {
             return Err(NodeRecordError::Another {
                 dir: dir(),

@@ -4,6 +4,7 @@ use stock_core::{
     Catalog, CatalogRestorer, FrozenState, RestoreError, Shard, ShardRestorer, StateRestorer,
 };
 use thiserror::Error;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::placement::{self, Registry};
 use crate::worker::event::GroupId;
@@ -87,6 +88,27 @@ impl Frozen {
         let section = self.state.take_bucket(self.next)?;
         self.next += 1;
         Some(section)
+    }
+}
+
+impl Frozen {
+    /// One hash over all of it, equal on all replicas that have applied the same log, and the low half of
+    /// each section's hash: of the registry, where there is one, and of every bucket.
+    pub fn hash(&mut self) -> (u128, Vec<u64>) {
+        let mut whole = Xxh3::new();
+        let mut sections = Vec::new();
+        if let Some(registry) = self.registry.take() {
+            let hash = xxh3_128(&registry);
+            whole.update(&hash.to_le_bytes());
+            sections.push(hash as u64);
+        }
+        for bucket in 0..self.state.buckets() {
+            // Given back as soon as it is hashed.
+            self.state.take_bucket(bucket);
+            sections.push(self.state.bucket_hash(bucket).unwrap_or(0) as u64);
+        }
+        whole.update(&self.state.hash().to_le_bytes());
+        (whole.digest128(), sections)
     }
 }
 

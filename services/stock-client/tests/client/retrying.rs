@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use stock_client::v1::EchoRequest;
+use stock_client::v1::{DrainNodeRequest, EchoRequest};
 use stock_client::{Client, Error};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -32,6 +32,28 @@ async fn every_retry_repeats_the_id_of_the_first_attempt() {
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 1);
     let id = uuid::Uuid::try_parse(&ids[0]).expect("a UUID");
     assert_eq!(id.get_version_num(), 7);
+}
+
+#[tokio::test]
+async fn a_drain_is_asked_of_the_meta_leader_under_one_id() {
+    let cluster = StubCluster::start().await;
+    cluster.nodes[0].script([unavailable()]);
+    let client = cluster.client().await;
+    let request = DrainNodeRequest {
+        node_id: 3,
+        ..DrainNodeRequest::default()
+    };
+    client.drain_node(request).await.expect("answered");
+    let by_node = cluster.request_ids();
+    assert_eq!(
+        by_node[0].len(),
+        1,
+        "the leader is asked first: {by_node:?}"
+    );
+    let ids = by_node.concat();
+    assert_eq!(ids.len(), 2, "{by_node:?}");
+    assert_eq!(ids[0], ids[1]);
+    assert!(!ids[0].is_empty());
 }
 
 #[tokio::test]

@@ -469,6 +469,41 @@ fn a_list_longer_than_its_bytes_is_refused_before_there_is_room_for_it() {
 }
 
 #[test]
+fn what_is_out_of_order_or_comes_twice_is_refused() {
+    let bytes = |numbers: &[u8]| {
+        let mut writer = Writer::default();
+        writer.number(numbers.len() as u64);
+        for number in numbers {
+            let recorded = RecordedLine {
+                fingerprint: Fingerprint([1; 16]),
+                place: place(1, 1),
+                occurred_at: Stamp(1),
+            };
+            writer.recorded(DocumentKey::from_bytes([*number; 16]), &recorded);
+        }
+        writer.into_bytes()
+    };
+    let read = |numbers: &[u8]| {
+        let documents = whole(&bytes(numbers), |reader| reader.documents(0, 1));
+        documents.map(|documents| documents.len())
+    };
+    let what = "documents";
+    assert_eq!(read(&[1, 2]), Ok(2));
+    assert_eq!(read(&[2, 1]), Err(Flaw::OutOfOrder { what }));
+    assert_eq!(read(&[2, 2]), Err(Flaw::OutOfOrder { what }));
+
+    let at = |name| [1, name, 0, 0, 0, 0];
+    let stock = |one, other| {
+        let bytes = [&[2][..], &at(one), &at(other)].concat();
+        whole(&bytes, |reader| reader.stock(&mut Names::default())).map(|_| ())
+    };
+    let what = "positions";
+    assert_eq!(stock(b'A', b'B'), Ok(()));
+    assert_eq!(stock(b'B', b'A'), Err(Flaw::OutOfOrder { what }));
+    assert_eq!(stock(b'B', b'B'), Err(Flaw::OutOfOrder { what }));
+}
+
+#[test]
 fn the_format_never_changes() {
     let mut writer = Writer::default();
     shard_head().write(&mut writer, 4);

@@ -1,12 +1,14 @@
 //! `AvailabilityService`: how much can be sold, and where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use stock_core::{Location, Sku};
 use stock_proto::stock::v1 as api;
+use stock_proto::stock::v1::availability_service_client::AvailabilityServiceClient;
 use stock_proto::stock::v1::availability_service_server::AvailabilityService;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::convert;
@@ -15,8 +17,8 @@ use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::meter::Meter;
-use super::read_freshness;
-use crate::worker::event::{Freshness, GroupId};
+use super::{proxy, read_freshness};
+use crate::worker::event::{Failure, Freshness, GroupId};
 
 /// Keys of one call.
 const KEYS_MAX: usize = 2_000;
@@ -42,16 +44,89 @@ impl AvailabilityReads {
     async fn do_get(
         &self,
         call: &api::GetAvailabilityRequest,
+        metadata: &MetadataMap,
     ) -> Result<api::GetAvailabilityResponse, ApiError> {
         let mut fields = Fields::default();
         let keys = check_keys(&mut fields, &call.keys);
         let freshness = self.freshness(&mut fields, call, keys.as_deref().unwrap_or_default());
         let (keys, freshness) = fields.finish(keys.zip(freshness))?;
+        let elsewhere = match proxy::was_sent_on(metadata) {
+            true => Vec::new(),
+            false => self.elsewhere(&keys),
+        };
         let waits = freshness
             .into_iter()
+            .filter(|(shard, _)| self.edge.cluster.is_here(GroupId::of_shard(*shard)))
             .map(|(shard, freshness)| self.edge.reach(GroupId::of_shard(shard), freshness));
-        try_join_all(waits).await?;
-        self.read(&keys)
+        let (_, answers) = tokio::try_join!(
+            try_join_all(waits),
+            try_join_all(
+                elsewhere
+                    .into_iter()
+                    .map(|(node, shards)| self.ask_node(node, shards, call, metadata))
+            )
+        )?;
+        let mut from_elsewhere: BTreeMap<String, Vec<api::Availability>> = BTreeMap::new();
+        for item in answers.into_iter().flat_map(|answer| answer.items) {
+            let of_sku = from_elsewhere.entry(item.sku.clone()).or_default();
+            of_sku.push(item);
+        }
+        self.read(&keys, &from_elsewhere)
+    }
+
+    /// The shards that this node has no replica of, by the node to be asked: the leader.
+    fn elsewhere(&self, keys: &[Key]) -> Vec<(Option<u64>, BTreeSet<u32>)> {
+        let mut of_nodes: BTreeMap<Option<u64>, BTreeSet<u32>> = BTreeMap::new();
+        for key in keys {
+            let shard = key.sku.shard(self.edge.shards());
+            let group = GroupId::of_shard(shard);
+            if !self.edge.cluster.is_here(group) {
+                let leader = self.edge.cluster.group(group).leader;
+                of_nodes.entry(leader).or_default().insert(shard);
+            }
+        }
+        of_nodes.into_iter().collect()
+    }
+
+    /// Has another node answer for some shards.
+    async fn ask_node(
+        &self,
+        node: Option<u64>,
+        shards: BTreeSet<u32>,
+        call: &api::GetAvailabilityRequest,
+        metadata: &MetadataMap,
+    ) -> Result<api::GetAvailabilityResponse, ApiError> {
+        let leaderless = ApiError::Failed(Failure::NotLeader { leader: None });
+        let channel = node.and_then(|node| self.edge.proxy.channel(node));
+        let channel = channel.ok_or(leaderless)?;
+        let is_theirs = |sku: &str| {
+            Sku::new(sku).is_ok_and(|sku| shards.contains(&sku.shard(self.edge.shards())))
+        };
+        // Each once: the same SKU with and without a location is one question.
+        let keys: BTreeSet<&str> = call
+            .keys
+            .iter()
+            .map(|key| key.sku.as_str())
+            .filter(|sku| is_theirs(sku))
+            .collect();
+        let keys = keys.into_iter().map(|sku| api::PositionKey {
+            sku: sku.to_owned(),
+            location: String::new(),
+        });
+        let at_least = call.at_least.iter();
+        let call = api::GetAvailabilityRequest {
+            keys: keys.collect(),
+            consistency: call.consistency,
+            at_least: at_least
+                .filter(|at_least| shards.contains(&at_least.shard))
+                .copied()
+                .collect(),
+        };
+        let answer = AvailabilityServiceClient::new(channel)
+            .max_decoding_message_size(super::TRANSPORT_BYTES_MAX)
+            .get_availability(proxy::sent_on(call, metadata))
+            .await;
+        Ok(answer.map_err(ApiError::Elsewhere)?.into_inner())
     }
 
     /// How new each shard's state must be; shards that may be as they are, are left out.
@@ -85,7 +160,11 @@ impl AvailabilityReads {
         Some(of_shards)
     }
 
-    fn read(&self, keys: &[Key]) -> Result<api::GetAvailabilityResponse, ApiError> {
+    fn read(
+        &self,
+        keys: &[Key],
+        from_elsewhere: &BTreeMap<String, Vec<api::Availability>>,
+    ) -> Result<api::GetAvailabilityResponse, ApiError> {
         let shards = self.edge.shards();
         let mut items = Vec::with_capacity(keys.len());
         for key in keys {
@@ -94,6 +173,13 @@ impl AvailabilityReads {
             let index = self.edge.view.applied_index(shard);
             let sku = key.sku.as_str();
             let before = items.len();
+            if let Some(found) = from_elsewhere.get(sku) {
+                let is_asked = |item: &&api::Availability| match &key.location {
+                    Some(location) => item.location == location.as_str(),
+                    None => true,
+                };
+                items.extend(found.iter().filter(is_asked).cloned());
+            }
             self.edge
                 .view
                 .with_positions(sku, |positions| match &key.location {
@@ -169,7 +255,9 @@ impl AvailabilityService for AvailabilityReads {
         request: Request<api::GetAvailabilityRequest>,
     ) -> Result<Response<api::GetAvailabilityResponse>, Status> {
         let deadline = Deadline::of(request.metadata());
-        let call = request.into_inner();
-        self.get.run(deadline, "", self.do_get(&call)).await
+        let (metadata, _, call) = request.into_parts();
+        self.get
+            .run(deadline, "", self.do_get(&call, &metadata))
+            .await
     }
 }

@@ -1,35 +1,371 @@
-//! `ClusterService`: who is in the cluster, and who leads what.
+//! `ClusterService`: who is in the cluster, who leads what, and where replicas are and go.
 
 use std::sync::Arc;
 
+use stock_core::Request as RequestKey;
 use stock_proto::stock::v1 as api;
+use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::cluster_service_server::ClusterService;
+use tonic::metadata::MetadataMap;
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use crate::cluster_state::ClusterState;
+use super::cluster_view;
+use super::deadline::Deadline;
+use super::edge::Edge;
+use super::error::ApiError;
+use super::fields::Fields;
+use super::meter::Meter;
+use super::proxy;
 use crate::config::Config;
-use crate::worker::event::GroupId;
+use crate::placement::{
+    ADDRESS_BYTES_MAX, Change, Directory, NODE_ID_MAX, NodeState, Overview, Registry,
+    RegistryCommand, RegistryOutcome,
+};
+use crate::worker::event::{Failure, GroupId};
+
+/// Bytes of a data directory's name.
+const DIRECTORY_BYTES: usize = 16;
 
 /// The service.
 pub(super) struct ClusterCalls {
     config: Arc<Config>,
-    cluster: Arc<ClusterState>,
+    edge: Arc<Edge>,
+    list_nodes: Meter,
+    add: Meter,
+    join: Meter,
+    drain: Meter,
+    undrain: Meter,
+    remove: Meter,
+    list_shards: Meter,
+    move_replica: Meter,
+    transfer: Meter,
+    rebuild: Meter,
+    audit: Meter,
 }
 
 impl ClusterCalls {
     /// Of this node.
-    pub(super) fn new(config: Arc<Config>, cluster: Arc<ClusterState>) -> Self {
-        Self { config, cluster }
+    pub(super) fn new(config: Arc<Config>, edge: Arc<Edge>) -> Self {
+        Self {
+            config,
+            edge,
+            list_nodes: Meter::new("ListNodes"),
+            add: Meter::new("AddNode"),
+            join: Meter::new("JoinNode"),
+            drain: Meter::new("DrainNode"),
+            undrain: Meter::new("UndrainNode"),
+            remove: Meter::new("RemoveNode"),
+            list_shards: Meter::new("ListShards"),
+            move_replica: Meter::new("MoveReplica"),
+            transfer: Meter::new("TransferLeadership"),
+            rebuild: Meter::new("RebuildReplica"),
+            audit: Meter::new("GetAudit"),
+        }
     }
 
-    fn shard(&self, group: GroupId) -> api::Shard {
-        let status = self.cluster.group(group);
+    fn topology(&self) -> api::GetTopologyResponse {
+        let registry = self.edge.desk.registry();
+        let registry = Some(&*registry).filter(|registry| registry.is_founded());
+        let cluster = &self.edge.cluster;
+        let nodes = match registry {
+            Some(registry) => registry
+                .nodes()
+                .filter(|(_, node)| node.state != NodeState::Removed && node.directory.is_some())
+                .map(|(id, node)| (id, node.grpc.clone()))
+                .collect(),
+            None => {
+                let nodes = self.config.nodes.iter();
+                let nodes = nodes.map(|node| (node.id, node.grpc.clone()));
+                nodes.collect::<Vec<_>>()
+            }
+        };
+        let nodes = nodes.into_iter().map(|(node_id, endpoint)| api::Node {
+            node_id,
+            endpoint,
+            reachable: cluster.is_reachable(node_id),
+        });
+        let shards = (0..cluster.shards()).map(GroupId::of_shard);
+        api::GetTopologyResponse {
+            cluster_id: self.config.cluster_id.clone(),
+            node_id: self.config.node_id,
+            nodes: nodes.collect(),
+            shards: shards.map(|group| self.shard(group, registry)).collect(),
+            shard_count: cluster.shards(),
+            meta: Some(self.shard(GroupId::META, registry)),
+        }
+    }
+
+    fn shard(&self, group: GroupId, registry: Option<&Registry>) -> api::Shard {
+        let status = self.edge.cluster.group(group);
+        let placement = registry.and_then(|registry| registry.placement(group));
         api::Shard {
             shard: group.shard().unwrap_or(0),
             leader_node_id: status.leader.unwrap_or(0),
-            replica_node_ids: self.config.nodes.iter().map(|node| node.id).collect(),
+            replica_node_ids: match placement {
+                Some(placement) => placement.voters.iter().map(|voter| voter.node()).collect(),
+                None => self.config.nodes.iter().map(|node| node.id).collect(),
+            },
             term: status.term,
             applied_index: status.applied_index,
+        }
+    }
+
+    fn overview(&self) -> Result<Overview, ApiError> {
+        self.edge.desk.overview().map_err(ApiError::Failed)
+    }
+
+    /// The edge of the leader of group 0, if that is another node: it answers in this one's place.
+    fn elsewhere(&self, metadata: &MetadataMap) -> Option<ClusterServiceClient<Channel>> {
+        let leader = self.edge.cluster.group(GroupId::META).leader?;
+        if leader == self.config.node_id || proxy::was_sent_on(metadata) {
+            return None;
+        }
+        Some(ClusterServiceClient::new(self.edge.proxy.channel(leader)?))
+    }
+
+    /// Has group 0 carry a change out: what came of it, and the index of its entry.
+    async fn change(
+        &self,
+        request: Option<RequestKey>,
+        change: Change,
+    ) -> Result<(RegistryOutcome, u64), ApiError> {
+        let command = RegistryCommand {
+            principal: self.edge.principal.clone(),
+            request,
+            change,
+        };
+        let changed = self.edge.desk.change(command).await;
+        let changed = changed.map_err(ApiError::Failed)?;
+        match changed.outcome {
+            RegistryOutcome::Refused(refusal) => Err(ApiError::Registry(refusal)),
+            outcome => Ok((outcome, changed.applied_index)),
+        }
+    }
+
+    async fn do_list_nodes(
+        &self,
+        call: &api::ListNodesRequest,
+    ) -> Result<api::ListNodesResponse, ApiError> {
+        let overview = self.overview()?;
+        Ok(cluster_view::nodes(&overview, call.include_removed))
+    }
+
+    async fn do_add(&self, call: &api::AddNodeRequest) -> Result<api::AddNodeResponse, ApiError> {
+        let mut fields = Fields::default();
+        let request = fields.request(&call.request_id, call);
+        let node = check_node(&mut fields, "node_id", call.node_id, true);
+        let addresses = check_addresses(&mut fields, &call.endpoint, &call.peers);
+        let (request, (node, (grpc, peers))) = fields.finish(request.zip(node.zip(addresses)))?;
+        let change = Change::Announce { node, grpc, peers };
+        let (outcome, applied_index) = self.change(Some(request), change).await?;
+        let (node_id, _) = joined(&outcome)?;
+        Ok(api::AddNodeResponse {
+            node_id,
+            applied_index,
+        })
+    }
+
+    async fn do_join(
+        &self,
+        call: &api::JoinNodeRequest,
+    ) -> Result<api::JoinNodeResponse, ApiError> {
+        let mut fields = Fields::default();
+        if call.cluster_id != self.config.cluster_id {
+            let ours = &self.config.cluster_id;
+            fields.refuse("cluster_id", format!("is not that of this cluster, {ours}"));
+        }
+        let node = check_node(&mut fields, "node_id", call.node_id, true);
+        let addresses = check_addresses(&mut fields, &call.endpoint, &call.peers);
+        let directory = <[u8; DIRECTORY_BYTES]>::try_from(&call.directory[..])
+            .map_err(|_| format!("must be {DIRECTORY_BYTES} bytes"));
+        let directory = fields.check("directory", directory);
+        let (node, (directory, (grpc, peers))) =
+            fields.finish(node.zip(directory.zip(addresses)))?;
+        let change = Change::Join {
+            node,
+            directory: Directory(u128::from_be_bytes(directory)),
+            grpc,
+            peers,
+        };
+        let (outcome, applied_index) = self.change(None, change).await?;
+        let (node_id, generation_floor) = joined(&outcome)?;
+        let registry = self.edge.desk.registry();
+        let members = registry
+            .nodes()
+            .filter(|(id, node)| *id != node_id && node.state != NodeState::Removed)
+            .map(|(node_id, node)| api::Member {
+                node_id,
+                peers: node.peers.clone(),
+            });
+        Ok(api::JoinNodeResponse {
+            node_id,
+            generation_floor,
+            shard_count: self.edge.shards(),
+            members: members.collect(),
+            applied_index,
+        })
+    }
+
+    async fn do_drain(
+        &self,
+        call: &api::DrainNodeRequest,
+    ) -> Result<api::DrainNodeResponse, ApiError> {
+        let (request, node) = check_named(&call.request_id, call.node_id, call)?;
+        let (_, applied_index) = self.change(Some(request), Change::Drain { node }).await?;
+        let replicas = self.edge.desk.registry().replicas_on(node);
+        Ok(api::DrainNodeResponse {
+            replicas: replicas as u32,
+            applied_index,
+        })
+    }
+
+    async fn do_undrain(
+        &self,
+        call: &api::UndrainNodeRequest,
+    ) -> Result<api::UndrainNodeResponse, ApiError> {
+        let (request, node) = check_named(&call.request_id, call.node_id, call)?;
+        let (_, applied_index) = self.change(Some(request), Change::Undrain { node }).await?;
+        Ok(api::UndrainNodeResponse { applied_index })
+    }
+
+    async fn do_remove(
+        &self,
+        call: &api::RemoveNodeRequest,
+    ) -> Result<api::RemoveNodeResponse, ApiError> {
+        let (request, node) = check_named(&call.request_id, call.node_id, call)?;
+        let (_, applied_index) = self.change(Some(request), Change::Remove { node }).await?;
+        Ok(api::RemoveNodeResponse { applied_index })
+    }
+
+    async fn do_move(
+        &self,
+        call: &api::MoveReplicaRequest,
+    ) -> Result<api::MoveReplicaResponse, ApiError> {
+        use api::move_replica_request::Group;
+        let mut fields = Fields::default();
+        let request = fields.request(&call.request_id, call);
+        let group = match call.group {
+            Some(Group::Shard(shard)) => self.check_group(&mut fields, Some(shard), false),
+            Some(Group::Meta(is_meta)) => self.check_group(&mut fields, None, is_meta),
+            None => self.check_group(&mut fields, None, false),
+        };
+        let from = check_node(&mut fields, "from_node_id", call.from_node_id, false);
+        let to = check_node(&mut fields, "to_node_id", call.to_node_id, false);
+        let (request, (group, (from, to))) = fields.finish(request.zip(group.zip(from.zip(to))))?;
+        let change = Change::MoveReplica { group, from, to };
+        let (_, applied_index) = self.change(Some(request), change).await?;
+        Ok(api::MoveReplicaResponse { applied_index })
+    }
+
+    async fn do_transfer(
+        &self,
+        call: &api::TransferLeadershipRequest,
+    ) -> Result<api::TransferLeadershipResponse, ApiError> {
+        use api::transfer_leadership_request::Group;
+        let mut fields = Fields::default();
+        let request = fields.request(&call.request_id, call);
+        let group = match call.group {
+            Some(Group::Shard(shard)) => self.check_group(&mut fields, Some(shard), false),
+            Some(Group::Meta(is_meta)) => self.check_group(&mut fields, None, is_meta),
+            None => self.check_group(&mut fields, None, false),
+        };
+        let to = check_node(&mut fields, "to_node_id", call.to_node_id, true);
+        let (request, (group, to)) = fields.finish(request.zip(group.zip(to)))?;
+        let node = Some(to).filter(|node| *node != 0);
+        let change = Change::PreferLeader { group, node };
+        let (_, applied_index) = self.change(Some(request), change).await?;
+        Ok(api::TransferLeadershipResponse { applied_index })
+    }
+
+    async fn do_rebuild(
+        &self,
+        call: &api::RebuildReplicaRequest,
+    ) -> Result<api::RebuildReplicaResponse, ApiError> {
+        use api::rebuild_replica_request::Group;
+        let mut fields = Fields::default();
+        let request = fields.request(&call.request_id, call);
+        let group = match call.group {
+            Some(Group::Shard(shard)) => self.check_group(&mut fields, Some(shard), false),
+            Some(Group::Meta(is_meta)) => self.check_group(&mut fields, None, is_meta),
+            None => self.check_group(&mut fields, None, false),
+        };
+        let node = check_node(&mut fields, "node_id", call.node_id, false);
+        let (request, (group, node)) = fields.finish(request.zip(group.zip(node)))?;
+        let change = Change::RebuildReplica { group, node };
+        let (_, applied_index) = self.change(Some(request), change).await?;
+        Ok(api::RebuildReplicaResponse { applied_index })
+    }
+
+    /// The group that a call names, by shard or as meta.
+    fn check_group(
+        &self,
+        fields: &mut Fields,
+        shard: Option<u32>,
+        is_meta: bool,
+    ) -> Option<GroupId> {
+        let shards = self.edge.shards();
+        match shard {
+            Some(shard) if shard < shards => Some(GroupId::of_shard(shard)),
+            Some(shard) => {
+                let last = shards.saturating_sub(1);
+                fields.refuse("shard", format!("is {shard}; shards are 0 to {last}"));
+                None
+            }
+            None if is_meta => Some(GroupId::META),
+            None => {
+                fields.refuse("shard", "or meta must be given");
+                None
+            }
+        }
+    }
+}
+
+/// A change of one node: its request and its id.
+fn check_named(
+    request_id: &str,
+    node_id: u64,
+    call: &impl prost::Message,
+) -> Result<(RequestKey, u64), ApiError> {
+    let mut fields = Fields::default();
+    let request = fields.request(request_id, call);
+    let node = check_node(&mut fields, "node_id", node_id, false);
+    fields.finish(request.zip(node))
+}
+
+fn check_node(fields: &mut Fields, field: &str, node: u64, may_be_zero: bool) -> Option<u64> {
+    if node > NODE_ID_MAX || (node == 0 && !may_be_zero) {
+        fields.refuse(field, format!("is {node}; nodes are 1 to {NODE_ID_MAX}"));
+        return None;
+    }
+    Some(node)
+}
+
+fn check_addresses(fields: &mut Fields, endpoint: &str, peers: &str) -> Option<(String, String)> {
+    let is_url = endpoint
+        .parse::<http::Uri>()
+        .is_ok_and(|uri| uri.scheme().is_some() && uri.authority().is_some());
+    if !is_url || endpoint.len() > ADDRESS_BYTES_MAX {
+        fields.refuse("endpoint", "must be a URL such as http://node-4:7401");
+    }
+    let is_address = peers
+        .parse::<http::uri::Authority>()
+        .is_ok_and(|authority| authority.port_u16().is_some() && !authority.host().is_empty());
+    if !is_address || peers.len() > ADDRESS_BYTES_MAX {
+        fields.refuse("peers", "must be host:port");
+    }
+    Some((endpoint.to_owned(), peers.to_owned()))
+}
+
+/// The node that joined, and its generation floor.
+fn joined(outcome: &RegistryOutcome) -> Result<(u64, u32), ApiError> {
+    match outcome {
+        RegistryOutcome::Joined {
+            node,
+            generation_floor,
+        } => Ok((*node, *generation_floor)),
+        RegistryOutcome::Done | RegistryOutcome::Begun { .. } | RegistryOutcome::Refused(_) => {
+            Err(ApiError::Failed(Failure::OutcomeUnknown))
         }
     }
 }
@@ -40,20 +376,7 @@ impl ClusterService for ClusterCalls {
         &self,
         _: Request<api::GetTopologyRequest>,
     ) -> Result<Response<api::GetTopologyResponse>, Status> {
-        let nodes = self.config.nodes.iter().map(|node| api::Node {
-            node_id: node.id,
-            endpoint: node.grpc.clone(),
-            reachable: self.cluster.is_reachable(node.id),
-        });
-        let shards = (0..self.cluster.shards()).map(|shard| self.shard(GroupId::of_shard(shard)));
-        Ok(Response::new(api::GetTopologyResponse {
-            cluster_id: self.config.cluster_id.clone(),
-            node_id: self.config.node_id,
-            nodes: nodes.collect(),
-            shards: shards.collect(),
-            shard_count: self.cluster.shards(),
-            meta: Some(self.shard(GroupId::META)),
-        }))
+        Ok(Response::new(self.topology()))
     }
 
     async fn echo(
@@ -62,5 +385,158 @@ impl ClusterService for ClusterCalls {
     ) -> Result<Response<api::EchoResponse>, Status> {
         let payload = request.into_inner().payload;
         Ok(Response::new(api::EchoResponse { payload }))
+    }
+
+    async fn list_nodes(
+        &self,
+        request: Request<api::ListNodesRequest>,
+    ) -> Result<Response<api::ListNodesResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
+        let (metadata, _, call) = request.into_parts();
+        if let Some(mut leader) = self.elsewhere(&metadata) {
+            return leader.list_nodes(proxy::sent_on(call, &metadata)).await;
+        }
+        let listed = self.do_list_nodes(&call);
+        self.list_nodes.run(deadline, "", listed).await
+    }
+
+    async fn add_node(
+        &self,
+        request: Request<api::AddNodeRequest>,
+    ) -> Result<Response<api::AddNodeResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
+        deadline.check_mutation()?;
+        let (metadata, _, call) = request.into_parts();
+        if let Some(mut leader) = self.elsewhere(&metadata) {
+            return leader.add_node(proxy::sent_on(call, &metadata)).await;
+        }
+        let added = self.do_add(&call);
+        self.add.run(deadline, &call.request_id, added).await
+    }
+
+    async fn join_node(
+        &self,
+        request: Request<api::JoinNodeRequest>,
+    ) -> Result<Response<api::JoinNodeResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
+        deadline.check_mutation()?;
+        let (metadata, _, call) = request.into_parts();
+        if let Some(mut leader) = self.elsewhere(&metadata) {
+            return leader.join_node(proxy::sent_on(call, &metadata)).await;
+        }
+        let joined = self.do_join(&call);
+        self.join.run(deadline, &call.endpoint, joined).await
+    }
+
+    async fn drain_node(
+        &self,
+        request: Request<api::DrainNodeRequest>,
+    ) -> Result<Response<api::DrainNodeResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
+        deadline.check_mutation()?;
+        let (metadata, _, call) = request.into_parts();
+        if let Some(mut leader) = self.elsewhere(&metadata) {
+            return leader.drain_node(proxy::sent_on(call, &metadata)).await;
+        }
+        let drained = self.do_drain(&call);
+        self.drain.run(deadline, &call.request_id, drained).await
+    }
+
+    async fn undrain_node(
+        &self,
+        request: Request<api::UndrainNodeRequest>,
+    ) -> Result<Response<api::UndrainNodeResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
+        deadline.check_mutation()?;
+        let (metadata, _, call) = request.into_parts();
+        if let Some(mut leader) = self.elsewhere(&metadata) {
+            return leader.undrain_node(proxy::sent_on(call, &metadata)).await;
+        }
+        let undrained = self.do_undrain(&call);
+        self.undrain
+            .run(deadline, &call.request_id, undrained)
+            .await
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<api::RemoveNodeRequest>,
+    ) -> Result<Response<api::RemoveNodeResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
+        deadline.check_mutation()?;
+        let (metadata, _, call) = request.into_parts();
+        if let Some(mut leader) = self.elsewhere(&metadata) {
+            return leader.remove_node(proxy::sent_on(call, &metadata)).await;
+        }
+        let removed = self.do_remove(&call);
+        self.remove.run(deadline, &call.request_id, removed).await
+    }
+
+    async fn list_shards(
+        &self,
+        request: Request<api::ListShardsRequest>,
+    ) -> Result<Response<api::ListShardsResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
+        let listed = async { Ok(cluster_view::shards(&self.overview()?)) };
+        self.list_shards.run(deadline, "", listed).await
+    }
+
+    async fn move_replica(
+        &self,
+        request: Request<api::MoveReplicaRequest>,
+    ) -> Result<Response<api::MoveReplicaResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
+        deadline.check_mutation()?;
+        let (metadata, _, call) = request.into_parts();
+        if let Some(mut leader) = self.elsewhere(&metadata) {
+            return leader.move_replica(proxy::sent_on(call, &metadata)).await;
+        }
+        let moved = self.do_move(&call);
+        self.move_replica
+            .run(deadline, &call.request_id, moved)
+            .await
+    }
+
+    async fn transfer_leadership(
+        &self,
+        request: Request<api::TransferLeadershipRequest>,
+    ) -> Result<Response<api::TransferLeadershipResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
+        deadline.check_mutation()?;
+        let (metadata, _, call) = request.into_parts();
+        if let Some(mut leader) = self.elsewhere(&metadata) {
+            return leader
+                .transfer_leadership(proxy::sent_on(call, &metadata))
+                .await;
+        }
+        let transferred = self.do_transfer(&call);
+        self.transfer
+            .run(deadline, &call.request_id, transferred)
+            .await
+    }
+
+    async fn rebuild_replica(
+        &self,
+        request: Request<api::RebuildReplicaRequest>,
+    ) -> Result<Response<api::RebuildReplicaResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
+        deadline.check_mutation()?;
+        let (metadata, _, call) = request.into_parts();
+        if let Some(mut leader) = self.elsewhere(&metadata) {
+            return leader
+                .rebuild_replica(proxy::sent_on(call, &metadata))
+                .await;
+        }
+        let rebuilt = self.do_rebuild(&call);
+        self.rebuild.run(deadline, &call.request_id, rebuilt).await
+    }
+
+    async fn get_audit(
+        &self,
+        request: Request<api::GetAuditRequest>,
+    ) -> Result<Response<api::GetAuditResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
+        let audited = async { Ok(cluster_view::audits(&self.overview()?)) };
+        self.audit.run(deadline, "", audited).await
     }
 }

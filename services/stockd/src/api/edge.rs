@@ -8,7 +8,9 @@ use stock_core::{Location, Principal};
 use tokio::sync::oneshot;
 
 use super::error::ApiError;
+use super::proxy::Proxy;
 use crate::cluster_state::ClusterState;
+use crate::desk::Desk;
 use crate::inbox::Inbox;
 use crate::log_codec::Commands;
 use crate::peers::Peers;
@@ -40,6 +42,10 @@ pub struct Edge {
     pub view: Arc<ReadView>,
     /// Whose name goes on what callers do.
     pub principal: Principal,
+    /// Membership and placement.
+    pub desk: Desk,
+    /// The other nodes' edges.
+    pub proxy: Proxy,
     waiting_for_leader: AtomicUsize,
 }
 
@@ -55,7 +61,9 @@ impl Edge {
         cluster: Arc<ClusterState>,
         view: Arc<ReadView>,
         principal: Principal,
+        proxy: Proxy,
     ) -> Self {
+        let desk = Desk::new(Arc::clone(&cluster), Arc::clone(&inbox));
         Self {
             node,
             inbox,
@@ -63,6 +71,8 @@ impl Edge {
             cluster,
             view,
             principal,
+            desk,
+            proxy,
             waiting_for_leader: AtomicUsize::new(0),
         }
     }

@@ -8,6 +8,7 @@ use stock_proto::codec::ERROR_DOMAIN;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+use crate::placement::RegistryRefusal;
 use crate::worker::event::Failure;
 
 /// Why a call fails. In every case but [`Failure::OutcomeUnknown`] and `DeadlineExceeded` nothing was
@@ -45,6 +46,10 @@ pub enum ApiError {
         /// Why.
         refusal: Refusal,
     },
+    /// The registry of nodes and replicas refused.
+    Registry(RegistryRefusal),
+    /// The node that was asked in this one's place says no; its words.
+    Elsewhere(Status),
     /// No answer could be had.
     Failed(Failure),
 }
@@ -66,6 +71,7 @@ pub(super) struct Refused {
 }
 
 /// An overloaded group has worked off what waits well within this.
+const RETRY_DISK_FULL_AFTER: Duration = Duration::from_secs(5);
 const RETRY_OVERLOADED_AFTER: Duration = Duration::from_millis(50);
 /// About the time an election takes at best.
 const RETRY_LEADERLESS_AFTER: Duration = Duration::from_millis(100);
@@ -115,9 +121,57 @@ impl From<ApiError> for Status {
             ApiError::RefusedInBatch { number, refusal } => {
                 status(&format!("requests[{number}]."), describe(&refusal), &refusal)
             }
+            ApiError::Registry(RegistryRefusal::Request(refusal)) => {
+                status("", describe(&refusal), &refusal)
+            }
+            ApiError::Registry(refusal) => registry(&refusal),
+            ApiError::Elsewhere(status) => status,
             ApiError::Failed(failure) => failed(failure),
         }
     }
+}
+
+/// What the registry's refusals are called. The field is the one of the call at fault, if one is.
+fn registry(refusal: &RegistryRefusal) -> Status {
+    use RegistryRefusal as R;
+    let (code, reason, field) = match refusal {
+        R::Request(_) => (Code::Internal, "REQUEST", "request_id"),
+        R::NotFounded => (Code::Unavailable, "NOT_FOUNDED", ""),
+        R::AlreadyFounded => (Code::AlreadyExists, "ALREADY_FOUNDED", ""),
+        R::BadFounding { .. } => (Code::InvalidArgument, "BAD_FOUNDING", ""),
+        R::BadNodeId { .. } => (Code::InvalidArgument, "FIELD_INVALID", "node_id"),
+        R::BadAddress => (Code::InvalidArgument, "FIELD_INVALID", "endpoint"),
+        R::BadReplication { .. } => (Code::InvalidArgument, "FIELD_INVALID", "replicas"),
+        R::UnknownNode { .. } => (Code::NotFound, "UNKNOWN_NODE", "node_id"),
+        R::NodeRemoved { .. } => (Code::FailedPrecondition, "NODE_REMOVED", "node_id"),
+        R::NodeKnown { .. } => (Code::AlreadyExists, "NODE_KNOWN", "node_id"),
+        R::DirectoryTaken { .. } => (Code::AlreadyExists, "DIRECTORY_TAKEN", "directory"),
+        R::AddressTaken { .. } => (Code::AlreadyExists, "ADDRESS_TAKEN", ""),
+        R::TooManyNodes => (Code::ResourceExhausted, "TOO_MANY_NODES", ""),
+        R::GenerationsUsedUp => (Code::ResourceExhausted, "GENERATIONS_USED_UP", ""),
+        R::TooFewNodes { .. } => (Code::FailedPrecondition, "TOO_FEW_NODES", ""),
+        R::NotDraining { .. } => (Code::FailedPrecondition, "NODE_NOT_DRAINING", ""),
+        R::HoldsReplicas { .. } => (Code::FailedPrecondition, "NODE_HOLDS_REPLICAS", ""),
+        R::NotActive { .. } => (Code::FailedPrecondition, "NODE_NOT_ACTIVE", ""),
+        R::UnknownGroup { .. } => (Code::NotFound, "UNKNOWN_SHARD", "shard"),
+        R::NoReplicaThere { .. } => (Code::FailedPrecondition, "NO_REPLICA_THERE", ""),
+        R::ReplicaThere { .. } => (Code::FailedPrecondition, "REPLICA_THERE", ""),
+        R::UnknownReplica { .. } => (Code::NotFound, "UNKNOWN_REPLICA", ""),
+        R::MoveUnderWay { .. } => (Code::FailedPrecondition, "MOVE_UNDER_WAY", ""),
+        R::TooManyMoves => (Code::FailedPrecondition, "TOO_MANY_MOVES", ""),
+        R::UnknownMove { .. } => (Code::NotFound, "UNKNOWN_MOVE", ""),
+        R::BadMove { .. } => (Code::InvalidArgument, "BAD_MOVE", ""),
+        R::BadVoters { .. } => (Code::FailedPrecondition, "BAD_VOTERS", ""),
+    };
+    let message = refusal.to_string();
+    let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
+    if !field.is_empty() {
+        details.add_bad_request_violation(field, &message);
+    }
+    if code == Code::Unavailable {
+        details.set_retry_info(Some(RETRY_LEADERLESS_AFTER));
+    }
+    Status::with_error_details(code, message, details)
 }
 
 fn invalid(violations: Vec<FieldViolation>) -> Status {
@@ -176,6 +230,13 @@ fn failed(failure: Failure) -> Status {
             "OVERLOADED",
             "too much is waiting for this shard; nothing was done: try again later",
             RETRY_OVERLOADED_AFTER,
+        ),
+        Failure::DiskFull => (
+            Code::ResourceExhausted,
+            "DISK_FULL",
+            "the disk of the shard's leader is nearly full: new holds and receipts are refused until there \
+             is room; confirm, release, fulfil and sales are still taken; nothing was done",
+            RETRY_DISK_FULL_AFTER,
         ),
         Failure::OutcomeUnknown => (
             Code::Unavailable,

@@ -5,6 +5,7 @@ mod availability;
 mod catalog;
 mod changes;
 mod cluster;
+mod cluster_view;
 mod convert;
 mod deadline;
 mod edge;
@@ -12,6 +13,7 @@ mod error;
 mod fields;
 mod inventory;
 mod meter;
+mod proxy;
 mod reservations;
 
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use tonic::transport::Server;
 pub use self::edge::Edge;
 pub use self::error::ApiError;
 use self::fields::Fields;
+pub use self::proxy::Proxy;
 use crate::config::Config;
 use crate::worker::event::{Freshness, Outcomes};
 
@@ -66,7 +69,6 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(api::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1();
-    let cluster = Arc::clone(&edge.cluster);
     let mut server = Server::builder()
         .tcp_nodelay(true)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
@@ -83,11 +85,11 @@ pub async fn serve(
                 .max_decoding_message_size(TRANSPORT_BYTES_MAX),
         )
         .add_service(
-            CatalogServiceServer::new(catalog::CatalogCalls::new(edge))
+            CatalogServiceServer::new(catalog::CatalogCalls::new(Arc::clone(&edge)))
                 .max_decoding_message_size(TRANSPORT_BYTES_MAX),
         )
         .add_service(
-            ClusterServiceServer::new(cluster::ClusterCalls::new(config, cluster))
+            ClusterServiceServer::new(cluster::ClusterCalls::new(config, edge))
                 .max_decoding_message_size(TRANSPORT_BYTES_MAX),
         )
         .add_service(health_service);

@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::config::{Config, Hosting, Listen, Node};
+use crate::config::{Advertise, Config, Hosting, Listen, Node};
 
 const NODES: u64 = 3;
 const SHARDS_DEFAULT: u32 = 8;
@@ -217,6 +217,10 @@ fn node_config(node: u64, birth: &Birth, dir: &Path, options: &Options) -> Confi
         peers: format!("{HOST}:{}", port(20, id)),
     });
     Config {
+        join: Vec::new(),
+        advertise: Advertise::default(),
+        replicas: 3,
+        replace_after_seconds: 600,
         cluster_id: birth.cluster_id.clone(),
         node_id: node,
         shards: birth.shards,

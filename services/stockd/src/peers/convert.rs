@@ -60,6 +60,7 @@ fn encode_failure(failure: Failure) -> cluster::Failure {
     match failure {
         Failure::NotLeader { .. } => cluster::Failure::NotLeader,
         Failure::Overloaded => cluster::Failure::Overloaded,
+        Failure::DiskFull => cluster::Failure::DiskFull,
         Failure::OutcomeUnknown | Failure::TooFarBehind => cluster::Failure::OutcomeUnknown,
     }
 }
@@ -68,6 +69,7 @@ fn decode_failure(failure: i32) -> Failure {
     match cluster::Failure::try_from(failure) {
         Ok(cluster::Failure::NotLeader) => Failure::NotLeader { leader: None },
         Ok(cluster::Failure::Overloaded) => Failure::Overloaded,
+        Ok(cluster::Failure::DiskFull) => Failure::DiskFull,
         Ok(cluster::Failure::OutcomeUnknown | cluster::Failure::Unspecified) | Err(_) => {
             Failure::OutcomeUnknown
         }

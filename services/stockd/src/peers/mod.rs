@@ -317,10 +317,15 @@ impl Peers {
             let group = GroupId(forward.group);
             let count = forward.command_count;
             let bytes = forward.commands;
+            let is_relief = forward.is_relief;
             match self.inbox.admit(group, count as usize, bytes.len()) {
                 Some(permit) => events.push(Event::Propose {
                     group,
-                    commands: Commands { count, bytes },
+                    commands: Commands {
+                        count,
+                        bytes,
+                        is_relief,
+                    },
                     reply: ReplyTo::new(to, permit),
                 }),
                 None => {
@@ -362,6 +367,7 @@ impl Peers {
                 group: group.0,
                 command_count: commands.count,
                 commands: commands.bytes,
+                is_relief: commands.is_relief,
             }],
             ..Default::default()
         };

@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use stock_proto::cluster::v1 as cluster;
 
 use crate::placement::{
-    Directory, GroupReport, HostedReplica, NodeReport, Order, Progress, ReplicaId, ReplicaState,
+    AuditReport, AuditVerdict, Directory, GroupReport, HostedReplica, NodeReport, Order, Progress,
+    ReplicaId, ReplicaState,
 };
-use crate::worker::event::{GroupId, Notice};
+use crate::worker::event::{GroupId, Notice, StateHash};
 
 /// Adds a notice to those of a frame.
 pub fn add(notices: &mut cluster::Notices, notice: &Notice) {
@@ -21,6 +22,14 @@ pub fn add(notices: &mut cluster::Notices, notice: &Notice) {
             notices.node = Some(encode_node(&reports.0));
             notices.groups.extend(reports.1.iter().map(encode_group));
         }
+        Notice::Hash(hash) => notices.hashes.push(cluster::StateHash {
+            group: hash.group.0,
+            replica_id: hash.replica.0,
+            index: hash.index,
+            hash: hash.hash.to_be_bytes().to_vec().into(),
+            buckets: hash.buckets.clone(),
+        }),
+        Notice::Audited(report) => notices.audits.push(encode_audit(report)),
         Notice::Order { term, order } => notices.orders.extend(encode_order(*term, order)),
     }
 }
@@ -36,6 +45,21 @@ pub(super) fn read(notices: cluster::Notices) -> Vec<Notice> {
     if let Some(node) = notices.node.as_ref().and_then(decode_node) {
         let groups = notices.groups.iter().map(decode_group).collect();
         read.push(Notice::Reports(Box::new((node, groups))));
+    }
+    for hash in notices.hashes {
+        let Ok(whole) = hash.hash.as_ref().try_into() else {
+            continue;
+        };
+        read.push(Notice::Hash(Box::new(StateHash {
+            group: GroupId(hash.group),
+            replica: ReplicaId(hash.replica_id),
+            index: hash.index,
+            hash: u128::from_be_bytes(whole),
+            buckets: hash.buckets,
+        })));
+    }
+    for audit in &notices.audits {
+        read.push(Notice::Audited(Box::new(decode_audit(audit))));
     }
     for order in &notices.orders {
         if let Some(decoded) = decode_order(order) {
@@ -94,6 +118,43 @@ fn decode_node(report: &cluster::NodeReport) -> Option<NodeReport> {
         write_p99_us: report.write_p99_us,
         replicas: replicas.collect(),
     })
+}
+
+fn encode_audit(report: &AuditReport) -> cluster::Audit {
+    let replicas = report.replicas.iter();
+    let replicas = replicas.map(|(replica, verdict)| cluster::AuditedReplica {
+        replica_id: replica.0,
+        is_silent: *verdict == AuditVerdict::Silent,
+        buckets: match verdict {
+            AuditVerdict::Differs { buckets } => buckets.clone(),
+            AuditVerdict::Agrees | AuditVerdict::Silent => Vec::new(),
+        },
+    });
+    cluster::Audit {
+        group: report.group.0,
+        index: report.index,
+        at_ms: report.at_ms,
+        replicas: replicas.collect(),
+    }
+}
+
+fn decode_audit(audit: &cluster::Audit) -> AuditReport {
+    let replicas = audit.replicas.iter().map(|audited| {
+        let verdict = match (audited.is_silent, audited.buckets.is_empty()) {
+            (true, _) => AuditVerdict::Silent,
+            (false, true) => AuditVerdict::Agrees,
+            (false, false) => AuditVerdict::Differs {
+                buckets: audited.buckets.clone(),
+            },
+        };
+        (ReplicaId(audited.replica_id), verdict)
+    });
+    AuditReport {
+        group: GroupId(audit.group),
+        index: audit.index,
+        at_ms: audit.at_ms,
+        replicas: replicas.collect(),
+    }
 }
 
 fn encode_group(report: &GroupReport) -> cluster::GroupReport {
@@ -247,6 +308,24 @@ mod tests {
         let sent: Vec<Notice> = [
             Notice::Leads(vec![(group, 4), (GroupId(0), 2)]),
             Notice::Reports(Box::new((node, vec![report]))),
+            Notice::Hash(Box::new(StateHash {
+                group,
+                replica: b,
+                index: 70,
+                hash: u128::MAX - 3,
+                buckets: vec![1, u64::MAX],
+            })),
+            Notice::Audited(Box::new(AuditReport {
+                group,
+                index: 70,
+                at_ms: 5,
+                replicas: [
+                    (a, AuditVerdict::Agrees),
+                    (b, AuditVerdict::Differs { buckets: vec![3] }),
+                    (ReplicaId(5), AuditVerdict::Silent),
+                ]
+                .into(),
+            })),
         ]
         .into_iter()
         .chain(orders.map(order))

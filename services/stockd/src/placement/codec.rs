@@ -250,6 +250,7 @@ fn encode_state(registry: &Registry) -> log::RegistryState {
         next_move: registry.next_move,
         nodes: nodes.collect(),
         groups: groups.collect(),
+        observers: registry.observers().map(|observer| observer.0).collect(),
         requests: requests
             .map(|key| encode_remembered(key, &registry.requests.known[key]))
             .collect(),
@@ -458,6 +459,11 @@ fn read_state(state: &log::RegistryState) -> Read<Registry> {
         next_generation: state.next_generation,
         next_move: state.next_move,
         nodes: nodes.collect::<Read<BTreeMap<_, _>>>()?,
+        observers: state
+            .observers
+            .iter()
+            .map(|observer| (ReplicaId(*observer).node(), ReplicaId(*observer)))
+            .collect(),
         requests: read_requests(state)?,
         ..Registry::default()
     };

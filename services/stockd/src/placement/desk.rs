@@ -1,23 +1,9 @@
-//! What the API needs of the node to answer questions about the cluster, and to change it.
+//! What operators are told.
 
 use std::sync::Arc;
 
 use super::controller::Decision;
-use super::{Registry, RegistryCommand, RegistryOutcome, Reports};
-use crate::worker::event::Failure;
-
-/// The node's side of `ClusterService`.
-#[tonic::async_trait]
-pub trait Desk: Send + Sync + 'static {
-    /// The registry as this node has it: milliseconds old, as a rule.
-    fn registry(&self) -> Arc<Registry>;
-
-    /// Has group 0 carry out a command, wherever its leader is. Fails as every proposal does.
-    async fn change(&self, command: RegistryCommand) -> Result<Changed, Failure>;
-
-    /// What the leader of group 0 knows. Fails with [`Failure::NotLeader`] while there is none.
-    async fn overview(&self) -> Result<Overview, Failure>;
-}
+use super::{Registry, RegistryOutcome, Reports};
 
 /// A command of the registry that was carried out or refused.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -30,7 +30,7 @@ use std::fmt;
 pub use self::codec::{RegistryDecodeError, RestoreError};
 pub use self::command::{BeginMove, Change, EndMove, Founder, RegistryCommand, Why};
 pub use self::controller::{Decision, MoveProgress, Order, Policy, Reason, Step, Waiting, decide};
-pub use self::desk::{Changed, Desk, Overview};
+pub use self::desk::{Changed, Overview};
 pub use self::refusal::RegistryRefusal;
 pub use self::registry::{Move, NodeRecord, NodeState, Placement, Registry, RegistryOutcome, Wish};
 pub use self::report::{

@@ -29,6 +29,9 @@ pub struct Registry {
     pub(super) wishes: BTreeMap<GroupId, Wish>,
     pub(super) preferred: BTreeMap<GroupId, u64>,
     pub(super) failed: BTreeMap<(GroupId, ReplicaId), String>,
+    /// By node: replicas of group 0 that do not vote, so that every node knows the registry and the
+    /// locations.
+    pub(super) observers: BTreeMap<u64, ReplicaId>,
     pub(super) requests: RequestMemory,
 }
 
@@ -136,6 +139,7 @@ impl Registry {
         }
         match self.change(command.change) {
             Ok(outcome) => {
+                self.place_observers();
                 // What the controller begins needs no memory: it looks before it asks again.
                 let is_begun = matches!(outcome, RegistryOutcome::Begun { .. });
                 if let Some(request) = command.request.filter(|_| !is_begun) {
@@ -217,7 +221,14 @@ impl Registry {
         let placed = self.placements.get(&group);
         let is_voter = placed.is_none_or(|placed| placed.voters.contains(&replica));
         let comes = self.moves.get(&group).and_then(|m| m.add) == Some(replica);
-        !is_voter && !comes
+        let is_observer =
+            group == GroupId::META && self.observers.get(&replica.node()) == Some(&replica);
+        !is_voter && !comes && !is_observer
+    }
+
+    /// The replicas of group 0 that do not vote, one on each node without one that does.
+    pub fn observers(&self) -> impl Iterator<Item = ReplicaId> {
+        self.observers.values().copied()
     }
 
     /// How many replicas a node holds, or will when the moves to it are done.
@@ -280,6 +291,11 @@ impl Registry {
                 replica,
                 reason,
             } => {
+                if group == GroupId::META && self.observers.get(&replica.node()) == Some(&replica) {
+                    // Another is allotted at once.
+                    self.observers.remove(&replica.node());
+                    return Ok(RegistryOutcome::Done);
+                }
                 let known = self.placement_of(group)?.voters.contains(&replica);
                 if !known && self.is_retired(group, replica) {
                     return Err(Refusal::UnknownReplica { group, replica });
@@ -542,6 +558,45 @@ impl Registry {
         self.moves.remove(&group);
         self.placements.insert(group, placement);
         Ok(())
+    }
+
+    /// Every node that has joined and holds no voter of group 0, now or soon, gets an observer.
+    fn place_observers(&mut self) {
+        let Some(meta) = self.placements.get(&GroupId::META) else {
+            return;
+        };
+        let comes = self.moves.get(&GroupId::META).and_then(|m| m.add);
+        let voters: BTreeSet<u64> = meta
+            .voters
+            .iter()
+            .chain(comes.as_ref())
+            .map(|voter| voter.node())
+            .collect();
+        let watching: BTreeMap<u64, u32> = self
+            .nodes
+            .iter()
+            .filter(|(node, record)| {
+                record.state != NodeState::Removed
+                    && record.directory.is_some()
+                    && !voters.contains(node)
+            })
+            .map(|(node, record)| (*node, record.generation_floor))
+            .collect();
+        self.observers.retain(|node, observer| {
+            watching
+                .get(node)
+                .is_some_and(|floor| observer.generation() >= *floor)
+        });
+        for node in watching.into_keys() {
+            if self.observers.contains_key(&node) {
+                continue;
+            }
+            // Without a generation left there is none: the node asks others for what it lacks.
+            if let Ok(generation) = self.allot_generation() {
+                self.observers
+                    .insert(node, ReplicaId::new(generation, node));
+            }
+        }
     }
 
     fn park(&mut self, group: GroupId, number: u64, parked: bool) -> Result<(), Refusal> {

@@ -11,7 +11,7 @@ use crate::checkpoint::Restored;
 use crate::chores::Chore;
 use crate::history::Page;
 use crate::log_codec::Commands;
-use crate::placement::{GroupReport, NodeReport, Order, RegistryOutcome, ReplicaId};
+use crate::placement::{AuditReport, GroupReport, NodeReport, Order, RegistryOutcome, ReplicaId};
 
 /// A Raft group: 0 is the catalog's, `n + 1` is stock shard `n`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,6 +97,8 @@ pub enum Event<R> {
         /// How long the file is, or none if it could not be written.
         bytes: Option<u64>,
     },
+    /// What came of [`Chore::HashState`].
+    StateHashed(Box<StateHash>),
     /// What became of [`Effect::SendSnapshot`].
     SnapshotSent {
         /// Of this group.
@@ -198,6 +200,21 @@ pub enum Effect<R> {
     Record(Page),
 }
 
+/// The state of a replica, hashed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateHash {
+    /// Of this group.
+    pub group: GroupId,
+    /// By this replica.
+    pub replica: ReplicaId,
+    /// As it was after the entry of this index.
+    pub index: u64,
+    /// Of all of it.
+    pub hash: u128,
+    /// The low halves of the hashes of its buckets: they tell where two replicas differ.
+    pub buckets: Vec<u64>,
+}
+
 /// What a node tells others that is not of one group's log. It may be lost: it is said again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
@@ -205,6 +222,10 @@ pub enum Notice {
     Leads(Vec<(GroupId, u64)>),
     /// For the leader of group 0: how the node is, and the groups it leads.
     Reports(Box<(NodeReport, Vec<GroupReport>)>),
+    /// For a group's leader: a replica's state after an entry that asked for it.
+    Hash(Box<StateHash>),
+    /// For the leader of group 0: what an audit found.
+    Audited(Box<AuditReport>),
     /// From the leader of group 0.
     Order {
         /// The term of group 0 that it was decided in.
@@ -288,6 +309,8 @@ pub enum Failure {
     },
     /// Too much waits already.
     Overloaded,
+    /// The leader's disk is nearly full: what adds to it is refused, what only ends or keeps is not.
+    DiskFull,
     /// Leadership changed on the way: the commands may or may not be carried out.
     OutcomeUnknown,
     /// The state did not become new enough in time.

@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use stock_core::{At, LedgerEntry, Stamp};
 use stock_replica::{Committed, ENTRY_BYTES_MAX, Point, ProposeError, Proposed, Replica};
 
+use super::audit::Audit;
 use super::checkpoints::Checkpoints;
 use super::clock::{ClusterClock, Now};
 use super::event::{Answer, Effect, Failure, GroupId, LedgerRows, Outcome, Outcomes, Question};
 use super::ledgers::LedgerProgress;
 use super::reads::Reads;
 use crate::checkpoint::{Image, Restored};
-use crate::log_codec::{self, Commands, DecodeError};
+use crate::log_codec::{self, Commands, DecodeError, Entry};
 use crate::placement::{ReplicaId, codec};
 use crate::state::State;
 use crate::view::ReadView;
@@ -35,6 +36,7 @@ pub(super) struct Group<R> {
     applied_stamp: Stamp,
     pub(super) checkpoints: Checkpoints,
     pub(super) ledger: LedgerProgress,
+    pub(super) audit: Audit,
     /// A snapshot that is here, and that raft has yet to accept.
     arrived: Option<Box<Restored>>,
     /// Entries up to here were in the log when this node started.
@@ -94,6 +96,7 @@ impl<R> Group<R> {
             applied_stamp: parts.restored.stamp,
             checkpoints: parts.checkpoints,
             ledger: parts.ledger,
+            audit: Audit::default(),
             arrived: None,
             clock,
             queued: Vec::new(),
@@ -130,6 +133,24 @@ impl<R> Group<R> {
                 reply: None,
             });
         }
+    }
+
+    /// Puts an entry into the log that has every replica hash its state.
+    pub(super) fn propose_audit(&mut self, now: Now, median_ms: i64) -> Option<Proposed> {
+        let stamp = self.clock.stamp(now, median_ms);
+        let proposed = self.replica.propose(log_codec::encode_audit(stamp)).ok();
+        self.last_entry_boot_ms = now.boot_ms;
+        proposed
+    }
+
+    /// Puts an entry into the log that says what most replicas found.
+    pub(super) fn propose_finding(&mut self, index: u64, hash: u128, now: Now, median_ms: i64) {
+        let stamp = self.clock.stamp(now, median_ms);
+        let finding = log_codec::encode_finding(stamp, index, hash);
+        if let Err(error) = self.replica.propose(finding) {
+            tracing::debug!(%error, "what an audit found could not be written down");
+        }
+        self.last_entry_boot_ms = now.boot_ms;
     }
 
     /// Puts everything that waits into the log: one entry, or a few where one would be too large.
@@ -224,7 +245,12 @@ impl<R> Group<R> {
         if entry.data.is_empty() {
             return Ok(Vec::new());
         }
-        let (stamp, commands) = log_codec::decode_entry(entry.data.clone())?;
+        let Entry {
+            stamp,
+            commands,
+            audit,
+            finding,
+        } = log_codec::decode_entry(entry.data.clone())?;
         if entry.index > self.replayed_to {
             self.clock.observed(stamp, now);
         } else {
@@ -272,6 +298,12 @@ impl<R> Group<R> {
                     outcomes.push(Outcome::Catalog(outcome));
                 }
             }
+        }
+        if audit {
+            self.audit.mark(entry.index, &self.state);
+        }
+        if let Some((index, hash)) = finding {
+            self.audit.found(index, hash);
         }
         Ok(outcomes)
     }
@@ -423,6 +455,7 @@ impl<R> Group<R> {
         self.replayed_to = self.replayed_to.max(point.index);
         self.clock.replayed(restored.stamp);
         self.expiring = None;
+        self.audit = Audit::default();
         self.rows.clear();
         self.ledger = LedgerProgress::new(point.index);
         true

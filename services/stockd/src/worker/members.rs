@@ -14,8 +14,8 @@ use crate::chores::Chore;
 use crate::history::Page;
 use crate::log_codec::CommandsBuilder;
 use crate::placement::{
-    Change, Directory, GroupReport, HostedReplica, NodeReport, Order, Progress, REPORT_EVERY_MS,
-    RegistryCommand, ReplicaId, ReplicaState, Reports, decide,
+    AuditReport, Change, Directory, GroupReport, HostedReplica, NodeReport, Order, Progress,
+    REPORT_EVERY_MS, RegistryCommand, ReplicaId, ReplicaState, Reports, decide,
 };
 use crate::state::State;
 use crate::worker::TICK_MS;
@@ -82,6 +82,13 @@ impl<R> Worker<R> {
         reports.hear_node(now.boot_ms, node);
         for report in groups {
             reports.hear_group(now.boot_ms, report);
+        }
+    }
+
+    /// Takes what an audit found, if this node leads group 0.
+    pub(super) fn hear_audit(&mut self, report: AuditReport, now: Now) {
+        if self.leader_of_meta() == Some(self.parts.node) {
+            self.hearing(now).hear_audit(report);
         }
     }
 
@@ -193,6 +200,8 @@ impl<R> Worker<R> {
                 }
             }
             Notice::Reports(reports) => self.hear(reports.0, reports.1, now),
+            Notice::Hash(hash) => self.hear_hash(*hash, now),
+            Notice::Audited(report) => self.hear_audit(*report, now),
             Notice::Order { term, order } => self.carry_out(term, *order, now, effects),
         }
     }
@@ -376,8 +385,14 @@ impl<R> Worker<R> {
     }
 
     /// The node that leads group 0; this one only once it may speak for it.
-    fn leader_of_meta(&self) -> Option<u64> {
-        let meta = self.slots[0].group.as_ref()?;
+    pub(super) fn leader_of_meta(&self) -> Option<u64> {
+        let Some(meta) = &self.slots[0].group else {
+            // Leaders tell everybody.
+            return self.cluster.group(GroupId::META).leader;
+        };
+        if meta.replica.leader() == 0 {
+            return None;
+        }
         let leader = ReplicaId(meta.replica.leader()).node();
         let may_speak = leader != self.parts.node || meta.replica.is_settled_leader();
         (leader != 0 && may_speak).then_some(leader)

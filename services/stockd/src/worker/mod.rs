@@ -14,6 +14,7 @@
 //! The driver performs the effects after each step that has any. Whoever hosts the loop, a thread of its
 //! own or the runtime that also serves the edge, runs the same five calls.
 
+mod audit;
 mod checkpoints;
 pub mod clock;
 pub mod event;
@@ -89,6 +90,16 @@ pub struct Worker<R> {
     ticks: u64,
     /// Up to where group 0's state was published.
     registry_index: u64,
+}
+
+/// What became of a turn's write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Persisted {
+    /// It is durable.
+    All,
+    /// Nothing of it was written, and nothing may be sent: ask again when there may be room.
+    DiskFull,
 }
 
 /// A group's part of the turn under way.
@@ -169,10 +180,15 @@ pub struct WorkerParts {
     pub view: Arc<ReadView>,
     /// Where leadership is published.
     pub cluster: Arc<ClusterState>,
+    /// How often the replicas of a group are compared, in milliseconds: [`USUAL_AUDIT_EVERY_MS`].
+    pub audit_every_ms: u64,
     /// From which election timeouts are drawn: [`USUAL_ELECTION_TICKS`], but where a run must be
     /// repeatable.
     pub election_ticks: Range<usize>,
 }
+
+/// See [`WorkerParts::audit_every_ms`]. Hashing ten million positions takes seconds of a processor.
+pub const USUAL_AUDIT_EVERY_MS: u64 = 10 * 60 * 1_000;
 
 /// How the cluster begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -216,6 +232,16 @@ impl<R> Worker<R> {
         }
         for group in slots.iter().filter_map(|slot| slot.group.as_ref()) {
             group.publish(&parts.view);
+        }
+        for (number, slot) in slots.iter().enumerate() {
+            match &slot.group {
+                Some(group) => {
+                    parts
+                        .cluster
+                        .publish(number, &group.replica, group.applied_index);
+                }
+                None => parts.cluster.publish_absent(number),
+            }
         }
         Ok(Self {
             turn: Vec::with_capacity(slots.len()),
@@ -321,12 +347,16 @@ impl<R> Worker<R> {
     }
 
     /// Makes everything durable that [`Self::step`] wants to be. After an error nothing may be sent
-    /// or answered any more.
-    pub fn persist(&mut self) -> Result<(), WorkerError> {
-        if !self.batch.is_empty() {
-            self.parts.disk.write(&mut self.batch, Durability::Sync)?;
+    /// or answered any more. While the disk is full the turn stands still here: it is asked again.
+    pub fn persist(&mut self) -> Result<Persisted, WorkerError> {
+        if self.batch.is_empty() {
+            return Ok(Persisted::All);
         }
-        Ok(())
+        match self.parts.disk.write(&mut self.batch, Durability::Sync) {
+            Ok(()) => Ok(Persisted::All),
+            Err(LogError::Full { .. }) => Ok(Persisted::DiskFull),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Says what may be sent and dropped now that the disk has it.
@@ -365,6 +395,14 @@ impl<R> Worker<R> {
                 group.let_time_pass(now, median_ms);
             }
             group.announce(now);
+            if let Some((index, frozen)) = group.audit.take_marked() {
+                effects.push(Effect::Chore(Chore::HashState {
+                    group: GroupId(number as u32),
+                    replica: ReplicaId(group.replica.replica_id()),
+                    index,
+                    frozen,
+                }));
+            }
             if let Some(rows) = group.take_rows() {
                 self.ledger_entries_waiting += rows.rows.len();
                 effects.push(Effect::Record(Page::Rows(rows)));
@@ -425,6 +463,9 @@ impl<R> Worker<R> {
                 if self.ledger_entries_waiting > ENTRIES_WAITING_MAX {
                     return answer(effects, reply, Answer::Failed(Failure::Overloaded));
                 }
+                if !commands.is_relief && self.cluster.health().is_short_of_space() {
+                    return answer(effects, reply, Answer::Failed(Failure::DiskFull));
+                }
                 slot.propose(commands, reply, effects);
                 self.touched.insert(group.index());
             }
@@ -461,6 +502,7 @@ impl<R> Worker<R> {
                 point,
                 bytes,
             } => self.checkpoint_written(group, replica, point, bytes, now),
+            Event::StateHashed(hash) => self.state_hashed(*hash, now, effects),
             Event::SnapshotSent { group, to, arrived } => {
                 if let Some(slot) = &mut self.slots[group.index()].group {
                     slot.replica.report_snapshot(to.0, arrived);
@@ -538,6 +580,8 @@ impl<R> Worker<R> {
         self.hand_over();
         self.begin_checkpoint(now, effects);
         self.finish_joint_changes();
+        self.audit(now, effects);
+        self.fail_those_that_differ(effects);
         self.report(now, effects);
         self.publish_registry(effects);
     }

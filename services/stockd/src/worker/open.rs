@@ -59,7 +59,8 @@ pub(super) fn slot<R>(
             ))
         }
         (None, _) => Ok(Slot::vacant(ReplicaId::new(
-            parts.generation_floor,
+            // Those of the floor itself are allotted after it was.
+            parts.generation_floor.saturating_sub(1),
             parts.node,
         ))),
     }

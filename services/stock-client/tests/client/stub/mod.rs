@@ -10,11 +10,16 @@ use stock_client::v1::cluster_service_server::{ClusterService, ClusterServiceSer
 use stock_client::v1::reservation_service_server::{ReservationService, ReservationServiceServer};
 use stock_client::v1::reserve_response::Outcome;
 use stock_client::v1::{
-    AmendRequest, AmendResponse, BatchReserveRequest, BatchReserveResponse, BatchReserveResult,
-    ConfirmRequest, ConfirmResponse, EchoRequest, EchoResponse, ExtendRequest, ExtendResponse,
-    FulfillRequest, FulfillResponse, GetReservationRequest, GetReservationResponse,
-    GetTopologyRequest, GetTopologyResponse, Line, Node, ReleaseRequest, ReleaseResponse,
-    Reservation, ReserveRequest, ReserveResponse, Shard,
+    AddNodeRequest, AddNodeResponse, AmendRequest, AmendResponse, BatchReserveRequest,
+    BatchReserveResponse, BatchReserveResult, ConfirmRequest, ConfirmResponse, DrainNodeRequest,
+    DrainNodeResponse, EchoRequest, EchoResponse, ExtendRequest, ExtendResponse, FulfillRequest,
+    FulfillResponse, GetAuditRequest, GetAuditResponse, GetReservationRequest,
+    GetReservationResponse, GetTopologyRequest, GetTopologyResponse, JoinNodeRequest,
+    JoinNodeResponse, Line, ListNodesRequest, ListNodesResponse, ListShardsRequest,
+    ListShardsResponse, MoveReplicaRequest, MoveReplicaResponse, Node, RebuildReplicaRequest,
+    RebuildReplicaResponse, ReleaseRequest, ReleaseResponse, RemoveNodeRequest, RemoveNodeResponse,
+    Reservation, ReserveRequest, ReserveResponse, Shard, TransferLeadershipRequest,
+    TransferLeadershipResponse, UndrainNodeRequest, UndrainNodeResponse,
 };
 use stock_client::{Client, ClientBuilder};
 use tokio::net::TcpListener;
@@ -211,6 +216,60 @@ impl ClusterService for StubNode {
         Ok(Response::new(EchoResponse {
             payload: request.into_inner().payload,
         }))
+    }
+
+    async fn list_nodes(&self, _: Request<ListNodesRequest>) -> Answer<ListNodesResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn add_node(&self, _: Request<AddNodeRequest>) -> Answer<AddNodeResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn join_node(&self, _: Request<JoinNodeRequest>) -> Answer<JoinNodeResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn drain_node(&self, request: Request<DrainNodeRequest>) -> Answer<DrainNodeResponse> {
+        self.act(&request.into_inner().request_id).await?;
+        Ok(Response::new(DrainNodeResponse {
+            applied_index: self.node_id,
+            ..DrainNodeResponse::default()
+        }))
+    }
+
+    async fn undrain_node(&self, _: Request<UndrainNodeRequest>) -> Answer<UndrainNodeResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn remove_node(&self, _: Request<RemoveNodeRequest>) -> Answer<RemoveNodeResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn list_shards(&self, _: Request<ListShardsRequest>) -> Answer<ListShardsResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn move_replica(&self, _: Request<MoveReplicaRequest>) -> Answer<MoveReplicaResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn transfer_leadership(
+        &self,
+        _: Request<TransferLeadershipRequest>,
+    ) -> Answer<TransferLeadershipResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn rebuild_replica(
+        &self,
+        _: Request<RebuildReplicaRequest>,
+    ) -> Answer<RebuildReplicaResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn get_audit(&self, _: Request<GetAuditRequest>) -> Answer<GetAuditResponse> {
+        Err(Status::unimplemented("not scripted"))
     }
 }
 

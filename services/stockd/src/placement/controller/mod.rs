@@ -13,6 +13,7 @@
 //!   node's, elsewhere.
 //! - **When.** Only while every other voter of the group is active and caught up, only while old and new
 //!   voters keep their majority, and one replica at a time.
+//! - **Group 0** has a replica on every node: where none votes, one observes.
 //! - **Balance.** Nodes differ by at most [`REPLICA_DIFFERENCE_MAX`] replicas and [`LEADER_DIFFERENCE_MAX`]
 //!   leaders. Where they differ by no more, nothing moves.
 
@@ -259,6 +260,7 @@ pub fn decide(registry: &Registry, reports: &Reports, now_ms: u64, policy: &Poli
     }
     let sight = Sight::new(registry, reports, now_ms, policy);
     sight.tidy(&mut decision);
+    sight.add_observers(&mut decision);
     sight.destroy_retired(&mut decision);
     let running = sight.carry_on(&mut decision);
     if running < MOVES_MAX {

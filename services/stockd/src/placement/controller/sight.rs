@@ -205,11 +205,41 @@ impl<'a> Sight<'a> {
             }
             let expected = self.registry.move_of(group).and_then(|m| m.add);
             let strays = report.learners.iter();
-            for replica in strays.filter(|learner| Some(**learner) != expected) {
+            let strays = strays.filter(|learner| {
+                Some(**learner) != expected && !self.is_observer(group, **learner)
+            });
+            for replica in strays {
                 let replica = *replica;
                 decision.order(Order::RemoveReplica { group, replica });
             }
         }
+    }
+
+    /// Group 0 has a replica on every node that takes part: a node without a voter observes.
+    pub(super) fn add_observers(&self, decision: &mut Decision) {
+        let group = GroupId::META;
+        let Some(report) = self.report(group) else {
+            return;
+        };
+        if !report.outgoing.is_empty() {
+            return;
+        }
+        let missing = self.registry.observers().find(|observer| {
+            !report.learners.contains(observer)
+                && !report.voters.contains(observer)
+                && self.is_up(observer.node())
+        });
+        if let Some(replica) = missing {
+            decision.order(Order::AddLearner { group, replica });
+        }
+    }
+
+    fn is_observer(&self, group: GroupId, replica: ReplicaId) -> bool {
+        group == GroupId::META
+            && self
+                .registry
+                .observers()
+                .any(|observer| observer == replica)
     }
 
     /// What the registry knows to be gone for ever, and a node still has. The group must agree, as far as it

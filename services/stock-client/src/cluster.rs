@@ -1,0 +1,146 @@
+//! What operators ask of a cluster: its nodes, its replicas, and where they go.
+
+use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
+use stock_proto::stock::v1::{
+    AddNodeRequest, AddNodeResponse, DrainNodeRequest, DrainNodeResponse, GetAuditRequest,
+    GetAuditResponse, JoinNodeRequest, JoinNodeResponse, ListNodesRequest, ListNodesResponse,
+    ListShardsRequest, ListShardsResponse, MoveReplicaRequest, MoveReplicaResponse,
+    RebuildReplicaRequest, RebuildReplicaResponse, RemoveNodeRequest, RemoveNodeResponse,
+    TransferLeadershipRequest, TransferLeadershipResponse, UndrainNodeRequest, UndrainNodeResponse,
+};
+
+use crate::client::{Client, fill_request_id};
+use crate::error::Error;
+use crate::route::Target;
+
+/// Nodes and replicas. The group that keeps them is asked, whoever leads it. What changes something is
+/// written down when the call returns, and done later: [`Client::list_shards`] tells how far it is.
+impl Client {
+    /// Every node: its state, how well it is, and how much it holds.
+    pub async fn list_nodes(&self, request: ListNodesRequest) -> Result<ListNodesResponse, Error> {
+        self.small(Target::Meta, request, |channel, request| async {
+            ClusterServiceClient::new(channel).list_nodes(request).await
+        })
+        .await
+    }
+
+    /// Announces a node that is not running yet; the answer is the id to start it under.
+    pub async fn add_node(&self, mut request: AddNodeRequest) -> Result<AddNodeResponse, Error> {
+        fill_request_id(&mut request.request_id);
+        self.small(Target::Meta, request, |channel, request| async {
+            ClusterServiceClient::new(channel).add_node(request).await
+        })
+        .await
+    }
+
+    /// Lets a node with a fresh or emptied data directory in. The directory's name makes a retry harmless.
+    pub async fn join_node(&self, request: JoinNodeRequest) -> Result<JoinNodeResponse, Error> {
+        self.small(Target::Meta, request, |channel, request| async {
+            ClusterServiceClient::new(channel).join_node(request).await
+        })
+        .await
+    }
+
+    /// Lets a node's replicas and leaderships go to other nodes.
+    pub async fn drain_node(
+        &self,
+        mut request: DrainNodeRequest,
+    ) -> Result<DrainNodeResponse, Error> {
+        fill_request_id(&mut request.request_id);
+        self.small(Target::Meta, request, |channel, request| async {
+            ClusterServiceClient::new(channel).drain_node(request).await
+        })
+        .await
+    }
+
+    /// Takes a drain back.
+    pub async fn undrain_node(
+        &self,
+        mut request: UndrainNodeRequest,
+    ) -> Result<UndrainNodeResponse, Error> {
+        fill_request_id(&mut request.request_id);
+        self.small(Target::Meta, request, |channel, request| async {
+            ClusterServiceClient::new(channel)
+                .undrain_node(request)
+                .await
+        })
+        .await
+    }
+
+    /// Takes a drained, empty node out for ever.
+    pub async fn remove_node(
+        &self,
+        mut request: RemoveNodeRequest,
+    ) -> Result<RemoveNodeResponse, Error> {
+        fill_request_id(&mut request.request_id);
+        self.small(Target::Meta, request, |channel, request| async {
+            ClusterServiceClient::new(channel)
+                .remove_node(request)
+                .await
+        })
+        .await
+    }
+
+    /// Every shard: replicas, leader, what is being moved, and what waits for what.
+    pub async fn list_shards(
+        &self,
+        request: ListShardsRequest,
+    ) -> Result<ListShardsResponse, Error> {
+        self.small(Target::Meta, request, |channel, request| async {
+            ClusterServiceClient::new(channel)
+                .list_shards(request)
+                .await
+        })
+        .await
+    }
+
+    /// Moves one replica of a shard to another node.
+    pub async fn move_replica(
+        &self,
+        mut request: MoveReplicaRequest,
+    ) -> Result<MoveReplicaResponse, Error> {
+        fill_request_id(&mut request.request_id);
+        self.small(Target::Meta, request, |channel, request| async {
+            ClusterServiceClient::new(channel)
+                .move_replica(request)
+                .await
+        })
+        .await
+    }
+
+    /// Has a shard led by one of the nodes that hold it, now and whenever that node can.
+    pub async fn transfer_leadership(
+        &self,
+        mut request: TransferLeadershipRequest,
+    ) -> Result<TransferLeadershipResponse, Error> {
+        fill_request_id(&mut request.request_id);
+        self.small(Target::Meta, request, |channel, request| async {
+            ClusterServiceClient::new(channel)
+                .transfer_leadership(request)
+                .await
+        })
+        .await
+    }
+
+    /// Makes a replica anew, from the others, where it is.
+    pub async fn rebuild_replica(
+        &self,
+        mut request: RebuildReplicaRequest,
+    ) -> Result<RebuildReplicaResponse, Error> {
+        fill_request_id(&mut request.request_id);
+        self.small(Target::Meta, request, |channel, request| async {
+            ClusterServiceClient::new(channel)
+                .rebuild_replica(request)
+                .await
+        })
+        .await
+    }
+
+    /// What the last comparison of each shard's replicas found.
+    pub async fn get_audit(&self, request: GetAuditRequest) -> Result<GetAuditResponse, Error> {
+        self.small(Target::Meta, request, |channel, request| async {
+            ClusterServiceClient::new(channel).get_audit(request).await
+        })
+        .await
+    }
+}

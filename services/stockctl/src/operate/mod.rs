@@ -1,0 +1,174 @@
+//! What operators do: one call, and where asked for, the wait until the cluster has done it.
+
+pub(crate) mod answer;
+pub(crate) mod args;
+mod wait;
+
+use stock_client::Client;
+use stock_proto::stock::v1::{
+    AddNodeRequest, DrainNodeRequest, GetAuditRequest, ListNodesRequest, ListShardsRequest,
+    MoveReplicaRequest, RebuildReplicaRequest, RemoveNodeRequest, TransferLeadershipRequest,
+    UndrainNodeRequest, move_replica_request, rebuild_replica_request, transfer_leadership_request,
+};
+
+use self::answer::Operation;
+use self::args::{LeaderCommand, NodeCommand, ReplicaCommand, ShardCommand, ShardName};
+use self::wait::Goal;
+use crate::answer::Answer;
+use crate::command::by_request;
+use crate::failure::Failure;
+
+/// Does what a `stockctl node` command asks.
+pub(crate) async fn node(client: &Client, command: NodeCommand) -> Result<Answer, Failure> {
+    let operation = match command {
+        NodeCommand::List { all } => {
+            let include_removed = all;
+            Operation::Nodes(
+                client
+                    .list_nodes(ListNodesRequest { include_removed })
+                    .await?,
+            )
+        }
+        NodeCommand::Add(args) => {
+            let request_id = args.request.or_new();
+            let request = AddNodeRequest {
+                request_id: request_id.clone(),
+                node_id: args.id.unwrap_or(0),
+                endpoint: args.url,
+                peers: args.peers,
+            };
+            let added = client.add_node(request).await;
+            Operation::Added(added.map_err(by_request(request_id))?)
+        }
+        NodeCommand::Drain(args) => {
+            let (node_id, request_id) = (args.node.node_id, args.node.request.or_new());
+            let request = DrainNodeRequest {
+                request_id: request_id.clone(),
+                node_id,
+            };
+            let drained = client.drain_node(request).await;
+            let answer = drained.map_err(by_request(request_id))?;
+            let done = args.wait.until(client, Goal::Drained { node_id }).await?;
+            Operation::Drained {
+                node_id,
+                done,
+                answer,
+            }
+        }
+        NodeCommand::Undrain(args) => {
+            let (node_id, request_id) = (args.node_id, args.request.or_new());
+            let request = UndrainNodeRequest {
+                request_id: request_id.clone(),
+                node_id,
+            };
+            let answer = client.undrain_node(request).await;
+            let answer = answer.map_err(by_request(request_id))?;
+            Operation::Undrained { node_id, answer }
+        }
+        NodeCommand::Remove(args) => {
+            let (node_id, request_id) = (args.node_id, args.request.or_new());
+            let request = RemoveNodeRequest {
+                request_id: request_id.clone(),
+                node_id,
+            };
+            let answer = client.remove_node(request).await;
+            let answer = answer.map_err(by_request(request_id))?;
+            Operation::Removed { node_id, answer }
+        }
+    };
+    Ok(Answer::Operation(operation))
+}
+
+/// Does what a `stockctl shard` command asks.
+pub(crate) async fn shard(client: &Client, command: ShardCommand) -> Result<Answer, Failure> {
+    let operation = match command {
+        ShardCommand::List => Operation::Shards(client.list_shards(ListShardsRequest {}).await?),
+        ShardCommand::Move(args) => {
+            use move_replica_request::Group;
+            let (shard, request_id) = (args.shard, args.request.or_new());
+            let request = MoveReplicaRequest {
+                request_id: request_id.clone(),
+                group: Some(match shard {
+                    ShardName::Stock(shard) => Group::Shard(shard),
+                    ShardName::Meta => Group::Meta(true),
+                }),
+                from_node_id: args.from,
+                to_node_id: args.to,
+            };
+            let answer = client.move_replica(request).await;
+            let answer = answer.map_err(by_request(request_id))?;
+            let (from, to) = (args.from, args.to);
+            let goal = Goal::Moved { shard, from, to };
+            let done = args.wait.until(client, goal).await?;
+            Operation::Moved {
+                shard,
+                done,
+                answer,
+            }
+        }
+    };
+    Ok(Answer::Operation(operation))
+}
+
+/// Does what a `stockctl leader` command asks.
+pub(crate) async fn leader(client: &Client, command: LeaderCommand) -> Result<Answer, Failure> {
+    use transfer_leadership_request::Group;
+    let LeaderCommand::Transfer(args) = command;
+    let (shard, request_id) = (args.shard, args.request.or_new());
+    let request = TransferLeadershipRequest {
+        request_id: request_id.clone(),
+        group: Some(match shard {
+            ShardName::Stock(shard) => Group::Shard(shard),
+            ShardName::Meta => Group::Meta(true),
+        }),
+        to_node_id: args.to.unwrap_or(0),
+    };
+    let answer = client.transfer_leadership(request).await;
+    let answer = answer.map_err(by_request(request_id))?;
+    let done = match args.to {
+        Some(node_id) => {
+            args.wait
+                .until(client, Goal::Led { shard, node_id })
+                .await?
+        }
+        // Nothing in particular is to happen.
+        None => true,
+    };
+    Ok(Answer::Operation(Operation::Transferred {
+        shard,
+        to: args.to,
+        done,
+        answer,
+    }))
+}
+
+/// Does what a `stockctl replica` command asks.
+pub(crate) async fn replica(client: &Client, command: ReplicaCommand) -> Result<Answer, Failure> {
+    use rebuild_replica_request::Group;
+    let ReplicaCommand::Rebuild(args) = command;
+    let (shard, node_id, request_id) = (args.shard, args.node, args.request.or_new());
+    let request = RebuildReplicaRequest {
+        request_id: request_id.clone(),
+        group: Some(match shard {
+            ShardName::Stock(shard) => Group::Shard(shard),
+            ShardName::Meta => Group::Meta(true),
+        }),
+        node_id,
+    };
+    let answer = client.rebuild_replica(request).await;
+    let answer = answer.map_err(by_request(request_id))?;
+    let goal = Goal::Rebuilt { shard, node_id };
+    let done = args.wait.until(client, goal).await?;
+    Ok(Answer::Operation(Operation::Rebuilt {
+        shard,
+        node_id,
+        done,
+        answer,
+    }))
+}
+
+/// Shows the last audits.
+pub(crate) async fn audit(client: &Client) -> Result<Answer, Failure> {
+    let audits = client.get_audit(GetAuditRequest {}).await?;
+    Ok(Answer::Operation(Operation::Audited(audits)))
+}

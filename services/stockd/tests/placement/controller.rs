@@ -1,0 +1,439 @@
+//! The controller by transcripts: what a toy cluster is told to do, in order, each order once.
+
+use stockd::placement::{Change, Order, Reason, ReplicaState, Why};
+use stockd::worker::event::GroupId;
+
+use super::toy::{TICK_MS, Toy};
+
+/// Runs the toy for a time, and says which orders came, leaving out repetitions.
+fn orders(toy: &mut Toy, seconds: u64) -> Vec<String> {
+    let mut said = Vec::new();
+    for _ in 0..seconds * 1_000 / TICK_MS {
+        for order in toy.tick().orders {
+            let text = words(&order);
+            if !said.contains(&text) {
+                said.push(text);
+            }
+        }
+    }
+    said
+}
+
+fn check(toy: &mut Toy, seconds: u64, expected: &[&str]) {
+    assert_eq!(orders(toy, seconds), expected);
+}
+
+fn words(order: &Order) -> String {
+    match order {
+        Order::Record(Change::Begin(begin)) => {
+            let add = begin
+                .add
+                .map_or_else(String::new, |node| format!(" +{node}"));
+            let remove = begin
+                .remove
+                .map_or_else(String::new, |replica| format!(" -{replica}"));
+            format!("{}: begin{add}{remove} ({:?})", begin.group.0, begin.why)
+        }
+        Order::Record(Change::End(end)) => {
+            let voters: Vec<String> = end.voters.iter().map(ToString::to_string).collect();
+            format!("{}: end with {}", end.group.0, voters.join(" "))
+        }
+        Order::Record(Change::Park { group, parked, .. }) => {
+            format!("{}: {}", group.0, if *parked { "park" } else { "resume" })
+        }
+        Order::Record(other) => format!("{other:?}"),
+        Order::AddLearner { group, replica } => format!("{}: learner {replica}", group.0),
+        Order::Promote { group, add, remove } => {
+            let remove = remove.map_or_else(String::new, |replica| format!(" for {replica}"));
+            format!("{}: promote {add}{remove}", group.0)
+        }
+        Order::RemoveReplica { group, replica } => format!("{}: take out {replica}", group.0),
+        Order::LeaveJoint { group } => format!("{}: leave joint", group.0),
+        Order::Transfer { group, to } => format!("{}: transfer to {to}", group.0),
+        Order::Destroy { group, replica } => format!("{}: destroy {replica}", group.0),
+    }
+}
+
+fn waits(toy: &Toy) -> Vec<Reason> {
+    toy.last
+        .waiting
+        .iter()
+        .map(|waiting| waiting.reason.clone())
+        .collect()
+}
+
+const META: GroupId = GroupId::META;
+
+#[test]
+fn a_whole_and_balanced_cluster_is_left_alone() {
+    for (nodes, groups, replication) in [(3, 9, 3), (5, 9, 3), (5, 4, 5), (1, 3, 3), (2, 3, 3)] {
+        check(&mut Toy::new(nodes, groups, replication, 1), 60, &[]);
+    }
+}
+
+#[test]
+fn a_node_that_is_away_for_a_moment_keeps_its_replicas() {
+    let mut toy = Toy::new(4, 1, 3, 1);
+    toy.ticks(10);
+    toy.nodes.get_mut(&2).unwrap().is_up = false;
+    check(&mut toy, 25, &[]);
+    let reasons = waits(&toy);
+    assert!(
+        matches!(reasons[..], [Reason::NodeSilent { node: 2, .. }]),
+        "{reasons:?}"
+    );
+    toy.nodes.get_mut(&2).unwrap().is_up = true;
+    check(&mut toy, 60, &[]);
+}
+
+#[test]
+fn a_node_that_stays_away_is_replaced_and_cleaned_up_when_it_returns() {
+    let mut toy = Toy::new(4, 1, 3, 1);
+    toy.ticks(10);
+    toy.nodes.get_mut(&2).unwrap().is_up = false;
+    check(
+        &mut toy,
+        60,
+        &[
+            "0: begin +4 -2 (NodeAway)",
+            "0: learner 4.1",
+            "0: promote 4.1 for 2",
+            "0: end with 1 3 4.1",
+        ],
+    );
+    toy.nodes.get_mut(&2).unwrap().is_up = true;
+    check(&mut toy, 20, &["0: destroy 2"]);
+}
+
+#[test]
+fn a_new_leader_of_group_0_gives_everybody_the_whole_time_again() {
+    let mut toy = Toy::new(4, 1, 3, 1);
+    toy.nodes.get_mut(&2).unwrap().is_up = false;
+    for _ in 0..6 {
+        check(&mut toy, 25, &[]);
+        toy.reports = stockd::placement::Reports::new(toy.now_ms);
+    }
+}
+
+#[test]
+fn without_a_node_to_spare_nothing_moves_and_the_reason_is_told() {
+    let mut toy = Toy::new(3, 1, 3, 1);
+    toy.ticks(10);
+    toy.nodes.get_mut(&2).unwrap().is_up = false;
+    check(&mut toy, 120, &[]);
+    assert!(waits(&toy).contains(&Reason::NoRoom), "{:?}", waits(&toy));
+}
+
+#[test]
+fn a_failed_replica_is_made_anew_at_once_where_it_is() {
+    let mut toy = Toy::new(3, 1, 3, 1);
+    toy.ticks(10);
+    toy.apply(Change::RebuildReplica {
+        group: META,
+        node: 2,
+    });
+    check(
+        &mut toy,
+        20,
+        &[
+            "0: begin +2 -2 (Failed)",
+            "0: learner 2.1",
+            "0: promote 2.1 for 2",
+            "0: end with 1 3 2.1",
+            "0: destroy 2",
+        ],
+    );
+}
+
+#[test]
+fn a_failed_leader_hands_over_before_it_goes() {
+    let mut toy = Toy::new(3, 1, 3, 1);
+    toy.ticks(10);
+    toy.apply(Change::RebuildReplica {
+        group: META,
+        node: 1,
+    });
+    check(
+        &mut toy,
+        20,
+        &[
+            "0: begin +1 -1 (Failed)",
+            "0: learner 1.1",
+            "0: transfer to 2",
+            "0: promote 1.1 for 1",
+            "0: end with 2 3 1.1",
+            "0: destroy 1",
+        ],
+    );
+}
+
+#[test]
+fn a_replaced_disk_is_filled_again_where_it_is() {
+    let mut toy = Toy::new(4, 1, 3, 1);
+    toy.ticks(10);
+    toy.replace_disk(3);
+    check(
+        &mut toy,
+        20,
+        &[
+            "0: begin +3 -3 (DiskReplaced)",
+            "0: learner 3.1",
+            "0: promote 3.1 for 3",
+            "0: end with 1 2 3.1",
+        ],
+    );
+}
+
+#[test]
+fn a_draining_node_loses_its_leaderships_first_and_then_its_replicas() {
+    let mut toy = Toy::new(4, 2, 3, 1);
+    toy.ticks(10);
+    toy.apply(Change::Drain { node: 1 });
+    check(
+        &mut toy,
+        40,
+        &[
+            "0: begin +4 -1 (Draining)",
+            "0: transfer to 3",
+            "0: learner 4.1",
+            "0: promote 4.1 for 1",
+            "0: end with 2 3 4.1",
+            "0: destroy 1",
+        ],
+    );
+    assert_eq!(toy.registry.replicas_on(1), 0);
+}
+
+#[test]
+fn groups_grow_to_an_odd_number_only() {
+    let mut toy = Toy::new(1, 1, 3, 1);
+    toy.add_machine(2);
+    toy.join(2);
+    check(&mut toy, 60, &[]);
+    toy.add_machine(3);
+    toy.join(3);
+    check(
+        &mut toy,
+        60,
+        &[
+            "0: begin +2 (TooFew)",
+            "0: learner 2.1",
+            "0: promote 2.1",
+            "0: end with 1 2.1",
+            "0: begin +3 (TooFew)",
+            "0: learner 3.2",
+            "0: promote 3.2",
+            "0: end with 1 2.1 3.2",
+        ],
+    );
+}
+
+#[test]
+fn a_group_with_too_many_replicas_gives_up_the_one_on_the_fullest_node() {
+    let mut toy = Toy::new(5, 1, 5, 1);
+    toy.ticks(10);
+    toy.apply(Change::SetReplication { replicas: 3 });
+    check(
+        &mut toy,
+        60,
+        &[
+            "0: begin -5 (TooMany)",
+            "0: take out 5",
+            "0: end with 1 2 3 4",
+            "0: destroy 5",
+            "0: begin -4 (TooMany)",
+            "0: take out 4",
+            "0: end with 1 2 3",
+            "0: destroy 4",
+        ],
+    );
+}
+
+#[test]
+fn a_new_node_takes_its_share_of_replicas_and_then_of_leaders() {
+    let mut toy = Toy::new(3, 4, 3, 1);
+    toy.ticks(20);
+    toy.add_machine(4);
+    toy.join(4);
+    let said = orders(&mut toy, 120);
+    let begun = said.iter().filter(|text| text.contains("begin")).count();
+    assert_eq!(begun, 3, "{said:?}");
+    let counts = [1, 2, 3, 4].map(|node| toy.registry.replicas_on(node));
+    assert_eq!(counts, [3, 3, 3, 3]);
+    let mut led: Vec<u64> = toy
+        .groups
+        .values()
+        .map(|group| group.leader.unwrap().node())
+        .collect();
+    led.sort_unstable();
+    assert_eq!(led, [1, 2, 3, 4]);
+    check(&mut toy, 60, &[]);
+}
+
+#[test]
+fn an_operators_move_is_done_before_balance_and_her_leader_is_kept() {
+    let mut toy = Toy::new(4, 1, 3, 1);
+    toy.ticks(20);
+    toy.apply(Change::MoveReplica {
+        group: META,
+        from: 3,
+        to: 4,
+    });
+    toy.apply(Change::PreferLeader {
+        group: META,
+        node: Some(2),
+    });
+    check(
+        &mut toy,
+        60,
+        &[
+            "0: begin +4 -3 (Asked)",
+            "0: transfer to 2",
+            "0: learner 4.1",
+            "0: promote 4.1 for 3",
+            "0: end with 1 2 4.1",
+            "0: destroy 3",
+        ],
+    );
+    assert_eq!(toy.groups[&META].leader.unwrap().node(), 2);
+}
+
+#[test]
+fn a_joint_change_that_a_fallen_leader_left_is_finished() {
+    let mut toy = Toy::new(4, 1, 3, 1);
+    toy.ticks(10);
+    toy.apply(Change::MoveReplica {
+        group: META,
+        from: 3,
+        to: 4,
+    });
+    while toy.groups[&META].outgoing.is_empty() {
+        toy.tick();
+    }
+    toy.nodes.get_mut(&1).unwrap().is_up = false;
+    let said = orders(&mut toy, 10);
+    assert!(said.contains(&"0: leave joint".to_owned()), "{said:?}");
+    assert!(said.contains(&"0: end with 1 2 4.1".to_owned()), "{said:?}");
+}
+
+#[test]
+fn a_move_whose_target_dies_is_given_up_and_another_found() {
+    let mut toy = Toy::new(5, 1, 3, 1);
+    toy.ticks(10);
+    toy.groups.get_mut(&META).unwrap().last_index += 3_000;
+    toy.ticks(20);
+    toy.apply(Change::Drain { node: 3 });
+    toy.ticks(3);
+    assert_eq!(toy.groups[&META].learners.len(), 1);
+    toy.nodes.get_mut(&4).unwrap().is_up = false;
+    check(
+        &mut toy,
+        100,
+        &[
+            "0: take out 4.1",
+            "0: end with 1 2 3",
+            "0: begin +5 -3 (Draining)",
+            "0: learner 5.2",
+            "0: promote 5.2 for 3",
+            "0: end with 1 2 5.2",
+            "0: destroy 3",
+        ],
+    );
+}
+
+#[test]
+fn a_move_of_a_group_without_leader_is_laid_aside_for_others() {
+    let mut toy = Toy::new(6, 6, 3, 1);
+    toy.ticks(20);
+    toy.apply(Change::MoveReplica {
+        group: META,
+        from: 3,
+        to: 5,
+    });
+    toy.ticks(2);
+    // Nodes 1 and 2 fall: group 0 has no majority, group 1 keeps its own.
+    for node in [1, 2] {
+        toy.nodes.get_mut(&node).unwrap().is_up = false;
+    }
+    let said = orders(&mut toy, 120);
+    let place = |prefix: &str| said.iter().position(|text| text.starts_with(prefix));
+    assert!(place("0: park").is_some(), "{said:?}");
+    assert!(place("0: park") < place("1: begin"), "{said:?}");
+    for node in [1, 2] {
+        toy.nodes.get_mut(&node).unwrap().is_up = true;
+    }
+    let said = orders(&mut toy, 240);
+    assert!(said.contains(&"0: resume".to_owned()), "{said:?}");
+    assert_eq!(toy.registry.moves().count(), 0, "{said:?}");
+}
+
+#[test]
+fn a_full_disk_and_a_foreign_directory_take_no_replica() {
+    let mut toy = Toy::new(5, 1, 3, 1);
+    toy.nodes.get_mut(&4).unwrap().free_bytes = 1;
+    toy.nodes.get_mut(&5).unwrap().directory = stockd::placement::Directory(999);
+    toy.ticks(10);
+    toy.apply(Change::Drain { node: 3 });
+    check(&mut toy, 60, &[]);
+    assert!(waits(&toy).contains(&Reason::NoRoom));
+    assert!(waits(&toy).contains(&Reason::WrongDirectory { node: 5 }));
+    toy.nodes.get_mut(&4).unwrap().free_bytes = 1_000;
+    let said = orders(&mut toy, 20);
+    assert_eq!(said[0], "0: begin +4 -3 (Draining)");
+}
+
+#[test]
+fn nothing_moves_while_another_voter_lags() {
+    let mut toy = Toy::new(4, 1, 3, 1);
+    toy.ticks(10);
+    toy.nodes.get_mut(&2).unwrap().is_up = false;
+    toy.ticks(2);
+    toy.apply(Change::MoveReplica {
+        group: META,
+        from: 3,
+        to: 4,
+    });
+    check(&mut toy, 10, &[]);
+    let behind = waits(&toy)
+        .iter()
+        .any(|reason| matches!(reason, Reason::Unsound { replica } if replica.node() == 2));
+    assert!(behind, "{:?}", waits(&toy));
+    toy.nodes.get_mut(&2).unwrap().is_up = true;
+    let said = orders(&mut toy, 20);
+    assert_eq!(said[0], "0: begin +4 -3 (Asked)");
+}
+
+#[test]
+fn the_most_urgent_need_comes_first() {
+    let mut toy = Toy::new(5, 3, 3, 1);
+    toy.ticks(20);
+    toy.apply(Change::MoveReplica {
+        group: META,
+        from: 1,
+        to: 4,
+    });
+    toy.apply(Change::RebuildReplica {
+        group: GroupId(2),
+        node: 3,
+    });
+    let begun = toy.tick().orders;
+    let why = begun.iter().find_map(|order| match order {
+        Order::Record(Change::Begin(begin)) => Some((begin.group, begin.why)),
+        _ => None,
+    });
+    assert_eq!(why, Some((GroupId(2), Why::Failed)));
+    assert!(waits(&toy).contains(&Reason::MoveUnderWay));
+}
+
+#[test]
+fn a_node_that_says_its_replica_failed_is_believed() {
+    let mut toy = Toy::new(3, 1, 3, 1);
+    toy.ticks(10);
+    let node = toy.nodes.get_mut(&3).unwrap();
+    *node.data.values_mut().next().unwrap() = None;
+    let said = orders(&mut toy, 20);
+    assert_eq!(said[0], "0: begin +3 -3 (Failed)");
+    let report = toy.reports.node(3).unwrap();
+    let serving = |state| state == ReplicaState::Serving;
+    assert!(report.replicas.iter().all(|hosted| serving(hosted.state)));
+}
