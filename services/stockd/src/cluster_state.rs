@@ -18,6 +18,8 @@ pub struct ClusterState {
     reachable: RwLock<BTreeSet<u64>>,
     node: u64,
     registry: RwLock<Arc<Registry>>,
+    /// The index of group 0 that `registry` is of.
+    registry_index: AtomicU64,
     overview: RwLock<Option<Overview>>,
     health: RwLock<Health>,
 }
@@ -76,6 +78,7 @@ impl ClusterState {
             reachable: RwLock::default(),
             node,
             registry: RwLock::default(),
+            registry_index: AtomicU64::new(0),
             overview: RwLock::default(),
             health: RwLock::default(),
         }
@@ -119,16 +122,22 @@ impl ClusterState {
     }
 
     /// Takes note of the registry. `true` if nodes have come, gone or moved.
-    pub fn publish_registry(&self, registry: &Registry) -> bool {
+    pub fn publish_registry(&self, registry: &Registry, index: u64) -> bool {
         let mut known = write(&self.registry);
         let has_changed = members(&known).ne(members(registry));
         *known = Arc::new(registry.clone());
+        self.registry_index.store(index, Ordering::Release);
         has_changed
     }
 
     /// Who is in the cluster and what belongs where, as this node has it.
     pub fn registry(&self) -> Arc<Registry> {
         Arc::clone(&read(&self.registry))
+    }
+
+    /// The index of group 0 that [`Self::registry`] is of, at least.
+    pub fn registry_index(&self) -> u64 {
+        self.registry_index.load(Ordering::Acquire)
     }
 
     /// Takes note of what this node, leading group 0, has been told and has decided.
@@ -150,7 +159,11 @@ impl ClusterState {
     /// What this node has decided, if it leads group 0.
     pub fn overview(&self) -> Option<Overview> {
         let leads = self.group(GroupId::META).leader == Some(self.node);
-        read(&self.overview).clone().filter(|_| leads)
+        let overview = read(&self.overview).clone().filter(|_| leads)?;
+        Some(Overview {
+            registry: self.registry(),
+            ..overview
+        })
     }
 
     /// Takes note of how the disk does.

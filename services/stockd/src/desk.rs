@@ -1,8 +1,10 @@
 //! The node's side of `ClusterService`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::cluster_state::ClusterState;
 use crate::inbox::Inbox;
@@ -10,6 +12,10 @@ use crate::log_codec::CommandsBuilder;
 use crate::placement::{Changed, Overview, Registry, RegistryCommand};
 use crate::reply::{Destination, ReplyTo};
 use crate::worker::event::{Answer, Event, Failure, GroupId, Outcome};
+
+/// The loop publishes the registry with every tick; a busy one may miss a few.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(1);
+const PUBLISHED_CHECK_EVERY: Duration = Duration::from_millis(5);
 
 /// Answers what operators ask, and has group 0 carry out what they want, where it is led.
 pub struct Desk {
@@ -47,14 +53,25 @@ impl Desk {
                 outcomes,
                 ..
             }) => match outcomes.into_iter().next() {
-                Some(Outcome::Registry(outcome)) => Ok(Changed {
-                    applied_index,
-                    outcome,
-                }),
+                Some(Outcome::Registry(outcome)) => {
+                    self.published(applied_index).await;
+                    Ok(Changed {
+                        applied_index,
+                        outcome,
+                    })
+                }
                 _ => Err(Failure::OutcomeUnknown),
             },
             Ok(Answer::Failed(failure)) => Err(failure),
             Ok(_) | Err(_) => Err(Failure::OutcomeUnknown),
+        }
+    }
+
+    /// Waits until whoever asks next sees what was changed. The loop publishes with every tick.
+    async fn published(&self, index: u64) {
+        let until = Instant::now() + PUBLISHED_WITHIN;
+        while self.cluster.registry_index() < index && Instant::now() < until {
+            tokio::time::sleep(PUBLISHED_CHECK_EVERY).await;
         }
     }
 

@@ -352,7 +352,9 @@ impl<R> Worker<R> {
             return;
         }
         self.registry_index = group.applied_index;
-        if self.cluster.publish_registry(&meta.registry) {
+        if self
+            .cluster
+            .publish_registry(&meta.registry, group.applied_index) {
             effects.push(Effect::NodesChanged);
         }
     }
