@@ -7,18 +7,30 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use stock_client::Client;
+use stock_client::{Client, ClientBuilder};
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::{GetTopologyRequest, GetTopologyResponse};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::forgetful_disk::ForgetfulDisk;
+use crate::network::Network;
 use crate::wait::until;
 use crate::{ports, programs, spawner};
 
 /// Ids of a cluster's nodes.
 pub const NODES: [u64; 3] = [1, 2, 3];
+
+/// The nodes but one.
+pub fn others(node: u64) -> [u64; 2] {
+    match NODES.iter().position(|other| *other == node) {
+        Some(0) => [NODES[1], NODES[2]],
+        Some(1) => [NODES[0], NODES[2]],
+        Some(2) => [NODES[0], NODES[1]],
+        _ => panic!("there is no node {node}"),
+    }
+}
 
 /// From the first process to the last leader. A second is usual; builds and other tests may run beside.
 pub const START_WITHIN: Duration = Duration::from_secs(30);
@@ -48,6 +60,31 @@ pub struct Options {
     pub shards: u32,
     /// What the nodes log, as in `RUST_LOG`.
     pub log: String,
+    /// What becomes of writes that were not synced.
+    pub disks: Disks,
+    /// Where the nodes meet.
+    pub links: Links,
+}
+
+/// Where nodes keep their data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disks {
+    /// On the disk of this machine.
+    Real,
+    /// Each on a [`ForgetfulDisk`] of its own, made from this seed.
+    Forgetful {
+        /// Decides what a failed sync loses.
+        seed: u64,
+    },
+}
+
+/// How nodes reach each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// Over the loopback interface.
+    Loopback,
+    /// Over a [`Network`] that can be broken.
+    Breakable,
 }
 
 impl Default for Options {
@@ -55,6 +92,8 @@ impl Default for Options {
         Self {
             shards: 8,
             log: "info".to_owned(),
+            disks: Disks::Real,
+            links: Links::Loopback,
         }
     }
 }
@@ -62,9 +101,12 @@ impl Default for Options {
 /// Three nodes. They end, and their data goes, when this is dropped.
 #[derive(Debug)]
 pub struct Cluster {
-    dir: TempDir,
     options: Options,
     nodes: [Node; 3],
+    // Before the directory that the disks are mounted in.
+    disks: Vec<ForgetfulDisk>,
+    network: Option<Network>,
+    dir: TempDir,
 }
 
 #[derive(Debug)]
@@ -112,10 +154,17 @@ impl Cluster {
             process: Mutex::new(None),
         });
         let dir = programs::data_dir();
+        let disks = match options.disks {
+            Disks::Real => Vec::new(),
+            Disks::Forgetful { seed } => disks(dir.path(), seed),
+        };
+        let network = (options.links == Links::Breakable).then(Network::build);
         let cluster = Self {
-            dir,
             options,
             nodes,
+            disks,
+            network,
+            dir,
         };
         for node in &cluster.nodes {
             let path = cluster.config_path(node.id);
@@ -149,9 +198,9 @@ impl Cluster {
              shards = {}\n\
              data_dir = {:?}\n\
              [listen]\n\
-             grpc = \"127.0.0.1:{}\"\n\
-             peers = \"127.0.0.1:{}\"\n\
-             metrics = \"127.0.0.1:{}\"\n",
+             grpc = \"{host}:{}\"\n\
+             peers = \"{host}:{}\"\n\
+             metrics = \"{host}:{}\"\n",
             self.nodes[0].grpc_port,
             node.id,
             self.options.shards,
@@ -159,12 +208,14 @@ impl Cluster {
             node.grpc_port,
             node.peers_port,
             node.metrics_port,
+            host = self.host(node.id),
         );
         for node in &self.nodes {
             text.push_str(&format!(
-                "[[nodes]]\nid = {}\ngrpc = \"{}\"\npeers = \"127.0.0.1:{}\"\n",
+                "[[nodes]]\nid = {}\ngrpc = \"{}\"\npeers = \"{}:{}\"\n",
                 node.id,
                 self.endpoint(node.id),
+                self.host(node.id),
                 node.peers_port,
             ));
         }
@@ -211,7 +262,10 @@ impl Cluster {
             .append(true)
             .open(self.log_path(node));
         let log = open.unwrap_or_else(|e| panic!("node {node} has no log: {e}"));
-        let mut command = Command::new(programs::stockd());
+        let mut command = match &self.network {
+            Some(network) => network.command(node, &programs::stockd()),
+            None => Command::new(programs::stockd()),
+        };
         command
             .args(["serve", "--die-with-parent", "--log"])
             .arg(&self.options.log)
@@ -316,6 +370,40 @@ impl Cluster {
     }
 }
 
+/// What it stands on.
+impl Cluster {
+    /// A node's disk. Panics unless the cluster was given such disks.
+    pub fn disk(&self, node: u64) -> &ForgetfulDisk {
+        let disk = self.disks.get((node - 1) as usize);
+        disk.unwrap_or_else(|| panic!("node {node} has an ordinary disk"))
+    }
+
+    /// The network. Panics unless the cluster was given one that can be broken.
+    pub fn network(&self) -> &Network {
+        let network = self.network.as_ref();
+        network.unwrap_or_else(|| panic!("the nodes meet on the loopback interface"))
+    }
+
+    /// Cuts the power of these nodes at the same moment: their processes die, and their disks forget
+    /// what the seed does not spare.
+    pub fn cut_power(&self, nodes: &[u64], seed: u64) {
+        for node in nodes {
+            self.disk(*node).cut_power(seed.wrapping_add(*node));
+        }
+        for node in nodes {
+            self.kill(*node);
+        }
+    }
+
+    /// Gives these nodes power again and starts them.
+    pub fn restore_power(&self, nodes: &[u64]) {
+        for node in nodes {
+            self.disk(*node).restore();
+            self.restart(*node);
+        }
+    }
+}
+
 /// Talking to it.
 impl Cluster {
     /// Where clients reach a node: a URL.
@@ -325,7 +413,13 @@ impl Cluster {
 
     /// Where clients reach a node: `host:port`.
     pub fn address(&self, node: u64) -> String {
-        format!("127.0.0.1:{}", self.node(node).grpc_port)
+        format!("{}:{}", self.host(node), self.node(node).grpc_port)
+    }
+
+    fn host(&self, node: u64) -> String {
+        let address = |network: &Network| network.address(node);
+        let loopback = || "127.0.0.1".to_owned();
+        self.network.as_ref().map_or_else(loopback, address)
     }
 
     /// A connection to one node, without retries or routing. It belongs to the runtime it is made in.
@@ -338,12 +432,14 @@ impl Cluster {
 
     /// A client that knows every node. It belongs to the runtime it is made in.
     pub async fn client(&self) -> Client {
-        let mut builder = Client::builder();
-        for node in NODES {
-            builder = builder.endpoint(self.endpoint(node));
-        }
-        let connected = builder.connect().await;
+        let connected = self.client_builder().connect().await;
         connected.unwrap_or_else(|e| panic!("no client: {e}"))
+    }
+
+    /// A client that knows every node, to be opened with other limits than the usual ones.
+    pub fn client_builder(&self) -> ClientBuilder {
+        let add = |builder: ClientBuilder, node| builder.endpoint(self.endpoint(node));
+        NODES.into_iter().fold(Client::builder(), add)
     }
 
     /// The cluster as a node sees it.
@@ -447,6 +543,16 @@ impl Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// One for each node, mounted where it keeps its data.
+fn disks(dir: &Path, seed: u64) -> Vec<ForgetfulDisk> {
+    let mount = |node: u64| {
+        let path = dir.join(format!("node-{node}"));
+        let mounted = ForgetfulDisk::mount(&path, seed.wrapping_add(node));
+        mounted.unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    };
+    NODES.into_iter().map(mount).collect()
 }
 
 /// The shared cluster, as one test sees it.

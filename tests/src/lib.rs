@@ -1,13 +1,18 @@
 //! What the tests of the whole system are made of: a cluster of real processes that can be killed and
-//! paused, raw calls to it, and a few words about stock.
+//! paused, disks that forget, networks that break, raw calls, a shop that trades meanwhile and keeps a
+//! tally, and a few words about stock.
 //!
 //! Everything here waits for conditions, never for time, and every wait has a bound with a name.
 
 pub mod cluster;
+pub mod forgetful_disk;
 pub mod names;
+pub mod network;
 pub mod ports;
 pub mod programs;
 pub mod raw;
+pub mod settings;
+pub mod shop;
 pub mod spawner;
 pub mod stock;
 pub mod wait;

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use crate::forgetful_disk::unmount_left_behind;
+
 /// `stockd`.
 pub fn stockd() -> PathBuf {
     built().join("stockd")
@@ -21,6 +23,8 @@ pub fn data_root() -> PathBuf {
     let root = CLEANED.get_or_init(|| {
         let root = target_dir().join("tmp").join("clusters");
         std::fs::create_dir_all(&root).unwrap_or_else(|e| panic!("{}: {e}", root.display()));
+        // What is still mounted cannot be removed.
+        unmount_left_behind();
         remove_left_behind(&root);
         root
     });

@@ -1,23 +1,17 @@
 //! What was acknowledged is there, whatever dies.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::time::Duration;
-
-use futures_util::future::join_all;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use stock_client::{Client, Error};
 use stock_proto::stock::v1::reservation::State;
-use stock_proto::stock::v1::{
-    ConfirmRequest, FulfillRequest, PartialLine, ReleaseRequest, ReserveRequest,
-};
+use stock_proto::stock::v1::{ConfirmRequest, FulfillRequest, PartialLine, ReleaseRequest};
 use tests::cluster::{Cluster, NODES, Options};
 use tests::names::{fresh, sku_in};
+use tests::settings;
+use tests::shop::Shop;
 use tests::stock::{
-    adjust, fresh_location, held, line, position, receive, reservation, reserve, sell, warehouse,
+    adjust, fresh_location, held, position, receive, reservation, reserve, sell, warehouse,
 };
-use tests::wait::until;
 
 async fn confirm(client: &Client, id: &str) -> Result<State, Error> {
     let request = ConfirmRequest {
@@ -127,145 +121,68 @@ async fn what_was_acknowledged_survives_the_death_of_all_three_nodes() {
     assert!(known.any(|id| id == new_location), "location");
 }
 
-/// Nodes killed under load, one after the other.
-const KILLS: usize = 6;
+/// Nodes killed one after the other in a short run, and all at once.
+const KILLS: u64 = 5;
+const KILLS_OF_ALL: u64 = 2;
 
 /// Calls that are answered while a node is down, and again when it is back.
-const CALLS_BETWEEN: u64 = 150;
+const CALLS_BETWEEN: u64 = 80;
 
-/// For so many calls, an election included.
-const CALLS_WITHIN: Duration = Duration::from_secs(30);
-
-const CALLERS: u64 = 12;
-const SKUS: usize = 6;
-const OPENING: i64 = 1_000_000;
 const SEED: u64 = 20_260_301;
 
+/// A long run: `STOCKD_KILLS=200 STOCKD_KILLS_OF_ALL=50 cargo test --release -p tests --test cluster
+/// when_nodes_die_under_load`.
 #[tokio::test]
 async fn every_acknowledged_reservation_is_accounted_for_when_nodes_die_under_load() {
+    let kills = settings::number("STOCKD_KILLS", KILLS);
+    let (cluster, shop, mut random) = trading().await;
+    for kill in 0..kills {
+        let trouble = async {
+            shop.more_calls(random.random_range(1..=CALLS_BETWEEN))
+                .await;
+            let victim = NODES[random.random_range(0..NODES.len())];
+            eprintln!("kill {kill}: node {victim}");
+            cluster.kill(victim);
+            shop.more_calls(CALLS_BETWEEN).await;
+            cluster.restart(victim);
+            cluster.wait_until_led().await;
+            shop.more_calls(CALLS_BETWEEN).await;
+        };
+        shop.trade_during(SEED + kill, trouble).await;
+        shop.account_for_new(&cluster).await;
+    }
+    shop.account_for_all(&cluster).await;
+    eprintln!("{kills} kills, {} calls", shop.calls());
+    assert_eq!(shop.failures(), 0, "two nodes of three ran at any time");
+}
+
+#[tokio::test]
+async fn every_acknowledged_reservation_is_accounted_for_when_all_nodes_die_under_load() {
+    let kills = settings::number("STOCKD_KILLS_OF_ALL", KILLS_OF_ALL);
+    let (cluster, shop, mut random) = trading().await;
+    for kill in 0..kills {
+        let trouble = async {
+            shop.more_calls(random.random_range(1..=CALLS_BETWEEN))
+                .await;
+            eprintln!("kill {kill}: all nodes");
+            cluster.kill_all();
+            NODES.into_iter().for_each(|node| cluster.restart(node));
+            cluster.wait_until_led().await;
+            shop.more_calls(CALLS_BETWEEN).await;
+        };
+        shop.trade_during(SEED + kill, trouble).await;
+        shop.account_for_new(&cluster).await;
+    }
+    shop.account_for_all(&cluster).await;
+    eprintln!("{kills} kills of all, {} calls", shop.calls());
+}
+
+async fn trading() -> (Cluster, Shop, StdRng) {
     let cluster = Cluster::start(Options {
         shards: 4,
         ..Options::default()
     })
     .await;
-    let client = cluster.client().await;
-    let location = fresh_location(&client).await;
-    let skus: Vec<String> = (0..SKUS as u32)
-        .map(|number| sku_in(number % cluster.shards(), cluster.shards(), "tally"))
-        .collect();
-    for sku in &skus {
-        receive(&client, sku, &location, OPENING).await;
-    }
-    let tally = Tally::default();
-
-    let callers = join_all((0..CALLERS).map(|caller| {
-        let mut random = StdRng::seed_from_u64(SEED + caller);
-        let (client, skus, location, tally) = (&client, &skus, &location, &tally);
-        async move {
-            while !tally.is_over.get() {
-                let sku = &skus[random.random_range(0..SKUS)];
-                let quantity = random.random_range(1..=3);
-                let end = random.random_range(0..4);
-                one_order(client, sku, location, quantity, end, tally).await;
-            }
-        }
-    }));
-    let chaos = async {
-        let mut random = StdRng::seed_from_u64(SEED);
-        for _ in 0..KILLS {
-            tally.more_calls(CALLS_BETWEEN).await;
-            let victim = NODES[random.random_range(0..NODES.len())];
-            cluster.kill(victim);
-            tally.more_calls(CALLS_BETWEEN).await;
-            cluster.restart(victim);
-            cluster.wait_until_led().await;
-        }
-        tally.more_calls(CALLS_BETWEEN).await;
-        tally.is_over.set(true);
-    };
-    tokio::join!(callers, chaos);
-
-    let mut reserved: BTreeMap<String, i64> = BTreeMap::new();
-    let mut sold: BTreeMap<String, i64> = BTreeMap::new();
-    let orders = tally.orders.take();
-    assert!(orders.len() as u64 > KILLS as u64 * CALLS_BETWEEN / 4);
-    for order in &orders {
-        let found = reservation(&client, &order.id).await.unwrap();
-        assert_eq!(found.state(), order.state, "{found:?}");
-        assert_eq!(found.lines[0].quantity, order.quantity);
-        *reserved.entry(order.sku.clone()).or_default() += found.lines[0].open;
-        *sold.entry(order.sku.clone()).or_default() += found.lines[0].fulfilled;
-    }
-    for sku in &skus {
-        let now = position(&client, sku, &location).await.unwrap();
-        assert_eq!(now.reserved, reserved[sku], "{sku}");
-        assert_eq!(now.on_hand, OPENING - sold[sku], "{sku}");
-    }
-}
-
-/// What the callers were told.
-#[derive(Default)]
-struct Tally {
-    orders: RefCell<Vec<Order>>,
-    calls: Cell<u64>,
-    is_over: Cell<bool>,
-}
-
-struct Order {
-    id: String,
-    sku: String,
-    quantity: i64,
-    state: State,
-}
-
-impl Tally {
-    fn answered(&self) {
-        self.calls.set(self.calls.get() + 1);
-    }
-
-    async fn more_calls(&self, count: u64) {
-        let target = self.calls.get() + count;
-        until("calls under load", CALLS_WITHIN, async || {
-            let done = self.calls.get();
-            (done >= target)
-                .then_some(())
-                .ok_or(format!("{done} of {target}"))
-        })
-        .await;
-    }
-}
-
-/// An order that ends in one of four ways. With two of three nodes up no call may fail.
-async fn one_order(
-    client: &Client,
-    sku: &str,
-    location: &str,
-    quantity: i64,
-    end: u32,
-    tally: &Tally,
-) {
-    let request = ReserveRequest {
-        lines: vec![line(sku, location, quantity)],
-        ..Default::default()
-    };
-    let id = held(client.reserve(request).await.unwrap()).reservation_id;
-    tally.answered();
-    let mut state = State::Held;
-    if end >= 1 {
-        state = confirm(client, &id).await.unwrap();
-        tally.answered();
-    }
-    if end >= 2 {
-        state = match end {
-            2 => fulfill(client, &id, Vec::new()).await.unwrap(),
-            _ => release(client, &id).await.unwrap(),
-        };
-        tally.answered();
-    }
-    tally.orders.borrow_mut().push(Order {
-        id,
-        sku: sku.to_owned(),
-        quantity,
-        state,
-    });
+    let shop = Shop::open(&cluster).await;
+    (cluster, shop, StdRng::seed_from_u64(settings::seed(SEED)))
 }

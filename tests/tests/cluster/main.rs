@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod command_line;
+mod cut_off;
 mod durability;
 mod fsync;
 mod idempotency;

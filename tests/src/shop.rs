@@ -1,0 +1,365 @@
+//! A shop's trade while nodes fail, with a tally of what it was told.
+//!
+//! A call that fails for want of a node is made again, as it was, until it is answered: so everything
+//! that was asked for is known to have happened once, and in the end every unit is accounted for.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use stock_client::{Client, Error};
+use stock_proto::stock::v1::line_verdict::Verdict;
+use stock_proto::stock::v1::reservation::State;
+use stock_proto::stock::v1::{
+    ConfirmRequest, FulfillRequest, RecordReceiptsRequest, ReleaseRequest, Reservation,
+    ReserveRequest, ShardIndex,
+};
+use tonic::Code;
+
+use crate::cluster::Cluster;
+use crate::names::{fresh, request_id, sku_in};
+use crate::stock::{
+    fresh_location, line, movement, only, outcome, position, position_since, reservation, seconds,
+};
+use crate::wait::until;
+
+/// From the first time that a call is made until it is answered, whatever fails meanwhile.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Between two attempts at a call that nobody could answer.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// For the calls that [`Shop::more_calls`] waits for, elections and restarts included.
+const CALLS_WITHIN: Duration = Duration::from_secs(60);
+
+/// Longer than any run.
+const HOLD_SECONDS: i64 = 86_400;
+
+const CALLERS: u64 = 12;
+
+/// SKUs of which there is always enough, and those that are always short.
+const PLENTY: u32 = 4;
+const SCARCE: u32 = 2;
+const OPENING: i64 = 1_000_000_000;
+
+/// Reads of the accounts that are under way at once.
+const READS_AT_ONCE: usize = 32;
+
+/// A shop with its own location and SKUs.
+pub struct Shop {
+    client: Client,
+    location: String,
+    plenty: Vec<String>,
+    scarce: Vec<String>,
+    tally: Tally,
+    is_over: Cell<bool>,
+}
+
+/// What the callers were told.
+#[derive(Default)]
+struct Tally {
+    orders: RefCell<Vec<Order>>,
+    /// Orders that have been looked at since they ended.
+    orders_seen: Cell<usize>,
+    received: RefCell<BTreeMap<String, i64>>,
+    shortages: Cell<u64>,
+    calls: Cell<u64>,
+    failures: Cell<u64>,
+}
+
+/// An order that has ended, and how.
+#[derive(Debug, Clone)]
+struct Order {
+    id: String,
+    sku: String,
+    quantity: i64,
+    state: State,
+}
+
+impl Shop {
+    /// Puts a location and has stock arrive in every shard.
+    pub async fn open(cluster: &Cluster) -> Self {
+        let client = cluster.client().await;
+        let location = fresh_location(&client).await;
+        let skus = |count: u32, prefix: &str| {
+            let shards = cluster.shards();
+            let numbers = 0..count;
+            let skus = numbers.map(|number| sku_in(number % shards, shards, prefix));
+            skus.collect::<Vec<String>>()
+        };
+        let shop = Self {
+            location,
+            plenty: skus(PLENTY, "plenty"),
+            scarce: skus(SCARCE, "scarce"),
+            tally: Tally::default(),
+            is_over: Cell::new(false),
+            client,
+        };
+        for sku in &shop.plenty {
+            shop.receive(sku, OPENING).await;
+        }
+        for sku in &shop.scarce {
+            shop.receive(sku, 1).await;
+        }
+        shop
+    }
+
+    /// Trades as long as `trouble` goes on, then lets the callers finish what they have begun.
+    pub async fn trade_during<T>(&self, seed: u64, trouble: impl Future<Output = T>) -> T {
+        self.is_over.set(false);
+        let callers = join_all((0..CALLERS).map(|caller| self.call(seed.wrapping_add(caller))));
+        let trouble = async {
+            let done = trouble.await;
+            self.is_over.set(true);
+            done
+        };
+        let (_, done) = tokio::join!(callers, trouble);
+        done
+    }
+
+    /// Waits until so many calls more have been answered.
+    pub async fn more_calls(&self, count: u64) {
+        let target = self.tally.calls.get() + count;
+        until("calls under load", CALLS_WITHIN, async || {
+            let done = self.tally.calls.get();
+            (done >= target)
+                .then_some(())
+                .ok_or(format!("{done} of {target}"))
+        })
+        .await;
+    }
+
+    /// Calls that were answered.
+    pub fn calls(&self) -> u64 {
+        self.tally.calls.get()
+    }
+
+    /// Reserves that were answered with a shortage.
+    pub fn shortages(&self) -> u64 {
+        self.tally.shortages.get()
+    }
+
+    /// Calls that the client gave up and that were made again. While two of three nodes run there shall
+    /// be none.
+    pub fn failures(&self) -> u64 {
+        self.tally.failures.get()
+    }
+
+    /// Looks at every order that has ended since the last look, and at all stock, at every node that
+    /// runs. Panics, saying what is missing, unless every unit is where the callers were told it is.
+    pub async fn account_for_new(&self, cluster: &Cluster) {
+        let seen = self.tally.orders_seen.get();
+        self.account(cluster, seen).await;
+    }
+
+    /// As [`Shop::account_for_new`], for all orders since the shop was opened.
+    pub async fn account_for_all(&self, cluster: &Cluster) {
+        self.account(cluster, 0).await;
+    }
+
+    async fn account(&self, cluster: &Cluster, from: usize) {
+        let orders = self.tally.orders.borrow().clone();
+        for some in orders[from..].chunks(READS_AT_ONCE) {
+            join_all(some.iter().map(|order| self.check_order(order))).await;
+        }
+        self.tally.orders_seen.set(orders.len());
+        let (mut reserved, mut sold) = (BTreeMap::new(), BTreeMap::new());
+        for order in &orders {
+            let of = match order.state {
+                State::Held | State::Confirmed => &mut reserved,
+                State::Fulfilled => &mut sold,
+                _ => continue,
+            };
+            *of.entry(order.sku.as_str()).or_insert(0) += order.quantity;
+        }
+        for sku in self.plenty.iter().chain(&self.scarce) {
+            let of = |tally: &BTreeMap<&str, i64>| tally.get(sku.as_str()).copied();
+            let reserved = of(&reserved).unwrap_or(0);
+            let on_hand = self.tally.received.borrow()[sku] - of(&sold).unwrap_or(0);
+            self.check_stock(cluster, sku, on_hand, reserved).await;
+        }
+    }
+
+    async fn check_order(&self, order: &Order) {
+        let read = async || reservation(&self.client, &order.id).await;
+        let found = self.answered("a read of an order", read).await;
+        let line = &found.lines[0];
+        assert_eq!(
+            (found.state(), line.quantity),
+            (order.state, order.quantity),
+            "acknowledged: {order:?}; found: {found:?}"
+        );
+    }
+
+    async fn check_stock(&self, cluster: &Cluster, sku: &str, on_hand: i64, reserved: i64) {
+        assert!(
+            reserved <= on_hand,
+            "{sku} is oversold: {reserved} of {on_hand}"
+        );
+        let read = async || position(&self.client, sku, &self.location).await;
+        let now = self.answered("a read of stock", read).await;
+        let told = (on_hand, reserved);
+        assert_eq!((now.on_hand, now.reserved), told, "{sku}: {now:?}");
+        let read_at = ShardIndex {
+            shard: self.client.shard_of(sku),
+            index: now.applied_index,
+        };
+        for node in cluster.running() {
+            let channel = cluster.channel(node);
+            let seen = until("a replica that catches up", CALLS_WITHIN, async || {
+                let read = position_since(&channel, sku, &self.location, read_at).await;
+                read.map_err(|status| format!("node {node}: {status}"))
+            })
+            .await;
+            let seen = (seen.on_hand, seen.reserved);
+            assert_eq!(seen, told, "{sku} at node {node}");
+        }
+    }
+
+    async fn call(&self, seed: u64) {
+        let mut random = StdRng::seed_from_u64(seed);
+        while !self.is_over.get() {
+            if random.random_bool(0.1) {
+                let sku = &self.scarce[random.random_range(0..self.scarce.len())];
+                self.receive(sku, random.random_range(1..=3)).await;
+                continue;
+            }
+            let skus = match random.random_bool(0.25) {
+                true => &self.scarce,
+                false => &self.plenty,
+            };
+            let sku = &skus[random.random_range(0..skus.len())];
+            let quantity = random.random_range(1..=3);
+            self.order(sku, quantity, random.random_range(0..5)).await;
+        }
+    }
+
+    async fn receive(&self, sku: &str, quantity: i64) {
+        let request = RecordReceiptsRequest {
+            document: fresh("note"),
+            lines: vec![movement(sku, &self.location, quantity)],
+        };
+        let call = async || self.client.record_receipts([request.clone()]).await;
+        let verdict = only(self.answered("a receipt", call).await.verdicts);
+        let is_recorded = matches!(
+            verdict.verdict(),
+            Verdict::Recorded | Verdict::AlreadyRecorded
+        );
+        assert!(is_recorded, "{verdict:?}");
+        self.count();
+        let mut received = self.tally.received.borrow_mut();
+        *received.entry(sku.to_owned()).or_insert(0) += quantity;
+    }
+
+    /// An order that ends in one of five ways, or in a shortage.
+    async fn order(&self, sku: &str, quantity: i64, end: u32) {
+        let request = ReserveRequest {
+            request_id: request_id(),
+            lines: vec![line(sku, &self.location, quantity)],
+            ttl: seconds(HOLD_SECONDS),
+        };
+        let call = async || self.client.reserve(request.clone()).await;
+        let held = outcome(self.answered("a reserve", call).await);
+        self.count();
+        let Ok(held) = held else {
+            self.tally.shortages.set(self.tally.shortages.get() + 1);
+            return;
+        };
+        let id = held.reservation_id;
+        let state = match end {
+            0 => State::Held,
+            1 => self.confirm(&id).await,
+            2 => {
+                self.confirm(&id).await;
+                self.fulfill(&id).await
+            }
+            3 => {
+                self.confirm(&id).await;
+                self.release(&id).await
+            }
+            _ => self.release(&id).await,
+        };
+        self.tally.orders.borrow_mut().push(Order {
+            id,
+            sku: sku.to_owned(),
+            quantity,
+            state,
+        });
+    }
+
+    async fn confirm(&self, id: &str) -> State {
+        let request = ConfirmRequest {
+            request_id: request_id(),
+            reservation_id: id.to_owned(),
+            ..Default::default()
+        };
+        let call = async || self.client.confirm(request.clone()).await;
+        let answer = self.answered("a confirm", call).await;
+        self.ended(answer.reservation.as_ref(), State::Confirmed)
+    }
+
+    async fn fulfill(&self, id: &str) -> State {
+        let request = FulfillRequest {
+            request_id: request_id(),
+            reservation_id: id.to_owned(),
+            ..Default::default()
+        };
+        let call = async || self.client.fulfill(request.clone()).await;
+        let answer = self.answered("a fulfilment", call).await;
+        self.ended(answer.reservation.as_ref(), State::Fulfilled)
+    }
+
+    async fn release(&self, id: &str) -> State {
+        let request = ReleaseRequest {
+            request_id: request_id(),
+            reservation_id: id.to_owned(),
+            ..Default::default()
+        };
+        let call = async || self.client.release(request.clone()).await;
+        let answer = self.answered("a release", call).await;
+        self.ended(answer.reservation.as_ref(), State::Released)
+    }
+
+    fn ended(&self, found: Option<&Reservation>, expected: State) -> State {
+        let state = found.map(Reservation::state);
+        assert_eq!(state, Some(expected), "{found:?}");
+        self.count();
+        expected
+    }
+
+    fn count(&self) {
+        self.tally.calls.set(self.tally.calls.get() + 1);
+    }
+
+    /// Makes a call until it is answered. What a node refuses, and what no failing node explains, is a
+    /// broken promise.
+    async fn answered<T>(&self, what: &str, mut call: impl AsyncFnMut() -> Result<T, Error>) -> T {
+        let began = Instant::now();
+        loop {
+            let error = match call().await {
+                Ok(answer) => return answer,
+                Err(error) => error,
+            };
+            let is_broken = error.status().is_some_and(|status| status.transport);
+            let is_transient = matches!(
+                error.code(),
+                Code::Unavailable
+                    | Code::DeadlineExceeded
+                    | Code::Cancelled
+                    | Code::ResourceExhausted
+            );
+            assert!(is_broken || is_transient, "{what}: {error:?}");
+            let waited = began.elapsed();
+            assert!(
+                waited < ANSWERED_WITHIN,
+                "{what}: after {waited:?}: {error}"
+            );
+            self.tally.failures.set(self.tally.failures.get() + 1);
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
