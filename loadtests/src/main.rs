@@ -1,9 +1,12 @@
-//! Load on a running cluster: a replay of a real shop's baskets that checks every unit, and a bench
-//! that measures a reserve against a bare echo call on the same nodes.
+//! Load on a cluster: a replay of a real shop's baskets that checks every unit, a bench that measures a
+//! reserve against a bare echo call on the same nodes, and what it costs to lose and to add nodes.
 #![expect(clippy::print_stdout, reason = "a command line tool answers on stdout")]
 
 mod bench;
+mod failover;
 mod fsync;
+mod nodes;
+mod recovery;
 mod replay;
 mod stolen;
 
@@ -16,7 +19,7 @@ use clap::{Parser, Subcommand};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const EXAMPLES: &str = "\
-Both commands need a running cluster. On one machine:
+`replay` and `bench` need a running cluster. On one machine:
 
   cargo run --release --bin stockd -- dev
 
@@ -26,9 +29,18 @@ Examples:
     loadtests/fetch-dunnhumby.sh /tmp/dunnhumby
     cargo run --release -p loadtests -- replay --dataset /tmp/dunnhumby --weeks 1-4
 
+  The same while nodes are killed and one is replaced, on nodes of its own:
+    cargo build --release -p stockd -p loadtests
+    cargo run --release -p loadtests -- replay --dataset /tmp/dunnhumby --weeks 1-8 --kill-every 10 --replace-node
+
   Measure, in under 40 seconds or with three longer rounds:
     cargo run --release -p loadtests -- bench --quick
     cargo run --release -p loadtests -- bench --json bench.json
+
+  Measure what it costs to lose a leader, and what ten million positions weigh; both start nodes of their own:
+    cargo build --release -p stockd -p loadtests
+    cargo run --release -p loadtests -- failover --kills 50 --hand-overs 50
+    cargo run --release -p loadtests -- recovery --positions 10000000
 
 Exit code 0: all is well; 1: a mismatch, a failed call, or no cluster; 2: usage.";
 
@@ -43,6 +55,8 @@ struct Arguments {
 enum Command {
     Replay(replay::Arguments),
     Bench(bench::Arguments),
+    Failover(failover::Arguments),
+    Recovery(recovery::Arguments),
 }
 
 /// What a command found. That it could not do its work at all is an error instead.
@@ -70,10 +84,13 @@ fn run(command: Command) -> anyhow::Result<Verdict> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
         match command {
             Command::Replay(arguments) => replay::run(&arguments).await,
             Command::Bench(arguments) => bench::run(&arguments).await,
+            Command::Failover(arguments) => failover::run(&arguments).await,
+            Command::Recovery(arguments) => recovery::run(&arguments).await,
         }
     })
 }

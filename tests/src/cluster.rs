@@ -1,4 +1,5 @@
-//! Three real `stockd serve` processes that a test can kill, pause and start again, each by itself.
+//! Three real `stockd serve` processes that a test can kill, pause and start again, each by itself, and
+//! more that join them.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use crate::network::Network;
 use crate::wait::until;
 use crate::{ports, programs, spawner};
 
-/// Ids of a cluster's nodes.
+/// Ids of the nodes that found a cluster. Those that may join it count on from here.
 pub const NODES: [u64; 3] = [1, 2, 3];
 
 /// The nodes but one.
@@ -64,6 +65,10 @@ pub struct Options {
     pub disks: Disks,
     /// Where the nodes meet.
     pub links: Links,
+    /// Nodes beside the founders, with ids from 4. None runs until it is started, and then it joins.
+    pub spares: u64,
+    /// After how many seconds a node that is away is replaced; none: as `stockd` has it.
+    pub replace_after_seconds: Option<u64>,
 }
 
 /// Where nodes keep their data.
@@ -94,15 +99,17 @@ impl Default for Options {
             log: "info".to_owned(),
             disks: Disks::Real,
             links: Links::Loopback,
+            spares: 0,
+            replace_after_seconds: None,
         }
     }
 }
 
-/// Three nodes. They end, and their data goes, when this is dropped.
+/// Three nodes, and those that join them. They end, and their data goes, when this is dropped.
 #[derive(Debug)]
 pub struct Cluster {
     options: Options,
-    nodes: [Node; 3],
+    nodes: Vec<Node>,
     // Before the directory that the disks are mounted in.
     disks: Vec<ForgetfulDisk>,
     network: Option<Network>,
@@ -129,7 +136,8 @@ impl Cluster {
     pub async fn start(options: Options) -> Self {
         let mut why = String::new();
         for _ in 0..START_ATTEMPTS_MAX {
-            let cluster = Self::launch(options.clone());
+            let cluster = Self::prepared(options.clone());
+            NODES.into_iter().for_each(|node| cluster.restart(node));
             match cluster.started().await {
                 Ok(()) => return cluster,
                 Err(taken) => why = taken,
@@ -144,21 +152,30 @@ impl Cluster {
         Shared(SHARED.get_or_init(|| Self::start(Options::default())).await)
     }
 
-    fn launch(options: Options) -> Self {
-        let free: [u16; 9] = ports::free();
-        let nodes = std::array::from_fn(|at| Node {
-            id: NODES[at],
-            grpc_port: free[at],
-            peers_port: free[at + 3],
-            metrics_port: free[at + 6],
+    /// A cluster of which nothing runs yet: whoever asks for it starts its nodes.
+    pub fn prepared(options: Options) -> Self {
+        let count = NODES.len() + options.spares as usize;
+        let is_breakable = options.links == Links::Breakable;
+        assert!(
+            options.spares == 0 || !is_breakable,
+            "spares on loopback only"
+        );
+        let free = ports::free(3 * count);
+        let ids = NODES.into_iter().chain(4..).take(count);
+        let node = |(id, ports): (u64, &[u16])| Node {
+            id,
+            grpc_port: ports[0],
+            peers_port: ports[1],
+            metrics_port: ports[2],
             process: Mutex::new(None),
-        });
+        };
+        let nodes = ids.zip(free.chunks(3)).map(node).collect();
         let dir = programs::data_dir();
         let disks = match options.disks {
             Disks::Real => Vec::new(),
             Disks::Forgetful { seed } => disks(dir.path(), seed),
         };
-        let network = (options.links == Links::Breakable).then(Network::build);
+        let network = is_breakable.then(Network::build);
         let cluster = Self {
             options,
             nodes,
@@ -170,7 +187,6 @@ impl Cluster {
             let path = cluster.config_path(node.id);
             std::fs::write(&path, cluster.config(node))
                 .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-            cluster.restart(node.id);
         }
         cluster
     }
@@ -195,22 +211,25 @@ impl Cluster {
         let mut text = format!(
             "cluster_id = \"test-{}\"\n\
              node_id = {}\n\
-             shards = {}\n\
              data_dir = {:?}\n\
+             {}\
              [listen]\n\
              grpc = \"{host}:{}\"\n\
              peers = \"{host}:{}\"\n\
              metrics = \"{host}:{}\"\n",
             self.nodes[0].grpc_port,
             node.id,
-            self.options.shards,
             self.data_dir(node.id),
+            self.config_of_kind(node),
             node.grpc_port,
             node.peers_port,
             node.metrics_port,
             host = self.host(node.id),
         );
-        for node in &self.nodes {
+        if !NODES.contains(&node.id) {
+            return text;
+        }
+        for node in &self.nodes[..NODES.len()] {
             text.push_str(&format!(
                 "[[nodes]]\nid = {}\ngrpc = \"{}\"\npeers = \"{}:{}\"\n",
                 node.id,
@@ -218,6 +237,18 @@ impl Cluster {
                 self.host(node.id),
                 node.peers_port,
             ));
+        }
+        text
+    }
+
+    /// What a founder and a node that joins do not have in common.
+    fn config_of_kind(&self, node: &Node) -> String {
+        let mut text = match NODES.contains(&node.id) {
+            true => format!("shards = {}\n", self.options.shards),
+            false => format!("join = {:?}\n", NODES.map(|node| self.endpoint(node))),
+        };
+        if let Some(seconds) = self.options.replace_after_seconds {
+            text.push_str(&format!("replace_after_seconds = {seconds}\n"));
         }
         text
     }
@@ -246,8 +277,13 @@ impl Cluster {
         self.dir.path().join(format!("node-{node}.log"))
     }
 
+    /// What a node has logged so far, over all its lives.
+    pub fn log(&self, node: u64) -> String {
+        std::fs::read_to_string(self.log_path(node)).unwrap_or_default()
+    }
+
     fn log_tail(&self, node: u64, lines: usize) -> String {
-        let log = std::fs::read_to_string(self.log_path(node)).unwrap_or_default();
+        let log = self.log(node);
         let all: Vec<&str> = log.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
@@ -257,6 +293,11 @@ impl Cluster {
 impl Cluster {
     /// Starts a node that does not run.
     pub fn restart(&self, node: u64) {
+        self.restart_with(node, &[]);
+    }
+
+    /// As [`Cluster::restart`], with more on the command line, which goes before the configuration.
+    pub fn restart_with(&self, node: u64, arguments: &[&str]) {
         let open = File::options()
             .create(true)
             .append(true)
@@ -271,6 +312,7 @@ impl Cluster {
             .arg(&self.options.log)
             .arg("--config")
             .arg(self.config_path(node))
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
@@ -292,7 +334,8 @@ impl Cluster {
 
     /// Ends all nodes at the same moment.
     pub fn kill_all(&self) {
-        let mut taken = self.nodes.each_ref().map(|node| node.process().take());
+        let taken = self.nodes.iter().map(|node| node.process().take());
+        let mut taken: Vec<Option<Process>> = taken.collect();
         for process in taken.iter_mut().flatten() {
             // The error says that it has ended already.
             let _ = process.child.kill();
@@ -348,6 +391,13 @@ impl Cluster {
         let id = id.and_then(|id| Pid::from_raw(id as i32));
         let id = id.unwrap_or_else(|| panic!("node {node} does not run"));
         kill_process(id, signal).unwrap_or_else(|e| panic!("node {node}: {e}"));
+    }
+
+    /// Empties the data directory of a node that does not run.
+    pub fn empty(&self, node: u64) {
+        assert!(self.node(node).process().is_none(), "node {node} runs");
+        let dir = self.data_dir(node);
+        std::fs::remove_dir_all(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
     }
 
     fn set_paused(&self, node: u64, is_paused: bool) {
@@ -430,16 +480,16 @@ impl Cluster {
             .connect_lazy()
     }
 
-    /// A client that knows every node. It belongs to the runtime it is made in.
+    /// A client that knows every node that runs. It belongs to the runtime it is made in.
     pub async fn client(&self) -> Client {
         let connected = self.client_builder().connect().await;
         connected.unwrap_or_else(|e| panic!("no client: {e}"))
     }
 
-    /// A client that knows every node, to be opened with other limits than the usual ones.
+    /// A client that knows every node that runs, to be opened with other limits than the usual ones.
     pub fn client_builder(&self) -> ClientBuilder {
         let add = |builder: ClientBuilder, node| builder.endpoint(self.endpoint(node));
-        NODES.into_iter().fold(Client::builder(), add)
+        self.running().into_iter().fold(Client::builder(), add)
     }
 
     /// The cluster as a node sees it.

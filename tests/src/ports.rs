@@ -11,19 +11,19 @@ const LAST: u16 = 32_000;
 const ATTEMPTS_MAX: u32 = 1_000;
 
 /// As many free ports. They are free now; whoever starts a server on one must be ready to try again.
-pub fn free<const N: usize>() -> [u16; N] {
-    let mut held = Vec::with_capacity(N);
+pub fn free(count: usize) -> Vec<u16> {
+    let mut held = Vec::with_capacity(count);
     for _ in 0..ATTEMPTS_MAX {
         let port = rand::random_range(FIRST..LAST);
         // Held until all are found, so that none is found twice.
         if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
             held.push((port, listener));
         }
-        if held.len() == N {
-            return std::array::from_fn(|at| held[at].0);
+        if held.len() == count {
+            return held.into_iter().map(|(port, _)| port).collect();
         }
     }
-    panic!("no {N} free ports between {FIRST} and {LAST}");
+    panic!("no {count} free ports between {FIRST} and {LAST}");
 }
 
 /// A port from which on these many ahead were free just now, as `stockd dev` wants them.

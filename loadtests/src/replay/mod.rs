@@ -14,6 +14,7 @@ mod orders;
 mod plan;
 mod progress;
 mod tally;
+mod trouble;
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -31,7 +32,9 @@ use self::orders::Counter;
 use self::plan::{Choices, Plan};
 use self::progress::Progress;
 use self::tally::Tally;
+use self::trouble::Trouble;
 use crate::Verdict;
+use crate::nodes::{NodeOptions, Nodes};
 
 /// How long the client keeps trying one call: longer than it takes to start a killed node again.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -50,7 +53,8 @@ reservation per shard it touches), confirmed and fulfilled. Some are abandoned, 
 and half left to expire; some are handed over in two parts, or partly released before they are paid.
 
 When the last hold has ended, every position is read linearizably and compared with a tally that was \
-kept beside it from the data alone. The SKUs of a run carry a prefix of their own, so a replay can be \
+kept beside it from the data alone. Nodes may die meanwhile, or be replaced: with --kill-every and \
+--replace-node the replay starts three of its own. The SKUs of a run carry a prefix of their own, so a replay can be \
 repeated on the same cluster. Exit code 1 if a position differs or a call failed.
 
 Fetch the data with: loadtests/fetch-dunnhumby.sh DIR";
@@ -68,8 +72,19 @@ pub(crate) struct Arguments {
     weeks: Weeks,
 
     /// Any node of the cluster
-    #[arg(long, value_name = "URL", env = "STOCKD_ENDPOINT", default_value = crate::bench::ENDPOINT)]
+    #[arg(long, value_name = "URL", env = "STOCKD_ENDPOINT", default_value = crate::bench::ENDPOINT, conflicts_with_all = ["kill_every", "replace_node"])]
     endpoint: String,
+
+    /// Start three nodes, and kill a random one every so many seconds; it comes back a second later
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3600))]
+    kill_every: Option<u16>,
+
+    /// Start three nodes, and replace one on the way: another one joins, it is drained and removed
+    #[arg(long)]
+    replace_node: bool,
+
+    #[command(flatten)]
+    nodes: NodeOptions,
 
     /// Orders that are under way at the same time
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
@@ -95,12 +110,17 @@ pub(crate) struct Arguments {
 /// Runs the whole replay and prints what came of it.
 pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     let dataset = dataset::read(&arguments.dataset, arguments.weeks)?;
+    let trouble = start_trouble(arguments).await?;
+    let endpoint = match &trouble {
+        Some((_, endpoint)) => endpoint,
+        None => &arguments.endpoint,
+    };
     let client = Client::builder()
-        .endpoint(&arguments.endpoint)
+        .endpoint(endpoint)
         .call_timeout(CALL_TIMEOUT)
         .connect()
         .await
-        .with_context(|| format!("cannot reach the cluster at {}", arguments.endpoint))?;
+        .with_context(|| format!("cannot reach the cluster at {endpoint}"))?;
     let run_name = run_name();
     let choices = Choices {
         seed: arguments.seed,
@@ -120,12 +140,42 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     opening::put_stores(&counter).await?;
     opening::receive_opening_stock(&counter, &run_name).await?;
 
-    let carried = carry_orders(&counter, arguments.in_flight.into()).await;
+    let carried = match &trouble {
+        None => carry_orders(&counter, arguments.in_flight.into()).await,
+        Some((trouble, _)) => {
+            let carry = async {
+                let carried = carry_orders(&counter, arguments.in_flight.into()).await;
+                trouble.end();
+                carried
+            };
+            let (carried, made) = tokio::join!(carry, trouble.make(&client));
+            made?;
+            carried
+        }
+    };
     print_figures(&counter, &carried);
+    if let Some((trouble, _)) = &trouble {
+        trouble.print();
+    }
 
     let waited = comparison::wait_for_expiry(&counter).await?;
     let mismatches = comparison::compare(&counter).await?;
     Ok(comparison::print(&counter, waited, &mismatches))
+}
+
+/// Nodes of this program's own, if they are to be killed or replaced, and where the first one is.
+async fn start_trouble(arguments: &Arguments) -> anyhow::Result<Option<(Trouble, String)>> {
+    if arguments.kill_every.is_none() && !arguments.replace_node {
+        return Ok(None);
+    }
+    let nodes = Nodes::found(&arguments.nodes, 3, 1).await?;
+    println!("three nodes of our own, data in {}", nodes.dir().display());
+    let endpoint = nodes.endpoint(1);
+    let kill_every = arguments
+        .kill_every
+        .map(|seconds| Duration::from_secs(seconds.into()));
+    let trouble = Trouble::new(nodes, kill_every, arguments.replace_node, arguments.seed);
+    Ok(Some((trouble, endpoint)))
 }
 
 /// Short, and another one each time.

@@ -27,6 +27,7 @@ mod log_view;
 mod membership;
 mod point;
 mod ready;
+mod recovery;
 mod replica;
 mod settings;
 
@@ -34,6 +35,7 @@ pub use log_view::{EntryReader, ReadError};
 pub use membership::{Change, ChangeError, Follower};
 pub use point::{Configuration, Point, PointError};
 pub use ready::{Committed, LogWrite, Outgoing, Prepared, ReadReady, Settled};
+pub use recovery::{Ballot, Ending, Extent, Forced, Replay};
 pub use replica::{OpenError, ProposeError, Proposed, Replica, Restored, StepError, recipient};
 pub use settings::{
     ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, ENTRY_BYTES_MAX, HEARTBEAT_TICKS, Settings,

@@ -205,14 +205,14 @@ impl Replica {
             Ok(state) => self.configuration = Configuration::from_raft(&state),
             // The same on every replica: raft decides by the configuration, which is the same.
             Err(error) => {
-                tracing::error!(index = entry.index, %error, "a change of members was void")
+                tracing::error!(index = entry.index, %error, "a change of members was void");
             }
         }
         self.configuration.clone()
     }
 }
 
-fn to_bytes<M: protobuf::Message>(message: &M) -> Bytes {
+pub(crate) fn to_bytes<M: protobuf::Message>(message: &M) -> Bytes {
     // Fails only for messages over 2 GiB or with required fields unset; ours have neither.
     message
         .write_to_bytes()

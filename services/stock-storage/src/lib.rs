@@ -43,4 +43,4 @@ pub use error::LogError;
 pub use ledger::error::LedgerError;
 pub use ledger::{Coverage, Cursor, Ledger, LedgerBatch, LedgerEntry, Opened, Page, SetAside};
 pub use log::{Durability, Log, LogOptions, PURGE_ROOM_BYTES, Purger, TailCut, WriteBatch};
-pub use volume::{Access, OsVolume, Volume, VolumeFile};
+pub use volume::{Access, OsVolume, ReadOnlyVolume, Volume, VolumeFile};

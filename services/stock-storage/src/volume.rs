@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 mod os;
+mod read_only;
 
 pub use os::OsVolume;
+pub use read_only::ReadOnlyVolume;
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

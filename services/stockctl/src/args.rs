@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::notation::{Key, OpenUnits, Position, Units};
-use crate::operate::args::{LeaderCommand, NodeCommand, ReplicaCommand, ShardCommand};
+use crate::operate::args::{
+    LeaderCommand, NodeCommand, ReplicaCommand, ShardCommand, UnsafeCommand,
+};
 
 /// Asks a stockd cluster, and tells it what happened.
 #[derive(Debug, Parser)]
@@ -175,6 +177,10 @@ Example:
 Replicas of a shard hold the same, byte for byte. One that DIFFERS is made anew by the cluster; exit code 1
 tells a script that there is one.")]
     Audit,
+
+    /// What is left to do when nodes are lost for good
+    #[command(subcommand)]
+    Unsafe(UnsafeCommand),
 }
 
 #[derive(Debug, Subcommand)]

@@ -53,6 +53,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
         Command::Leader(command) => operate::leader(client, command).await,
         Command::Replica(command) => operate::replica(client, command).await,
         Command::Audit => operate::audit(client).await,
+        Command::Unsafe(command) => operate::last_resort(client, command).await,
     }
 }
 

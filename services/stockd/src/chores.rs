@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use stock_storage::{CheckpointStore, Purger};
+use stock_storage::{CheckpointStore, LogError, Purger};
 
 use crate::checkpoint::{self, Image};
 use crate::inbox::Inbox;
@@ -65,10 +65,11 @@ pub struct Chores {
 }
 
 impl Chores {
-    /// Does one. What the loop is to be told comes back.
-    pub fn perform<R>(&self, chore: Chore) -> Option<Event<R>> {
+    /// Does one. What the loop is to be told comes back. After an error the log cannot be trusted any more,
+    /// and the process must end at once.
+    pub fn perform<R>(&self, chore: Chore) -> Result<Option<Event<R>>, LogError> {
         match chore {
-            Chore::WriteCheckpoint(image) => return Some(self.write(*image)),
+            Chore::WriteCheckpoint(image) => return Ok(Some(self.write(*image))),
             Chore::HashState {
                 group,
                 replica,
@@ -76,13 +77,13 @@ impl Chores {
                 mut frozen,
             } => {
                 let (hash, buckets) = frozen.hash();
-                return Some(Event::StateHashed(Box::new(StateHash {
+                return Ok(Some(Event::StateHashed(Box::new(StateHash {
                     group,
                     replica,
                     index,
                     hash,
                     buckets,
-                })));
+                }))));
             }
             Chore::KeepCheckpoints { group, indexes } => {
                 let keep = |index: u64| indexes.contains(&index);
@@ -96,8 +97,7 @@ impl Chores {
             Chore::FreeLog => {
                 if let Err(error) = self.purger.purge() {
                     if error.is_fatal() {
-                        tracing::error!(%error, "stopping at once: the log cannot be trusted any more");
-                        std::process::abort();
+                        return Err(error);
                     }
                     tracing::warn!(%error, "the log keeps its size for now");
                 }
@@ -117,7 +117,7 @@ impl Chores {
                 }
             }
         }
-        None
+        Ok(None)
     }
 
     fn write<R>(&self, mut image: Image) -> Event<R> {
@@ -160,8 +160,13 @@ impl ChoreThread {
             .name("chores".to_owned())
             .spawn(move || {
                 for chore in receiver {
-                    if let Some(event) = chores.perform(chore) {
-                        inbox.push(event);
+                    match chores.perform(chore) {
+                        Ok(Some(event)) => inbox.push(event),
+                        Ok(None) => {}
+                        Err(error) => {
+                            tracing::error!(%error, "stopping at once: the log cannot be trusted any more");
+                            std::process::abort();
+                        }
                     }
                 }
             })?;

@@ -219,6 +219,11 @@ impl ClusterState {
         };
     }
 
+    /// Whether any other node can be reached.
+    pub fn reaches_anybody(&self) -> bool {
+        !read(&self.reachable).is_empty()
+    }
+
     /// Whether a node can be reached. This node itself always can.
     pub fn is_reachable(&self, node: u64) -> bool {
         node == self.node || read(&self.reachable).contains(&node)

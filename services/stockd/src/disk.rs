@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use stock_replica::{EntryReader, ReadError};
-use stock_storage::{Durability, Log, LogError, LogOptions, Purger, Volume, WriteBatch};
+use stock_storage::{Durability, Log, LogError, LogOptions, Purger, TailCut, Volume, WriteBatch};
 
 /// A handle to the log. Only the worker's thread uses it while the node runs, so the lock is free.
 #[derive(Clone)]
@@ -13,8 +13,12 @@ pub struct Disk(Arc<Mutex<Log>>);
 
 impl Disk {
     /// Opens the log in a node's data directory.
-    pub fn open(volume: Arc<dyn Volume>, dir: &Path) -> Result<Self, LogError> {
-        let log = Log::open(volume, dir, &LogOptions::default())?;
+    pub fn open(
+        volume: Arc<dyn Volume>,
+        dir: &Path,
+        options: &LogOptions,
+    ) -> Result<Self, LogError> {
+        let log = Log::open(volume, dir, options)?;
         if let Some(cut) = log.tail_cut() {
             tracing::warn!(?cut, "an interrupted write was cut off the end of the log");
         }
@@ -34,6 +38,11 @@ impl Disk {
     /// Which replica of a group is, or was, on this node.
     pub fn replica(&self, group: u64) -> Option<Vec<u8>> {
         self.log().replica(group)
+    }
+
+    /// The interrupted write that opening cut off the end, if there was one.
+    pub fn tail_cut(&self) -> Option<TailCut> {
+        self.log().tail_cut().cloned()
     }
 
     /// Frees space, from any thread.

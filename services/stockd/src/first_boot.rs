@@ -101,13 +101,17 @@ fn judge(own: &Identity, heard: &BTreeMap<u64, Result<cluster::Hello, String>>) 
         directory: own.directory,
     };
     let answers = heard.values().filter_map(|answer| answer.as_ref().ok());
-    for hello in answers.clone().filter(|hello| is_member(hello)) {
+    // Who founded knows whether this very directory was one of theirs; who joined later does not.
+    let founded = answers.clone().find(|hello| !hello.founders.is_empty());
+    if let Some(hello) = founded {
         let founders: Vec<Founder> = hello.founders.iter().filter_map(founder).collect();
-        // Who founded knows whether this very directory was one of theirs.
         return match founders.contains(&me) {
             true => Verdict::Found(founders),
             false => Verdict::Join,
         };
+    }
+    if answers.clone().any(|hello| hello.has_joined) {
+        return Verdict::Join;
     }
     let missing: Vec<String> = heard
         .iter()
@@ -127,10 +131,6 @@ fn judge(own: &Identity, heard: &BTreeMap<u64, Result<cluster::Hello, String>>) 
         .collect();
     founders.sort_unstable();
     Verdict::Found(founders)
-}
-
-fn is_member(hello: &cluster::Hello) -> bool {
-    hello.has_joined || !hello.founders.is_empty()
 }
 
 fn founder(founder: &cluster::Founder) -> Option<Founder> {
@@ -185,6 +185,7 @@ mod tests {
             directory,
             founders: Vec::new(),
             has_joined: false,
+            incarnation: None,
         }
     }
 

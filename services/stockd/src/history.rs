@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use prost::Message;
@@ -280,10 +280,7 @@ fn keep(mut history: History, receiver: &Receiver<Page>, inbox: &Inbox<ReplyTo>)
         while let Some(page) = next.take() {
             note(&page);
             kept = kept.and_then(|()| history.take(page));
-            next = match receiver.try_recv() {
-                Ok(page) => Some(page),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-            };
+            next = receiver.try_recv().ok();
         }
         let synced = kept.and_then(|()| match Instant::now() >= next_sync || !is_open {
             true => {

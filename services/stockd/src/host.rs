@@ -142,10 +142,16 @@ impl Driver {
         let mut answered = false;
         for effect in self.effects.drain(..) {
             match effect {
-                Effect::Send { to, group, payload } => {
+                Effect::Send {
+                    to,
+                    group,
+                    payload,
+                    cluster_time,
+                } => {
                     let message = cluster::GroupMessage {
                         group: group.0,
                         payload,
+                        cluster_time_ms: cluster_time.map_or(0, |stamp| stamp.0),
                     };
                     frame_for(&mut self.frames, to, now).messages.push(message);
                 }

@@ -617,8 +617,8 @@ mod tests {
 
         let entry = encode_entry(Stamp(123), [encoded].iter());
         let decoded = decode_entry(entry.into()).unwrap();
-        let (stamp, decoded) = (decoded.stamp, decoded.commands);
-        assert_eq!(stamp, Stamp(123));
+        assert_eq!(decoded.stamp, Stamp(123));
+        let decoded = decoded.commands;
         for (ordinal, (command, decoded)) in commands.iter().zip(decoded).enumerate() {
             assert_eq!(*command, decode_stock(ordinal, &decoded).unwrap());
         }

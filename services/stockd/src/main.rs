@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use stockd::config::{Config, Overrides};
+use stockd::offline::{inspect, recover};
 use stockd::telemetry::{self, LogFormat};
 use stockd::{dev, node};
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +27,7 @@ Examples:
   stockd dev --data-dir ./data            the same, kept for the next time
   stockd serve --config node-1.toml       one node of a real cluster
   stockd config --check --config node-1.toml
+  stockd inspect --data-dir ./data             what a stopped node has
 
 `stockctl --help` shows how to use a cluster."
 )]
@@ -42,6 +44,26 @@ enum Command {
     Serve(Serve),
     /// Show the configuration that a node would run with
     Config(Show),
+    /// Look into the data directory of a node that does not run, and change nothing
+    #[command(after_help = "\
+Examples:
+  stockd inspect --data-dir /var/lib/stockd
+  stockd inspect --data-dir /var/lib/stockd --verify -o json
+
+The exit code is 0 where all is well, and 1 where something is damaged.")]
+    Inspect(inspect::Options),
+    /// Go on from what is left, where most nodes of a cluster are lost for good
+    #[command(after_help = "\
+Examples:
+  stockd recover --data-dir /var/lib/stockd              what would be done
+  stockd recover --data-dir /var/lib/stockd --lose-everything-else
+  stockd recover --data-dir /mnt/node-2 --data-dir /mnt/node-5 --lose-everything-else
+
+Only for a cluster that can never have a majority again: what the lost nodes alone had is lost, and the cluster
+forgets that it ever was. Stop every node that is left and bring all their data directories together on one
+machine, so that the longest log of each shard can be chosen; afterwards bring them back and start the nodes.
+`stockctl unsafe recover` tells of a running cluster whether it has come to that.")]
+    Recover(recover::Options),
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +101,8 @@ fn main() -> ExitCode {
         Command::Dev(options) => dev::run(options).map(|()| ExitCode::SUCCESS),
         Command::Serve(serve) => run_node(serve),
         Command::Config(show) => show_config(show).map(|()| ExitCode::SUCCESS),
+        Command::Inspect(options) => inspect::run(&options),
+        Command::Recover(options) => recover::run(&options),
     };
     result.unwrap_or_else(|error| {
         eprintln!("stockd: {}", in_words(&error));

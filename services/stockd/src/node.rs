@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stock_core::Principal;
-use stock_storage::{CheckpointError, CheckpointStore, LedgerError, LogError, OsVolume, Volume};
+use stock_storage::{
+    CheckpointError, CheckpointStore, LedgerError, LogError, LogOptions, OsVolume, Volume,
+};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::join::{self, JoinError};
 use crate::api::{self, Edge, Proxy};
 use crate::chores::{ChoreThread, Chores};
 use crate::clocks;
@@ -22,7 +25,6 @@ use crate::first_boot::{self, Verdict};
 use crate::history::{History, HistoryThread};
 use crate::host::{self, Driver, Helpers};
 use crate::inbox::{Inbox, Waker};
-use crate::join::{self, JoinError};
 use crate::node_record::{Membership, NodeRecord, NodeRecordError};
 use crate::peers::Peers;
 use crate::peers::snapshots::{Courier, Reception};
@@ -32,7 +34,8 @@ use crate::roster::Roster;
 use crate::telemetry;
 use crate::view::ReadView;
 use crate::worker::{
-    Founding, USUAL_AUDIT_EVERY_MS, USUAL_ELECTION_TICKS, Worker, WorkerError, WorkerParts,
+    Founding, USUAL_AUDIT_EVERY_MS, USUAL_CHECKPOINT_LOG_BYTES, USUAL_ELECTION_TICKS, Worker,
+    WorkerError, WorkerParts,
 };
 
 /// How often health is brought in line with what the loop knows.
@@ -42,9 +45,6 @@ const HEALTH_EVERY: Duration = Duration::from_millis(50);
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 /// ...and this long for the calls under way to be answered.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
-
-/// A cluster that was restored from a backup, or rebuilt after it lost its quorum, begins another life.
-const FIRST_INCARNATION: u128 = 1;
 
 /// Who callers are, until callers say who they are.
 const ANONYMOUS: &str = "anonymous";
@@ -112,7 +112,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         })?;
 
     let volume: Arc<dyn Volume> = Arc::new(OsVolume);
-    let disk = Disk::open(Arc::clone(&volume), &config.data_dir)?;
+    let disk = Disk::open(
+        Arc::clone(&volume),
+        &config.data_dir,
+        &LogOptions::default(),
+    )?;
     let checkpoints = CheckpointStore::open(Arc::clone(&volume), &config.data_dir)?;
     for damaged in checkpoints.damaged() {
         tracing::error!(file = %damaged.path.display(), reason = damaged.reason, "a checkpoint is damaged; an older one, or a peer, takes its place");
@@ -151,6 +155,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         ledger_indexes: history.durable_indexes(groups),
         view: Arc::clone(&view),
         cluster: Arc::clone(&cluster),
+        checkpoint_log_bytes: USUAL_CHECKPOINT_LOG_BYTES,
         audit_every_ms: USUAL_AUDIT_EVERY_MS,
         election_ticks: USUAL_ELECTION_TICKS,
     };
@@ -161,7 +166,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         Hosting::Thread => Waker::Thread(std::sync::OnceLock::new()),
     };
     let inbox = Arc::new(Inbox::new(groups, waker));
-    let incarnation = FIRST_INCARNATION;
+    let incarnation = record.incarnation();
     let reception = Arc::new(Reception::new(
         checkpoints.clone(),
         incarnation,
@@ -174,6 +179,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         reception,
     ));
     let thread = |source| NodeError::Thread { source };
+    let others = others(&config, &record);
     let roster = Roster::new(record, disk.clone(), Arc::clone(&cluster));
     peers.set_members(&roster.addresses());
     let helpers = Helpers {
@@ -238,6 +244,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     tokio::select! {
         served = &mut serving => served?,
         ended = &mut running => return joined(ended),
+        removed = join::removed(&config, &others, &cluster) => return Err(removed.into()),
         () = stop.cancelled() => {}
     }
     tracing::info!("stopping: handing leadership over");
@@ -285,6 +292,17 @@ async fn become_member(
         config.join.clone()
     };
     Ok(join::join(config, &seeds, disk, record).await?)
+}
+
+/// Where other nodes serve clients, as far as configuration and disk know.
+fn others(config: &Config, record: &NodeRecord) -> Vec<String> {
+    let known = record.nodes.iter().chain(&config.nodes);
+    let known = known.filter(|node| node.id != config.node_id && !node.grpc.is_empty());
+    let urls = known.map(|node| node.grpc.clone());
+    let mut urls: Vec<String> = urls.chain(config.join.iter().cloned()).collect();
+    urls.sort_unstable();
+    urls.dedup();
+    urls
 }
 
 /// With whom this node founds the cluster, if it does.

@@ -4,6 +4,8 @@
 //! node belongs to its directory: with another one it has forgotten what it voted, so it is another
 //! member. Hence a directory has a number of its own, drawn when it is first used.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use stock_storage::{Durability, LogError, WriteBatch};
 use thiserror::Error;
@@ -23,12 +25,22 @@ pub struct NodeRecord {
     pub shards: u32,
     /// Drawn when the directory was first used: 32 hexadecimal digits.
     directory: String,
+    /// Which life of the cluster the data are of, once the node is a member: hexadecimal digits.
+    #[serde(default = "first_incarnation")]
+    incarnation: String,
     /// How this node became a member, once it is one.
     #[serde(default)]
     pub membership: Membership,
     /// The nodes as last heard of.
     #[serde(default)]
     pub nodes: Vec<Node>,
+}
+
+/// A cluster that was rebuilt after it lost its quorum begins another life.
+const FIRST_INCARNATION: u128 = 1;
+
+fn first_incarnation() -> String {
+    format!("{FIRST_INCARNATION:x}")
 }
 
 /// How a node became a member.
@@ -93,21 +105,19 @@ impl NodeRecord {
     /// Reads the record of a directory, or makes one for a directory that was never used.
     pub fn open(disk: &Disk, config: &Config) -> Result<Self, NodeRecordError> {
         let dir = || config.data_dir.display().to_string();
-        let Some(bytes) = disk.node_record() else {
+        let Some(record) = Self::read(disk, &config.data_dir)? else {
             let record = Self {
                 cluster_id: config.cluster_id.clone(),
                 node_id: config.node_id,
                 shards: config.shards,
                 directory: format!("{:032x}", rand::random::<u128>()),
+                incarnation: first_incarnation(),
                 membership: Membership::None,
                 nodes: config.nodes.clone(),
             };
             record.write(disk)?;
             return Ok(record);
         };
-        let damaged = |error: String| NodeRecordError::Damaged { dir: dir(), error };
-        let text = String::from_utf8(bytes).map_err(|error| damaged(error.to_string()))?;
-        let record: Self = toml::from_str(&text).map_err(|error| damaged(error.to_string()))?;
         let identity = |cluster: &str, node: u64, shards: u32| {
             format!("cluster {cluster}, node {node}, {shards} shards")
         };
@@ -130,6 +140,20 @@ impl NodeRecord {
         Ok(record)
     }
 
+    /// What a directory remembers, if it was ever used.
+    pub fn read(disk: &Disk, dir: &Path) -> Result<Option<Self>, NodeRecordError> {
+        let Some(bytes) = disk.node_record() else {
+            return Ok(None);
+        };
+        let damaged = |error: String| NodeRecordError::Damaged {
+            dir: dir.display().to_string(),
+            error,
+        };
+        let text = String::from_utf8(bytes).map_err(|error| damaged(error.to_string()))?;
+        let record = toml::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+        Ok(Some(record))
+    }
+
     /// Writes it, durably.
     pub fn write(&self, disk: &Disk) -> Result<(), LogError> {
         let mut batch = WriteBatch::new();
@@ -145,6 +169,16 @@ impl NodeRecord {
     /// The number of the directory.
     pub fn directory(&self) -> u128 {
         parse(&self.directory)
+    }
+
+    /// Which life of the cluster the data are of.
+    pub fn incarnation(&self) -> u128 {
+        parse(&self.incarnation)
+    }
+
+    /// Another life of the cluster begins, or this node joins a later one than the first.
+    pub fn set_incarnation(&mut self, incarnation: u128) {
+        self.incarnation = format!("{incarnation:x}");
     }
 
     /// Makes the node a founder, together with these.
@@ -187,6 +221,7 @@ impl NodeRecord {
             directory: self.directory(),
             founders: self.founders().unwrap_or_default(),
             has_joined: matches!(self.membership, Membership::Joined { .. }),
+            incarnation: (self.membership != Membership::None).then(|| self.incarnation()),
         }
     }
 }
@@ -207,6 +242,7 @@ mod tests {
             node_id: 2,
             shards: 8,
             directory: format!("{:032x}", u128::MAX - 7),
+            incarnation: first_incarnation(),
             membership: Membership::None,
             nodes: vec![Node {
                 id: 2,

@@ -4,7 +4,7 @@ use stock_core::{
     Catalog, CatalogRestorer, FrozenState, RestoreError, Shard, ShardRestorer, StateRestorer,
 };
 use thiserror::Error;
-use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::placement::{self, Registry};
 use crate::worker::event::GroupId;
@@ -95,20 +95,19 @@ impl Frozen {
     /// One hash over all of it, equal on all replicas that have applied the same log, and the low half of
     /// each section's hash: of the registry, where there is one, and of every bucket.
     pub fn hash(&mut self) -> (u128, Vec<u64>) {
-        let mut whole = Xxh3::new();
         let mut sections = Vec::new();
-        if let Some(registry) = self.registry.take() {
-            let hash = xxh3_128(&registry);
-            whole.update(&hash.to_le_bytes());
-            sections.push(hash as u64);
-        }
+        let registry = self.registry.take().map(|registry| xxh3_128(&registry));
+        sections.extend(registry.map(|hash| hash as u64));
         for bucket in 0..self.state.buckets() {
             // Given back as soon as it is hashed.
             self.state.take_bucket(bucket);
             sections.push(self.state.bucket_hash(bucket).unwrap_or(0) as u64);
         }
-        whole.update(&self.state.hash().to_le_bytes());
-        (whole.digest128(), sections)
+        let state = self.state.hash();
+        let whole = registry.map_or(state, |registry| {
+            xxh3_128(&[registry.to_le_bytes(), state.to_le_bytes()].concat())
+        });
+        (whole, sections)
     }
 }
 
@@ -121,8 +120,8 @@ pub struct Restoring {
 }
 
 enum Restorer {
-    Stock(ShardRestorer),
-    Catalog(CatalogRestorer),
+    Stock(Box<ShardRestorer>),
+    Catalog(Box<CatalogRestorer>),
 }
 
 impl Restoring {
@@ -144,8 +143,8 @@ impl Restoring {
         }
         let Some(restorer) = &mut self.restorer else {
             self.restorer = Some(match self.group.shard() {
-                Some(_) => Restorer::Stock(ShardRestorer::new(bytes)?),
-                None => Restorer::Catalog(CatalogRestorer::new(bytes)?),
+                Some(_) => Restorer::Stock(Box::new(ShardRestorer::new(bytes)?)),
+                None => Restorer::Catalog(Box::new(CatalogRestorer::new(bytes)?)),
             });
             return Ok(());
         };

@@ -151,7 +151,7 @@ async fn exit_codes_tell_a_shortage_from_a_mistake() {
         assert!(said.contains(reason), "{command:?}: {said}");
     }
     let nobody = Ctl {
-        endpoint: format!("http://127.0.0.1:{}", ports::free::<1>()[0]),
+        endpoint: format!("http://127.0.0.1:{}", ports::free(1)[0]),
     };
     let silent = nobody.json(FAILED, &["cluster", "status"]);
     assert_eq!(silent["error"]["reason"], "UNREACHABLE");

@@ -10,6 +10,8 @@ mod durability;
 mod fsync;
 mod idempotency;
 mod leaders;
+mod membership;
 mod overload;
 mod oversell;
 mod reads;
+mod recover;

@@ -3,6 +3,7 @@
 
 mod crash;
 mod membership;
+mod recovery;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};

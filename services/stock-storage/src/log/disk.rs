@@ -15,8 +15,11 @@ use raft_engine::env::{FileSystem, Handle, Permission, WriteExt};
 
 use super::tail::{self, Tail};
 
-/// Where in a file its alignment stands: behind 53 bytes that name the format and 8 for its version.
-const ALIGNMENT_OFFSET: u64 = 61;
+/// Where in a file the version of its format stands: behind 53 bytes that name the format. The alignment
+/// comes next.
+const VERSION_OFFSET: u64 = 53;
+/// The version, big-endian, that has no alignment in its header.
+const VERSION_WITHOUT_ALIGNMENT: [u8; 8] = 1_u64.to_be_bytes();
 
 /// Hands out the files of a log and takes down what happened to them.
 #[derive(Clone)]
@@ -191,9 +194,13 @@ impl LogFile {
     /// number. None of ours are aligned. A damaged one would make the engine skip writes, or ask for as
     /// much memory as it says, which ends the process.
     fn check_alignment(&self) -> io::Result<()> {
-        let mut alignment = [0; 8];
-        match volume::read_exact_at(&*self.file, &mut alignment, ALIGNMENT_OFFSET) {
-            Ok(()) if alignment == [0; 8] => Ok(()),
+        let mut header = [0; 16];
+        let read = volume::read_exact_at(&*self.file, &mut header, VERSION_OFFSET);
+        let [version, alignment] = [0, 8].map(|at| &header[at..at + 8]);
+        match read {
+            // The engine writes the older format into a file whose header a power cut had torn; there the
+            // writes begin where the alignment would be.
+            Ok(()) if version == VERSION_WITHOUT_ALIGNMENT || alignment == [0; 8] => Ok(()),
             Ok(()) => Err(self.refuse("its header is damaged".to_owned())),
             // Shorter than a header: nothing was ever written to it.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),

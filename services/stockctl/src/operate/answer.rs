@@ -6,12 +6,14 @@ use stock_proto::stock::v1::replica_audit::Verdict;
 use stock_proto::stock::v1::replica_move::Step;
 use stock_proto::stock::v1::replica_status::Role;
 use stock_proto::stock::v1::{
-    AddNodeResponse, DrainNodeResponse, GetAuditResponse, ListNodesResponse, ListShardsResponse,
-    MoveReplicaResponse, NodeStatus, RebuildReplicaResponse, RemoveNodeResponse, ReplicaMove,
-    ReplicaStatus, ShardStatus, TransferLeadershipResponse, UndrainNodeResponse,
+    AddNodeResponse, DrainNodeResponse, GetAuditResponse, GetTopologyResponse, ListNodesResponse,
+    ListShardsResponse, MoveReplicaResponse, NodeStatus, RebuildReplicaResponse,
+    RemoveNodeResponse, ReplicaMove, ReplicaStatus, ShardStatus, TransferLeadershipResponse,
+    UndrainNodeResponse,
 };
 
 use super::args::ShardName;
+use super::last_resort;
 use crate::json::message;
 use crate::table::{Columns, whole_seconds};
 
@@ -52,13 +54,16 @@ pub(crate) enum Operation {
         answer: RebuildReplicaResponse,
     },
     Audited(GetAuditResponse),
+    LastResort(GetTopologyResponse),
 }
 
 impl Operation {
-    /// Whether a script should stop here: replicas that must be equal are not.
+    /// Whether a script should stop here: replicas that must be equal are not, or a group has no leader.
     pub(crate) fn is_alarming(&self) -> bool {
-        let Self::Audited(answer) = self else {
-            return false;
+        let answer = match self {
+            Self::Audited(answer) => answer,
+            Self::LastResort(topology) => return last_resort::is_needed(topology),
+            _ => return false,
         };
         let mut replicas = answer.audits.iter().flat_map(|audit| &audit.replicas);
         replicas.any(|replica| replica.verdict() == Verdict::Differs)
@@ -77,6 +82,7 @@ impl Operation {
             Self::Transferred { answer, .. } => message("TransferLeadershipResponse", answer),
             Self::Rebuilt { answer, .. } => message("RebuildReplicaResponse", answer),
             Self::Audited(answer) => message("GetAuditResponse", answer),
+            Self::LastResort(topology) => message("GetTopologyResponse", topology),
         }
     }
 
@@ -125,6 +131,7 @@ impl Operation {
                 false => under_way(&format!("The rebuild of {shard} on node {node_id}")),
             },
             Self::Audited(answer) => audit_table(answer),
+            Self::LastResort(topology) => last_resort::advice(topology),
         }
     }
 }

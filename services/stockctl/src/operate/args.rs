@@ -204,6 +204,20 @@ pub(crate) struct ReplicaRebuild {
     pub(crate) request: RequestId,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum UnsafeCommand {
+    /// Learn whether the cluster has lost its quorum, and how to go on from what is left
+    #[command(after_help = "\
+Example:
+  stockctl --endpoint http://node-1:7401 unsafe recover
+
+Changes nothing: it shows which shards have no leader, and the commands that make the nodes that are left go on
+without the others. Those run on stopped nodes, beside their data directories (`stockd recover --help`), and what
+only the lost nodes had is then lost. While a silent node can still come back with its disk, wait for it instead.
+The exit code is 1 where a shard has no leader.")]
+    Recover,
+}
+
 /// A shard by its number, or `meta`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ShardName {

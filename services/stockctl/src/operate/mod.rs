@@ -2,6 +2,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod args;
+mod last_resort;
 mod wait;
 
 use stock_client::Client;
@@ -12,7 +13,9 @@ use stock_proto::stock::v1::{
 };
 
 use self::answer::Operation;
-use self::args::{LeaderCommand, NodeCommand, ReplicaCommand, ShardCommand, ShardName};
+use self::args::{
+    LeaderCommand, NodeCommand, ReplicaCommand, ShardCommand, ShardName, UnsafeCommand,
+};
 use self::wait::Goal;
 use crate::answer::Answer;
 use crate::command::by_request;
@@ -165,6 +168,16 @@ pub(crate) async fn replica(client: &Client, command: ReplicaCommand) -> Result<
         done,
         answer,
     }))
+}
+
+/// Shows whether the cluster has lost its quorum, and what to do then.
+pub(crate) async fn last_resort(
+    client: &Client,
+    command: UnsafeCommand,
+) -> Result<Answer, Failure> {
+    let UnsafeCommand::Recover = command;
+    let topology = client.get_topology().await?;
+    Ok(Answer::Operation(Operation::LastResort(topology)))
 }
 
 /// Shows the last audits.

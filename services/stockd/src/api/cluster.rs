@@ -204,6 +204,10 @@ impl ClusterCalls {
             shard_count: self.edge.shards(),
             members: members.collect(),
             applied_index,
+            incarnation: match registry.incarnation() {
+                0 => Vec::new(),
+                drawn => drawn.to_be_bytes().to_vec(),
+            },
         })
     }
 

@@ -12,6 +12,7 @@ mod edge;
 mod error;
 mod fields;
 mod inventory;
+pub mod join;
 mod meter;
 mod proxy;
 mod reservations;

@@ -37,7 +37,7 @@ pub fn reply(forward_id: u64, answer: Answer) -> cluster::Reply {
 }
 
 /// From the peer that carried the commands out. What is not understood is an unknown outcome.
-pub(super) fn answer(reply: cluster::Reply) -> Answer {
+pub fn answer(reply: cluster::Reply) -> Answer {
     use cluster::reply::Result;
     match reply.result {
         Some(Result::Answers(answers)) => {

@@ -22,6 +22,8 @@ pub struct Identity {
     pub founders: Vec<Founder>,
     /// Whether this node has joined a cluster that others founded.
     pub has_joined: bool,
+    /// Which life of the cluster it is of, once it is a member.
+    pub incarnation: Option<u128>,
 }
 
 /// A node that founded the cluster, and the data directory that it had.
@@ -49,14 +51,29 @@ impl Identity {
             directory: self.directory.to_be_bytes().to_vec().into(),
             founders: founders.collect(),
             has_joined: self.has_joined,
+            incarnation: self
+                .incarnation
+                .map_or_else(Default::default, |incarnation| {
+                    incarnation.to_be_bytes().to_vec().into()
+                }),
         }
     }
 
-    /// Refuses whoever is of another cluster.
+    /// Refuses whoever is of another cluster, or of another life of it: what such a node votes and
+    /// acknowledges is of a history that is not this one's. Who is no member yet may still ask.
     pub fn check(&self, hello: &cluster::Hello) -> Result<(), PeerError> {
         check("the protocol's version", &hello.protocol, &PROTOCOL)?;
         check("the cluster's id", &hello.cluster_id, &self.cluster_id)?;
-        check("the number of shards", &hello.shard_count, &self.shards)
+        check("the number of shards", &hello.shard_count, &self.shards)?;
+        let theirs = <[u8; 16]>::try_from(&hello.incarnation[..]).map(u128::from_be_bytes);
+        match (theirs, self.incarnation) {
+            (Ok(theirs), Some(ours)) => check(
+                "the cluster's incarnation",
+                &format!("{theirs:x}"),
+                &format!("{ours:x}"),
+            ),
+            _ => Ok(()),
+        }
     }
 }
 

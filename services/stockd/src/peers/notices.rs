@@ -35,7 +35,7 @@ pub fn add(notices: &mut cluster::Notices, notice: &Notice) {
 }
 
 /// Everything that a frame tells.
-pub(super) fn read(notices: cluster::Notices) -> Vec<Notice> {
+pub fn read(notices: cluster::Notices) -> Vec<Notice> {
     let mut read = Vec::new();
     if !notices.leads.is_empty() {
         let leads = notices.leads.iter();

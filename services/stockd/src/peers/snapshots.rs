@@ -120,6 +120,7 @@ fn send(identity: &Identity, store: &CheckpointStore, parcel: &Parcel) -> Result
             length: file.bytes(),
             hash: info.hash.to_be_bytes().to_vec().into(),
             context: info.meta.context.clone().into(),
+            incarnation: info.meta.incarnation.to_be_bytes().to_vec().into(),
             envelope: parcel.envelope.clone(),
         },
     )?;
@@ -241,7 +242,9 @@ impl Reception {
             group: u64::from(offer.group),
             index: offer.index,
             term: offer.term,
-            incarnation: self.incarnation,
+            // The two sides are of one life of the cluster; the file may be of an earlier one.
+            incarnation: <[u8; 16]>::try_from(&offer.incarnation[..])
+                .map_or(self.incarnation, u128::from_be_bytes),
             context: offer.context.to_vec(),
         };
         let hash = u128::from_be_bytes(offer.hash.as_ref().try_into().map_err(snapshot)?);

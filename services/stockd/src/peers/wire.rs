@@ -110,6 +110,7 @@ mod tests {
             messages: vec![cluster::GroupMessage {
                 group: 3,
                 payload: Bytes::from_static(payload),
+                cluster_time_ms: 5,
             }],
             ..Default::default()
         };

@@ -10,7 +10,9 @@ use stock_proto::log::v1 as log;
 use stock_proto::log::v1::registry_change::Change as Wire;
 use thiserror::Error;
 
-use super::command::{BeginMove, Change, EndMove, Founder, RegistryCommand, Why};
+use super::command::{
+    BeginMove, Change, EndMove, Founder, Recover, RegistryCommand, Survivor, Why,
+};
 use super::memory::{Remembered, RequestMemory};
 use super::registry::{Move, NodeRecord, NodeState, Placement, Registry, RegistryOutcome, Wish};
 use super::{Directory, ReplicaId};
@@ -172,6 +174,29 @@ fn encode_change(change: &Change) -> Wire {
             number,
             parked,
         }),
+        Change::Recover(recover) => Wire::Recover(encode_recover(recover)),
+    }
+}
+
+fn encode_recover(recover: Recover) -> log::Recover {
+    let groups = recover.groups.into_iter().map(|survivor| log::Survivor {
+        group: survivor.group.0,
+        replica: survivor.replica.0,
+        term: survivor.term,
+    });
+    log::Recover {
+        incarnation: encode_incarnation(recover.incarnation),
+        nodes: recover.nodes,
+        groups: groups.collect(),
+        next_generation: recover.next_generation,
+    }
+}
+
+/// Left out in the first life of a cluster.
+fn encode_incarnation(incarnation: u128) -> Bytes {
+    match incarnation {
+        0 => Bytes::new(),
+        drawn => Bytes::copy_from_slice(&drawn.to_be_bytes()),
     }
 }
 
@@ -255,6 +280,7 @@ fn encode_state(registry: &Registry) -> log::RegistryState {
             .map(|key| encode_remembered(key, &registry.requests.known[key]))
             .collect(),
         horizon_ms: registry.requests.horizon.0,
+        incarnation: encode_incarnation(registry.incarnation),
     }
 }
 
@@ -378,7 +404,31 @@ fn read_change(change: &Wire) -> Read<Change> {
             number: park.number,
             parked: park.parked,
         },
+        Wire::Recover(recover) => Change::Recover(read_recover(recover)?),
     })
+}
+
+fn read_recover(recover: log::Recover) -> Read<Recover> {
+    let groups = recover.groups.into_iter().map(|survivor| Survivor {
+        group: GroupId(survivor.group),
+        replica: ReplicaId(survivor.replica),
+        term: survivor.term,
+    });
+    Ok(Recover {
+        incarnation: read_incarnation(&recover.incarnation)?,
+        nodes: recover.nodes,
+        groups: groups.collect(),
+        next_generation: recover.next_generation,
+    })
+}
+
+fn read_incarnation(bytes: &[u8]) -> Read<u128> {
+    if bytes.is_empty() {
+        return Ok(0);
+    }
+    let bytes = bytes.try_into();
+    let bytes = bytes.map_err(|_| "an incarnation that has not 16 bytes")?;
+    Ok(u128::from_be_bytes(bytes))
 }
 
 fn read_founder(founder: log::Founder) -> Read<Founder> {
@@ -465,6 +515,7 @@ fn read_state(state: &log::RegistryState) -> Read<Registry> {
             .map(|observer| (ReplicaId(*observer).node(), ReplicaId(*observer)))
             .collect(),
         requests: read_requests(state)?,
+        incarnation: read_incarnation(&state.incarnation)?,
         ..Registry::default()
     };
     for group in &state.groups {

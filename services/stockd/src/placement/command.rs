@@ -124,6 +124,32 @@ pub enum Change {
         /// Or taken up again.
         parked: bool,
     },
+    /// Most nodes were lost for good. Only ever written into the log of a node that does not run.
+    Recover(Recover),
+}
+
+/// What is left of a cluster that has lost most of its nodes for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recover {
+    /// Which life of the cluster begins: drawn at random, so that no other one has it.
+    pub incarnation: u128,
+    /// The nodes that are left; the others are lost with all that they held.
+    pub nodes: Vec<u64>,
+    /// The groups that one replica was made the only voter of.
+    pub groups: Vec<Survivor>,
+    /// Replica ids of earlier generations may have been allotted by entries that are lost.
+    pub next_generation: u32,
+}
+
+/// The only voter of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survivor {
+    /// Of this group.
+    pub group: GroupId,
+    /// Which.
+    pub replica: ReplicaId,
+    /// The term in which it became the only one.
+    pub term: u64,
 }
 
 /// A node of the founding list.

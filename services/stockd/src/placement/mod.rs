@@ -28,7 +28,9 @@ pub mod report;
 use std::fmt;
 
 pub use self::codec::{RegistryDecodeError, RestoreError};
-pub use self::command::{BeginMove, Change, EndMove, Founder, RegistryCommand, Why};
+pub use self::command::{
+    BeginMove, Change, EndMove, Founder, Recover, RegistryCommand, Survivor, Why,
+};
 pub use self::controller::{Decision, MoveProgress, Order, Policy, Reason, Step, Waiting, decide};
 pub use self::desk::{Changed, Overview};
 pub use self::refusal::RegistryRefusal;

@@ -12,6 +12,7 @@ use super::{Directory, FAILURE_BYTES_MAX, MOVES_MAX, NODES_MAX, ReplicaId};
 use crate::worker::event::GroupId;
 
 mod checks;
+mod recovery;
 
 /// How many voters a group may have.
 pub const REPLICATIONS: [u32; 4] = [1, 3, 5, 7];
@@ -33,6 +34,8 @@ pub struct Registry {
     /// locations.
     pub(super) observers: BTreeMap<u64, ReplicaId>,
     pub(super) requests: RequestMemory,
+    /// 0 in the cluster's first life.
+    pub(super) incarnation: u128,
 }
 
 /// What is known of a node.
@@ -161,6 +164,17 @@ impl Registry {
     /// How many voters a group should have; 0 before the cluster was founded.
     pub fn replication(&self) -> u32 {
         self.replication
+    }
+
+    /// Which life of the cluster this is: another one begins where most nodes were lost for good, and nobody
+    /// of an earlier one is listened to. 0 is the first.
+    pub fn incarnation(&self) -> u128 {
+        self.incarnation
+    }
+
+    /// Ids of replicas from this generation on were never allotted.
+    pub fn next_generation(&self) -> u32 {
+        self.next_generation
     }
 
     /// Every node that ever was, by id.
@@ -304,6 +318,7 @@ impl Registry {
             }
             Change::PreferLeader { group, node } => self.prefer_leader(group, node)?,
             Change::End(end) => self.end(&end)?,
+            Change::Recover(recover) => self.recover(&recover)?,
             Change::Park {
                 group,
                 number,

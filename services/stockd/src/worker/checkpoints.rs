@@ -11,9 +11,6 @@
 
 use stock_replica::Point;
 
-/// No checkpoint while the log since the last one is shorter than this, in bytes of entries.
-const LOG_BYTES_MIN: u64 = 16 * 1024 * 1024;
-
 /// After a checkpoint could not be written, the next attempt waits this long.
 const RETRY_AFTER_MS: u64 = 10_000;
 
@@ -21,8 +18,10 @@ const RETRY_AFTER_MS: u64 = 10_000;
 const FILES_KEPT: usize = 2;
 
 /// The checkpoints of one replica.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Checkpoints {
+    /// No checkpoint while the log since the last one is shorter, in bytes of entries.
+    log_bytes_min: u64,
     /// Whole on disk, newest first.
     kept: Vec<Kept>,
     /// Bytes of entries applied since the newest.
@@ -49,11 +48,19 @@ pub(super) struct Trimming {
 
 impl Checkpoints {
     /// With these whole on disk, newest first.
-    pub(super) fn new(kept: Vec<Kept>) -> Self {
+    pub(super) fn new(kept: Vec<Kept>, log_bytes_min: u64) -> Self {
         Self {
+            log_bytes_min,
             kept,
-            ..Self::default()
+            log_bytes: 0,
+            is_writing: false,
+            retry_at_boot_ms: 0,
         }
+    }
+
+    /// The log begins anew at a snapshot, which is the one file there is.
+    pub(super) fn restart(&mut self, kept: Kept) {
+        *self = Self::new(vec![kept], self.log_bytes_min);
     }
 
     pub(super) fn newest(&self) -> Option<&Point> {
@@ -71,7 +78,8 @@ impl Checkpoints {
             return None;
         }
         let state_bytes = self.kept.first().map_or(0, |kept| kept.bytes);
-        self.log_bytes.checked_sub(state_bytes.max(LOG_BYTES_MIN))
+        self.log_bytes
+            .checked_sub(state_bytes.max(self.log_bytes_min))
     }
 
     /// Whether one may be begun because somebody asks for it.
@@ -95,7 +103,7 @@ impl Checkpoints {
     pub(super) fn failed(&mut self, boot_ms: u64) {
         self.is_writing = false;
         // What it would have covered is still in the log.
-        self.log_bytes += LOG_BYTES_MIN;
+        self.log_bytes += self.log_bytes_min;
         self.retry_at_boot_ms = boot_ms + RETRY_AFTER_MS;
     }
 
@@ -126,6 +134,12 @@ impl Checkpoints {
 mod tests {
     use super::*;
 
+    const LOG_BYTES_MIN: u64 = 1_000;
+
+    fn none() -> Checkpoints {
+        Checkpoints::new(Vec::new(), LOG_BYTES_MIN)
+    }
+
     fn point(index: u64) -> Point {
         Point {
             index,
@@ -141,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_log_begins_at_the_older_of_the_last_two_files() {
-        let mut checkpoints = Checkpoints::default();
+        let mut checkpoints = none();
         written(&mut checkpoints, 10);
         assert_eq!(checkpoints.trim(u64::MAX, &point(1)), None, "one file only");
         written(&mut checkpoints, 20);
@@ -161,7 +175,7 @@ mod tests {
 
     #[test]
     fn the_log_and_a_file_wait_for_the_ledger() {
-        let mut checkpoints = Checkpoints::default();
+        let mut checkpoints = none();
         for index in [10, 20, 30, 40] {
             written(&mut checkpoints, index);
         }
@@ -175,7 +189,7 @@ mod tests {
 
     #[test]
     fn one_is_due_when_the_log_has_outgrown_the_state() {
-        let mut checkpoints = Checkpoints::default();
+        let mut checkpoints = none();
         checkpoints.applied(LOG_BYTES_MIN as usize - 1);
         assert_eq!(checkpoints.overdue_bytes(0), None);
         checkpoints.applied(1);
@@ -191,7 +205,7 @@ mod tests {
 
     #[test]
     fn one_that_failed_is_tried_again_later() {
-        let mut checkpoints = Checkpoints::default();
+        let mut checkpoints = none();
         checkpoints.applied(LOG_BYTES_MIN as usize);
         checkpoints.begin();
         checkpoints.failed(1_000);

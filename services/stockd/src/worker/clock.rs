@@ -50,22 +50,35 @@ impl WallClocks {
 pub struct ClusterClock {
     /// No stamp may be below it.
     floor: Stamp,
-    /// The last stamp seen while running, and the boot clock then.
+    /// A stamp, and the boot clock when it was now.
     estimate: Option<(Stamp, u64)>,
 }
 
 impl ClusterClock {
-    /// An entry was applied that was written before this node started. How long ago is unknown.
+    /// An entry was applied that was written some time ago, nobody knows when.
     pub fn replayed(&mut self, stamp: Stamp) {
         self.floor = self.floor.max(stamp);
     }
 
-    /// An entry was applied that a leader stamped just now. A leader's own stamps teach it nothing.
+    /// An entry was applied that the present leader stamped just now. A leader's own stamps teach it
+    /// nothing.
     pub fn observed(&mut self, stamp: Stamp, now: Now) {
         if stamp > self.floor || self.estimate.is_none() {
             self.floor = self.floor.max(stamp);
             self.estimate = Some((self.floor, now.boot_ms));
         }
+    }
+
+    /// Another replica has told what it takes cluster time to be. Who knows it needs no telling.
+    pub fn told(&mut self, stamp: Stamp, now: Now) {
+        if !self.knows() {
+            self.estimate = Some((stamp.max(self.floor), now.boot_ms));
+        }
+    }
+
+    /// Whether this replica knows cluster time, or the group is so new that there is none yet.
+    pub fn knows(&self) -> bool {
+        self.estimate.is_some() || self.floor == Stamp(0)
     }
 
     /// Cluster time, where this replica has an estimate.
@@ -74,7 +87,8 @@ impl ClusterClock {
         Some(stamp.plus_ms(now.boot_ms.saturating_sub(at_boot_ms)))
     }
 
-    /// The stamp for an entry that this leader is about to propose.
+    /// The stamp for an entry that this leader is about to propose. Without an estimate, time jumps: the
+    /// caller has made sure that nobody has one.
     pub fn stamp(&mut self, now: Now, median_ms: i64) -> Stamp {
         let stamp = match self.estimate {
             Some((last, at_boot_ms)) => {
@@ -118,14 +132,26 @@ mod tests {
     fn a_full_restart_jumps_forward_to_the_median_and_never_back() {
         let mut clock = ClusterClock::default();
         clock.replayed(Stamp(EPOCH));
-        assert_eq!(
-            clock.stamp(at(5, 0), EPOCH as i64 + 60_000),
-            Stamp(EPOCH + 60_000)
-        );
+        let stamped = clock.stamp(at(5, 0), EPOCH as i64 + 60_000);
+        assert_eq!(stamped, Stamp(EPOCH + 60_000));
 
         let mut behind = ClusterClock::default();
         behind.replayed(Stamp(EPOCH));
-        assert_eq!(behind.stamp(at(5, 0), EPOCH as i64 - 60_000), Stamp(EPOCH));
+        let stamped = behind.stamp(at(5, 0), EPOCH as i64 - 60_000);
+        assert_eq!(stamped, Stamp(EPOCH));
+    }
+
+    #[test]
+    fn who_does_not_know_the_time_is_told_once() {
+        let mut clock = ClusterClock::default();
+        assert!(clock.knows(), "there is nothing to know yet");
+        clock.replayed(Stamp(EPOCH));
+        assert!(!clock.knows());
+        clock.told(Stamp(EPOCH + 700), at(30, 0));
+        clock.told(Stamp(EPOCH + 900), at(40, 0));
+        assert_eq!(clock.now(at(40, 0)), Some(Stamp(EPOCH + 710)));
+        let stamped = clock.stamp(at(40, 0), EPOCH as i64 + 60_000);
+        assert_eq!(stamped, Stamp(EPOCH + 710));
     }
 
     #[test]
@@ -135,9 +161,8 @@ mod tests {
             let start = clock.stamp(at(0, EPOCH), EPOCH as i64).0;
             let mut last = start;
             for boot_ms in (0..=60_000).step_by(50) {
-                let stamp = clock
-                    .stamp(at(boot_ms, EPOCH), EPOCH as i64 + boot_ms as i64 + step)
-                    .0;
+                let median_ms = EPOCH as i64 + boot_ms as i64 + step;
+                let stamp = clock.stamp(at(boot_ms, EPOCH), median_ms).0;
                 assert!(stamp >= last);
                 last = stamp;
             }
@@ -166,9 +191,7 @@ mod tests {
         clock.observed(Stamp(EPOCH), at(100, 0));
         clock.observed(Stamp(EPOCH - 50), at(200, 0));
         assert_eq!(clock.now(at(400, 0)), Some(Stamp(EPOCH + 300)));
-        assert_eq!(
-            clock.stamp(at(400, 0), EPOCH as i64 + 300),
-            Stamp(EPOCH + 300)
-        );
+        let stamped = clock.stamp(at(400, 0), EPOCH as i64 + 300);
+        assert_eq!(stamped, Stamp(EPOCH + 300));
     }
 }

@@ -66,6 +66,10 @@ pub enum Event<R> {
         group: GroupId,
         /// Opaque.
         payload: Bytes,
+        /// From this node.
+        from: u64,
+        /// What the sender takes cluster time to be, if it knows.
+        cluster_time: Option<Stamp>,
     },
     /// A peer told the time.
     PeerClock {
@@ -166,6 +170,8 @@ pub enum Effect<R> {
         group: GroupId,
         /// Opaque.
         payload: Bytes,
+        /// What this replica takes cluster time to be, if it knows.
+        cluster_time: Option<Stamp>,
     },
     /// Other nodes are told something.
     Notify {

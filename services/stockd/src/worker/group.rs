@@ -1,12 +1,12 @@
 //! One group on this node: its replica, its state, and who waits for what.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use stock_core::{At, LedgerEntry, Stamp};
 use stock_replica::{Committed, ENTRY_BYTES_MAX, Point, ProposeError, Proposed, Replica};
 
 use super::audit::Audit;
-use super::checkpoints::Checkpoints;
+use super::checkpoints::{Checkpoints, Kept};
 use super::clock::{ClusterClock, Now};
 use super::event::{Answer, Effect, Failure, GroupId, LedgerRows, Outcome, Outcomes, Question};
 use super::ledgers::LedgerProgress;
@@ -26,6 +26,9 @@ const IDLE_STAMP_MS: u64 = 10_000;
 /// Followers are told of a commit this soon, if no append told them before.
 const ANNOUNCE_AFTER_MS: u64 = 5;
 
+/// A leader that does not know cluster time waits so long for somebody to tell it. Then nobody knows.
+const TIME_TOLD_WITHIN_MS: u64 = 1_000;
+
 /// One group.
 pub(super) struct Group<R> {
     id: GroupId,
@@ -42,6 +45,10 @@ pub(super) struct Group<R> {
     /// Entries up to here were in the log when this node started.
     replayed_to: u64,
     clock: ClusterClock,
+    /// In which term this replica first wanted to stamp an entry, and when that was (boot clock).
+    led_since: Option<(u64, u64)>,
+    /// Nodes that have said that they do not know cluster time either.
+    ignorant: BTreeSet<u64>,
     queued: Vec<Queued<R>>,
     proposed: VecDeque<Waiting<R>>,
     pub(super) reads: Reads<R>,
@@ -99,6 +106,8 @@ impl<R> Group<R> {
             audit: Audit::default(),
             arrived: None,
             clock,
+            led_since: None,
+            ignorant: BTreeSet::new(),
             queued: Vec::new(),
             proposed: VecDeque::new(),
             reads: Reads::default(),
@@ -137,6 +146,9 @@ impl<R> Group<R> {
 
     /// Puts an entry into the log that has every replica hash its state.
     pub(super) fn propose_audit(&mut self, now: Now, median_ms: i64) -> Option<Proposed> {
+        if !self.may_stamp(now) {
+            return None;
+        }
         let stamp = self.clock.stamp(now, median_ms);
         let proposed = self.replica.propose(log_codec::encode_audit(stamp)).ok();
         self.last_entry_boot_ms = now.boot_ms;
@@ -145,6 +157,9 @@ impl<R> Group<R> {
 
     /// Puts an entry into the log that says what most replicas found.
     pub(super) fn propose_finding(&mut self, index: u64, hash: u128, now: Now, median_ms: i64) {
+        if !self.may_stamp(now) {
+            return;
+        }
         let stamp = self.clock.stamp(now, median_ms);
         let finding = log_codec::encode_finding(stamp, index, hash);
         if let Err(error) = self.replica.propose(finding) {
@@ -156,6 +171,9 @@ impl<R> Group<R> {
     /// Puts everything that waits into the log: one entry, or a few where one would be too large.
     pub(super) fn flush(&mut self, now: Now, median_ms: i64, effects: &mut Vec<Effect<R>>) {
         while !self.queued.is_empty() {
+            if self.replica.is_leader() && !self.may_stamp(now) {
+                return;
+            }
             let fits = entry_fits(&self.queued);
             let stamp = self.clock.stamp(now, median_ms);
             let batch = self.queued[..fits].iter().map(|queued| &queued.commands);
@@ -184,6 +202,49 @@ impl<R> Group<R> {
         }
     }
 
+    /// Whether this leader may stamp entries: it knows cluster time, or nobody does. One that does not
+    /// know has to wait: after a jump to the median wall clock, holds would end before their time if
+    /// another replica knows better.
+    fn may_stamp(&mut self, now: Now) -> bool {
+        if self.clock.knows() {
+            return true;
+        }
+        let since = match self.led_since {
+            Some((term, since)) if term == self.replica.term() => since,
+            _ => {
+                self.led_since = Some((self.replica.term(), now.boot_ms));
+                self.ignorant.clear();
+                now.boot_ms
+            }
+        };
+        let voters = &self.replica.configuration().voters;
+        let all_are_ignorant = voters.iter().all(|voter| {
+            *voter == self.replica.replica_id() || self.ignorant.contains(&ReplicaId(*voter).node())
+        });
+        let has_waited = now.boot_ms.saturating_sub(since) >= TIME_TOLD_WITHIN_MS;
+        all_are_ignorant || has_waited
+    }
+
+    /// What this replica takes cluster time to be, if it knows.
+    pub(super) fn known_time(&self, now: Now) -> Option<Stamp> {
+        self.clock.now(now)
+    }
+
+    /// Another replica tells what it takes cluster time to be, or that it does not know.
+    pub(super) fn told_time(&mut self, node: u64, stamp: Option<Stamp>, now: Now) {
+        match stamp {
+            Some(stamp) => {
+                self.ignorant.remove(&node);
+                self.clock.told(stamp, now);
+            }
+            None => {
+                if !self.clock.knows() {
+                    self.ignorant.insert(node);
+                }
+            }
+        }
+    }
+
     /// Proposes an entry without commands where one is due: a hold expires, or time must go on.
     pub(super) fn let_time_pass(&mut self, now: Now, median_ms: i64) {
         if !self.replica.is_settled_leader() {
@@ -200,7 +261,7 @@ impl<R> Group<R> {
             cluster_now.is_some_and(|now| *due <= now) && self.expiring.is_none_or(|at| at < *due)
         });
         let is_idle = now.boot_ms.saturating_sub(self.last_entry_boot_ms) >= IDLE_STAMP_MS;
-        if expires.is_none() && !is_idle && cluster_now.is_some() {
+        if (expires.is_none() && !is_idle && cluster_now.is_some()) || !self.may_stamp(now) {
             return;
         }
         let stamp = self.clock.stamp(now, median_ms);
@@ -251,7 +312,9 @@ impl<R> Group<R> {
             audit,
             finding,
         } = log_codec::decode_entry(entry.data.clone())?;
-        if entry.index > self.replayed_to {
+        let stamp = stamp.max(self.applied_stamp);
+        // What an earlier leader stamped, or this node already had when it started, is of some time ago.
+        if entry.index > self.replayed_to && entry.term == self.replica.term() {
             self.clock.observed(stamp, now);
         } else {
             self.clock.replayed(stamp);
@@ -440,14 +503,10 @@ impl<R> Group<R> {
             return false;
         };
         let restored = *restored;
-        if let (Some(shard), State::Stock(stock)) = (self.id.shard(), &restored.state) {
-            view.replace(shard, stock);
-            view.reached(shard, point.index);
-        }
-        self.checkpoints = Checkpoints::new(vec![super::checkpoints::Kept {
+        self.checkpoints.restart(Kept {
             point: restored.point,
             bytes: restored.bytes,
-        }]);
+        });
         self.state = restored.state;
         self.applied_index = point.index;
         self.applied_term = point.term;
@@ -458,6 +517,7 @@ impl<R> Group<R> {
         self.audit = Audit::default();
         self.rows.clear();
         self.ledger = LedgerProgress::new(point.index);
+        self.publish(view);
         true
     }
 
@@ -471,7 +531,7 @@ impl<R> Group<R> {
             .chain(self.reads.take_all())
     }
 
-    /// Publishes everything, as after a start.
+    /// Publishes everything, as after a start or a snapshot.
     pub(super) fn publish(&self, view: &ReadView) {
         match (self.id.shard(), &self.state) {
             (Some(shard), State::Stock(stock)) => {

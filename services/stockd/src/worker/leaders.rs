@@ -1,5 +1,7 @@
 //! Who should lead what.
 
+use stock_core::Stamp;
+
 use super::Worker;
 use super::event::Effect;
 use crate::placement::ReplicaId;
@@ -74,6 +76,7 @@ fn preferred(number: usize, voters: &[u64]) -> Option<u64> {
 pub(super) fn send<R>(
     group: usize,
     messages: Vec<stock_replica::Outgoing>,
+    cluster_time: Option<Stamp>,
     effects: &mut Vec<Effect<R>>,
 ) {
     let group = super::GroupId(group as u32);
@@ -90,6 +93,7 @@ pub(super) fn send<R>(
                 to: to.node(),
                 group,
                 payload: message.payload,
+                cluster_time,
             },
         }
     }));

@@ -30,6 +30,8 @@ pub(super) struct Office {
     reports: Option<(u64, Reports)>,
     /// The latest term of group 0 that an order came from.
     term: u64,
+    /// The node that last said that it leads group 0, and in which term.
+    heard: Option<(u64, u64)>,
 }
 
 impl<R> Worker<R> {
@@ -190,6 +192,10 @@ impl<R> Worker<R> {
         match notice {
             Notice::Leads(leads) => {
                 for (group, term) in leads {
+                    let heard_term = self.office.heard.map_or(0, |(_, term)| term);
+                    if group == GroupId::META && term >= heard_term {
+                        self.office.heard = Some((from, term));
+                    }
                     let is_here = self
                         .slots
                         .get(group.index())
@@ -354,7 +360,8 @@ impl<R> Worker<R> {
         self.registry_index = group.applied_index;
         if self
             .cluster
-            .publish_registry(&meta.registry, group.applied_index) {
+            .publish_registry(&meta.registry, group.applied_index)
+        {
             effects.push(Effect::NodesChanged);
         }
     }
@@ -393,7 +400,13 @@ impl<R> Worker<R> {
             return self.cluster.group(GroupId::META).leader;
         };
         if meta.replica.leader() == 0 {
-            return None;
+            // Nobody talks to a replica that was replaced while it was away: it would wait for ever, and
+            // the node would never be heard of again.
+            let heard = self.office.heard;
+            let heard = heard.filter(|(_, term)| *term >= meta.replica.term());
+            return heard
+                .map(|(node, _)| node)
+                .filter(|node| *node != self.parts.node);
         }
         let leader = ReplicaId(meta.replica.leader()).node();
         let may_speak = leader != self.parts.node || meta.replica.is_settled_leader();

@@ -24,7 +24,7 @@ mod ledgers;
 mod members;
 mod open;
 mod reads;
-mod slot;
+pub(crate) mod slot;
 mod snapshots;
 
 use std::collections::BTreeSet;
@@ -80,6 +80,8 @@ pub struct Worker<R> {
     view: Arc<ReadView>,
     cluster: Arc<ClusterState>,
     next_tick_boot_ms: u64,
+    /// When the turn under way began.
+    now: Now,
     /// Nodes there is a connection to.
     up: BTreeSet<u64>,
     is_handing_over: bool,
@@ -180,12 +182,18 @@ pub struct WorkerParts {
     pub view: Arc<ReadView>,
     /// Where leadership is published.
     pub cluster: Arc<ClusterState>,
+    /// No checkpoint while the log since the last is shorter, in bytes of entries:
+    /// [`USUAL_CHECKPOINT_LOG_BYTES`].
+    pub checkpoint_log_bytes: u64,
     /// How often the replicas of a group are compared, in milliseconds: [`USUAL_AUDIT_EVERY_MS`].
     pub audit_every_ms: u64,
     /// From which election timeouts are drawn: [`USUAL_ELECTION_TICKS`], but where a run must be
     /// repeatable.
     pub election_ticks: Range<usize>,
 }
+
+/// See [`WorkerParts::checkpoint_log_bytes`]. Replayed in a second.
+pub const USUAL_CHECKPOINT_LOG_BYTES: u64 = 16 * 1024 * 1024;
 
 /// See [`WorkerParts::audit_every_ms`]. Hashing ten million positions takes seconds of a processor.
 pub const USUAL_AUDIT_EVERY_MS: u64 = 10 * 60 * 1_000;
@@ -254,6 +262,7 @@ impl<R> Worker<R> {
             view: Arc::clone(&parts.view),
             cluster: Arc::clone(&parts.cluster),
             next_tick_boot_ms: now.boot_ms + TICK_MS,
+            now,
             up: BTreeSet::new(),
             is_handing_over: false,
             is_writing_checkpoint: false,
@@ -273,6 +282,7 @@ impl<R> Worker<R> {
         events: impl IntoIterator<Item = Event<R>>,
         effects: &mut Vec<Effect<R>>,
     ) {
+        self.now = now;
         for event in events {
             self.take(event, now, effects);
         }
@@ -302,7 +312,8 @@ impl<R> Worker<R> {
                     group: GroupId(number as u32),
                 }));
             }
-            send(number, prepared.messages, effects);
+            let cluster_time = group.known_time(now);
+            send(number, prepared.messages, cluster_time, effects);
             for ready in &prepared.reads {
                 group.reads.ready(ready);
             }
@@ -371,7 +382,8 @@ impl<R> Worker<R> {
                 continue;
             };
             let settled = group.replica.settle();
-            send(part.number, settled.messages, effects);
+            let cluster_time = group.known_time(self.now);
+            send(part.number, settled.messages, cluster_time, effects);
             part.committed.extend(settled.committed);
         }
         self.turn = turn;
@@ -436,6 +448,27 @@ impl<R> Worker<R> {
         announce.map_or(self.next_tick_boot_ms, |at| at.min(self.next_tick_boot_ms))
     }
 
+    /// What is committed and not yet applied in the turn under way: after [`Self::step`], and once more
+    /// with what this node's own write completed after [`Self::settle`]. For whoever follows the log.
+    pub fn unapplied(&self) -> impl Iterator<Item = (GroupId, &[Committed])> {
+        self.turn
+            .iter()
+            .map(|part| (GroupId(part.number as u32), part.committed.as_slice()))
+    }
+
+    /// The applied index of a group, and the hash of its state there. Replicas of equal index must have
+    /// equal hashes.
+    pub fn state_hash(&self, group: GroupId) -> Option<(u64, u128)> {
+        let group = self.slots.get(group.index())?.group.as_ref()?;
+        Some((group.applied_index, group.state.freeze().hash().0))
+    }
+
+    /// The replicas of this node that have failed, and why.
+    pub fn failures(&self) -> impl Iterator<Item = (GroupId, &str)> {
+        let slots = self.slots.iter().enumerate();
+        slots.filter_map(|(number, slot)| Some((GroupId(number as u32), slot.failure.as_deref()?)))
+    }
+
     /// How much each stock shard holds.
     pub fn counts(&self) -> impl Iterator<Item = (u32, stock_core::Counts)> {
         self.groups().filter_map(|(number, group)| {
@@ -494,7 +527,19 @@ impl<R> Worker<R> {
                     self.touched.insert(number);
                 }
             }
-            Event::Message { group, payload } => self.message(group, &payload, effects),
+            Event::Message {
+                group,
+                payload,
+                from,
+                cluster_time,
+            } => {
+                if let Some(slot) = self.slots.get_mut(group.index())
+                    && let Some(group) = &mut slot.group
+                {
+                    group.told_time(from, cluster_time, now);
+                }
+                self.message(group, &payload, effects);
+            }
             Event::Notice { from, notice } => self.notice(from, notice, now, effects),
             Event::CheckpointWritten {
                 group,

@@ -53,8 +53,9 @@ pub(super) fn slot<R>(
                 state: State::new(id),
                 bytes: 0,
             };
+            let log = LogOnDisk::empty(&origin);
             Ok(Slot::with(
-                open(id, own, origin, restored, Vec::new(), parts)?,
+                open(id, own, origin, restored, Vec::new(), log, parts)?,
                 own,
             ))
         }
@@ -85,7 +86,32 @@ pub(super) fn newcomer<R>(
         state: State::new(id),
         bytes: 0,
     };
-    open(id, own, unknown, restored, Vec::new(), parts)
+    // Until the batch is written, the disk still has the log and the votes of whoever was here before.
+    let log = LogOnDisk::empty(&unknown);
+    open(id, own, unknown, restored, Vec::new(), log, parts)
+}
+
+/// What the disk has of a replica beside its state.
+struct LogOnDisk {
+    last_index: u64,
+    hard_state: Option<Vec<u8>>,
+}
+
+impl LogOnDisk {
+    /// Of a replica that is new here.
+    fn empty(origin: &Point) -> Self {
+        Self {
+            last_index: origin.index,
+            hard_state: None,
+        }
+    }
+
+    fn of(id: GroupId, origin: &Point, parts: &WorkerParts) -> Self {
+        Self {
+            last_index: last_index(id, origin, parts),
+            hard_state: parts.disk.state(u64::from(id.0)),
+        }
+    }
 }
 
 fn put_record(batch: &mut WriteBatch, id: GroupId, newest: ReplicaId) {
@@ -162,7 +188,8 @@ fn bring_back<R>(
             bytes: info.bytes,
         })
         .collect();
-    open(id, own, origin, restored, kept, parts)
+    let log = LogOnDisk::of(id, &origin, parts);
+    open(id, own, origin, restored, kept, log, parts)
 }
 
 fn last_index(id: GroupId, origin: &Point, parts: &WorkerParts) -> u64 {
@@ -176,10 +203,10 @@ fn open<R>(
     origin: Point,
     restored: Restored,
     kept: Vec<Kept>,
+    log: LogOnDisk,
     parts: &WorkerParts,
 ) -> Result<Group<R>, WorkerError> {
     let number = u64::from(id.0);
-    let last_index = last_index(id, &origin, parts);
     let settings = Settings {
         election_ticks: parts.election_ticks.clone(),
         ..Settings::new(own.0, WINDOW_BYTES / u64::from(parts.groups))
@@ -187,19 +214,18 @@ fn open<R>(
     let opened = RestoredReplica {
         applied: restored.point.clone(),
         origin,
-        state: parts
-            .disk
-            .state(number)
+        state: log
+            .hard_state
             .filter(|state| !state.is_empty())
             .map(Into::into),
-        last_index,
+        last_index: log.last_index,
         reader: Box::new(GroupReader::new(parts.disk.clone(), number)),
     };
     let mut replica = Replica::open(&settings, opened).map_err(|error| WorkerError::Open {
         group: id.0,
         error: error.into(),
     })?;
-    let checkpoints = Checkpoints::new(kept);
+    let checkpoints = Checkpoints::new(kept, parts.checkpoint_log_bytes);
     if let Some(newest) = checkpoints.newest() {
         replica.offer_snapshot(newest.clone());
     }

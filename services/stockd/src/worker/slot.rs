@@ -45,22 +45,22 @@ impl<R> Slot<R> {
 
 /// What the disk says of a slot: nothing, if the group never had a replica here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SlotRecord {
-    pub(super) newest: ReplicaId,
+pub(crate) struct SlotRecord {
+    pub(crate) newest: ReplicaId,
     /// It was removed and will not come back.
-    pub(super) is_gone: bool,
+    pub(crate) is_gone: bool,
 }
 
 impl SlotRecord {
     /// For the disk. Never to change.
-    pub(super) fn to_bytes(self) -> Vec<u8> {
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
         let mut bytes = self.newest.0.to_le_bytes().to_vec();
         bytes.push(u8::from(self.is_gone));
         bytes
     }
 
     /// From the disk.
-    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         match bytes.split_first_chunk::<8>()? {
             (newest, [is_gone @ (0 | 1)]) => Some(Self {
                 newest: ReplicaId(u64::from_le_bytes(*newest)),

@@ -67,7 +67,11 @@ const META: GroupId = GroupId::META;
 #[test]
 fn a_whole_and_balanced_cluster_is_left_alone() {
     for (nodes, groups, replication) in [(3, 9, 3), (5, 9, 3), (5, 4, 5), (1, 3, 3), (2, 3, 3)] {
-        check(&mut Toy::new(nodes, groups, replication, 1), 60, &[]);
+        let mut toy = Toy::new(nodes, groups, replication, 1);
+        let observers = toy.registry.observers();
+        let expected: Vec<String> = observers.map(|o| format!("0: learner {o}")).collect();
+        assert_eq!(orders(&mut toy, 5), expected);
+        check(&mut toy, 60, &[]);
     }
 }
 
@@ -96,18 +100,21 @@ fn a_node_that_stays_away_is_replaced_and_cleaned_up_when_it_returns() {
         60,
         &[
             "0: begin +4 -2 (NodeAway)",
-            "0: learner 4.1",
-            "0: promote 4.1 for 2",
-            "0: end with 1 3 4.1",
+            "0: take out 4.1",
+            "0: learner 4.2",
+            "0: destroy 4.1",
+            "0: promote 4.2 for 2",
+            "0: end with 1 3 4.2",
         ],
     );
     toy.nodes.get_mut(&2).unwrap().is_up = true;
-    check(&mut toy, 20, &["0: destroy 2"]);
+    check(&mut toy, 20, &["0: learner 2.3", "0: destroy 2"]);
 }
 
 #[test]
 fn a_new_leader_of_group_0_gives_everybody_the_whole_time_again() {
     let mut toy = Toy::new(4, 1, 3, 1);
+    toy.ticks(10);
     toy.nodes.get_mut(&2).unwrap().is_up = false;
     for _ in 0..6 {
         check(&mut toy, 25, &[]);
@@ -177,9 +184,9 @@ fn a_replaced_disk_is_filled_again_where_it_is() {
         20,
         &[
             "0: begin +3 -3 (DiskReplaced)",
-            "0: learner 3.1",
-            "0: promote 3.1 for 3",
-            "0: end with 1 2 3.1",
+            "0: learner 3.2",
+            "0: promote 3.2 for 3",
+            "0: end with 1 2 3.2",
         ],
     );
 }
@@ -195,9 +202,12 @@ fn a_draining_node_loses_its_leaderships_first_and_then_its_replicas() {
         &[
             "0: begin +4 -1 (Draining)",
             "0: transfer to 3",
-            "0: learner 4.1",
-            "0: promote 4.1 for 1",
-            "0: end with 2 3 4.1",
+            "0: take out 4.1",
+            "0: learner 4.2",
+            "0: destroy 4.1",
+            "0: promote 4.2 for 1",
+            "0: end with 2 3 4.2",
+            "0: learner 1.3",
             "0: destroy 1",
         ],
     );
@@ -209,21 +219,26 @@ fn groups_grow_to_an_odd_number_only() {
     let mut toy = Toy::new(1, 1, 3, 1);
     toy.add_machine(2);
     toy.join(2);
-    check(&mut toy, 60, &[]);
+    check(&mut toy, 60, &["0: learner 2.1"]);
     toy.add_machine(3);
     toy.join(3);
     check(
         &mut toy,
         60,
         &[
-            "0: begin +2 (TooFew)",
-            "0: learner 2.1",
-            "0: promote 2.1",
-            "0: end with 1 2.1",
-            "0: begin +3 (TooFew)",
             "0: learner 3.2",
-            "0: promote 3.2",
-            "0: end with 1 2.1 3.2",
+            "0: begin +2 (TooFew)",
+            "0: take out 2.1",
+            "0: learner 2.3",
+            "0: destroy 2.1",
+            "0: promote 2.3",
+            "0: end with 1 2.3",
+            "0: begin +3 (TooFew)",
+            "0: take out 3.2",
+            "0: learner 3.4",
+            "0: destroy 3.2",
+            "0: promote 3.4",
+            "0: end with 1 2.3 3.4",
         ],
     );
 }
@@ -240,10 +255,12 @@ fn a_group_with_too_many_replicas_gives_up_the_one_on_the_fullest_node() {
             "0: begin -5 (TooMany)",
             "0: take out 5",
             "0: end with 1 2 3 4",
+            "0: learner 5.1",
             "0: destroy 5",
             "0: begin -4 (TooMany)",
             "0: take out 4",
             "0: end with 1 2 3",
+            "0: learner 4.2",
             "0: destroy 4",
         ],
     );
@@ -289,9 +306,12 @@ fn an_operators_move_is_done_before_balance_and_her_leader_is_kept() {
         &[
             "0: begin +4 -3 (Asked)",
             "0: transfer to 2",
-            "0: learner 4.1",
-            "0: promote 4.1 for 3",
-            "0: end with 1 2 4.1",
+            "0: take out 4.1",
+            "0: learner 4.2",
+            "0: destroy 4.1",
+            "0: promote 4.2 for 3",
+            "0: end with 1 2 4.2",
+            "0: learner 3.3",
             "0: destroy 3",
         ],
     );
@@ -313,7 +333,7 @@ fn a_joint_change_that_a_fallen_leader_left_is_finished() {
     toy.nodes.get_mut(&1).unwrap().is_up = false;
     let said = orders(&mut toy, 10);
     assert!(said.contains(&"0: leave joint".to_owned()), "{said:?}");
-    assert!(said.contains(&"0: end with 1 2 4.1".to_owned()), "{said:?}");
+    assert!(said.contains(&"0: end with 1 2 4.2".to_owned()), "{said:?}");
 }
 
 #[test]
@@ -324,18 +344,24 @@ fn a_move_whose_target_dies_is_given_up_and_another_found() {
     toy.ticks(20);
     toy.apply(Change::Drain { node: 3 });
     toy.ticks(3);
-    assert_eq!(toy.groups[&META].learners.len(), 1);
+    let comes = toy.registry.move_of(META).and_then(|m| m.add).unwrap();
+    assert_eq!(comes.node(), 4);
+    assert!(toy.groups[&META].learners.contains(&comes));
     toy.nodes.get_mut(&4).unwrap().is_up = false;
     check(
         &mut toy,
         100,
         &[
-            "0: take out 4.1",
+            "0: destroy 4.1",
+            "0: take out 4.3",
             "0: end with 1 2 3",
             "0: begin +5 -3 (Draining)",
-            "0: learner 5.2",
-            "0: promote 5.2 for 3",
-            "0: end with 1 2 5.2",
+            "0: take out 5.2",
+            "0: learner 5.5",
+            "0: destroy 5.2",
+            "0: promote 5.5 for 3",
+            "0: end with 1 2 5.5",
+            "0: learner 3.6",
             "0: destroy 3",
         ],
     );
@@ -436,4 +462,41 @@ fn a_node_that_says_its_replica_failed_is_believed() {
     let report = toy.reports.node(3).unwrap();
     let serving = |state| state == ReplicaState::Serving;
     assert!(report.replicas.iter().all(|hosted| serving(hosted.state)));
+}
+
+#[test]
+fn a_node_that_joins_observes_group_0_until_it_is_removed() {
+    let mut toy = Toy::new(3, 1, 3, 1);
+    toy.ticks(10);
+    toy.add_machine(4);
+    toy.join(4);
+    check(&mut toy, 20, &["0: learner 4.1"]);
+    toy.nodes.get_mut(&4).unwrap().is_up = false;
+    check(&mut toy, 60, &[]);
+    toy.nodes.get_mut(&4).unwrap().is_up = true;
+    toy.apply(Change::Drain { node: 4 });
+    check(&mut toy, 20, &[]);
+    toy.apply(Change::Remove { node: 4 });
+    check(&mut toy, 20, &["0: take out 4.1", "0: destroy 4.1"]);
+}
+
+#[test]
+fn an_observer_on_a_replaced_disk_is_made_anew() {
+    let mut toy = Toy::new(4, 1, 3, 1);
+    toy.ticks(10);
+    toy.replace_disk(4);
+    check(&mut toy, 20, &["0: take out 4.1", "0: learner 4.2"]);
+    let observer = toy.registry.observers().next().unwrap();
+    let last_index = toy.groups[&META].last_index;
+    assert_eq!(toy.has(META, observer), Some(last_index));
+}
+
+#[test]
+fn a_node_that_is_not_there_does_not_observe() {
+    let mut toy = Toy::new(5, 1, 3, 1);
+    toy.nodes.get_mut(&4).unwrap().is_up = false;
+    toy.nodes.get_mut(&5).unwrap().directory = stockd::placement::Directory(999);
+    check(&mut toy, 20, &[]);
+    toy.nodes.get_mut(&4).unwrap().is_up = true;
+    check(&mut toy, 20, &["0: learner 4.1"]);
 }

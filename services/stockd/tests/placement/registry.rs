@@ -4,8 +4,8 @@
 
 use stock_core::{At, Fingerprint, Principal, Request, RequestId, Stamp};
 use stockd::placement::{
-    BeginMove, Change, Directory, EndMove, Founder, NodeState, Registry, RegistryCommand,
-    RegistryOutcome, ReplicaId, Why, codec, founding_placement,
+    BeginMove, Change, Directory, EndMove, Founder, NodeState, Recover, Registry, RegistryCommand,
+    RegistryOutcome, ReplicaId, Survivor, Why, codec, founding_placement,
 };
 use stockd::worker::event::GroupId;
 
@@ -61,6 +61,15 @@ impl Scene {
                 let placement = self.registry.placement(of_group(group)).unwrap();
                 names(placement.voters.iter())
             }
+            ["observers"] => {
+                let observers: Vec<ReplicaId> = self.registry.observers().collect();
+                // The transcript has no empty lines.
+                match observers[..] {
+                    [] => "none".into(),
+                    _ => names(observers.iter()),
+                }
+            }
+            ["incarnation"] => self.registry.incarnation().to_string(),
             _ => {
                 let change = parse(&words);
                 self.apply(request, change)
@@ -230,6 +239,23 @@ fn parse(words: &[&str]) -> Change {
             number: number(move_number),
             parked: false,
         },
+        ["recover", nodes, groups, next_generation] => Change::Recover(Recover {
+            incarnation: 77,
+            nodes: nodes.split(',').map(number).collect(),
+            groups: groups
+                .split(',')
+                .map(|survivor| {
+                    let (group, rest) = survivor.split_once('=').unwrap();
+                    let (replica, term) = rest.split_once('@').unwrap();
+                    Survivor {
+                        group: of_group(group),
+                        replica: of_replica(replica),
+                        term: number(term),
+                    }
+                })
+                .collect(),
+            next_generation: next_generation.parse().unwrap(),
+        }),
         _ => panic!("{words:?}"),
     }
 }
@@ -283,13 +309,13 @@ fn a_join_may_be_said_twice_and_an_emptied_disk_is_another_replica() {
         > join 4 d9 moved
         joined as 4, floor 1
         > join 7 d70
-        joined as 7, floor 1
+        joined as 7, floor 2
         > begin 1 +4 -3
-        begun 1, adds 4.1
+        begun 1, adds 4.3
         > join 2 d20
-        joined as 2, floor 2
+        joined as 2, floor 4
         > join 2 d20
-        joined as 2, floor 2
+        joined as 2, floor 4
         > join 5 d1
         no: data directory 00000000000000000000000000000001 belongs to node 1
         > join 5 d50 d3
@@ -323,7 +349,7 @@ fn an_announced_node_holds_nothing_before_it_joins() {
         > drain 1
         done
         > announce 0 d6
-        joined as 5, floor 1
+        joined as 5, floor 2
         > drain 5
         done
         > remove 5
@@ -352,11 +378,11 @@ fn a_node_leaves_when_it_is_empty_and_never_comes_back() {
         no: without node 2 there would be 2 active nodes, and every group should have 3 replicas: \
          add a node first
         > begin 0 +4 -3
-        begun 1, adds 4.1
-        > end 0 1 5 1,2,4.1
+        begun 1, adds 4.2
+        > end 0 1 5 1,2,4.2
         done
         > voters 0
-        1 2 4.1
+        1 2 4.2
         > remove 3
         done
         > remove 3
@@ -371,9 +397,160 @@ fn a_node_leaves_when_it_is_empty_and_never_comes_back() {
         no: node 3 was removed from the cluster, and its id and data are never used again: empty the \
          data directory and join under another id
         > join 0 d31 d3
-        joined as 5, floor 2
+        joined as 5, floor 4
         ",
     );
+}
+
+#[test]
+fn what_is_left_of_a_cluster_is_a_smaller_one_that_may_grow_again() {
+    check(
+        "
+        > recover 1 0=1@9 1
+        no: the cluster is not founded yet
+        > found 3 1,2,3,4,5 3
+        done
+        > begin 1 +5 -2
+        begun 1, adds 5.3
+        > incarnation
+        0
+        > recover 1,9 0=1@9 1
+        no: there is no node 9
+        > recover 1,4 0=1@9,7=4@3 1
+        no: there is no shard 6
+        > recover 1,4 0=1@9,2=4@3 40
+        done
+        > incarnation
+        77
+        > nodes
+        1 active http://d1:1, 2 expected http://d2:1, 3 expected http://d3:1, 4 active http://d4:1, \
+         5 expected http://d5:1
+        > voters 0
+        1
+        > voters 1
+        2 3 4
+        > voters 2
+        4
+        > observers
+        4.40
+        > join 2 d2
+        joined as 2, floor 40
+        > join 0 d60
+        joined as 6, floor 42
+        > begin 2 +6 -
+        no: as many replicas are being moved as may be at once, 1
+        > park 1 1
+        done
+        > begin 2 +6 -
+        begun 2, adds 6.43
+        ",
+    );
+}
+
+#[test]
+fn a_joined_node_without_a_voter_of_group_0_observes_it() {
+    check(
+        "
+        > found 3 1,2,3 2
+        done
+        > observers
+        none
+        > announce 4 d4
+        joined as 4, floor 1
+        > observers
+        none
+        > join 4 d4
+        joined as 4, floor 1
+        > join 4 d4
+        joined as 4, floor 1
+        > observers
+        4.1
+        > join 0 d5
+        joined as 5, floor 2
+        > observers
+        4.1 5.2
+        > begin 1 +5 -3
+        begun 1, adds 5.3
+        > end 1 1 5 1,2,5.3
+        done
+        > observers
+        4.1 5.2
+        ",
+    );
+}
+
+#[test]
+fn a_node_stops_observing_when_a_voter_comes_to_it() {
+    check(
+        "
+        > found 3 1,2,3,4 1
+        done
+        > observers
+        4.1
+        > begin 0 +4 -3
+        begun 1, adds 4.2
+        > observers
+        none
+        > end 0 1 5 1,2,3
+        done
+        > observers
+        4.3
+        > begin 0 +4 -3
+        begun 2, adds 4.4
+        > end 0 2 5 1,2,4.4
+        done
+        > observers
+        3.5
+        ",
+    );
+}
+
+#[test]
+fn an_observer_goes_with_its_node_its_disk_or_its_failure() {
+    check(
+        "
+        > found 3 1,2,3,4,5 1
+        done
+        > observers
+        4.1 5.2
+        > join 4 d40
+        joined as 4, floor 3
+        > observers
+        4.3 5.2
+        > failed 0 4.1
+        no: the meta group has no replica 4.1
+        > failed 0 4.3
+        done
+        > observers
+        4.4 5.2
+        > failed 1 5.2
+        no: there is no shard 0
+        > drain 5
+        done
+        > observers
+        4.4 5.2
+        > remove 5
+        done
+        > observers
+        4.4
+        ",
+    );
+}
+
+#[test]
+fn an_observer_is_kept_until_another_takes_its_place() {
+    let mut scene = Scene {
+        registry: Registry::new(),
+        now_ms: NOW,
+        index: 0,
+    };
+    let (first, second) = (ReplicaId::new(1, 4), ReplicaId::new(2, 4));
+    scene.run("found 3 1,2,3,4 2");
+    assert!(!scene.registry.is_retired(GroupId::META, first));
+    assert!(scene.registry.is_retired(GroupId(1), first));
+    scene.run("join 4 d40");
+    assert!(scene.registry.is_retired(GroupId::META, first));
+    assert!(!scene.registry.is_retired(GroupId::META, second));
 }
 
 #[test]
@@ -393,27 +570,29 @@ fn one_move_at_a_time_and_no_replica_id_twice() {
         > begin 0 . .
         no: a move of the meta group would change nothing, or leave no voter
         > begin 0 +4 -1
-        begun 1, adds 4.1
+        begun 1, adds 4.3
         > begin 0 +5 -2
         no: a replica of the meta group is being moved: wait until it is done
         > begin 1 +1 -2
         no: as many replicas are being moved as may be at once, 1
-        > end 0 2 5 2,3,4.1
+        > end 0 2 5 2,3,4.3
         no: there is no move 2 of the meta group
-        > end 0 1 5 2,3,5.1
+        > end 0 1 5 2,3,4.1
         no: the voters of the meta group cannot be what was said
-        > end 0 1 5 3,4.1
+        > end 0 1 5 2,3,5.3
+        no: the voters of the meta group cannot be what was said
+        > end 0 1 5 3,4.3
         no: the voters of the meta group cannot be what was said
         > end 0 1 5 1,2,3
         done
         > begin 0 +4 -1
-        begun 2, adds 4.2
-        > end 0 2 4 2,3,4.2
+        begun 2, adds 4.5
+        > end 0 2 4 2,3,4.5
         no: the voters of the meta group cannot be what was said
-        > end 0 2 6 2,3,4.2
+        > end 0 2 6 2,3,4.5
         done
         > begin 1 +2 -2
-        begun 3, adds 2.3
+        begun 3, adds 2.7
         ",
     );
 }
@@ -425,14 +604,14 @@ fn a_parked_move_makes_room_for_another() {
         > found 3 1,2,3,4,5 2
         done
         > begin 0 +4 -1
-        begun 1, adds 4.1
+        begun 1, adds 4.3
         > park 0 1
         done
         > begin 1 +1 -2
-        begun 2, adds 1.2
+        begun 2, adds 1.4
         > resume 0 1
         no: as many replicas are being moved as may be at once, 1
-        > end 1 2 3 1.2,3,4
+        > end 1 2 3 1.4,3,4
         done
         > resume 0 1
         done
@@ -505,12 +684,12 @@ fn what_operators_wish_is_checked_and_forgotten_when_it_cannot_be() {
         Some("it differs")
     );
     // Its replica went elsewhere: nothing of this can be any more.
-    run(&mut scene, &["begin 0 +5 -1", "end 0 1 2 2,3,5.1"]);
+    run(&mut scene, &["begin 0 +5 -1", "end 0 1 2 2,3,5.3"]);
     assert_eq!(scene.registry.wish(meta), None);
     assert_eq!(scene.registry.preferred_leader(meta), None);
     assert_eq!(scene.registry.failure(meta, ReplicaId::founding(1)), None);
     assert!(scene.registry.is_retired(meta, ReplicaId::founding(1)));
-    assert!(!scene.registry.is_retired(meta, ReplicaId::new(1, 5)));
+    assert!(!scene.registry.is_retired(meta, ReplicaId::new(3, 5)));
     run(&mut scene, &["move 0 2 4", "drain 4"]);
     assert_eq!(
         scene.registry.wish(meta),
@@ -526,9 +705,9 @@ fn a_retry_gets_the_first_answer_and_changes_nothing() {
         > found 3 1,2,3,4 1
         done
         > #1 announce 0 d5
-        joined as 5, floor 1
+        joined as 5, floor 2
         > #1 announce 0 d5
-        joined as 5, floor 1
+        joined as 5, floor 2
         > #2 drain 4
         done
         > undrain 4

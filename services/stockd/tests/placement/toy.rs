@@ -395,6 +395,8 @@ impl Toy {
                 self.apply(change.clone());
             }
             Order::AddLearner { group, replica } => {
+                let is_retired = self.registry.is_retired(group, replica);
+                assert!(!is_retired, "{group:?}: {replica} is retired and added");
                 let of = self.groups.get_mut(&group).unwrap();
                 if of.leader.is_some() && !of.voters.contains(&replica) {
                     of.learners.insert(replica);
@@ -419,10 +421,12 @@ impl Toy {
             }
             Order::Destroy { group, replica } => {
                 let of = &self.groups[&group];
-                let is_member = of.voters.contains(&replica)
+                // A replica that observed and is retired may still be a learner where the group's leader has
+                // not been heard since: nobody counts on what it has.
+                let is_needed = of.voters.contains(&replica)
                     || of.outgoing.contains(&replica)
-                    || of.learners.contains(&replica);
-                assert!(!is_member, "{group:?}: {replica} is needed and destroyed");
+                    || !self.registry.is_retired(group, replica);
+                assert!(!is_needed, "{group:?}: {replica} is needed and destroyed");
                 if let Some(node) = self.nodes.get_mut(&replica.node())
                     && node.is_up
                 {
@@ -453,6 +457,8 @@ impl Toy {
     }
 
     fn take_out(&mut self, id: GroupId, replica: ReplicaId) {
+        let observes = id == GroupId::META && self.registry.observers().any(|o| o == replica);
+        assert!(!observes, "{replica} observes and is taken out");
         let group = &self.groups[&id];
         if group.leader.is_none() || !group.outgoing.is_empty() {
             return;

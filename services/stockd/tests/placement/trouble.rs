@@ -1,7 +1,9 @@
 //! Random trouble, then rest: whatever happened, the cluster becomes whole, balanced and quiet.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
-use stockd::placement::{Change, NodeState, Reports};
+use stockd::placement::{Change, NodeState, ReplicaId, Reports};
 use stockd::worker::event::GroupId;
 
 use super::toy::Toy;
@@ -66,8 +68,19 @@ fn cause(toy: &mut Toy, trouble: &Trouble) {
             }
             if let Some(machine) = toy.nodes.get_mut(&node) {
                 let mut data = machine.data.iter_mut();
-                if let Some((_, has)) = data.find(|((of, _), _)| of.0 == group) {
-                    *has = None;
+                let Some(((group, replica), has)) = data.find(|((of, _), _)| of.0 == group) else {
+                    return;
+                };
+                *has = None;
+                // The controller sees voters that failed; of an observer somebody must tell.
+                let (group, replica) = (*group, *replica);
+                if toy.registry.observers().any(|o| o == replica) {
+                    let reason = "it stopped".to_owned();
+                    drop(toy.apply(Change::ReportFailedReplica {
+                        group,
+                        replica,
+                        reason,
+                    }));
                 }
             }
         }
@@ -152,14 +165,23 @@ fn check_whole(toy: &Toy) -> Result<(), String> {
         .map(|(node, _)| node)
         .collect();
     let most = active.len().min(wanted);
-    let odd = most - usize::from(most % 2 == 0 && most > 0);
+    let odd = most - usize::from(most.is_multiple_of(2) && most > 0);
     if let Some((group, under_way)) = toy.registry.moves().next() {
         return Err(format!("{group:?} still has {under_way:?}"));
     }
     for (id, group) in &toy.groups {
         let context = format!("{id:?} has {:?}", group.voters);
-        if !group.outgoing.is_empty() || !group.learners.is_empty() {
-            return Err(format!("{context} and {group:?}"));
+        let observers: BTreeSet<ReplicaId> = match *id {
+            GroupId::META => toy.registry.observers().collect(),
+            _ => BTreeSet::new(),
+        };
+        if !group.outgoing.is_empty() || group.learners != observers {
+            return Err(format!("{context}, {observers:?} observe, and {group:?}"));
+        }
+        for observer in &observers {
+            if toy.has(*id, *observer) != Some(group.last_index) {
+                return Err(format!("{context}: observer {observer} is not caught up"));
+            }
         }
         let placed = toy.registry.placement(*id).unwrap();
         if placed.voters != group.voters {
@@ -180,9 +202,19 @@ fn check_whole(toy: &Toy) -> Result<(), String> {
             }
         }
     }
+    let meta = &toy.groups[&GroupId::META];
+    for (node, record) in toy.registry.nodes() {
+        let members = meta.voters.union(&meta.learners);
+        let count = members.filter(|member| member.node() == node).count();
+        let expected = usize::from(record.state != NodeState::Removed);
+        if count != expected {
+            return Err(format!("node {node} has {count} replicas of group 0"));
+        }
+    }
     for (id, node) in &toy.nodes {
         for (group, replica) in node.data.keys() {
-            if !toy.groups[group].voters.contains(replica) {
+            let group_now = &toy.groups[group];
+            if !group_now.voters.contains(replica) && !group_now.learners.contains(replica) {
                 return Err(format!("node {id} still has {group:?} {replica}"));
             }
         }

@@ -93,7 +93,8 @@ pub struct Decision {
 /// one ignores them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
-    /// To group 0: a command. It is [`Change::Begin`], [`Change::End`] or [`Change::Park`].
+    /// To group 0: a command. It is [`Change::Begin`], [`Change::End`], [`Change::Park`] or
+    /// [`Change::ReportFailedReplica`].
     Record(Change),
     /// To the group's leader: send the log to a replica that does not vote.
     AddLearner {

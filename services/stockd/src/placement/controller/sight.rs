@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{CATCH_UP_ENTRIES_MAX, Decision, Order, Policy, Reason, SILENT_AFTER_MS};
 use super::{DESTROYS_PER_DECISION_MAX, REPLICA_DIFFERENCE_MAX};
-use crate::placement::command::Why;
+use crate::placement::command::{Change, Why};
 use crate::placement::registry::{NodeRecord, NodeState, Registry};
 use crate::placement::report::{GroupReport, ReplicaState, Reports};
 use crate::placement::{Placement, ReplicaId};
@@ -222,6 +222,19 @@ impl<'a> Sight<'a> {
             return;
         };
         if !report.outgoing.is_empty() {
+            return;
+        }
+        let failed = self.registry.observers().find(|observer| {
+            self.is_up(observer.node())
+                && self.state(group, *observer) == Some(ReplicaState::Failed)
+        });
+        if let Some(replica) = failed {
+            // The registry allots another one.
+            decision.order(Order::Record(Change::ReportFailedReplica {
+                group,
+                replica,
+                reason: "the node says that it failed".to_owned(),
+            }));
             return;
         }
         let missing = self.registry.observers().find(|observer| {

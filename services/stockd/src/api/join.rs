@@ -1,0 +1,198 @@
+//! How a node with an empty directory joins a cluster that is there already, and how one that was taken
+//! out learns of it.
+
+use std::time::Duration;
+
+use stock_proto::stock::v1 as api;
+use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
+use stock_storage::LogError;
+use thiserror::Error;
+use tokio::time::{sleep, timeout};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::cluster_state::ClusterState;
+use crate::config::{Config, Node};
+use crate::disk::Disk;
+use crate::node_record::{Membership, NodeRecord};
+
+/// Between two rounds of asking everybody.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+
+/// A node that nobody talks to asks this often whether it is a member still.
+const REMOVED_ASK_EVERY: Duration = Duration::from_secs(3);
+
+/// A node is given this long to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// The cluster does not let this node in, and asking again will not change that.
+#[derive(Debug, Error)]
+pub enum JoinError {
+    /// The cluster says no.
+    #[error("{seed} does not let this node join: {}", .status.message())]
+    Refused {
+        /// Who said so.
+        seed: String,
+        /// What.
+        status: Box<Status>,
+    },
+    /// The cluster was born with another number of shards than this node's configuration says.
+    #[error(
+        "{seed} is of a cluster of {there} shards, but the configuration says {configured}: \
+         leave shards out, and this node is told"
+    )]
+    Shards {
+        /// Who said so.
+        seed: String,
+        /// There.
+        there: u32,
+        /// Here.
+        configured: u32,
+    },
+    /// The cluster took this node out.
+    #[error(
+        "node {node} was removed from the cluster, and its id and data are never used again: \
+         empty the data directory and join under another id"
+    )]
+    Removed {
+        /// This node.
+        node: u64,
+    },
+    /// The disk failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// Asks one node after the other to be let in, until one does. What it is told is written down.
+pub async fn join(
+    config: &Config,
+    seeds: &[String],
+    disk: &Disk,
+    record: &mut NodeRecord,
+) -> Result<(), JoinError> {
+    let own = config.addresses();
+    let request = api::JoinNodeRequest {
+        cluster_id: config.cluster_id.clone(),
+        node_id: config.node_id,
+        directory: record.directory().to_be_bytes().to_vec(),
+        endpoint: own.grpc,
+        peers: own.peers,
+    };
+    let mut last_said = String::new();
+    loop {
+        for seed in seeds {
+            let asked = timeout(ANSWER_WITHIN, ask(seed, config.shards, request.clone())).await;
+            let status = match asked {
+                Ok(Ok(Answer::Shards(there))) => {
+                    return Err(JoinError::Shards {
+                        seed: seed.clone(),
+                        there,
+                        configured: config.shards,
+                    });
+                }
+                Ok(Ok(Answer::LetIn(let_in))) => {
+                    note(&let_in, record);
+                    record.write(disk)?;
+                    tracing::info!(node = let_in.node_id, through = %seed, "joined the cluster");
+                    return Ok(());
+                }
+                Ok(Err(status)) => status,
+                Err(_) => Status::deadline_exceeded("no answer in time"),
+            };
+            let is_final = matches!(
+                status.code(),
+                Code::InvalidArgument
+                    | Code::FailedPrecondition
+                    | Code::AlreadyExists
+                    | Code::PermissionDenied
+                    | Code::Unimplemented
+            );
+            if is_final {
+                return Err(JoinError::Refused {
+                    seed: seed.clone(),
+                    status: Box::new(status),
+                });
+            }
+            let said = format!("{seed}: {}", status.message());
+            if said != last_said {
+                tracing::info!(%seed, why = status.message(), "cannot join yet; trying again");
+                last_said = said;
+            }
+        }
+        sleep(ASK_EVERY).await;
+    }
+}
+
+enum Answer {
+    LetIn(api::JoinNodeResponse),
+    /// The cluster has this many, and that is not what was meant.
+    Shards(u32),
+}
+
+/// A node that means another number of shards is not let in first and told later.
+async fn ask(seed: &str, shards: u32, request: api::JoinNodeRequest) -> Result<Answer, Status> {
+    let mut client = connect(seed).await?;
+    let topology = client.get_topology(api::GetTopologyRequest {}).await?;
+    let topology = topology.into_inner();
+    let is_same_cluster = topology.cluster_id == request.cluster_id;
+    if is_same_cluster && shards != 0 && topology.shard_count != shards {
+        return Ok(Answer::Shards(topology.shard_count));
+    }
+    Ok(Answer::LetIn(client.join_node(request).await?.into_inner()))
+}
+
+async fn connect(seed: &str) -> Result<ClusterServiceClient<Channel>, Status> {
+    ClusterServiceClient::connect(seed.to_owned())
+        .await
+        .map_err(|error| Status::unavailable(error.to_string()))
+}
+
+/// Returns once the cluster says that this node was taken out; asks while nobody talks to it.
+pub async fn removed(config: &Config, others: &[String], cluster: &ClusterState) -> JoinError {
+    let node = config.node_id;
+    loop {
+        sleep(REMOVED_ASK_EVERY).await;
+        if cluster.reaches_anybody() {
+            continue;
+        }
+        for other in others {
+            if let Ok(Ok(true)) = timeout(ANSWER_WITHIN, is_removed(config, other)).await {
+                return JoinError::Removed { node };
+            }
+        }
+    }
+}
+
+async fn is_removed(config: &Config, other: &str) -> Result<bool, Status> {
+    let mut client = connect(other).await?;
+    let topology = client.get_topology(api::GetTopologyRequest {}).await?;
+    // An address may have become another cluster's.
+    if topology.into_inner().cluster_id != config.cluster_id {
+        return Ok(false);
+    }
+    let request = api::ListNodesRequest {
+        include_removed: true,
+    };
+    let nodes = client.list_nodes(request).await?.into_inner().nodes;
+    let removed = api::node_status::State::Removed;
+    let mut nodes = nodes.iter();
+    Ok(nodes.any(|status| status.node_id == config.node_id && status.state() == removed))
+}
+
+fn note(let_in: &api::JoinNodeResponse, record: &mut NodeRecord) {
+    record.node_id = let_in.node_id;
+    record.shards = let_in.shard_count;
+    if let Ok(incarnation) = <[u8; 16]>::try_from(&let_in.incarnation[..]) {
+        record.set_incarnation(u128::from_be_bytes(incarnation));
+    }
+    record.membership = Membership::Joined {
+        generation_floor: let_in.generation_floor,
+    };
+    let nodes = let_in.members.iter().map(|member| Node {
+        id: member.node_id,
+        // Told by group 0, as soon as it is here.
+        grpc: String::new(),
+        peers: member.peers.clone(),
+    });
+    record.nodes = nodes.collect();
+}

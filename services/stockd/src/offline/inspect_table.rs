@@ -1,0 +1,120 @@
+//! The report on a data directory, for people.
+
+use std::fmt::Write as _;
+
+use super::inspect::{GroupReport, LogReport, Presence, Report};
+
+const COLUMNS: [&str; 9] = [
+    "GROUP",
+    "REPLICA",
+    "TERM",
+    "VOTE",
+    "LOG",
+    "COMMIT",
+    "CHECKPOINTS",
+    "LEDGER",
+    "STATE",
+];
+
+/// The report as a table, without a last line break.
+pub(super) fn table(report: &Report) -> String {
+    let mut text = format!(
+        "Node {} of cluster {}, {} shards, incarnation {}\nDirectory {} ({})\n\n",
+        report.node_id,
+        report.cluster_id,
+        report.shards,
+        report.incarnation,
+        report.data_dir.display(),
+        report.directory,
+    );
+    let mut rows = vec![COLUMNS.map(str::to_owned)];
+    rows.extend(report.groups.iter().map(row));
+    let widths: Vec<usize> = (0..COLUMNS.len())
+        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
+        .collect();
+    for row in &rows {
+        let cells = row.iter().zip(&widths);
+        let line = cells.fold(String::new(), |line, (cell, width)| {
+            format!("{line}{cell:<width$}  ")
+        });
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    // Writing to a string never fails.
+    if let Some(torn) = &report.torn_write {
+        let _ = write!(
+            text,
+            "\nA torn write would be cut at the next start: {}, {} bytes at {}. Nobody was told that it was done.\n",
+            torn.file.display(),
+            torn.bytes,
+            torn.offset
+        );
+    }
+    text.push('\n');
+    for damage in &report.damage {
+        let group = report
+            .groups
+            .iter()
+            .find(|group| Some(group.group) == damage.group);
+        let group = group.map_or_else(String::new, |group| format!("{}: ", group.name));
+        let file = damage.file.as_ref();
+        let file = file.map_or_else(String::new, |file| format!(" ({})", file.display()));
+        let _ = writeln!(text, "DAMAGED  {group}{}{file}", damage.what);
+    }
+    text.push_str(match (report.damage.is_empty(), report.verified) {
+        (true, true) => "Every byte was read; no damage was found.",
+        (true, false) => "No damage was found. To read every byte: --verify",
+        (false, _) => {
+            "A damaged replica is built again from the others: start the node, and watch `stockctl shard list`."
+        }
+    });
+    text
+}
+
+fn row(group: &GroupReport) -> [String; 9] {
+    let none = || "-".to_owned();
+    let log = |show: fn(&LogReport) -> String| group.log.as_ref().map_or_else(none, show);
+    let replica = group.replica.clone().unwrap_or_else(none);
+    let checkpoints = group.checkpoints.iter().map(|file| {
+        let mark = match (file.is_whole, file.is_incoming) {
+            (Some(false), _) => "!",
+            (_, true) => "+",
+            _ => "",
+        };
+        format!("{}{mark}", file.index)
+    });
+    let checkpoints: Vec<String> = checkpoints.collect();
+    [
+        group.name.clone(),
+        match group.presence {
+            Presence::Here => replica,
+            Presence::Gone => format!("{replica} (gone)"),
+            Presence::Vacant => none(),
+        },
+        log(|log| log.term.to_string()),
+        log(|log| log.vote.clone().unwrap_or_else(|| "-".to_owned())),
+        log(|log| match log.origin_index {
+            0 => "waits for a snapshot".to_owned(),
+            origin => format!("{}..{}", origin + 1, log.last_index),
+        }),
+        log(|log| log.commit.to_string()),
+        match checkpoints.is_empty() {
+            true => none(),
+            false => checkpoints.join(","),
+        },
+        group.ledger.as_ref().map_or_else(none, |ledger| {
+            let holes = match ledger.holes.len() {
+                0 => String::new(),
+                holes => format!(" ({holes} holes)"),
+            };
+            format!("{}..{}{holes}", ledger.from, ledger.to)
+        }),
+        group.state.as_ref().map_or_else(none, |state| {
+            format!(
+                "{} @ {}",
+                &state.hash[..8.min(state.hash.len())],
+                state.index
+            )
+        }),
+    ]
+}

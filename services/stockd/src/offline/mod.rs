@@ -1,0 +1,166 @@
+//! A data directory whose node does not run: looking into it, and going on from what is left where most of
+//! the cluster is lost for good.
+
+pub mod inspect;
+pub mod recover;
+pub mod replay;
+
+mod inspect_table;
+mod ledger_copy;
+mod recover_words;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use stock_replica::{Ballot, OpenError, Point, PointError};
+use stock_storage::{CheckpointError, CheckpointStore, LogError, LogOptions, Volume};
+use thiserror::Error;
+
+use crate::disk::Disk;
+use crate::node_record::{NodeRecord, NodeRecordError};
+use crate::worker::event::GroupId;
+use crate::worker::slot::SlotRecord;
+
+/// A data directory, locked until this is dropped.
+pub struct DataDir {
+    pub(crate) path: PathBuf,
+    pub(crate) disk: Disk,
+    pub(crate) checkpoints: CheckpointStore,
+    pub(crate) record: NodeRecord,
+}
+
+/// A data directory cannot be looked into.
+#[derive(Debug, Error)]
+pub enum OfflineError {
+    /// There is none.
+    #[error("{} is no data directory: no node has used it", path.display())]
+    NotUsed {
+        /// Where.
+        path: PathBuf,
+    },
+    /// It is in use, damaged, or cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Its checkpoints cannot be listed.
+    #[error(transparent)]
+    Checkpoints(#[from] CheckpointError),
+    /// Its node's record is damaged.
+    #[error(transparent)]
+    Record(#[from] NodeRecordError),
+    /// What it says of a group is damaged.
+    #[error("{}, group {}: {source}", path.display(), group.0)]
+    Group {
+        /// The data directory.
+        path: PathBuf,
+        /// Which.
+        group: GroupId,
+        /// What is wrong.
+        source: RecordError,
+    },
+    /// The ledger cannot be copied in order to be looked into.
+    #[error("cannot copy the ledger from {} to look into it: {source}: see --scratch and --no-ledger", path.display())]
+    LedgerCopy {
+        /// From where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A record of a group is damaged.
+#[derive(Debug, Error)]
+pub enum RecordError {
+    /// Which replica is here.
+    #[error("the record of its replica is damaged")]
+    Slot,
+    /// Where the log begins.
+    #[error(transparent)]
+    Origin(#[from] PointError),
+    /// There is a replica, and nothing says where its log begins.
+    #[error("nothing says where its log begins")]
+    NoOrigin,
+    /// Vote and term.
+    #[error(transparent)]
+    Ballot(#[from] OpenError),
+}
+
+/// What the log says of a replica that is, or should be, here.
+pub(crate) struct ReplicaRecord {
+    pub(crate) origin: Point,
+    pub(crate) ballot: Option<Ballot>,
+    /// The index of the last entry; that of the origin where there is none.
+    pub(crate) last_index: u64,
+}
+
+impl DataDir {
+    /// Opens it, if a node ever used it.
+    ///
+    /// # Errors
+    ///
+    /// All of [`OfflineError`] but those of one group.
+    pub fn open(volume: Arc<dyn Volume>, path: &Path) -> Result<Self, OfflineError> {
+        // To open a log makes one where there is none.
+        if !path.join("log").is_dir() || !path.join("LOCK").is_file() {
+            let path = path.to_owned();
+            return Err(OfflineError::NotUsed { path });
+        }
+        let disk = Disk::open(Arc::clone(&volume), path, &LogOptions::default())?;
+        let checkpoints = CheckpointStore::open(volume, path)?;
+        let Some(record) = NodeRecord::read(&disk, path)? else {
+            let path = path.to_owned();
+            return Err(OfflineError::NotUsed { path });
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            disk,
+            checkpoints,
+            record,
+        })
+    }
+
+    /// Every group of the cluster.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = GroupId> + use<> {
+        (0..=self.record.shards).map(GroupId)
+    }
+
+    /// Which replica of a group is here, or was; none if there never was one.
+    pub(crate) fn slot(&self, group: GroupId) -> Result<Option<SlotRecord>, OfflineError> {
+        let Some(bytes) = self.disk.replica(u64::from(group.0)) else {
+            return Ok(None);
+        };
+        let slot = SlotRecord::from_bytes(&bytes);
+        slot.map(Some)
+            .ok_or_else(|| self.damaged(group, RecordError::Slot))
+    }
+
+    /// What the log says of a replica that is here.
+    pub(crate) fn replica(&self, group: GroupId) -> Result<ReplicaRecord, OfflineError> {
+        let number = u64::from(group.0);
+        let origin = self.disk.origin(number);
+        let origin = origin.ok_or_else(|| self.damaged(group, RecordError::NoOrigin))?;
+        let origin =
+            Point::from_bytes(&origin).map_err(|error| self.damaged(group, error.into()))?;
+        let state = self
+            .disk
+            .state(number)
+            .filter(|bytes| !bytes.is_empty())
+            .map(|bytes| Ballot::from_bytes(&bytes))
+            .transpose()
+            .map_err(|error| self.damaged(group, error.into()))?;
+        let bounds = self.disk.bounds(number);
+        Ok(ReplicaRecord {
+            last_index: bounds.map_or(origin.index, |(_, last)| last),
+            origin,
+            ballot: state,
+        })
+    }
+
+    fn damaged(&self, group: GroupId, source: RecordError) -> OfflineError {
+        OfflineError::Group {
+            path: self.path.clone(),
+            group,
+            source,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What a recovery would do and has done, for people.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use super::recover::{Candidate, Fate, GroupPlan, Plan};
+use crate::placement::group_name;
+
+/// What would be done, and what may be lost by it.
+pub(super) fn plan(plan: &Plan, dirs: &[PathBuf]) -> String {
+    if plan.is_needless() {
+        return format!(
+            "Nothing to recover: every group of cluster {} has most of its replicas on {}. Start {}.",
+            plan.cluster_id,
+            nodes(&plan.nodes),
+            match plan.nodes.len() {
+                1 => "it",
+                _ => "them",
+            }
+        );
+    }
+    let mut text = format!(
+        "Cluster {}: {} left, {} lost for good, with all that only they had.\n",
+        plan.cluster_id,
+        are(&plan.nodes),
+        are(&plan.lost_nodes),
+    );
+    if plan.is_torn {
+        text.push_str(
+            "The directories are of different lives of the cluster. If a recovery was interrupted, this goes on \
+             with it. If each was recovered by itself, the longer log of each group wins, and what callers were \
+             told by the other is lost.\n",
+        );
+    }
+    text.push('\n');
+    for group in &plan.groups {
+        text.push_str(&of_group(group, dirs));
+    }
+    text.push_str(
+        "\nWhat callers were told and no directory above has is lost: how much that is, nobody can know. What a log \
+         has beyond its last known commit becomes committed: it may bring back what was never acknowledged, and a \
+         retry with the same request id then gets that answer.\n\
+         Every lost node must stay away. If one comes back with its old disk it is turned away; empty its data \
+         directory, and it joins anew.",
+    );
+    text
+}
+
+/// What has been done, and what comes next.
+pub(super) fn done(plan: &Plan) -> String {
+    let mut text = format!(
+        "\nDone. Start {}; clients are served at once, with no second copy of the data. Then start fresh nodes with \
+         empty data directories (the lost ones may come back under their ids, others join with `stockd serve \
+         --join URL`): replicas are made there by themselves. Watch them: stockctl shard list",
+        nodes(&plan.nodes)
+    );
+    if !plan.lost_nodes.is_empty() {
+        let _ = write!(
+            text,
+            "\nThe ids and addresses of {} stay theirs. Where one will never come back: stockctl node drain ID, \
+             stockctl node remove ID",
+            nodes(&plan.lost_nodes)
+        );
+    }
+    text
+}
+
+fn of_group(plan: &GroupPlan, dirs: &[PathBuf]) -> String {
+    let name = group_name(plan.group);
+    let mut text = match (plan.fate, plan.candidates.split_first()) {
+        (Fate::Recovered, Some((chosen, others))) => {
+            let mut text = format!("{name}: goes on with {}\n", of_candidate(chosen, dirs));
+            let more = chosen
+                .ending
+                .point
+                .index
+                .saturating_sub(chosen.ending.ballot.commit);
+            if more > 0 {
+                let _ = writeln!(
+                    text,
+                    "    {more} entries after index {} are not known to be committed and become so",
+                    chosen.ending.ballot.commit
+                );
+            }
+            for other in others {
+                let _ = writeln!(
+                    text,
+                    "    given up, to be made anew: {}",
+                    of_candidate(other, dirs)
+                );
+            }
+            text
+        }
+        (Fate::Kept, _) => format!("{name}: has most of its replicas and goes on as it is\n"),
+        (Fate::Lost | Fate::Recovered, _) => format!("{name}: LOST, no replica is left\n"),
+    };
+    for (node, why) in &plan.unusable {
+        let _ = writeln!(text, "    of no use: the replica on node {node}: {why}");
+    }
+    text
+}
+
+fn of_candidate(candidate: &Candidate, dirs: &[PathBuf]) -> String {
+    let point = &candidate.ending.point;
+    let dir = dirs.get(candidate.dir);
+    format!(
+        "replica {} in {}: its log ends at index {} of term {}",
+        candidate.replica,
+        dir.map_or_else(String::new, |dir| dir.display().to_string()),
+        point.index,
+        point.term
+    )
+}
+
+fn nodes(nodes: &[u64]) -> String {
+    let ids: Vec<String> = nodes.iter().map(u64::to_string).collect();
+    match ids.len() {
+        1 => format!("node {}", ids.concat()),
+        _ => format!("nodes {}", ids.join(", ")),
+    }
+}
+
+fn are(of: &[u64]) -> String {
+    match of.len() {
+        0 => "no node is".to_owned(),
+        1 => format!("{} is", nodes(of)),
+        _ => format!("{} are", nodes(of)),
+    }
+}

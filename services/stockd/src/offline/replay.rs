@@ -1,0 +1,219 @@
+//! Bringing the state of a group back without running its replica.
+
+use stock_core::{At, Stamp};
+use stock_replica::{
+    Committed, Ending, EntryReader, Extent, OpenError, ReadError, Replay, Restored,
+};
+use stock_storage::CheckpointInfo;
+use thiserror::Error;
+
+use super::{DataDir, OfflineError};
+use crate::checkpoint::{self, ImageError};
+use crate::disk::GroupReader;
+use crate::log_codec::{self, DecodeError};
+use crate::placement::{ReplicaId, codec};
+use crate::state::State;
+use crate::worker::event::GroupId;
+
+/// Entries that are read at a time to see whether they can be, in bytes.
+const READ_BYTES_MAX: u64 = 4 << 20;
+
+/// The state of a group, and where in its log that is.
+pub struct BroughtBack {
+    /// The state.
+    pub state: State,
+    /// Cluster time of the last entry.
+    pub stamp: Stamp,
+    /// The last entry, and who the members are.
+    pub ending: Ending,
+}
+
+/// A replica cannot be brought back.
+#[derive(Debug, Error)]
+pub enum ReplayError {
+    /// Its records are damaged.
+    #[error(transparent)]
+    Record(#[from] OfflineError),
+    /// It never got the snapshot that it was to begin with.
+    #[error("it never got its first snapshot")]
+    Empty,
+    /// No file holds the state that its log goes on from.
+    #[error("the log begins at index {index}, and no whole checkpoint of it is there")]
+    NoCheckpoint {
+        /// Where the log begins.
+        index: u64,
+    },
+    /// A file cannot be read.
+    #[error(transparent)]
+    File(#[from] ImageError),
+    /// An entry cannot be read.
+    #[error(transparent)]
+    Log(#[from] ReadError),
+    /// raft does not take what is there.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// An entry is not understood.
+    #[error("entry {index}: {source}")]
+    Entry {
+        /// Which.
+        index: u64,
+        /// What is wrong.
+        source: DecodeError,
+    },
+}
+
+/// The state of a group as far as its log goes, from the newest checkpoint that can be read.
+///
+/// # Errors
+///
+/// All of [`ReplayError`].
+pub fn bring_back(
+    dir: &DataDir,
+    group: GroupId,
+    own: ReplicaId,
+    extent: Extent,
+) -> Result<BroughtBack, ReplayError> {
+    let number = u64::from(group.0);
+    let record = dir.replica(group)?;
+    if record.origin.index == 0 {
+        return Err(ReplayError::Empty);
+    }
+    let base = base(dir, group, record.origin.index, record.last_index)?;
+    let base = match base {
+        Some(base) => base,
+        None if record.origin.index == 1 => checkpoint::Restored {
+            point: record.origin.clone(),
+            stamp: Stamp(0),
+            state: State::new(group),
+            bytes: 0,
+        },
+        None => {
+            return Err(ReplayError::NoCheckpoint {
+                index: record.origin.index,
+            });
+        }
+    };
+    // Raft panics where an entry cannot be read.
+    read_entries(dir, group, base.point.index + 1, record.last_index, |_| {})?;
+    let restored = Restored {
+        origin: record.origin,
+        applied: base.point,
+        state: dir
+            .disk
+            .state(number)
+            .filter(|state| !state.is_empty())
+            .map(Into::into),
+        last_index: record.last_index,
+        reader: Box::new(GroupReader::new(dir.disk.clone(), number)),
+    };
+    let mut replay = Replay::open(own.0, restored, extent)?;
+    let (mut state, mut stamp) = (base.state, base.stamp);
+    while let Some(entries) = replay.next_entries() {
+        for entry in &entries {
+            let applied = apply(&mut state, entry).map_err(|source| ReplayError::Entry {
+                index: entry.index,
+                source,
+            })?;
+            stamp = applied.unwrap_or(stamp);
+        }
+    }
+    Ok(BroughtBack {
+        state,
+        stamp,
+        ending: replay.ending(),
+    })
+}
+
+/// Reads the entries from `first` to `last`, whether or not they mean anything.
+pub(super) fn read_entries(
+    dir: &DataDir,
+    group: GroupId,
+    first: u64,
+    last: u64,
+    mut each: impl FnMut(&[u8]),
+) -> Result<(), ReadError> {
+    let reader = GroupReader::new(dir.disk.clone(), u64::from(group.0));
+    let mut next = first;
+    let mut entries = Vec::new();
+    while next <= last {
+        entries.clear();
+        reader.read(next, last + 1, READ_BYTES_MAX, &mut entries)?;
+        entries.iter().for_each(|entry| each(entry));
+        next += entries.len() as u64;
+    }
+    Ok(())
+}
+
+/// The newest checkpoint that is whole and of this log.
+fn base(
+    dir: &DataDir,
+    group: GroupId,
+    origin: u64,
+    last: u64,
+) -> Result<Option<checkpoint::Restored>, ImageError> {
+    let mut failed = None;
+    for info in files(dir, group, origin, last) {
+        match checkpoint::read(&dir.checkpoints, &info) {
+            Ok(restored) => return Ok(Some(restored)),
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.map_or(Ok(None), Err)
+}
+
+/// The checkpoints that belong to this log, newest first.
+fn files(dir: &DataDir, group: GroupId, origin: u64, last: u64) -> Vec<CheckpointInfo> {
+    let number = u64::from(group.0);
+    let mut files = dir.checkpoints.list(number);
+    // A crash came between the log, which begins at a snapshot, and the name of its file.
+    let incoming = dir.checkpoints.incoming(number);
+    files.extend(
+        incoming
+            .into_iter()
+            .filter(|info| info.meta.index == origin),
+    );
+    // What arrived, and what the log never began anew at, is no state of this replica.
+    files.retain(|info| (origin..=last).contains(&info.meta.index));
+    files.sort_by_key(|info| std::cmp::Reverse(info.meta.index));
+    files
+}
+
+/// As a replica applies it. Returns its stamp, if it has one.
+fn apply(state: &mut State, entry: &Committed) -> Result<Option<Stamp>, DecodeError> {
+    // A new leader begins its term with an entry of nothing; a change of members is raft's.
+    if entry.data.is_empty() {
+        return Ok(None);
+    }
+    let decoded = log_codec::decode_entry(entry.data.clone())?;
+    let stamp = decoded.stamp;
+    let at = |ordinal: usize| At {
+        index: entry.index,
+        ordinal: ordinal as u32,
+        stamp,
+    };
+    let commands = decoded.commands.iter().enumerate();
+    match state {
+        State::Stock(shard) => {
+            let mut changes = Vec::new();
+            shard.advance(stamp, &mut changes);
+            for (ordinal, command) in commands {
+                let command = log_codec::decode_stock(ordinal, command)?;
+                shard.apply(at(ordinal), command, &mut changes);
+            }
+        }
+        State::Meta(meta) => {
+            meta.catalog.advance(stamp);
+            meta.registry.advance(stamp);
+            for (ordinal, command) in commands {
+                if codec::is_registry_command(command) {
+                    let command = codec::decode_command(command)?;
+                    meta.registry.apply(at(ordinal), command);
+                } else {
+                    let command = log_codec::decode_catalog(ordinal, command)?;
+                    meta.catalog.apply(at(ordinal), command);
+                }
+            }
+        }
+    }
+    Ok(Some(stamp))
+}

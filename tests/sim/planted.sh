@@ -1,0 +1,51 @@
+#!/bin/sh
+# Plants bugs in a copy of the tree, one at a time, and sees that the simulator finds each.
+#
+#   tests/sim/planted.sh [name ...]
+#
+# The first lines of a patch say what it breaks, within how many seeds it must be found, and by which
+# checks (a pattern for grep -E):
+#   # breaks: ...
+#   # seeds: 50
+#   # checks: reads|answers
+# PROFILE (default: sim) and CARGO_TARGET_DIR (default: a directory beside the copy) may be set.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+tree=$(cd "$here/../.." && pwd)
+copy=${PLANTED_COPY:-${TMPDIR:-/tmp}/stock-planted}
+profile=${PROFILE:-sim}
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$copy-target}"
+case "$profile" in
+    dev) built=debug ;;
+    *) built=$profile ;;
+esac
+
+rm -rf "$copy"
+mkdir -p "$copy"
+(cd "$tree" && tar -cf - --exclude=./target --exclude=./.git .) | (cd "$copy" && tar -xf -)
+cd "$copy"
+
+names="$*"
+if [ -z "$names" ]; then
+    names=$(cd "$here/planted" && ls ./*.patch | sed 's|^\./||; s|\.patch$||')
+fi
+missed=0
+for name in $names; do
+    patch="$here/planted/$name.patch"
+    seeds=$(sed -n 's/^# seeds: //p' "$patch")
+    checks=$(sed -n 's/^# checks: //p' "$patch")
+    patch -s -p1 < "$patch"
+    cargo build --quiet --profile "$profile" -p tests --bin simulate
+    # A failure by another check does not count: it may be another bug.
+    "$CARGO_TARGET_DIR/$built/simulate" --seeds "$seeds" --keep-going --no-shrink \
+        > "$copy.out" 2> /dev/null || true
+    if grep -qE "^seed [0-9]+ breaks .($checks)." "$copy.out"; then
+        first=$(grep -E "^seed [0-9]+ breaks .($checks)." "$copy.out" | sort -n -k2 | head -1 | cut -c1-120)
+        echo "found   $name: $(grep -cE "^seed [0-9]+ breaks .($checks)." "$copy.out") of $seeds seeds; $first"
+    else
+        echo "MISSED  $name: not within $seeds seeds"
+        missed=$((missed + 1))
+    fi
+    patch -s -R -p1 < "$patch"
+done
+exit "$missed"

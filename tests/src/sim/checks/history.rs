@@ -1,0 +1,415 @@
+//! The committed log of every group, as seen on whichever node knew first, and what it means: replayed
+//! through the state machine and through an independent model of its rules.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use stock_core::{
+    Action, At, Catalog, CatalogCommand, Command, EntryKind, LedgerEntry, Operation, Outcome,
+    Position, PutLocation, Reservation, ReservationId, Shard, Sku, Source, Stamp,
+};
+use stockd::log_codec;
+use stockd::placement::{RegistryOutcome, codec};
+use stockd::worker::event::{GroupId, Outcome as GroupOutcome};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::audit::Audit;
+use super::holds::Holds;
+use super::naive::Naive;
+use super::{Broken, Checked, broken};
+
+/// Groups are founded with an entry of index 1 that nobody sees.
+const FIRST_INDEX: u64 = 2;
+
+/// A command of either kind of group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AnyCommand {
+    Stock(Command),
+    Catalog(CatalogCommand),
+    /// Said by nodes themselves; nobody waits for it.
+    Registry,
+}
+
+/// One committed entry.
+pub(crate) struct Entry {
+    term: u64,
+    digest: u64,
+    /// When the first node knew that it is committed, in true time.
+    pub(crate) known_since_us: u64,
+    /// Each command and how it ended.
+    pub(crate) commands: Vec<(AnyCommand, GroupOutcome)>,
+}
+
+/// Who saw an entry committed, and what is known of where it came from.
+pub(crate) struct Sighting<'a> {
+    pub(crate) node: u64,
+    pub(crate) now_us: u64,
+    /// When these commands first got to the loop of the node that led in the entry's term.
+    pub(crate) handed_in: &'a dyn Fn(&AnyCommand) -> Option<u64>,
+    /// No node that runs remembers the group's time.
+    pub(crate) time_is_forgotten: bool,
+}
+
+/// The log of one group.
+pub(crate) struct History {
+    group: GroupId,
+    entries: Vec<Entry>,
+    state: State,
+    stamp: Stamp,
+}
+
+enum State {
+    Stock(Box<Stock>),
+    Catalog {
+        catalog: Catalog,
+        locations: Vec<(u64, Vec<PutLocation>)>,
+    },
+}
+
+/// A stock shard, replayed.
+struct Stock {
+    shard: Shard,
+    naive: Naive,
+    audit: Audit,
+    holds: Holds,
+    ids: Vec<ReservationId>,
+    /// What was known of each, from which index on.
+    positions: BTreeMap<Sku, Vec<(u64, Vec<Position>)>>,
+    reservations: BTreeMap<ReservationId, Vec<(u64, Arc<Reservation>)>>,
+}
+
+impl History {
+    pub(crate) fn new(group: GroupId) -> Self {
+        let state = match group.shard() {
+            Some(_) => State::Stock(Box::new(Stock {
+                shard: Shard::new(),
+                naive: Naive::default(),
+                audit: Audit::default(),
+                holds: Holds::default(),
+                ids: Vec::new(),
+                positions: BTreeMap::new(),
+                reservations: BTreeMap::new(),
+            })),
+            None => State::Catalog {
+                catalog: Catalog::new(),
+                locations: Vec::new(),
+            },
+        };
+        Self {
+            group,
+            entries: Vec::new(),
+            state,
+            stamp: Stamp(0),
+        }
+    }
+
+    /// The index of the last entry, 1 if there is none.
+    pub(crate) fn last_index(&self) -> u64 {
+        FIRST_INDEX - 1 + self.entries.len() as u64
+    }
+
+    /// An entry of the log.
+    pub(crate) fn entry(&self, index: u64) -> Option<&Entry> {
+        self.entries.get(index.checked_sub(FIRST_INDEX)? as usize)
+    }
+
+    /// A node knows that an entry is committed. Returns whether that is news.
+    pub(crate) fn committed(
+        &mut self,
+        index: u64,
+        term: u64,
+        data: &Bytes,
+        sighting: &Sighting<'_>,
+    ) -> Result<bool, Broken> {
+        let digest = xxh3_64(data);
+        if let Some(known) = self.entry(index) {
+            if (known.term, known.digest) == (term, digest) {
+                return Ok(false);
+            }
+            return broken(
+                "one history",
+                format!(
+                    "node {} has committed another entry {index} of {:?}: of term {term}, and the \
+                     one known is of term {}",
+                    sighting.node, self.group, known.term
+                ),
+            );
+        }
+        if index != self.last_index() + 1 {
+            return broken(
+                "one history",
+                format!(
+                    "node {} has committed entry {index} of {:?}, of which {} entries are known",
+                    sighting.node,
+                    self.group,
+                    self.entries.len()
+                ),
+            );
+        }
+        let commands = self.replay(index, data, sighting)?;
+        self.entries.push(Entry {
+            term,
+            digest,
+            known_since_us: sighting.now_us,
+            commands,
+        });
+        Ok(true)
+    }
+
+    /// The positions of a SKU when this index was applied.
+    pub(crate) fn positions(&self, sku: &Sku, index: u64) -> Option<&[Position]> {
+        match &self.state {
+            State::Stock(stock) => as_of(stock.positions.get(sku)?, index).map(Vec::as_slice),
+            State::Catalog { .. } => None,
+        }
+    }
+
+    /// A reservation when this index was applied.
+    pub(crate) fn reservation(&self, id: &ReservationId, index: u64) -> Option<&Arc<Reservation>> {
+        match &self.state {
+            State::Stock(stock) => as_of(stock.reservations.get(id)?, index),
+            State::Catalog { .. } => None,
+        }
+    }
+
+    /// The locations when this index was applied.
+    pub(crate) fn locations(&self, index: u64) -> &[PutLocation] {
+        match &self.state {
+            State::Catalog { locations, .. } => as_of(locations, index).map_or(&[], Vec::as_slice),
+            State::Stock(_) => &[],
+        }
+    }
+
+    /// The hash of the state now.
+    pub(crate) fn state_hash(&self) -> Option<u128> {
+        match &self.state {
+            State::Stock(stock) => Some(stock.shard.freeze().hash()),
+            State::Catalog { .. } => None,
+        }
+    }
+
+    /// Holds whose end was timed.
+    pub(crate) fn holds_timed(&self) -> u64 {
+        match &self.state {
+            State::Stock(stock) => stock.holds.timed(),
+            State::Catalog { .. } => 0,
+        }
+    }
+
+    /// Commands applied so far, retries included.
+    pub(crate) fn commands(&self) -> u64 {
+        self.entries
+            .iter()
+            .map(|entry| entry.commands.len() as u64)
+            .sum()
+    }
+
+    fn replay(
+        &mut self,
+        index: u64,
+        data: &Bytes,
+        sighting: &Sighting<'_>,
+    ) -> Result<Vec<(AnyCommand, GroupOutcome)>, Broken> {
+        if data.is_empty() {
+            return Ok(Vec::new());
+        }
+        let unreadable = |error: &dyn std::fmt::Display| Broken {
+            check: "as sent",
+            seen: format!("entry {index} cannot be read: {error}"),
+        };
+        let log_codec::Entry {
+            stamp, commands, ..
+        } = log_codec::decode_entry(data.clone()).map_err(|error| unreadable(&error))?;
+        self.stamp = self.stamp.max(stamp);
+        let at = |ordinal: usize| At {
+            index,
+            ordinal: ordinal as u32,
+            stamp: self.stamp,
+        };
+        let mut ended = Vec::new();
+        match &mut self.state {
+            State::Stock(stock) => {
+                if sighting.time_is_forgotten {
+                    stock.holds.forgive();
+                }
+                let mut changed = stock.advance(self.stamp, sighting.now_us)?;
+                let mut amended = Vec::new();
+                for (ordinal, command) in commands.iter().enumerate() {
+                    let command = log_codec::decode_stock(ordinal, command)
+                        .map_err(|error| unreadable(&error))?;
+                    if let Action::Request(_, Operation::Amend(amend)) = &command.action {
+                        amended.push(amend.id);
+                    }
+                    let outcome = stock.apply(at(ordinal), &command, sighting, &mut changed)?;
+                    ended.push((AnyCommand::Stock(command), GroupOutcome::Stock(outcome)));
+                }
+                stock.finish(index, &changed, &amended)?;
+            }
+            State::Catalog { catalog, locations } => {
+                catalog.advance(self.stamp);
+                for (ordinal, command) in commands.iter().enumerate() {
+                    if codec::is_registry_command(command) {
+                        let done = GroupOutcome::Registry(RegistryOutcome::Done);
+                        ended.push((AnyCommand::Registry, done));
+                        continue;
+                    }
+                    let command = log_codec::decode_catalog(ordinal, command)
+                        .map_err(|error| unreadable(&error))?;
+                    let outcome = catalog.apply(at(ordinal), command.clone());
+                    ended.push((AnyCommand::Catalog(command), GroupOutcome::Catalog(outcome)));
+                }
+                if !ended.is_empty() {
+                    locations.push((index, catalog.locations().cloned().collect()));
+                }
+            }
+        }
+        Ok(ended)
+    }
+}
+
+impl Stock {
+    fn advance(&mut self, stamp: Stamp, now_us: u64) -> Result<Vec<LedgerEntry>, Broken> {
+        let mut ledger = Vec::new();
+        self.shard.advance(stamp, &mut ledger);
+        self.naive.advance(stamp);
+        self.same_ledger(&ledger, now_us)?;
+        Ok(ledger)
+    }
+
+    fn apply(
+        &mut self,
+        at: At,
+        command: &Command,
+        sighting: &Sighting<'_>,
+        changed: &mut Vec<LedgerEntry>,
+    ) -> Result<Outcome, Broken> {
+        let before = self.available(command);
+        let mut ledger = Vec::new();
+        let outcome = self.shard.apply(at, command.clone(), &mut ledger);
+        let expected = self.naive.apply(at, command);
+        if outcome != expected {
+            return broken(
+                "the rules",
+                format!(
+                    "{command:?} at {at:?} ended as {outcome:?}; by the rules it is {expected:?}"
+                ),
+            );
+        }
+        self.same_ledger(&ledger, sighting.now_us)?;
+        if let Outcome::Reservation(reservation) = &outcome {
+            self.not_oversold(command, &before)?;
+            if !self.reservations.contains_key(&reservation.id) {
+                self.ids.push(reservation.id);
+                self.reservations.insert(reservation.id, Vec::new());
+            }
+            // A retry is told what was, not what is.
+            if let Some(now) = self.shard.reservation(&reservation.id) {
+                let expires_at = now.expires_at.filter(|_| now.state.is_open());
+                let since_us = (sighting.handed_in)(&AnyCommand::Stock(command.clone()));
+                self.holds
+                    .changed(reservation.id, expires_at, at.stamp, since_us);
+                if let Some(known) = self.reservations.get_mut(&reservation.id) {
+                    note(known, at.index, now);
+                }
+            }
+        }
+        changed.extend(ledger);
+        Ok(outcome)
+    }
+
+    /// Takes down what an entry has changed, and holds everything against its ledger.
+    fn finish(
+        &mut self,
+        index: u64,
+        changed: &[LedgerEntry],
+        amended: &[ReservationId],
+    ) -> Checked {
+        for entry in changed {
+            if let Some(stock) = self.shard.stock(&entry.sku) {
+                let known = self.positions.entry(entry.sku.clone()).or_default();
+                note(known, index, &stock.positions().to_vec());
+            }
+            if let Source::Reservation(id) = entry.source
+                && let Some(now) = self.shard.reservation(&id)
+            {
+                note(self.reservations.entry(id).or_default(), index, now);
+            }
+        }
+        self.audit
+            .check(&self.shard, &self.ids, amended)
+            .or_else(|seen| broken("conservation", seen))
+    }
+
+    fn same_ledger(&mut self, ledger: &[LedgerEntry], now_us: u64) -> Checked {
+        let expected = std::mem::take(&mut self.naive.ledger);
+        if ledger != expected {
+            return broken(
+                "the rules",
+                format!("the ledger is {ledger:?}; by the rules it is {expected:?}"),
+            );
+        }
+        self.audit.take(ledger);
+        for entry in ledger {
+            if let (EntryKind::Expired, Source::Reservation(id)) = (entry.kind, &entry.source) {
+                self.holds.expired(*id, now_us)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// For each line of a basket, what is available there.
+    fn available(&self, command: &Command) -> Vec<i64> {
+        lines(command)
+            .iter()
+            .map(|line| {
+                self.shard
+                    .stock(&line.sku)
+                    .and_then(|stock| stock.position(&line.location))
+                    .map_or(0, Position::available)
+            })
+            .collect()
+    }
+
+    fn not_oversold(&self, command: &Command, before: &[i64]) -> Checked {
+        for (line, before) in lines(command).iter().zip(before) {
+            let Some(position) = self
+                .shard
+                .stock(&line.sku)
+                .and_then(|stock| stock.position(&line.location))
+            else {
+                return broken("no oversell", format!("{line:?} is held and nowhere"));
+            };
+            let available = position.available();
+            if available < -position.backorder_limit && available < *before {
+                return broken(
+                    "no oversell",
+                    format!("{line:?} was held and leaves {position:?}"),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn lines(command: &Command) -> &[stock_core::Line] {
+    match &command.action {
+        Action::Request(_, Operation::Reserve(reserve)) => &reserve.lines,
+        Action::Request(_, Operation::Amend(amend)) => &amend.lines,
+        Action::Request(..) | Action::Movements(_) => &[],
+    }
+}
+
+/// Takes down what is known from an index on.
+fn note<T: Clone>(known: &mut Vec<(u64, T)>, index: u64, now: &T) {
+    match known.last_mut() {
+        Some((last, value)) if *last == index => value.clone_from(now),
+        _ => known.push((index, now.clone())),
+    }
+}
+
+/// What was known at an index.
+fn as_of<T>(known: &[(u64, T)], index: u64) -> Option<&T> {
+    let after = known.partition_point(|(from, _)| *from <= index);
+    Some(&known[after.checked_sub(1)?].1)
+}

@@ -1,0 +1,49 @@
+//! What the system promises, each as a check with a name.
+//!
+//! | check | promise |
+//! |---|---|
+//! | `one history` | what was committed once is committed for ever, the same on every node |
+//! | `one leader` | a term has one leader |
+//! | `as sent` | the log holds the commands as their callers sent them |
+//! | `the rules` | outcomes and ledger are what an independent model of the rules says |
+//! | `no oversell` | no accepted basket leaves available below its limit |
+//! | `conservation` | each counter is the sum of its ledger; each held unit has one end |
+//! | `answers` | who was answered was told what the log says, at the index it says |
+//! | `real time` | what was answered before something began comes before it in the log |
+//! | `reads` | a read is of the state at the index it names, and as new as was asked for |
+//! | `no early end` | no hold ends before 0.99 of its time to live |
+//! | `equal replicas` | replicas of equal index have equal states |
+//! | `no panic`, `no stop` | a node neither panics nor gives up, unless its disk gave it reason |
+//! | `liveness` | once nothing goes wrong any more, everything asked is answered and all catch up |
+
+pub(crate) mod answers;
+pub(crate) mod history;
+pub(crate) mod holds;
+pub(crate) mod leaders;
+pub(crate) mod replicas;
+
+#[path = "../../../../services/stock-core/tests/audit/mod.rs"]
+mod audit;
+#[path = "../../../../services/stock-core/tests/model/naive.rs"]
+#[expect(dead_code, reason = "the tests of the core use the rest")]
+mod naive;
+
+/// A promise was broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// The check's name.
+    pub check: &'static str,
+    /// What was seen.
+    pub seen: String,
+}
+
+/// A check has passed, or something was seen that must not be.
+pub(crate) type Checked = Result<(), Broken>;
+
+/// Says so.
+pub(crate) fn broken<T>(check: &'static str, seen: impl Into<String>) -> Result<T, Broken> {
+    Err(Broken {
+        check,
+        seen: seen.into(),
+    })
+}

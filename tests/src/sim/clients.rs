@@ -1,0 +1,212 @@
+//! Clients: one operation at a time each, sent again under the same id until its outcome is known or
+//! patience ends.
+
+use stockd::worker::event::Failure;
+
+use super::checks::{Checked, answers};
+use super::edge::{Call, CallId, Told};
+use super::plan::SECOND_US;
+use super::workload::{Ask, Wish, encode};
+use super::world::{Chapter, Happening, World};
+
+/// While things go wrong a client tries this often; afterwards, until it knows.
+const ATTEMPTS_MAX: u32 = 8;
+
+/// Somebody who asks.
+#[derive(Default)]
+pub(crate) struct Client {
+    current: Option<Current>,
+}
+
+struct Current {
+    wish: Wish,
+    attempts: u32,
+    /// The attempt under way.
+    call: Option<CallId>,
+}
+
+impl Client {
+    /// Whether it waits for something.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// What it waits for.
+    pub(crate) fn describe(&self) -> Option<String> {
+        let current = self.current.as_ref()?;
+        Some(format!(
+            "{:?} ({} attempts)",
+            current.wish, current.attempts
+        ))
+    }
+}
+
+impl World {
+    /// A client that has nothing to do begins something.
+    pub(crate) fn think(&mut self, client: usize) {
+        if self.clients[client].is_busy() {
+            return;
+        }
+        let wish = match self.chapter {
+            Chapter::Trouble => {
+                let (wish, again) = self.workload.next(self.true_us());
+                if again {
+                    self.tally.add("sent again after an answer");
+                }
+                Some(wish)
+            }
+            Chapter::Recovery | Chapter::Over => None,
+            Chapter::Audit => self.audit.pop(),
+        };
+        let Some(wish) = wish else {
+            return;
+        };
+        self.clients[client].current = Some(Current {
+            wish,
+            attempts: 0,
+            call: None,
+        });
+        self.attempt(client);
+    }
+
+    /// A client tries again.
+    pub(crate) fn retry(&mut self, client: usize) {
+        let Some(current) = &self.clients[client].current else {
+            return;
+        };
+        if current.attempts >= ATTEMPTS_MAX && self.chapter == Chapter::Trouble {
+            self.tally.add("given up");
+            self.clients[client].current = None;
+            self.rest(client);
+            return;
+        }
+        let wish = self.workload.again(&current.wish.clone(), self.true_us());
+        if let Some(current) = &mut self.clients[client].current {
+            current.wish = wish;
+        }
+        self.tally.add("retries");
+        self.attempt(client);
+    }
+
+    /// A client has waited long enough for an answer.
+    pub(crate) fn impatience(&mut self, call: CallId) {
+        let Some(client) = self.client_of(call) else {
+            return;
+        };
+        // The call goes on without it, and its answer, if one comes, is checked all the same.
+        if let Some(current) = &mut self.clients[client].current {
+            current.call = None;
+        }
+        self.tally.add("timeouts");
+        self.retry(client);
+    }
+
+    /// An answer, or a failure, gets to a client.
+    pub(crate) fn hear(&mut self, id: CallId, told: Told) -> Checked {
+        let client = self.client_of(id);
+        let Some(call) = self.calls.remove(&id) else {
+            return Ok(());
+        };
+        self.trace
+            .note(self.now_us, "heard", &[id, told.digest()], || {
+                format!("call {id}: {told:?}")
+            });
+        let history = &self.histories[call.wish.group.index()];
+        match (&call.wish.ask, &told) {
+            (Ask::Commands(sent), Told::Outcomes { index, outcomes }) => {
+                answers::commands(history, sent, *index, outcomes, call.answered_before)?;
+                self.tally.add("commands answered");
+            }
+            (Ask::Read(freshness, _), Told::Found { index, found }) => {
+                answers::read(history, *freshness, *index, found, call.answered_before)?;
+                self.tally.add("reads answered");
+            }
+            _ => {}
+        }
+        if let Told::Outcomes { index, .. } | Told::Found { index, .. } = told {
+            let answered = &mut self.answered[call.wish.group.index()];
+            *answered = (*answered).max(index);
+        }
+        let Some(client) = client else {
+            return Ok(());
+        };
+        match told {
+            Told::Outcomes { index, outcomes } => {
+                self.workload.answered(&call.wish, index, &outcomes);
+                self.clients[client].current = None;
+                self.rest(client);
+            }
+            Told::Found { index, .. } => {
+                self.workload.answered(&call.wish, index, &[]);
+                self.clients[client].current = None;
+                self.rest(client);
+            }
+            Told::Failed(failure) => {
+                self.tally.add(match failure {
+                    Failure::NotLeader { .. } => "failed: no leader",
+                    Failure::Overloaded => "failed: overloaded",
+                    Failure::DiskFull => "failed: disk full",
+                    Failure::OutcomeUnknown => "failed: outcome unknown",
+                    Failure::TooFarBehind => "failed: too far behind",
+                });
+                if let Some(current) = &mut self.clients[client].current {
+                    current.call = None;
+                }
+                let after_us = self.pace.between(5_000, 200_000);
+                self.after(after_us, Happening::Retry(client));
+            }
+        }
+        Ok(())
+    }
+
+    fn rest(&mut self, client: usize) {
+        let after_us = match self.chapter {
+            Chapter::Trouble => self.pace.between(100, self.plan.think_us_max),
+            Chapter::Recovery | Chapter::Audit | Chapter::Over => 1_000,
+        };
+        self.after(after_us, Happening::Think(client));
+    }
+
+    fn attempt(&mut self, client: usize) {
+        let node = self.pace.between(1, self.plan.nodes);
+        let id = self.next_call;
+        self.next_call += 1;
+        let Some(current) = &mut self.clients[client].current else {
+            return;
+        };
+        current.attempts += 1;
+        current.call = Some(id);
+        let wish = current.wish.clone();
+        let commands = match &wish.ask {
+            Ask::Commands(commands) => Some(encode(commands)),
+            Ask::Read(..) => None,
+        };
+        self.trace
+            .note(self.now_us, "call", &[id, client as u64, node], || {
+                format!("{id} of client {client} at node {node}: {wish:?}")
+            });
+        self.calls.insert(
+            id,
+            Call {
+                node,
+                boot: None,
+                answered_before: self.answered[wish.group.index()],
+                wish,
+                commands,
+                began_us: self.now_us,
+            },
+        );
+        let after_us = self.pace.between(30, 300);
+        self.after(after_us, Happening::Take(id));
+        let patience_us = self.pace.between(SECOND_US / 5, 4 * SECOND_US);
+        self.after(patience_us, Happening::Impatience(id));
+    }
+
+    fn client_of(&self, call: CallId) -> Option<usize> {
+        let waits = |client: &Client| {
+            let current = client.current.as_ref();
+            current.is_some_and(|current| current.call == Some(call))
+        };
+        self.clients.iter().position(waits)
+    }
+}

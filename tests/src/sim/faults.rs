@@ -1,0 +1,106 @@
+//! What can go wrong, and how often it did.
+
+use std::collections::BTreeMap;
+
+macro_rules! fault_kinds {
+    ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
+        /// A kind of fault.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum FaultKind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl FaultKind {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$kind,)*];
+
+            /// As it is written in reports and on the command line.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)*
+                }
+            }
+        }
+    };
+}
+
+fault_kinds! {
+    /// A process is killed between two steps of its loop; its operating system lives on.
+    Kill = "kill",
+    /// A machine loses its power: what was not synced is lost, whole or in part.
+    PowerCut = "power-cut",
+    /// A node dies at a chosen step of a turn that writes.
+    DeathInTurn = "death-in-turn",
+    /// A node dies with only some of its effects performed.
+    DeathInEffects = "death-in-effects",
+    /// The power fails inside a write or a sync.
+    DeathInWrite = "death-in-write",
+    /// Every node dies at once.
+    DeathOfAll = "death-of-all",
+    /// A node is stopped in order, leadership handed over, and started again.
+    Restart = "restart",
+    /// A sync fails.
+    SyncFailure = "sync-failure",
+    /// A disk is full.
+    DiskFull = "disk-full",
+    /// A bit of a log file turns over.
+    BitFlip = "bit-flip",
+    /// A disk takes long.
+    SlowDisk = "slow-disk",
+    /// Nothing reaches a node, and nothing leaves it.
+    Isolation = "isolation",
+    /// Two parts of the cluster do not hear each other.
+    Partition = "partition",
+    /// One node does not hear another, which hears it.
+    OneWay = "one-way",
+    /// A connection breaks.
+    Disconnect = "disconnect",
+    /// The way between two nodes takes long.
+    SlowLink = "slow-link",
+    /// A frame is lost while its connection stands. Production's connections do not do that; Raft must
+    /// bear it.
+    Loss = "loss",
+    /// A frame arrives twice, as above.
+    Duplicate = "duplicate",
+    /// A frame overtakes another, as above.
+    Reorder = "reorder",
+    /// A process does not run for a while, and then sees that time has jumped.
+    Pause = "pause",
+    /// All machines sleep for many minutes.
+    Sleep = "sleep",
+    /// A wall clock is set wrong by up to five minutes.
+    ClockStep = "clock-step",
+}
+
+/// How often each thing happened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally(BTreeMap<&'static str, u64>);
+
+impl Tally {
+    /// It happened once more.
+    pub fn add(&mut self, what: &'static str) {
+        self.add_many(what, 1);
+    }
+
+    /// It happened so many times more.
+    pub fn add_many(&mut self, what: &'static str, times: u64) {
+        *self.0.entry(what).or_default() += times;
+    }
+
+    /// Takes in another tally.
+    pub fn merge(&mut self, other: &Self) {
+        for (what, times) in &other.0 {
+            self.add_many(what, *times);
+        }
+    }
+
+    /// How often this happened.
+    pub fn get(&self, what: &str) -> u64 {
+        self.0.get(what).copied().unwrap_or_default()
+    }
+
+    /// In the order of names.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.0.iter().map(|(what, times)| (*what, *times))
+    }
+}

@@ -1,0 +1,360 @@
+//! Whoever works beside a node's loop: files are written and freed by the production code, one chore at
+//! a time; snapshots travel; the ledger is played, since its engine brings its own disk.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use stock_storage::{CheckpointInfo, CheckpointStore, Purger};
+use stockd::checkpoint;
+use stockd::chores::{Chore, Chores};
+use stockd::history::Page;
+use stockd::placement::ReplicaId;
+use stockd::worker::event::{Effect, Event, GroupId};
+
+use super::catch;
+use super::checks::{Checked, broken};
+use super::disk::Ending;
+use super::edge::ReplyTo;
+use super::faults::FaultKind;
+use super::machine::{Running, Stop};
+use super::network::Way;
+use super::plan::SECOND_US;
+use super::world::{Happening, World};
+
+/// What works beside the loop of a node that runs.
+pub(crate) struct Helpers {
+    chores: Chores,
+    waiting: VecDeque<Chore>,
+    ledger_sync_is_due: bool,
+}
+
+impl Helpers {
+    pub(crate) fn new(store: CheckpointStore, purger: Purger) -> Self {
+        Self {
+            chores: Chores {
+                store,
+                purger,
+                incarnation: 1,
+            },
+            waiting: VecDeque::new(),
+            ledger_sync_is_due: false,
+        }
+    }
+}
+
+/// How far the ledger of each group has come.
+#[derive(Debug, Default)]
+pub(crate) struct LedgerModel {
+    durable: BTreeMap<GroupId, u64>,
+    written: BTreeMap<GroupId, u64>,
+}
+
+impl LedgerModel {
+    pub(crate) fn durable_indexes(&self, groups: u32) -> Vec<Option<u64>> {
+        let groups = (0..groups).map(GroupId);
+        groups
+            .map(|group| self.durable.get(&group).copied())
+            .collect()
+    }
+
+    pub(crate) fn lose_what_was_not_synced(&mut self) {
+        self.written.clone_from(&self.durable);
+    }
+
+    fn take(&mut self, page: &Page) -> Checked {
+        match page {
+            Page::Rows(rows) => {
+                let known = self.written.get(&rows.group).copied();
+                if known.is_some_and(|known| known < rows.after) {
+                    return broken(
+                        "gapless history",
+                        format!(
+                            "the ledger of {:?} ends at {known:?}, and what comes next begins after {}",
+                            rows.group, rows.after
+                        ),
+                    );
+                }
+                let is_ordered = rows.rows.is_sorted_by_key(|(index, _)| *index)
+                    && rows
+                        .rows
+                        .iter()
+                        .all(|(index, _)| *index > rows.after && *index <= rows.to);
+                if !is_ordered {
+                    return broken("gapless history", format!("{rows:?} is out of order"));
+                }
+                let reached = known.unwrap_or(0).max(rows.to);
+                self.written.insert(rows.group, reached);
+            }
+            Page::Begin { group, after } => {
+                self.written.insert(*group, *after);
+                self.durable.remove(group);
+            }
+            Page::Forget(group) => {
+                self.written.remove(group);
+                self.durable.remove(group);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A snapshot on its way.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    from: u64,
+    boot: u64,
+    to: ReplicaId,
+    group: GroupId,
+    info: CheckpointInfo,
+    content: Vec<u8>,
+    envelope: Bytes,
+}
+
+impl World {
+    /// Performs an effect that is not for the network or a caller.
+    pub(crate) fn help(&mut self, node: u64, effect: Effect<ReplyTo>) -> Checked {
+        let Some(machine) = self.machines.get_mut(&node) else {
+            return Ok(());
+        };
+        let Some(running) = machine.running.as_mut() else {
+            return Ok(());
+        };
+        let boot = running.boot;
+        match effect {
+            Effect::Chore(chore) => {
+                running.helpers.waiting.push_back(chore);
+                if running.helpers.waiting.len() == 1 {
+                    let after_us = self.pace.skewed(100, 200_000);
+                    self.after(after_us, Happening::Chore { node, boot });
+                }
+            }
+            Effect::Record(page) => {
+                machine.ledger.take(&page)?;
+                if !std::mem::replace(&mut running.helpers.ledger_sync_is_due, true) {
+                    let after_us = self.pace.between(100, self.plan.ledger_us_max);
+                    self.after(after_us, Happening::LedgerSync { node, boot });
+                }
+            }
+            Effect::SendSnapshot {
+                to,
+                group,
+                index,
+                envelope,
+            } => self.send_parcel(node, to, group, index, envelope),
+            Effect::Send { .. }
+            | Effect::Answer { .. }
+            | Effect::Notify { .. }
+            | Effect::NodesChanged => {}
+        }
+        Ok(())
+    }
+
+    /// A node's next chore is done.
+    pub(crate) fn chore(&mut self, node: u64, boot: u64) -> Checked {
+        let paused_until_us = self.machines.get(&node).map_or(0, |m| m.paused_until_us);
+        if paused_until_us > self.now_us {
+            let after_us = paused_until_us - self.now_us;
+            self.after(after_us, Happening::Chore { node, boot });
+            return Ok(());
+        }
+        let Some(running) = self.running(node, boot) else {
+            return Ok(());
+        };
+        let Some(chore) = running.helpers.waiting.pop_front() else {
+            return Ok(());
+        };
+        let what = match &chore {
+            Chore::WriteCheckpoint(_) => "checkpoints begun",
+            Chore::HashState { .. } => "states hashed",
+            Chore::KeepCheckpoints { .. } => "old checkpoints dropped",
+            Chore::FreeLog => "logs freed",
+            Chore::AdoptSnapshot { .. } => "snapshots installed",
+            Chore::DropSnapshots { .. } => "snapshots dropped",
+        };
+        let more = !running.helpers.waiting.is_empty();
+        let helpers = &running.helpers;
+        let done = catch(|| helpers.chores.perform::<ReplyTo>(chore));
+        self.tally.add(what);
+        let happened = self
+            .machines
+            .get(&node)
+            .map(|machine| machine.disk.happened())
+            .unwrap_or_default();
+        if happened.cut {
+            self.tally.add(FaultKind::DeathInWrite.name());
+            self.die(node, Ending::PowerCut);
+            return Ok(());
+        }
+        match done {
+            Ok(Err(error)) => return self.stopped(node, Stop::Stopped(error.into())),
+            Ok(Ok(event)) => {
+                if let (Some(event), Some(running)) = (event, self.running(node, boot)) {
+                    running.inbox.push(event);
+                    self.wake(node);
+                }
+            }
+            Err(panic) => return broken("no panic", format!("a chore of node {node}: {panic}")),
+        }
+        if more {
+            let after_us = self.pace.skewed(100, 200_000);
+            self.after(after_us, Happening::Chore { node, boot });
+        }
+        Ok(())
+    }
+
+    /// A node's ledger is durable as far as it is written.
+    pub(crate) fn ledger_synced(&mut self, node: u64, boot: u64) {
+        if self.running(node, boot).is_none() {
+            return;
+        }
+        let Some(machine) = self.machines.get_mut(&node) else {
+            return;
+        };
+        machine.ledger.durable.clone_from(&machine.ledger.written);
+        let durable: Vec<(GroupId, u64)> = machine
+            .ledger
+            .durable
+            .iter()
+            .map(|(group, index)| (*group, *index))
+            .collect();
+        if let Some(running) = &mut machine.running {
+            running.helpers.ledger_sync_is_due = false;
+            let events = durable.into_iter();
+            running
+                .inbox
+                .extend(events.map(|(group, index)| Event::LedgerDurable { group, index }));
+        }
+        self.wake(node);
+    }
+
+    fn send_parcel(
+        &mut self,
+        from: u64,
+        to: ReplicaId,
+        group: GroupId,
+        index: u64,
+        envelope: Bytes,
+    ) {
+        let Some(running) = self.machines.get(&from).and_then(|m| m.running.as_ref()) else {
+            return;
+        };
+        let boot = running.boot;
+        let store = &running.helpers.chores.store;
+        let info = store
+            .list(u64::from(group.0))
+            .into_iter()
+            .find(|info| info.meta.index == index);
+        let file = info.and_then(|info| {
+            let raw = store.open_raw(&info).ok()?;
+            let mut content = vec![0; raw.bytes() as usize];
+            let read = raw.read_at(&mut content, 0).ok()?;
+            (read == content.len()).then_some((info, content))
+        });
+        self.tally.add("snapshots sent");
+        let Some((info, content)) = file else {
+            return self.parcel_ends(from, boot, group, to, false);
+        };
+        let after_us = self.pace.skewed(1_000, 2 * SECOND_US);
+        let parcel = Parcel {
+            from,
+            boot,
+            to,
+            group,
+            info,
+            content,
+            envelope,
+        };
+        self.after(after_us, Happening::Parcel(Box::new(parcel)));
+    }
+
+    /// A snapshot gets to its node, whole or in part.
+    pub(crate) fn parcel_arrives(&mut self, parcel: &Parcel) {
+        let way = Way {
+            from: parcel.from,
+            to: parcel.to.node(),
+        };
+        let node = way.to;
+        // Over an earlier connection a part may have come.
+        let share = match self.fate.chance(200) {
+            true => self.fate.below(parcel.content.len()),
+            false => parcel.content.len(),
+        };
+        let is_there = self.network.is_connected(way)
+            && self
+                .machines
+                .get(&node)
+                .is_some_and(|machine| machine.paused_until_us <= self.now_us);
+        let taken = match self
+            .machines
+            .get_mut(&node)
+            .and_then(|m| m.running.as_mut())
+        {
+            Some(running) if is_there => take_in(running, parcel, share),
+            _ => None,
+        };
+        let cut = self
+            .machines
+            .get(&node)
+            .is_some_and(|machine| machine.running.is_some() && machine.disk.happened().cut);
+        if cut {
+            self.tally.add(FaultKind::DeathInWrite.name());
+            self.die(node, Ending::PowerCut);
+        }
+        let arrived = taken.is_some() && !cut;
+        if let (Some(event), Some(running)) = (
+            taken.filter(|_| !cut),
+            self.machines
+                .get_mut(&node)
+                .and_then(|m| m.running.as_mut()),
+        ) {
+            running.inbox.push(event);
+            self.tally.add("snapshots arrived");
+            self.wake(node);
+        }
+        self.parcel_ends(parcel.from, parcel.boot, parcel.group, parcel.to, arrived);
+    }
+
+    fn parcel_ends(&mut self, from: u64, boot: u64, group: GroupId, to: ReplicaId, arrived: bool) {
+        if let Some(running) = self.running(from, boot) {
+            running
+                .inbox
+                .push(Event::SnapshotSent { group, to, arrived });
+            self.wake(from);
+        }
+    }
+
+    fn running(&mut self, node: u64, boot: u64) -> Option<&mut Running> {
+        let running = self.machines.get_mut(&node)?.running.as_mut()?;
+        (running.boot == boot).then_some(running)
+    }
+}
+
+/// As `stockd/src/peers/snapshots.rs` takes a snapshot in.
+fn take_in(running: &Running, parcel: &Parcel, share: usize) -> Option<Event<ReplyTo>> {
+    let store = &running.helpers.chores.store;
+    if !store.incoming(u64::from(parcel.group.0)).is_empty() {
+        return None;
+    }
+    let mut incoming = store
+        .receive(
+            parcel.info.meta.clone(),
+            parcel.content.len() as u64,
+            parcel.info.hash,
+        )
+        .ok()?;
+    let have = incoming.have() as usize;
+    let end = share.max(have).min(parcel.content.len());
+    incoming
+        .chunk(have as u64, &parcel.content[have..end])
+        .ok()?;
+    if end < parcel.content.len() {
+        return None;
+    }
+    let info = incoming.finish().ok()?;
+    let restored = checkpoint::read(store, &info).ok()?;
+    Some(Event::SnapshotArrived {
+        group: parcel.group,
+        envelope: parcel.envelope.clone(),
+        restored: Box::new(restored),
+    })
+}

@@ -1,0 +1,161 @@
+//! Whole clusters in one thread: the production loop, state machine, replica and log on a virtual
+//! network, virtual disks and virtual clocks.
+//!
+//! One seed reproduces a run to the byte: it decides the cluster, the faults, the clients and every
+//! delay ([`plan`]), and nothing else has a say. What is promised is checked all the way ([`checks`]).
+//!
+//! | file | plays |
+//! |---|---|
+//! | `world.rs` | time: what happens next, and when a run is over |
+//! | `machine.rs` | a node: boots, turns of the loop, deaths between any two of its steps |
+//! | `helpers.rs` | whoever works beside the loop: files, snapshots, the ledger |
+//! | `edge.rs` | the way of a call through a node, as `stockd/src/api/edge.rs` and `peers/` have it |
+//! | `clients.rs`, `workload.rs` | who asks, retries and gives up; what is asked |
+//! | `network.rs`, `disk.rs`, `clock.rs` | the world around a node |
+//! | `trouble.rs`, `faults.rs`, `plan.rs` | what goes wrong, and how often |
+//!
+//! To add a fault: name it in `faults.rs`, let it happen in `trouble.rs`. To add a promise: a file in
+//! `checks/`, and a line in its table.
+
+mod checks;
+mod clients;
+mod clock;
+mod dice;
+mod disk;
+mod edge;
+mod faults;
+mod helpers;
+mod machine;
+mod network;
+mod plan;
+mod shrink;
+mod trace;
+mod trouble;
+mod workload;
+mod world;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+pub use checks::Broken;
+pub use faults::{FaultKind, Tally};
+pub use shrink::shrink;
+pub use trace::Verbosity;
+
+use world::World;
+
+/// How a seed is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What becomes of the text of events.
+    pub verbosity: Verbosity,
+    /// Kinds of faults that do not occur, whatever the seed says.
+    pub without: BTreeSet<FaultKind>,
+    /// Faults and new operations end after so many seconds at the latest, whatever the seed says.
+    pub seconds_max: Option<u64>,
+}
+
+impl Options {
+    /// As the seed says, without text.
+    pub fn new() -> Self {
+        Self {
+            verbosity: Verbosity::Silent,
+            without: BTreeSet::new(),
+            seconds_max: None,
+        }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What came of a seed.
+#[derive(Debug)]
+pub struct Run {
+    /// Which.
+    pub seed: u64,
+    /// Of everything that happened, in its order.
+    pub hash: u64,
+    /// How long it lasted, in microseconds of virtual time.
+    pub simulated_us: u64,
+    /// Faults that occurred, and what was done and checked.
+    pub tally: Tally,
+    /// The promise that was broken, if one was.
+    pub broken: Option<Broken>,
+    /// The last events, if their text was kept.
+    pub lines: Vec<String>,
+}
+
+/// Lives through one seed.
+pub fn run(seed: u64, options: &Options) -> Run {
+    keep_panics_quiet();
+    let scratch = Scratch::new(seed);
+    let mut world = World::new(seed, options, &scratch.0);
+    let ended = catch(|| world.live());
+    let broken = match ended {
+        Ok(ended) => ended.err(),
+        Err(panic) => Some(Broken {
+            check: "the simulator itself",
+            seen: panic,
+        }),
+    };
+    world.into_run(seed, broken)
+}
+
+/// Runs `act`; a panic comes back as its text.
+fn catch<T>(act: impl FnOnce() -> T) -> Result<T, String> {
+    let was_inside = INSIDE.replace(true);
+    let result = panic::catch_unwind(AssertUnwindSafe(act));
+    INSIDE.set(was_inside);
+    result.map_err(|_| LAST_PANIC.take())
+}
+
+thread_local! {
+    static INSIDE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// A node that panics is part of the play: the text is kept for the report instead of printed.
+fn keep_panics_quiet() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let loud = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if INSIDE.get() {
+                LAST_PANIC.set(info.to_string());
+            } else {
+                loud(info);
+            }
+        }));
+    });
+}
+
+/// A directory for the files that stand for names, gone with the run.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(seed: u64) -> Self {
+        let memory = Path::new("/dev/shm");
+        let base = match memory.is_dir() {
+            true => memory.to_path_buf(),
+            false => std::env::temp_dir(),
+        };
+        // The same seed may run twice at once.
+        static RUNS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let run = RUNS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Self(base.join(format!("stock-sim-{}-{seed}-{run}", std::process::id())))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed now is in memory or in the directory for temporary files.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

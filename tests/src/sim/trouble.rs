@@ -1,0 +1,261 @@
+//! What goes wrong, when.
+
+use stockd::worker::event::Event;
+
+use super::disk::Ending;
+use super::faults::FaultKind;
+use super::machine::{Doom, Stage};
+use super::network::Way;
+use super::plan::SECOND_US;
+use super::world::{Chapter, Happening, World};
+
+const MINUTE_US: u64 = 60 * SECOND_US;
+
+impl World {
+    /// One of the run's faults happens, and the next is scheduled.
+    pub(crate) fn trouble(&mut self) {
+        if self.chapter != Chapter::Trouble {
+            return;
+        }
+        let every_us = self.plan.fault_every_us;
+        let after_us = self.fate.between(every_us / 4, every_us * 7 / 4);
+        self.after(after_us, Happening::Fault);
+        // Loss and the like are the network's own; see `Plan`.
+        let kinds: Vec<FaultKind> = self
+            .plan
+            .faults
+            .iter()
+            .copied()
+            .filter(|kind| {
+                !matches!(
+                    kind,
+                    FaultKind::Loss | FaultKind::Duplicate | FaultKind::Reorder
+                )
+            })
+            .collect();
+        let Some(kind) = self.fate.pick(&kinds).copied() else {
+            return;
+        };
+        let node = self.fate.between(1, self.plan.nodes);
+        self.trace
+            .note(self.now_us, "fault", &[kind as u64, node], || {
+                format!("{} at node {node}", kind.name())
+            });
+        self.happens_to(kind, node);
+    }
+
+    /// Nothing goes wrong any more.
+    pub(crate) fn heal(&mut self) {
+        let arrivals = self.network.heal(self.now_us, &mut self.tally);
+        self.deliver(arrivals);
+        let mut boots = Vec::new();
+        for (node, machine) in &mut self.machines {
+            machine.doom = None;
+            machine.paused_until_us = 0;
+            machine.slow_disk = (0, 0);
+            machine.disk.relieve();
+            if machine.running.is_none() {
+                boots.push(*node);
+            }
+        }
+        for node in boots {
+            self.after(1_000, Happening::Boot(node));
+        }
+    }
+
+    fn happens_to(&mut self, kind: FaultKind, node: u64) {
+        let runs = self
+            .machines
+            .get(&node)
+            .is_some_and(|machine| machine.running.is_some());
+        match kind {
+            FaultKind::Kill if runs => {
+                self.tally.add(kind.name());
+                self.die(node, Ending::Killed);
+            }
+            FaultKind::PowerCut if runs => {
+                self.tally.add(kind.name());
+                self.die(node, Ending::PowerCut);
+            }
+            FaultKind::DeathInTurn | FaultKind::DeathInEffects if runs => self.doom(kind, node),
+            FaultKind::DeathInWrite if runs => {
+                let operations = self.fate.between(0, 6);
+                self.disk_of(node, |disk| disk.cut_power_after(operations));
+            }
+            FaultKind::DeathOfAll => {
+                self.tally.add(kind.name());
+                let ending = self.ending();
+                for node in 1..=self.plan.nodes {
+                    self.die(node, ending);
+                }
+            }
+            FaultKind::Restart if runs => {
+                self.tally.add(kind.name());
+                if let Some(machine) = self.machines.get_mut(&node)
+                    && let Some(running) = &mut machine.running
+                {
+                    running.inbox.push(Event::HandOver);
+                }
+                self.wake(node);
+                let after_us = self.fate.between(50_000, 2 * SECOND_US);
+                self.after(after_us, Happening::Die(node, Ending::Killed));
+            }
+            FaultKind::SyncFailure if runs => {
+                let syncs = self.fate.between(0, 3);
+                self.disk_of(node, |disk| disk.fail_sync_after(syncs));
+            }
+            FaultKind::DiskFull if runs => {
+                let bytes = self.fate.between(0, 20_000);
+                self.disk_of(node, |disk| disk.fill_up(bytes));
+            }
+            FaultKind::BitFlip => self.flip_a_bit(node),
+            FaultKind::SlowDisk => {
+                self.tally.add(kind.name());
+                let by_us = self.fate.between(5_000, 400_000);
+                let until_us = self.now_us + self.fate.between(SECOND_US / 5, 4 * SECOND_US);
+                if let Some(machine) = self.machines.get_mut(&node) {
+                    machine.slow_disk = (by_us, until_us);
+                }
+            }
+            FaultKind::Isolation => {
+                let others = (1..=self.plan.nodes).filter(|other| *other != node);
+                let ways = others.flat_map(|other| both(node, other)).collect();
+                self.cut_off(kind, ways);
+            }
+            FaultKind::Partition => {
+                let split = self.fate.between(1, self.plan.nodes - 1);
+                let ways = (1..=split)
+                    .flat_map(|one| (split + 1..=self.plan.nodes).map(move |other| (one, other)))
+                    .flat_map(|(one, other)| both(one, other))
+                    .collect();
+                self.cut_off(kind, ways);
+            }
+            FaultKind::OneWay => {
+                let way = self.way_from(node);
+                self.cut_off(kind, vec![way]);
+            }
+            FaultKind::Disconnect => {
+                self.tally.add(kind.name());
+                let way = self.way_from(node);
+                self.break_connection(way, 300_000);
+            }
+            FaultKind::SlowLink => {
+                self.tally.add(kind.name());
+                let way = self.way_from(node);
+                let by_us = self.fate.between(5_000, 300_000);
+                self.network.slow_down(way, by_us);
+                let after_us = self.fate.between(SECOND_US / 2, 5 * SECOND_US);
+                self.after(after_us, Happening::Speed(vec![way]));
+            }
+            FaultKind::Pause if runs => {
+                self.tally.add(kind.name());
+                let until_us = self.now_us + self.fate.between(20_000, 6 * SECOND_US);
+                if let Some(machine) = self.machines.get_mut(&node) {
+                    machine.paused_until_us = until_us;
+                }
+            }
+            FaultKind::Sleep => {
+                self.tally.add(kind.name());
+                self.slept_us += self.fate.between(MINUTE_US / 2, 15 * MINUTE_US);
+            }
+            FaultKind::ClockStep => self.step_clock(node),
+            _ => {}
+        }
+    }
+
+    fn doom(&mut self, kind: FaultKind, node: u64) {
+        let stages = [
+            Stage::Step,
+            Stage::Answer,
+            Stage::Persist,
+            Stage::Settle,
+            Stage::CatchUp,
+        ];
+        let after = *self.fate.pick(&stages).unwrap_or(&Stage::Step);
+        let in_effects = kind == FaultKind::DeathInEffects;
+        let effects = match in_effects {
+            true => self.fate.between(0, 2) as usize,
+            false => 0,
+        };
+        let ending = self.ending();
+        if let Some(machine) = self.machines.get_mut(&node) {
+            machine.doom = Some(Doom {
+                after,
+                effects,
+                in_effects,
+                ending,
+            });
+        }
+    }
+
+    /// Never on so many nodes that a quorum could be lost for good.
+    fn flip_a_bit(&mut self, node: u64) {
+        let damaged = self.machines.values().filter(|machine| machine.is_damaged);
+        let room = damaged.count() < (self.plan.nodes as usize - 1) / 2;
+        let Some(machine) = self.machines.get_mut(&node) else {
+            return;
+        };
+        if (room || machine.is_damaged) && machine.disk.flip_a_bit() {
+            machine.is_damaged = true;
+            self.tally.add(FaultKind::BitFlip.name());
+            // Most damage is found when the log is read.
+            if self.fate.chance(700) {
+                self.die(node, Ending::Killed);
+            }
+        }
+    }
+
+    fn cut_off(&mut self, kind: FaultKind, ways: Vec<Way>) {
+        self.tally.add(kind.name());
+        for way in &ways {
+            self.network.block(*way);
+            // Sooner or later somebody notices that nothing comes any more.
+            if self.fate.chance(500) {
+                let after_us = self.fate.between(SECOND_US / 2, 4 * SECOND_US);
+                self.after(after_us, Happening::Break(*way));
+            }
+        }
+        let after_us = self.fate.between(100_000, 6 * SECOND_US);
+        self.after(after_us, Happening::Free(ways));
+    }
+
+    /// One clock at a time may be wrong: a median of three bears no more.
+    fn step_clock(&mut self, node: u64) {
+        self.tally.add(FaultKind::ClockStep.name());
+        if let Some(before) = self.wrong_clock.replace(node)
+            && let Some(machine) = self.machines.get_mut(&before)
+        {
+            machine.clock.set_wall_offset_ms(0);
+        }
+        let offset_ms = self.fate.between(0, 600_000) as i64 - 300_000;
+        if let Some(machine) = self.machines.get_mut(&node) {
+            machine.clock.set_wall_offset_ms(offset_ms);
+        }
+    }
+
+    fn way_from(&mut self, node: u64) -> Way {
+        let to = 1 + (node - 1 + self.fate.between(1, self.plan.nodes - 1)) % self.plan.nodes;
+        Way { from: node, to }
+    }
+
+    fn ending(&mut self) -> Ending {
+        match self.fate.chance(500) {
+            true => Ending::Killed,
+            false => Ending::PowerCut,
+        }
+    }
+
+    fn disk_of(&mut self, node: u64, change: impl FnOnce(&super::disk::Disk)) {
+        if let Some(machine) = self.machines.get(&node) {
+            change(&machine.disk);
+        }
+    }
+}
+
+fn both(one: u64, other: u64) -> [Way; 2] {
+    let way = Way {
+        from: one,
+        to: other,
+    };
+    [way, way.back()]
+}

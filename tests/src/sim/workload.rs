@@ -1,0 +1,519 @@
+//! What clients ask for: every command and every read, on few SKUs so that they get in each other's
+//! way, with the mistakes that real callers make.
+
+use std::sync::Arc;
+
+use stock_core::{
+    Action, Amend, CatalogCommand, Command, Confirm, Coordinates, Document, Extend, Fingerprint,
+    Fulfill, Line, Location, LocationType, MovementKind, MovementLine, Movements, Operation,
+    Outcome, PartialLine, Principal, PutLocation, Quantity, Reason, Release, Request, RequestId,
+    Reservation, ReservationId, Reserve, SetPolicy, Sku, Stamp,
+};
+use stockd::log_codec::{Commands, CommandsBuilder};
+use stockd::worker::event::{Freshness, GroupId, Outcome as GroupOutcome};
+
+use super::checks::history::AnyCommand;
+use super::clock::EPOCH_MS;
+use super::dice::Dice;
+
+const SKUS_PER_SHARD: usize = 3;
+const LOCATIONS: [&str; 3] = ["A", "B", "C"];
+/// Reservations that clients remember.
+const KNOWN_MAX: usize = 60;
+/// Requests that clients may send once more.
+const SENT_MAX: usize = 200;
+
+/// What a client wants of a group.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    pub(crate) group: GroupId,
+    pub(crate) ask: Ask,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Ask {
+    /// Commands that travel together.
+    Commands(Vec<AnyCommand>),
+    Read(Freshness, Subject),
+}
+
+/// What a read is of.
+#[derive(Debug, Clone)]
+pub(crate) enum Subject {
+    Positions(Sku),
+    Reservation(ReservationId),
+    Locations,
+}
+
+/// Makes wishes, and learns from what comes of them.
+pub(crate) struct Workload {
+    dice: Dice,
+    skus: Vec<Vec<Sku>>,
+    locations: Vec<Location>,
+    principals: Vec<Principal>,
+    known: Vec<Arc<Reservation>>,
+    sent: Vec<Wish>,
+    /// The highest index that anybody was told of, by group.
+    told: Vec<u64>,
+    made: u64,
+}
+
+impl Workload {
+    pub(crate) fn new(shards: u32, dice: Dice) -> Self {
+        let mut skus = vec![Vec::new(); shards as usize];
+        let mut number = 0;
+        while skus.iter().any(|skus| skus.len() < SKUS_PER_SHARD) {
+            number += 1;
+            let Ok(sku) = Sku::new(&format!("SKU-{number}")) else {
+                continue;
+            };
+            let of_shard = &mut skus[sku.shard(shards) as usize];
+            if of_shard.len() < SKUS_PER_SHARD {
+                of_shard.push(sku);
+            }
+        }
+        let locations = LOCATIONS.iter().filter_map(|name| Location::new(name).ok());
+        let principals = ["web", "app", "till"];
+        Self {
+            dice,
+            skus,
+            locations: locations.collect(),
+            principals: principals
+                .iter()
+                .filter_map(|name| Principal::new(name).ok())
+                .collect(),
+            known: Vec::new(),
+            sent: Vec::new(),
+            told: vec![0; shards as usize + 1],
+            made: 0,
+        }
+    }
+
+    /// What a client wants next, and whether it has wanted just this before.
+    pub(crate) fn next(&mut self, now_us: u64) -> (Wish, bool) {
+        let now = Stamp(EPOCH_MS + now_us / 1_000);
+        self.made += 1;
+        // First there must be something to sell.
+        if self.made <= 2 * self.skus.len() as u64 {
+            let shard = (self.made as usize - 1) % self.skus.len();
+            return (self.receipt_of_all(shard), false);
+        }
+        if self.dice.chance(60)
+            && let Some(wish) = self.dice.pick(&self.sent).cloned()
+        {
+            return (self.again(&wish, now_us), true);
+        }
+        let wish = match self.dice.between(0, 99) {
+            0..30 => self.read(),
+            30..33 => self.put_location(now),
+            _ => self.stock(now),
+        };
+        (wish, false)
+    }
+
+    /// The same once more, as the edge passes it on: with another id for a reservation to be.
+    pub(crate) fn again(&mut self, wish: &Wish, now_us: u64) -> Wish {
+        let now = Stamp(EPOCH_MS + now_us / 1_000);
+        let mut wish = wish.clone();
+        if let Ask::Commands(commands) = &mut wish.ask {
+            for command in commands {
+                if let AnyCommand::Stock(Command {
+                    action: Action::Request(_, Operation::Reserve(reserve)),
+                    ..
+                }) = command
+                {
+                    reserve.id = self.reservation_id(now, reserve.id.shard());
+                }
+            }
+        }
+        wish
+    }
+
+    /// A wish was answered at this index.
+    pub(crate) fn answered(&mut self, wish: &Wish, index: u64, outcomes: &[GroupOutcome]) {
+        let told = &mut self.told[wish.group.index()];
+        *told = (*told).max(index);
+        if matches!(wish.ask, Ask::Commands(_)) {
+            self.sent.push(wish.clone());
+            if self.sent.len() > SENT_MAX {
+                self.sent.remove(0);
+            }
+        }
+        for outcome in outcomes {
+            if let GroupOutcome::Stock(Outcome::Reservation(reservation)) = outcome {
+                self.known.retain(|known| known.id != reservation.id);
+                self.known.push(Arc::clone(reservation));
+                if self.known.len() > KNOWN_MAX {
+                    self.known.remove(0);
+                }
+            }
+        }
+    }
+
+    /// A read of everything, for the end.
+    pub(crate) fn audit(&self) -> Vec<Wish> {
+        let mut wishes = Vec::new();
+        let read = |group, subject| Wish {
+            group,
+            ask: Ask::Read(Freshness::Linearizable, subject),
+        };
+        for (shard, skus) in (0..).zip(&self.skus) {
+            let group = GroupId::of_shard(shard);
+            wishes.extend(
+                skus.iter()
+                    .map(|sku| read(group, Subject::Positions(sku.clone()))),
+            );
+        }
+        for known in &self.known {
+            let group = GroupId::of_shard(known.id.shard());
+            wishes.push(read(group, Subject::Reservation(known.id)));
+        }
+        wishes.push(read(GroupId::META, Subject::Locations));
+        wishes
+    }
+
+    fn receipt_of_all(&mut self, shard: usize) -> Wish {
+        let skus = self.skus[shard].clone();
+        let locations = self.locations.clone();
+        let lines = skus
+            .iter()
+            .flat_map(|sku| locations.iter().map(move |location| (sku, location)))
+            .enumerate()
+            .filter_map(|(number, (sku, location))| {
+                let units = self.dice.between(2, 30) as i64;
+                movement_line(&number.to_string(), sku, location, units, None)
+            })
+            .collect();
+        self.movements(shard, MovementKind::Receipt, lines)
+    }
+
+    fn movements(&mut self, shard: usize, kind: MovementKind, lines: Vec<MovementLine>) -> Wish {
+        let number = match self.dice.chance(100) {
+            true => self.dice.between(1, 5),
+            false => 10 + self.made,
+        };
+        let reason = match kind {
+            MovementKind::Adjustment => Reason::new("counted").ok(),
+            MovementKind::Receipt | MovementKind::Sale => None,
+        };
+        let action = Document::new(&format!("D{number}")).map(|document| {
+            Action::Movements(Movements {
+                kind,
+                document,
+                reason,
+                lines,
+            })
+        });
+        self.wish(shard, action.into_iter().collect())
+    }
+
+    fn wish(&mut self, shard: usize, actions: Vec<Action>) -> Wish {
+        let commands = actions
+            .into_iter()
+            .map(|action| {
+                AnyCommand::Stock(Command {
+                    principal: self.principal(),
+                    action,
+                })
+            })
+            .collect();
+        Wish {
+            group: GroupId::of_shard(shard as u32),
+            ask: Ask::Commands(commands),
+        }
+    }
+
+    fn stock(&mut self, now: Stamp) -> Wish {
+        let shard = self.dice.below(self.skus.len());
+        match self.dice.between(0, 99) {
+            0..45 => {
+                // Mostly one; seldom several that travel together.
+                let count = match self.dice.chance(100) {
+                    true => self.dice.between(2, 4),
+                    false => 1,
+                };
+                let reserves = (0..count)
+                    .map(|_| {
+                        let reserve = Operation::Reserve(Reserve {
+                            id: self.reservation_id(now, shard as u32),
+                            lines: self.basket(shard),
+                            ttl_ms: self.ttl_ms(),
+                        });
+                        self.request(now, reserve)
+                    })
+                    .collect();
+                self.wish(shard, reserves)
+            }
+            45..80 => self.of_a_reservation(now, shard),
+            80..84 => {
+                let policy = Operation::SetPolicy(SetPolicy {
+                    sku: self.sku(shard),
+                    location: self.location(),
+                    safety_stock: self.dice.chance(600).then(|| self.units() - 1),
+                    backorder_limit: self.dice.chance(600).then(|| self.units() - 1),
+                });
+                let action = self.request(now, policy);
+                self.wish(shard, vec![action])
+            }
+            kind => {
+                let kind = match kind {
+                    84..92 => MovementKind::Receipt,
+                    92..97 => MovementKind::Sale,
+                    _ => MovementKind::Adjustment,
+                };
+                let count = self.dice.between(1, 3);
+                let lines = (0..count)
+                    .filter_map(|number| {
+                        let units = self.units();
+                        let on_hand_delta = match kind {
+                            MovementKind::Receipt => 2 * units,
+                            MovementKind::Sale => -units,
+                            MovementKind::Adjustment if units > 2 => 3 - units,
+                            MovementKind::Adjustment => units,
+                        };
+                        let occurred_at = match self.dice.between(0, 9) {
+                            0..7 => None,
+                            7..9 => Some(now.minus_ms(self.dice.between(0, 300_000))),
+                            _ => Some(now.plus_ms(self.dice.between(0, 61_000))),
+                        };
+                        let on_hand_delta = if on_hand_delta == 0 {
+                            -1
+                        } else {
+                            on_hand_delta
+                        };
+                        let (sku, location) = (self.sku(shard), self.location());
+                        let name = number.to_string();
+                        movement_line(&name, &sku, &location, on_hand_delta, occurred_at)
+                    })
+                    .collect();
+                self.movements(shard, kind, lines)
+            }
+        }
+    }
+
+    fn of_a_reservation(&mut self, now: Stamp, shard: usize) -> Wish {
+        let known = match self.dice.chance(40) {
+            true => None,
+            false => self.dice.pick(&self.known).cloned(),
+        };
+        let shard = known
+            .as_ref()
+            .map_or(shard, |known| known.id.shard() as usize);
+        let id = match &known {
+            Some(known) => known.id,
+            None => self.reservation_id(now, shard as u32),
+        };
+        let operation = match self.dice.between(0, 99) {
+            0..30 => Operation::Confirm(Confirm {
+                id,
+                pickup_within_ms: self.dice.chance(300).then(|| self.ttl_ms()),
+            }),
+            30..50 => Operation::Release(Release {
+                id,
+                lines: self.partial_lines(known.as_deref()),
+            }),
+            50..70 => Operation::Fulfill(Fulfill {
+                id,
+                lines: self.partial_lines(known.as_deref()),
+            }),
+            70..85 => Operation::Extend(Extend {
+                id,
+                ttl_ms: self.ttl_ms(),
+            }),
+            _ => Operation::Amend(Amend {
+                id,
+                lines: self.basket(shard),
+                ttl_ms: self.dice.chance(400).then(|| self.ttl_ms()),
+            }),
+        };
+        let action = self.request(now, operation);
+        self.wish(shard, vec![action])
+    }
+
+    fn read(&mut self) -> Wish {
+        let group = GroupId(self.dice.below(self.told.len()) as u32);
+        let freshness = match self.dice.between(0, 2) {
+            0 => Freshness::Near,
+            1 => Freshness::AtLeast(self.told[group.index()]),
+            _ => Freshness::Linearizable,
+        };
+        let of_group = |known: &&Arc<Reservation>| Some(known.id.shard()) == group.shard();
+        let known: Vec<ReservationId> = self
+            .known
+            .iter()
+            .filter(of_group)
+            .map(|known| known.id)
+            .collect();
+        let subject = match group.shard() {
+            None => Subject::Locations,
+            Some(shard) => match self.dice.pick(&known) {
+                Some(id) if self.dice.chance(400) => Subject::Reservation(*id),
+                _ => Subject::Positions(self.sku(shard as usize)),
+            },
+        };
+        Wish {
+            group,
+            ask: Ask::Read(freshness, subject),
+        }
+    }
+
+    fn put_location(&mut self, now: Stamp) -> Wish {
+        let put = PutLocation {
+            location: self.location(),
+            kind: match self.dice.chance(500) {
+                true => LocationType::Store,
+                false => LocationType::Warehouse,
+            },
+            name: format!("name {}", self.made),
+            coordinates: self.dice.chance(500).then_some(Coordinates {
+                latitude_e6: 52_520_000,
+                longitude_e6: 13_405_000,
+            }),
+            gln: String::new(),
+        };
+        let command = CatalogCommand {
+            principal: self.principal(),
+            request: Request {
+                id: self.request_id(now),
+                fingerprint: Fingerprint::of(format!("{put:?}").as_bytes()),
+            },
+            put,
+        };
+        Wish {
+            group: GroupId::META,
+            ask: Ask::Commands(vec![AnyCommand::Catalog(command)]),
+        }
+    }
+
+    fn request(&mut self, now: Stamp, operation: Operation) -> Action {
+        // The id that the edge made is no part of what the client sent.
+        let payload = match &operation {
+            Operation::Reserve(reserve) => format!("{:?} {}", reserve.lines, reserve.ttl_ms),
+            other => format!("{other:?}"),
+        };
+        let request = Request {
+            id: self.request_id(now),
+            fingerprint: Fingerprint::of(payload.as_bytes()),
+        };
+        Action::Request(request, operation)
+    }
+
+    fn request_id(&mut self, now: Stamp) -> RequestId {
+        // Now and then an id is used for something else than before.
+        if self.dice.chance(30)
+            && let Some(Wish {
+                ask: Ask::Commands(commands),
+                ..
+            }) = self.dice.pick(&self.sent)
+            && let Some(AnyCommand::Stock(Command {
+                action: Action::Request(request, _),
+                ..
+            })) = commands.first()
+        {
+            return request.id;
+        }
+        let made_at = match self.dice.between(0, 99) {
+            0..93 => now.minus_ms(self.dice.between(0, 1_000)),
+            93..96 => now.plus_ms(self.dice.between(0, 70_000)),
+            _ => now.minus_ms(self.dice.between(0, 800_000)),
+        };
+        let bits = u128::from(made_at.0) << 80 | 0x7 << 76 | u128::from(self.dice.number() >> 2);
+        RequestId::new(bits.to_be_bytes()).unwrap_or_else(|_| unreachable!("the version is 7"))
+    }
+
+    fn reservation_id(&mut self, now: Stamp, shard: u32) -> ReservationId {
+        ReservationId::compose(now, shard, self.dice.number())
+    }
+
+    fn basket(&mut self, shard: usize) -> Vec<Line> {
+        let lines = self.dice.between(1, 5);
+        (0..lines).filter_map(|_| self.line(shard)).collect()
+    }
+
+    fn line(&mut self, shard: usize) -> Option<Line> {
+        Some(Line {
+            sku: self.sku(shard),
+            location: self.location(),
+            quantity: Quantity::new(self.units()).ok()?,
+        })
+    }
+
+    /// None for all; else some of what is open, with a mistake here and there.
+    fn partial_lines(&mut self, known: Option<&Reservation>) -> Vec<PartialLine> {
+        let mut lines = Vec::new();
+        if self.dice.chance(500) {
+            return lines;
+        }
+        for line in known.iter().flat_map(|known| &known.lines) {
+            if self.dice.chance(600) {
+                let most = line.open.max(1) as u64 + u64::from(self.dice.chance(50));
+                let units = self.dice.between(1, most) as i64;
+                lines.extend(Quantity::new(units).map(|quantity| PartialLine {
+                    sku: line.sku.clone(),
+                    location: self.dice.chance(700).then(|| line.location.clone()),
+                    quantity,
+                }));
+            }
+        }
+        lines
+    }
+
+    fn ttl_ms(&mut self) -> u64 {
+        match self.dice.between(0, 9) {
+            0..6 => self.dice.between(1_000, 8_000),
+            6..9 => self.dice.between(8_000, 40_000),
+            _ => 900_000,
+        }
+    }
+
+    fn units(&mut self) -> i64 {
+        self.dice.between(1, 4) as i64
+    }
+
+    fn sku(&mut self, shard: usize) -> Sku {
+        let at = self.dice.below(SKUS_PER_SHARD);
+        self.skus[shard][at].clone()
+    }
+
+    fn location(&mut self) -> Location {
+        let at = self.dice.below(LOCATIONS.len());
+        self.locations[at].clone()
+    }
+
+    fn principal(&mut self) -> Principal {
+        let at = self.dice.below(self.principals.len());
+        self.principals[at].clone()
+    }
+}
+
+fn movement_line(
+    name: &str,
+    sku: &Sku,
+    location: &Location,
+    on_hand_delta: i64,
+    occurred_at: Option<Stamp>,
+) -> Option<MovementLine> {
+    let payload = format!("{sku} {location} {on_hand_delta} {occurred_at:?}");
+    Some(MovementLine {
+        line: Document::new(name).ok()?,
+        sku: sku.clone(),
+        location: location.clone(),
+        on_hand_delta,
+        occurred_at,
+        fingerprint: Fingerprint::of(payload.as_bytes()),
+    })
+}
+
+/// As they travel.
+pub(crate) fn encode(commands: &[AnyCommand]) -> Commands {
+    let mut builder = CommandsBuilder::default();
+    for command in commands {
+        match command {
+            AnyCommand::Stock(command) => builder.push(command),
+            AnyCommand::Catalog(command) => builder.push_catalog(command),
+            // No client sends one.
+            AnyCommand::Registry => {}
+        }
+    }
+    builder.take()
+}

@@ -1,0 +1,469 @@
+//! Time: what happens next, and when a run is over.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::path::{Path, PathBuf};
+
+use stockd::worker::event::GroupId;
+
+use super::checks::history::History;
+use super::checks::leaders::Leaders;
+use super::checks::replicas::Replicas;
+use super::checks::{Broken, Checked, broken};
+use super::clients::Client;
+use super::dice::Dice;
+use super::edge::{Call, CallId, Told};
+use super::faults::Tally;
+use super::helpers::Parcel;
+use super::machine::Machine;
+use super::network::{Arrival, ConnectionId, Network, Way};
+use super::plan::{Plan, SECOND_US};
+use super::trace::Trace;
+use super::workload::{Wish, Workload};
+use super::{Options, Run};
+
+/// Once nothing goes wrong any more, everything must be well within this time.
+const WELL_WITHIN_US: u64 = 60 * SECOND_US;
+/// How often states are compared.
+const COMPARE_EVERY_US: u64 = 2 * SECOND_US;
+/// How often it is asked whether the run is over.
+const LOOK_EVERY_US: u64 = 50_000;
+
+/// What happens at a moment.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    /// A node's loop may begin a turn; only the last one scheduled counts.
+    Turn {
+        node: u64,
+        boot: u64,
+        token: u64,
+    },
+    /// A node's loop goes on with the turn under way.
+    Stage {
+        node: u64,
+        boot: u64,
+    },
+    Arrive(Arrival),
+    /// A node notices that a connection stands, or that it is broken.
+    Up {
+        node: u64,
+        peer: u64,
+        connection: ConnectionId,
+    },
+    Down {
+        node: u64,
+        peer: u64,
+        connection: ConnectionId,
+    },
+    Dial(Way),
+    Free(Vec<Way>),
+    Speed(Vec<Way>),
+    Break(Way),
+    Boot(u64),
+    /// A node's next chore is done.
+    Chore {
+        node: u64,
+        boot: u64,
+    },
+    /// A node's ledger is made durable.
+    LedgerSync {
+        node: u64,
+        boot: u64,
+    },
+    /// A snapshot gets to its node, or to its end.
+    Parcel(Box<Parcel>),
+    Die(u64, super::disk::Ending),
+    Fault,
+    Heal,
+    Compare,
+    Look,
+    /// A client begins something.
+    Think(usize),
+    /// A call gets to a node, or tries again there.
+    Take(CallId),
+    /// A client hears of its call.
+    Hear(CallId, Told),
+    /// A client waits no longer.
+    Impatience(CallId),
+    /// A client tries again.
+    Retry(usize),
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Chapter {
+    /// Things go wrong.
+    Trouble,
+    /// Nothing goes wrong any more; what was asked is finished.
+    Recovery,
+    /// Everything is read once more.
+    Audit,
+    Over,
+}
+
+struct Scheduled {
+    at_us: u64,
+    number: u64,
+    happening: Happening,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at_us, self.number) == (other.at_us, other.number)
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at_us, self.number).cmp(&(other.at_us, other.number))
+    }
+}
+
+/// Everything there is.
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    /// What has passed while anybody was awake, in microseconds.
+    pub(crate) now_us: u64,
+    /// What has passed while all slept.
+    pub(crate) slept_us: u64,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    scheduled: u64,
+    pub(crate) chapter: Chapter,
+    well_by_us: u64,
+    pub(crate) machines: BTreeMap<u64, Machine>,
+    pub(crate) network: Network,
+    pub(crate) workload: Workload,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) audit: Vec<Wish>,
+    pub(crate) calls: BTreeMap<CallId, Call>,
+    pub(crate) next_call: CallId,
+    pub(crate) histories: Vec<History>,
+    pub(crate) leaders: Leaders,
+    pub(crate) replicas: Replicas,
+    /// By group: the highest index that any client was told of.
+    pub(crate) answered: Vec<u64>,
+    /// When a request first got to the loop of a node.
+    pub(crate) handed_in: BTreeMap<(u64, GroupId, [u8; 16]), u64>,
+    /// The node whose wall clock is wrong: never more than one.
+    pub(crate) wrong_clock: Option<u64>,
+    /// For what goes wrong.
+    pub(crate) fate: Dice,
+    /// For how long things take.
+    pub(crate) pace: Dice,
+    pub(crate) tally: Tally,
+    pub(crate) trace: Trace,
+    pub(crate) scratch: PathBuf,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, options: &Options, scratch: &Path) -> Self {
+        let plan = Plan::new(seed, &options.without, options.seconds_max);
+        let groups = plan.shards + 1;
+        let machines = (1..=plan.nodes).map(|node| {
+            let dice = Dice::new(seed, &format!("disk {node}"));
+            (node, Machine::new(node, &plan, dice))
+        });
+        let mut world = Self {
+            now_us: SECOND_US,
+            slept_us: 0,
+            queue: BinaryHeap::new(),
+            scheduled: 0,
+            chapter: Chapter::Trouble,
+            well_by_us: u64::MAX,
+            machines: machines.collect(),
+            network: Network::new(&plan, Dice::new(seed, "network")),
+            workload: Workload::new(plan.shards, Dice::new(seed, "workload")),
+            clients: (0..plan.clients).map(|_| Client::default()).collect(),
+            audit: Vec::new(),
+            calls: BTreeMap::new(),
+            next_call: 1,
+            histories: (0..groups)
+                .map(|group| History::new(GroupId(group)))
+                .collect(),
+            leaders: Leaders::default(),
+            replicas: Replicas::default(),
+            answered: vec![0; groups as usize],
+            handed_in: BTreeMap::new(),
+            wrong_clock: None,
+            fate: Dice::new(seed, "fate"),
+            pace: Dice::new(seed, "pace"),
+            tally: Tally::default(),
+            trace: Trace::new(options.verbosity),
+            scratch: scratch.to_path_buf(),
+            plan,
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        let plan = format!("{:?}", self.plan);
+        self.trace.note(self.now_us, "plan", &[], || plan);
+        let worst = (1..).zip(&self.plan.wall_offset_ms);
+        self.wrong_clock = worst
+            .max_by_key(|(_, offset)| offset.abs())
+            .map(|(node, _)| node);
+        for node in 1..=self.plan.nodes {
+            let after_us = self.pace.between(0, 20_000);
+            self.after(after_us, Happening::Boot(node));
+            for peer in node + 1..=self.plan.nodes {
+                let way = Way {
+                    from: peer,
+                    to: node,
+                };
+                let after_us = self.pace.between(0, 100_000);
+                self.after(after_us, Happening::Dial(way));
+            }
+        }
+        for client in 0..self.clients.len() {
+            let after_us = self.pace.between(0, SECOND_US);
+            self.after(after_us, Happening::Think(client));
+        }
+        self.after(2 * SECOND_US, Happening::Fault);
+        self.after(self.plan.trouble_until_us, Happening::Heal);
+        self.after(COMPARE_EVERY_US, Happening::Compare);
+    }
+
+    /// True time, sleep included, in microseconds.
+    pub(crate) fn true_us(&self) -> u64 {
+        self.now_us + self.slept_us
+    }
+
+    /// Something will happen.
+    pub(crate) fn after(&mut self, after_us: u64, happening: Happening) {
+        self.scheduled += 1;
+        self.queue.push(Reverse(Scheduled {
+            at_us: self.now_us + after_us,
+            number: self.scheduled,
+            happening,
+        }));
+    }
+
+    /// Frames are under way.
+    pub(crate) fn deliver(&mut self, arrivals: Vec<Arrival>) {
+        for arrival in arrivals {
+            let after_us = arrival.at_us.saturating_sub(self.now_us);
+            self.after(after_us, Happening::Arrive(arrival));
+        }
+    }
+
+    /// Everything that happens, until the run is over or a promise is broken.
+    pub(crate) fn live(&mut self) -> Checked {
+        while self.chapter != Chapter::Over {
+            let Some(Reverse(next)) = self.queue.pop() else {
+                return broken("liveness", "nothing will ever happen again");
+            };
+            self.now_us = next.at_us;
+            if self.now_us > self.well_by_us {
+                return broken("liveness", self.what_is_not_well());
+            }
+            self.happens(next.happening)?;
+        }
+        Ok(())
+    }
+
+    /// What is known at the end.
+    pub(crate) fn into_run(mut self, seed: u64, broken: Option<Broken>) -> Run {
+        for machine in self.machines.values_mut() {
+            let (torn, lost) = machine.disk.losses();
+            self.tally.add_many("writes torn", torn);
+            self.tally.add_many("writes lost", lost);
+            machine.switch_off();
+        }
+        let commands: u64 = self.histories.iter().map(History::commands).sum();
+        let holds: u64 = self.histories.iter().map(History::holds_timed).sum();
+        self.tally.add_many("commands applied", commands);
+        self.tally.add_many("expiries timed", holds);
+        self.tally
+            .add_many("terms led", self.leaders.terms() as u64);
+        self.tally
+            .add_many("states compared", self.replicas.compared());
+        Run {
+            seed,
+            hash: self.trace.digest(),
+            simulated_us: self.true_us(),
+            tally: self.tally,
+            broken,
+            lines: self.trace.into_lines(),
+        }
+    }
+
+    fn happens(&mut self, happening: Happening) -> Checked {
+        match happening {
+            Happening::Turn { node, boot, token } => self.turn(node, boot, token),
+            Happening::Stage { node, boot } => self.stage(node, boot),
+            Happening::Arrive(arrival) => {
+                if self.network.arrives(&arrival) {
+                    self.frame_arrived(arrival);
+                }
+                Ok(())
+            }
+            Happening::Up {
+                node,
+                peer,
+                connection,
+            } => {
+                self.connected(node, peer, connection);
+                Ok(())
+            }
+            Happening::Down {
+                node,
+                peer,
+                connection,
+            } => {
+                self.disconnected(node, peer, connection);
+                Ok(())
+            }
+            Happening::Dial(way) => {
+                self.dial(way);
+                Ok(())
+            }
+            Happening::Free(ways) => {
+                for way in ways {
+                    let arrivals = self.network.free(self.now_us, way, &mut self.tally);
+                    self.deliver(arrivals);
+                }
+                Ok(())
+            }
+            Happening::Speed(ways) => {
+                for way in ways {
+                    self.network.slow_down(way, 0);
+                }
+                Ok(())
+            }
+            Happening::Break(way) => {
+                if self.chapter == Chapter::Trouble {
+                    self.break_connection(way, 500_000);
+                }
+                Ok(())
+            }
+            Happening::Boot(node) => self.boot(node),
+            Happening::Chore { node, boot } => self.chore(node, boot),
+            Happening::LedgerSync { node, boot } => {
+                self.ledger_synced(node, boot);
+                Ok(())
+            }
+            Happening::Parcel(parcel) => {
+                self.parcel_arrives(&parcel);
+                Ok(())
+            }
+            Happening::Die(node, ending) => {
+                self.die(node, ending);
+                Ok(())
+            }
+            Happening::Fault => {
+                self.trouble();
+                Ok(())
+            }
+            Happening::Heal => {
+                self.heal();
+                self.chapter = Chapter::Recovery;
+                self.well_by_us = self.now_us + WELL_WITHIN_US;
+                self.after(LOOK_EVERY_US, Happening::Look);
+                Ok(())
+            }
+            Happening::Compare => {
+                self.after(COMPARE_EVERY_US, Happening::Compare);
+                self.compare_states()
+            }
+            Happening::Look => {
+                self.after(LOOK_EVERY_US, Happening::Look);
+                self.look()
+            }
+            Happening::Think(client) => {
+                self.think(client);
+                Ok(())
+            }
+            Happening::Take(call) => self.take_call(call),
+            Happening::Hear(call, told) => self.hear(call, told),
+            Happening::Impatience(call) => {
+                self.impatience(call);
+                Ok(())
+            }
+            Happening::Retry(client) => {
+                self.retry(client);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the next chapter may begin.
+    fn look(&mut self) -> Checked {
+        if self.clients.iter().any(Client::is_busy) || !self.audit.is_empty() {
+            return Ok(());
+        }
+        match self.chapter {
+            Chapter::Recovery => {
+                self.chapter = Chapter::Audit;
+                self.audit = self.workload.audit();
+                for client in 0..self.clients.len() {
+                    self.think(client);
+                }
+                Ok(())
+            }
+            Chapter::Audit if self.stragglers().is_empty() => {
+                self.compare_states()?;
+                self.chapter = Chapter::Over;
+                Ok(())
+            }
+            Chapter::Audit | Chapter::Trouble | Chapter::Over => Ok(()),
+        }
+    }
+
+    fn compare_states(&mut self) -> Checked {
+        for number in 1..self.histories.len() {
+            let group = GroupId(number as u32);
+            let history = &self.histories[number];
+            if let Some(hash) = history.state_hash() {
+                self.replicas
+                    .saw(group, history.last_index(), hash, "the replay")?;
+            }
+            for (node, machine) in &self.machines {
+                if let Some((index, hash)) = machine.state_hash(group) {
+                    self.trace
+                        .note(self.now_us, "state", &[*node, index, hash as u64], || {
+                            format!("of {group:?} on node {node} at {index}: {hash:032x}")
+                        });
+                    self.replicas
+                        .saw(group, index, hash, &format!("node {node}"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nodes and groups that have not applied all that is committed.
+    fn stragglers(&self) -> Vec<(u64, GroupId, u64)> {
+        let mut behind = Vec::new();
+        for (node, machine) in &self.machines {
+            if machine.is_gone {
+                continue;
+            }
+            for (number, history) in (0..).zip(&self.histories) {
+                let applied = machine.applied_index(GroupId(number));
+                if applied < history.last_index() {
+                    behind.push((*node, GroupId(number), applied));
+                }
+            }
+        }
+        behind
+    }
+
+    fn what_is_not_well(&self) -> String {
+        let busy: Vec<_> = self.clients.iter().filter_map(Client::describe).collect();
+        let last: Vec<u64> = self.histories.iter().map(History::last_index).collect();
+        format!(
+            "{} s after the last fault clients wait for {busy:?}, and of {last:?} these are behind: {:?}",
+            WELL_WITHIN_US / SECOND_US,
+            self.stragglers()
+        )
+    }
+}
