@@ -34,7 +34,7 @@ use crate::roster::Roster;
 use crate::telemetry;
 use crate::view::ReadView;
 use crate::worker::{
-    Founding, USUAL_AUDIT_EVERY_MS, USUAL_CHECKPOINT_LOG_BYTES, USUAL_ELECTION_TICKS, Worker,
+    Founding, USUAL_AUDIT_EVERY_MS, USUAL_CHECKPOINT_PACE, USUAL_ELECTION_TICKS, Worker,
     WorkerError, WorkerParts,
 };
 
@@ -155,7 +155,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         ledger_indexes: history.durable_indexes(groups),
         view: Arc::clone(&view),
         cluster: Arc::clone(&cluster),
-        checkpoint_log_bytes: USUAL_CHECKPOINT_LOG_BYTES,
+        checkpoint_pace: USUAL_CHECKPOINT_PACE,
         audit_every_ms: USUAL_AUDIT_EVERY_MS,
         election_ticks: USUAL_ELECTION_TICKS,
     };

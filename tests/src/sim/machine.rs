@@ -192,7 +192,7 @@ impl World {
         let next_forward = self.pace.number() >> 1;
         let groups = self.plan.shards + 1;
         let nodes: Vec<u64> = (1..=self.plan.nodes).collect();
-        let checkpoint_log_bytes = self.plan.checkpoint_log_bytes;
+        let checkpoint_pace = self.plan.checkpoint_pace;
         let audit_every_ms = self.plan.audit_every_ms;
         let scratch = self.scratch.clone();
         let options = LogOptions {
@@ -239,7 +239,7 @@ impl World {
                 principal: Principal::new("node").unwrap_or_else(|_| unreachable!("a name")),
                 checkpoints: store,
                 ledger_indexes,
-                checkpoint_log_bytes,
+                checkpoint_pace,
                 audit_every_ms,
                 groups,
                 boot,

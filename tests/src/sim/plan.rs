@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use stockd::worker::CheckpointPace;
+
 use super::dice::Dice;
 use super::faults::FaultKind;
 
@@ -38,8 +40,8 @@ pub(crate) struct Plan {
     pub(crate) sync_us: (u64, u64),
     /// A file of the log that has grown to this size is closed.
     pub(crate) log_file_bytes: u64,
-    /// No checkpoint while the log since the last one is shorter.
-    pub(crate) checkpoint_log_bytes: u64,
+    /// When a checkpoint is due.
+    pub(crate) checkpoint_pace: CheckpointPace,
     /// How often replicas are compared.
     pub(crate) audit_every_ms: u64,
     /// The ledger is made durable so much later, at most.
@@ -104,7 +106,10 @@ impl Plan {
             reorder_per_mille,
             sync_us: (80, *dice.pick(&[300, 2_000, 10_000]).unwrap_or(&300)),
             log_file_bytes: *dice.pick(&[16, 64, 256]).unwrap_or(&64) * 1024,
-            checkpoint_log_bytes: *dice.pick(&[1_000, 10_000, 100_000]).unwrap_or(&10_000),
+            checkpoint_pace: CheckpointPace {
+                log_bytes_min: *dice.pick(&[1_000, 10_000, 100_000]).unwrap_or(&10_000),
+                of_file_percent: *dice.pick(&[0, 0, 100]).unwrap_or(&0),
+            },
             audit_every_ms: *dice.pick(&[2_000, 10_000, 1_000_000]).unwrap_or(&10_000),
             ledger_us_max: *dice.pick(&[1_000, 100_000, 3_000_000]).unwrap_or(&100_000),
             drift_ppm: (0..nodes)

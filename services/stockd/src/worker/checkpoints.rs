@@ -11,6 +11,8 @@
 
 use stock_replica::Point;
 
+use super::CheckpointPace;
+
 /// After a checkpoint could not be written, the next attempt waits this long.
 const RETRY_AFTER_MS: u64 = 10_000;
 
@@ -20,8 +22,7 @@ const FILES_KEPT: usize = 2;
 /// The checkpoints of one replica.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
-    /// No checkpoint while the log since the last one is shorter, in bytes of entries.
-    log_bytes_min: u64,
+    pace: CheckpointPace,
     /// Whole on disk, newest first.
     kept: Vec<Kept>,
     /// Bytes of entries applied since the newest.
@@ -48,9 +49,9 @@ pub(super) struct Trimming {
 
 impl Checkpoints {
     /// With these whole on disk, newest first.
-    pub(super) fn new(kept: Vec<Kept>, log_bytes_min: u64) -> Self {
+    pub(super) fn new(kept: Vec<Kept>, pace: CheckpointPace) -> Self {
         Self {
-            log_bytes_min,
+            pace,
             kept,
             log_bytes: 0,
             is_writing: false,
@@ -60,7 +61,7 @@ impl Checkpoints {
 
     /// The log begins anew at a snapshot, which is the one file there is.
     pub(super) fn restart(&mut self, kept: Kept) {
-        *self = Self::new(vec![kept], self.log_bytes_min);
+        *self = Self::new(vec![kept], self.pace);
     }
 
     pub(super) fn newest(&self) -> Option<&Point> {
@@ -77,9 +78,10 @@ impl Checkpoints {
         if self.is_writing || boot_ms < self.retry_at_boot_ms {
             return None;
         }
-        let state_bytes = self.kept.first().map_or(0, |kept| kept.bytes);
+        let file_bytes = self.kept.first().map_or(0, |kept| kept.bytes);
+        let of_file = file_bytes * self.pace.of_file_percent / 100;
         self.log_bytes
-            .checked_sub(state_bytes.max(self.log_bytes_min))
+            .checked_sub(of_file.max(self.pace.log_bytes_min))
     }
 
     /// Whether one may be begun because somebody asks for it.
@@ -103,7 +105,7 @@ impl Checkpoints {
     pub(super) fn failed(&mut self, boot_ms: u64) {
         self.is_writing = false;
         // What it would have covered is still in the log.
-        self.log_bytes += self.log_bytes_min;
+        self.log_bytes += self.pace.log_bytes_min;
         self.retry_at_boot_ms = boot_ms + RETRY_AFTER_MS;
     }
 
@@ -137,7 +139,11 @@ mod tests {
     const LOG_BYTES_MIN: u64 = 1_000;
 
     fn none() -> Checkpoints {
-        Checkpoints::new(Vec::new(), LOG_BYTES_MIN)
+        let pace = CheckpointPace {
+            log_bytes_min: LOG_BYTES_MIN,
+            of_file_percent: 100,
+        };
+        Checkpoints::new(Vec::new(), pace)
     }
 
     fn point(index: u64) -> Point {

@@ -76,6 +76,14 @@ impl ClusterClock {
         }
     }
 
+    /// Nobody has told, and not everybody could be asked: time goes on from the last stamp. Holds last longer
+    /// than they should, by as long as nobody led, and none ends early.
+    pub fn go_on(&mut self, now: Now) {
+        if !self.knows() {
+            self.estimate = Some((self.floor, now.boot_ms));
+        }
+    }
+
     /// Whether this replica knows cluster time, or the group is so new that there is none yet.
     pub fn knows(&self) -> bool {
         self.estimate.is_some() || self.floor == Stamp(0)
@@ -152,6 +160,15 @@ mod tests {
         assert_eq!(clock.now(at(40, 0)), Some(Stamp(EPOCH + 710)));
         let stamped = clock.stamp(at(40, 0), EPOCH as i64 + 60_000);
         assert_eq!(stamped, Stamp(EPOCH + 710));
+    }
+
+    #[test]
+    fn in_doubt_time_goes_on_from_the_last_stamp() {
+        let mut clock = ClusterClock::default();
+        clock.replayed(Stamp(EPOCH));
+        clock.go_on(at(5, 0));
+        let stamped = clock.stamp(at(25, 0), EPOCH as i64 + 60_000);
+        assert_eq!(stamped, Stamp(EPOCH + 20));
     }
 
     #[test]

@@ -26,7 +26,7 @@ const IDLE_STAMP_MS: u64 = 10_000;
 /// Followers are told of a commit this soon, if no append told them before.
 const ANNOUNCE_AFTER_MS: u64 = 5;
 
-/// A leader that does not know cluster time waits so long for somebody to tell it. Then nobody knows.
+/// A leader that does not know cluster time waits so long for somebody to tell it.
 const TIME_TOLD_WITHIN_MS: u64 = 1_000;
 
 /// One group.
@@ -221,8 +221,11 @@ impl<R> Group<R> {
         let all_are_ignorant = voters.iter().all(|voter| {
             *voter == self.replica.replica_id() || self.ignorant.contains(&ReplicaId(*voter).node())
         });
-        let has_waited = now.boot_ms.saturating_sub(since) >= TIME_TOLD_WITHIN_MS;
-        all_are_ignorant || has_waited
+        if !all_are_ignorant && now.boot_ms.saturating_sub(since) >= TIME_TOLD_WITHIN_MS {
+            // Somebody who cannot be heard may know better than a wall clock.
+            self.clock.go_on(now);
+        }
+        all_are_ignorant || self.clock.knows()
     }
 
     /// What this replica takes cluster time to be, if it knows.

@@ -182,9 +182,8 @@ pub struct WorkerParts {
     pub view: Arc<ReadView>,
     /// Where leadership is published.
     pub cluster: Arc<ClusterState>,
-    /// No checkpoint while the log since the last is shorter, in bytes of entries:
-    /// [`USUAL_CHECKPOINT_LOG_BYTES`].
-    pub checkpoint_log_bytes: u64,
+    /// When a checkpoint is due: [`USUAL_CHECKPOINT_PACE`].
+    pub checkpoint_pace: CheckpointPace,
     /// How often the replicas of a group are compared, in milliseconds: [`USUAL_AUDIT_EVERY_MS`].
     pub audit_every_ms: u64,
     /// From which election timeouts are drawn: [`USUAL_ELECTION_TICKS`], but where a run must be
@@ -192,8 +191,20 @@ pub struct WorkerParts {
     pub election_ticks: Range<usize>,
 }
 
-/// See [`WorkerParts::checkpoint_log_bytes`]. Replayed in a second.
-pub const USUAL_CHECKPOINT_LOG_BYTES: u64 = 16 * 1024 * 1024;
+/// When a checkpoint is due: once the log since the last one has outgrown both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckpointPace {
+    /// So many bytes of entries.
+    pub log_bytes_min: u64,
+    /// So much of the last file, in percent.
+    pub of_file_percent: u64,
+}
+
+/// See [`WorkerParts::checkpoint_pace`]. What a restart replays takes as long as what it reads, or a second.
+pub const USUAL_CHECKPOINT_PACE: CheckpointPace = CheckpointPace {
+    log_bytes_min: 16 * 1024 * 1024,
+    of_file_percent: 100,
+};
 
 /// See [`WorkerParts::audit_every_ms`]. Hashing ten million positions takes seconds of a processor.
 pub const USUAL_AUDIT_EVERY_MS: u64 = 10 * 60 * 1_000;
@@ -234,6 +245,15 @@ impl<R> Worker<R> {
         let slots: Vec<Slot<R>> = (0..parts.groups)
             .map(|number| open::slot(GroupId(number), &parts, &mut batch))
             .collect::<Result<_, _>>()?;
+        // A crash came between a snapshot and the word to the ledger that history begins behind it.
+        let unrecorded = slots.iter().enumerate().filter_map(|(number, slot)| {
+            let known = (*parts.ledger_indexes.get(number)?)?;
+            let group = GroupId(number as u32);
+            let after = slot.group.as_ref()?.applied_index;
+            let is_behind = group.shard().is_some() && known < after;
+            is_behind.then_some(Effect::Record(Page::Begin { group, after }))
+        });
+        let after_write = unrecorded.collect();
         // The origins of new groups, all at once: a crash before this founds them again.
         if !batch.is_empty() {
             parts.disk.write(&mut batch, Durability::Sync)?;
@@ -255,7 +275,7 @@ impl<R> Worker<R> {
             turn: Vec::with_capacity(slots.len()),
             slots,
             batch,
-            after_write: Vec::new(),
+            after_write,
             touched: BTreeSet::new(),
             contexts: ContextSource::new(parts.node, parts.boot),
             walls: WallClocks::default(),

@@ -225,7 +225,7 @@ fn open<R>(
         group: id.0,
         error: error.into(),
     })?;
-    let checkpoints = Checkpoints::new(kept, parts.checkpoint_log_bytes);
+    let checkpoints = Checkpoints::new(kept, parts.checkpoint_pace);
     if let Some(newest) = checkpoints.newest() {
         replica.offer_snapshot(newest.clone());
     }
