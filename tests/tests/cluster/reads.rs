@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use stock_proto::stock::v1::ShardIndex;
+use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
+use stock_proto::stock::v1::{GetAuditRequest, ListShardsRequest, ShardIndex};
 use tests::cluster::{Cluster, NODES, Options};
 use tests::names::{fresh, sku_in};
 use tests::stock::{
@@ -122,4 +123,20 @@ async fn a_leader_that_was_asleep_never_answers_a_linearizable_read_with_the_pas
         position(&client, &sku, &location).await.unwrap().on_hand,
         on_hand
     );
+}
+
+#[tokio::test]
+async fn every_node_tells_what_only_the_leader_of_group_0_knows() {
+    let cluster = Cluster::shared().await;
+    for node in NODES {
+        let mut stub = ClusterServiceClient::new(cluster.channel(node));
+        // A leader that was just elected has decided nothing yet.
+        until("the node's list of shards", ROUNDS_WITHIN, async || {
+            let listed = stub.list_shards(ListShardsRequest::default()).await;
+            listed.map_err(|status| status.to_string())
+        })
+        .await;
+        let audit = stub.get_audit(GetAuditRequest::default()).await;
+        assert!(audit.is_ok(), "node {node}: {audit:?}");
+    }
 }

@@ -481,6 +481,10 @@ impl ClusterService for ClusterCalls {
         request: Request<api::ListShardsRequest>,
     ) -> Result<Response<api::ListShardsResponse>, Status> {
         let deadline = Deadline::of(request.metadata());
+        let (metadata, _, call) = request.into_parts();
+        if let Some(mut leader) = self.elsewhere(&metadata) {
+            return leader.list_shards(proxy::sent_on(call, &metadata)).await;
+        }
         let listed = async { Ok(cluster_view::shards(&self.overview()?)) };
         self.list_shards.run(deadline, "", listed).await
     }
@@ -540,6 +544,10 @@ impl ClusterService for ClusterCalls {
         request: Request<api::GetAuditRequest>,
     ) -> Result<Response<api::GetAuditResponse>, Status> {
         let deadline = Deadline::of(request.metadata());
+        let (metadata, _, call) = request.into_parts();
+        if let Some(mut leader) = self.elsewhere(&metadata) {
+            return leader.get_audit(proxy::sent_on(call, &metadata)).await;
+        }
         let audited = async { Ok(cluster_view::audits(&self.overview()?)) };
         self.audit.run(deadline, "", audited).await
     }

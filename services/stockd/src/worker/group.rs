@@ -170,8 +170,15 @@ impl<R> Group<R> {
 
     /// Puts everything that waits into the log: one entry, or a few where one would be too large.
     pub(super) fn flush(&mut self, now: Now, median_ms: i64, effects: &mut Vec<Effect<R>>) {
+        if !self.replica.is_leader() {
+            // Only who leads may stamp: without an estimate that is a jump of this replica's time.
+            for queued in self.queued.drain(..) {
+                let failure = Failure::NotLeader { leader: None };
+                answer_if_asked(effects, queued.reply, Answer::Failed(failure));
+            }
+        }
         while !self.queued.is_empty() {
-            if self.replica.is_leader() && !self.may_stamp(now) {
+            if !self.may_stamp(now) {
                 return;
             }
             let fits = entry_fits(&self.queued);

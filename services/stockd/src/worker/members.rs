@@ -95,13 +95,7 @@ impl<R> Worker<R> {
     }
 
     /// Does what the leader of group 0 wants done here.
-    pub(super) fn carry_out(
-        &mut self,
-        term: u64,
-        order: Order,
-        now: Now,
-        effects: &mut Vec<Effect<R>>,
-    ) {
+    pub(super) fn carry_out(&mut self, term: u64, order: Order, effects: &mut Vec<Effect<R>>) {
         if term < self.office.term {
             return;
         }
@@ -131,8 +125,6 @@ impl<R> Worker<R> {
                     && let Some(group) = &mut slot.group
                     && !self.is_handing_over
                 {
-                    // A hand-over before its time would send cluster time back to a guess.
-                    group.let_time_pass(now, self.walls.median_ms(now));
                     group.replica.transfer_leadership(to.0);
                 }
                 self.touched.insert(group.index());
@@ -208,7 +200,7 @@ impl<R> Worker<R> {
             Notice::Reports(reports) => self.hear(reports.0, reports.1, now),
             Notice::Hash(hash) => self.hear_hash(*hash, now),
             Notice::Audited(report) => self.hear_audit(*report, now),
-            Notice::Order { term, order } => self.carry_out(term, *order, now, effects),
+            Notice::Order { term, order } => self.carry_out(term, *order, effects),
         }
     }
 
@@ -341,7 +333,7 @@ impl<R> Worker<R> {
                         order: Box::new(order),
                     },
                 }),
-                _ => self.carry_out(term, order, now, effects),
+                _ => self.carry_out(term, order, effects),
             }
         }
     }

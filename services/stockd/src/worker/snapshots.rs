@@ -128,8 +128,9 @@ impl<R> Worker<R> {
         let Some(group) = self.slots[number].group.as_mut() else {
             return;
         };
-        self.ledger_entries_waiting -= group.ledger.waiting();
+        let waiting = group.ledger.waiting();
         if group.install(point, &self.view) {
+            self.ledger_entries_waiting -= waiting;
             tracing::info!(
                 group = number,
                 index = point.index,
