@@ -108,7 +108,7 @@ impl Plan {
             log_file_bytes: *dice.pick(&[16, 64, 256]).unwrap_or(&64) * 1024,
             checkpoint_pace: CheckpointPace {
                 log_bytes_min: *dice.pick(&[1_000, 10_000, 100_000]).unwrap_or(&10_000),
-                of_file_percent: *dice.pick(&[0, 0, 100]).unwrap_or(&0),
+                of_file_percent: *dice.pick(&[10, 30, 100]).unwrap_or(&30),
             },
             audit_every_ms: *dice.pick(&[2_000, 10_000, 1_000_000]).unwrap_or(&10_000),
             ledger_us_max: *dice.pick(&[1_000, 100_000, 3_000_000]).unwrap_or(&100_000),
