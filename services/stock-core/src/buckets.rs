@@ -48,6 +48,11 @@ impl<K: Key, V: Clone> Buckets<K, V> {
         self.of(key).remove(key)
     }
 
+    /// The bucket of a key.
+    pub(crate) fn bucket_of(&self, key: &K) -> &BTreeMap<K, V> {
+        &self.maps[key.bucket(self.maps.len())]
+    }
+
     /// The bucket of a key, to be changed.
     pub(crate) fn of(&mut self, key: &K) -> &mut BTreeMap<K, V> {
         Arc::make_mut(&mut self.maps[key.bucket(self.maps.len())])

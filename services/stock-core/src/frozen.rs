@@ -6,8 +6,9 @@ use crate::apply::holds::Hold;
 use crate::buckets::Bucket;
 use crate::canonical::Writer;
 use crate::catalog::{CatalogOutcome, PutLocation};
+use crate::documents::{DocumentKey, RecordedLine};
 use crate::ids::{Location, ReservationId, Sku};
-use crate::memory::{DocumentKey, RecordedLine, Remembered, RequestKey};
+use crate::memory::{Remembered, RequestKey};
 use crate::stock::Stock;
 use crate::verdict::Verdict;
 

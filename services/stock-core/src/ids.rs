@@ -1,6 +1,7 @@
 //! Identifiers, quantities and time, each checked once, where it is made.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -73,6 +74,13 @@ impl Sku {
     /// The shard this SKU lives in, of `shard_count`: shards divide the range of hashes evenly.
     pub fn shard(&self, shard_count: u32) -> u32 {
         ((u128::from(self.hash) * u128::from(shard_count)) >> 64) as u32
+    }
+}
+
+/// The hash that the name already has.
+impl Hash for Sku {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
     }
 }
 

@@ -34,6 +34,7 @@ mod buckets;
 mod canonical;
 mod catalog;
 mod command;
+mod documents;
 mod error;
 mod frozen;
 mod ids;

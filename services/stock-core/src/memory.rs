@@ -1,13 +1,10 @@
-//! What makes a retry harmless: remembered requests and remembered documents.
-
-use xxhash_rust::xxh3::xxh3_128;
+//! What makes a retry harmless: remembered requests. For documents see `documents.rs`.
 
 use crate::buckets::{Buckets, Key};
-use crate::command::{MovementKind, Request};
-use crate::ids::{Document, Fingerprint, Principal, RequestId, Stamp};
+use crate::command::Request;
+use crate::ids::{Fingerprint, Principal, RequestId, Stamp};
 use crate::limits::{
-    CLOCK_AHEAD_MS_MAX, DOCUMENT_MEMORY_MS, FORGOTTEN_PER_ENTRY_MAX, REQUEST_MEMORY_MS,
-    REQUEST_MEMORY_MS_MIN,
+    CLOCK_AHEAD_MS_MAX, FORGOTTEN_PER_ENTRY_MAX, REQUEST_MEMORY_MS, REQUEST_MEMORY_MS_MIN,
 };
 use crate::order::{Order, Place};
 use crate::outcome::Refusal;
@@ -142,131 +139,6 @@ impl<V: Clone> RequestMemory<V> {
     }
 }
 
-/// XXH3-128 of kind, document and line; the parts cannot run into each other, since names have no
-/// NUL byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct DocumentKey(u128);
-
-impl DocumentKey {
-    pub(crate) fn new(kind: MovementKind, document: &Document, line: &Document) -> Self {
-        // Two names of at most 64 bytes, the kind and a separator.
-        let mut bytes = [0; 130];
-        let mut len = 0;
-        let mut put = |part: &[u8]| {
-            bytes[len..len + part.len()].copy_from_slice(part);
-            len += part.len();
-        };
-        put(&[match kind {
-            MovementKind::Receipt => 1,
-            MovementKind::Sale => 2,
-            MovementKind::Adjustment => 3,
-        }]);
-        put(document.as_str().as_bytes());
-        put(&[0]);
-        put(line.as_str().as_bytes());
-        Self(xxh3_128(&bytes[..len]))
-    }
-
-    pub(crate) fn to_bytes(self) -> [u8; 16] {
-        self.0.to_be_bytes()
-    }
-
-    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(u128::from_be_bytes(bytes))
-    }
-}
-
-impl Key for DocumentKey {
-    fn bucket(&self, buckets: usize) -> usize {
-        self.0 as usize % buckets
-    }
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct RecordedLine {
-    pub(crate) fingerprint: Fingerprint,
-    pub(crate) place: Place,
-    /// As the caller said it, which may be later than the stamp.
-    pub(crate) occurred_at: Stamp,
-}
-
-/// Document lines that were recorded, for [`DOCUMENT_MEMORY_MS`].
-#[derive(Debug)]
-pub(crate) struct DocumentMemory {
-    pub(crate) buckets: Buckets<DocumentKey, RecordedLine>,
-    pub(crate) order: Order<DocumentKey>,
-    /// What happened before this may have been recorded and forgotten.
-    pub(crate) horizon: Stamp,
-    pub(crate) remembered_max: usize,
-}
-
-impl DocumentMemory {
-    pub(crate) fn new(buckets: usize, remembered_max: usize) -> Self {
-        Self {
-            buckets: Buckets::new(buckets),
-            order: Order::new(),
-            horizon: Stamp(0),
-            remembered_max,
-        }
-    }
-
-    pub(crate) fn recall(
-        &self,
-        key: DocumentKey,
-        fingerprint: Fingerprint,
-        occurred_at: Stamp,
-    ) -> Recall<'_, ()> {
-        match self.buckets.get(&key) {
-            Some(recorded) if recorded.fingerprint == fingerprint => Recall::Answered(&()),
-            Some(_) => Recall::Refused(Refusal::DocumentReused),
-            None if occurred_at < self.horizon => Recall::Refused(Refusal::DocumentTooOld {
-                horizon: self.horizon,
-            }),
-            None => Recall::New,
-        }
-    }
-
-    pub(crate) fn remember(
-        &mut self,
-        key: DocumentKey,
-        fingerprint: Fingerprint,
-        now: Stamp,
-        occurred_at: Stamp,
-    ) {
-        if self.order.len() >= self.remembered_max {
-            self.forget_oldest();
-        }
-        let recorded = RecordedLine {
-            fingerprint,
-            place: self.order.push(now, key),
-            occurred_at,
-        };
-        self.buckets.insert(key, recorded);
-    }
-
-    pub(crate) fn forget(&mut self, now: Stamp) {
-        let keep_from = now.minus_ms(DOCUMENT_MEMORY_MS);
-        for _ in 0..FORGOTTEN_PER_ENTRY_MAX {
-            match self.order.oldest() {
-                Some((stamp, _)) if *stamp < keep_from => self.forget_oldest(),
-                _ => break,
-            }
-        }
-    }
-
-    fn forget_oldest(&mut self) {
-        let Some(key) = self.order.pop() else {
-            return;
-        };
-        // Judged by when it happened, so that is what the horizon must lie behind. A line that gave no
-        // time happened when it was stamped.
-        if let Some(recorded) = self.buckets.remove(&key) {
-            let latest = recorded.occurred_at.max(recorded.place.stamp);
-            self.horizon = self.horizon.max(latest.plus_ms(1));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -361,26 +233,5 @@ mod tests {
         assert_eq!(recall(&memory, &key(later, 2), later), Recall::New);
         remember(&mut memory, &key(later, 2), later, 2);
         assert_eq!(memory.horizon, Stamp(NOW + CLOCK_AHEAD_MS_MAX + 1));
-    }
-
-    #[test]
-    fn a_forgotten_document_line_is_refused_by_when_it_happened() {
-        let mut memory = DocumentMemory::new(4, 100);
-        let name = |text| Document::new(text).unwrap();
-        let key = DocumentKey::new(MovementKind::Receipt, &name("D1"), &name("1"));
-        let same = Fingerprint([1; 16]);
-        memory.remember(key, same, Stamp(NOW), Stamp(NOW));
-        assert_eq!(memory.recall(key, same, Stamp(NOW)), Recall::Answered(&()));
-        assert_eq!(
-            memory.recall(key, Fingerprint([2; 16]), Stamp(NOW)),
-            Recall::Refused(Refusal::DocumentReused)
-        );
-        memory.forget(Stamp(NOW + DOCUMENT_MEMORY_MS + 1));
-        assert_eq!(
-            memory.recall(key, same, Stamp(NOW)),
-            Recall::Refused(Refusal::DocumentTooOld {
-                horizon: Stamp(NOW + 1)
-            })
-        );
     }
 }

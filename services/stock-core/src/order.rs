@@ -83,28 +83,28 @@ const BLOCK: usize = 1_024;
 /// A first-in, first-out queue that grows by blocks, so that no push ever moves what is already in it.
 /// A `VecDeque` of four million items stalls its owner for tens of milliseconds when it doubles.
 #[derive(Debug)]
-struct Queue<T> {
+pub(crate) struct Queue<T> {
     blocks: VecDeque<VecDeque<T>>,
     len: usize,
 }
 
 impl<T> Queue<T> {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             blocks: VecDeque::new(),
             len: 0,
         }
     }
 
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    fn front(&self) -> Option<&T> {
+    pub(crate) fn front(&self) -> Option<&T> {
         self.blocks.front()?.front()
     }
 
-    fn push(&mut self, item: T) {
+    pub(crate) fn push(&mut self, item: T) {
         self.len += 1;
         match self.blocks.back_mut() {
             Some(block) if block.len() < BLOCK => block.push_back(item),
@@ -112,7 +112,7 @@ impl<T> Queue<T> {
         }
     }
 
-    fn pop(&mut self) -> Option<T> {
+    pub(crate) fn pop(&mut self) -> Option<T> {
         let block = self.blocks.front_mut()?;
         let item = block.pop_front();
         if block.is_empty() {

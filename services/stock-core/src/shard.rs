@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::apply::{holds::Holds, shelves::Shelves};
 use crate::canonical::{MemoryHead, OrderHead, ShardHead, Writer};
 use crate::command::{Action, Command, Operation, Request};
+use crate::documents::DocumentMemory;
 use crate::frozen::{FrozenState, Slot};
 use crate::ids::{At, Location, Principal, ReservationId, Sku, Stamp};
 use crate::ledger::LedgerEntry;
@@ -12,7 +13,7 @@ use crate::limits::{
     BUCKETS, DOCUMENT_LINES_REMEMBERED_MAX, ENDED_RESERVATIONS_MAX, EXPIRIES_PER_ENTRY_MAX,
     OPEN_RESERVATIONS_MAX, POSITIONS_MAX, REQUESTS_REMEMBERED_MAX,
 };
-use crate::memory::{DocumentMemory, Recall, RequestKey, RequestMemory};
+use crate::memory::{Recall, RequestKey, RequestMemory};
 use crate::names::Names;
 use crate::outcome::{Outcome, Refusal};
 use crate::reservation::Reservation;
@@ -101,6 +102,11 @@ impl Shard {
         self.shelves.stock(sku)
     }
 
+    /// As [`Self::stock`], with a copy of the SKU whose name is shared with the shard's own.
+    pub fn sku(&self, sku: &Sku) -> Option<(&Sku, &Stock)> {
+        self.shelves.shared_sku(sku)
+    }
+
     /// Every SKU, and what is known of it, bucket by bucket.
     pub fn skus(&self) -> impl Iterator<Item = (&Sku, &Stock)> {
         self.shelves.all()
@@ -155,7 +161,10 @@ impl Shard {
             },
             documents: MemoryHead {
                 horizon: self.documents.horizon,
-                order: OrderHead::of(&self.documents.order),
+                order: OrderHead {
+                    len: self.documents.len() as u64,
+                    next: self.documents.next_sequence,
+                },
             },
             ended: OrderHead::of(&self.holds.ended),
             open: self.holds.open() as u64,

@@ -1,6 +1,8 @@
 //! Everything a shard knows of one SKU.
 
 use std::collections::BTreeSet;
+use std::iter;
+use std::sync::Arc;
 
 use crate::ids::{Location, ReservationId};
 use crate::position::Position;
@@ -8,7 +10,8 @@ use crate::position::Position;
 /// A SKU's positions, by location, and who holds units of them.
 #[derive(Debug, Clone, Default)]
 pub struct Stock {
-    positions: Vec<Position>,
+    /// Shared with readers and with copies of the state; copied before a change if it is.
+    positions: Arc<[Position]>,
     /// Open reservations with open units of this SKU: what a discrepancy endangers. Not written down: they
     /// are found again from the reservations.
     pub(crate) holders: BTreeSet<ReservationId>,
@@ -18,7 +21,7 @@ impl Stock {
     /// Of these, which are in the order of their locations, and held by nobody.
     pub(crate) fn new(positions: Vec<Position>) -> Self {
         Self {
-            positions,
+            positions: positions.into(),
             holders: BTreeSet::new(),
         }
     }
@@ -28,30 +31,37 @@ impl Stock {
         &self.positions
     }
 
+    /// As [`Self::positions`], to be kept: what changes here later does not change there.
+    pub fn shared_positions(&self) -> &Arc<[Position]> {
+        &self.positions
+    }
+
     /// The position there, if there is one.
     pub fn position(&self, location: &Location) -> Option<&Position> {
         self.find(location).ok().map(|at| &self.positions[at])
     }
 
     pub(crate) fn position_mut(&mut self, location: &Location) -> Option<&mut Position> {
-        self.find(location).ok().map(|at| &mut self.positions[at])
+        let at = self.find(location).ok()?;
+        Some(&mut self.positions_mut()[at])
     }
 
     pub(crate) fn positions_mut(&mut self) -> &mut [Position] {
-        &mut self.positions
+        Arc::make_mut(&mut self.positions)
     }
 
     /// The position there, made if need be; `true` if it was made.
     pub(crate) fn position_or_new(&mut self, location: &Location) -> (&mut Position, bool) {
-        match self.find(location) {
-            Ok(at) => (&mut self.positions[at], false),
-            Err(at) => {
-                // Most SKUs are in few places: grow by one, not by doubling.
-                self.positions.reserve_exact(1);
-                self.positions.insert(at, Position::new(location.clone()));
-                (&mut self.positions[at], true)
-            }
+        let found = self.find(location);
+        if let Err(at) = found {
+            // Most SKUs are in few places: grow by one, not by doubling.
+            let (before, after) = self.positions.split_at(at);
+            let new = iter::once(Position::new(location.clone()));
+            let all = before.iter().cloned().chain(new);
+            self.positions = all.chain(after.iter().cloned()).collect();
         }
+        let (Ok(at) | Err(at)) = found;
+        (&mut self.positions_mut()[at], found.is_err())
     }
 
     fn find(&self, location: &Location) -> Result<usize, usize> {

@@ -374,7 +374,7 @@ fn positions(running: &Running, wish: &Wish) -> Told {
     let index = running.view.applied_index(shard);
     let positions = running
         .view
-        .with_positions(sku.as_str(), <[stock_core::Position]>::to_vec);
+        .with_positions(sku, <[stock_core::Position]>::to_vec);
     Told::Found {
         index,
         found: Found::Positions(sku.clone(), positions),

@@ -1,10 +1,11 @@
 //! Movements: facts. They are recorded once, and never refused for want of stock.
 
 use crate::command::{MovementKind, MovementLine, Movements};
+use crate::documents::DocumentKey;
 use crate::ids::{At, Location, Principal, ReservationId, Sku};
 use crate::ledger::{EntryKind, LedgerEntry, Source};
 use crate::limits::{CLOCK_AHEAD_MS_MAX, ENDANGERED_MAX};
-use crate::memory::{DocumentKey, Recall};
+use crate::memory::Recall;
 use crate::outcome::{Discrepancy, LineVerdict, Outcome, Refusal};
 use crate::position::Position;
 use crate::shard::Shard;

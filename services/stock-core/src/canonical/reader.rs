@@ -7,10 +7,11 @@ use std::sync::Arc;
 use crate::apply::holds::Hold;
 use crate::buckets::Key;
 use crate::catalog::{CatalogOutcome, Coordinates, LocationType, PutLocation};
+use crate::documents::{DocumentKey, RecordedLine};
 use crate::error::Flaw;
 use crate::ids::{Fingerprint, Location, RequestId, ReservationId, Sku, Stamp};
 use crate::limits::COUNTER_MAX;
-use crate::memory::{DocumentKey, RecordedLine, Remembered, RequestKey};
+use crate::memory::{Remembered, RequestKey};
 use crate::names::Names;
 use crate::order::Place;
 use crate::outcome::{Policy, Refusal, ShortLine, Shortage};
@@ -76,7 +77,7 @@ impl Reader<'_> {
         number: usize,
         buckets: usize,
     ) -> Read<BTreeMap<DocumentKey, RecordedLine>> {
-        self.map("documents", number, buckets, 35, Self::recorded)
+        self.map("documents", number, buckets, 20, Self::recorded)
     }
 
     pub(crate) fn locations(
@@ -208,12 +209,15 @@ impl Reader<'_> {
 
     pub(super) fn recorded(&mut self) -> Read<(DocumentKey, RecordedLine)> {
         let key = DocumentKey::from_bytes(self.fixed()?);
-        let recorded = RecordedLine {
-            fingerprint: Fingerprint(self.fixed()?),
-            place: self.place()?,
-            occurred_at: self.stamp()?,
-        };
-        Ok((key, recorded))
+        let fingerprint = self.narrow("fingerprint")?;
+        let sequence = self.narrow("sequence number")?;
+        let stamp = self.past()?;
+        let ahead_ms = self.narrow("time ahead")?;
+        let recorded = RecordedLine::new(fingerprint, sequence, stamp, ahead_ms);
+        match recorded.stamp() == stamp {
+            true => Ok((key, recorded)),
+            false => Err(Flaw::StampTooLate { stamp: stamp.0 }),
+        }
     }
 
     pub(super) fn location(&mut self) -> Read<PutLocation> {
@@ -432,9 +436,13 @@ impl<'a> Reader<'a> {
 
     /// The number of a command's line, or of a command in its entry.
     pub(crate) fn line(&mut self) -> Read<u32> {
+        self.narrow("line or ordinal")
+    }
+
+    /// A number that is not as large as it could be.
+    fn narrow<T: TryFrom<u64>>(&mut self, what: &'static str) -> Read<T> {
         let value = self.number()?;
-        let what = "line or ordinal";
-        u32::try_from(value).map_err(|_| Flaw::NumberOutOfRange { what, value })
+        T::try_from(value).map_err(|_| Flaw::NumberOutOfRange { what, value })
     }
 
     /// A stamp that the state has reached.

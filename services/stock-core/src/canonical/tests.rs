@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::*;
 use crate::apply::holds::Hold;
 use crate::catalog::{CatalogOutcome, Coordinates, LocationType, PutLocation};
+use crate::documents::{DocumentKey, RecordedLine};
 use crate::error::Flaw;
 use crate::ids::{At, Fingerprint, Location, Principal, RequestId, ReservationId, Sku, Stamp};
-use crate::memory::{DocumentKey, RecordedLine, Remembered, RequestKey};
+use crate::memory::{Remembered, RequestKey};
 use crate::names::Names;
 use crate::order::Place;
 use crate::outcome::{Policy, Refusal, ShortLine, Shortage};
@@ -245,11 +246,7 @@ fn every_field_of_what_is_remembered_counts() {
         ],
     );
     let make = || {
-        let recorded = RecordedLine {
-            fingerprint: Fingerprint([1; 16]),
-            place: place(1, 1),
-            occurred_at: Stamp(1),
-        };
+        let recorded = RecordedLine::new(1, 1, Stamp(1), 1);
         (DocumentKey::from_bytes([1; 16]), recorded)
     };
     check(
@@ -258,10 +255,10 @@ fn every_field_of_what_is_remembered_counts() {
         |reader, _| reader.recorded(),
         &[
             |(key, _)| *key = DocumentKey::from_bytes([2; 16]),
-            |(_, what)| what.fingerprint = Fingerprint([2; 16]),
-            |(_, what)| what.place.stamp = Stamp(2),
-            |(_, what)| what.place.sequence = 2,
-            |(_, what)| what.occurred_at = Stamp(20),
+            |(_, what)| what.fingerprint = 2,
+            |(_, what)| what.sequence = 2,
+            |(_, what)| *what = RecordedLine::new(1, 1, Stamp(2), 1),
+            |(_, what)| *what = RecordedLine::new(1, 1, Stamp(1), 2),
         ],
     );
 }
@@ -474,11 +471,7 @@ fn what_is_out_of_order_or_comes_twice_is_refused() {
         let mut writer = Writer::default();
         writer.number(numbers.len() as u64);
         for number in numbers {
-            let recorded = RecordedLine {
-                fingerprint: Fingerprint([1; 16]),
-                place: place(1, 1),
-                occurred_at: Stamp(1),
-            };
+            let recorded = RecordedLine::new(1, 1, Stamp(1), 0);
             writer.recorded(DocumentKey::from_bytes([*number; 16]), &recorded);
         }
         writer.into_bytes()

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::apply::holds::Hold;
 use crate::catalog::{CatalogOutcome, LocationType, PutLocation};
+use crate::documents::{DocumentKey, RecordedLine};
 use crate::ids::{Location, ReservationId, Sku, Stamp};
-use crate::memory::{DocumentKey, RecordedLine, Remembered, RequestKey};
+use crate::memory::{Remembered, RequestKey};
 use crate::order::Place;
 use crate::outcome::{Policy, Refusal, Shortage};
 use crate::reservation::{Reservation, State};
@@ -114,9 +115,10 @@ impl Writer {
 
     pub(crate) fn recorded(&mut self, key: DocumentKey, recorded: &RecordedLine) {
         self.fixed(&key.to_bytes());
-        self.fixed(&recorded.fingerprint.0);
-        self.place(recorded.place);
-        self.stamp(recorded.occurred_at);
+        self.number(u64::from(recorded.fingerprint));
+        self.number(u64::from(recorded.sequence));
+        self.stamp(recorded.stamp());
+        self.number(u64::from(recorded.ahead_ms()));
     }
 
     pub(crate) fn location(&mut self, put: &PutLocation) {

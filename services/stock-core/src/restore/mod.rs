@@ -9,7 +9,7 @@ pub use shard::ShardRestorer;
 use crate::canonical::{OrderHead, Read, Reader};
 use crate::error::{Part, RestoreError};
 use crate::ids::Stamp;
-use crate::order::{Order, Place};
+use crate::order::{Disorder, Order, Place};
 
 /// Makes a state from its canonical bytes: first the head, then every bucket once, in any order.
 ///
@@ -118,8 +118,12 @@ fn restored_order<K>(
     records: Vec<(Place, K)>,
 ) -> Result<Order<K>, RestoreError> {
     check_count(what, head.len, records.len())?;
-    Order::restore(records, head.next).map_err(|disorder| RestoreError::OrderBroken {
+    Order::restore(records, head.next).map_err(|disorder| broken_order(what, disorder))
+}
+
+fn broken_order(what: &'static str, disorder: Disorder) -> RestoreError {
+    RestoreError::OrderBroken {
         what,
         sequence: disorder.sequence,
-    })
+    }
 }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use crate::apply::holds::Holds;
 use crate::apply::shelves::Shelves;
 use crate::canonical::ShardHead;
+use crate::documents::{self, DocumentPlace};
 use crate::error::{Part, RestoreError};
 use crate::ids::{Location, ReservationId, Sku, Stamp};
 use crate::limits::BUCKETS;
-use crate::memory::{DocumentKey, Remembered, RequestKey};
+use crate::memory::{Remembered, RequestKey};
 use crate::names::Names;
 use crate::order::Place;
 use crate::reservation::Reservation;
-use crate::restore::{Given, StateRestorer, check_count, read_part, restored_order};
+use crate::restore::{Given, StateRestorer, broken_order, check_count, read_part, restored_order};
 use crate::shard::Shard;
 use crate::stock::Stock;
 use crate::verdict::Verdict;
@@ -28,7 +29,7 @@ pub struct ShardRestorer {
     claims: Vec<Claim>,
     ended: Vec<(Place, ReservationId)>,
     requests: Vec<(Place, RequestKey)>,
-    documents: Vec<(Place, DocumentKey)>,
+    documents: Vec<DocumentPlace>,
     /// Of principals, and of lines until these share the names on the shelves.
     names: Names,
 }
@@ -89,8 +90,7 @@ impl StateRestorer for ShardRestorer {
         }
         let places = requests.iter().map(|(key, it)| (it.place, key.clone()));
         self.requests.extend(places);
-        let places = documents.iter().map(|(key, it)| (it.place, *key));
-        self.documents.extend(places);
+        self.documents.extend(documents::places(&documents));
         self.take_stocks(number, stocks);
         self.shard.holds.buckets.set(number, holds);
         self.shard.requests.buckets.set(number, requests);
@@ -116,8 +116,12 @@ impl StateRestorer for ShardRestorer {
         shard.holds.ended = ended;
         let requests = restored_order("requests", head.requests.order, self.requests)?;
         shard.requests.order = requests;
-        let documents = restored_order("documents", head.documents.order, self.documents)?;
-        shard.documents.order = documents;
+        let (what, order) = ("documents", head.documents.order);
+        check_count(what, order.len, self.documents.len())?;
+        shard
+            .documents
+            .restore_order(self.documents, order.next)
+            .map_err(|disorder| broken_order(what, disorder))?;
         Ok(self.shard)
     }
 }

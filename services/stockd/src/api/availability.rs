@@ -182,7 +182,7 @@ impl AvailabilityReads {
             }
             self.edge
                 .view
-                .with_positions(sku, |positions| match &key.location {
+                .with_positions(&key.sku, |positions| match &key.location {
                     Some(location) => {
                         if let Ok(at) = positions.binary_search_by(|p| p.location.cmp(location)) {
                             items.push(convert::availability(sku, &positions[at], shard, index));
