@@ -680,7 +680,7 @@ impl World {
                     format!("{group:?} {index} of term {term}, seen by node {node}")
                 });
             }
-            // An entry from before its boot tells a node nothing of what time it is.
+            // An entry from before its boot, or from an earlier leader, tells a node nothing of what time it is.
             let known_since_us = self.histories[group.index()]
                 .entry(index)
                 .map_or(0, |entry| entry.known_since_us);
@@ -690,6 +690,7 @@ impl World {
                 .and_then(|m| m.running.as_mut());
             if let Some(running) = running
                 && known_since_us >= running.booted_us
+                && term == running.cluster.group(group).term
                 && !data.is_empty()
             {
                 running.remembers_time[group.index()] = true;
