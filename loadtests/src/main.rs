@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "a command line tool answers on stdout")]
 
 mod bench;
+mod disk;
 mod failover;
 mod fsync;
 mod nodes;
@@ -42,6 +43,9 @@ Examples:
     cargo run --release -p loadtests -- failover --kills 50 --hand-overs 50
     cargo run --release -p loadtests -- recovery --positions 10000000
 
+  Write for half an hour, and see that disks do not fill:
+    cargo run --release -p loadtests -- disk
+
 Exit code 0: all is well; 1: a mismatch, a failed call, or no cluster; 2: usage.";
 
 #[derive(Parser)]
@@ -57,6 +61,7 @@ enum Command {
     Bench(bench::Arguments),
     Failover(failover::Arguments),
     Recovery(recovery::Arguments),
+    Disk(disk::Arguments),
 }
 
 /// What a command found. That it could not do its work at all is an error instead.
@@ -91,6 +96,7 @@ fn run(command: Command) -> anyhow::Result<Verdict> {
             Command::Bench(arguments) => bench::run(&arguments).await,
             Command::Failover(arguments) => failover::run(&arguments).await,
             Command::Recovery(arguments) => recovery::run(&arguments).await,
+            Command::Disk(arguments) => disk::run(&arguments).await,
         }
     })
 }

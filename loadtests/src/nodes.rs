@@ -52,6 +52,10 @@ pub(crate) struct NodeOptions {
     /// Stock shards
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     shards: u32,
+
+    /// What else the nodes are told when they start
+    #[clap(skip)]
+    pub(crate) serve_arguments: Vec<String>,
 }
 
 /// Processes, and how to reach them.
@@ -118,6 +122,7 @@ impl Nodes {
             .args(["--listen-grpc", &format!("{HOST}:{}", port(node, 0))])
             .args(["--listen-peers", &format!("{HOST}:{}", port(node, 1))])
             .args(["--listen-metrics", &format!("{HOST}:{}", port(node, 2))]);
+        command.args(&self.options.serve_arguments);
         if node <= self.founders {
             command.args(["--shards", &self.options.shards.to_string()]);
             for founder in 1..=self.founders {

@@ -69,6 +69,8 @@ pub struct Options {
     pub spares: u64,
     /// After how many seconds a node that is away is replaced; none: as `stockd` has it.
     pub replace_after_seconds: Option<u64>,
+    /// After how many bytes of log a state is written down; none: as `stockd` has it.
+    pub checkpoint_after_bytes: Option<u64>,
 }
 
 /// Where nodes keep their data.
@@ -101,6 +103,7 @@ impl Default for Options {
             links: Links::Loopback,
             spares: 0,
             replace_after_seconds: None,
+            checkpoint_after_bytes: None,
         }
     }
 }
@@ -249,6 +252,9 @@ impl Cluster {
         };
         if let Some(seconds) = self.options.replace_after_seconds {
             text.push_str(&format!("replace_after_seconds = {seconds}\n"));
+        }
+        if let Some(bytes) = self.options.checkpoint_after_bytes {
+            text.push_str(&format!("checkpoint_after_bytes = {bytes}\n"));
         }
         text
     }

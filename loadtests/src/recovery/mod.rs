@@ -1,8 +1,8 @@
 //! What many positions weigh, and how a node that holds them restarts, writes them down and passes them on.
 
 mod report;
-mod reserves;
-mod stock;
+pub(crate) mod reserves;
+pub(crate) mod stock;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -240,7 +240,8 @@ fn newest_checkpoints(nodes: &Nodes) -> BTreeMap<String, u64> {
     bytes.collect()
 }
 
-fn directory_bytes(dir: &std::path::Path) -> u64 {
+/// Bytes of all files below a directory.
+pub(crate) fn directory_bytes(dir: &std::path::Path) -> u64 {
     let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let bytes = files.map(|file| match file.metadata() {
         Ok(metadata) if metadata.is_dir() => directory_bytes(&file.path()),

@@ -37,6 +37,8 @@ pub struct Health {
     pub write_p50_us: u64,
     /// And 99 in 100 this long or less.
     pub write_p99_us: u64,
+    /// Half of those of the last seconds took this long or less; none where there were too few to tell.
+    pub recent_write_us: Option<u64>,
 }
 
 #[derive(Debug, Default)]

@@ -2,13 +2,16 @@
 //! override. It is resolved and checked once; the rest of the program sees only the result.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use stock_core::ReservationId;
+use stock_storage::LogOptions;
 use thiserror::Error;
 
 use crate::placement::registry::REPLICATIONS;
+use crate::worker::{CheckpointPace, USUAL_CHECKPOINT_PACE};
 
 /// A node's configuration, complete and checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +49,17 @@ pub struct Config {
     /// A node that has been away for so many seconds has its replicas replaced, where there is room.
     #[serde(default = "replace_after_default")]
     pub replace_after_seconds: u64,
+    /// How many seconds of history each node keeps: changes older than the last one of their shard by so much are
+    /// deleted. At least 10, or 0: all, so that the ledger grows for as long as there are changes.
+    #[serde(default = "ledger_keep_default")]
+    pub ledger_keep_seconds: u64,
+    /// For tests only: a state is written down once its log has grown by so many bytes, and by no less than the
+    /// state has. Otherwise that takes [`USUAL_CHECKPOINT_PACE`], which is more than most tests write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_after_bytes: Option<u64>,
+    /// For tests only: bytes of one file of the log; as [`LogOptions`] has it otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_file_bytes: Option<u64>,
 }
 
 /// Where others reach a node.
@@ -56,6 +70,14 @@ pub struct Advertise {
     pub grpc: Option<String>,
     /// For the other nodes: `host:port`.
     pub peers: Option<String>,
+}
+
+/// Less is no history: it is deleted in tenths of what is kept.
+const LEDGER_KEEP_SECONDS_MIN: u64 = 10;
+
+/// Thirty days, as long as documents are remembered.
+fn ledger_keep_default() -> u64 {
+    30 * 24 * 3_600
 }
 
 fn replicas_default() -> u32 {
@@ -150,6 +172,15 @@ pub struct Overrides {
     /// Seconds after which the replicas of a node that is away are replaced [default: 600]
     #[arg(long, env = "STOCKD_REPLACE_AFTER_SECONDS")]
     pub replace_after_seconds: Option<u64>,
+    /// Seconds of history that this node keeps; 0 keeps all [default: 2592000, thirty days]
+    #[arg(long, env = "STOCKD_LEDGER_KEEP_SECONDS")]
+    pub ledger_keep_seconds: Option<u64>,
+    /// For tests: bytes of log after which a state is written down
+    #[arg(long, env = "STOCKD_CHECKPOINT_AFTER_BYTES", hide = true)]
+    pub checkpoint_after_bytes: Option<u64>,
+    /// For tests: bytes of one file of the log
+    #[arg(long, env = "STOCKD_LOG_FILE_BYTES", hide = true)]
+    pub log_file_bytes: Option<u64>,
 }
 
 /// A configuration that cannot be used.
@@ -208,6 +239,9 @@ struct File {
     advertise: Advertise,
     replicas: Option<u32>,
     replace_after_seconds: Option<u64>,
+    ledger_keep_seconds: Option<u64>,
+    checkpoint_after_bytes: Option<u64>,
+    log_file_bytes: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -293,6 +327,14 @@ impl Config {
                 .replace_after_seconds
                 .or(file.replace_after_seconds)
                 .unwrap_or_else(replace_after_default),
+            ledger_keep_seconds: overrides
+                .ledger_keep_seconds
+                .or(file.ledger_keep_seconds)
+                .unwrap_or_else(ledger_keep_default),
+            checkpoint_after_bytes: overrides
+                .checkpoint_after_bytes
+                .or(file.checkpoint_after_bytes),
+            log_file_bytes: overrides.log_file_bytes.or(file.log_file_bytes),
         };
         config.check()?;
         Ok(config)
@@ -335,6 +377,12 @@ impl Config {
                 format!("is {}, which is none of the nodes {ids:?}", self.node_id),
             );
         }
+        if (1..LEDGER_KEEP_SECONDS_MIN).contains(&self.ledger_keep_seconds) {
+            return invalid(
+                "ledger_keep_seconds",
+                format!("must be {LEDGER_KEEP_SECONDS_MIN} at least, or 0 to keep all"),
+            );
+        }
         let urls = self.nodes.iter().map(|node| ("nodes.grpc", &node.grpc));
         let urls = urls
             .chain(self.join.iter().map(|seed| ("join", seed)))
@@ -364,6 +412,28 @@ impl Config {
             );
         }
         Ok(())
+    }
+
+    /// How long history is kept; none: for ever.
+    pub fn ledger_keep(&self) -> Option<Duration> {
+        (self.ledger_keep_seconds > 0).then(|| Duration::from_secs(self.ledger_keep_seconds))
+    }
+
+    /// How the log is kept.
+    pub fn log_options(&self) -> LogOptions {
+        let usual = LogOptions::default();
+        LogOptions {
+            file_bytes: self.log_file_bytes.unwrap_or(usual.file_bytes),
+        }
+    }
+
+    /// When a checkpoint is due.
+    pub fn checkpoint_pace(&self) -> CheckpointPace {
+        let usual = USUAL_CHECKPOINT_PACE;
+        CheckpointPace {
+            log_bytes_min: self.checkpoint_after_bytes.unwrap_or(usual.log_bytes_min),
+            ..usual
+        }
     }
 
     /// Where others reach this node: its entry on the list of founders, or what it advertises.

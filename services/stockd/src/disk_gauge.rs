@@ -1,5 +1,6 @@
 //! How the node's disk does: a disk that runs full or slow is noticed before it fails.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +12,28 @@ use crate::cluster_state::{ClusterState, Health};
 /// Log writes that are looked at: the last ones.
 const WRITES_KEPT: usize = 256;
 
+/// What a disk does now is seen in the writes of so long, in milliseconds: a disk that becomes slow, or fast
+/// again, is not judged by what it did before.
+const RECENT_MS: u64 = 5_000;
+
+/// Fewer writes than these say nothing: one that had to wait is not a slow disk.
+const RECENT_WRITES_MIN: usize = 5;
+
 /// Measures the disk that a node's data are on.
 pub struct DiskGauge {
     volume: Arc<dyn Volume>,
     dir: PathBuf,
     cluster: Arc<ClusterState>,
     checkpoints: CheckpointStore,
-    /// How long the last writes took, in microseconds; the oldest is replaced next.
-    writes_us: Vec<u64>,
-    next: usize,
+    /// The last writes, the oldest first.
+    writes: VecDeque<Write>,
+}
+
+/// A log write.
+#[derive(Debug, Clone, Copy)]
+struct Write {
+    at_boot_ms: u64,
+    took_us: u64,
 }
 
 impl DiskGauge {
@@ -35,20 +49,19 @@ impl DiskGauge {
             dir,
             cluster,
             checkpoints,
-            writes_us: Vec::with_capacity(WRITES_KEPT),
-            next: 0,
+            writes: VecDeque::with_capacity(WRITES_KEPT),
         }
     }
 
-    /// A log write, fsync included, took so long.
-    pub fn wrote(&mut self, elapsed: Duration) {
-        let elapsed_us = elapsed.as_micros() as u64;
-        if self.writes_us.len() < WRITES_KEPT {
-            self.writes_us.push(elapsed_us);
-        } else {
-            self.writes_us[self.next] = elapsed_us;
-            self.next = (self.next + 1) % WRITES_KEPT;
+    /// A log write of the turn that began at `now_boot_ms`, fsync included, took so long.
+    pub fn wrote(&mut self, now_boot_ms: u64, elapsed: Duration) {
+        if self.writes.len() == WRITES_KEPT {
+            self.writes.pop_front();
         }
+        self.writes.push_back(Write {
+            at_boot_ms: now_boot_ms,
+            took_us: elapsed.as_micros() as u64,
+        });
     }
 
     fn largest_checkpoint(&self) -> u64 {
@@ -60,13 +73,12 @@ impl DiskGauge {
     }
 
     /// Says how the disk does now.
-    pub fn publish(&self) {
-        let mut sorted = self.writes_us.clone();
-        sorted.sort_unstable();
-        let quantile = |percent: usize| {
-            let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
-            sorted.get(at).copied().unwrap_or(0)
-        };
+    pub fn publish(&self, now_boot_ms: u64) {
+        let kept = sorted_us(self.writes.iter());
+        let since_boot_ms = now_boot_ms.saturating_sub(RECENT_MS);
+        let recent = self.writes.iter();
+        let recent = sorted_us(recent.filter(|write| write.at_boot_ms >= since_boot_ms));
+        let tells = recent.len() >= RECENT_WRITES_MIN;
         // A disk that cannot be asked has no room.
         let free_bytes = self.volume.free_bytes(&self.dir).unwrap_or(0);
         metrics::gauge!("stockd_disk_free_bytes").set(free_bytes as f64);
@@ -74,8 +86,21 @@ impl DiskGauge {
             was_measured: true,
             checkpoint_bytes: self.largest_checkpoint(),
             free_bytes,
-            write_p50_us: quantile(50),
-            write_p99_us: quantile(99),
+            write_p50_us: quantile(&kept, 50),
+            write_p99_us: quantile(&kept, 99),
+            recent_write_us: tells.then(|| quantile(&recent, 50)),
         });
     }
+}
+
+fn sorted_us<'a>(writes: impl Iterator<Item = &'a Write>) -> Vec<u64> {
+    let mut took_us: Vec<u64> = writes.map(|write| write.took_us).collect();
+    took_us.sort_unstable();
+    took_us
+}
+
+/// 0 where there is none.
+fn quantile(sorted: &[u64], percent: usize) -> u64 {
+    let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
+    sorted.get(at).copied().unwrap_or(0)
 }

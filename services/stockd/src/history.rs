@@ -10,9 +10,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use stock_core::{LedgerEntry, Source};
+use stock_core::{LedgerEntry, Source, Stamp};
 use stock_proto::log::v1 as log;
-use stock_storage::{Ledger, LedgerBatch, LedgerError};
+use stock_storage::{Coverage, Cursor, Ledger, LedgerBatch, LedgerError};
 
 use crate::inbox::Inbox;
 use crate::reply::ReplyTo;
@@ -30,6 +30,12 @@ const BATCH_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// After it failed, the ledger is opened again this much later.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
+
+/// What is too old is looked for this often, or ten times while it grows old, whichever is more often.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+/// Steps of deleting what is too old, of a few thousand values each, between two looks at what is to be kept.
+const FORGET_STEPS_MAX: usize = 4;
 
 /// Something for the ledger.
 #[derive(Debug)]
@@ -56,12 +62,17 @@ pub struct History {
     batched: BTreeMap<GroupId, u64>,
     /// Groups that got something since the last sync.
     unsynced: BTreeSet<GroupId>,
+    /// How long it is kept; none: for ever.
+    keep: Option<Duration>,
+    /// Cluster time of the last change of each group since the ledger was opened.
+    newest: BTreeMap<GroupId, Stamp>,
     scratch: Vec<u8>,
 }
 
 impl History {
-    /// Opens the ledger in a data directory.
-    pub fn open(dir: &Path) -> Result<Self, LedgerError> {
+    /// Opens the ledger in a data directory. What is older than `keep` is deleted in time: older than the last
+    /// change of its shard by so much, so that what nobody adds to stays as it is, and no clock is asked.
+    pub fn open(dir: &Path, keep: Option<Duration>) -> Result<Self, LedgerError> {
         let opened = Ledger::open(dir)?;
         if let Some(set_aside) = opened.set_aside {
             tracing::error!(
@@ -81,6 +92,8 @@ impl History {
             batch: LedgerBatch::new(),
             batched: BTreeMap::new(),
             unsynced: BTreeSet::new(),
+            keep,
+            newest: BTreeMap::new(),
             scratch: Vec::new(),
         })
     }
@@ -128,7 +141,64 @@ impl History {
         Ok(synced.into_iter().filter_map(durable).collect())
     }
 
+    /// Deletes some of what is too old. `true` if there is more.
+    pub fn forget(&mut self) -> Result<bool, LedgerError> {
+        let Some(keep) = self.keep else {
+            return Ok(false);
+        };
+        let mut is_more = false;
+        for (group, newest) in &self.newest {
+            let oldest = newest.minus_ms(keep.as_millis() as u64);
+            let number = u64::from(group.0);
+            let Some(coverage) = self.ledger.durable(number) else {
+                continue;
+            };
+            let from = self.first_since(number, coverage, oldest)?;
+            // Also where it is no later than before: something may be left from then.
+            is_more |= self.ledger.retain(number, from)?;
+        }
+        Ok(is_more)
+    }
+
+    /// The first index with a change that is not older, or the end. Stamps never go back, so that halving finds it.
+    fn first_since(
+        &self,
+        group: u64,
+        coverage: Coverage,
+        oldest: Stamp,
+    ) -> Result<u64, LedgerError> {
+        let (mut from, mut to) = (coverage.from, coverage.to + 1);
+        while from < to {
+            let middle = from + (to - from) / 2;
+            let page = self
+                .ledger
+                .read(group, Cursor::after_index(middle - 1), 1, 1);
+            let page = match page {
+                Ok(page) => page,
+                // Whoever reads it finds that, too; here it is older or newer than the rest.
+                Err(LedgerError::Hole { to: lost, .. }) if lost + 1 < to => {
+                    from = lost + 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let stamp = page.entries.first().and_then(|entry| {
+                let decoded = log::LedgerEntry::decode(entry.bytes.clone()).ok()?;
+                Some(Stamp(decoded.stamp_ms))
+            });
+            match stamp {
+                Some(stamp) if stamp < oldest => from = page.entries[0].index + 1,
+                // Or nothing has changed from here on.
+                Some(_) | None => to = middle,
+            }
+        }
+        Ok(from)
+    }
+
     fn add(&mut self, rows: &LedgerRows) -> Result<(), LedgerError> {
+        if let Some((_, last)) = rows.rows.last() {
+            self.newest.insert(rows.group, last.stamp);
+        }
         let group = u64::from(rows.group.0);
         self.unsynced.insert(rows.group);
         // What waits in the batch is not in the coverage yet.
@@ -189,7 +259,7 @@ impl History {
     }
 
     fn open_again(&mut self) -> Result<(), LedgerError> {
-        *self = Self::open(&self.dir)?;
+        *self = Self::open(&self.dir, self.keep)?;
         Ok(())
     }
 }
@@ -257,8 +327,23 @@ impl HistoryThread {
     }
 }
 
+/// Deletes what is too old, but not so much at a time that what is to be kept has to wait. What is left is
+/// deleted next time.
+fn forget(history: &mut History) -> Result<(), LedgerError> {
+    for _ in 0..FORGET_STEPS_MAX {
+        if !history.forget()? {
+            break;
+        }
+    }
+    Ok(())
+}
+
 fn keep(mut history: History, receiver: &Receiver<Page>, inbox: &Inbox<ReplyTo>) {
     let mut next_sync = Instant::now();
+    let forget_every = history
+        .keep
+        .map(|keep| (keep / 10).clamp(SYNC_EVERY, FORGET_EVERY));
+    let mut next_forget = Instant::now();
     let mut is_open = true;
     while is_open {
         let page = match receiver.recv_timeout(SYNC_EVERY) {
@@ -289,6 +374,13 @@ fn keep(mut history: History, receiver: &Receiver<Page>, inbox: &Inbox<ReplyTo>)
             }
             false => Ok(Vec::new()),
         });
+        let synced = match forget_every {
+            Some(every) if Instant::now() >= next_forget => {
+                next_forget = Instant::now() + every;
+                synced.and_then(|synced| forget(&mut history).map(|()| synced))
+            }
+            _ => synced,
+        };
         match synced {
             Ok(synced) => {
                 for (group, index) in synced {
@@ -308,5 +400,92 @@ fn keep(mut history: History, receiver: &Receiver<Page>, inbox: &Inbox<ReplyTo>)
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stock_core::{EntryKind, Location, Principal, Sku};
+
+    use super::*;
+
+    const GROUP: GroupId = GroupId(1);
+    const KEEP: Duration = Duration::from_secs(100);
+
+    /// The change that index `index` made, at as many seconds.
+    fn change(index: u64) -> (u64, LedgerEntry) {
+        let stamp = Stamp(index * 1_000);
+        let entry = LedgerEntry {
+            kind: EntryKind::Policy,
+            sku: Sku::new("MUG").unwrap(),
+            location: Location::new("WH").unwrap(),
+            on_hand_delta: 0,
+            reserved_delta: 0,
+            source: Source::Policy,
+            principal: Principal::new("test").unwrap(),
+            stamp,
+            occurred_at: stamp,
+            reason: None,
+            discrepancy: None,
+        };
+        (index, entry)
+    }
+
+    fn rows(indexes: std::ops::RangeInclusive<u64>, every: u64) -> Page {
+        let (after, to) = (indexes.start() - 1, *indexes.end());
+        let changed = indexes.filter(|index| index % every == 0);
+        Page::Rows(LedgerRows {
+            group: GROUP,
+            after,
+            to,
+            rows: changed.map(change).collect(),
+        })
+    }
+
+    fn forget_all(history: &mut History) -> Coverage {
+        history.sync().unwrap();
+        while history.forget().unwrap() {}
+        history.ledger.coverage(1).unwrap()
+    }
+
+    #[test]
+    fn what_is_older_than_what_is_kept_goes_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut history = History::open(dir.path(), Some(KEEP)).unwrap();
+        history.take(rows(1..=90, 1)).unwrap();
+        assert_eq!(forget_all(&mut history).from, 1);
+        history.take(rows(91..=500, 1)).unwrap();
+        let kept = Coverage { from: 400, to: 500 };
+        assert_eq!(forget_all(&mut history), kept);
+        let page = history
+            .ledger
+            .read(1, Cursor::after_index(399), 1_000, usize::MAX);
+        assert_eq!(page.unwrap().entries.len(), 101);
+        // Time goes on, and nothing changes.
+        history.take(rows(501..=900, 1_000)).unwrap();
+        assert_eq!(forget_all(&mut history).from, 400);
+        // A change now and then.
+        history.take(rows(901..=2_000, 70)).unwrap();
+        assert_eq!(forget_all(&mut history).from, 1_821);
+        drop(history);
+        // After a restart nothing goes before something comes.
+        let mut history = History::open(dir.path(), Some(KEEP)).unwrap();
+        assert_eq!(forget_all(&mut history).from, 1_821);
+        history.take(rows(2_001..=2_100, 1)).unwrap();
+        assert_eq!(
+            forget_all(&mut history),
+            Coverage {
+                from: 1_961,
+                to: 2_100
+            }
+        );
+    }
+
+    #[test]
+    fn without_a_limit_everything_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut history = History::open(dir.path(), None).unwrap();
+        history.take(rows(1..=5_000, 1)).unwrap();
+        assert_eq!(forget_all(&mut history), Coverage { from: 1, to: 5_000 });
     }
 }

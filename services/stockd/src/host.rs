@@ -108,12 +108,12 @@ impl Driver {
                 if !std::mem::replace(&mut self.is_disk_full, true) {
                     tracing::error!("the disk is full: this node stands still until there is room");
                 }
-                self.helpers.gauge.publish();
+                self.helpers.gauge.publish(self.now.boot_ms);
                 return Ok(false);
             }
             let elapsed = began.elapsed();
             self.log_write_seconds.record(elapsed);
-            self.helpers.gauge.wrote(elapsed);
+            self.helpers.gauge.wrote(self.now.boot_ms, elapsed);
             if std::mem::take(&mut self.is_disk_full) {
                 tracing::info!("the disk has room again");
             }
@@ -131,7 +131,7 @@ impl Driver {
         if self.now.boot_ms >= self.counts_due_boot_ms {
             self.counts_due_boot_ms = self.now.boot_ms + COUNTS_EVERY_MS;
             telemetry::report_counts(self.worker.counts());
-            self.helpers.gauge.publish();
+            self.helpers.gauge.publish(self.now.boot_ms);
         }
         Ok(self.worker.has_work())
     }

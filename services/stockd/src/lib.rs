@@ -5,6 +5,7 @@
 //! everything else that waits, `worker/group.rs` applies it to `stock_core::Shard` and answers.
 
 pub mod api;
+pub mod applying;
 pub mod checkpoint;
 pub mod chores;
 pub mod clocks;

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stock_core::Principal;
-use stock_storage::{
-    CheckpointError, CheckpointStore, LedgerError, LogError, LogOptions, OsVolume, Volume,
-};
+use stock_storage::{CheckpointError, CheckpointStore, LedgerError, LogError, OsVolume, Volume};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -34,8 +32,7 @@ use crate::roster::Roster;
 use crate::telemetry;
 use crate::view::ReadView;
 use crate::worker::{
-    Founding, USUAL_AUDIT_EVERY_MS, USUAL_CHECKPOINT_PACE, USUAL_ELECTION_TICKS, Worker,
-    WorkerError, WorkerParts,
+    Founding, USUAL_AUDIT_EVERY_MS, USUAL_ELECTION_TICKS, Worker, WorkerError, WorkerParts,
 };
 
 /// How often health is brought in line with what the loop knows.
@@ -112,11 +109,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         })?;
 
     let volume: Arc<dyn Volume> = Arc::new(OsVolume);
-    let disk = Disk::open(
-        Arc::clone(&volume),
-        &config.data_dir,
-        &LogOptions::default(),
-    )?;
+    let disk = Disk::open(Arc::clone(&volume), &config.data_dir, &config.log_options())?;
     let checkpoints = CheckpointStore::open(Arc::clone(&volume), &config.data_dir)?;
     for damaged in checkpoints.damaged() {
         tracing::error!(file = %damaged.path.display(), reason = damaged.reason, "a checkpoint is damaged; an older one, or a peer, takes its place");
@@ -134,7 +127,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     let config = Arc::new(config);
     let groups = config.shards + 1;
     let principal = Principal::new(ANONYMOUS).unwrap_or_else(|_| unreachable!("a good name"));
-    let history = History::open(&config.data_dir)?;
+    let history = History::open(&config.data_dir, config.ledger_keep())?;
     let view = Arc::new(ReadView::new(config.shards));
     let cluster = Arc::new(ClusterState::new(config.node_id, groups));
     let identity = record.identity();
@@ -155,7 +148,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         ledger_indexes: history.durable_indexes(groups),
         view: Arc::clone(&view),
         cluster: Arc::clone(&cluster),
-        checkpoint_pace: USUAL_CHECKPOINT_PACE,
+        checkpoint_pace: config.checkpoint_pace(),
         audit_every_ms: USUAL_AUDIT_EVERY_MS,
         election_ticks: USUAL_ELECTION_TICKS,
     };

@@ -1,4 +1,8 @@
 //! What was acknowledged is there, whatever dies.
+//!
+//! After the last kill under load, what every node left on its disk is read to the last byte with `stockd
+//! inspect --verify`: logs, checkpoints and the states that they make, which are equal at equal indexes, and
+//! ledgers without a gap that begin where every other node's does.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -6,6 +10,7 @@ use stock_client::{Client, Error};
 use stock_proto::stock::v1::reservation::State;
 use stock_proto::stock::v1::{ConfirmRequest, FulfillRequest, PartialLine, ReleaseRequest};
 use tests::cluster::{Cluster, NODES, Options};
+use tests::inspection::verify_what_is_left;
 use tests::names::{fresh, sku_in};
 use tests::settings;
 use tests::shop::Shop;
@@ -153,6 +158,7 @@ async fn every_acknowledged_reservation_is_accounted_for_when_nodes_die_under_lo
     }
     shop.account_for_all(&cluster).await;
     eprintln!("{kills} kills, {} calls", shop.calls());
+    verify_histories(&cluster);
     assert_eq!(shop.failures(), 0, "two nodes of three ran at any time");
 }
 
@@ -175,6 +181,14 @@ async fn every_acknowledged_reservation_is_accounted_for_when_all_nodes_die_unde
     }
     shop.account_for_all(&cluster).await;
     eprintln!("{kills} kills of all, {} calls", shop.calls());
+    verify_histories(&cluster);
+}
+
+/// No byte and no history is lost where processes die and disks stay.
+fn verify_histories(cluster: &Cluster) {
+    let begins = verify_what_is_left(cluster);
+    assert_eq!(begins[0].len() as u32, cluster.shards());
+    assert!(begins.iter().all(|of| *of == begins[0]), "{begins:?}");
 }
 
 async fn trading() -> (Cluster, Shop, StdRng) {

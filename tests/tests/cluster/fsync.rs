@@ -1,25 +1,17 @@
 //! An answer is sent only after a quorum has made the entry durable, as the kernel saw it.
 
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use rustix::process::{Pid, Signal, kill_process};
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
 use tests::cluster::{Cluster, NODES, Options};
 use tests::names::fresh;
 use tests::stock::{fresh_location, held, receive, reserve};
-use tests::wait::{finish, until};
+use tests::wait::finish;
+
+use crate::strace::{Trace, microseconds};
 
 /// A node that is being traced is slow, but not this slow.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
-
-/// strace has stopped every thread of a process once and says so.
-const ATTACHED_WITHIN: Duration = Duration::from_secs(20);
-
-/// strace lets the process go and writes what it has.
-const DETACHED_WITHIN: Duration = Duration::from_secs(20);
 
 /// Reserves, one after the other: each must be durable on its own.
 const RESERVES: usize = 5;
@@ -42,7 +34,7 @@ async fn a_reserve_is_answered_only_after_a_quorum_has_synced_it() {
     let mut traces = Vec::new();
     for node in NODES {
         let path = cluster.dir().join(format!("node-{node}.strace"));
-        match Trace::attach(cluster.process_id(node), path).await {
+        match Trace::attach(cluster.process_id(node), "fdatasync,fsync", path).await {
             Ok(trace) => traces.push((node, trace)),
             Err(why) => {
                 eprintln!("SKIPPED: whether a quorum syncs before an answer was not tested: {why}");
@@ -60,7 +52,7 @@ async fn a_reserve_is_answered_only_after_a_quorum_has_synced_it() {
     }
     let mut syncs = Vec::new();
     for (node, trace) in traces {
-        let found = trace.detach().await;
+        let found = parse(&trace.detach().await);
         assert!(!found.is_empty(), "node {node} never synced");
         syncs.push((node, found));
     }
@@ -78,67 +70,11 @@ async fn a_reserve_is_answered_only_after_a_quorum_has_synced_it() {
     }
 }
 
-/// strace at one process.
-struct Trace {
-    strace: Child,
-    path: PathBuf,
-}
-
 /// An fdatasync or fsync that succeeded, in microseconds since 1970.
 #[derive(Debug, PartialEq)]
 struct Sync {
     began_at_us: u64,
     ended_at_us: u64,
-}
-
-impl Trace {
-    /// `Err` where there is no strace, or where it may not look at other processes.
-    async fn attach(process_id: u32, path: PathBuf) -> Result<Self, String> {
-        let strace = Command::new("strace")
-            .args(["-f", "-ttt", "-T", "-e", "trace=fdatasync,fsync", "-o"])
-            .arg(&path)
-            .args(["-p", &process_id.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn();
-        let mut strace = strace.map_err(|e| format!("strace cannot be run: {e}"))?;
-        let errors = strace.stderr.take().unwrap();
-        let trace = Self { strace, path };
-        let attached = tokio::task::spawn_blocking(move || {
-            let mut lines = BufReader::new(errors).lines().map_while(Result::ok);
-            let first = lines.next().unwrap_or_default();
-            // Whatever else it says is read, so that it never waits to say it.
-            std::thread::spawn(move || lines.for_each(drop));
-            first
-        });
-        let said = finish("strace attaching", ATTACHED_WITHIN, attached).await;
-        let said = said.unwrap();
-        if said.contains("Operation not permitted") {
-            return Err(said);
-        }
-        assert!(said.contains("attached"), "strace: {said}");
-        Ok(trace)
-    }
-
-    async fn detach(mut self) -> Vec<Sync> {
-        let id = Pid::from_raw(self.strace.id() as i32).unwrap();
-        kill_process(id, Signal::INT).unwrap();
-        until("strace detaching", DETACHED_WITHIN, async || {
-            let status = self.strace.try_wait().map_err(|e| e.to_string())?;
-            status.map(drop).ok_or("it runs".to_owned())
-        })
-        .await;
-        parse(&std::fs::read_to_string(&self.path).unwrap())
-    }
-}
-
-impl Drop for Trace {
-    fn drop(&mut self) {
-        // A traced process goes on when its tracer ends. The error says that it has ended.
-        let _ = self.strace.kill();
-        let _ = self.strace.wait();
-    }
 }
 
 /// Lines of `strace -f -ttt -T`: thread, time, call, result, duration. A call that another thread's
@@ -175,15 +111,6 @@ fn parse(trace: &str) -> Vec<Sync> {
         }
     }
     syncs
-}
-
-/// `SECONDS.MICROSECONDS`, as strace writes times and durations.
-fn microseconds(text: &str) -> Option<u64> {
-    let (seconds, micros) = text.split_once('.')?;
-    let is_micros = micros.len() == 6;
-    let seconds: u64 = seconds.parse().ok()?;
-    let micros: u64 = micros.parse().ok().filter(|_| is_micros)?;
-    Some(seconds * 1_000_000 + micros)
 }
 
 #[test]

@@ -3,7 +3,9 @@
 //! One program, so that it is linked once. Tests that kill and pause nothing share one cluster; each
 //! makes locations and SKUs of its own.
 
+mod away;
 mod bad_input;
+mod checkpoints;
 mod command_line;
 mod cut_off;
 mod durability;
@@ -15,3 +17,4 @@ mod overload;
 mod oversell;
 mod reads;
 mod recover;
+mod strace;

@@ -183,6 +183,9 @@ async fn a_replica_is_made_anew_when_an_operator_says_so() {
         )
         .await;
         assert_eq!(new.role(), Role::Voter);
+        let log = cluster.log(follower);
+        assert!(log.contains("a new replica begins"), "{log}");
+        assert!(!log.contains("a replica failed"), "it gave way: {log}");
         shop.more_calls(CALLS_BETWEEN).await;
     };
     shop.trade_during(SEED, change).await;

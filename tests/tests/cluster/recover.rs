@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
 use stock_proto::stock::v1::ListShardsRequest;
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::replica_status::Role;
 use tests::cluster::{Cluster, NODES, Options};
+use tests::inspection::inspect;
 use tests::names::{fresh, sku_in};
 use tests::stock::{
     fresh_location, held, position, position_at, receive, reservation, reserve, sell,
@@ -38,14 +38,6 @@ fn stockd(arguments: &[&str], dirs: &[&Path]) -> Output {
 fn text(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     text(&output.stdout) + &text(&output.stderr)
-}
-
-/// What `stockd inspect` says, and whether it found all well.
-fn inspect(dir: &Path) -> (bool, Value) {
-    let output = stockd(&["inspect", "--verify", "-o", "json"], &[dir]);
-    let said = serde_json::from_slice(&output.stdout);
-    let said = said.unwrap_or_else(|e| panic!("{e}: {}", text(&output)));
-    (output.status.success(), said)
 }
 
 /// Every file below a directory, with its content.

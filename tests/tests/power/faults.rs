@@ -7,6 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rustix::io::Errno;
 use tests::cluster::{Cluster, Disks, NODES, Options};
 use tests::forgetful_disk::Op;
+use tests::inspection::verify_what_is_left;
 use tests::settings;
 use tests::shop::Shop;
 use tests::wait::until;
@@ -151,6 +152,8 @@ async fn a_failed_write_or_sync_is_never_acknowledged() {
     let calls = shop.calls();
     eprintln!("{faults} faults, met {met} times and {met_at_start} times at start, {calls} calls");
     assert!(met > 0, "no fault was met");
+    // Not what was damaged on the way, but all that is there in the end.
+    verify_what_is_left(&cluster);
 }
 
 /// Starts every node on a disk that fails it once. Whether the node gives up or goes on, it must not

@@ -227,6 +227,7 @@ fn state_name(state: State) -> &'static str {
 fn up_words(node: &NodeStatus) -> String {
     match (node.state(), node.up) {
         (State::Removed | State::Expected, _) => "-".into(),
+        (_, true) if node.slow_disk => "yes, slow disk".into(),
         (_, true) => "yes".into(),
         (_, false) => match node.silent_for.and_then(whole_seconds) {
             Some(silent) => format!("silent for {silent}"),
@@ -363,6 +364,10 @@ mod tests {
             nodes: vec![
                 node(1, State::Active, true),
                 node(2, State::Draining, false),
+                NodeStatus {
+                    slow_disk: true,
+                    ..node(3, State::Active, true)
+                },
             ],
             replication: 3,
         };
@@ -372,6 +377,7 @@ mod tests {
 NODE  STATE     UP                 REPLICAS  LEADS     FREE    P50     P99  URL             PEERS
    1  active    yes                       9      3  5.5 GiB  48 us  310 us  http://n1:7401  n1:7402
    2  draining  silent for 1m 12s         9      3        -      -       -  http://n2:7401  n2:7402
+   3  active    yes, slow disk            9      3  5.5 GiB  48 us  310 us  http://n3:7401  n3:7402
 
 Every shard should have 3 replicas."
         );

@@ -1,5 +1,6 @@
 //! `ClusterService`: who is in the cluster, who leads what, and where replicas are and go.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use stock_core::Request as RequestKey;
@@ -26,6 +27,20 @@ use crate::worker::event::{Failure, GroupId};
 
 /// Bytes of a data directory's name.
 const DIRECTORY_BYTES: usize = 16;
+
+/// The edge of the leader of group 0, on another node.
+type Leader = ClusterServiceClient<Channel>;
+
+/// What a call is about.
+enum Kind {
+    /// It changes nothing.
+    Question,
+    /// It changes the registry, so that its caller must wait for as long as that takes at least.
+    Change {
+        /// What log lines call it.
+        id: String,
+    },
+}
 
 /// The service.
 pub(super) struct ClusterCalls {
@@ -116,12 +131,12 @@ impl ClusterCalls {
     }
 
     /// The edge of the leader of group 0, if that is another node: it answers in this one's place.
-    fn elsewhere(&self, metadata: &MetadataMap) -> Option<ClusterServiceClient<Channel>> {
+    fn elsewhere(&self, metadata: &MetadataMap) -> Option<Leader> {
         let leader = self.edge.cluster.group(GroupId::META).leader?;
         if leader == self.config.node_id || proxy::was_sent_on(metadata) {
             return None;
         }
-        Some(ClusterServiceClient::new(self.edge.proxy.channel(leader)?))
+        Some(Leader::new(self.edge.proxy.channel(leader)?))
     }
 
     /// Has group 0 carry a change out: what came of it, and the index of its entry.
@@ -143,7 +158,35 @@ impl ClusterCalls {
         }
     }
 
-    async fn do_list_nodes(
+    /// A call that the leader of group 0 answers: `there`, if that is another node, or else `here`.
+    async fn by_leader<Call, Answer, There, Here>(
+        &self,
+        meter: &Meter,
+        kind: Kind,
+        request: Request<Call>,
+        there: impl FnOnce(Leader, Request<Call>) -> There,
+        here: impl FnOnce(Call) -> Here,
+    ) -> Result<Response<Answer>, Status>
+    where
+        There: Future<Output = Result<Response<Answer>, Status>>,
+        Here: Future<Output = Result<Answer, ApiError>>,
+    {
+        let deadline = Deadline::of(request.metadata());
+        let id = match kind {
+            Kind::Question => String::new(),
+            Kind::Change { id } => {
+                deadline.check_mutation()?;
+                id
+            }
+        };
+        let (metadata, _, call) = request.into_parts();
+        if let Some(leader) = self.elsewhere(&metadata) {
+            return there(leader, proxy::sent_on(call, &metadata)).await;
+        }
+        meter.run(deadline, &id, here(call)).await
+    }
+
+    fn do_list_nodes(
         &self,
         call: &api::ListNodesRequest,
     ) -> Result<api::ListNodesResponse, ApiError> {
@@ -395,70 +438,75 @@ impl ClusterService for ClusterCalls {
         &self,
         request: Request<api::ListNodesRequest>,
     ) -> Result<Response<api::ListNodesResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        let (metadata, _, call) = request.into_parts();
-        if let Some(mut leader) = self.elsewhere(&metadata) {
-            return leader.list_nodes(proxy::sent_on(call, &metadata)).await;
-        }
-        let listed = self.do_list_nodes(&call);
-        self.list_nodes.run(deadline, "", listed).await
+        let there = |mut leader: Leader, call| async move { leader.list_nodes(call).await };
+        let here = |call| async move { self.do_list_nodes(&call) };
+        self.by_leader(&self.list_nodes, Kind::Question, request, there, here)
+            .await
+    }
+
+    async fn list_shards(
+        &self,
+        request: Request<api::ListShardsRequest>,
+    ) -> Result<Response<api::ListShardsResponse>, Status> {
+        let there = |mut leader: Leader, call| async move { leader.list_shards(call).await };
+        let here = |_| async { Ok(cluster_view::shards(&self.overview()?)) };
+        self.by_leader(&self.list_shards, Kind::Question, request, there, here)
+            .await
+    }
+
+    async fn get_audit(
+        &self,
+        request: Request<api::GetAuditRequest>,
+    ) -> Result<Response<api::GetAuditResponse>, Status> {
+        let there = |mut leader: Leader, call| async move { leader.get_audit(call).await };
+        let here = |_| async { Ok(cluster_view::audits(&self.overview()?)) };
+        self.by_leader(&self.audit, Kind::Question, request, there, here)
+            .await
     }
 
     async fn add_node(
         &self,
         request: Request<api::AddNodeRequest>,
     ) -> Result<Response<api::AddNodeResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        deadline.check_mutation()?;
-        let (metadata, _, call) = request.into_parts();
-        if let Some(mut leader) = self.elsewhere(&metadata) {
-            return leader.add_node(proxy::sent_on(call, &metadata)).await;
-        }
-        let added = self.do_add(&call);
-        self.add.run(deadline, &call.request_id, added).await
+        let id = request.get_ref().request_id.clone();
+        let kind = Kind::Change { id };
+        let there = |mut leader: Leader, call| async move { leader.add_node(call).await };
+        let here = |call| async move { self.do_add(&call).await };
+        self.by_leader(&self.add, kind, request, there, here).await
     }
 
     async fn join_node(
         &self,
         request: Request<api::JoinNodeRequest>,
     ) -> Result<Response<api::JoinNodeResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        deadline.check_mutation()?;
-        let (metadata, _, call) = request.into_parts();
-        if let Some(mut leader) = self.elsewhere(&metadata) {
-            return leader.join_node(proxy::sent_on(call, &metadata)).await;
-        }
-        let joined = self.do_join(&call);
-        self.join.run(deadline, &call.endpoint, joined).await
+        let id = request.get_ref().endpoint.clone();
+        let kind = Kind::Change { id };
+        let there = |mut leader: Leader, call| async move { leader.join_node(call).await };
+        let here = |call| async move { self.do_join(&call).await };
+        self.by_leader(&self.join, kind, request, there, here).await
     }
 
     async fn drain_node(
         &self,
         request: Request<api::DrainNodeRequest>,
     ) -> Result<Response<api::DrainNodeResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        deadline.check_mutation()?;
-        let (metadata, _, call) = request.into_parts();
-        if let Some(mut leader) = self.elsewhere(&metadata) {
-            return leader.drain_node(proxy::sent_on(call, &metadata)).await;
-        }
-        let drained = self.do_drain(&call);
-        self.drain.run(deadline, &call.request_id, drained).await
+        let id = request.get_ref().request_id.clone();
+        let kind = Kind::Change { id };
+        let there = |mut leader: Leader, call| async move { leader.drain_node(call).await };
+        let here = |call| async move { self.do_drain(&call).await };
+        self.by_leader(&self.drain, kind, request, there, here)
+            .await
     }
 
     async fn undrain_node(
         &self,
         request: Request<api::UndrainNodeRequest>,
     ) -> Result<Response<api::UndrainNodeResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        deadline.check_mutation()?;
-        let (metadata, _, call) = request.into_parts();
-        if let Some(mut leader) = self.elsewhere(&metadata) {
-            return leader.undrain_node(proxy::sent_on(call, &metadata)).await;
-        }
-        let undrained = self.do_undrain(&call);
-        self.undrain
-            .run(deadline, &call.request_id, undrained)
+        let id = request.get_ref().request_id.clone();
+        let kind = Kind::Change { id };
+        let there = |mut leader: Leader, call| async move { leader.undrain_node(call).await };
+        let here = |call| async move { self.do_undrain(&call).await };
+        self.by_leader(&self.undrain, kind, request, there, here)
             .await
     }
 
@@ -466,42 +514,23 @@ impl ClusterService for ClusterCalls {
         &self,
         request: Request<api::RemoveNodeRequest>,
     ) -> Result<Response<api::RemoveNodeResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        deadline.check_mutation()?;
-        let (metadata, _, call) = request.into_parts();
-        if let Some(mut leader) = self.elsewhere(&metadata) {
-            return leader.remove_node(proxy::sent_on(call, &metadata)).await;
-        }
-        let removed = self.do_remove(&call);
-        self.remove.run(deadline, &call.request_id, removed).await
-    }
-
-    async fn list_shards(
-        &self,
-        request: Request<api::ListShardsRequest>,
-    ) -> Result<Response<api::ListShardsResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        let (metadata, _, call) = request.into_parts();
-        if let Some(mut leader) = self.elsewhere(&metadata) {
-            return leader.list_shards(proxy::sent_on(call, &metadata)).await;
-        }
-        let listed = async { Ok(cluster_view::shards(&self.overview()?)) };
-        self.list_shards.run(deadline, "", listed).await
+        let id = request.get_ref().request_id.clone();
+        let kind = Kind::Change { id };
+        let there = |mut leader: Leader, call| async move { leader.remove_node(call).await };
+        let here = |call| async move { self.do_remove(&call).await };
+        self.by_leader(&self.remove, kind, request, there, here)
+            .await
     }
 
     async fn move_replica(
         &self,
         request: Request<api::MoveReplicaRequest>,
     ) -> Result<Response<api::MoveReplicaResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        deadline.check_mutation()?;
-        let (metadata, _, call) = request.into_parts();
-        if let Some(mut leader) = self.elsewhere(&metadata) {
-            return leader.move_replica(proxy::sent_on(call, &metadata)).await;
-        }
-        let moved = self.do_move(&call);
-        self.move_replica
-            .run(deadline, &call.request_id, moved)
+        let id = request.get_ref().request_id.clone();
+        let kind = Kind::Change { id };
+        let there = |mut leader: Leader, call| async move { leader.move_replica(call).await };
+        let here = |call| async move { self.do_move(&call).await };
+        self.by_leader(&self.move_replica, kind, request, there, here)
             .await
     }
 
@@ -509,17 +538,12 @@ impl ClusterService for ClusterCalls {
         &self,
         request: Request<api::TransferLeadershipRequest>,
     ) -> Result<Response<api::TransferLeadershipResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        deadline.check_mutation()?;
-        let (metadata, _, call) = request.into_parts();
-        if let Some(mut leader) = self.elsewhere(&metadata) {
-            return leader
-                .transfer_leadership(proxy::sent_on(call, &metadata))
-                .await;
-        }
-        let transferred = self.do_transfer(&call);
-        self.transfer
-            .run(deadline, &call.request_id, transferred)
+        let id = request.get_ref().request_id.clone();
+        let kind = Kind::Change { id };
+        let there =
+            |mut leader: Leader, call| async move { leader.transfer_leadership(call).await };
+        let here = |call| async move { self.do_transfer(&call).await };
+        self.by_leader(&self.transfer, kind, request, there, here)
             .await
     }
 
@@ -527,28 +551,11 @@ impl ClusterService for ClusterCalls {
         &self,
         request: Request<api::RebuildReplicaRequest>,
     ) -> Result<Response<api::RebuildReplicaResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        deadline.check_mutation()?;
-        let (metadata, _, call) = request.into_parts();
-        if let Some(mut leader) = self.elsewhere(&metadata) {
-            return leader
-                .rebuild_replica(proxy::sent_on(call, &metadata))
-                .await;
-        }
-        let rebuilt = self.do_rebuild(&call);
-        self.rebuild.run(deadline, &call.request_id, rebuilt).await
-    }
-
-    async fn get_audit(
-        &self,
-        request: Request<api::GetAuditRequest>,
-    ) -> Result<Response<api::GetAuditResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        let (metadata, _, call) = request.into_parts();
-        if let Some(mut leader) = self.elsewhere(&metadata) {
-            return leader.get_audit(proxy::sent_on(call, &metadata)).await;
-        }
-        let audited = async { Ok(cluster_view::audits(&self.overview()?)) };
-        self.audit.run(deadline, "", audited).await
+        let id = request.get_ref().request_id.clone();
+        let kind = Kind::Change { id };
+        let there = |mut leader: Leader, call| async move { leader.rebuild_replica(call).await };
+        let here = |call| async move { self.do_rebuild(&call).await };
+        self.by_leader(&self.rebuild, kind, request, there, here)
+            .await
     }
 }

@@ -49,6 +49,7 @@ fn node_status(overview: &Overview, id: u64, node: &NodeRecord) -> api::NodeStat
         free_bytes: report.map_or(0, |report| report.free_bytes),
         write_p50_us: report.map_or(0, |report| report.write_p50_us),
         write_p99_us: report.map_or(0, |report| report.write_p99_us),
+        slow_disk: overview.reports.is_disk_slow(id),
     }
 }
 
@@ -166,6 +167,7 @@ fn waiting(waiting: &Waiting) -> api::Waiting {
         Reason::NoRoom => "NO_ROOM",
         Reason::NodeSilent { .. } => "NODE_SILENT",
         Reason::WrongDirectory { .. } => "WRONG_DIRECTORY",
+        Reason::SlowDisk { .. } => "SLOW_DISK",
         Reason::MoveUnderWay => "MOVE_UNDER_WAY",
         Reason::NoOtherLeader => "NO_OTHER_LEADER",
     };

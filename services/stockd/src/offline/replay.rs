@@ -1,6 +1,6 @@
 //! Bringing the state of a group back without running its replica.
 
-use stock_core::{At, Stamp};
+use stock_core::Stamp;
 use stock_replica::{
     Committed, Ending, EntryReader, Extent, OpenError, ReadError, Replay, Restored,
 };
@@ -8,10 +8,11 @@ use stock_storage::CheckpointInfo;
 use thiserror::Error;
 
 use super::{DataDir, OfflineError};
+use crate::applying::{self, Changed};
 use crate::checkpoint::{self, ImageError};
 use crate::disk::GroupReader;
 use crate::log_codec::{self, DecodeError};
-use crate::placement::{ReplicaId, codec};
+use crate::placement::ReplicaId;
 use crate::state::State;
 use crate::worker::event::GroupId;
 
@@ -110,11 +111,11 @@ pub fn bring_back(
     let (mut state, mut stamp) = (base.state, base.stamp);
     while let Some(entries) = replay.next_entries() {
         for entry in &entries {
-            let applied = apply(&mut state, entry).map_err(|source| ReplayError::Entry {
+            let applied = apply(&mut state, stamp, entry);
+            stamp = applied.map_err(|source| ReplayError::Entry {
                 index: entry.index,
                 source,
             })?;
-            stamp = applied.unwrap_or(stamp);
         }
     }
     Ok(BroughtBack {
@@ -178,42 +179,14 @@ fn files(dir: &DataDir, group: GroupId, origin: u64, last: u64) -> Vec<Checkpoin
     files
 }
 
-/// As a replica applies it. Returns its stamp, if it has one.
-fn apply(state: &mut State, entry: &Committed) -> Result<Option<Stamp>, DecodeError> {
+/// Returns cluster time after the entry.
+fn apply(state: &mut State, before: Stamp, entry: &Committed) -> Result<Stamp, DecodeError> {
     // A new leader begins its term with an entry of nothing; a change of members is raft's.
     if entry.data.is_empty() {
-        return Ok(None);
+        return Ok(before);
     }
     let decoded = log_codec::decode_entry(entry.data.clone())?;
-    let stamp = decoded.stamp;
-    let at = |ordinal: usize| At {
-        index: entry.index,
-        ordinal: ordinal as u32,
-        stamp,
-    };
-    let commands = decoded.commands.iter().enumerate();
-    match state {
-        State::Stock(shard) => {
-            let mut changes = Vec::new();
-            shard.advance(stamp, &mut changes);
-            for (ordinal, command) in commands {
-                let command = log_codec::decode_stock(ordinal, command)?;
-                shard.apply(at(ordinal), command, &mut changes);
-            }
-        }
-        State::Meta(meta) => {
-            meta.catalog.advance(stamp);
-            meta.registry.advance(stamp);
-            for (ordinal, command) in commands {
-                if codec::is_registry_command(command) {
-                    let command = codec::decode_command(command)?;
-                    meta.registry.apply(at(ordinal), command);
-                } else {
-                    let command = log_codec::decode_catalog(ordinal, command)?;
-                    meta.catalog.apply(at(ordinal), command);
-                }
-            }
-        }
-    }
-    Ok(Some(stamp))
+    let mut changed = Changed::default();
+    let (stamp, _) = applying::apply(state, before, entry.index, &decoded, &mut changed)?;
+    Ok(stamp)
 }

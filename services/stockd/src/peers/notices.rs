@@ -90,6 +90,7 @@ fn encode_node(report: &NodeReport) -> cluster::NodeReport {
         free_bytes: report.free_bytes,
         write_p50_us: report.write_p50_us,
         write_p99_us: report.write_p99_us,
+        recent_write_us: report.recent_write_us,
         replicas: replicas.collect(),
     }
 }
@@ -116,6 +117,7 @@ fn decode_node(report: &cluster::NodeReport) -> Option<NodeReport> {
         free_bytes: report.free_bytes,
         write_p50_us: report.write_p50_us,
         write_p99_us: report.write_p99_us,
+        recent_write_us: report.recent_write_us,
         replicas: replicas.collect(),
     })
 }
@@ -259,6 +261,7 @@ mod tests {
             free_bytes: 7,
             write_p50_us: 90,
             write_p99_us: 400,
+            recent_write_us: Some(0),
             replicas: vec![HostedReplica {
                 group,
                 replica: b,

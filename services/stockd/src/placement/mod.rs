@@ -24,6 +24,7 @@ pub mod memory;
 pub mod refusal;
 pub mod registry;
 pub mod report;
+pub mod slow_disks;
 
 use std::fmt;
 

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::controller::SILENT_AFTER_MS;
+use super::slow_disks::SlowDisks;
 use super::{Directory, ReplicaId};
 use crate::worker::event::GroupId;
 
@@ -53,6 +55,9 @@ pub struct NodeReport {
     pub write_p50_us: u64,
     /// And 99 in 100 this long or less.
     pub write_p99_us: u64,
+    /// Half of those of the last seconds took this long or less, in microseconds; none where there were too
+    /// few to tell.
+    pub recent_write_us: Option<u64>,
     /// Every replica whose data it has, also those that are no longer members.
     pub replicas: Vec<HostedReplica>,
 }
@@ -113,6 +118,7 @@ pub struct Reports {
     groups: BTreeMap<GroupId, HeardGroup>,
     nodes: BTreeMap<u64, (u64, NodeReport)>,
     audits: BTreeMap<GroupId, AuditReport>,
+    slow_disks: SlowDisks,
 }
 
 #[derive(Debug, Clone)]
@@ -150,6 +156,10 @@ impl Reports {
 
     /// Takes note of what a node says.
     pub fn hear_node(&mut self, now_ms: u64, report: NodeReport) {
+        let (node, directory) = (report.node, report.directory);
+        let others_us = self.recent_writes_us(now_ms, node);
+        self.slow_disks
+            .hear(node, directory, report.recent_write_us, others_us);
         self.nodes.insert(report.node, (now_ms, report));
     }
 
@@ -187,6 +197,27 @@ impl Reports {
     pub fn node_silent_ms(&self, node: u64, now_ms: u64) -> u64 {
         let heard = self.nodes.get(&node).map(|(at_ms, _)| *at_ms);
         now_ms.saturating_sub(heard.unwrap_or(self.listening_since_ms))
+    }
+
+    /// Whether a node's disk is so slow, beside the others, that it should lead nothing.
+    pub fn is_disk_slow(&self, node: u64) -> bool {
+        self.slow_disks.is_slow(node)
+    }
+
+    /// Whether a node's disk is slow or, as its last report says, may be: nothing more should be led there.
+    pub fn may_disk_be_slow(&self, node: u64) -> bool {
+        self.slow_disks.may_be_slow(node)
+    }
+
+    /// How long the latest writes of the other nodes took that report and have written enough to tell.
+    pub fn recent_writes_us(&self, now_ms: u64, without: u64) -> Vec<u64> {
+        let nodes = self.nodes.iter();
+        let heard = nodes.filter(|(node, (at_ms, _))| {
+            **node != without && now_ms.saturating_sub(*at_ms) <= SILENT_AFTER_MS
+        });
+        heard
+            .filter_map(|(_, (_, report))| report.recent_write_us)
+            .collect()
     }
 
     /// The last audit of each group that was audited.

@@ -2,18 +2,19 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use stock_core::{At, LedgerEntry, Stamp};
+use stock_core::{LedgerEntry, Stamp};
 use stock_replica::{Committed, ENTRY_BYTES_MAX, Point, ProposeError, Proposed, Replica};
 
 use super::audit::Audit;
 use super::checkpoints::{Checkpoints, Kept};
 use super::clock::{ClusterClock, Now};
-use super::event::{Answer, Effect, Failure, GroupId, LedgerRows, Outcome, Outcomes, Question};
+use super::event::{Answer, Effect, Failure, GroupId, LedgerRows, Outcomes, Question};
 use super::ledgers::LedgerProgress;
 use super::reads::Reads;
+use crate::applying::{self, Changed};
 use crate::checkpoint::{Image, Restored};
-use crate::log_codec::{self, Commands, DecodeError, Entry};
-use crate::placement::{ReplicaId, codec};
+use crate::log_codec::{self, Commands, DecodeError};
+use crate::placement::ReplicaId;
 use crate::state::State;
 use crate::view::ReadView;
 
@@ -58,7 +59,7 @@ pub(super) struct Group<R> {
     expiring: Option<Stamp>,
     announce_at_boot_ms: Option<u64>,
     /// What the entry under way changes.
-    changes: Vec<LedgerEntry>,
+    changed: Changed,
     /// What the turn under way has changed.
     rows: Vec<(u64, LedgerEntry)>,
 }
@@ -114,7 +115,7 @@ impl<R> Group<R> {
             last_entry_boot_ms: 0,
             expiring: None,
             announce_at_boot_ms: None,
-            changes: Vec::new(),
+            changed: Changed::default(),
             rows: Vec::new(),
         }
     }
@@ -311,18 +312,15 @@ impl<R> Group<R> {
         entry: &Committed,
         now: Now,
         view: &ReadView,
-    ) -> Result<Vec<Outcome>, DecodeError> {
+    ) -> Result<Outcomes, DecodeError> {
         // A new leader begins its term with an entry of nothing; a change of members is raft's.
         if entry.data.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Outcomes::new());
         }
-        let Entry {
-            stamp,
-            commands,
-            audit,
-            finding,
-        } = log_codec::decode_entry(entry.data.clone())?;
-        let stamp = stamp.max(self.applied_stamp);
+        let decoded = log_codec::decode_entry(entry.data.clone())?;
+        let (state, changed) = (&mut self.state, &mut self.changed);
+        let (stamp, outcomes) =
+            applying::apply(state, self.applied_stamp, entry.index, &decoded, changed)?;
         // What an earlier leader stamped, or this node already had when it started, is of some time ago.
         if entry.index > self.replayed_to && entry.term == self.replica.term() {
             self.clock.observed(stamp, now);
@@ -330,52 +328,22 @@ impl<R> Group<R> {
             self.clock.replayed(stamp);
         }
         self.applied_stamp = stamp;
-        let at = |ordinal: usize| At {
-            index: entry.index,
-            ordinal: ordinal as u32,
-            stamp,
-        };
-        let mut outcomes = Vec::with_capacity(commands.len());
-        match &mut self.state {
-            State::Stock(shard) => {
-                shard.advance(stamp, &mut self.changes);
-                for (ordinal, command) in commands.iter().enumerate() {
-                    let command = log_codec::decode_stock(ordinal, command)?;
-                    let outcome = shard.apply(at(ordinal), command, &mut self.changes);
-                    outcomes.push(Outcome::Stock(outcome));
-                }
-                view.publish(shard, &self.changes);
-                let changes = self.changes.drain(..);
-                self.rows
-                    .extend(changes.map(|change| (entry.index, change)));
-                if self.expiring.is_some_and(|expiring| expiring <= stamp) {
-                    self.expiring = None;
-                }
-            }
-            State::Meta(meta) => {
-                meta.catalog.advance(stamp);
-                meta.registry.advance(stamp);
-                for (ordinal, command) in commands.iter().enumerate() {
-                    if codec::is_registry_command(command) {
-                        let command = codec::decode_command(command)?;
-                        let outcome = meta.registry.apply(at(ordinal), command);
-                        outcomes.push(Outcome::Registry(outcome));
-                        continue;
-                    }
-                    let command = log_codec::decode_catalog(ordinal, command)?;
-                    let location = command.put.location.clone();
-                    let outcome = meta.catalog.apply(at(ordinal), command);
-                    if meta.catalog.location(&location).is_some() {
-                        view.add_location(location);
-                    }
-                    outcomes.push(Outcome::Catalog(outcome));
-                }
+        if let State::Stock(shard) = &self.state {
+            view.publish(shard, &self.changed.ledger);
+            if self.expiring.is_some_and(|expiring| expiring <= stamp) {
+                self.expiring = None;
             }
         }
-        if audit {
+        let changes = self.changed.ledger.drain(..);
+        self.rows
+            .extend(changes.map(|change| (entry.index, change)));
+        for location in self.changed.locations.drain(..) {
+            view.add_location(location);
+        }
+        if decoded.audit {
             self.audit.mark(entry.index, &self.state);
         }
-        if let Some((index, hash)) = finding {
+        if let Some((index, hash)) = decoded.finding {
             self.audit.found(index, hash);
         }
         Ok(outcomes)
@@ -384,7 +352,7 @@ impl<R> Group<R> {
     fn answer_proposals(
         &mut self,
         entry: &Committed,
-        outcomes: Vec<Outcome>,
+        outcomes: Outcomes,
         effects: &mut Vec<Effect<R>>,
     ) {
         let mut outcomes = outcomes.into_iter();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use stock_replica::{Change as MemberChange, Configuration, Replica, StepError};
 
 use super::clock::Now;
-use super::event::{Effect, GroupId, Notice};
+use super::event::{Effect, Failure, GroupId, Notice};
 use super::slot::{Slot, SlotRecord};
 use super::{Worker, open};
 use crate::chores::Chore;
@@ -222,14 +222,17 @@ impl<R> Worker<R> {
         if !is_new || to.generation() == 0 {
             return;
         }
-        if self.slots[id.index()].group.is_some() {
-            self.fail(id, format!("replica {to} takes its place"), effects);
-        }
+        // Whatever was here gives way, and has not failed.
+        let gives_way = self.slots[id.index()].group.is_some();
+        self.stop(id, Failure::OutcomeUnknown, effects);
         tracing::info!(group = id.0, replica = %to, "a new replica begins");
         let mut group = match open::newcomer(id, to, &self.parts, &mut self.batch) {
             Ok(group) => group,
             Err(error) => {
                 tracing::error!(group = id.0, %error, "a new replica cannot begin");
+                if gives_way {
+                    self.fail(id, format!("replica {to} cannot begin"), effects);
+                }
                 return;
             }
         };
@@ -253,13 +256,7 @@ impl<R> Worker<R> {
             return;
         }
         tracing::info!(group = id.0, %replica, "a replica was moved away; its data are deleted");
-        if let Some(mut group) = self.slots[id.index()].group.take() {
-            self.ledger_entries_waiting -= group.ledger.waiting();
-            for reply in group.take_waiting() {
-                let failure = super::Failure::NotLeader { leader: None };
-                super::answer(effects, reply, super::Answer::Failed(failure));
-            }
-        }
+        self.stop(id, Failure::NotLeader { leader: None }, effects);
         self.slots[id.index()] = Slot::vacant(replica);
         let number = u64::from(id.0);
         self.batch.forget(number);
@@ -277,7 +274,6 @@ impl<R> Worker<R> {
             self.after_write.push(Effect::Record(Page::Forget(id)));
             self.view.forget(shard);
         }
-        self.cluster.publish_absent(id.index());
     }
 
     fn change_members(&mut self, id: GroupId, change: MemberChange) {
@@ -427,6 +423,7 @@ impl<R> Worker<R> {
             free_bytes: health.free_bytes,
             write_p50_us: health.write_p50_us,
             write_p99_us: health.write_p99_us,
+            recent_write_us: health.recent_write_us,
             replicas: replicas.collect(),
         }
     }

@@ -162,12 +162,16 @@ impl<R> Worker<R> {
     pub(super) fn fail(&mut self, id: GroupId, why: String, effects: &mut Vec<Effect<R>>) {
         tracing::error!(group = id.0, %why, "a replica failed; it waits to be built again from its peers");
         metrics::counter!("stockd_replica_failures_total").increment(1);
-        let slot = &mut self.slots[id.index()];
-        slot.failure = Some(why);
-        if let Some(mut group) = slot.group.take() {
+        self.stop(id, Failure::OutcomeUnknown, effects);
+        self.slots[id.index()].failure = Some(why);
+    }
+
+    /// Takes a replica out of its slot and tells everybody who waits for something of it.
+    pub(super) fn stop(&mut self, id: GroupId, failure: Failure, effects: &mut Vec<Effect<R>>) {
+        if let Some(mut group) = self.slots[id.index()].group.take() {
             self.ledger_entries_waiting -= group.ledger.waiting();
             for reply in group.take_waiting() {
-                answer(effects, reply, Answer::Failed(Failure::OutcomeUnknown));
+                answer(effects, reply, Answer::Failed(failure));
             }
         }
         self.cluster.publish_absent(id.index());

@@ -3,5 +3,6 @@
 
 mod controller;
 mod registry;
+mod slow;
 mod toy;
 mod trouble;

@@ -20,6 +20,9 @@ pub(crate) const POLICY: Policy = Policy {
     free_bytes_min: 100,
 };
 
+/// What a log write takes on a good disk, in microseconds.
+pub(crate) const FAST_US: u64 = 800;
+
 /// Entries that a replica receives in a tick.
 const ENTRIES_PER_TICK: u64 = 200;
 
@@ -31,6 +34,10 @@ pub(crate) struct Node {
     pub(crate) is_up: bool,
     pub(crate) directory: Directory,
     pub(crate) free_bytes: u64,
+    /// What a log write takes on its disk; none while it writes too little to tell.
+    pub(crate) write_us: Option<u64>,
+    /// It reports every so many ticks.
+    pub(crate) reports_every: u64,
     /// How much of the log each replica has; `None`: it stopped.
     pub(crate) data: BTreeMap<(GroupId, ReplicaId), Option<u64>>,
 }
@@ -143,6 +150,8 @@ impl Toy {
             is_up: true,
             directory: Directory(self.next_directory),
             free_bytes: 1_000,
+            write_us: Some(FAST_US),
+            reports_every: 1,
             data: BTreeMap::new(),
         };
         self.next_directory += 1;
@@ -361,13 +370,16 @@ impl Toy {
         let nodes: Vec<NodeReport> = self
             .nodes
             .iter()
-            .filter(|(_, node)| node.is_up)
+            .filter(|(_, node)| {
+                node.is_up && (self.now_ms / TICK_MS).is_multiple_of(node.reports_every)
+            })
             .map(|(id, node)| NodeReport {
                 node: *id,
                 directory: node.directory,
                 free_bytes: node.free_bytes,
-                write_p50_us: 50,
-                write_p99_us: 90,
+                write_p50_us: node.write_us.unwrap_or(0),
+                write_p99_us: node.write_us.unwrap_or(0),
+                recent_write_us: node.write_us,
                 replicas: node
                     .data
                     .iter()

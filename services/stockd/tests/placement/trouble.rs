@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use stockd::placement::{Change, NodeState, ReplicaId, Reports};
+use stockd::placement::{Change, NodeState, Reason, ReplicaId, Reports, Waiting};
 use stockd::worker::event::GroupId;
 
-use super::toy::Toy;
+use super::toy::{FAST_US, Toy};
 
 #[derive(Debug, Clone)]
 enum Trouble {
@@ -24,6 +24,7 @@ enum Trouble {
     NewMetaLeader,
     DeposedLeaderReports(usize),
     FillDisk(u64),
+    Slow(u64, Option<u64>),
     Write(u32, u64),
     Wait(u64),
 }
@@ -46,10 +47,19 @@ fn trouble() -> impl Strategy<Value = Trouble> {
         1 => prop_oneof![Just(1u32), Just(3), Just(5)].prop_map(Trouble::Replication),
         2 => Just(Trouble::NewMetaLeader),
         2 => (0..50usize).prop_map(Trouble::DeposedLeaderReports),
-        1 => node.prop_map(Trouble::FillDisk),
+        1 => node.clone().prop_map(Trouble::FillDisk),
+        2 => (node, write_us()).prop_map(|(n, us)| Trouble::Slow(n, us)),
         3 => (group, 1..3_000u64).prop_map(|(g, n)| Trouble::Write(g, n)),
         9 => (1..140u64).prop_map(Trouble::Wait),
     ]
+}
+
+/// Fast, on either side of being slow, very slow, or too few writes to tell.
+fn write_us() -> impl Strategy<Value = Option<u64>> {
+    prop::option::weighted(
+        0.8,
+        prop::sample::select(&[FAST_US, 40_000, 60_000, 500_000][..]),
+    )
 }
 
 fn cause(toy: &mut Toy, trouble: &Trouble) {
@@ -114,6 +124,11 @@ fn cause(toy: &mut Toy, trouble: &Trouble) {
                 machine.free_bytes = 10;
             }
         }
+        Trouble::Slow(node, write_us) => {
+            if let Some(machine) = toy.nodes.get_mut(&node) {
+                machine.write_us = write_us;
+            }
+        }
         Trouble::Write(group, entries) => {
             if let Some(group) = toy.groups.get_mut(&GroupId(group))
                 && group.leader.is_some()
@@ -142,12 +157,16 @@ fn come_to_rest(toy: &mut Toy) -> Result<(), String> {
     for machine in toy.nodes.values_mut() {
         machine.is_up = true;
         machine.free_bytes = 1_000;
+        machine.write_us = Some(FAST_US);
     }
     let mut quiet = 0;
     for _ in 0..REST_WITHIN {
         let decision = toy.tick();
         // A replica that receives a long log gives no orders either.
-        let is_quiet = decision.orders.is_empty() && decision.moves.is_empty();
+        let is_slow = |waiting: &Waiting| matches!(waiting.reason, Reason::SlowDisk { .. });
+        let is_quiet = decision.orders.is_empty()
+            && decision.moves.is_empty()
+            && !decision.waiting.iter().any(is_slow);
         quiet = if is_quiet { quiet + 1 } else { 0 };
         if quiet > REST_TICKS {
             return Ok(());

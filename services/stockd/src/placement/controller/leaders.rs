@@ -1,4 +1,4 @@
-//! Who leads: off nodes that are being emptied, to the nodes that operators prefer, and in equal numbers.
+//! Who leads: off nodes that are being emptied or have a slow disk, to the nodes that operators prefer, and in equal numbers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -16,22 +16,30 @@ impl Sight<'_> {
             orders.any(|order| matches!(order, Order::Transfer { group, .. } if *group == of))
         };
         let mut left = TRANSFERS_PER_DECISION_MAX;
-        for (group, _) in self.registry.placements() {
+        // Group 0 last: its next leader begins to listen anew.
+        let (meta, stock): (Vec<GroupId>, Vec<GroupId>) = self
+            .registry
+            .placements()
+            .map(|(group, _)| group)
+            .partition(|group| *group == GroupId::META);
+        for group in stock.into_iter().chain(meta) {
             let Some(report) = self.report(group) else {
                 continue;
             };
             if left == 0 || already(decision, group) || !report.outgoing.is_empty() {
                 continue;
             }
-            let to = match self.is_active(report.leader.node()) {
-                false => {
-                    let to = self.next_leader(report);
-                    if to.is_none() {
-                        decision.wait(Some(group), Reason::NoOtherLeader);
-                    }
-                    to
+            let node = report.leader.node();
+            let must_leave = !self.is_active(node);
+            let to = if must_leave || self.is_slow(node) {
+                let to = self.next_leader(report);
+                let to = to.filter(|to| must_leave || !self.is_slow(to.node()));
+                if to.is_none() {
+                    decision.wait(Some(group), Reason::NoOtherLeader);
                 }
-                true => self.preferred(report),
+                to
+            } else {
+                self.preferred(report)
             };
             if let Some(to) = to {
                 left -= 1;
@@ -48,15 +56,20 @@ impl Sight<'_> {
         }
     }
 
-    /// The sound voter on the active node that leads least; not the leader, and not one about to leave.
+    /// The sound voter on the active node that leads least, on a slow disk only where there is no other; not
+    /// the leader, and not one about to leave.
     pub(super) fn next_leader(&self, report: &GroupReport) -> Option<ReplicaId> {
         let led = self.led();
         let fit = report
             .voters
             .iter()
             .filter(|voter| self.could_lead(report, **voter));
-        fit.min_by_key(|voter| (led.get(&voter.node()).map_or(0, Vec::len), **voter))
-            .copied()
+        fit.min_by_key(|voter| {
+            let node = voter.node();
+            let leads = led.get(&node).map_or(0, Vec::len);
+            (self.is_slow(node), leads, **voter)
+        })
+        .copied()
     }
 
     fn could_lead(&self, report: &GroupReport, voter: ReplicaId) -> bool {
@@ -73,7 +86,8 @@ impl Sight<'_> {
         let node = self.registry.preferred_leader(report.group)?;
         let mut voters = report.voters.iter().copied();
         let there = voters.find(|voter| voter.node() == node)?;
-        self.could_lead(report, there).then_some(there)
+        let can = self.could_lead(report, there) && !self.is_slow(node);
+        can.then_some(there)
     }
 
     /// The groups that each active node leads.
@@ -135,5 +149,7 @@ impl Sight<'_> {
             && report.outgoing.is_empty()
             && self.registry.move_of(group).is_none()
             && self.could_lead(report, to)
+            // A new leader of group 0 has heard too little to be sure.
+            && !self.reports.may_disk_be_slow(to.node())
     }
 }

@@ -16,6 +16,8 @@
 //! - **Group 0** has a replica on every node: where none votes, one observes.
 //! - **Balance.** Nodes differ by at most [`REPLICA_DIFFERENCE_MAX`] replicas and [`LEADER_DIFFERENCE_MAX`]
 //!   leaders. Where they differ by no more, nothing moves.
+//! - **Slow disks.** A node whose disk is slow beside the others' leads nothing, whoever prefers it, as long as
+//!   anybody else can: see [`super::slow_disks`]. Balance leaves it out until it has kept up for a while.
 
 mod leaders;
 mod moves;
@@ -26,7 +28,8 @@ use std::fmt;
 
 use self::sight::Sight;
 use super::command::{BeginMove, Change, EndMove};
-use super::{MOVES_MAX, Move, Registry, ReplicaId, Reports, group_name};
+use super::slow_disks::FAST_AFTER_REPORTS;
+use super::{MOVES_MAX, Move, REPORT_EVERY_MS, Registry, ReplicaId, Reports, group_name};
 use crate::worker::event::GroupId;
 
 /// A replica that lacks fewer entries than this has caught up. Under load a leader's log is always a few
@@ -214,6 +217,14 @@ pub enum Reason {
         /// Which.
         node: u64,
     },
+    /// The node's disk is slow beside the others', so it leads nothing.
+    SlowDisk {
+        /// Which.
+        node: u64,
+        /// Half of its latest writes took this long at most, in microseconds; none where it has written too
+        /// little lately to tell.
+        write_us: Option<u64>,
+    },
     /// Another move is under way.
     MoveUnderWay,
     /// There is no other voter that could lead.
@@ -245,6 +256,17 @@ impl fmt::Display for Reason {
                     f,
                     "node {node} runs on a data directory that has not joined"
                 )
+            }
+            Self::SlowDisk { node, write_us } => {
+                let seconds = u64::from(FAST_AFTER_REPORTS) * REPORT_EVERY_MS / 1_000;
+                write!(
+                    f,
+                    "node {node} leads nothing until its disk has kept up with the others' for {seconds} s"
+                )?;
+                match write_us {
+                    Some(write_us) => write!(f, ": a write takes {} ms", write_us.div_ceil(1_000)),
+                    None => Ok(()),
+                }
             }
             Self::MoveUnderWay => write!(f, "another replica is being moved"),
             Self::NoOtherLeader => write!(f, "no other replica could lead"),

@@ -70,6 +70,11 @@ impl<'a> Sight<'a> {
         joined.is_some() && joined == reported
     }
 
+    /// Whether a node's disk is so slow that it should lead nothing.
+    pub(super) fn is_slow(&self, node: u64) -> bool {
+        self.reports.is_disk_slow(node)
+    }
+
     /// Active nodes that have joined.
     pub(super) fn active(&self) -> impl Iterator<Item = (u64, &'a NodeRecord)> {
         self.registry
@@ -285,6 +290,10 @@ impl<'a> Sight<'a> {
                 decision.wait(None, Reason::NodeSilent { node, for_ms });
             } else if self.reports.node(node).is_some() && !self.has_its_directory(node) {
                 decision.wait(None, Reason::WrongDirectory { node });
+            } else if self.is_slow(node) {
+                let report = self.reports.node(node);
+                let write_us = report.and_then(|report| report.recent_write_us);
+                decision.wait(None, Reason::SlowDisk { node, write_us });
             }
         }
     }

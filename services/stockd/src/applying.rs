@@ -1,0 +1,71 @@
+//! One entry of a log, applied to the state it belongs to: the same way by a replica that runs and where the
+//! state of a stopped one is brought back.
+
+use stock_core::{At, LedgerEntry, Location, Stamp};
+
+use crate::log_codec::{self, DecodeError, Entry};
+use crate::placement::codec;
+use crate::state::State;
+use crate::worker::event::{Outcome, Outcomes};
+
+/// What entries have changed, for whoever wants to know.
+#[derive(Debug, Default)]
+pub struct Changed {
+    /// Positions, in the order in which they changed.
+    pub ledger: Vec<LedgerEntry>,
+    /// Locations that are there now. Some may have been before.
+    pub locations: Vec<Location>,
+}
+
+/// Applies the entry of this index. `before` is the stamp of the entry before it: time never goes back, though
+/// a new leader's clock may. Returns the state's stamp, and an outcome for each command.
+///
+/// # Errors
+///
+/// A command is not understood. The state is then of no further use: what came before it is applied.
+pub fn apply(
+    state: &mut State,
+    before: Stamp,
+    index: u64,
+    entry: &Entry,
+    changed: &mut Changed,
+) -> Result<(Stamp, Outcomes), DecodeError> {
+    let stamp = entry.stamp.max(before);
+    let at = |ordinal: usize| At {
+        index,
+        ordinal: ordinal as u32,
+        stamp,
+    };
+    let commands = entry.commands.iter().enumerate();
+    let mut outcomes = Outcomes::with_capacity(entry.commands.len());
+    match state {
+        State::Stock(shard) => {
+            shard.advance(stamp, &mut changed.ledger);
+            for (ordinal, command) in commands {
+                let command = log_codec::decode_stock(ordinal, command)?;
+                let outcome = shard.apply(at(ordinal), command, &mut changed.ledger);
+                outcomes.push(Outcome::Stock(outcome));
+            }
+        }
+        State::Meta(meta) => {
+            meta.catalog.advance(stamp);
+            meta.registry.advance(stamp);
+            for (ordinal, command) in commands {
+                if codec::is_registry_command(command) {
+                    let command = codec::decode_command(command)?;
+                    let outcome = meta.registry.apply(at(ordinal), command);
+                    outcomes.push(Outcome::Registry(outcome));
+                    continue;
+                }
+                let command = log_codec::decode_catalog(ordinal, command)?;
+                let location = command.put.location.clone();
+                let outcome = meta.catalog.apply(at(ordinal), command);
+                if meta.catalog.location(&location).is_some() {
+                    changed.locations.push(location);
+                }
+                outcomes.push(Outcome::Catalog(outcome));
+            }
+        }
+    }
+    Ok((stamp, outcomes))
+}
