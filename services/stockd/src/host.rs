@@ -96,7 +96,7 @@ impl Driver {
         self.worker
             .step(self.now, self.events.drain(..), &mut self.effects);
         let refused = self.perform();
-        self.worker.answer(self.now, &mut self.effects)?;
+        self.worker.answer(&mut self.effects)?;
         Ok(self.perform() || refused)
     }
 
@@ -148,11 +148,7 @@ impl Driver {
                     payload,
                     cluster_time,
                 } => {
-                    let message = cluster::GroupMessage {
-                        group: group.0,
-                        payload,
-                        cluster_time_ms: cluster_time.map_or(0, |stamp| stamp.0),
-                    };
+                    let message = peers::group_message(group, payload, cluster_time);
                     frame_for(&mut self.frames, to, now).messages.push(message);
                 }
                 Effect::Answer { reply, answer } => match reply.to {

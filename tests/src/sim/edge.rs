@@ -3,7 +3,6 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use stock_core::Stamp;
 use stock_proto::cluster::v1 as cluster;
 use stockd::log_codec::Commands;
 use stockd::peers::{self, notices};
@@ -205,9 +204,9 @@ impl World {
         for message in frame.messages {
             running.inbox.push(Event::Message {
                 group: GroupId(message.group),
+                cluster_time: peers::cluster_time(&message),
                 payload: message.payload,
                 from,
-                cluster_time: Some(Stamp(message.cluster_time_ms)).filter(|stamp| stamp.0 != 0),
             });
         }
         for notice in frame.notices.into_iter().flat_map(notices::read) {

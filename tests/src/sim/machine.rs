@@ -469,7 +469,7 @@ impl World {
                 let (now, effects) = (running.now, &mut running.effects);
                 catch(|| worker.step(now, events, effects)).map(Ok)
             }
-            Stage::Answer => catch(|| worker.answer(running.now, &mut running.effects)),
+            Stage::Answer => catch(|| worker.answer(&mut running.effects)),
             Stage::Persist => catch(|| worker.persist()).map(|persisted| {
                 stands_still = matches!(persisted, Ok(Persisted::DiskFull));
                 persisted.map(drop)
@@ -595,11 +595,8 @@ impl World {
                     payload,
                     cluster_time,
                 } => frame_for(to, &mut |frame| {
-                    frame.messages.push(cluster::GroupMessage {
-                        group: group.0,
-                        payload: payload.clone(),
-                        cluster_time_ms: cluster_time.map_or(0, |stamp| stamp.0),
-                    });
+                    let message = peers::group_message(group, payload.clone(), cluster_time);
+                    frame.messages.push(message);
                 }),
                 Effect::Answer { reply, answer } => match reply {
                     ReplyTo::Call(call) => answers.push((call, answer)),

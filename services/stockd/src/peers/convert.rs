@@ -9,7 +9,31 @@ use stock_core::{
 };
 use stock_proto::cluster::v1 as cluster;
 
-use crate::worker::event::{Answer, Failure, Outcome};
+use crate::worker::clock::ClusterTime;
+use crate::worker::event::{Answer, Failure, GroupId, Outcome};
+
+/// A Raft message, and what its sender takes cluster time to be.
+pub fn group_message(
+    group: GroupId,
+    payload: Bytes,
+    time: Option<ClusterTime>,
+) -> cluster::GroupMessage {
+    cluster::GroupMessage {
+        group: group.0,
+        payload,
+        cluster_time_ms: time.map_or(0, |time| time.stamp.0),
+        cluster_time_term: time.map_or(0, |time| time.term),
+    }
+}
+
+/// What the sender of a Raft message takes cluster time to be.
+pub fn cluster_time(message: &cluster::GroupMessage) -> Option<ClusterTime> {
+    let time = ClusterTime {
+        stamp: Stamp(message.cluster_time_ms),
+        term: message.cluster_time_term,
+    };
+    (time.stamp.0 != 0).then_some(time)
+}
 
 /// For the peer that forwarded the commands.
 pub fn reply(forward_id: u64, answer: Answer) -> cluster::Reply {

@@ -18,7 +18,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use stock_core::Stamp;
 use stock_proto::cluster::v1 as cluster;
 use thiserror::Error;
 use tokio::net::tcp::OwnedReadHalf;
@@ -303,9 +302,9 @@ impl Peers {
         {
             events.push(Event::Message {
                 group: GroupId(message.group),
+                cluster_time: cluster_time(&message),
                 payload: message.payload,
                 from: node,
-                cluster_time: Some(Stamp(message.cluster_time_ms)).filter(|stamp| stamp.0 != 0),
             });
         }
         for forward in frame
@@ -393,5 +392,5 @@ pub fn reply_frame(forward_id: u64, answer: Answer) -> cluster::Frame {
     }
 }
 
-pub use convert::{answer, reply};
+pub use convert::{answer, cluster_time, group_message, reply};
 pub use identity::{Founder, Identity};

@@ -111,6 +111,7 @@ mod tests {
                 group: 3,
                 payload: Bytes::from_static(payload),
                 cluster_time_ms: 5,
+                cluster_time_term: 6,
             }],
             ..Default::default()
         };

@@ -1,9 +1,14 @@
 //! Cluster time: what leaders stamp on entries.
 //!
-//! Every replica keeps an estimate: the last stamp plus the time its own boot clock has counted since.
-//! A leader stamps by it, slewed by at most 1 % toward the median wall clock of the nodes, and never
-//! backwards. So a wall clock that steps by minutes moves nothing, no hold ends before 99 % of its
-//! time to live, and a new leader goes on where the old one stopped.
+//! Every replica keeps an estimate: cluster time as its leader last told it, with every message, plus the
+//! time its own boot clock has counted since. A leader stamps by its own, slewed by at most 1 % toward
+//! the median wall clock of the nodes, and never backwards. So a wall clock that steps by minutes moves
+//! nothing, no hold ends before 99 % of its time to live, and a new leader goes on where the old one
+//! stopped.
+//!
+//! Estimates lag behind each other, by as long as messages take. So each names the leader whose time it is
+//! by his term, and is worth nothing to a replica that has an entry stamped by a later one: to go on
+//! from it would end the holds of that entry early, by as much as the later one lagged.
 
 use std::collections::BTreeMap;
 
@@ -45,67 +50,94 @@ impl WallClocks {
     }
 }
 
+/// Cluster time as the leader of a term has it, now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClusterTime {
+    /// Milliseconds since the Unix epoch, as stamps are.
+    pub stamp: Stamp,
+    /// The term of the leader.
+    pub term: u64,
+}
+
 /// One group's cluster time.
 #[derive(Debug, Default)]
 pub struct ClusterClock {
     /// No stamp may be below it.
     floor: Stamp,
-    /// A stamp, and the boot clock when it was now.
-    estimate: Option<(Stamp, u64)>,
+    /// The term in which the last entry was stamped.
+    floor_term: u64,
+    /// A time, and the boot clock when it was now.
+    estimate: Option<(ClusterTime, u64)>,
 }
 
 impl ClusterClock {
-    /// An entry was applied that was written some time ago, nobody knows when.
-    pub fn replayed(&mut self, stamp: Stamp) {
+    /// An entry was applied, with the stamp of the leader of this term.
+    pub fn applied(&mut self, stamp: Stamp, term: u64) {
         self.floor = self.floor.max(stamp);
+        self.floor_term = self.floor_term.max(term);
     }
 
-    /// An entry was applied that the present leader stamped just now. A leader's own stamps teach it
-    /// nothing.
-    pub fn observed(&mut self, stamp: Stamp, now: Now) {
-        if stamp > self.floor || self.estimate.is_none() {
-            self.floor = self.floor.max(stamp);
-            self.estimate = Some((self.floor, now.boot_ms));
-        }
+    /// The leader that this replica follows has told the time. Its own is the one that counts, whether it
+    /// is ahead of this replica's or behind.
+    pub fn led_by(&mut self, time: ClusterTime, now: Now) {
+        self.estimate = Some((time, now.boot_ms));
     }
 
-    /// Another replica has told what it takes cluster time to be. Who knows it needs no telling.
-    pub fn told(&mut self, stamp: Stamp, now: Now) {
-        if !self.knows() {
-            self.estimate = Some((stamp.max(self.floor), now.boot_ms));
+    /// Another replica has told this one, which leads in `term`, what it takes cluster time to be. `false` if
+    /// that is the time of a leader before the one who stamped the last entry.
+    pub fn told(&mut self, time: ClusterTime, term: u64, now: Now) -> bool {
+        let is_new_enough = time.term >= self.floor_term;
+        if is_new_enough && !self.knows() {
+            let stamp = time.stamp.max(self.floor);
+            self.estimate = Some((ClusterTime { stamp, term }, now.boot_ms));
         }
+        is_new_enough
     }
 
     /// Nobody has told, and not everybody could be asked: time goes on from the last stamp. Holds last longer
     /// than they should, by as long as nobody led, and none ends early.
-    pub fn go_on(&mut self, now: Now) {
+    pub fn go_on(&mut self, term: u64, now: Now) {
         if !self.knows() {
-            self.estimate = Some((self.floor, now.boot_ms));
+            let stamp = self.floor;
+            self.estimate = Some((ClusterTime { stamp, term }, now.boot_ms));
         }
     }
 
     /// Whether this replica knows cluster time, or the group is so new that there is none yet.
     pub fn knows(&self) -> bool {
-        self.estimate.is_some() || self.floor == Stamp(0)
+        self.floor == Stamp(0)
+            || self
+                .estimate
+                .is_some_and(|(time, _)| time.term >= self.floor_term)
     }
 
-    /// Cluster time, where this replica has an estimate.
+    /// What this replica takes cluster time to be, however old that is.
+    pub fn estimate(&self, now: Now) -> Option<ClusterTime> {
+        let (ClusterTime { stamp, term }, at_boot_ms) = self.estimate?;
+        let stamp = stamp.plus_ms(now.boot_ms.saturating_sub(at_boot_ms));
+        Some(ClusterTime { stamp, term })
+    }
+
+    /// Cluster time, where this replica knows it.
     pub fn now(&self, now: Now) -> Option<Stamp> {
-        let (stamp, at_boot_ms) = self.estimate?;
-        Some(stamp.plus_ms(now.boot_ms.saturating_sub(at_boot_ms)))
+        let known = self.estimate(now).filter(|_| self.knows());
+        known.map(|time| time.stamp)
     }
 
-    /// The stamp for an entry that this leader is about to propose. Without an estimate, time jumps: the
-    /// caller has made sure that nobody has one.
-    pub fn stamp(&mut self, now: Now, median_ms: i64) -> Stamp {
-        let stamp = match self.estimate {
-            Some((last, at_boot_ms)) => {
-                let elapsed = now.boot_ms.saturating_sub(at_boot_ms) as i64;
-                let steady = last.0 as i64 + elapsed;
+    /// The stamp for an entry that this leader, of `term`, is about to propose. Where it does not know the time,
+    /// time jumps: the caller has made sure that nobody does.
+    pub fn stamp(&mut self, term: u64, now: Now, median_ms: i64) -> Stamp {
+        let known = self.knows();
+        let stamp = match self.estimate.as_mut().filter(|_| known) {
+            Some((time, at_boot_ms)) => {
+                let elapsed = now.boot_ms.saturating_sub(*at_boot_ms) as i64;
+                let steady = time.stamp.0 as i64 + elapsed;
                 let slew = elapsed / SLEW;
+                time.term = term;
                 if slew == 0 {
                     // The base stays, so that fractions of a slew add up.
                     self.floor = self.floor.max(Stamp(steady as u64));
+                    self.floor_term = term;
                     return self.floor;
                 }
                 let distance = median_ms - steady;
@@ -116,7 +148,8 @@ impl ClusterClock {
         };
         let stamp = stamp.max(self.floor);
         self.floor = stamp;
-        self.estimate = Some((stamp, now.boot_ms));
+        self.floor_term = term;
+        self.estimate = Some((ClusterTime { stamp, term }, now.boot_ms));
         stamp
     }
 
@@ -136,38 +169,60 @@ mod tests {
         Now { boot_ms, wall_ms }
     }
 
+    fn time(ms: u64, term: u64) -> ClusterTime {
+        ClusterTime {
+            stamp: Stamp(EPOCH + ms),
+            term,
+        }
+    }
+
+    /// Just started, with a log that ends with an entry of this term.
+    fn started(term: u64) -> ClusterClock {
+        let mut clock = ClusterClock::default();
+        assert!(clock.knows(), "there is nothing to know yet");
+        clock.applied(Stamp(EPOCH), term);
+        assert!(!clock.knows());
+        clock
+    }
+
     #[test]
     fn a_full_restart_jumps_forward_to_the_median_and_never_back() {
-        let mut clock = ClusterClock::default();
-        clock.replayed(Stamp(EPOCH));
-        let stamped = clock.stamp(at(5, 0), EPOCH as i64 + 60_000);
+        let stamped = started(3).stamp(4, at(5, 0), EPOCH as i64 + 60_000);
         assert_eq!(stamped, Stamp(EPOCH + 60_000));
-
-        let mut behind = ClusterClock::default();
-        behind.replayed(Stamp(EPOCH));
-        let stamped = behind.stamp(at(5, 0), EPOCH as i64 - 60_000);
+        let stamped = started(3).stamp(4, at(5, 0), EPOCH as i64 - 60_000);
         assert_eq!(stamped, Stamp(EPOCH));
     }
 
     #[test]
-    fn who_does_not_know_the_time_is_told_once() {
-        let mut clock = ClusterClock::default();
-        assert!(clock.knows(), "there is nothing to know yet");
-        clock.replayed(Stamp(EPOCH));
-        assert!(!clock.knows());
-        clock.told(Stamp(EPOCH + 700), at(30, 0));
-        clock.told(Stamp(EPOCH + 900), at(40, 0));
+    fn a_leader_that_does_not_know_the_time_is_told_once() {
+        let mut clock = started(3);
+        assert!(clock.told(time(700, 3), 4, at(30, 0)));
+        assert!(clock.told(time(900, 3), 4, at(40, 0)));
         assert_eq!(clock.now(at(40, 0)), Some(Stamp(EPOCH + 710)));
-        let stamped = clock.stamp(at(40, 0), EPOCH as i64 + 60_000);
+        let stamped = clock.stamp(4, at(40, 0), EPOCH as i64 + 60_000);
         assert_eq!(stamped, Stamp(EPOCH + 710));
     }
 
     #[test]
+    fn who_was_away_while_a_later_leader_stamped_does_not_tell_the_time() {
+        let mut clock = started(3);
+        assert!(!clock.told(time(700, 2), 4, at(30, 0)));
+        assert!(!clock.knows());
+
+        let mut back = ClusterClock::default();
+        back.led_by(time(700, 2), at(0, 0));
+        back.applied(Stamp(EPOCH), 2);
+        assert_eq!(back.now(at(5, 0)), Some(Stamp(EPOCH + 705)));
+        back.applied(Stamp(EPOCH + 10), 3);
+        assert_eq!(back.now(at(5, 0)), None, "its leader was of term 2");
+        assert_eq!(back.estimate(at(5, 0)), Some(time(705, 2)));
+    }
+
+    #[test]
     fn in_doubt_time_goes_on_from_the_last_stamp() {
-        let mut clock = ClusterClock::default();
-        clock.replayed(Stamp(EPOCH));
-        clock.go_on(at(5, 0));
-        let stamped = clock.stamp(at(25, 0), EPOCH as i64 + 60_000);
+        let mut clock = started(3);
+        clock.go_on(4, at(5, 0));
+        let stamped = clock.stamp(4, at(25, 0), EPOCH as i64 + 60_000);
         assert_eq!(stamped, Stamp(EPOCH + 20));
     }
 
@@ -175,11 +230,11 @@ mod tests {
     fn a_wall_clock_that_steps_moves_time_by_one_percent_at_most() {
         for step in [-300_000, 300_000] {
             let mut clock = ClusterClock::default();
-            let start = clock.stamp(at(0, EPOCH), EPOCH as i64).0;
+            let start = clock.stamp(1, at(0, EPOCH), EPOCH as i64).0;
             let mut last = start;
             for boot_ms in (0..=60_000).step_by(50) {
                 let median_ms = EPOCH as i64 + boot_ms as i64 + step;
-                let stamp = clock.stamp(at(boot_ms, EPOCH), median_ms).0;
+                let stamp = clock.stamp(1, at(boot_ms, EPOCH), median_ms).0;
                 assert!(stamp >= last);
                 last = stamp;
             }
@@ -203,12 +258,12 @@ mod tests {
     }
 
     #[test]
-    fn a_follower_goes_on_from_the_last_stamp() {
-        let mut clock = ClusterClock::default();
-        clock.observed(Stamp(EPOCH), at(100, 0));
-        clock.observed(Stamp(EPOCH - 50), at(200, 0));
-        assert_eq!(clock.now(at(400, 0)), Some(Stamp(EPOCH + 300)));
-        let stamped = clock.stamp(at(400, 0), EPOCH as i64 + 300);
-        assert_eq!(stamped, Stamp(EPOCH + 300));
+    fn a_follower_goes_on_from_what_its_leader_told_last() {
+        let mut clock = started(3);
+        clock.led_by(time(50, 3), at(100, 0));
+        clock.led_by(time(0, 4), at(200, 0));
+        assert_eq!(clock.now(at(400, 0)), Some(Stamp(EPOCH + 200)));
+        let stamped = clock.stamp(5, at(400, 0), EPOCH as i64 + 200);
+        assert_eq!(stamped, Stamp(EPOCH + 200));
     }
 }

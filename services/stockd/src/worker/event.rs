@@ -1,5 +1,6 @@
 //! Everything that can wake the loop, and everything it can do about it. Both are closed.
 
+use super::clock::ClusterTime;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -68,8 +69,8 @@ pub enum Event<R> {
         payload: Bytes,
         /// From this node.
         from: u64,
-        /// What the sender takes cluster time to be, if it knows.
-        cluster_time: Option<Stamp>,
+        /// What the sender takes cluster time to be.
+        cluster_time: Option<ClusterTime>,
     },
     /// A peer told the time.
     PeerClock {
@@ -170,8 +171,8 @@ pub enum Effect<R> {
         group: GroupId,
         /// Opaque.
         payload: Bytes,
-        /// What this replica takes cluster time to be, if it knows.
-        cluster_time: Option<Stamp>,
+        /// What this replica takes cluster time to be.
+        cluster_time: Option<ClusterTime>,
     },
     /// Other nodes are told something.
     Notify {

@@ -7,7 +7,7 @@ use stock_replica::{Committed, ENTRY_BYTES_MAX, Point, ProposeError, Proposed, R
 
 use super::audit::Audit;
 use super::checkpoints::{Checkpoints, Kept};
-use super::clock::{ClusterClock, Now};
+use super::clock::{ClusterClock, ClusterTime, Now};
 use super::event::{Answer, Effect, Failure, GroupId, LedgerRows, Outcomes, Question};
 use super::ledgers::LedgerProgress;
 use super::reads::Reads;
@@ -36,15 +36,13 @@ pub(super) struct Group<R> {
     pub(super) replica: Replica,
     pub(super) state: State,
     pub(super) applied_index: u64,
-    applied_term: u64,
+    pub(super) applied_term: u64,
     applied_stamp: Stamp,
     pub(super) checkpoints: Checkpoints,
     pub(super) ledger: LedgerProgress,
     pub(super) audit: Audit,
     /// A snapshot that is here, and that raft has yet to accept.
     arrived: Option<Box<Restored>>,
-    /// Entries up to here were in the log when this node started.
-    replayed_to: u64,
     clock: ClusterClock,
     /// In which term this replica first wanted to stamp an entry, and when that was (boot clock).
     led_since: Option<(u64, u64)>,
@@ -93,10 +91,9 @@ impl<R> Group<R> {
     /// A group whose replica has just been opened.
     pub(super) fn new(parts: GroupParts) -> Self {
         let mut clock = ClusterClock::default();
-        clock.replayed(parts.restored.stamp);
+        clock.applied(parts.restored.stamp, parts.restored.point.term);
         Self {
             id: parts.id,
-            replayed_to: parts.replica.last_index(),
             replica: parts.replica,
             state: parts.restored.state,
             applied_index: parts.restored.point.index,
@@ -150,7 +147,7 @@ impl<R> Group<R> {
         if !self.may_stamp(now) {
             return None;
         }
-        let stamp = self.clock.stamp(now, median_ms);
+        let stamp = self.clock.stamp(self.replica.term(), now, median_ms);
         let proposed = self.replica.propose(log_codec::encode_audit(stamp)).ok();
         self.last_entry_boot_ms = now.boot_ms;
         proposed
@@ -161,7 +158,7 @@ impl<R> Group<R> {
         if !self.may_stamp(now) {
             return;
         }
-        let stamp = self.clock.stamp(now, median_ms);
+        let stamp = self.clock.stamp(self.replica.term(), now, median_ms);
         let finding = log_codec::encode_finding(stamp, index, hash);
         if let Err(error) = self.replica.propose(finding) {
             tracing::debug!(%error, "what an audit found could not be written down");
@@ -183,7 +180,7 @@ impl<R> Group<R> {
                 return;
             }
             let fits = entry_fits(&self.queued);
-            let stamp = self.clock.stamp(now, median_ms);
+            let stamp = self.clock.stamp(self.replica.term(), now, median_ms);
             let batch = self.queued[..fits].iter().map(|queued| &queued.commands);
             let proposed = self.replica.propose(log_codec::encode_entry(stamp, batch));
             for queued in self.queued.drain(..fits) {
@@ -210,17 +207,21 @@ impl<R> Group<R> {
         }
     }
 
-    /// Whether this leader may stamp entries: it knows cluster time, or nobody does. One that does not
-    /// know has to wait: after a jump to the median wall clock, holds would end before their time if
-    /// another replica knows better.
+    /// Whether this leader may stamp entries: it has applied all that earlier ones stamped, and it knows
+    /// cluster time or nobody does. One that does not know has to wait: after a jump to the median wall
+    /// clock, holds would end before their time if another replica knows better.
     fn may_stamp(&mut self, now: Now) -> bool {
+        if !self.leads_in_full() {
+            return false;
+        }
         if self.clock.knows() {
             return true;
         }
+        let term = self.replica.term();
         let since = match self.led_since {
-            Some((term, since)) if term == self.replica.term() => since,
+            Some((led, since)) if led == term => since,
             _ => {
-                self.led_since = Some((self.replica.term(), now.boot_ms));
+                self.led_since = Some((term, now.boot_ms));
                 self.ignorant.clear();
                 now.boot_ms
             }
@@ -231,25 +232,43 @@ impl<R> Group<R> {
         });
         if !all_are_ignorant && now.boot_ms.saturating_sub(since) >= TIME_TOLD_WITHIN_MS {
             // Somebody who cannot be heard may know better than a wall clock.
-            self.clock.go_on(now);
+            self.clock.go_on(term, now);
         }
         all_are_ignorant || self.clock.knows()
     }
 
-    /// What this replica takes cluster time to be, if it knows.
-    pub(super) fn known_time(&self, now: Now) -> Option<Stamp> {
-        self.clock.now(now)
+    /// Whether this leader has applied the first entry of its term, and so all of earlier ones.
+    fn leads_in_full(&self) -> bool {
+        self.replica.is_leader() && self.applied_term == self.replica.term()
     }
 
-    /// Another replica tells what it takes cluster time to be, or that it does not know.
-    pub(super) fn told_time(&mut self, node: u64, stamp: Option<Stamp>, now: Now) {
-        match stamp {
-            Some(stamp) => {
-                self.ignorant.remove(&node);
-                self.clock.told(stamp, now);
+    /// Whether there is something to propose, and only just it may be.
+    pub(super) fn may_flush_since(&self, applied_term: u64) -> bool {
+        !self.queued.is_empty() && applied_term != self.applied_term && self.leads_in_full()
+    }
+
+    /// What this replica takes cluster time to be.
+    pub(super) fn estimated_time(&self, now: Now) -> Option<ClusterTime> {
+        self.clock.estimate(now)
+    }
+
+    /// Another replica tells what it takes cluster time to be, or that it has no idea.
+    pub(super) fn told_time(&mut self, node: u64, time: Option<ClusterTime>, now: Now) {
+        let term = self.replica.term();
+        if !self.replica.is_leader() {
+            let is_led = ReplicaId(self.replica.leader()).node() == node;
+            if let Some(time) = time.filter(|time| is_led && time.term == term) {
+                self.clock.led_by(time, now);
             }
-            None => {
-                if !self.clock.knows() {
+        } else if self.leads_in_full() && !self.clock.knows() {
+            match time {
+                Some(time) => {
+                    self.ignorant.remove(&node);
+                    if !self.clock.told(time, term, now) {
+                        tracing::debug!(node, "it knows the time of an earlier leader only");
+                    }
+                }
+                None => {
                     self.ignorant.insert(node);
                 }
             }
@@ -275,7 +294,7 @@ impl<R> Group<R> {
         if (expires.is_none() && !is_idle && cluster_now.is_some()) || !self.may_stamp(now) {
             return;
         }
-        let stamp = self.clock.stamp(now, median_ms);
+        let stamp = self.clock.stamp(self.replica.term(), now, median_ms);
         if self
             .replica
             .propose(log_codec::encode_entry(stamp, [].iter()))
@@ -290,12 +309,11 @@ impl<R> Group<R> {
     pub(super) fn apply(
         &mut self,
         committed: Vec<Committed>,
-        now: Now,
         view: &ReadView,
         effects: &mut Vec<Effect<R>>,
     ) -> Result<(), DecodeError> {
         for entry in committed {
-            let outcomes = self.apply_entry(&entry, now, view)?;
+            let outcomes = self.apply_entry(&entry, view)?;
             self.applied_index = entry.index;
             self.applied_term = entry.term;
             self.checkpoints.applied(entry.data.len());
@@ -307,12 +325,7 @@ impl<R> Group<R> {
         Ok(())
     }
 
-    fn apply_entry(
-        &mut self,
-        entry: &Committed,
-        now: Now,
-        view: &ReadView,
-    ) -> Result<Outcomes, DecodeError> {
+    fn apply_entry(&mut self, entry: &Committed, view: &ReadView) -> Result<Outcomes, DecodeError> {
         // A new leader begins its term with an entry of nothing; a change of members is raft's.
         if entry.data.is_empty() {
             return Ok(Outcomes::new());
@@ -321,12 +334,7 @@ impl<R> Group<R> {
         let (state, changed) = (&mut self.state, &mut self.changed);
         let (stamp, outcomes) =
             applying::apply(state, self.applied_stamp, entry.index, &decoded, changed)?;
-        // What an earlier leader stamped, or this node already had when it started, is of some time ago.
-        if entry.index > self.replayed_to && entry.term == self.replica.term() {
-            self.clock.observed(stamp, now);
-        } else {
-            self.clock.replayed(stamp);
-        }
+        self.clock.applied(stamp, entry.term);
         self.applied_stamp = stamp;
         if let State::Stock(shard) = &self.state {
             view.publish(shard, &self.changed.ledger);
@@ -489,8 +497,7 @@ impl<R> Group<R> {
         self.applied_index = point.index;
         self.applied_term = point.term;
         self.applied_stamp = restored.stamp;
-        self.replayed_to = self.replayed_to.max(point.index);
-        self.clock.replayed(restored.stamp);
+        self.clock.applied(restored.stamp, point.term);
         self.expiring = None;
         self.audit = Audit::default();
         self.rows.clear();

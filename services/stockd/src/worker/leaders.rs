@@ -1,8 +1,7 @@
 //! Who should lead what.
 
-use stock_core::Stamp;
-
 use super::Worker;
+use super::clock::ClusterTime;
 use super::event::Effect;
 use crate::placement::ReplicaId;
 
@@ -76,7 +75,7 @@ fn preferred(number: usize, voters: &[u64]) -> Option<u64> {
 pub(super) fn send<R>(
     group: usize,
     messages: Vec<stock_replica::Outgoing>,
-    cluster_time: Option<Stamp>,
+    cluster_time: Option<ClusterTime>,
     effects: &mut Vec<Effect<R>>,
 ) {
     let group = super::GroupId(group as u32);

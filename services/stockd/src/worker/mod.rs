@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! worker.step(now, events, &mut effects)     // a leader's appends leave first
-//! worker.answer(now, &mut effects)?          // what others have made durable is applied and answered
+//! worker.answer(&mut effects)?          // what others have made durable is applied and answered
 //! worker.persist()?                          // one write and one fdatasync for all groups
 //! worker.settle(&mut effects)                // votes and acknowledgements
 //! worker.catch_up(now, &mut effects)?        // nobody waits for what is applied here
@@ -332,7 +332,7 @@ impl<R> Worker<R> {
                     group: GroupId(number as u32),
                 }));
             }
-            let cluster_time = group.known_time(now);
+            let cluster_time = group.estimated_time(now);
             send(number, prepared.messages, cluster_time, effects);
             for ready in &prepared.reads {
                 group.reads.ready(ready);
@@ -360,17 +360,12 @@ impl<R> Worker<R> {
 
     /// Applies what the groups led here have committed, and answers. Committed means durable on a
     /// majority: who waits for it need not wait for this disk.
-    pub fn answer(&mut self, now: Now, effects: &mut Vec<Effect<R>>) -> Result<(), WorkerError> {
+    pub fn answer(&mut self, effects: &mut Vec<Effect<R>>) -> Result<(), WorkerError> {
         let mut turn = std::mem::take(&mut self.turn);
         for part in &mut turn {
             let group = self.slots[part.number].group.as_ref();
             if group.is_some_and(|group| group.replica.is_leader()) {
-                self.apply(
-                    part.number,
-                    std::mem::take(&mut part.committed),
-                    now,
-                    effects,
-                )?;
+                self.apply(part.number, std::mem::take(&mut part.committed), effects)?;
             }
         }
         self.turn = turn;
@@ -402,7 +397,7 @@ impl<R> Worker<R> {
                 continue;
             };
             let settled = group.replica.settle();
-            let cluster_time = group.known_time(self.now);
+            let cluster_time = group.estimated_time(self.now);
             send(part.number, settled.messages, cluster_time, effects);
             part.committed.extend(settled.committed);
         }
@@ -417,7 +412,7 @@ impl<R> Worker<R> {
             number, committed, ..
         } in turn.drain(..)
         {
-            self.apply(number, committed, now, effects)?;
+            self.apply(number, committed, effects)?;
             let median_ms = self.walls.median_ms(now);
             let Some(group) = &mut self.slots[number].group else {
                 continue;
@@ -553,12 +548,13 @@ impl<R> Worker<R> {
                 from,
                 cluster_time,
             } => {
+                self.message(group, &payload, effects);
+                // Afterwards, since the message may say who leads.
                 if let Some(slot) = self.slots.get_mut(group.index())
                     && let Some(group) = &mut slot.group
                 {
                     group.told_time(from, cluster_time, now);
                 }
-                self.message(group, &payload, effects);
             }
             Event::Notice { from, notice } => self.notice(from, notice, now, effects),
             Event::CheckpointWritten {
@@ -657,16 +653,14 @@ impl<R> Worker<R> {
         &mut self,
         number: usize,
         committed: Vec<Committed>,
-        now: Now,
         effects: &mut Vec<Effect<R>>,
     ) -> Result<(), WorkerError> {
         let Some(group) = &mut self.slots[number].group else {
             return Ok(());
         };
         let view = &self.view;
-        let applied = catch_unwind(AssertUnwindSafe(|| {
-            group.apply(committed, now, view, effects)
-        }));
+        let applied_term = group.applied_term;
+        let applied = catch_unwind(AssertUnwindSafe(|| group.apply(committed, view, effects)));
         match applied {
             Ok(applied) => applied.map_err(|error| WorkerError::Decode {
                 group: number as u32,
@@ -677,6 +671,9 @@ impl<R> Worker<R> {
                 self.fail(GroupId(number as u32), why, effects);
                 return Ok(());
             }
+        }
+        if group.may_flush_since(applied_term) {
+            self.touched.insert(number);
         }
         for read in group.reads.take_applied(group.applied_index) {
             answer(effects, read.reply, group.answer_question(read.question));
