@@ -22,7 +22,7 @@ esac
 
 rm -rf "$copy"
 mkdir -p "$copy"
-(cd "$tree" && tar -cf - --exclude=./target --exclude=./.git .) | (cd "$copy" && tar -xf -)
+(cd "$tree" && tar -cf - --exclude='./target*' --exclude=./.git .) | (cd "$copy" && tar -xf -)
 cd "$copy"
 
 names="$*"

@@ -40,7 +40,7 @@ pub enum ChangeError {
     /// A joint configuration must be left first, or there is none to leave.
     #[error("the configuration is, or is not, a joint one")]
     Joint,
-    /// The leader does not remove itself: it hands over first.
+    /// The leader does not take its own vote away: it hands over first.
     #[error("a leader does not remove itself")]
     RemovesLeader,
     /// Who is to be promoted is no learner, who is to be removed no member, or who is to be added one.
@@ -113,6 +113,13 @@ impl Replica {
         followers
     }
 
+    /// Whether this replica leads though it has no vote: a leader before it has taken its vote away, in an
+    /// entry that was committed only now. raft lets it lead for ever, and takes no proposal from it.
+    pub(crate) fn leads_without_a_vote(&self) -> bool {
+        let (own, members) = (self.replica_id(), &self.configuration);
+        self.is_leader() && !members.voters.contains(&own) && !members.outgoing.contains(&own)
+    }
+
     fn check_members(&self, change: Change) -> Result<(), ChangeError> {
         let is_voter = |id| self.configuration.voters.contains(&id);
         let is_learner = |id| self.configuration.learners.contains(&id);
@@ -120,7 +127,8 @@ impl Replica {
             Change::Remove(id) | Change::Replace { remove: id, .. } => Some(id),
             Change::AddLearner(_) | Change::Promote(_) | Change::LeaveJoint => None,
         };
-        if removed == Some(self.replica_id()) {
+        let loses_its_vote = change == Change::LeaveJoint && !is_voter(self.replica_id());
+        if removed == Some(self.replica_id()) || loses_its_vote {
             return Err(ChangeError::RemovesLeader);
         }
         let fits = match change {

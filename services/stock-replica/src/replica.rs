@@ -124,6 +124,14 @@ impl Replica {
 
     /// One tick of time has passed.
     pub fn tick(&mut self) {
+        if self.leads_without_a_vote() {
+            tracing::info!(
+                replica = self.replica_id(),
+                "a leader without a vote steps down"
+            );
+            let (term, nobody) = (self.term(), 0);
+            self.node.raft.become_follower(term, nobody);
+        }
         self.node.tick();
     }
 

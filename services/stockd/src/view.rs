@@ -73,9 +73,10 @@ impl ReadView {
 
     /// Forgets a shard: this node has no replica of it any more.
     pub fn forget(&self, number: u32) {
+        // The index first: whoever reads meanwhile sees afterwards that it went back.
+        self.reached(number, 0);
         let shards = self.applied_index.len() as u32;
         self.skus.retain(|sku, _| sku.shard(shards) != number);
-        self.reached(number, 0);
     }
 
     fn publish_sku<'a>(

@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use stockd::telemetry::{self, LogFormat};
 use tests::sim::{self, FaultKind, Options, Run, Tally, Verbosity};
 
 /// Simulates whole clusters and checks what they promise.
@@ -91,6 +92,8 @@ fn main() -> ExitCode {
         }
     };
     if args.trace {
+        // What the nodes themselves say, all of them in one stream.
+        telemetry::log_to_stderr(LogFormat::Text, "info");
         let loud = Options {
             verbosity: Verbosity::Everything,
             ..options

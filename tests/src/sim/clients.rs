@@ -16,6 +16,10 @@ const ATTEMPTS_MAX: u32 = 8;
 #[derive(Default)]
 pub(crate) struct Client {
     current: Option<Current>,
+    /// The node that answered last; a loyal client asks it again.
+    home: Option<u64>,
+    /// What it wants next, and of whichever node.
+    next: Option<Wish>,
 }
 
 struct Current {
@@ -48,6 +52,10 @@ impl World {
             return;
         }
         let wish = match self.chapter {
+            Chapter::Trouble if self.clients[client].next.is_some() => {
+                self.clients[client].home = None;
+                self.clients[client].next.take()
+            }
             Chapter::Trouble => {
                 let (wish, again) = self.workload.next(self.true_us());
                 if again {
@@ -97,6 +105,7 @@ impl World {
         if let Some(current) = &mut self.clients[client].current {
             current.call = None;
         }
+        self.clients[client].home = None;
         self.tally.add("timeouts");
         self.retry(client);
     }
@@ -127,13 +136,19 @@ impl World {
             let answered = &mut self.answered[call.wish.group.index()];
             *answered = (*answered).max(index);
         }
+        if let Some((node, directory)) = self.joins.remove(&id) {
+            self.let_in(node, directory, &told);
+        }
         let Some(client) = client else {
             return Ok(());
         };
+        let failed = matches!(told, Told::Failed(_));
+        self.clients[client].home = Some(call.node).filter(|_| !failed);
         match told {
             Told::Outcomes { index, outcomes } => {
                 self.workload.answered(&call.wish, index, &outcomes);
                 self.clients[client].current = None;
+                self.clients[client].next = self.workload.read_back(&call.wish, &outcomes);
                 self.rest(client);
             }
             Told::Found { index, .. } => {
@@ -161,6 +176,7 @@ impl World {
 
     fn rest(&mut self, client: usize) {
         let after_us = match self.chapter {
+            Chapter::Trouble if self.clients[client].next.is_some() => self.pace.between(1, 200),
             Chapter::Trouble => self.pace.between(100, self.plan.think_us_max),
             Chapter::Recovery | Chapter::Audit | Chapter::Over => 1_000,
         };
@@ -168,7 +184,9 @@ impl World {
     }
 
     fn attempt(&mut self, client: usize) {
-        let node = self.pace.between(1, self.plan.nodes);
+        let Some(node) = self.node_for(client) else {
+            return;
+        };
         let id = self.next_call;
         self.next_call += 1;
         let Some(current) = &mut self.clients[client].current else {
@@ -194,12 +212,23 @@ impl World {
                 wish,
                 commands,
                 began_us: self.now_us,
+                is_sent_on: false,
             },
         );
         let after_us = self.pace.between(30, 300);
         self.after(after_us, Happening::Take(id));
         let patience_us = self.pace.between(SECOND_US / 5, 4 * SECOND_US);
         self.after(patience_us, Happening::Impatience(id));
+    }
+
+    /// Half of the clients stay with the node that answered them last.
+    fn node_for(&mut self, client: usize) -> Option<u64> {
+        let home = self.clients[client].home;
+        if let Some(home) = home.filter(|_| client.is_multiple_of(2)) {
+            return Some(home);
+        }
+        let nodes = self.nodes();
+        self.pace.pick(&nodes).copied()
     }
 
     fn client_of(&self, call: CallId) -> Option<usize> {

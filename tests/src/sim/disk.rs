@@ -4,6 +4,8 @@
 //! content stands for each name. Every boot gets a directory of its own for those: an engine that has
 //! failed never lets go of its lock.
 
+mod damage;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -30,6 +32,8 @@ struct Platter {
     /// Changes of names since the last sync of a directory, in their order.
     name_changes: Vec<(PathBuf, Option<u64>)>,
     next_file: u64,
+    /// Checkpoints in which bits have turned over.
+    damaged: BTreeSet<u64>,
     free_bytes: u64,
     dice: Dice,
     trouble: Trouble,
@@ -92,6 +96,7 @@ impl Disk {
             durable_names: BTreeMap::new(),
             name_changes: Vec::new(),
             next_file: 0,
+            damaged: BTreeSet::new(),
             free_bytes: u64::MAX,
             dice,
             trouble: Trouble::default(),
@@ -143,6 +148,11 @@ impl Disk {
         self.platter().free_bytes = free_bytes;
     }
 
+    /// How much can still be written.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.platter().free_bytes
+    }
+
     /// Nothing more is going to go wrong.
     pub(crate) fn relieve(&self) {
         let mut platter = self.platter();
@@ -159,34 +169,6 @@ impl Disk {
     pub(crate) fn losses(&self) -> (u64, u64) {
         let platter = self.platter();
         (platter.torn_writes, platter.lost_writes)
-    }
-
-    /// Turns a bit of a log file over, where a whole write that was synced lies behind it: damage to the
-    /// very last write cannot be told from a torn one. `false` if there is no such place.
-    pub(crate) fn flip_a_bit(&self) -> bool {
-        let mut platter = self.platter();
-        let platter = &mut *platter;
-        let mut places = Vec::new();
-        for (name, file) in &platter.names {
-            if name.extension().is_some_and(|end| end == "raftlog") {
-                let end = platter.files[file].durable_writes.last().copied();
-                places.push((*file, end.unwrap_or_default()));
-            }
-        }
-        places.retain(|(_, end)| *end > 0);
-        let Some(&(file, end)) = platter.dice.pick(&places) else {
-            return false;
-        };
-        let (at, bit) = (platter.dice.below(end), platter.dice.below(8));
-        let Some(file) = platter.files.get_mut(&file) else {
-            return false;
-        };
-        if at >= file.durable.len() || at >= file.content.len() {
-            return false;
-        }
-        file.durable[at] ^= 1 << bit;
-        file.content[at] ^= 1 << bit;
-        true
     }
 
     fn platter(&self) -> MutexGuard<'_, Platter> {

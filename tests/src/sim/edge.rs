@@ -10,6 +10,7 @@ use stockd::worker::event::{Answer, Event, Failure, Freshness, GroupId, Outcomes
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::checks::answers::Found;
+use super::checks::history::AnyCommand;
 use super::checks::{Checked, broken};
 use super::machine::Running;
 use super::network::{Arrival, ConnectionId, Way};
@@ -38,6 +39,8 @@ pub(crate) struct Call {
     pub(crate) wish: Wish,
     pub(crate) commands: Option<Commands>,
     pub(crate) began_us: u64,
+    /// Another node could not answer it and has sent it on, which happens once.
+    pub(crate) is_sent_on: bool,
     /// The highest index that anybody had been told of when it began.
     pub(crate) answered_before: u64,
 }
@@ -79,7 +82,15 @@ impl World {
             return Ok(());
         }
         let (node, group) = (call.node, call.wish.group);
+        let is_here = running.cluster.is_here(group);
+        let leader = running.cluster.group(group).leader;
         match (&call.wish.ask, &call.commands) {
+            (Ask::Read(_, Subject::Positions(_)), _) if !is_here => {
+                match leader.filter(|_| !call.is_sent_on) {
+                    Some(leader) => self.send_on(id, leader),
+                    None => self.tell(id, Told::Failed(Failure::NotLeader { leader: None })),
+                }
+            }
             (Ask::Read(freshness, subject), _) => {
                 let question = match subject {
                     Subject::Positions(_) => Question::Reached,
@@ -88,7 +99,7 @@ impl World {
                 };
                 if let (Freshness::Near, Question::Reached) = (freshness, question) {
                     // Not even the loop is asked.
-                    let found = positions(running, &call.wish);
+                    let found = positions(running, &call.wish, 0);
                     self.tell(id, found);
                     return Ok(());
                 }
@@ -100,9 +111,22 @@ impl World {
                 });
                 self.wake(node);
             }
-            (Ask::Commands(_), Some(commands)) => {
+            (Ask::Commands(asked), Some(commands)) => {
                 let commands = commands.clone();
-                match running.cluster.group(group).leader {
+                let is_for_an_operator = matches!(asked.first(), Some(AnyCommand::Registry(_)));
+                match leader {
+                    // What operators ask is answered where group 0 is led, as `api/cluster.rs` has it.
+                    Some(leader) if is_for_an_operator && leader != node && !call.is_sent_on => {
+                        self.send_on(id, leader);
+                    }
+                    _ if is_for_an_operator => {
+                        running.inbox.push(Event::Propose {
+                            group,
+                            commands,
+                            reply: ReplyTo::Call(id),
+                        });
+                        self.wake(node);
+                    }
                     Some(leader) if leader == node => {
                         running.inbox.push(Event::Propose {
                             group,
@@ -137,13 +161,13 @@ impl World {
                 index: applied_index,
                 outcomes,
             },
-            (Answer::Reached { .. }, Ask::Read(_, Subject::Positions(_))) => {
+            (Answer::Reached { applied_index }, Ask::Read(_, Subject::Positions(_))) => {
                 let running = self
                     .machines
                     .get(&call.node)
                     .and_then(|machine| machine.running.as_ref());
                 match running {
-                    Some(running) => positions(running, &call.wish),
+                    Some(running) => positions(running, &call.wish, applied_index),
                     None => return Ok(()),
                 }
             }
@@ -168,7 +192,9 @@ impl World {
                 index: applied_index,
                 found: Found::Locations(locations),
             },
-            (Answer::Failed(Failure::NotLeader { .. }), Ask::Commands(_)) => {
+            (Answer::Failed(Failure::NotLeader { .. }), Ask::Commands(asked))
+                if !matches!(asked.first(), Some(AnyCommand::Registry(_))) =>
+            {
                 self.no_leader(id);
                 return Ok(());
             }
@@ -307,6 +333,28 @@ impl World {
         }
     }
 
+    /// Another node answers in this one's place, over the public API.
+    fn send_on(&mut self, id: CallId, to: u64) {
+        let Some(call) = self.calls.get_mut(&id) else {
+            return;
+        };
+        let way = Way {
+            from: call.node,
+            to,
+        };
+        let is_up = self.machines.get(&to).is_some_and(|m| m.running.is_some());
+        if !is_up || !self.network.is_free(way) {
+            self.tell(id, Told::Failed(Failure::NotLeader { leader: None }));
+            return;
+        }
+        call.node = to;
+        call.boot = None;
+        call.is_sent_on = true;
+        self.tally.add("calls sent on");
+        let after_us = self.pace.skewed(self.plan.delay_us.0, self.plan.delay_us.1);
+        self.after(after_us, Happening::Take(id));
+    }
+
     fn forward(&mut self, id: CallId, node: u64, leader: u64, group: GroupId, commands: Commands) {
         let now = self.clock_of(node);
         let Some(running) = self
@@ -364,13 +412,17 @@ impl World {
     }
 }
 
-/// What a node's read view says, as the edge reads it: the index first.
-fn positions(running: &Running, wish: &Wish) -> Told {
+/// What a node's read view says, as the edge reads it: the index first. The replica may be gone since the
+/// loop said that it had reached an index.
+fn positions(running: &Running, wish: &Wish, reached: u64) -> Told {
     let (Ask::Read(_, Subject::Positions(sku)), Some(shard)) = (&wish.ask, wish.group.shard())
     else {
         return Told::Failed(Failure::TooFarBehind);
     };
     let index = running.view.applied_index(shard);
+    if index < reached {
+        return Told::Failed(Failure::NotLeader { leader: None });
+    }
     let positions = running
         .view
         .with_positions(sku, <[stock_core::Position]>::to_vec);

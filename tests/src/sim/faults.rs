@@ -1,4 +1,4 @@
-//! What can go wrong, and how often it did.
+//! What can go wrong, what operators do, and how often it happened.
 
 use std::collections::BTreeMap;
 
@@ -45,6 +45,10 @@ fault_kinds! {
     DiskFull = "disk-full",
     /// A bit of a log file turns over.
     BitFlip = "bit-flip",
+    /// A bit of a checkpoint turns over: the replica is built again from its peers.
+    DamagedCheckpoint = "damaged-checkpoint",
+    /// A node dies, and comes back with an empty disk, as another member.
+    ReplacedDisk = "replaced-disk",
     /// A disk takes long.
     SlowDisk = "slow-disk",
     /// Nothing reaches a node, and nothing leaves it.
@@ -66,10 +70,22 @@ fault_kinds! {
     Reorder = "reorder",
     /// A process does not run for a while, and then sees that time has jumped.
     Pause = "pause",
+    /// A leader is cut off and does not run for a while; it runs again before it hears anything.
+    LeaderCutOff = "leader-cut-off",
     /// All machines sleep for many minutes.
     Sleep = "sleep",
     /// A wall clock is set wrong by up to five minutes.
     ClockStep = "clock-step",
+    /// A further node joins.
+    Join = "join",
+    /// A node is to be emptied.
+    Drain = "drain",
+    /// It need not be, after all.
+    Undrain = "undrain",
+    /// A replica is to be on another node.
+    Move = "move",
+    /// A group is to be led by another node.
+    Transfer = "transfer",
 }
 
 /// How often each thing happened.

@@ -1,7 +1,7 @@
 //! Whoever works beside a node's loop: files are written and freed by the production code, one chore at
 //! a time; snapshots travel; the ledger is played, since its engine brings its own disk.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use stock_storage::{CheckpointInfo, CheckpointStore, Purger};
@@ -46,6 +46,8 @@ impl Helpers {
 #[derive(Debug, Default)]
 pub(crate) struct LedgerModel {
     durable: BTreeMap<GroupId, u64>,
+    /// A snapshot has come: history may begin anew behind it.
+    snapshots: BTreeSet<GroupId>,
     written: BTreeMap<GroupId, u64>,
 }
 
@@ -86,6 +88,14 @@ impl LedgerModel {
                 self.written.insert(rows.group, reached);
             }
             Page::Begin { group, after } => {
+                if !self.snapshots.remove(group) {
+                    return broken(
+                        "gapless history",
+                        format!(
+                            "the ledger of {group:?} begins anew after {after}, and no snapshot came"
+                        ),
+                    );
+                }
                 self.written.insert(*group, *after);
                 self.durable.remove(group);
             }
@@ -301,13 +311,12 @@ impl World {
             self.die(node, Ending::PowerCut);
         }
         let arrived = taken.is_some() && !cut;
-        if let (Some(event), Some(running)) = (
-            taken.filter(|_| !cut),
-            self.machines
-                .get_mut(&node)
-                .and_then(|m| m.running.as_mut()),
-        ) {
+        if let Some(event) = taken.filter(|_| !cut)
+            && let Some(machine) = self.machines.get_mut(&node)
+            && let Some(running) = &mut machine.running
+        {
             running.inbox.push(event);
+            machine.ledger.snapshots.insert(parcel.group);
             self.tally.add("snapshots arrived");
             self.wake(node);
         }

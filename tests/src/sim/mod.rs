@@ -7,30 +7,41 @@
 //! | file | plays |
 //! |---|---|
 //! | `world.rs` | time: what happens next, and when a run is over |
-//! | `machine.rs` | a node: boots, turns of the loop, deaths between any two of its steps |
+//! | `machine.rs`, `boot.rs` | a node: its disk and clocks; how it starts, or is let in first |
+//! | `turn.rs`, `deaths.rs` | turns of the loop; deaths between any two of its steps |
+//! | `members.rs` | nodes that join, whose data can be trusted, and whether all groups are whole |
+//! | `operators.rs` | nodes added and emptied, replicas and leadership moved |
+//! | `follow.rs` | what nodes know to be committed, for the checks |
 //! | `helpers.rs` | whoever works beside the loop: files, snapshots, the ledger |
 //! | `edge.rs` | the way of a call through a node, as `stockd/src/api/edge.rs` and `peers/` have it |
 //! | `clients.rs`, `workload.rs` | who asks, retries and gives up; what is asked |
-//! | `network.rs`, `disk.rs`, `clock.rs` | the world around a node |
+//! | `network.rs`, `links.rs`, `disk.rs`, `clock.rs` | the world around a node |
 //! | `trouble.rs`, `faults.rs`, `plan.rs` | what goes wrong, and how often |
 //!
 //! To add a fault: name it in `faults.rs`, let it happen in `trouble.rs`. To add a promise: a file in
 //! `checks/`, and a line in its table.
 
+mod boot;
 mod checks;
 mod clients;
 mod clock;
+mod deaths;
 mod dice;
 mod disk;
 mod edge;
 mod faults;
+mod follow;
 mod helpers;
+mod links;
 mod machine;
+mod members;
 mod network;
+mod operators;
 mod plan;
 mod shrink;
 mod trace;
 mod trouble;
+mod turn;
 mod workload;
 mod world;
 

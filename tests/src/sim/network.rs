@@ -124,10 +124,7 @@ impl Network {
     /// Makes a connection where none is and both ways are free. Nothing sent over it arrives before
     /// `from_us`.
     pub(crate) fn connect(&mut self, way: Way, from_us: u64) -> Option<ConnectionId> {
-        let is_free = [way, way.back()]
-            .iter()
-            .all(|way| !self.ways.get(way).is_some_and(|state| state.is_blocked));
-        if !is_free || self.connections.contains_key(&pair(way)) {
+        if !self.is_free(way) || self.connections.contains_key(&pair(way)) {
             return None;
         }
         let connection = self.next_connection;
@@ -149,6 +146,12 @@ impl Network {
             }
         }
         self.connections.remove(&pair(way))
+    }
+
+    /// Whether anything gets through, there and back.
+    pub(crate) fn is_free(&self, way: Way) -> bool {
+        let is_blocked = |way: &Way| self.ways.get(way).is_some_and(|state| state.is_blocked);
+        ![way, way.back()].iter().any(is_blocked)
     }
 
     /// Whether a pair is connected.

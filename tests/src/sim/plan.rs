@@ -16,8 +16,14 @@ pub(crate) const SECOND_US: u64 = 1_000_000;
 /// What a seed decides.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    /// How many nodes there are; their ids begin at 1.
-    pub(crate) nodes: u64,
+    /// How many nodes found the cluster; their ids begin at 1.
+    pub(crate) founders: u64,
+    /// How many machines there are; those that do not found may join.
+    pub(crate) machines: u64,
+    /// How many voters a group should have.
+    pub(crate) replication: u32,
+    /// A node away for so long is replaced.
+    pub(crate) replace_after_ms: u64,
     /// How many stock shards there are.
     pub(crate) shards: u32,
     /// How many clients there are.
@@ -55,7 +61,7 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn new(seed: u64, without: &BTreeSet<FaultKind>, seconds_max: Option<u64>) -> Self {
         let mut dice = Dice::new(seed, "plan");
-        let nodes = match dice.between(0, 9) {
+        let founders = match dice.between(0, 9) {
             0..8 => 3,
             _ => 5,
         };
@@ -85,16 +91,24 @@ impl Plan {
         let reorder_per_mille = rate(FaultKind::Reorder, &mut dice, 200);
         let seconds = dice.between(12, 30);
         let slowest_us = *dice.pick(&[300, 1_000, 5_000, 20_000]).unwrap_or(&300);
-        let mut wall_offset_ms: Vec<i64> = (0..nodes)
+        let spares = match faults.contains(&FaultKind::Join) {
+            true => dice.between(1, 2),
+            false => 0,
+        };
+        let machines = founders + spares;
+        let mut wall_offset_ms: Vec<i64> = (0..machines)
             .map(|_| dice.between(0, 40) as i64 - 20)
             .collect();
         let step_ms = dice.between(0, 600_000) as i64 - 300_000;
-        let wrong = dice.below(nodes as usize);
+        let wrong = dice.below(founders as usize);
         if faults.contains(&FaultKind::ClockStep) && !without.contains(&FaultKind::ClockStep) {
             wall_offset_ms[wrong] = step_ms;
         }
         let plan = Self {
-            nodes,
+            founders,
+            machines,
+            replication: *dice.pick(&[3, founders as u32]).unwrap_or(&3),
+            replace_after_ms: *dice.pick(&[4_000, 20_000, u64::MAX / 4]).unwrap_or(&20_000),
             shards: dice.between(1, 2) as u32,
             clients: dice.between(2, 6) as usize,
             think_us_max: *dice.pick(&[20_000, 100_000, 400_000]).unwrap_or(&100_000),
@@ -112,7 +126,7 @@ impl Plan {
             },
             audit_every_ms: *dice.pick(&[2_000, 10_000, 1_000_000]).unwrap_or(&10_000),
             ledger_us_max: *dice.pick(&[1_000, 100_000, 3_000_000]).unwrap_or(&100_000),
-            drift_ppm: (0..nodes)
+            drift_ppm: (0..machines)
                 .map(|_| dice.between(0, 100) as i64 - 50)
                 .collect(),
             wall_offset_ms,

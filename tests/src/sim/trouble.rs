@@ -1,10 +1,10 @@
 //! What goes wrong, when.
 
-use stockd::worker::event::Event;
+use stockd::worker::event::{Event, GroupId};
 
 use super::disk::Ending;
 use super::faults::FaultKind;
-use super::machine::{Doom, Stage};
+use super::machine::{Doom, Machine, Stage};
 use super::network::Way;
 use super::plan::SECOND_US;
 use super::world::{Chapter, Happening, World};
@@ -36,7 +36,10 @@ impl World {
         let Some(kind) = self.fate.pick(&kinds).copied() else {
             return;
         };
-        let node = self.fate.between(1, self.plan.nodes);
+        let nodes = self.nodes();
+        let Some(node) = self.fate.pick(&nodes).copied() else {
+            return;
+        };
         self.trace
             .note(self.now_us, "fault", &[kind as u64, node], || {
                 format!("{} at node {node}", kind.name())
@@ -54,12 +57,18 @@ impl World {
             machine.paused_until_us = 0;
             machine.slow_disk = (0, 0);
             machine.disk.relieve();
-            if machine.running.is_none() {
-                boots.push(*node);
+            if machine.running.is_none() && !machine.is_out {
+                boots.push((*node, machine.is_gone));
             }
         }
-        for node in boots {
-            self.after(1_000, Happening::Boot(node));
+        for (node, is_gone) in boots {
+            self.after(
+                1_000,
+                match is_gone {
+                    true => Happening::NewDisk(node),
+                    false => Happening::Boot(node),
+                },
+            );
         }
     }
 
@@ -85,7 +94,7 @@ impl World {
             FaultKind::DeathOfAll => {
                 self.tally.add(kind.name());
                 let ending = self.ending();
-                for node in 1..=self.plan.nodes {
+                for node in self.nodes() {
                     self.die(node, ending);
                 }
             }
@@ -109,6 +118,14 @@ impl World {
                 self.disk_of(node, |disk| disk.fill_up(bytes));
             }
             FaultKind::BitFlip => self.flip_a_bit(node),
+            FaultKind::DamagedCheckpoint => self.damage_a_checkpoint(node),
+            FaultKind::ReplacedDisk => self.lose_disk(node),
+            FaultKind::Join
+            | FaultKind::Drain
+            | FaultKind::Undrain
+            | FaultKind::Move
+            | FaultKind::Transfer => self.operate(kind),
+            FaultKind::LeaderCutOff => self.cut_off_a_leader(),
             FaultKind::SlowDisk => {
                 self.tally.add(kind.name());
                 let by_us = self.fate.between(5_000, 400_000);
@@ -118,14 +135,15 @@ impl World {
                 }
             }
             FaultKind::Isolation => {
-                let others = (1..=self.plan.nodes).filter(|other| *other != node);
-                let ways = others.flat_map(|other| both(node, other)).collect();
+                let ways = self.ways_of(node);
                 self.cut_off(kind, ways);
             }
             FaultKind::Partition => {
-                let split = self.fate.between(1, self.plan.nodes - 1);
-                let ways = (1..=split)
-                    .flat_map(|one| (split + 1..=self.plan.nodes).map(move |other| (one, other)))
+                let nodes = self.nodes();
+                let split = self.fate.between(1, nodes.len() as u64 - 1) as usize;
+                let ways = nodes[..split]
+                    .iter()
+                    .flat_map(|one| nodes[split..].iter().map(move |other| (*one, *other)))
                     .flat_map(|(one, other)| both(one, other))
                     .collect();
                 self.cut_off(kind, ways);
@@ -190,19 +208,74 @@ impl World {
 
     /// Never on so many nodes that a quorum could be lost for good.
     fn flip_a_bit(&mut self, node: u64) {
-        let damaged = self.machines.values().filter(|machine| machine.is_damaged);
-        let room = damaged.count() < (self.plan.nodes as usize - 1) / 2;
-        let Some(machine) = self.machines.get_mut(&node) else {
+        let room = self.may_lose(node);
+        let Some(machine) = self.machines.get_mut(&node).filter(|_| room) else {
             return;
         };
-        if (room || machine.is_damaged) && machine.disk.flip_a_bit() {
+        if machine.disk.flip_a_bit_of_the_log() {
             machine.is_damaged = true;
+            self.untrusted.insert(node);
             self.tally.add(FaultKind::BitFlip.name());
             // Most damage is found when the log is read.
             if self.fate.chance(700) {
                 self.die(node, Ending::Killed);
             }
         }
+    }
+
+    /// As above; and the node goes on without the replica.
+    fn damage_a_checkpoint(&mut self, node: u64) {
+        let room = self.may_lose(node);
+        let Some(machine) = self.machines.get_mut(&node).filter(|_| room) else {
+            return;
+        };
+        if machine.disk.flip_a_bit_of_a_checkpoint() {
+            self.untrusted.insert(node);
+            self.tally.add(FaultKind::DamagedCheckpoint.name());
+            if self.fate.chance(600) {
+                self.die(node, Ending::Killed);
+            }
+        }
+    }
+
+    /// A node dies and its disk with it.
+    fn lose_disk(&mut self, node: u64) {
+        if !self.may_lose(node) {
+            return;
+        }
+        self.tally.add(FaultKind::ReplacedDisk.name());
+        self.untrusted.insert(node);
+        self.die(node, Ending::PowerCut);
+        if let Some(machine) = self.machines.get_mut(&node) {
+            machine.replace_disk(node);
+        }
+        self.expect_boot(node);
+    }
+
+    /// The leader of a group neither runs nor hears anything, and wakes before anybody can tell it that
+    /// another leads by now.
+    fn cut_off_a_leader(&mut self) {
+        let group = GroupId(self.fate.below(self.histories.len()) as u32);
+        let leads = |machine: &Machine, node: u64| {
+            let running = machine.running.as_ref();
+            running.is_some_and(|running| running.cluster.group(group).leader == Some(node))
+        };
+        let leaders = self.machines.iter();
+        let mut leaders = leaders.filter(|(node, machine)| leads(machine, **node));
+        let Some(node) = leaders.next().map(|(node, _)| *node) else {
+            return;
+        };
+        self.tally.add(FaultKind::LeaderCutOff.name());
+        let ways = self.ways_of(node);
+        for way in &ways {
+            self.network.block(*way);
+        }
+        let asleep_us = self.fate.between(SECOND_US, 4 * SECOND_US);
+        let alone_us = self.fate.between(SECOND_US / 10, 2 * SECOND_US);
+        if let Some(machine) = self.machines.get_mut(&node) {
+            machine.paused_until_us = self.now_us + asleep_us;
+        }
+        self.after(asleep_us + alone_us, Happening::Free(ways));
     }
 
     fn cut_off(&mut self, kind: FaultKind, ways: Vec<Way>) {
@@ -234,8 +307,15 @@ impl World {
     }
 
     fn way_from(&mut self, node: u64) -> Way {
-        let to = 1 + (node - 1 + self.fate.between(1, self.plan.nodes - 1)) % self.plan.nodes;
+        let mut others = self.nodes();
+        others.retain(|other| *other != node);
+        let to = self.fate.pick(&others).copied().unwrap_or(node);
         Way { from: node, to }
+    }
+
+    fn ways_of(&self, node: u64) -> Vec<Way> {
+        let others = self.nodes().into_iter().filter(|other| *other != node);
+        others.flat_map(|other| both(node, other)).collect()
     }
 
     fn ending(&mut self) -> Ending {

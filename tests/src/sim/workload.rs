@@ -150,6 +150,31 @@ impl Workload {
         }
     }
 
+    /// Now and then a client looks at once at what it has just changed.
+    pub(crate) fn read_back(&mut self, wish: &Wish, outcomes: &[GroupOutcome]) -> Option<Wish> {
+        if !self.dice.chance(250) {
+            return None;
+        }
+        let Ask::Commands(commands) = &wish.ask else {
+            return None;
+        };
+        let subject = match (commands.first()?, outcomes.first()?) {
+            (AnyCommand::Catalog(_), _) => Subject::Locations,
+            (AnyCommand::Stock(_), GroupOutcome::Stock(Outcome::Reservation(reservation))) => {
+                match reservation.lines.first().filter(|_| self.dice.chance(500)) {
+                    Some(line) => Subject::Positions(line.sku.clone()),
+                    None => Subject::Reservation(reservation.id),
+                }
+            }
+            (AnyCommand::Stock(_), _) => Subject::Positions(self.sku(wish.group.index() - 1)),
+            (AnyCommand::Registry(_), _) => return None,
+        };
+        Some(Wish {
+            group: wish.group,
+            ask: Ask::Read(Freshness::Linearizable, subject),
+        })
+    }
+
     /// A read of everything, for the end.
     pub(crate) fn audit(&self) -> Vec<Wish> {
         let mut wishes = Vec::new();
@@ -511,8 +536,7 @@ pub(crate) fn encode(commands: &[AnyCommand]) -> Commands {
         match command {
             AnyCommand::Stock(command) => builder.push(command),
             AnyCommand::Catalog(command) => builder.push_catalog(command),
-            // No client sends one.
-            AnyCommand::Registry => {}
+            AnyCommand::Registry(command) => builder.push_registry(command),
         }
     }
     builder.take()

@@ -1,7 +1,7 @@
 //! Time: what happens next, and when a run is over.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::path::{Path, PathBuf};
 
 use stockd::worker::event::GroupId;
@@ -60,6 +60,13 @@ pub(crate) enum Happening {
     Speed(Vec<Way>),
     Break(Way),
     Boot(u64),
+    /// A node that has lost its disk gets an empty one.
+    NewDisk(u64),
+    /// A node that is no member asks to be let in.
+    AskToJoin {
+        node: u64,
+        directory: u128,
+    },
     /// A node's next chore is done.
     Chore {
         node: u64,
@@ -152,6 +159,10 @@ pub(crate) struct World {
     pub(crate) answered: Vec<u64>,
     /// When a request first got to the loop of a node.
     pub(crate) handed_in: BTreeMap<(u64, GroupId, [u8; 16]), u64>,
+    /// Joins under way: the call, who asks, and for which directory.
+    pub(crate) joins: BTreeMap<CallId, (u64, u128)>,
+    /// Nodes that have lost, or may have lost, what they acknowledged.
+    pub(crate) untrusted: BTreeSet<u64>,
     /// The node whose wall clock is wrong: never more than one.
     pub(crate) wrong_clock: Option<u64>,
     /// For what goes wrong.
@@ -167,7 +178,7 @@ impl World {
     pub(crate) fn new(seed: u64, options: &Options, scratch: &Path) -> Self {
         let plan = Plan::new(seed, &options.without, options.seconds_max);
         let groups = plan.shards + 1;
-        let machines = (1..=plan.nodes).map(|node| {
+        let machines = (1..=plan.machines).map(|node| {
             let dice = Dice::new(seed, &format!("disk {node}"));
             (node, Machine::new(node, &plan, dice))
         });
@@ -192,6 +203,8 @@ impl World {
             replicas: Replicas::default(),
             answered: vec![0; groups as usize],
             handed_in: BTreeMap::new(),
+            joins: BTreeMap::new(),
+            untrusted: BTreeSet::new(),
             wrong_clock: None,
             fate: Dice::new(seed, "fate"),
             pace: Dice::new(seed, "pace"),
@@ -211,10 +224,10 @@ impl World {
         self.wrong_clock = worst
             .max_by_key(|(_, offset)| offset.abs())
             .map(|(node, _)| node);
-        for node in 1..=self.plan.nodes {
+        for node in self.nodes() {
             let after_us = self.pace.between(0, 20_000);
             self.after(after_us, Happening::Boot(node));
-            for peer in node + 1..=self.plan.nodes {
+            for peer in node + 1..=self.plan.founders {
                 let way = Way {
                     from: peer,
                     to: node,
@@ -346,6 +359,14 @@ impl World {
                 Ok(())
             }
             Happening::Boot(node) => self.boot(node),
+            Happening::NewDisk(node) => {
+                self.new_disk(node);
+                Ok(())
+            }
+            Happening::AskToJoin { node, directory } => {
+                self.ask_to_join(node, directory);
+                Ok(())
+            }
             Happening::Chore { node, boot } => self.chore(node, boot),
             Happening::LedgerSync { node, boot } => {
                 self.ledger_synced(node, boot);
@@ -409,7 +430,7 @@ impl World {
                 }
                 Ok(())
             }
-            Chapter::Audit if self.stragglers().is_empty() => {
+            Chapter::Audit if self.not_whole().is_none() => {
                 self.compare_states()?;
                 self.chapter = Chapter::Over;
                 Ok(())
@@ -419,7 +440,8 @@ impl World {
     }
 
     fn compare_states(&mut self) -> Checked {
-        for number in 1..self.histories.len() {
+        self.look_for_failures()?;
+        for number in 0..self.histories.len() {
             let group = GroupId(number as u32);
             let history = &self.histories[number];
             if let Some(hash) = history.state_hash() {
@@ -440,30 +462,14 @@ impl World {
         Ok(())
     }
 
-    /// Nodes and groups that have not applied all that is committed.
-    fn stragglers(&self) -> Vec<(u64, GroupId, u64)> {
-        let mut behind = Vec::new();
-        for (node, machine) in &self.machines {
-            if machine.is_gone {
-                continue;
-            }
-            for (number, history) in (0..).zip(&self.histories) {
-                let applied = machine.applied_index(GroupId(number));
-                if applied < history.last_index() {
-                    behind.push((*node, GroupId(number), applied));
-                }
-            }
-        }
-        behind
-    }
-
     fn what_is_not_well(&self) -> String {
         let busy: Vec<_> = self.clients.iter().filter_map(Client::describe).collect();
         let last: Vec<u64> = self.histories.iter().map(History::last_index).collect();
         format!(
-            "{} s after the last fault clients wait for {busy:?}, and of {last:?} these are behind: {:?}",
+            "{} s after the last fault clients wait for {busy:?}, and of {last:?} this is missing: {:?}; the controller waits for {:?}",
             WELL_WITHIN_US / SECOND_US,
-            self.stragglers()
+            self.not_whole(),
+            self.waits()
         )
     }
 }

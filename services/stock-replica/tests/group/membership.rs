@@ -100,6 +100,48 @@ fn a_replica_is_replaced_by_one_with_an_empty_disk() {
 }
 
 #[test]
+fn a_leader_that_has_lost_its_vote_lets_others_lead() {
+    let mut cluster = Cluster::new();
+    cluster.propose(0);
+    let leader = lead_elsewhere(&mut cluster, 3);
+    change(&mut cluster, Change::AddLearner(NEW));
+    cluster.nodes.insert(NEW, Node::new(NEW, Point::unknown()));
+    cluster.settle();
+    cluster.nodes.get_mut(&leader).unwrap().checkpoint();
+    cluster.settle();
+    let replace = Change::Replace {
+        add: NEW,
+        remove: 3,
+    };
+    change(&mut cluster, replace);
+
+    // It does not take its own vote away...
+    assert!(cluster.replica(leader).transfer_leadership(3));
+    cluster.deliver();
+    assert_eq!(cluster.leader(), 3);
+    let refused = cluster.replica(3).propose_change(Change::LeaveJoint);
+    assert_eq!(refused, Err(ChangeError::RemovesLeader));
+    cluster.settle();
+    assert!(cluster.replica(3).transfer_leadership(leader));
+    cluster.deliver();
+
+    // ...but an earlier leader may have: only replica 3 has what it wrote last.
+    assert_eq!(cluster.leader(), leader);
+    let other = 3 - leader;
+    let away = [other, NEW].map(|id| (id, cluster.nodes.remove(&id).unwrap()));
+    let left = cluster.replica(leader).propose_change(Change::LeaveJoint);
+    assert!(left.is_ok());
+    cluster.deliver();
+    cluster.nodes.remove(&leader);
+    cluster.nodes.extend(away);
+    assert_eq!(cluster.leader(), 3);
+    cluster.settle();
+    assert_ne!(cluster.leader(), 3);
+    cluster.propose(1);
+    assert_eq!(cluster.nodes[&other].applied, entries(0..2));
+}
+
+#[test]
 fn a_restart_finds_the_members_of_its_own_index() {
     let mut cluster = Cluster::new();
     let leader = lead_elsewhere(&mut cluster, 3);

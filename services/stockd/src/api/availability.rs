@@ -54,11 +54,17 @@ impl AvailabilityReads {
             true => Vec::new(),
             false => self.elsewhere(&keys),
         };
+        let of_others = elsewhere.iter().flat_map(|(_, shards)| shards);
+        let of_others: BTreeSet<u32> = of_others.copied().collect();
+        // Who was asked by a node answers itself, or fails: it may have lost its replica since.
         let waits = freshness
             .into_iter()
-            .filter(|(shard, _)| self.edge.cluster.is_here(GroupId::of_shard(*shard)))
-            .map(|(shard, freshness)| self.edge.reach(GroupId::of_shard(shard), freshness));
-        let (_, answers) = tokio::try_join!(
+            .filter(|(shard, _)| !of_others.contains(shard))
+            .map(async |(shard, freshness)| {
+                let reached = self.edge.reach(GroupId::of_shard(shard), freshness).await;
+                reached.map(|index| (shard, index))
+            });
+        let (reached, answers) = tokio::try_join!(
             try_join_all(waits),
             try_join_all(
                 elsewhere
@@ -71,7 +77,8 @@ impl AvailabilityReads {
             let of_sku = from_elsewhere.entry(item.sku.clone()).or_default();
             of_sku.push(item);
         }
-        self.read(&keys, &from_elsewhere)
+        let reached: BTreeMap<u32, u64> = reached.into_iter().collect();
+        self.read(&keys, &of_others, &from_elsewhere, &reached)
     }
 
     /// The shards that this node has no replica of, by the node to be asked: the leader.
@@ -163,40 +170,31 @@ impl AvailabilityReads {
     fn read(
         &self,
         keys: &[Key],
+        of_others: &BTreeSet<u32>,
         from_elsewhere: &BTreeMap<String, Vec<api::Availability>>,
+        reached: &BTreeMap<u32, u64>,
     ) -> Result<api::GetAvailabilityResponse, ApiError> {
         let shards = self.edge.shards();
         let mut items = Vec::with_capacity(keys.len());
         for key in keys {
             let shard = key.sku.shard(shards);
-            // The index first: what is read after it is at least that new.
-            let index = self.edge.view.applied_index(shard);
-            let sku = key.sku.as_str();
             let before = items.len();
-            if let Some(found) = from_elsewhere.get(sku) {
+            let index = if of_others.contains(&shard) {
+                let found = from_elsewhere.get(key.sku.as_str());
+                let found = found.map_or(&[] as &[_], Vec::as_slice);
                 let is_asked = |item: &&api::Availability| match &key.location {
                     Some(location) => item.location == location.as_str(),
                     None => true,
                 };
                 items.extend(found.iter().filter(is_asked).cloned());
-            }
-            self.edge
-                .view
-                .with_positions(&key.sku, |positions| match &key.location {
-                    Some(location) => {
-                        if let Ok(at) = positions.binary_search_by(|p| p.location.cmp(location)) {
-                            items.push(convert::availability(sku, &positions[at], shard, index));
-                        }
-                    }
-                    None => items.extend(
-                        positions
-                            .iter()
-                            .map(|position| convert::availability(sku, position, shard, index)),
-                    ),
-                });
+                found.first().map_or(0, |item| item.applied_index)
+            } else {
+                let least = reached.get(&shard).copied().unwrap_or(0);
+                self.read_here(key, shard, least, &mut items)?
+            };
             if items.len() == before {
                 items.push(api::Availability {
-                    sku: sku.to_owned(),
+                    sku: key.sku.as_str().to_owned(),
                     location: key
                         .location
                         .as_ref()
@@ -214,6 +212,38 @@ impl AvailabilityReads {
             }
         }
         Ok(api::GetAvailabilityResponse { items })
+    }
+
+    /// Reads what this node has published, and as of which index that is. The replica may be gone since the
+    /// loop said that it is new enough: then nothing is known here.
+    fn read_here(
+        &self,
+        key: &Key,
+        shard: u32,
+        least: u64,
+        items: &mut Vec<api::Availability>,
+    ) -> Result<u64, ApiError> {
+        let view = &self.edge.view;
+        // The index first: what is read after it is at least that new.
+        let index = view.applied_index(shard);
+        let sku = key.sku.as_str();
+        view.with_positions(&key.sku, |positions| match &key.location {
+            Some(location) => {
+                if let Ok(at) = positions.binary_search_by(|p| p.location.cmp(location)) {
+                    items.push(convert::availability(sku, &positions[at], shard, index));
+                }
+            }
+            None => items.extend(
+                positions
+                    .iter()
+                    .map(|position| convert::availability(sku, position, shard, index)),
+            ),
+        });
+        let is_here = self.edge.cluster.is_here(GroupId::of_shard(shard));
+        if !is_here || index < least || view.applied_index(shard) < index {
+            return Err(ApiError::Failed(Failure::NotLeader { leader: None }));
+        }
+        Ok(index)
     }
 }
 

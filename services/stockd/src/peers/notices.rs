@@ -81,6 +81,7 @@ fn encode_node(report: &NodeReport) -> cluster::NodeReport {
             ReplicaState::Serving => State::Serving,
             ReplicaState::Failed => State::Failed,
             ReplicaState::Installing => State::Installing,
+            ReplicaState::Gone => State::Gone,
         }
         .into(),
     });
@@ -105,6 +106,7 @@ fn decode_node(report: &cluster::NodeReport) -> Option<NodeReport> {
                 State::Serving => ReplicaState::Serving,
                 State::Failed => ReplicaState::Failed,
                 State::Installing => ReplicaState::Installing,
+                State::Gone => ReplicaState::Gone,
                 State::Unspecified => return None,
             },
         })

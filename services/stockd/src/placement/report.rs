@@ -62,7 +62,7 @@ pub struct NodeReport {
     pub replicas: Vec<HostedReplica>,
 }
 
-/// A replica that a node has data of.
+/// The newest replica of a group that a node has, or had.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostedReplica {
     /// Of this group.
@@ -82,6 +82,8 @@ pub enum ReplicaState {
     Failed,
     /// A snapshot is being installed.
     Installing,
+    /// Nothing is left of it, nor of any before it on this node.
+    Gone,
 }
 
 /// What the last comparison of a group's replicas found.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use stock_replica::{Change as MemberChange, Configuration, Replica, StepError};
+use stock_replica::{Change as MemberChange, ChangeError, Configuration, Replica, StepError};
 
 use super::clock::Now;
 use super::event::{Effect, Failure, GroupId, Notice};
@@ -139,13 +139,20 @@ impl<R> Worker<R> {
             let Some(group) = &mut slot.group else {
                 continue;
             };
-            if group.replica.configuration().is_joint()
-                && group.replica.is_settled_leader()
-                && group
-                    .replica
-                    .propose_change(MemberChange::LeaveJoint)
-                    .is_ok()
-            {
+            let replica = &mut group.replica;
+            if !replica.configuration().is_joint() || !replica.is_settled_leader() {
+                continue;
+            }
+            let has_begun = match replica.propose_change(MemberChange::LeaveJoint) {
+                Ok(_) => true,
+                // It is on its way out itself, and somebody who stays must go on.
+                Err(ChangeError::RemovesLeader) => {
+                    let mut stay = replica.configuration().voters.clone().into_iter();
+                    stay.any(|voter| replica.transfer_leadership(voter))
+                }
+                Err(_) => false,
+            };
+            if has_begun {
                 self.touched.insert(number);
             }
         }
@@ -387,14 +394,16 @@ impl<R> Worker<R> {
             // Leaders tell everybody.
             return self.cluster.group(GroupId::META).leader;
         };
-        if meta.replica.leader() == 0 {
-            // Nobody talks to a replica that was replaced while it was away: it would wait for ever, and
-            // the node would never be heard of again.
-            let heard = self.office.heard;
-            let heard = heard.filter(|(_, term)| *term >= meta.replica.term());
-            return heard
-                .map(|(node, _)| node)
-                .filter(|node| *node != self.parts.node);
+        // Nobody talks to a replica that was replaced: it would wait for ever, or follow for ever the leader
+        // that took it out, and the node would never be heard of again.
+        let own_term = meta.replica.term();
+        let is_led = meta.replica.leader() != 0;
+        let heard = self.office.heard.filter(|(node, term)| {
+            let is_later = *term > own_term || (*term == own_term && !is_led);
+            is_later && *node != self.parts.node
+        });
+        if heard.is_some() || !is_led {
+            return heard.map(|(node, _)| node);
         }
         let leader = ReplicaId(meta.replica.leader()).node();
         let may_speak = leader != self.parts.node || meta.replica.is_settled_leader();
@@ -408,7 +417,7 @@ impl<R> Worker<R> {
                 (Some(group), _) if group.replica.origin().index == 0 => ReplicaState::Installing,
                 (Some(_), _) => ReplicaState::Serving,
                 (None, Some(_)) => ReplicaState::Failed,
-                (None, None) => return None,
+                (None, None) => ReplicaState::Gone,
             };
             Some(HostedReplica {
                 group: GroupId(number as u32),

@@ -1,6 +1,6 @@
 //! The controller by transcripts: what a toy cluster is told to do, in order, each order once.
 
-use stockd::placement::{Change, Order, Reason, ReplicaState, Why};
+use stockd::placement::{Change, Order, Reason, ReplicaId, ReplicaState, Why};
 use stockd::worker::event::GroupId;
 
 use super::toy::{TICK_MS, Toy};
@@ -148,6 +148,37 @@ fn a_failed_replica_is_made_anew_at_once_where_it_is() {
             "0: promote 2.1 for 2",
             "0: end with 1 3 2.1",
             "0: destroy 2",
+        ],
+    );
+}
+
+#[test]
+fn a_replica_whose_replacement_failed_is_made_anew_again() {
+    let mut toy = Toy::new(3, 1, 3, 1);
+    toy.ticks(10);
+    let old = ReplicaId::founding(2);
+    toy.nodes
+        .get_mut(&2)
+        .unwrap()
+        .data
+        .insert((META, old), None);
+    check(&mut toy, 3, &["0: begin +2 -2 (Failed)", "0: learner 2.1"]);
+    // It took the old one's place, and fails as well before it votes.
+    let new = ReplicaId::new(1, 2);
+    let machine = toy.nodes.get_mut(&2).unwrap();
+    machine.data.remove(&(META, old));
+    machine.data.insert((META, new), None);
+    check(
+        &mut toy,
+        30,
+        &[
+            "0: take out 2.1",
+            "0: end with 1 2 3",
+            "0: destroy 2.1",
+            "0: begin +2 -2 (Failed)",
+            "0: learner 2.2",
+            "0: promote 2.2 for 2",
+            "0: end with 1 3 2.2",
         ],
     );
 }
@@ -460,8 +491,8 @@ fn a_node_that_says_its_replica_failed_is_believed() {
     let said = orders(&mut toy, 20);
     assert_eq!(said[0], "0: begin +3 -3 (Failed)");
     let report = toy.reports.node(3).unwrap();
-    let serving = |state| state == ReplicaState::Serving;
-    assert!(report.replicas.iter().all(|hosted| serving(hosted.state)));
+    let failed = |state| state == ReplicaState::Failed;
+    assert!(!report.replicas.iter().any(|hosted| failed(hosted.state)));
 }
 
 #[test]

@@ -40,6 +40,24 @@ pub(crate) struct Node {
     pub(crate) reports_every: u64,
     /// How much of the log each replica has; `None`: it stopped.
     pub(crate) data: BTreeMap<(GroupId, ReplicaId), Option<u64>>,
+    /// Replicas of which nothing is left.
+    gone: BTreeSet<(GroupId, ReplicaId)>,
+}
+
+impl Node {
+    fn hosted(&self) -> impl Iterator<Item = HostedReplica> {
+        let here = self.data.iter().map(|(key, has)| match has {
+            Some(_) => (key, ReplicaState::Serving),
+            None => (key, ReplicaState::Failed),
+        });
+        let gone = self.gone.iter().map(|key| (key, ReplicaState::Gone));
+        here.chain(gone)
+            .map(|((group, replica), state)| HostedReplica {
+                group: *group,
+                replica: *replica,
+                state,
+            })
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -153,6 +171,7 @@ impl Toy {
             write_us: Some(FAST_US),
             reports_every: 1,
             data: BTreeMap::new(),
+            gone: BTreeSet::new(),
         };
         self.next_directory += 1;
         self.nodes.insert(node, machine);
@@ -380,18 +399,7 @@ impl Toy {
                 write_p50_us: node.write_us.unwrap_or(0),
                 write_p99_us: node.write_us.unwrap_or(0),
                 recent_write_us: node.write_us,
-                replicas: node
-                    .data
-                    .iter()
-                    .map(|((group, replica), has)| HostedReplica {
-                        group: *group,
-                        replica: *replica,
-                        state: match has {
-                            Some(_) => ReplicaState::Serving,
-                            None => ReplicaState::Failed,
-                        },
-                    })
-                    .collect(),
+                replicas: node.hosted().collect(),
             })
             .collect();
         for report in nodes {
@@ -443,6 +451,7 @@ impl Toy {
                     && node.is_up
                 {
                     node.data.remove(&(group, replica));
+                    node.gone.insert((group, replica));
                 }
             }
         }

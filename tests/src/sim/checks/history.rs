@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use stock_core::{
-    Action, At, Catalog, CatalogCommand, Command, EntryKind, LedgerEntry, Operation, Outcome,
-    Position, PutLocation, Reservation, ReservationId, Shard, Sku, Source, Stamp,
+    Action, At, CatalogCommand, Command, EntryKind, LedgerEntry, Operation, Outcome, Position,
+    PutLocation, Reservation, ReservationId, Shard, Sku, Source, Stamp,
 };
 use stockd::log_codec;
-use stockd::placement::{RegistryOutcome, codec};
+use stockd::placement::{Registry, RegistryCommand, codec};
+use stockd::state::{Meta, State as GroupState};
 use stockd::worker::event::{GroupId, Outcome as GroupOutcome};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -27,8 +28,8 @@ const FIRST_INDEX: u64 = 2;
 pub(crate) enum AnyCommand {
     Stock(Command),
     Catalog(CatalogCommand),
-    /// Said by nodes themselves; nobody waits for it.
-    Registry,
+    /// Said by operators, and by nodes themselves, where nobody waits for it.
+    Registry(RegistryCommand),
 }
 
 /// One committed entry.
@@ -61,8 +62,9 @@ pub(crate) struct History {
 
 enum State {
     Stock(Box<Stock>),
-    Catalog {
-        catalog: Catalog,
+    Meta {
+        /// As replicas have it; see [`meta`].
+        state: GroupState,
         locations: Vec<(u64, Vec<PutLocation>)>,
     },
 }
@@ -91,8 +93,8 @@ impl History {
                 positions: BTreeMap::new(),
                 reservations: BTreeMap::new(),
             })),
-            None => State::Catalog {
-                catalog: Catalog::new(),
+            None => State::Meta {
+                state: GroupState::new(group),
                 locations: Vec::new(),
             },
         };
@@ -107,6 +109,11 @@ impl History {
     /// The index of the last entry, 1 if there is none.
     pub(crate) fn last_index(&self) -> u64 {
         FIRST_INDEX - 1 + self.entries.len() as u64
+    }
+
+    /// The stamp of the last entry that has one.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.stamp
     }
 
     /// An entry of the log.
@@ -161,7 +168,7 @@ impl History {
     pub(crate) fn positions(&self, sku: &Sku, index: u64) -> Option<&[Position]> {
         match &self.state {
             State::Stock(stock) => as_of(stock.positions.get(sku)?, index).map(Vec::as_slice),
-            State::Catalog { .. } => None,
+            State::Meta { .. } => None,
         }
     }
 
@@ -169,15 +176,26 @@ impl History {
     pub(crate) fn reservation(&self, id: &ReservationId, index: u64) -> Option<&Arc<Reservation>> {
         match &self.state {
             State::Stock(stock) => as_of(stock.reservations.get(id)?, index),
-            State::Catalog { .. } => None,
+            State::Meta { .. } => None,
         }
     }
 
     /// The locations when this index was applied.
     pub(crate) fn locations(&self, index: u64) -> &[PutLocation] {
         match &self.state {
-            State::Catalog { locations, .. } => as_of(locations, index).map_or(&[], Vec::as_slice),
+            State::Meta { locations, .. } => as_of(locations, index).map_or(&[], Vec::as_slice),
             State::Stock(_) => &[],
+        }
+    }
+
+    /// Who is in the cluster, and what belongs where, if this is group 0.
+    pub(crate) fn registry(&self) -> Option<&Registry> {
+        match &self.state {
+            State::Meta {
+                state: GroupState::Meta(meta),
+                ..
+            } => Some(&meta.registry),
+            State::Meta { .. } | State::Stock(_) => None,
         }
     }
 
@@ -185,7 +203,7 @@ impl History {
     pub(crate) fn state_hash(&self) -> Option<u128> {
         match &self.state {
             State::Stock(stock) => Some(stock.shard.freeze().hash()),
-            State::Catalog { .. } => None,
+            State::Meta { state, .. } => Some(state.freeze().hash().0),
         }
     }
 
@@ -193,7 +211,7 @@ impl History {
     pub(crate) fn holds_timed(&self) -> u64 {
         match &self.state {
             State::Stock(stock) => stock.holds.timed(),
-            State::Catalog { .. } => 0,
+            State::Meta { .. } => 0,
         }
     }
 
@@ -246,12 +264,19 @@ impl History {
                 }
                 stock.finish(index, &changed, &amended)?;
             }
-            State::Catalog { catalog, locations } => {
+            State::Meta { state, locations } => {
+                let Some(Meta { catalog, registry }) = meta(state) else {
+                    return Ok(ended);
+                };
                 catalog.advance(self.stamp);
+                registry.advance(self.stamp);
                 for (ordinal, command) in commands.iter().enumerate() {
                     if codec::is_registry_command(command) {
-                        let done = GroupOutcome::Registry(RegistryOutcome::Done);
-                        ended.push((AnyCommand::Registry, done));
+                        let command =
+                            codec::decode_command(command).map_err(|error| unreadable(&error))?;
+                        let outcome = registry.apply(at(ordinal), command.clone());
+                        let outcome = GroupOutcome::Registry(outcome);
+                        ended.push((AnyCommand::Registry(command), outcome));
                         continue;
                     }
                     let command = log_codec::decode_catalog(ordinal, command)
@@ -389,6 +414,13 @@ impl Stock {
             }
         }
         Ok(())
+    }
+}
+
+fn meta(state: &mut GroupState) -> Option<&mut Meta> {
+    match state {
+        GroupState::Meta(meta) => Some(meta),
+        GroupState::Stock(_) => None,
     }
 }
 

@@ -14,7 +14,9 @@
 //! | `no early end` | no hold ends before 0.99 of its time to live |
 //! | `equal replicas` | replicas of equal index have equal states |
 //! | `no panic`, `no stop` | a node neither panics nor gives up, unless its disk gave it reason |
-//! | `liveness` | once nothing goes wrong any more, everything asked is answered and all catch up |
+//! | `no failed replica` | only a disk that was damaged makes a replica fail |
+//! | `gapless history` | the ledger has no hole, and begins anew only behind a snapshot |
+//! | `liveness` | once nothing goes wrong any more, everything asked is answered, and every group is whole |
 
 pub(crate) mod answers;
 pub(crate) mod history;

@@ -104,9 +104,9 @@ impl<'a> Sight<'a> {
         if replica.generation() < record.generation_floor {
             return Some(Why::DiskReplaced);
         }
-        let is_reported =
-            self.is_up(node) && self.state(group, replica) == Some(ReplicaState::Failed);
-        if is_reported || self.registry.failure(group, replica).is_some() {
+        if (self.is_up(node) && self.is_said_to_be_lost(group, replica))
+            || self.registry.failure(group, replica).is_some()
+        {
             return Some(Why::Failed);
         }
         match record.state {
@@ -115,6 +115,17 @@ impl<'a> Sight<'a> {
             NodeState::Draining if !self.is_up(node) => Some(Why::Draining),
             NodeState::Draining | NodeState::Active => self.is_away(node).then_some(Why::NodeAway),
         }
+    }
+
+    /// Whether its node says that it failed, or had a newer one since, which took its place.
+    fn is_said_to_be_lost(&self, group: GroupId, replica: ReplicaId) -> bool {
+        let report = self.reports.node(replica.node());
+        let mut hosted = report.into_iter().flat_map(|report| &report.replicas);
+        hosted.any(|hosted| {
+            let is_over = matches!(hosted.state, ReplicaState::Failed | ReplicaState::Gone);
+            let is_it = hosted.replica == replica && is_over;
+            hosted.group == group && (is_it || hosted.replica > replica)
+        })
     }
 
     pub(super) fn state(&self, group: GroupId, replica: ReplicaId) -> Option<ReplicaState> {
@@ -266,7 +277,9 @@ impl<'a> Sight<'a> {
         let members = self.registry.nodes().map(|(node, _)| node);
         let reports = members.filter(|node| self.is_up(*node));
         let hosted = reports.filter_map(|node| self.reports.node(node));
-        let retired = hosted.flat_map(|report| &report.replicas).filter(|hosted| {
+        let hosted = hosted.flat_map(|report| &report.replicas);
+        let hosted = hosted.filter(|hosted| hosted.state != ReplicaState::Gone);
+        let retired = hosted.filter(|hosted| {
             let is_member = self.report(hosted.group).is_some_and(|report| {
                 report.voters.contains(&hosted.replica)
                     || report.outgoing.contains(&hosted.replica)

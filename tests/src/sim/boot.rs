@@ -1,0 +1,223 @@
+//! A node starts from what its disk remembers: as a founder, as a member that was let in, or, with an
+//! empty disk, as one that has to ask.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use stock_core::Principal;
+use stock_storage::{CheckpointStore, Durability, LogOptions, WriteBatch};
+use stockd::cluster_state::{ClusterState, Health};
+use stockd::disk::Disk as LogDisk;
+use stockd::placement::{Directory, Founder, Policy};
+use stockd::view::ReadView;
+use stockd::worker::clock::Now;
+use stockd::worker::{Founding, Worker, WorkerError, WorkerParts};
+
+use super::catch;
+use super::checks::Checked;
+use super::disk::Ending;
+use super::helpers::Helpers;
+use super::machine::{Machine, Running, Stage, Stop};
+use super::plan::Plan;
+use super::world::{Happening, World};
+
+/// Shortest and longest election timeout, in ticks, as in production. A run draws one for each boot.
+const ELECTION_TICKS: (usize, usize) = (
+    stock_replica::ELECTION_TICKS_MIN,
+    stock_replica::ELECTION_TICKS_MAX - 1,
+);
+/// A disk says that it has so much room at most: enough for everybody.
+const ROOM_BYTES: u64 = 1 << 40;
+
+/// What a boot is given by chance.
+struct Drawn {
+    now: Now,
+    booted_us: u64,
+    election_ticks: usize,
+    next_forward: u64,
+}
+
+impl World {
+    /// A node starts from what its disk remembers.
+    pub(crate) fn boot(&mut self, node: u64) -> Checked {
+        let drawn = Drawn {
+            now: self.clock_of(node),
+            booted_us: self.true_us(),
+            election_ticks: self.draw_election_ticks(),
+            next_forward: self.pace.number() >> 1,
+        };
+        let Some(machine) = self.machines.get_mut(&node) else {
+            return Ok(());
+        };
+        machine.is_expected = false;
+        if machine.running.is_some() || machine.is_gone || machine.is_out {
+            return Ok(());
+        }
+        machine.boots += 1;
+        machine.doom = None;
+        machine.paused_until_us = 0;
+        let boot = machine.boots;
+        let root = self.scratch.join(format!("{node}-{boot}"));
+        machine.root = Some(root.clone());
+        let plan = &self.plan;
+        let opened = catch(|| open(node, machine, &root, plan, &drawn));
+        let stop = match opened {
+            Ok(Ok(Some(running))) => {
+                self.trace.note(self.now_us, "boot", &[node, boot], || {
+                    format!("of node {node}")
+                });
+                machine.running = Some(running);
+                machine.let_in = None;
+                self.tally.add("boots");
+                self.gauge(node);
+                self.wake(node);
+                return Ok(());
+            }
+            Ok(Ok(None)) => {
+                machine.disk.unmount(Ending::Killed);
+                machine.remove_root();
+                let directory = machine.directory;
+                self.after(1_000, Happening::AskToJoin { node, directory });
+                return Ok(());
+            }
+            Ok(Err(error)) => Stop::Stopped(error),
+            Err(panic) => Stop::Panicked(panic),
+        };
+        machine.let_in = None;
+        self.stopped(node, stop)
+    }
+
+    /// raft cannot be given a seed, but one value; no two nodes get the same.
+    fn draw_election_ticks(&mut self) -> usize {
+        let taken: BTreeSet<usize> = self
+            .machines
+            .values()
+            .filter_map(|machine| Some(machine.running.as_ref()?.election_ticks))
+            .collect();
+        let (low, high) = ELECTION_TICKS;
+        let mut election_ticks = self.pace.between(low as u64, high as u64) as usize;
+        while taken.contains(&election_ticks) {
+            election_ticks = low + (election_ticks + 1 - low) % (high + 1 - low);
+        }
+        election_ticks
+    }
+
+    /// A node looks at how much room its disk has.
+    pub(crate) fn gauge(&mut self, node: u64) {
+        let due_us = self.now_us + super::plan::SECOND_US;
+        if let Some(machine) = self.machines.get_mut(&node)
+            && let Some(running) = &mut machine.running
+        {
+            running.gauge_due_us = due_us;
+            running.cluster.publish_health(Health {
+                was_measured: true,
+                free_bytes: machine.disk.free_bytes().min(ROOM_BYTES),
+                ..Health::default()
+            });
+        }
+    }
+}
+
+/// Everything that a process opens; nothing where the disk says that it is no member yet.
+fn open(
+    node: u64,
+    machine: &Machine,
+    root: &Path,
+    plan: &Plan,
+    drawn: &Drawn,
+) -> Result<Option<Running>, WorkerError> {
+    let groups = plan.shards + 1;
+    let volume = machine
+        .disk
+        .mount(root)
+        .unwrap_or_else(|error| panic!("no scratch directory: {error}"));
+    let data = root.join("data");
+    let options = LogOptions {
+        file_bytes: plan.log_file_bytes,
+    };
+    let disk = LogDisk::open(Arc::clone(&volume), &data, &options)?;
+    let store = CheckpointStore::open(volume, &data).map_err(|error| WorkerError::Open {
+        group: 0,
+        error: error.into(),
+    })?;
+    let Some(generation_floor) = membership(machine, &disk)? else {
+        return Ok(None);
+    };
+    let view = Arc::new(ReadView::new(groups - 1));
+    let cluster = Arc::new(ClusterState::new(node, groups));
+    let helpers = Helpers::new(store.clone(), disk.purger());
+    let parts = WorkerParts {
+        node,
+        directory: machine.directory,
+        founding: machine.is_founder.then(|| founding(plan)),
+        generation_floor,
+        policy: Policy {
+            replace_after_ms: plan.replace_after_ms,
+            ..Policy::default()
+        },
+        principal: Principal::new("node").unwrap_or_else(|_| unreachable!("a name")),
+        checkpoints: store,
+        ledger_indexes: machine.ledger.durable_indexes(groups),
+        checkpoint_pace: plan.checkpoint_pace,
+        audit_every_ms: plan.audit_every_ms,
+        groups,
+        boot: machine.boots,
+        election_ticks: drawn.election_ticks..drawn.election_ticks + 1,
+        disk,
+        view: Arc::clone(&view),
+        cluster: Arc::clone(&cluster),
+    };
+    let worker = Worker::open(parts, drawn.now)?;
+    Ok(Some(Running {
+        boot: machine.boots,
+        booted_us: drawn.booted_us,
+        worker,
+        view,
+        cluster,
+        inbox: Vec::new(),
+        effects: Vec::new(),
+        stage: Stage::Step,
+        now: drawn.now,
+        due: (0, u64::MAX),
+        peers: BTreeMap::new(),
+        next_forward: drawn.next_forward,
+        forwards: BTreeMap::new(),
+        remembers_time: vec![false; groups as usize],
+        election_ticks: drawn.election_ticks,
+        helpers,
+        gauge_due_us: 0,
+    }))
+}
+
+/// The generation floor of a member, as `stockd/src/node_record.rs` keeps it; none of who is no member.
+fn membership(machine: &Machine, disk: &LogDisk) -> Result<Option<u32>, WorkerError> {
+    if machine.is_founder {
+        return Ok(Some(0));
+    }
+    if let Some(record) = disk.node_record() {
+        let floor = record.as_slice().try_into().map(u32::from_le_bytes);
+        return Ok(floor.ok());
+    }
+    let Some(floor) = machine.let_in else {
+        return Ok(None);
+    };
+    let mut batch = WriteBatch::new();
+    batch.put_node_record(&floor.to_le_bytes());
+    disk.write(&mut batch, Durability::Sync)?;
+    Ok(Some(floor))
+}
+
+/// The first nodes, each with its first directory.
+fn founding(plan: &Plan) -> Founding {
+    let founder = |node: u64| Founder {
+        node,
+        directory: Directory(u128::from(node)),
+        grpc: format!("http://{node}:1"),
+        peers: format!("{node}:1"),
+    };
+    Founding {
+        replication: plan.replication,
+        nodes: (1..=plan.founders).map(founder).collect(),
+    }
+}

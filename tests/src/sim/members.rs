@@ -1,0 +1,205 @@
+//! Who belongs to the cluster: nodes that ask to be let in, nodes whose data can be trusted, and whether
+//! every group is whole.
+
+use stockd::placement::{Change, Directory, Registry, RegistryOutcome, ReplicaId};
+use stockd::worker::event::{GroupId, Outcome};
+
+use super::checks::{Checked, broken};
+use super::edge::Told;
+use super::network::Way;
+use super::world::{Happening, World};
+
+/// Between two attempts to be let in, as in production.
+const ASK_EVERY_US: u64 = 500_000;
+
+impl World {
+    /// A node with an empty disk asks one of the others, as `stockd/src/api/join.rs` does.
+    pub(crate) fn ask_to_join(&mut self, node: u64, directory: u128) {
+        let waits = self.machines.get(&node).is_some_and(|machine| {
+            machine.directory == directory
+                && machine.running.is_none()
+                && machine.let_in.is_none()
+                && !machine.is_founder
+        });
+        if !waits {
+            return;
+        }
+        self.after(ASK_EVERY_US, Happening::AskToJoin { node, directory });
+        let mut others = self.nodes();
+        others.retain(|other| *other != node);
+        let Some(seed) = self.pace.pick(&others).copied() else {
+            return;
+        };
+        let way = Way {
+            from: node,
+            to: seed,
+        };
+        if !self.network.is_free(way) {
+            return;
+        }
+        let change = Change::Join {
+            node,
+            directory: Directory(directory),
+            grpc: format!("http://{node}:1"),
+            peers: format!("{node}:1"),
+        };
+        let call = self.ask_group_0(seed, change, None);
+        self.joins.insert(call, (node, directory));
+    }
+
+    /// A node hears what became of its wish to join.
+    pub(crate) fn let_in(&mut self, node: u64, directory: u128, told: &Told) {
+        let Told::Outcomes { outcomes, .. } = told else {
+            return;
+        };
+        let Some(Outcome::Registry(RegistryOutcome::Joined {
+            node: joined,
+            generation_floor,
+        })) = outcomes.first()
+        else {
+            return;
+        };
+        let Some(machine) = self.machines.get_mut(&node) else {
+            return;
+        };
+        if *joined == node && machine.directory == directory && machine.running.is_none() {
+            machine.let_in = Some(*generation_floor);
+            self.tally.add("nodes let in");
+            self.after(1_000, Happening::Boot(node));
+        }
+    }
+
+    /// Who is in the cluster, and what belongs where, as far as anybody knows.
+    pub(crate) fn registry(&self) -> Option<&Registry> {
+        let registry = self.histories.first()?.registry()?;
+        registry.is_founded().then_some(registry)
+    }
+
+    /// Whether a node has a say in a group, now or soon.
+    pub(crate) fn takes_part(&self, node: u64, group: GroupId) -> bool {
+        let Some(registry) = self.registry() else {
+            return true;
+        };
+        let voters = registry.placement(group).into_iter();
+        let voters = voters.flat_map(|placement| &placement.voters);
+        let comes = registry.move_of(group).and_then(|under_way| under_way.add);
+        voters.copied().chain(comes).any(|it| it.node() == node)
+    }
+
+    /// Whether a node may lose what it has acknowledged: never so many that a majority could be lost.
+    pub(crate) fn may_lose(&mut self, node: u64) -> bool {
+        self.look_at_the_untrusted();
+        let most = (self.plan.replication as usize - 1) / 2;
+        self.untrusted.contains(&node) || self.untrusted.len() < most
+    }
+
+    fn look_at_the_untrusted(&mut self) {
+        let untrusted = std::mem::take(&mut self.untrusted);
+        let untrusted = untrusted.into_iter();
+        self.untrusted = untrusted
+            .filter(|node| !self.has_recovered(*node))
+            .collect();
+    }
+
+    /// Whether everything that a node has a say in is sound again.
+    fn has_recovered(&self, node: u64) -> bool {
+        let (Some(machine), Some(registry)) = (self.machines.get(&node), self.registry()) else {
+            return false;
+        };
+        let Some(running) = &machine.running else {
+            return false;
+        };
+        if machine.is_damaged
+            || machine.disk.has_damaged_checkpoints()
+            || running.worker.failures().next().is_some()
+        {
+            return false;
+        }
+        let is_known = |record: &stockd::placement::NodeRecord| {
+            record.directory == Some(Directory(machine.directory))
+        };
+        let Some(record) = registry.node(node).filter(|record| is_known(record)) else {
+            return false;
+        };
+        registry.placements().all(|(group, placement)| {
+            let here = placement.voters.iter().find(|it| it.node() == node);
+            here.is_none_or(|replica| {
+                replica.generation() >= record.generation_floor
+                    && registry.move_of(group).is_none()
+                    && running.cluster.is_here(group)
+            })
+        })
+    }
+
+    /// Only damage makes a replica fail.
+    pub(crate) fn look_for_failures(&mut self) -> Checked {
+        self.look_at_the_untrusted();
+        for (node, machine) in &self.machines {
+            let running = machine.running.as_ref();
+            let mut failures = running
+                .into_iter()
+                .flat_map(|running| running.worker.failures());
+            if let Some((group, why)) = failures.next()
+                && !self.untrusted.contains(node)
+            {
+                return broken(
+                    "no failed replica",
+                    format!("{group:?} on node {node}: {why}"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// What is missing until every group has all its replicas and each has applied all that is committed.
+    pub(crate) fn not_whole(&self) -> Option<String> {
+        let Some(registry) = self.registry() else {
+            return Some("the cluster is not founded".to_owned());
+        };
+        for (node, machine) in self.machines.iter().filter(|(_, it)| !it.is_out) {
+            let Some(running) = &machine.running else {
+                return Some(format!("node {node} does not run"));
+            };
+            if let Some((group, why)) = running.worker.failures().next() {
+                return Some(format!("{group:?} on node {node} has failed: {why}"));
+            }
+        }
+        for (group, placement) in registry.placements() {
+            if let Some(under_way) = registry.move_of(group) {
+                return Some(format!("{group:?} has {under_way:?}"));
+            }
+            if placement.voters.len() != self.plan.replication as usize {
+                return Some(format!("{group:?} has {placement:?}"));
+            }
+            let behind = placement.voters.iter();
+            if let Some(behind) = behind.copied().find(|it| !self.is_current(*it, group)) {
+                return Some(format!("{group:?} lacks {behind:?}"));
+            }
+        }
+        let mut observers = registry.observers();
+        let behind = observers.find(|it| !self.is_current(*it, GroupId::META));
+        behind.map(|behind| format!("group 0 lacks its observer {behind:?}"))
+    }
+
+    /// What the leader of group 0 has under way, and waits for.
+    pub(crate) fn waits(&self) -> Vec<String> {
+        let running = self.machines.values().filter_map(|it| it.running.as_ref());
+        let decisions = running.filter_map(|running| Some(running.cluster.overview()?.decision));
+        decisions
+            .flat_map(|decision| {
+                let moves = decision.moves.into_iter().map(|it| format!("{it:?}"));
+                let waiting = decision.waiting.into_iter().map(|it| it.to_string());
+                moves.chain(waiting).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    fn is_current(&self, replica: ReplicaId, group: GroupId) -> bool {
+        let node = replica.node();
+        let floor = self.registry().and_then(|registry| registry.node(node));
+        let floor = floor.map_or(u32::MAX, |record| record.generation_floor);
+        let applied = self.machines.get(&node).map(|it| it.applied_index(group));
+        let last = self.histories[group.index()].last_index();
+        replica.generation() >= floor && applied.flatten().is_some_and(|applied| applied >= last)
+    }
+}

@@ -1,0 +1,140 @@
+//! What operators do: nodes are added and emptied, replicas and leadership moved.
+
+use stock_core::{Fingerprint, Principal, Request, RequestId};
+use stockd::placement::{Change, NodeState, Registry, RegistryCommand};
+use stockd::worker::event::GroupId;
+
+use super::checks::history::AnyCommand;
+use super::clock::EPOCH_MS;
+use super::edge::{Call, CallId};
+use super::faults::FaultKind;
+use super::workload::{Ask, Wish, encode};
+use super::world::{Happening, World};
+
+impl World {
+    /// An operator does something.
+    pub(crate) fn operate(&mut self, kind: FaultKind) {
+        if kind == FaultKind::Join {
+            return self.add_a_node();
+        }
+        let Some(change) = self.wanted(kind) else {
+            return;
+        };
+        let did = match change {
+            Change::Drain { .. } => FaultKind::Drain,
+            _ => kind,
+        };
+        self.tally.add(did.name());
+        let bits = u128::from(EPOCH_MS + self.true_us() / 1_000) << 80
+            | 0x7 << 76
+            | u128::from(self.fate.number() >> 2);
+        let request = RequestId::new(bits.to_be_bytes()).ok().map(|id| Request {
+            id,
+            fingerprint: Fingerprint::of(format!("{change:?}").as_bytes()),
+        });
+        // Some are impatient, and ask a second node for the same.
+        let times = self.fate.between(1, 2);
+        for _ in 0..times {
+            let nodes = self.nodes();
+            if let Some(node) = self.fate.pick(&nodes).copied() {
+                self.ask_group_0(node, change.clone(), request);
+            }
+        }
+    }
+
+    fn add_a_node(&mut self) {
+        let mut machines = self.machines.iter_mut();
+        let Some((node, machine)) = machines.find(|(_, machine)| machine.is_out) else {
+            return;
+        };
+        let node = *node;
+        machine.is_out = false;
+        machine.is_expected = true;
+        self.tally.add(FaultKind::Join.name());
+        self.dial_all(node);
+        self.after(1_000, Happening::Boot(node));
+    }
+
+    /// Something that makes sense, as a rule: the registry has the last word.
+    fn wanted(&mut self, kind: FaultKind) -> Option<Change> {
+        let registry = self.registry()?;
+        let in_state = |registry: &Registry, state: NodeState| -> Vec<u64> {
+            let nodes = registry.nodes();
+            let nodes = nodes.filter(|(_, record)| record.state == state);
+            nodes.map(|(node, _)| node).collect()
+        };
+        let active = in_state(registry, NodeState::Active);
+        let draining = in_state(registry, NodeState::Draining);
+        let placed: Vec<(GroupId, Vec<u64>)> = registry
+            .placements()
+            .map(|(group, it)| (group, it.voters.iter().map(|it| it.node()).collect()))
+            .collect();
+        let (group, holders) = self.fate.pick(&placed).cloned()?;
+        match kind {
+            FaultKind::Drain => {
+                let node = *self.fate.pick(&active)?;
+                Some(Change::Drain { node })
+            }
+            FaultKind::Undrain => {
+                // Where nothing is being emptied, this begins with it.
+                let Some(node) = self.fate.pick(&draining).copied() else {
+                    return self.wanted(FaultKind::Drain);
+                };
+                Some(Change::Undrain { node })
+            }
+            FaultKind::Move => {
+                let free = active.iter().copied();
+                let free: Vec<u64> = free.filter(|node| !holders.contains(node)).collect();
+                let (from, to) = (*self.fate.pick(&holders)?, *self.fate.pick(&free)?);
+                Some(Change::MoveReplica { group, from, to })
+            }
+            FaultKind::Transfer => {
+                let to = *self.fate.pick(&holders)?;
+                let node = self.fate.chance(800).then_some(to);
+                Some(Change::PreferLeader { group, node })
+            }
+            _ => None,
+        }
+    }
+
+    /// A node is asked to have group 0 carry a change out.
+    pub(crate) fn ask_group_0(
+        &mut self,
+        node: u64,
+        change: Change,
+        request: Option<Request>,
+    ) -> CallId {
+        let id = self.next_call;
+        self.next_call += 1;
+        let principal = Principal::new("operator").unwrap_or_else(|_| unreachable!("a name"));
+        let command = AnyCommand::Registry(RegistryCommand {
+            principal,
+            request,
+            change,
+        });
+        let commands = vec![command];
+        let encoded = encode(&commands);
+        let wish = Wish {
+            group: GroupId::META,
+            ask: Ask::Commands(commands),
+        };
+        self.trace.note(self.now_us, "asks", &[id, node], || {
+            format!("{id} at node {node}: {wish:?}")
+        });
+        self.calls.insert(
+            id,
+            Call {
+                node,
+                boot: None,
+                wish,
+                commands: Some(encoded),
+                began_us: self.now_us,
+                is_sent_on: false,
+                answered_before: self.answered[GroupId::META.index()],
+            },
+        );
+        let after_us = self.pace.between(30, 300);
+        self.after(after_us, Happening::Take(id));
+        id
+    }
+}

@@ -1,0 +1,272 @@
+//! The turns of a node's loop.
+//!
+//! A turn is the one of `stockd/src/host.rs`, step by step. Each step is a moment of its own, so that
+//! anything can happen between two of them.
+
+use stock_proto::cluster::v1 as cluster;
+use stockd::peers::{self, notices};
+use stockd::worker::Persisted;
+use stockd::worker::event::{Effect, Event};
+
+use super::catch;
+use super::checks::{Broken, Checked};
+use super::disk::Ending;
+use super::edge::ReplyTo;
+use super::faults::FaultKind;
+use super::machine::{Stage, Stop};
+use super::world::{Happening, World};
+
+/// A full disk is asked again so much later, as in production.
+const FULL_DISK_AGAIN_US: u64 = 200_000;
+
+impl World {
+    /// Something waits in a node's inbox.
+    pub(crate) fn wake(&mut self, node: u64) {
+        let after_us = self.pace.between(5, 60);
+        self.turn_after(node, after_us);
+    }
+
+    /// A node's next turn begins then, unless an earlier one is due.
+    fn turn_after(&mut self, node: u64, after_us: u64) {
+        let at_us = self.now_us + after_us;
+        let Some(running) = self
+            .machines
+            .get_mut(&node)
+            .and_then(|m| m.running.as_mut())
+        else {
+            return;
+        };
+        // One under way looks into the inbox when it ends.
+        if running.stage != Stage::Step || running.due.1 <= at_us {
+            return;
+        }
+        running.due = (running.due.0 + 1, at_us);
+        let (token, boot) = (running.due.0, running.boot);
+        self.after(after_us, Happening::Turn { node, boot, token });
+    }
+
+    /// A turn begins.
+    pub(crate) fn turn(&mut self, node: u64, boot: u64, token: u64) -> Checked {
+        let is_due = self.machines.get(&node).is_some_and(|machine| {
+            let running = machine.running.as_ref();
+            running.is_some_and(|running| running.boot == boot && running.due.0 == token)
+        });
+        match is_due {
+            true => self.stage(node, boot),
+            false => Ok(()),
+        }
+    }
+
+    /// A turn goes on: one step, its effects, and when the next is due.
+    pub(crate) fn stage(&mut self, node: u64, boot: u64) -> Checked {
+        let true_us = self.true_us();
+        let Some(machine) = self.machines.get_mut(&node) else {
+            return Ok(());
+        };
+        let paused_for_us = machine.paused_until_us.saturating_sub(self.now_us);
+        let Some(running) = machine.running.as_mut().filter(|run| run.boot == boot) else {
+            return Ok(());
+        };
+        let stage = running.stage;
+        if paused_for_us > 0 {
+            let token = running.due.0;
+            let happening = match stage {
+                Stage::Step => Happening::Turn { node, boot, token },
+                _ => Happening::Stage { node, boot },
+            };
+            self.after(paused_for_us, happening);
+            return Ok(());
+        }
+        let mut handed_in = Vec::new();
+        let mut stands_still = false;
+        let worker = &mut running.worker;
+        let done = match stage {
+            Stage::Step => {
+                running.due.1 = u64::MAX;
+                running.now = machine.clock.now(true_us);
+                let events = std::mem::take(&mut running.inbox);
+                for event in &events {
+                    if let Event::Propose {
+                        group, commands, ..
+                    } = event
+                    {
+                        handed_in.push((*group, commands.clone()));
+                    }
+                }
+                let (now, effects) = (running.now, &mut running.effects);
+                catch(|| worker.step(now, events, effects)).map(Ok)
+            }
+            Stage::Answer => catch(|| worker.answer(&mut running.effects)),
+            Stage::Persist => catch(|| worker.persist()).map(|persisted| {
+                stands_still = matches!(persisted, Ok(Persisted::DiskFull));
+                persisted.map(drop)
+            }),
+            Stage::Settle => catch(|| worker.settle(&mut running.effects)).map(Ok),
+            Stage::CatchUp => catch(|| worker.catch_up(running.now, &mut running.effects)),
+        };
+        for (group, commands) in handed_in {
+            self.note_handed_in(node, group, &commands);
+        }
+        match done {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return self.stopped(node, Stop::Stopped(error)),
+            Err(panic) => return self.stopped(node, Stop::Panicked(panic)),
+        }
+        if self
+            .machines
+            .get(&node)
+            .is_some_and(|machine| machine.disk.happened().cut)
+        {
+            self.tally.add(FaultKind::DeathInWrite.name());
+            self.die(node, Ending::PowerCut);
+            return Ok(());
+        }
+        if stands_still {
+            self.tally.add(FaultKind::DiskFull.name());
+            self.gauge(node);
+            self.after(FULL_DISK_AGAIN_US, Happening::Stage { node, boot });
+            return Ok(());
+        }
+        if matches!(stage, Stage::Step | Stage::Settle) {
+            self.see_committed(node)?;
+        }
+        if !self.perform(node, stage)? {
+            return Ok(());
+        }
+        self.go_on(node, stage)
+    }
+
+    /// What comes after a step.
+    fn go_on(&mut self, node: u64, stage: Stage) -> Checked {
+        let sync_us = self.plan.sync_us;
+        let true_us = self.true_us();
+        let Some(machine) = self.machines.get_mut(&node) else {
+            return Ok(());
+        };
+        let slow_us = match machine.slow_disk {
+            (by_us, until_us) if until_us > self.now_us => by_us,
+            _ => 0,
+        };
+        let Some(running) = machine.running.as_mut() else {
+            return Ok(());
+        };
+        let boot = running.boot;
+        let (next, after_us) = match stage {
+            Stage::Step => (Stage::Answer, self.pace.between(1, 20)),
+            Stage::Answer if running.worker.must_persist() => {
+                (Stage::Persist, self.pace.between(1, 20))
+            }
+            Stage::Answer => (Stage::Settle, 1),
+            Stage::Persist => (
+                Stage::Settle,
+                self.pace.skewed(sync_us.0, sync_us.1) + slow_us,
+            ),
+            Stage::Settle => (Stage::CatchUp, self.pace.between(1, 20)),
+            Stage::CatchUp => {
+                running.stage = Stage::Step;
+                let looks = running.gauge_due_us <= self.now_us;
+                let wake_us = machine
+                    .clock
+                    .true_us_at_boot_ms(running.worker.next_wake_boot_ms());
+                let idle_us = wake_us.saturating_sub(true_us).max(1);
+                let busy = running.worker.has_work() || !running.inbox.is_empty();
+                self.turn_after(node, if busy { 1 } else { idle_us });
+                if looks {
+                    self.gauge(node);
+                }
+                return self.see_leaders(node);
+            }
+        };
+        running.stage = next;
+        self.after(after_us, Happening::Stage { node, boot });
+        Ok(())
+    }
+
+    /// Performs the effects of a step, or some of them if the node is doomed. `false` if it has died.
+    fn perform(&mut self, node: u64, stage: Stage) -> Result<bool, Broken> {
+        let Some(machine) = self.machines.get_mut(&node) else {
+            return Ok(false);
+        };
+        let Some(running) = machine.running.as_mut() else {
+            return Ok(false);
+        };
+        let wall_clock_ms = running.now.wall_ms;
+        let mut answers = Vec::new();
+        let mut frames: Vec<(u64, cluster::Frame)> = Vec::new();
+        let mut frame_for = |to: u64, change: &mut dyn FnMut(&mut cluster::Frame)| {
+            let at = frames.iter().position(|(peer, _)| *peer == to);
+            let at = at.unwrap_or_else(|| {
+                let frame = cluster::Frame {
+                    wall_clock_ms,
+                    ..Default::default()
+                };
+                frames.push((to, frame));
+                frames.len() - 1
+            });
+            change(&mut frames[at].1);
+        };
+        let peers: Vec<u64> = running.peers.keys().copied().collect();
+        let mut beside = Vec::new();
+        for effect in running.effects.drain(..) {
+            match effect {
+                Effect::Notify { to, notice } => {
+                    for to in to.map_or_else(|| peers.clone(), |to| vec![to]) {
+                        frame_for(to, &mut |frame| {
+                            notices::add(frame.notices.get_or_insert_default(), &notice);
+                        });
+                    }
+                }
+                // The addresses never change, and everybody dials everybody.
+                Effect::NodesChanged => {}
+                effect @ (Effect::Chore(_) | Effect::SendSnapshot { .. } | Effect::Record(_)) => {
+                    beside.push(effect);
+                }
+                Effect::Send {
+                    to,
+                    group,
+                    payload,
+                    cluster_time,
+                } => frame_for(to, &mut |frame| {
+                    let message = peers::group_message(group, payload.clone(), cluster_time);
+                    frame.messages.push(message);
+                }),
+                Effect::Answer { reply, answer } => match reply {
+                    ReplyTo::Call(call) => answers.push((call, answer)),
+                    ReplyTo::Peer { node, forward_id } => {
+                        let reply = peers::reply(forward_id, answer);
+                        frame_for(node, &mut |frame| frame.replies.push(reply.clone()));
+                    }
+                },
+            }
+        }
+        let count = answers.len() + frames.len();
+        let wrote = running.worker.must_persist() || stage != Stage::Step;
+        let doom = machine.doom.filter(|doom| {
+            doom.after == stage && wrote && (!doom.in_effects || doom.effects < count)
+        });
+        let performed = doom.map_or(usize::MAX, |doom| doom.effects);
+        for (at, (call, answer)) in answers.into_iter().enumerate() {
+            if at < performed {
+                self.call_answered(call, answer)?;
+            }
+        }
+        let answered = count - frames.len();
+        for (at, (to, frame)) in frames.into_iter().enumerate() {
+            if answered + at < performed {
+                self.send(node, to, &frame);
+            }
+        }
+        let Some(doom) = doom else {
+            for effect in beside {
+                self.help(node, effect)?;
+            }
+            return Ok(true);
+        };
+        self.tally.add(match doom.in_effects {
+            true => FaultKind::DeathInEffects.name(),
+            false => FaultKind::DeathInTurn.name(),
+        });
+        self.die(node, doom.ending);
+        Ok(false)
+    }
+}
