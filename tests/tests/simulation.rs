@@ -46,7 +46,7 @@ fn whole_clusters_keep_what_is_promised() {
 }
 
 /// Seeds that found a fault once; `tests/sim/RECORD.md` says which.
-const FOUND: &[u64] = &[18, 24, 52];
+const FOUND: &[u64] = &[18, 24, 52, 30_012, 50_160];
 
 #[test]
 fn seeds_that_found_a_fault_find_it_no_more() {

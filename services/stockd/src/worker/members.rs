@@ -412,18 +412,18 @@ impl<R> Worker<R> {
 
     fn node_report(&self) -> NodeReport {
         let slots = self.slots.iter().enumerate();
-        let replicas = slots.filter_map(|(number, slot)| {
+        let replicas = slots.map(|(number, slot)| {
             let state = match (&slot.group, &slot.failure) {
                 (Some(group), _) if group.replica.origin().index == 0 => ReplicaState::Installing,
                 (Some(_), _) => ReplicaState::Serving,
                 (None, Some(_)) => ReplicaState::Failed,
                 (None, None) => ReplicaState::Gone,
             };
-            Some(HostedReplica {
+            HostedReplica {
                 group: GroupId(number as u32),
                 replica: slot.newest,
                 state,
-            })
+            }
         });
         let health = self.cluster.health();
         NodeReport {
