@@ -12,10 +12,10 @@ use tests::stock::{adjust, fresh_location, position, position_since, receive};
 use tests::wait::until;
 
 /// One caller for each, who waits for each answer: so each of his calls is an entry of its own.
-const SHARDS: u32 = 4;
+const SHARDS: u32 = 2;
 
 /// Entries that a node misses in a short run.
-const ENTRIES: u64 = 2_000;
+const ENTRIES: u64 = 3_000;
 
 /// Small enough that the others' logs begin after what it misses.
 const CHECKPOINT_AFTER_BYTES: u64 = 16 * 1024;
