@@ -91,8 +91,12 @@ pub struct ReadReady {
 
 impl Replica {
     /// Whether there is anything to prepare.
-    pub fn has_effects(&self) -> bool {
-        self.pending.is_none() && self.node.has_ready()
+    pub fn has_effects(&mut self) -> bool {
+        if self.pending.is_some() {
+            return false;
+        }
+        self.heed_answered();
+        self.node.has_ready()
     }
 
     /// Begins a turn. Must be followed by [`Replica::settle`] before the next event.

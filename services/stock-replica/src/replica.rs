@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use protobuf::Message as _;
-use raft::eraftpb::{HardState, Message};
+use raft::eraftpb::{HardState, Message, MessageType};
 use raft::{ProgressState, RawNode, Ready, SnapshotStatus, StateRole};
 use thiserror::Error;
 
@@ -21,6 +21,8 @@ pub struct Replica {
     pub(crate) unwritten_state: Option<HardState>,
     /// The highest commit index that any follower was told.
     pub(crate) announced_commit: u64,
+    /// Heartbeats that followers have answered and raft has not heard of yet: one of each follower.
+    answered: Vec<Message>,
 }
 
 /// What the disk remembers of a replica.
@@ -119,11 +121,13 @@ impl Replica {
             pending: None,
             unwritten_state: None,
             announced_commit: 0,
+            answered: Vec::new(),
         })
     }
 
     /// One tick of time has passed.
     pub fn tick(&mut self) {
+        self.heed_answered();
         if self.leads_without_a_vote() {
             tracing::info!(
                 replica = self.replica_id(),
@@ -142,7 +146,42 @@ impl Replica {
         if message.to != self.replica_id() {
             return Err(StepError::NotForThis { to: message.to });
         }
+        if message.get_msg_type() == MessageType::MsgHeartbeatResponse {
+            self.answered(message);
+            return Ok(());
+        }
         self.node.step(message).map_err(StepError::Ignored)
+    }
+
+    /// Takes note of an answered heartbeat, and forgets an earlier one of the same follower.
+    ///
+    /// For each that raft hears of, it sends a follower that lags another append, and in a probe even the
+    /// same one again. A loop that was held up for seconds finds dozens of them in its inbox; what it would
+    /// read and send for all of them holds it up the more.
+    fn answered(&mut self, message: Message) {
+        let mut answered = self.answered.iter_mut();
+        match answered.find(|earlier| earlier.from == message.from) {
+            Some(earlier) if earlier.term > message.term => {}
+            Some(earlier) => {
+                // The context of a read answers all reads before it. An answer without one must not hide it.
+                let context = std::mem::take(&mut earlier.context);
+                let is_of_this_term = earlier.term == message.term;
+                *earlier = message;
+                if earlier.context.is_empty() && is_of_this_term {
+                    earlier.context = context;
+                }
+            }
+            None => self.answered.push(message),
+        }
+    }
+
+    /// Tells raft which heartbeats were answered.
+    pub(crate) fn heed_answered(&mut self) {
+        for message in self.answered.drain(..) {
+            if let Err(error) = self.node.step(message) {
+                tracing::debug!(%error, "raft ignores an answered heartbeat");
+            }
+        }
     }
 
     /// Puts an entry into the leader's log.

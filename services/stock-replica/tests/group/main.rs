@@ -2,6 +2,7 @@
 //! and crashed between any two steps of a turn.
 
 mod crash;
+mod lagging;
 mod membership;
 mod recovery;
 
