@@ -32,11 +32,11 @@ pub enum Chore {
         frozen: Box<Frozen>,
     },
     /// Checkpoints that are needed no more may be deleted.
-    KeepCheckpoints {
+    DropCheckpoints {
         /// Of this group.
         group: GroupId,
-        /// All but those of these indexes.
-        indexes: Vec<u64>,
+        /// Those of lower indexes. What is newer stays, also if the loop has not yet heard of it.
+        before: u64,
     },
     /// The log has been cut: its files may be made smaller.
     FreeLog,
@@ -85,12 +85,11 @@ impl Chores {
                     buckets,
                 }))));
             }
-            Chore::KeepCheckpoints { group, indexes } => {
-                let keep = |index: u64| indexes.contains(&index);
-                let kept = self
+            Chore::DropCheckpoints { group, before } => {
+                let dropped = self
                     .store
-                    .retain(u64::from(group.0), |info| keep(info.meta.index));
-                if let Err(error) = kept {
+                    .retain(u64::from(group.0), |info| info.meta.index >= before);
+                if let Err(error) = dropped {
                     tracing::warn!(group = group.0, %error, "old checkpoints stay for now");
                 }
             }

@@ -19,7 +19,7 @@ use super::checks::Checked;
 use super::disk::Ending;
 use super::helpers::Helpers;
 use super::machine::{Machine, Running, Stage, Stop};
-use super::plan::Plan;
+use super::plan::{Plan, SECOND_US};
 use super::world::{Happening, World};
 
 /// Shortest and longest election timeout, in ticks, as in production. A run draws one for each boot.
@@ -105,14 +105,18 @@ impl World {
 
     /// A node looks at how much room its disk has.
     pub(crate) fn gauge(&mut self, node: u64) {
-        let due_us = self.now_us + super::plan::SECOND_US;
-        if let Some(machine) = self.machines.get_mut(&node)
-            && let Some(running) = &mut machine.running
-        {
+        let now_us = self.now_us;
+        let due_us = now_us + SECOND_US;
+        let Some(machine) = self.machines.get_mut(&node) else {
+            return;
+        };
+        let recent_write_us = machine.is_gauged.then(|| machine.write_us(now_us));
+        if let Some(running) = &mut machine.running {
             running.gauge_due_us = due_us;
             running.cluster.publish_health(Health {
                 was_measured: true,
                 free_bytes: machine.disk.free_bytes().min(ROOM_BYTES),
+                recent_write_us,
                 ..Health::default()
             });
         }

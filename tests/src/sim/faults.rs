@@ -86,6 +86,18 @@ fault_kinds! {
     Move = "move",
     /// A group is to be led by another node.
     Transfer = "transfer",
+    /// A node that was emptied is taken out for good, and stopped a while later.
+    Remove = "remove",
+    /// A node's history is damaged, and given up.
+    DamagedLedger = "damaged-ledger",
+    /// A disk takes long for many seconds, and its node says so.
+    AilingDisk = "ailing-disk",
+}
+
+impl FaultKind {
+    /// Those that came after many seeds had been run. Whether a run meets them is drawn apart, so that a
+    /// seed that is kept for what it found is still the same run without them.
+    pub const LATER: &'static [Self] = &[Self::Remove, Self::DamagedLedger, Self::AilingDisk];
 }
 
 /// How often each thing happened.

@@ -46,8 +46,8 @@ impl Helpers {
 #[derive(Debug, Default)]
 pub(crate) struct LedgerModel {
     durable: BTreeMap<GroupId, u64>,
-    /// A snapshot has come: history may begin anew behind it.
-    snapshots: BTreeSet<GroupId>,
+    /// A snapshot has come, or history was lost: it may begin anew.
+    may_begin_anew: BTreeSet<GroupId>,
     written: BTreeMap<GroupId, u64>,
 }
 
@@ -61,6 +61,13 @@ impl LedgerModel {
 
     pub(crate) fn lose_what_was_not_synced(&mut self) {
         self.written.clone_from(&self.durable);
+    }
+
+    /// What is known of a group is lost. `false` if there was nothing to lose.
+    pub(crate) fn lose(&mut self, group: GroupId) -> bool {
+        self.written.remove(&group);
+        self.may_begin_anew.insert(group);
+        self.durable.remove(&group).is_some()
     }
 
     fn take(&mut self, page: &Page) -> Checked {
@@ -88,7 +95,7 @@ impl LedgerModel {
                 self.written.insert(rows.group, reached);
             }
             Page::Begin { group, after } => {
-                if !self.snapshots.remove(group) {
+                if !self.may_begin_anew.remove(group) {
                     return broken(
                         "gapless history",
                         format!(
@@ -176,7 +183,7 @@ impl World {
         let what = match &chore {
             Chore::WriteCheckpoint(_) => "checkpoints begun",
             Chore::HashState { .. } => "states hashed",
-            Chore::KeepCheckpoints { .. } => "old checkpoints dropped",
+            Chore::DropCheckpoints { .. } => "old checkpoints dropped",
             Chore::FreeLog => "logs freed",
             Chore::AdoptSnapshot { .. } => "snapshots installed",
             Chore::DropSnapshots { .. } => "snapshots dropped",
@@ -316,7 +323,7 @@ impl World {
             && let Some(running) = &mut machine.running
         {
             running.inbox.push(event);
-            machine.ledger.snapshots.insert(parcel.group);
+            machine.ledger.may_begin_anew.insert(parcel.group);
             self.tally.add("snapshots arrived");
             self.wake(node);
         }

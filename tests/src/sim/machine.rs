@@ -15,6 +15,7 @@ use super::clock::MachineClock;
 use super::dice::Dice;
 use super::disk::{Disk, Ending};
 use super::edge::{CallId, ReplyTo};
+use super::faults::FaultKind;
 use super::helpers::{Helpers, LedgerModel};
 use super::network::ConnectionId;
 use super::plan::Plan;
@@ -31,6 +32,8 @@ pub(crate) struct Machine {
     pub(crate) paused_until_us: u64,
     /// Its disk takes so much longer until then.
     pub(crate) slow_disk: (u64, u64),
+    /// It tells the others how long its disk takes.
+    pub(crate) is_gauged: bool,
     pub(crate) doom: Option<Doom>,
     /// Bits of its log have turned over: it may refuse to go on.
     pub(crate) is_damaged: bool,
@@ -38,8 +41,10 @@ pub(crate) struct Machine {
     pub(crate) is_gone: bool,
     /// A boot is scheduled.
     pub(crate) is_expected: bool,
-    /// It has never been part of the cluster.
+    /// It has never been part of the cluster, or is no more.
     pub(crate) is_out: bool,
+    /// It was taken out for good.
+    pub(crate) is_removed: bool,
     /// The number of its data directory, durable before anybody is told.
     pub(crate) directory: u128,
     /// Whether the cluster was founded with just this directory.
@@ -112,15 +117,25 @@ impl Machine {
             root: None,
             paused_until_us: 0,
             slow_disk: (0, 0),
+            is_gauged: plan.faults.contains(&FaultKind::AilingDisk),
             doom: None,
             is_damaged: false,
             is_gone: false,
             is_expected: is_founder,
             is_out: !is_founder,
+            is_removed: false,
             directory: u128::from(id),
             is_founder,
             let_in: None,
             ledger: LedgerModel::default(),
+        }
+    }
+
+    /// How long its disk takes for a write, apart from what all disks take.
+    pub(crate) fn write_us(&self, now_us: u64) -> u64 {
+        match self.slow_disk {
+            (by_us, until_us) if now_us < until_us => by_us,
+            _ => 0,
         }
     }
 
@@ -189,7 +204,7 @@ impl World {
         )
     }
 
-    /// The machines that are, or were, part of the cluster.
+    /// The machines that are part of the cluster, or on their way.
     pub(crate) fn nodes(&self) -> Vec<u64> {
         let inside = self.machines.iter().filter(|(_, machine)| !machine.is_out);
         inside.map(|(node, _)| *node).collect()

@@ -17,6 +17,7 @@ impl World {
     pub(crate) fn ask_to_join(&mut self, node: u64, directory: u128) {
         let waits = self.machines.get(&node).is_some_and(|machine| {
             machine.directory == directory
+                && !machine.is_out
                 && machine.running.is_none()
                 && machine.let_in.is_none()
                 && !machine.is_founder

@@ -6,8 +6,10 @@ use stockd::worker::event::GroupId;
 
 use super::checks::history::AnyCommand;
 use super::clock::EPOCH_MS;
+use super::disk::Ending;
 use super::edge::{Call, CallId};
 use super::faults::FaultKind;
+use super::machine::Machine;
 use super::workload::{Ask, Wish, encode};
 use super::world::{Happening, World};
 
@@ -44,7 +46,8 @@ impl World {
 
     fn add_a_node(&mut self) {
         let mut machines = self.machines.iter_mut();
-        let Some((node, machine)) = machines.find(|(_, machine)| machine.is_out) else {
+        let is_new = |machine: &Machine| machine.is_out && !machine.is_removed;
+        let Some((node, machine)) = machines.find(|(_, machine)| is_new(machine)) else {
             return;
         };
         let node = *node;
@@ -53,6 +56,25 @@ impl World {
         self.tally.add(FaultKind::Join.name());
         self.dial_all(node);
         self.after(1_000, Happening::Boot(node));
+    }
+
+    /// Nodes that were taken out for good are stopped, and never come back.
+    pub(crate) fn stop_the_removed(&mut self) {
+        let Some(registry) = self.registry() else {
+            return;
+        };
+        let removed = registry.nodes();
+        let removed = removed.filter(|(_, record)| record.state == NodeState::Removed);
+        let removed: Vec<u64> = removed.map(|(node, _)| node).collect();
+        for node in removed {
+            let Some(machine) = self.machines.get_mut(&node).filter(|it| !it.is_removed) else {
+                continue;
+            };
+            machine.is_removed = true;
+            machine.is_out = true;
+            self.tally.add("nodes removed");
+            self.die(node, Ending::Killed);
+        }
     }
 
     /// Something that makes sense, as a rule: the registry has the last word.
@@ -81,6 +103,12 @@ impl World {
                     return self.wanted(FaultKind::Drain);
                 };
                 Some(Change::Undrain { node })
+            }
+            FaultKind::Remove => {
+                let Some(node) = self.fate.pick(&draining).copied() else {
+                    return self.wanted(FaultKind::Drain);
+                };
+                Some(Change::Remove { node })
             }
             FaultKind::Move => {
                 let free = active.iter().copied();

@@ -70,8 +70,12 @@ impl Plan {
         let mut faults: BTreeSet<FaultKind> = FaultKind::ALL
             .iter()
             .copied()
+            .filter(|kind| !FaultKind::LATER.contains(kind))
             .filter(|_| dice.chance(share) && !calm)
             .collect();
+        let mut later = Dice::new(seed, "later kinds");
+        let later_kinds = FaultKind::LATER.iter().copied();
+        faults.extend(later_kinds.filter(|_| later.chance(share) && !calm));
         // A network that keeps no order is for one run in four: production's does.
         if dice.chance(750) {
             for kind in [FaultKind::Loss, FaultKind::Duplicate, FaultKind::Reorder] {

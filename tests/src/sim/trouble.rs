@@ -124,16 +124,20 @@ impl World {
             | FaultKind::Drain
             | FaultKind::Undrain
             | FaultKind::Move
-            | FaultKind::Transfer => self.operate(kind),
+            | FaultKind::Transfer
+            | FaultKind::Remove => self.operate(kind),
             FaultKind::LeaderCutOff => self.cut_off_a_leader(),
             FaultKind::SlowDisk => {
-                self.tally.add(kind.name());
                 let by_us = self.fate.between(5_000, 400_000);
-                let until_us = self.now_us + self.fate.between(SECOND_US / 5, 4 * SECOND_US);
-                if let Some(machine) = self.machines.get_mut(&node) {
-                    machine.slow_disk = (by_us, until_us);
-                }
+                let for_us = self.fate.between(SECOND_US / 5, 4 * SECOND_US);
+                self.slow_down(kind, node, by_us, for_us);
             }
+            FaultKind::AilingDisk => {
+                let by_us = self.fate.between(50_000, 400_000);
+                let for_us = self.fate.between(4 * SECOND_US, 15 * SECOND_US);
+                self.slow_down(kind, node, by_us, for_us);
+            }
+            FaultKind::DamagedLedger => self.damage_a_ledger(node),
             FaultKind::Isolation => {
                 let ways = self.ways_of(node);
                 self.cut_off(kind, ways);
@@ -178,6 +182,14 @@ impl World {
             }
             FaultKind::ClockStep => self.step_clock(node),
             _ => {}
+        }
+    }
+
+    fn slow_down(&mut self, kind: FaultKind, node: u64, by_us: u64, for_us: u64) {
+        self.tally.add(kind.name());
+        let until_us = self.now_us + for_us;
+        if let Some(machine) = self.machines.get_mut(&node) {
+            machine.slow_disk = (by_us, until_us);
         }
     }
 
@@ -234,6 +246,21 @@ impl World {
             self.tally.add(FaultKind::DamagedCheckpoint.name());
             if self.fate.chance(600) {
                 self.die(node, Ending::Killed);
+            }
+        }
+    }
+
+    /// A node dies, and its ledger is found damaged: the history of some groups is given up. It holds no
+    /// truth, so that any number of nodes may lose it.
+    fn damage_a_ledger(&mut self, node: u64) {
+        self.die(node, Ending::Killed);
+        let groups = self.histories.len() as u32;
+        for group in (0..groups).map(GroupId) {
+            if self.fate.chance(500)
+                && let Some(machine) = self.machines.get_mut(&node)
+                && machine.ledger.lose(group)
+            {
+                self.tally.add(FaultKind::DamagedLedger.name());
             }
         }
     }

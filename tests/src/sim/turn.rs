@@ -143,10 +143,7 @@ impl World {
         let Some(machine) = self.machines.get_mut(&node) else {
             return Ok(());
         };
-        let slow_us = match machine.slow_disk {
-            (by_us, until_us) if until_us > self.now_us => by_us,
-            _ => 0,
-        };
+        let slow_us = machine.write_us(self.now_us);
         let Some(running) = machine.running.as_mut() else {
             return Ok(());
         };

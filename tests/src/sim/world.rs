@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::path::{Path, PathBuf};
 
+use stock_core::Position;
 use stockd::worker::event::GroupId;
 
 use super::checks::history::History;
@@ -155,6 +156,7 @@ pub(crate) struct World {
     pub(crate) histories: Vec<History>,
     pub(crate) leaders: Leaders,
     pub(crate) replicas: Replicas,
+    views_compared: u64,
     /// By group: the highest index that any client was told of.
     pub(crate) answered: Vec<u64>,
     /// When a request first got to the loop of a node.
@@ -201,6 +203,7 @@ impl World {
                 .collect(),
             leaders: Leaders::default(),
             replicas: Replicas::default(),
+            views_compared: 0,
             answered: vec![0; groups as usize],
             handed_in: BTreeMap::new(),
             joins: BTreeMap::new(),
@@ -299,6 +302,7 @@ impl World {
             .add_many("terms led", self.leaders.terms() as u64);
         self.tally
             .add_many("states compared", self.replicas.compared());
+        self.tally.add_many("views compared", self.views_compared);
         Run {
             seed,
             hash: self.trace.digest(),
@@ -440,7 +444,9 @@ impl World {
     }
 
     fn compare_states(&mut self) -> Checked {
+        self.stop_the_removed();
         self.look_for_failures()?;
+        self.compare_views()?;
         for number in 0..self.histories.len() {
             let group = GroupId(number as u32);
             let history = &self.histories[number];
@@ -456,6 +462,37 @@ impl World {
                         });
                     self.replicas
                         .saw(group, index, hash, &format!("node {node}"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whatever a node would answer without asking its loop is what the log says at the index it names.
+    fn compare_views(&mut self) -> Checked {
+        for (group, history) in self.histories.iter().enumerate().skip(1) {
+            let group = GroupId(group as u32);
+            for (node, machine) in &self.machines {
+                let Some(running) = machine.running.as_ref() else {
+                    continue;
+                };
+                let (true, Some(shard)) = (running.cluster.is_here(group), group.shard()) else {
+                    continue;
+                };
+                let index = running.view.applied_index(shard);
+                for sku in history.skus() {
+                    let known = history.positions(sku, index);
+                    let shown = running.view.with_positions(sku, <[Position]>::to_vec);
+                    if shown.as_deref() != known {
+                        return broken(
+                            "reads",
+                            format!(
+                                "node {node} shows {shown:?} of {sku:?} at index {index}; the log \
+                                 says {known:?}"
+                            ),
+                        );
+                    }
+                    self.views_compared += 1;
                 }
             }
         }

@@ -38,15 +38,6 @@ pub(super) struct Kept {
     pub(super) bytes: u64,
 }
 
-/// What may go.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Trimming {
-    /// Where the log may begin.
-    pub(super) origin: Point,
-    /// The indexes of the checkpoints that stay.
-    pub(super) files: Vec<u64>,
-}
-
 impl Checkpoints {
     /// With these whole on disk, newest first.
     pub(super) fn new(kept: Vec<Kept>, pace: CheckpointPace) -> Self {
@@ -109,8 +100,9 @@ impl Checkpoints {
         self.retry_at_boot_ms = boot_ms + RETRY_AFTER_MS;
     }
 
-    /// What may go while the ledger is durable up to `ledger_index` and the log begins at `origin`.
-    pub(super) fn trim(&mut self, ledger_index: u64, origin: &Point) -> Option<Trimming> {
+    /// Where the log may begin anew while the ledger is durable up to `ledger_index` and it begins at
+    /// `origin`. Older files may go then; newer ones may be there that nobody has heard of yet.
+    pub(super) fn trim(&mut self, ledger_index: u64, origin: &Point) -> Option<Point> {
         // Where a restart can begin and lose nothing: a file that is not the last one, and that the
         // ledger has caught up with.
         let safe = |kept: &&Kept| kept.point.index <= ledger_index;
@@ -125,10 +117,7 @@ impl Checkpoints {
             return None;
         }
         self.kept.retain(|kept| kept.point.index >= base.index);
-        Some(Trimming {
-            origin: base,
-            files: self.kept.iter().map(|kept| kept.point.index).collect(),
-        })
+        Some(base)
     }
 }
 
@@ -165,18 +154,10 @@ mod tests {
         written(&mut checkpoints, 10);
         assert_eq!(checkpoints.trim(u64::MAX, &point(1)), None, "one file only");
         written(&mut checkpoints, 20);
-        let expected = Trimming {
-            origin: point(10),
-            files: vec![20, 10],
-        };
-        assert_eq!(checkpoints.trim(u64::MAX, &point(1)), Some(expected));
+        assert_eq!(checkpoints.trim(u64::MAX, &point(1)), Some(point(10)));
         assert_eq!(checkpoints.trim(u64::MAX, &point(10)), None, "done already");
         written(&mut checkpoints, 30);
-        let expected = Trimming {
-            origin: point(20),
-            files: vec![30, 20],
-        };
-        assert_eq!(checkpoints.trim(u64::MAX, &point(10)), Some(expected));
+        assert_eq!(checkpoints.trim(u64::MAX, &point(10)), Some(point(20)));
     }
 
     #[test]
@@ -186,11 +167,7 @@ mod tests {
             written(&mut checkpoints, index);
         }
         assert_eq!(checkpoints.trim(9, &point(1)), None);
-        let expected = Trimming {
-            origin: point(20),
-            files: vec![40, 30, 20],
-        };
-        assert_eq!(checkpoints.trim(25, &point(1)), Some(expected));
+        assert_eq!(checkpoints.trim(25, &point(1)), Some(point(20)));
     }
 
     #[test]

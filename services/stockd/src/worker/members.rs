@@ -243,9 +243,9 @@ impl<R> Worker<R> {
                 return;
             }
         };
-        self.after_write.push(Effect::Chore(Chore::KeepCheckpoints {
+        self.after_write.push(Effect::Chore(Chore::DropCheckpoints {
             group: id,
-            indexes: Vec::new(),
+            before: u64::MAX,
         }));
         if let Err(error) = group.replica.step(payload) {
             tracing::debug!(%error, "a peer's message was not taken");
@@ -272,9 +272,9 @@ impl<R> Worker<R> {
             is_gone: true,
         };
         self.batch.put_replica(number, &record.to_bytes());
-        self.after_write.push(Effect::Chore(Chore::KeepCheckpoints {
+        self.after_write.push(Effect::Chore(Chore::DropCheckpoints {
             group: id,
-            indexes: Vec::new(),
+            before: u64::MAX,
         }));
         self.after_write.push(Effect::Chore(Chore::FreeLog));
         if let Some(shard) = id.shard() {

@@ -84,18 +84,17 @@ impl<R> Worker<R> {
             Some(_) => group.ledger.durable_index(),
             None => u64::MAX,
         };
-        let Some(trimming) = group.checkpoints.trim(ledger_index, group.replica.origin()) else {
+        let Some(origin) = group.checkpoints.trim(ledger_index, group.replica.origin()) else {
             return;
         };
         let number = u64::from(id.0);
-        self.batch.put_origin(number, &trimming.origin.to_bytes());
-        self.batch
-            .truncate_before(number, trimming.origin.index + 1);
-        group.replica.begin_at(trimming.origin);
-        self.after_write.push(Effect::Chore(Chore::KeepCheckpoints {
+        self.batch.put_origin(number, &origin.to_bytes());
+        self.batch.truncate_before(number, origin.index + 1);
+        self.after_write.push(Effect::Chore(Chore::DropCheckpoints {
             group: id,
-            indexes: trimming.files,
+            before: origin.index,
         }));
+        group.replica.begin_at(origin);
         self.after_write.push(Effect::Chore(Chore::FreeLog));
     }
 

@@ -164,6 +164,15 @@ impl History {
         Ok(true)
     }
 
+    /// Every SKU that was ever in stock.
+    pub(crate) fn skus(&self) -> impl Iterator<Item = &Sku> {
+        let stock = match &self.state {
+            State::Stock(stock) => Some(&stock.positions),
+            State::Meta { .. } => None,
+        };
+        stock.into_iter().flat_map(BTreeMap::keys)
+    }
+
     /// The positions of a SKU when this index was applied.
     pub(crate) fn positions(&self, sku: &Sku, index: u64) -> Option<&[Position]> {
         match &self.state {

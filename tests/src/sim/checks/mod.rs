@@ -15,7 +15,7 @@
 //! | `equal replicas` | replicas of equal index have equal states |
 //! | `no panic`, `no stop` | a node neither panics nor gives up, unless its disk gave it reason |
 //! | `no failed replica` | only a disk that was damaged makes a replica fail |
-//! | `gapless history` | the ledger has no hole, and begins anew only behind a snapshot |
+//! | `gapless history` | the ledger has no hole, and begins anew only behind a snapshot or damage |
 //! | `liveness` | once nothing goes wrong any more, everything asked is answered, and every group is whole |
 
 pub(crate) mod answers;
