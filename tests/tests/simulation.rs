@@ -53,6 +53,8 @@ const FOUND: &[(u64, &[FaultKind])] = &[
     (30_012, FaultKind::LATER),
     (50_160, FaultKind::LATER),
     (60_128, &[]),
+    (60_609, &[]),
+    (61_591, &[]),
 ];
 
 #[test]

@@ -47,10 +47,12 @@ pub enum Chore {
         /// As of this index.
         index: u64,
     },
-    /// Snapshots came too late to be of use.
-    DropSnapshots {
+    /// A snapshot came too late to be of use. Until it is dropped no other one is taken in.
+    DropSnapshot {
         /// Of this group.
         group: GroupId,
+        /// As of this index.
+        index: u64,
     },
 }
 
@@ -110,9 +112,12 @@ impl Chores {
                     }
                 }
             }
-            Chore::DropSnapshots { group } => {
-                if let Err(error) = self.store.discard_incoming(u64::from(group.0)) {
-                    tracing::debug!(group = group.0, %error, "a snapshot's file stays for now");
+            Chore::DropSnapshot { group, index } => {
+                let incoming = self.store.incoming(u64::from(group.0));
+                if incoming.iter().any(|info| info.meta.index == index)
+                    && let Err(error) = self.store.discard_incoming(u64::from(group.0))
+                {
+                    tracing::warn!(group = group.0, %error, "a snapshot's file stays for now");
                 }
             }
         }

@@ -186,7 +186,7 @@ impl World {
             Chore::DropCheckpoints { .. } => "old checkpoints dropped",
             Chore::FreeLog => "logs freed",
             Chore::AdoptSnapshot { .. } => "snapshots installed",
-            Chore::DropSnapshots { .. } => "snapshots dropped",
+            Chore::DropSnapshot { .. } => "snapshots dropped",
         };
         let more = !running.helpers.waiting.is_empty();
         let helpers = &running.helpers;
@@ -268,6 +268,11 @@ impl World {
             (read == content.len()).then_some((info, content))
         });
         self.tally.add("snapshots sent");
+        let is_there = file.is_some();
+        let numbers = [from, to.node(), u64::from(group.0), index];
+        self.trace.note(self.now_us, "snapshot", &numbers, || {
+            format!("of {group:?} at {index}, from node {from} to replica {to}, there: {is_there}")
+        });
         let Some((info, content)) = file else {
             return self.parcel_ends(from, boot, group, to, false);
         };
@@ -318,6 +323,10 @@ impl World {
             self.die(node, Ending::PowerCut);
         }
         let arrived = taken.is_some() && !cut;
+        let numbers = [way.from, node, u64::from(arrived)];
+        self.trace.note(self.now_us, "parcel", &numbers, || {
+            format!("from node {} to node {node}, arrived: {arrived}", way.from)
+        });
         if let Some(event) = taken.filter(|_| !cut)
             && let Some(machine) = self.machines.get_mut(&node)
             && let Some(running) = &mut machine.running

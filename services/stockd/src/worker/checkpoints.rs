@@ -16,6 +16,9 @@ use super::CheckpointPace;
 /// After a checkpoint could not be written, the next attempt waits this long.
 const RETRY_AFTER_MS: u64 = 10_000;
 
+/// After so many sends in a row that failed, it is not the network that is in doubt but the file.
+const SENDS_FAILED_MAX: u32 = 3;
+
 /// Files of one group that stay, at least: the last may be damaged.
 const FILES_KEPT: usize = 2;
 
@@ -29,6 +32,9 @@ pub(super) struct Checkpoints {
     log_bytes: u64,
     is_writing: bool,
     retry_at_boot_ms: u64,
+    /// Sends of the newest in a row that did not arrive.
+    sends_failed: u32,
+    doubt_from_boot_ms: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +53,8 @@ impl Checkpoints {
             log_bytes: 0,
             is_writing: false,
             retry_at_boot_ms: 0,
+            sends_failed: 0,
+            doubt_from_boot_ms: 0,
         }
     }
 
@@ -80,9 +88,27 @@ impl Checkpoints {
         !self.is_writing && boot_ms >= self.retry_at_boot_ms
     }
 
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begin(&mut self, boot_ms: u64) {
+        if self.is_in_doubt(boot_ms) {
+            self.doubt_from_boot_ms = boot_ms + RETRY_AFTER_MS;
+        }
+        self.sends_failed = 0;
         self.is_writing = true;
         self.log_bytes = 0;
+    }
+
+    /// The newest was sent to a follower.
+    pub(super) fn sent(&mut self, arrived: bool) {
+        self.sends_failed = match arrived {
+            true => 0,
+            false => self.sends_failed.saturating_add(1),
+        };
+    }
+
+    /// Whether the newest had better be written anew: what lies on the disk may be damaged, and whoever
+    /// is sent it refuses it every time.
+    pub(super) fn is_in_doubt(&self, boot_ms: u64) -> bool {
+        self.sends_failed >= SENDS_FAILED_MAX && boot_ms >= self.doubt_from_boot_ms
     }
 
     /// One is durable.
@@ -144,7 +170,7 @@ mod tests {
     }
 
     fn written(checkpoints: &mut Checkpoints, index: u64) {
-        checkpoints.begin();
+        checkpoints.begin(0);
         checkpoints.written(point(index), 10);
     }
 
@@ -177,7 +203,7 @@ mod tests {
         assert_eq!(checkpoints.overdue_bytes(0), None);
         checkpoints.applied(1);
         assert_eq!(checkpoints.overdue_bytes(0), Some(0));
-        checkpoints.begin();
+        checkpoints.begin(0);
         assert_eq!(checkpoints.overdue_bytes(0), None, "one at a time");
         checkpoints.written(point(10), 3 * LOG_BYTES_MIN);
         checkpoints.applied(2 * LOG_BYTES_MIN as usize);
@@ -187,10 +213,31 @@ mod tests {
     }
 
     #[test]
+    fn one_that_nobody_can_be_sent_is_written_anew_but_not_all_the_time() {
+        let mut checkpoints = none();
+        written(&mut checkpoints, 10);
+        let send = |checkpoints: &mut Checkpoints, times| {
+            (0..times).for_each(|_| checkpoints.sent(false));
+        };
+        send(&mut checkpoints, SENDS_FAILED_MAX - 1);
+        checkpoints.sent(true);
+        send(&mut checkpoints, SENDS_FAILED_MAX - 1);
+        assert!(!checkpoints.is_in_doubt(5));
+        send(&mut checkpoints, 1);
+        assert!(checkpoints.is_in_doubt(5));
+        checkpoints.begin(5);
+        checkpoints.written(point(10), 10);
+        assert_eq!(checkpoints.newest(), Some(&point(10)));
+        send(&mut checkpoints, SENDS_FAILED_MAX);
+        assert!(!checkpoints.is_in_doubt(5 + RETRY_AFTER_MS - 1));
+        assert!(checkpoints.is_in_doubt(5 + RETRY_AFTER_MS));
+    }
+
+    #[test]
     fn one_that_failed_is_tried_again_later() {
         let mut checkpoints = none();
         checkpoints.applied(LOG_BYTES_MIN as usize);
-        checkpoints.begin();
+        checkpoints.begin(0);
         checkpoints.failed(1_000);
         assert_eq!(checkpoints.overdue_bytes(1_000 + RETRY_AFTER_MS - 1), None);
         assert!(checkpoints.overdue_bytes(1_000 + RETRY_AFTER_MS).is_some());

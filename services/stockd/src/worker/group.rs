@@ -13,6 +13,7 @@ use super::ledgers::LedgerProgress;
 use super::reads::Reads;
 use crate::applying::{self, Changed};
 use crate::checkpoint::{Image, Restored};
+use crate::chores::Chore;
 use crate::log_codec::{self, Commands, DecodeError};
 use crate::placement::ReplicaId;
 use crate::state::State;
@@ -477,9 +478,11 @@ impl<R> Group<R> {
         self.arrived = Some(restored);
     }
 
-    /// The snapshot that was not asked for any more, if there is one.
-    pub(super) fn take_arrived(&mut self) -> Option<Box<Restored>> {
-        self.arrived.take()
+    /// Forgets the snapshot that nobody wants any more, if there is one, and says what is to be deleted.
+    pub(super) fn drop_arrived(&mut self) -> Option<Effect<R>> {
+        let index = self.arrived.take()?.point.index;
+        let group = self.id;
+        Some(Effect::Chore(Chore::DropSnapshot { group, index }))
     }
 
     /// The log has been replaced by a snapshot, durably: so is the state. `false` if the snapshot is

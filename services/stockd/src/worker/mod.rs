@@ -323,14 +323,13 @@ impl<R> Worker<R> {
             group.flush(now, median_ms, effects);
             group.reads.ask(&mut group.replica, &mut self.contexts);
             if !group.replica.has_effects() {
+                effects.extend(group.drop_arrived());
                 continue;
             }
             let prepared = group.replica.prepare();
-            if prepared.write.install.is_none() && group.take_arrived().is_some() {
+            if prepared.write.install.is_none() {
                 // Raft has something newer.
-                effects.push(Effect::Chore(Chore::DropSnapshots {
-                    group: GroupId(number as u32),
-                }));
+                effects.extend(group.drop_arrived());
             }
             let cluster_time = group.estimated_time(now);
             send(number, prepared.messages, cluster_time, effects);
@@ -567,6 +566,7 @@ impl<R> Worker<R> {
             Event::SnapshotSent { group, to, arrived } => {
                 if let Some(slot) = &mut self.slots[group.index()].group {
                     slot.replica.report_snapshot(to.0, arrived);
+                    slot.checkpoints.sent(arrived);
                     self.touched.insert(group.index());
                 }
             }

@@ -34,11 +34,16 @@ pub(super) fn slot<R>(
         .as_ref()
         .map(|founding| founding.groups(parts.groups).swap_remove(id.index()));
     match (record, founders) {
-        (Some(record), _) if record.is_gone => Ok(Slot::vacant(record.newest)),
+        (Some(record), _) if record.is_gone => {
+            // The crash may have come before its files were deleted.
+            forget_files(id, parts);
+            Ok(Slot::vacant(record.newest))
+        }
         (Some(record), _) => Ok(match bring_back(id, record.newest, parts) {
             Ok(group) => Slot::with(group, record.newest),
             Err(error) => {
                 tracing::error!(group = id.0, %error, "a replica cannot be brought back; it waits to be built again from its peers");
+                forget_incoming(id, parts);
                 Slot::failed(record.newest, error.to_string())
             }
         }),
@@ -64,6 +69,20 @@ pub(super) fn slot<R>(
             parts.generation_floor.saturating_sub(1),
             parts.node,
         ))),
+    }
+}
+
+fn forget_files(id: GroupId, parts: &WorkerParts) {
+    if let Err(error) = parts.checkpoints.retain(u64::from(id.0), |_| false) {
+        tracing::warn!(group = id.0, %error, "the files of a replica that was moved away stay for now");
+    }
+    forget_incoming(id, parts);
+}
+
+/// No snapshot is taken in while one is there that nobody waits for.
+fn forget_incoming(id: GroupId, parts: &WorkerParts) {
+    if let Err(error) = parts.checkpoints.discard_incoming(u64::from(id.0)) {
+        tracing::warn!(group = id.0, %error, "a snapshot's file stays for now");
     }
 }
 

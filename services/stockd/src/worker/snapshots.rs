@@ -22,12 +22,12 @@ impl<R> Worker<R> {
         let need = |group: &super::Group<R>| {
             // Somebody waits for a snapshot: that goes before all else.
             let is_wanted = group.replica.wants_snapshot()
-                && group.checkpoints.may_begin(now.boot_ms)
                 && group.checkpoints.newest().is_none_or(|newest| {
                     newest.index < group.applied_index
                         || newest.configuration != *group.replica.configuration()
                 });
-            match is_wanted {
+            let is_urgent = is_wanted || group.checkpoints.is_in_doubt(now.boot_ms);
+            match is_urgent && group.checkpoints.may_begin(now.boot_ms) {
                 true => Some(u64::MAX),
                 false => group.checkpoints.overdue_bytes(now.boot_ms),
             }
@@ -39,7 +39,7 @@ impl<R> Worker<R> {
             .filter_map(|group| Some((need(group)?, group)))
             .max_by_key(|(need, _)| *need);
         if let Some((_, group)) = neediest {
-            group.checkpoints.begin();
+            group.checkpoints.begin(now.boot_ms);
             self.is_writing_checkpoint = true;
             effects.push(Effect::Chore(Chore::WriteCheckpoint(Box::new(
                 group.image(),
@@ -111,7 +111,8 @@ impl<R> Worker<R> {
             .get_mut(id.index())
             .and_then(|slot| slot.group.as_mut());
         let Some(group) = group else {
-            effects.push(Effect::Chore(Chore::DropSnapshots { group: id }));
+            let index = restored.point.index;
+            effects.push(Effect::Chore(Chore::DropSnapshot { group: id, index }));
             return;
         };
         group.arrive(restored);
@@ -168,6 +169,7 @@ impl<R> Worker<R> {
     /// Takes a replica out of its slot and tells everybody who waits for something of it.
     pub(super) fn stop(&mut self, id: GroupId, failure: Failure, effects: &mut Vec<Effect<R>>) {
         if let Some(mut group) = self.slots[id.index()].group.take() {
+            effects.extend(group.drop_arrived());
             self.ledger_entries_waiting -= group.ledger.waiting();
             for reply in group.take_waiting() {
                 answer(effects, reply, Answer::Failed(failure));
