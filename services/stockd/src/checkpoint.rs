@@ -5,7 +5,7 @@
 
 use stock_core::Stamp;
 use stock_replica::{Point, PointError};
-use stock_storage::{CheckpointError, CheckpointInfo, CheckpointMeta, CheckpointStore};
+use stock_storage::{CheckpointError, CheckpointInfo, CheckpointMeta, CheckpointStore, Incoming};
 use thiserror::Error;
 
 use crate::placement::ReplicaId;
@@ -117,6 +117,17 @@ pub fn read(store: &CheckpointStore, info: &CheckpointInfo) -> Result<Restored, 
         state,
         bytes: info.bytes,
     })
+}
+
+/// Ends the receipt of a file and reads it. One that cannot be read is deleted: while it lies there, no
+/// other one of its group is taken in.
+pub fn take_in(store: &CheckpointStore, incoming: Incoming) -> Result<Restored, ImageError> {
+    let info = incoming.finish()?;
+    let restored = read(store, &info);
+    if restored.is_err() {
+        store.discard_incoming(info.meta.group)?;
+    }
+    restored
 }
 
 fn context(point: &Point, stamp: Stamp) -> Vec<u8> {

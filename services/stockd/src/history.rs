@@ -3,39 +3,25 @@
 //! A thread of its own writes what the loop hands over. Stock never depends on it: where the ledger is
 //! damaged or cannot be written, it begins anew and says from which index on it is complete.
 
+mod shelf;
+mod thread;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use bytes::Bytes;
 use prost::Message;
 use stock_core::{LedgerEntry, Source, Stamp};
 use stock_proto::log::v1 as log;
 use stock_storage::{Coverage, Cursor, Ledger, LedgerBatch, LedgerError};
 
-use crate::inbox::Inbox;
-use crate::reply::ReplyTo;
-use crate::worker::event::{Event, GroupId, LedgerRows};
-
-/// Stretches of history that may wait for the thread. Past this the loop waits for it. It never comes to
-/// that while the loop refuses commands in time.
-const STRETCHES_WAITING_MAX: usize = 16 * 1024;
-
-/// The ledger is made durable this often: nobody waits for it but the log, which is cut a little later.
-const SYNC_EVERY: Duration = Duration::from_millis(100);
+use crate::worker::event::{GroupId, LedgerRows};
+pub use shelf::Shelf;
+pub use thread::{HistoryDesk, HistoryThread};
 
 /// Bytes that are appended at once.
 const BATCH_BYTES_MAX: u64 = 4 * 1024 * 1024;
-
-/// After it failed, the ledger is opened again this much later.
-const REOPEN_AFTER: Duration = Duration::from_secs(1);
-
-/// What is too old is looked for this often, or ten times while it grows old, whichever is more often.
-const FORGET_EVERY: Duration = Duration::from_secs(60);
-
-/// Steps of deleting what is too old, of a few thousand values each, between two looks at what is to be kept.
-const FORGET_STEPS_MAX: usize = 4;
 
 /// Something for the ledger.
 #[derive(Debug)]
@@ -53,10 +39,23 @@ pub enum Page {
     Forget(GroupId),
 }
 
+/// A stretch of a group's history from before this node's ledger begins, as another node has it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// Of this group.
+    pub group: GroupId,
+    /// The first index.
+    pub from: u64,
+    /// The last: the one before the ledger's first.
+    pub to: u64,
+    /// The indexes that have changed something, in ascending order, each with all that it left, encoded.
+    pub changes: Vec<(u64, Vec<Bytes>)>,
+}
+
 /// The ledger of this node.
 pub struct History {
     dir: PathBuf,
-    ledger: Ledger,
+    shelf: Shelf,
     batch: LedgerBatch,
     /// How far each group is with what waits in the batch.
     batched: BTreeMap<GroupId, u64>,
@@ -73,22 +72,9 @@ impl History {
     /// Opens the ledger in a data directory. What is older than `keep` is deleted in time: older than the last
     /// change of its shard by so much, so that what nobody adds to stays as it is, and no clock is asked.
     pub fn open(dir: &Path, keep: Option<Duration>) -> Result<Self, LedgerError> {
-        let opened = Ledger::open(dir)?;
-        if let Some(set_aside) = opened.set_aside {
-            tracing::error!(
-                dir = %set_aside.dir.display(), reason = set_aside.reason,
-                "the ledger was damaged and begins anew; stock is not affected"
-            );
-        }
-        for hole in opened.holes {
-            tracing::error!(%hole, "the ledger has a hole; stock is not affected");
-            if let LedgerError::Hole { group, to, .. } = hole {
-                opened.ledger.begin(group, to)?;
-            }
-        }
         Ok(Self {
             dir: dir.to_owned(),
-            ledger: opened.ledger,
+            shelf: Shelf::new(open(dir)?),
             batch: LedgerBatch::new(),
             batched: BTreeMap::new(),
             unsynced: BTreeSet::new(),
@@ -100,13 +86,14 @@ impl History {
 
     /// Up to where the history of each group is durable.
     pub fn durable_indexes(&self, groups: u32) -> Vec<Option<u64>> {
-        let durable = |group| Some(self.ledger.durable(u64::from(group))?.to);
+        let ledger = self.shelf.ledger();
+        let durable = |group| Some(ledger.as_ref()?.durable(u64::from(group))?.to);
         (0..groups).map(durable).collect()
     }
 
     /// For whoever reads history.
-    pub fn ledger(&self) -> Ledger {
-        self.ledger.clone()
+    pub fn shelf(&self) -> Shelf {
+        self.shelf.clone()
     }
 
     /// Takes a page. It is durable after the next [`Self::sync`].
@@ -115,12 +102,12 @@ impl History {
             Page::Rows(rows) => self.add(&rows)?,
             Page::Begin { group, after } => {
                 self.append()?;
-                self.ledger.begin(u64::from(group.0), after)?;
+                self.ledger()?.begin(u64::from(group.0), after)?;
                 self.unsynced.insert(group);
             }
             Page::Forget(group) => {
                 self.append()?;
-                while self.ledger.forget(u64::from(group.0))? {}
+                while self.ledger()?.forget(u64::from(group.0))? {}
             }
         }
         if self.batch.bytes() > BATCH_BYTES_MAX {
@@ -129,14 +116,62 @@ impl History {
         Ok(())
     }
 
+    /// Takes what another node has of the time before the ledger begins. `false` if it is not wanted: the ledger
+    /// begins elsewhere by now, or this would soon be too old to be kept.
+    pub fn fill(&mut self, stretch: &Stretch) -> Result<bool, LedgerError> {
+        self.append()?;
+        let ledger = self.ledger()?;
+        let number = u64::from(stretch.group.0);
+        let fits = ledger.coverage(number).map(|it| it.from) == Some(stretch.to + 1);
+        if !fits || self.is_soon_forgotten(stretch) {
+            return Ok(false);
+        }
+        let changes: Vec<(u64, Vec<&[u8]>)> = stretch
+            .changes
+            .iter()
+            .map(|(index, changes)| (*index, changes.iter().map(AsRef::as_ref).collect()))
+            .collect();
+        let changes: Vec<(u64, &[&[u8]])> = changes
+            .iter()
+            .map(|(index, changes)| (*index, changes.as_slice()))
+            .collect();
+        match ledger.replace(number, stretch.from, stretch.to, &changes) {
+            Ok(()) => {
+                self.unsynced.insert(stretch.group);
+                Ok(true)
+            }
+            Err(error) if !error.is_fatal() => {
+                tracing::warn!(group = number, %error, "what another node has of history makes no sense");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the last change of a stretch will be too old within a tenth of the time for which changes are
+    /// kept: other nodes may not have come to delete it yet, and it would be fetched again and again.
+    fn is_soon_forgotten(&self, stretch: &Stretch) -> bool {
+        let (Some(keep), Some(newest)) = (self.keep, self.newest.get(&stretch.group)) else {
+            return false;
+        };
+        let oldest = newest.minus_ms((keep - keep / 10).as_millis() as u64);
+        let last = stretch
+            .changes
+            .last()
+            .and_then(|(_, changes)| changes.last());
+        let stamp = last.and_then(|change| log::LedgerEntry::decode(change.clone()).ok());
+        stamp.is_some_and(|change| Stamp(change.stamp_ms) < oldest)
+    }
+
     /// Makes durable what was taken. Returns how far the groups are that got something.
     pub fn sync(&mut self) -> Result<Vec<(GroupId, u64)>, LedgerError> {
         if self.unsynced.is_empty() {
             return Ok(Vec::new());
         }
         self.append()?;
-        self.ledger.sync()?;
-        let durable = |group: GroupId| Some((group, self.ledger.durable(u64::from(group.0))?.to));
+        let ledger = self.ledger()?;
+        ledger.sync()?;
+        let durable = |group: GroupId| Some((group, ledger.durable(u64::from(group.0))?.to));
         let synced = std::mem::take(&mut self.unsynced);
         Ok(synced.into_iter().filter_map(durable).collect())
     }
@@ -146,53 +181,19 @@ impl History {
         let Some(keep) = self.keep else {
             return Ok(false);
         };
+        let ledger = self.ledger()?;
         let mut is_more = false;
         for (group, newest) in &self.newest {
             let oldest = newest.minus_ms(keep.as_millis() as u64);
             let number = u64::from(group.0);
-            let Some(coverage) = self.ledger.durable(number) else {
+            let Some(coverage) = ledger.durable(number) else {
                 continue;
             };
-            let from = self.first_since(number, coverage, oldest)?;
+            let from = first_since(&ledger, number, coverage, oldest)?;
             // Also where it is no later than before: something may be left from then.
-            is_more |= self.ledger.retain(number, from)?;
+            is_more |= ledger.retain(number, from)?;
         }
         Ok(is_more)
-    }
-
-    /// The first index with a change that is not older, or the end. Stamps never go back, so that halving finds it.
-    fn first_since(
-        &self,
-        group: u64,
-        coverage: Coverage,
-        oldest: Stamp,
-    ) -> Result<u64, LedgerError> {
-        let (mut from, mut to) = (coverage.from, coverage.to + 1);
-        while from < to {
-            let middle = from + (to - from) / 2;
-            let page = self
-                .ledger
-                .read(group, Cursor::after_index(middle - 1), 1, 1);
-            let page = match page {
-                Ok(page) => page,
-                // Whoever reads it finds that, too; here it is older or newer than the rest.
-                Err(LedgerError::Hole { to: lost, .. }) if lost + 1 < to => {
-                    from = lost + 1;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let stamp = page.entries.first().and_then(|entry| {
-                let decoded = log::LedgerEntry::decode(entry.bytes.clone()).ok()?;
-                Some(Stamp(decoded.stamp_ms))
-            });
-            match stamp {
-                Some(stamp) if stamp < oldest => from = page.entries[0].index + 1,
-                // Or nothing has changed from here on.
-                Some(_) | None => to = middle,
-            }
-        }
-        Ok(from)
     }
 
     fn add(&mut self, rows: &LedgerRows) -> Result<(), LedgerError> {
@@ -203,7 +204,8 @@ impl History {
         self.unsynced.insert(rows.group);
         // What waits in the batch is not in the coverage yet.
         let known = self.batched.get(&rows.group).copied();
-        let known = known.or_else(|| Some(self.ledger.coverage(group)?.to));
+        let ledger = self.ledger()?;
+        let known = known.or_else(|| Some(ledger.coverage(group)?.to));
         let known = match known {
             // Replayed after a restart: it is there already.
             Some(known) if known >= rows.to => return Ok(()),
@@ -218,7 +220,7 @@ impl History {
                     );
                 }
                 self.append()?;
-                self.ledger.begin(group, rows.after)?;
+                ledger.begin(group, rows.after)?;
                 rows.after
             }
         };
@@ -255,13 +257,77 @@ impl History {
             return Ok(());
         }
         self.batched.clear();
-        self.ledger.append(&mut self.batch)
+        self.ledger()?.append(&mut self.batch)
     }
 
-    fn open_again(&mut self) -> Result<(), LedgerError> {
-        *self = Self::open(&self.dir, self.keep)?;
+    /// Opens the ledger again after it has failed. What waited is lost, and the ledger will say so.
+    pub fn open_again(&mut self) -> Result<(), LedgerError> {
+        self.batch.clear();
+        self.batched.clear();
+        self.unsynced.clear();
+        // It can be opened once only.
+        self.shelf.clear();
+        self.shelf.put(open(&self.dir)?);
         Ok(())
     }
+
+    fn ledger(&self) -> Result<Ledger, LedgerError> {
+        let dir = || self.dir.clone();
+        self.shelf
+            .ledger()
+            .ok_or_else(|| LedgerError::Failed { dir: dir() })
+    }
+}
+
+/// Opens a ledger, and says what is wrong with it.
+fn open(dir: &Path) -> Result<Ledger, LedgerError> {
+    let opened = Ledger::open(dir)?;
+    if let Some(set_aside) = opened.set_aside {
+        tracing::error!(
+            dir = %set_aside.dir.display(), reason = set_aside.reason,
+            "the ledger was damaged and begins anew; stock is not affected"
+        );
+    }
+    for hole in opened.holes {
+        tracing::error!(%hole, "the ledger has a hole; stock is not affected");
+        if let LedgerError::Hole { group, to, .. } = hole {
+            opened.ledger.begin(group, to)?;
+        }
+    }
+    Ok(opened.ledger)
+}
+
+/// The first index with a change that is not older, or the end. Stamps never go back, so that halving finds it.
+fn first_since(
+    ledger: &Ledger,
+    group: u64,
+    coverage: Coverage,
+    oldest: Stamp,
+) -> Result<u64, LedgerError> {
+    let (mut from, mut to) = (coverage.from, coverage.to + 1);
+    while from < to {
+        let middle = from + (to - from) / 2;
+        let page = ledger.read(group, Cursor::after_index(middle - 1), 1, 1);
+        let page = match page {
+            Ok(page) => page,
+            // Whoever reads it finds that, too; here it is older or newer than the rest.
+            Err(LedgerError::Hole { to: lost, .. }) if lost + 1 < to => {
+                from = lost + 1;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let stamp = page.entries.first().and_then(|entry| {
+            let decoded = log::LedgerEntry::decode(entry.bytes.clone()).ok()?;
+            Some(Stamp(decoded.stamp_ms))
+        });
+        match stamp {
+            Some(stamp) if stamp < oldest => from = page.entries[0].index + 1,
+            // Or nothing has changed from here on.
+            Some(_) | None => to = middle,
+        }
+    }
+    Ok(from)
 }
 
 /// For the disk.
@@ -307,102 +373,6 @@ fn encode(entry: &LedgerEntry) -> log::LedgerEntry {
     encoded
 }
 
-/// A thread that keeps history.
-pub struct HistoryThread(SyncSender<Page>);
-
-impl HistoryThread {
-    /// Begins. The thread ends when this is dropped and all is durable.
-    pub fn start(history: History, inbox: Arc<Inbox<ReplyTo>>) -> std::io::Result<Self> {
-        let (sender, receiver) = sync_channel(STRETCHES_WAITING_MAX);
-        std::thread::Builder::new()
-            .name("history".to_owned())
-            .spawn(move || keep(history, &receiver, &inbox))?;
-        Ok(Self(sender))
-    }
-
-    /// Hands a page over. Waits while far too much waits already.
-    pub fn record(&self, page: Page) {
-        // The thread ends only after this does.
-        let _ = self.0.send(page);
-    }
-}
-
-/// Deletes what is too old, but not so much at a time that what is to be kept has to wait. What is left is
-/// deleted next time.
-fn forget(history: &mut History) -> Result<(), LedgerError> {
-    for _ in 0..FORGET_STEPS_MAX {
-        if !history.forget()? {
-            break;
-        }
-    }
-    Ok(())
-}
-
-fn keep(mut history: History, receiver: &Receiver<Page>, inbox: &Inbox<ReplyTo>) {
-    let mut next_sync = Instant::now();
-    let forget_every = history
-        .keep
-        .map(|keep| (keep / 10).clamp(SYNC_EVERY, FORGET_EVERY));
-    let mut next_forget = Instant::now();
-    let mut is_open = true;
-    while is_open {
-        let page = match receiver.recv_timeout(SYNC_EVERY) {
-            Ok(page) => Some(page),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => {
-                is_open = false;
-                None
-            }
-        };
-        let mut reached = Vec::new();
-        let mut note = |page: &Page| {
-            if let Page::Rows(rows) = page {
-                reached.push((rows.group, rows.to));
-            }
-        };
-        let mut kept = Ok(());
-        let mut next = page;
-        while let Some(page) = next.take() {
-            note(&page);
-            kept = kept.and_then(|()| history.take(page));
-            next = receiver.try_recv().ok();
-        }
-        let synced = kept.and_then(|()| match Instant::now() >= next_sync || !is_open {
-            true => {
-                next_sync = Instant::now() + SYNC_EVERY;
-                history.sync()
-            }
-            false => Ok(Vec::new()),
-        });
-        let synced = match forget_every {
-            Some(every) if Instant::now() >= next_forget => {
-                next_forget = Instant::now() + every;
-                synced.and_then(|synced| forget(&mut history).map(|()| synced))
-            }
-            _ => synced,
-        };
-        match synced {
-            Ok(synced) => {
-                for (group, index) in synced {
-                    inbox.push(Event::LedgerDurable { group, index });
-                }
-            }
-            Err(error) => {
-                // Stock goes on without history: what waited is lost, and the ledger says so.
-                metrics::counter!("stockd_ledger_failures_total").increment(1);
-                tracing::error!(%error, "the ledger failed; a stretch of history will be missing on this node");
-                std::thread::sleep(REOPEN_AFTER);
-                if let Err(error) = history.open_again() {
-                    tracing::error!(%error, "the ledger cannot be opened again yet");
-                }
-                for (group, index) in reached {
-                    inbox.push(Event::LedgerDurable { group, index });
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use stock_core::{EntryKind, Location, Principal, Sku};
@@ -445,7 +415,7 @@ mod tests {
     fn forget_all(history: &mut History) -> Coverage {
         history.sync().unwrap();
         while history.forget().unwrap() {}
-        history.ledger.coverage(1).unwrap()
+        history.ledger().unwrap().coverage(1).unwrap()
     }
 
     #[test]
@@ -457,10 +427,10 @@ mod tests {
         history.take(rows(91..=500, 1)).unwrap();
         let kept = Coverage { from: 400, to: 500 };
         assert_eq!(forget_all(&mut history), kept);
-        let page = history
-            .ledger
-            .read(1, Cursor::after_index(399), 1_000, usize::MAX);
+        let ledger = history.ledger().unwrap();
+        let page = ledger.read(1, Cursor::after_index(399), 1_000, usize::MAX);
         assert_eq!(page.unwrap().entries.len(), 101);
+        drop(ledger);
         // Time goes on, and nothing changes.
         history.take(rows(501..=900, 1_000)).unwrap();
         assert_eq!(forget_all(&mut history).from, 400);
@@ -487,5 +457,64 @@ mod tests {
         let mut history = History::open(dir.path(), None).unwrap();
         history.take(rows(1..=5_000, 1)).unwrap();
         assert_eq!(forget_all(&mut history), Coverage { from: 1, to: 5_000 });
+    }
+
+    fn stretch(from: u64, to: u64) -> Stretch {
+        let changes = (from..=to).map(|index| {
+            let bytes = encode(&change(index).1).encode_to_vec();
+            (index, vec![Bytes::from(bytes)])
+        });
+        Stretch {
+            group: GROUP,
+            from,
+            to,
+            changes: changes.collect(),
+        }
+    }
+
+    #[test]
+    fn what_is_missing_at_the_beginning_is_filled() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut history = History::open(dir.path(), None).unwrap();
+        history.take(rows(51..=60, 1)).unwrap();
+        assert!(
+            !history.fill(&stretch(1, 40)).unwrap(),
+            "a gap would be left"
+        );
+        assert!(history.fill(&stretch(31, 50)).unwrap());
+        assert!(history.fill(&stretch(1, 30)).unwrap());
+        assert!(
+            !history.fill(&stretch(1, 30)).unwrap(),
+            "it is there already"
+        );
+        assert_eq!(forget_all(&mut history), Coverage { from: 1, to: 60 });
+        let ledger = history.ledger().unwrap();
+        let page = ledger.read(1, Cursor::after_index(0), 1_000, usize::MAX);
+        let indexes: Vec<u64> = page.unwrap().entries.iter().map(|it| it.index).collect();
+        assert_eq!(indexes, (1..=60).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_would_soon_be_deleted_is_not_fetched() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut history = History::open(dir.path(), Some(KEEP)).unwrap();
+        history.take(rows(451..=500, 1)).unwrap();
+        assert!(history.fill(&stretch(421, 450)).unwrap());
+        assert!(history.fill(&stretch(405, 420)).unwrap());
+        assert!(!history.fill(&stretch(400, 404)).unwrap());
+    }
+
+    #[test]
+    fn a_ledger_that_has_failed_is_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut history = History::open(dir.path(), None).unwrap();
+        history.take(rows(1..=10, 1)).unwrap();
+        history.sync().unwrap();
+        history.take(rows(11..=20, 1)).unwrap();
+        history.open_again().unwrap();
+        // What was not durable comes again, or is missing from there on.
+        history.take(rows(21..=30, 1)).unwrap();
+        let after = Coverage { from: 21, to: 30 };
+        assert_eq!(forget_all(&mut history), after);
     }
 }

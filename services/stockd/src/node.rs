@@ -25,6 +25,7 @@ use crate::host::{self, Driver, Helpers};
 use crate::inbox::{Inbox, Waker};
 use crate::node_record::{Membership, NodeRecord, NodeRecordError};
 use crate::peers::Peers;
+use crate::peers::history::{Archive, Historian};
 use crate::peers::snapshots::{Courier, Reception};
 use crate::placement::{self, Directory, Policy};
 use crate::reply::ReplyTo;
@@ -165,16 +166,20 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         incarnation,
         Arc::clone(&inbox),
     ));
+    let shelf = history.shelf();
     let peers = Arc::new(Peers::new(
         identity.clone(),
         Arc::clone(&inbox),
         Arc::clone(&cluster),
         reception,
+        Arc::new(Archive::new(shelf.clone())),
     ));
     let thread = |source| NodeError::Thread { source };
     let others = others(&config, &record);
     let roster = Roster::new(record, disk.clone(), Arc::clone(&cluster));
     peers.set_members(&roster.addresses());
+    let history = HistoryThread::start(history, Arc::clone(&inbox)).map_err(thread)?;
+    Historian::start(identity.clone(), shelf, history.desk(), &peers).map_err(thread)?;
     let helpers = Helpers {
         roster,
         gauge: DiskGauge::new(
@@ -183,7 +188,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
             Arc::clone(&cluster),
             checkpoints.clone(),
         ),
-        history: HistoryThread::start(history, Arc::clone(&inbox)).map_err(thread)?,
+        history,
         courier: Courier::start(identity, checkpoints.clone(), Arc::clone(&inbox))
             .map_err(thread)?,
         chores: ChoreThread::start(

@@ -375,8 +375,7 @@ fn take_in(running: &Running, parcel: &Parcel, share: usize) -> Option<Event<Rep
     if end < parcel.content.len() {
         return None;
     }
-    let info = incoming.finish().ok()?;
-    let restored = checkpoint::read(store, &info).ok()?;
+    let restored = checkpoint::take_in(store, incoming).ok()?;
     Some(Event::SnapshotArrived {
         group: parcel.group,
         envelope: parcel.envelope.clone(),

@@ -10,6 +10,7 @@ mod command_line;
 mod cut_off;
 mod durability;
 mod fsync;
+mod history;
 mod idempotency;
 mod leaders;
 mod membership;

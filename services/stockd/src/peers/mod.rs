@@ -5,7 +5,9 @@
 //! what the socket does not take is left to a task. Nothing is sent twice: Raft repeats what matters,
 //! and a forwarded call whose connection breaks is answered "outcome unknown".
 
+mod blocking;
 mod convert;
+pub mod history;
 mod identity;
 mod link;
 pub mod notices;
@@ -26,6 +28,7 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
+use self::history::Archive;
 use self::link::Link;
 use self::snapshots::Reception;
 use crate::clocks;
@@ -48,6 +51,7 @@ pub struct Peers {
     inbox: Arc<Inbox<ReplyTo>>,
     cluster: Arc<ClusterState>,
     reception: Arc<Reception>,
+    archive: Arc<Archive>,
     next_forward: AtomicU64,
 }
 
@@ -103,6 +107,7 @@ impl Peers {
         inbox: Arc<Inbox<ReplyTo>>,
         cluster: Arc<ClusterState>,
         reception: Arc<Reception>,
+        archive: Arc<Archive>,
     ) -> Self {
         Self {
             identity,
@@ -110,6 +115,7 @@ impl Peers {
             inbox,
             cluster,
             reception,
+            archive,
             // A peer may still owe an answer to what this node forwarded before it was restarted: its
             // number must not mean anything now.
             next_forward: AtomicU64::new(rand::random()),
@@ -223,12 +229,16 @@ impl Peers {
         })
         .await
         .map_err(|_| PeerError::Silent)??;
-        match hello.purpose() {
+        let purpose = cluster::Purpose::try_from(hello.purpose);
+        // A later version may want something that this one does not know.
+        let purpose = purpose.map_err(|error| PeerError::Malformed(error.to_string()))?;
+        match purpose {
             cluster::Purpose::Frames => self.attend(hello.node_id, stream).await,
             cluster::Purpose::Acquaintance => Ok(()),
             cluster::Purpose::Snapshot => {
                 Ok(self.reception.receive(stream.into_std()?, &self.identity)?)
             }
+            cluster::Purpose::History => Ok(self.archive.tell(stream.into_std()?)?),
         }
     }
 

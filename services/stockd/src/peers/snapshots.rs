@@ -2,21 +2,21 @@
 //!
 //! The sender opens a connection and says what it has; the receiver says from which byte on it needs
 //! it, having kept what came over an earlier connection; then the file's bytes follow, as fast as TCP
-//! lets them. Blocking sockets on threads: nothing here may stop the loop, or the calls beside it.
+//! lets them.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use bytes::Bytes;
-use prost::Message;
 use stock_proto::cluster::v1 as cluster;
 use stock_storage::{CheckpointMeta, CheckpointStore};
 
-use super::{HELLO_WITHIN, Identity, PeerError};
+use super::blocking::{self, read_message, write_message};
+use super::{Identity, PeerError};
 use crate::checkpoint;
 use crate::inbox::Inbox;
 use crate::placement::ReplicaId;
@@ -25,9 +25,6 @@ use crate::worker::event::{Event, GroupId};
 
 /// Read from the file and written to the socket at once.
 const CHUNK_BYTES: usize = 256 * 1024;
-
-/// A peer that takes or sends nothing for so long has gone.
-const SILENT_FOR: Duration = Duration::from_secs(10);
 
 /// The receiver checks the whole file and brings the state back before it says that all is well.
 const CHECKED_WITHIN: Duration = Duration::from_secs(300);
@@ -98,18 +95,7 @@ fn send(identity: &Identity, store: &CheckpointStore, parcel: &Parcel) -> Result
         .find(|info| info.meta.index == parcel.index)
         .ok_or_else(|| PeerError::Snapshot("its file is gone".to_owned()))?;
     let file = store.open_raw(&info).map_err(snapshot)?;
-    let address = parcel
-        .address
-        .to_socket_addrs()?
-        .next()
-        .ok_or_else(|| io::Error::other("the name has no address"))?;
-    let mut stream = TcpStream::connect_timeout(&address, HELLO_WITHIN)?;
-    stream.set_nodelay(true)?;
-    stream.set_write_timeout(Some(SILENT_FOR))?;
-    stream.set_read_timeout(Some(SILENT_FOR))?;
-    write_message(&mut stream, &identity.hello(cluster::Purpose::Snapshot))?;
-    let hello: cluster::Hello = read_message(&mut stream)?;
-    identity.check(&hello)?;
+    let mut stream = blocking::connect(identity, &parcel.address, cluster::Purpose::Snapshot)?;
     write_message(
         &mut stream,
         &cluster::SnapshotOffer {
@@ -146,7 +132,7 @@ fn expect(
     stream: &mut TcpStream,
     verdict: cluster::snapshot_answer::Verdict,
 ) -> Result<u64, PeerError> {
-    let answer: cluster::SnapshotAnswer = read_message(stream)?;
+    let answer: cluster::SnapshotAnswer = read_message(stream, MESSAGE_BYTES_MAX)?;
     match answer.verdict() == verdict {
         true => Ok(answer.offset),
         false => Err(PeerError::Snapshot(format!(
@@ -201,10 +187,8 @@ impl Reception {
         groups: u32,
     ) -> Result<(), PeerError> {
         use cluster::snapshot_answer::Verdict;
-        stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(SILENT_FOR))?;
-        stream.set_write_timeout(Some(SILENT_FOR))?;
-        let offer: cluster::SnapshotOffer = read_message(&mut stream)?;
+        blocking::prepare(&stream)?;
+        let offer: cluster::SnapshotOffer = read_message(&mut stream, MESSAGE_BYTES_MAX)?;
         let refusal = if offer.group >= groups || ReplicaId(offer.replica_id).node() != node {
             Some("there is no such replica here")
         } else if !self.store.incoming(u64::from(offer.group)).is_empty() {
@@ -268,8 +252,7 @@ impl Reception {
             offset += read as u64;
             metrics::counter!("stockd_snapshot_received_bytes_total").increment(read as u64);
         }
-        let info = incoming.finish().map_err(snapshot)?;
-        let restored = checkpoint::read(&self.store, &info).map_err(snapshot)?;
+        let restored = checkpoint::take_in(&self.store, incoming).map_err(snapshot)?;
         Ok(Event::SnapshotArrived {
             group: GroupId(offer.group),
             envelope: offer.envelope.clone(),
@@ -296,22 +279,4 @@ fn answer(
             reason,
         },
     )
-}
-
-fn write_message(stream: &mut TcpStream, message: &impl Message) -> Result<(), PeerError> {
-    let mut bytes = (message.encoded_len() as u32).to_le_bytes().to_vec();
-    message.encode_raw(&mut bytes);
-    Ok(stream.write_all(&bytes)?)
-}
-
-fn read_message<M: Message + Default>(stream: &mut TcpStream) -> Result<M, PeerError> {
-    let mut length = [0; 4];
-    stream.read_exact(&mut length)?;
-    let length = u32::from_le_bytes(length) as usize;
-    if length > MESSAGE_BYTES_MAX {
-        return Err(PeerError::Malformed(format!("a message of {length} bytes")));
-    }
-    let mut bytes = vec![0; length];
-    stream.read_exact(&mut bytes)?;
-    M::decode(Bytes::from(bytes)).map_err(|error| PeerError::Malformed(error.to_string()))
 }
