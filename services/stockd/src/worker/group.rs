@@ -227,9 +227,14 @@ impl<R> Group<R> {
                 now.boot_ms
             }
         };
-        let voters = &self.replica.configuration().voters;
-        let all_are_ignorant = voters.iter().all(|voter| {
-            *voter == self.replica.replica_id() || self.ignorant.contains(&ReplicaId(*voter).node())
+        // Group 0 is observed by every node, of which some may be gone for long; and nothing is held there.
+        let configuration = self.replica.configuration();
+        let may_know =
+            |replica: &u64| self.id != GroupId::META || configuration.voters.contains(replica);
+        let mut asked = configuration.members().into_iter().filter(may_know);
+        let all_are_ignorant = asked.all(|replica| {
+            replica == self.replica.replica_id()
+                || self.ignorant.contains(&ReplicaId(replica).node())
         });
         if !all_are_ignorant && now.boot_ms.saturating_sub(since) >= TIME_TOLD_WITHIN_MS {
             // Somebody who cannot be heard may know better than a wall clock.
