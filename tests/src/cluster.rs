@@ -274,6 +274,19 @@ impl Cluster {
         self.dir.path().join(format!("node-{node}"))
     }
 
+    /// The checkpoints of a group that a node has, whole and by their names, oldest first.
+    pub fn checkpoints(&self, node: u64, group: u32) -> Vec<String> {
+        let files = std::fs::read_dir(self.data_dir(node).join("checkpoints"));
+        let files = files.into_iter().flatten().flatten();
+        let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
+        let prefix = format!("g{group}-");
+        let mut names: Vec<String> = names
+            .filter(|name| name.starts_with(&prefix) && name.ends_with(".checkpoint"))
+            .collect();
+        names.sort();
+        names
+    }
+
     /// A directory for whatever else a test writes.
     pub fn dir(&self) -> &Path {
         self.dir.path()

@@ -12,13 +12,10 @@
 //! Where two of these change places, a power cut in between loses a state, or leaves a log that goes on from
 //! nowhere.
 
-use std::path::Path;
 use std::time::Duration;
 
-use stock_proto::stock::v1::{MovementLine, RecordReceiptsRequest};
 use tests::cluster::{Cluster, NODES, Options};
-use tests::names::fresh;
-use tests::stock::{fresh_location, movement};
+use tests::stock::{fresh_location, receive_many};
 use tests::wait::until;
 
 use crate::strace::{Trace, microseconds};
@@ -59,20 +56,10 @@ async fn a_checkpoint_is_durable_before_the_log_is_cut_and_the_cut_before_older_
             return;
         }
     };
-    let checkpoints = cluster.data_dir(node).join("checkpoints");
     let mut seen: Vec<String> = Vec::new();
     until("deleted checkpoints", DELETED_WITHIN, async || {
-        let line = |number: usize| MovementLine {
-            line: number.to_string(),
-            ..movement(&fresh("kept"), &location, 1)
-        };
-        let receipt = RecordReceiptsRequest {
-            document: fresh("note"),
-            lines: (0..LINES).map(line).collect(),
-        };
-        let answer = client.record_receipts([receipt]).await;
-        answer.map_err(|e| e.to_string())?;
-        let here = of_group_1(&checkpoints);
+        receive_many(&client, &location, LINES).await?;
+        let here = cluster.checkpoints(node, 1);
         seen.extend(
             here.iter()
                 .filter(|name| !seen.contains(name))
@@ -90,15 +77,6 @@ async fn a_checkpoint_is_durable_before_the_log_is_cut_and_the_cut_before_older_
     let data_dir = data_dir.to_str().unwrap();
     let deleted = check_order(&calls, data_dir).unwrap_or_else(|why| panic!("{why}"));
     assert!(deleted >= DELETED_MIN, "{deleted} deletions were seen");
-}
-
-/// Checkpoints of the stock shard that have their name.
-fn of_group_1(dir: &Path) -> Vec<String> {
-    let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
-    names
-        .filter(|name| name.starts_with("g1-") && name.ends_with(".checkpoint"))
-        .collect()
 }
 
 /// Looks whether the order is kept for every checkpoint, and how many older ones were deleted. What the log is

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use stock_proto::stock::v1::{MovementLine, RecordReceiptsRequest};
 use tests::cluster::{Cluster, NODES, Options};
 use tests::inspection::verify_what_is_left;
-use tests::names::fresh;
-use tests::stock::{fresh_location, movement};
+use tests::stock::{fresh_location, receive_many};
 use tests::wait::until;
 
 /// So small that logs are cut while the test writes: what was in them is in the ledgers alone.
@@ -30,28 +28,10 @@ async fn a_ledger_that_was_lost_is_filled_from_another_node() {
     let client = cluster.client().await;
     let location = fresh_location(&client).await;
     let node = NODES[2];
-    let checkpoints = cluster.data_dir(node).join("checkpoints");
     let mut first: Option<String> = None;
     until("a log that was cut", CUT_WITHIN, async || {
-        let line = |number: usize| MovementLine {
-            line: number.to_string(),
-            ..movement(&fresh("kept"), &location, 1)
-        };
-        let receipt = RecordReceiptsRequest {
-            document: fresh("note"),
-            lines: (0..LINES).map(line).collect(),
-        };
-        let answer = client.record_receipts([receipt]).await;
-        answer.map_err(|e| e.to_string())?;
-        let files = std::fs::read_dir(&checkpoints)
-            .into_iter()
-            .flatten()
-            .flatten();
-        let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
-        let mut here: Vec<String> = names
-            .filter(|name| name.starts_with("g1-") && name.ends_with(".checkpoint"))
-            .collect();
-        here.sort();
+        receive_many(&client, &location, LINES).await?;
+        let here = cluster.checkpoints(node, 1);
         let oldest = here.first().cloned();
         first = first.take().or_else(|| oldest.clone());
         (oldest != first).then_some(()).ok_or(format!("{here:?}"))
