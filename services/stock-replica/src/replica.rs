@@ -9,7 +9,7 @@ use thiserror::Error;
 use crate::drain::TracingDrain;
 use crate::log_view::{EntryReader, LogView, parse_shared};
 use crate::point::{Configuration, Point};
-use crate::settings::{self, Settings};
+use crate::settings::{self, LEADER_LOST_TICKS, LEADER_LOST_TICKS_APART, Settings};
 
 /// One replica of one Raft group.
 pub struct Replica {
@@ -23,6 +23,8 @@ pub struct Replica {
     pub(crate) announced_commit: u64,
     /// Heartbeats that followers have answered and raft has not heard of yet: one of each follower.
     answered: Vec<Message>,
+    /// Ticks until this replica stands for election, since the connection to the leader has ended.
+    stands_in: Option<usize>,
 }
 
 /// What the disk remembers of a replica.
@@ -122,6 +124,7 @@ impl Replica {
             unwritten_state: None,
             announced_commit: 0,
             answered: Vec::new(),
+            stands_in: None,
         })
     }
 
@@ -137,6 +140,16 @@ impl Replica {
             self.node.raft.become_follower(term, nobody);
         }
         self.node.tick();
+        if self.leader() != 0 {
+            self.stands_in = None;
+        }
+        if let Some(ticks) = &mut self.stands_in {
+            *ticks -= 1;
+            if *ticks == 0 {
+                self.stands_in = None;
+                self.campaign();
+            }
+        }
     }
 
     /// A message from another replica of the group.
@@ -249,9 +262,23 @@ impl Replica {
         self.node.ping();
     }
 
-    /// A message to that replica could not be sent.
-    pub fn report_unreachable(&mut self, replica_id: u64) {
-        self.node.report_unreachable(replica_id);
+    /// The connection to that replica has ended: what was on its way may be lost.
+    ///
+    /// A process that dies ends its connections, and to wait for an election timeout would be to wait for
+    /// what is known. So a follower forgets a leader that it lost, and stands for election soon unless it
+    /// hears from one. Where it alone has lost the leader, the others still have it and give no vote
+    /// (section 4.2.3 of the Raft dissertation: a server that hears a leader grants none).
+    pub fn lost(&mut self, replica_id: u64) {
+        if self.is_leader() {
+            self.node.report_unreachable(replica_id);
+        } else if self.leader() == replica_id {
+            let (term, nobody) = (self.term(), 0);
+            self.node.raft.become_follower(term, nobody);
+            let voters = self.configuration.voters.iter();
+            let before =
+                voters.filter(|voter| **voter < self.replica_id() && **voter != replica_id);
+            self.stands_in = Some(LEADER_LOST_TICKS + LEADER_LOST_TICKS_APART * before.count());
+        }
     }
 
     /// Whether followers have yet to be told of something committed. Under load the next append

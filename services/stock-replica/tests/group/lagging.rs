@@ -46,7 +46,7 @@ fn many_answered_heartbeats_at_once_bring_a_follower_one_append() {
         cluster.replica(leader).propose(entry).unwrap();
         cluster.deliver();
     }
-    cluster.replica(leader).report_unreachable(laggard);
+    cluster.replica(leader).lost(laggard);
     cluster.deliver();
     cluster.nodes.insert(laggard, away);
 

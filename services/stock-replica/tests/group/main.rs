@@ -3,6 +3,7 @@
 
 mod crash;
 mod lagging;
+mod lost;
 mod membership;
 mod recovery;
 

@@ -594,7 +594,7 @@ impl<R> Worker<R> {
                     };
                     for member in group.replica.configuration().members() {
                         if ReplicaId(member).node() == node {
-                            group.replica.report_unreachable(member);
+                            group.replica.lost(member);
                         }
                     }
                     self.touched.insert(number);
