@@ -287,6 +287,13 @@ impl Cluster {
         names
     }
 
+    /// Whether a node has a checkpoint under way.
+    pub fn writes_checkpoint(&self, node: u64) -> bool {
+        let files = std::fs::read_dir(self.data_dir(node).join("checkpoints"));
+        let mut files = files.into_iter().flatten().flatten();
+        files.any(|file| file.file_name().to_string_lossy().ends_with(".partial"))
+    }
+
     /// A directory for whatever else a test writes.
     pub fn dir(&self) -> &Path {
         self.dir.path()

@@ -18,6 +18,9 @@ use crate::can_mount;
 /// Cuts in a short run.
 const CUTS: u64 = 4;
 
+/// With so many cuts some meet a checkpoint.
+const CUTS_FOR_SURE: u64 = 50;
+
 const SEED: u64 = 20_260_701;
 
 /// Calls that are answered between a cut and whatever comes before it, at most.
@@ -25,6 +28,9 @@ const CALLS_BEFORE_MAX: u64 = 400;
 
 /// How long a sync takes just before a cut, more often than not.
 const SYNC_DELAY: Duration = Duration::from_millis(8);
+
+/// After so much log a state is written down: after every hundred calls or so, that many cuts fall into it.
+const CHECKPOINT_AFTER_BYTES: u64 = 16 * 1024;
 
 /// Calls that are answered at that pace.
 const CALLS_SLOW: u64 = 15;
@@ -44,11 +50,13 @@ async fn what_was_acknowledged_is_there_when_the_power_is_back() {
     let cluster = Cluster::start(Options {
         shards: 4,
         disks: Disks::Forgetful { seed },
+        checkpoint_after_bytes: Some(CHECKPOINT_AFTER_BYTES),
         ..Options::default()
     })
     .await;
     let shop = Shop::open(&cluster).await;
     let mut random = StdRng::seed_from_u64(seed);
+    let mut half_written = 0;
     for cut in 0..cuts {
         // All nodes every other time: then nobody remembers what the disks forgot.
         let victims = match cut % 2 {
@@ -71,6 +79,10 @@ async fn what_was_acknowledged_is_there_when_the_power_is_back() {
                 cluster.disk(node).delay_syncs(sync_delay);
             }
             shop.more_calls(CALLS_SLOW).await;
+            let writing = victims
+                .iter()
+                .filter(|node| cluster.writes_checkpoint(**node));
+            half_written += writing.count();
             cluster.cut_power(&victims, cut_seed);
             NODES.iter().for_each(|node| cluster.disk(*node).heal());
             if victims.len() < NODES.len() {
@@ -89,7 +101,13 @@ async fn what_was_acknowledged_is_there_when_the_power_is_back() {
     }
     shop.account_for_all(&cluster).await;
     let (calls, shortages) = (shop.calls(), shop.shortages());
-    eprintln!("{cuts} cuts, {calls} calls, {shortages} shortages");
+    eprintln!(
+        "{cuts} cuts, {half_written} checkpoints in the middle, {calls} calls, {shortages} shortages"
+    );
+    assert!(
+        half_written > 0 || cuts < CUTS_FOR_SURE,
+        "no cut met a checkpoint"
+    );
     verify_what_is_left(&cluster);
 }
 

@@ -7,6 +7,7 @@
 mod cuts;
 mod disk;
 mod faults;
+mod ledger;
 mod slow;
 
 use std::sync::LazyLock;

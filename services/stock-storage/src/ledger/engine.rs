@@ -17,6 +17,8 @@
 //! - **It panics on damage** as often as it returns an error. Every call goes through
 //!   [`Engine::call`], which catches that. An engine that panicked is not closed but leaked, since
 //!   its destructors flush and would panic again. Its lock stays with it, on a file that is set aside.
+//!   One that only failed is closed, and a panic of that is caught, too: the last thing it does is a sync
+//!   whose failure it does not expect.
 //! - **It cleans up old segments with each write** (one page a write), so it needs no thread for that,
 //!   and `flush_every_ms` is off.
 
@@ -197,8 +199,12 @@ impl fmt::Debug for Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        let db = self.db.take();
         if self.panicked.load(Ordering::Acquire) {
-            std::mem::forget(self.db.take());
+            std::mem::forget(db);
+        } else if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| drop(db))) {
+            // Whoever wanted it durable has synced it before.
+            tracing::warn!(dir = %self.dir.display(), reason = message(panic), "sled closed its files badly");
         }
     }
 }
