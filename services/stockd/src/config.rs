@@ -53,8 +53,8 @@ pub struct Config {
     /// deleted. At least 10, or 0: all, so that the ledger grows for as long as there are changes.
     #[serde(default = "ledger_keep_default")]
     pub ledger_keep_seconds: u64,
-    /// For tests only: a state is written down once its log has grown by so many bytes, and by no less than the
-    /// state has. Otherwise that takes [`USUAL_CHECKPOINT_PACE`], which is more than most tests write.
+    /// For tests only: a state is written down once its log has grown by so many bytes, however large the state.
+    /// Otherwise that takes [`USUAL_CHECKPOINT_PACE`], which is more than most tests write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_after_bytes: Option<u64>,
     /// For tests only: bytes of one file of the log; as [`LogOptions`] has it otherwise.
@@ -429,10 +429,12 @@ impl Config {
 
     /// When a checkpoint is due.
     pub fn checkpoint_pace(&self) -> CheckpointPace {
-        let usual = USUAL_CHECKPOINT_PACE;
-        CheckpointPace {
-            log_bytes_min: self.checkpoint_after_bytes.unwrap_or(usual.log_bytes_min),
-            ..usual
+        match self.checkpoint_after_bytes {
+            Some(log_bytes_min) => CheckpointPace {
+                log_bytes_min,
+                of_file_percent: 0,
+            },
+            None => USUAL_CHECKPOINT_PACE,
         }
     }
 

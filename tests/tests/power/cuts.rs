@@ -29,11 +29,11 @@ const CALLS_BEFORE_MAX: u64 = 400;
 /// How long a sync takes just before a cut, more often than not.
 const SYNC_DELAY: Duration = Duration::from_millis(8);
 
-/// After so much log a state is written down: after every hundred calls or so, that many cuts fall into it.
-const CHECKPOINT_AFTER_BYTES: u64 = 16 * 1024;
+/// After so much log a state is written down: after every forty calls or so, that many cuts fall into it.
+const CHECKPOINT_AFTER_BYTES: u64 = 4 * 1024;
 
 /// Calls that are answered at that pace.
-const CALLS_SLOW: u64 = 15;
+const CALLS_SLOW: u64 = 40;
 
 /// Calls that are answered while one node is without power, and when all are back.
 const CALLS_AFTER: u64 = 100;
