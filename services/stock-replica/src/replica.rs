@@ -234,8 +234,11 @@ impl Replica {
         can_answer
     }
 
-    /// Stands for election now.
+    /// Stands for election now, if it has a vote: raft itself asks only when a timeout has passed.
     pub fn campaign(&mut self) {
+        if !self.node.raft.promotable() {
+            return;
+        }
         if let Err(error) = self.node.campaign() {
             tracing::debug!(%error, "cannot stand for election");
         }

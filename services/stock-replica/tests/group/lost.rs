@@ -1,8 +1,8 @@
 //! A connection that ends tells of a leader's death sooner than silence does.
 
-use stock_replica::{ELECTION_TICKS_MIN, LEADER_LOST_TICKS};
+use stock_replica::{ELECTION_TICKS_MIN, LEADER_LOST_TICKS, Point};
 
-use crate::{Cluster, entry};
+use crate::{Cluster, Node, entry};
 
 /// Both of the others have lost the leader: the first stands after this many ticks, the second two later.
 const SUCCEEDED_WITHIN: usize = LEADER_LOST_TICKS + 2;
@@ -84,4 +84,14 @@ fn a_follower_that_alone_lost_the_leader_changes_nothing() {
     assert_eq!(cluster.leaders(), [leader]);
     assert_eq!(cluster.replica(leader).term(), term);
     assert_eq!(cluster.replica(follower).leader(), leader);
+}
+
+#[test]
+fn who_does_not_know_the_members_yet_does_not_stand() {
+    let mut cluster = Cluster::new();
+    let newcomer = Node::new(4, Point::unknown());
+    cluster.nodes = [(4, newcomer)].into();
+    cluster.replica(4).campaign();
+    cluster.ticks(2 * ELECTION_TICKS_MIN);
+    assert_eq!(cluster.leaders(), []);
 }
