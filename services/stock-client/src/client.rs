@@ -414,7 +414,12 @@ impl Client {
         Instant::now() + self.limits.call
     }
 
-    fn shard_count(&self) -> u32 {
+    /// How long one node may take over one attempt.
+    pub(crate) fn attempt_timeout(&self) -> Duration {
+        self.limits.attempt
+    }
+
+    pub(crate) fn shard_count(&self) -> u32 {
         self.pool.topology().shard_count()
     }
 

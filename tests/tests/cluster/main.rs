@@ -19,3 +19,4 @@ mod oversell;
 mod reads;
 mod recover;
 mod strace;
+mod streams;

@@ -47,7 +47,7 @@ async fn each_leader_gets_its_part_and_the_order_is_kept() {
 #[tokio::test]
 async fn a_slot_without_a_leader_is_tried_again_alone() {
     let cluster = StubCluster::start().await;
-    cluster.nodes[1].record().batch_unavailable_once = vec!["id-1".into()];
+    cluster.nodes[1].record().refused_once = vec![("id-1".into(), Code::Unavailable)];
     let client = cluster.client().await;
     let answer = client.batch_reserve(batch(8)).await.expect("answered");
     assert!(outcomes(answer).iter().all(Result::is_ok));

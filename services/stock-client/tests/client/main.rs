@@ -3,4 +3,5 @@
 mod batching;
 mod retrying;
 mod routing;
+mod streaming;
 mod stub;

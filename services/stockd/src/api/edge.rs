@@ -50,7 +50,7 @@ pub struct Edge {
 }
 
 /// What a proposal brought.
-pub(super) type Proposed = Result<crate::api::Applied, ApiError>;
+pub(super) type Proposed = Result<crate::api::Applied, Failure>;
 
 impl Edge {
     /// For this node.
@@ -100,9 +100,9 @@ impl Edge {
                 stamp,
                 outcomes,
             }),
-            Answer::Failed(failure) => Err(ApiError::Failed(failure)),
+            Answer::Failed(failure) => Err(failure),
             Answer::Reached { .. } | Answer::Reservation { .. } | Answer::Locations { .. } => {
-                Err(ApiError::Failed(Failure::OutcomeUnknown))
+                Err(Failure::OutcomeUnknown)
             }
         }
     }

@@ -48,10 +48,18 @@ pub enum ApiError {
     },
     /// The registry of nodes and replicas refused.
     Registry(RegistryRefusal),
+    /// The node is about to stop: what is under way is answered, and nothing more is taken.
+    Stopping,
     /// The node that was asked in this one's place says no; its words.
     Elsewhere(Status),
     /// No answer could be had.
     Failed(Failure),
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 /// What a refusal is called.
@@ -125,6 +133,13 @@ impl From<ApiError> for Status {
                 status("", describe(&refusal), &refusal)
             }
             ApiError::Registry(refusal) => registry(&refusal),
+            ApiError::Stopping => {
+                let mut details = ErrorDetails::with_error_info("STOPPING", ERROR_DOMAIN, HashMap::new());
+                details.set_retry_info(Some(RETRY_LEADERLESS_AFTER));
+                let message = "this node stops; requests without an answer were not carried out: go on \
+                               with another node";
+                Self::with_error_details(Code::Unavailable, message, details)
+            }
             ApiError::Elsewhere(status) => status,
             ApiError::Failed(failure) => failed(failure),
         }

@@ -251,7 +251,7 @@ impl Inventory {
                     .await;
                 let applied = match recorded.is_empty() {
                     true => applied?,
-                    false => applied.map_err(unknown_if_failed)?,
+                    false => applied.map_err(|failure| unknown_if_failed(failure.into()))?,
                 };
                 let index = applied.applied_index;
                 let outcome = applied.outcomes.into_iter().next();

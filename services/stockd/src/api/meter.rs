@@ -25,6 +25,11 @@ impl Meter {
         }
     }
 
+    /// Takes note of so many requests that were answered together.
+    pub(super) fn answered(&self, requests: usize, began: Instant) {
+        self.seconds.record_many(began.elapsed(), requests);
+    }
+
     /// Runs a call. Its log lines carry its name and `id`: a request id, reservation or document.
     pub(super) async fn run<T>(
         &self,

@@ -2,6 +2,7 @@
 //! leader of its shard, and its outcome turned back. Nothing in here decides about stock.
 
 mod availability;
+mod basket_sorter;
 mod catalog;
 mod changes;
 mod cluster;
@@ -16,6 +17,8 @@ pub mod join;
 mod meter;
 mod proxy;
 mod reservations;
+mod reserve;
+mod reserve_stream;
 
 use std::sync::Arc;
 
@@ -74,8 +77,11 @@ pub async fn serve(
         .tcp_nodelay(true)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .add_service(
-            ReservationServiceServer::new(reservations::Reservations::new(Arc::clone(&edge)))
-                .max_decoding_message_size(TRANSPORT_BYTES_MAX),
+            ReservationServiceServer::new(reservations::Reservations::new(
+                Arc::clone(&edge),
+                stop.clone(),
+            ))
+            .max_decoding_message_size(TRANSPORT_BYTES_MAX),
         )
         .add_service(
             AvailabilityServiceServer::new(availability::AvailabilityReads::new(Arc::clone(&edge)))

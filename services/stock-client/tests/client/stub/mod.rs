@@ -2,9 +2,12 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::Stream;
+use futures_util::stream::try_unfold;
 use stock_client::v1::batch_reserve_result::Result as Slot;
 use stock_client::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
 use stock_client::v1::reservation_service_server::{ReservationService, ReservationServiceServer};
@@ -18,15 +21,16 @@ use stock_client::v1::{
     JoinNodeResponse, Line, ListNodesRequest, ListNodesResponse, ListShardsRequest,
     ListShardsResponse, MoveReplicaRequest, MoveReplicaResponse, Node, RebuildReplicaRequest,
     RebuildReplicaResponse, ReleaseRequest, ReleaseResponse, RemoveNodeRequest, RemoveNodeResponse,
-    Reservation, ReserveRequest, ReserveResponse, Shard, TransferLeadershipRequest,
-    TransferLeadershipResponse, UndrainNodeRequest, UndrainNodeResponse,
+    Reservation, ReserveRequest, ReserveResponse, ReserveStreamRequest, ReserveStreamResponse,
+    ReserveStreamResult, Shard, TransferLeadershipRequest, TransferLeadershipResponse,
+    UndrainNodeRequest, UndrainNodeResponse, reserve_stream_result,
 };
 use stock_client::{Client, ClientBuilder};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 pub(crate) const SHARD_COUNT: u32 = 8;
 
@@ -44,8 +48,8 @@ pub(crate) struct Record {
     pub(crate) request_ids: Vec<String>,
     pub(crate) topology_calls: usize,
     pub(crate) script: VecDeque<Act>,
-    /// Request ids that a batch refuses once, as a node without a leader does.
-    pub(crate) batch_unavailable_once: Vec<String>,
+    /// Request ids that a batch or stream refuses once, and with which code.
+    pub(crate) refused_once: Vec<(String, Code)>,
     topology: GetTopologyResponse,
 }
 
@@ -63,6 +67,29 @@ impl StubNode {
 
     pub(crate) fn script(&self, acts: impl IntoIterator<Item = Act>) {
         self.record().script.extend(acts);
+    }
+
+    fn refused_once(&self, request_id: &str) -> Option<tonic_types::Status> {
+        let refused = &mut self.record().refused_once;
+        let position = refused.iter().position(|(id, _)| id == request_id)?;
+        let (_, code) = refused.remove(position);
+        Some(tonic_types::Status {
+            code: code as i32,
+            message: "refused".into(),
+            details: Vec::new(),
+        })
+    }
+
+    fn result(&self, number: u64, request_id: String) -> ReserveStreamResult {
+        use reserve_stream_result::Result;
+        let result = match self.refused_once(&request_id) {
+            Some(status) => Result::Error(status),
+            None => Result::Response(held(request_id, self.node_id)),
+        };
+        ReserveStreamResult {
+            number,
+            result: Some(result),
+        }
     }
 
     async fn act(&self, request_id: &str) -> Result<(), Status> {
@@ -299,27 +326,47 @@ impl ReservationService for StubNode {
     ) -> Answer<BatchReserveResponse> {
         let requests = request.into_inner().requests;
         self.act("batch").await?;
-        let mut record = self.record();
         let mut results = Vec::new();
         for request in requests {
             let id = request.request_id;
-            record.request_ids.push(id.clone());
-            let refused = record.batch_unavailable_once.iter().position(|r| *r == id);
-            let result = if let Some(position) = refused {
-                record.batch_unavailable_once.remove(position);
-                Slot::Error(tonic_types::Status {
-                    code: tonic::Code::Unavailable as i32,
-                    message: "no leader".into(),
-                    details: Vec::new(),
-                })
-            } else {
-                Slot::Response(held(id, self.node_id))
+            self.record().request_ids.push(id.clone());
+            let result = match self.refused_once(&id) {
+                Some(status) => Slot::Error(status),
+                None => Slot::Response(held(id, self.node_id)),
             };
             results.push(BatchReserveResult {
                 result: Some(result),
             });
         }
         Ok(Response::new(BatchReserveResponse { results }))
+    }
+
+    type ReserveStreamStream =
+        Pin<Box<dyn Stream<Item = Result<ReserveStreamResponse, Status>> + Send>>;
+
+    async fn reserve_stream(
+        &self,
+        request: Request<Streaming<ReserveStreamRequest>>,
+    ) -> Answer<Self::ReserveStreamStream> {
+        let call = (self.clone(), request.into_inner(), 0);
+        let answers = try_unfold(call, |(node, mut messages, mut next)| async move {
+            let Some(message) = messages.message().await? else {
+                return Ok(None);
+            };
+            let mut results = Vec::new();
+            for request in message.requests {
+                node.act(&request.request_id).await?;
+                results.push(node.result(next, request.request_id));
+                next += 1;
+            }
+            // The order of answers means nothing.
+            results.reverse();
+            Ok(Some((
+                ReserveStreamResponse { results },
+                (node, messages, next),
+            )))
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn confirm(&self, request: Request<ConfirmRequest>) -> Answer<ConfirmResponse> {

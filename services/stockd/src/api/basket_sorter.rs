@@ -1,0 +1,142 @@
+//! Many reserves at once: sorted by shard, and those of a shard proposed together.
+
+use stock_core::Command;
+use stock_proto::stock::v1 as api;
+use tonic::Status;
+
+use super::edge::{BYTES_PER_PROPOSAL_MAX, COMMANDS_PER_PROPOSAL_MAX, Edge, Proposed};
+use super::error::ApiError;
+use super::reserve::{self, One};
+use crate::log_codec::{Commands, CommandsBuilder};
+use crate::worker::event::{Failure, GroupId};
+
+/// Sorts commands by shard.
+pub(super) struct BasketSorter {
+    /// One for each shard.
+    filling: Vec<Filling>,
+    full: Vec<Baskets>,
+}
+
+#[derive(Default)]
+struct Filling {
+    commands: CommandsBuilder,
+    numbers: Vec<u64>,
+}
+
+/// Some baskets, all for one shard.
+pub(super) struct Baskets {
+    shard: u32,
+    commands: Commands,
+    /// Which requests of the call they are.
+    numbers: Vec<u64>,
+}
+
+/// Some baskets, and what came of them.
+pub(super) struct Decided {
+    shard: u32,
+    numbers: Vec<u64>,
+    proposed: Proposed,
+}
+
+impl BasketSorter {
+    /// For so many shards.
+    pub(super) fn new(shards: u32) -> Self {
+        let mut filling = Vec::new();
+        filling.resize_with(shards as usize, Filling::default);
+        Self {
+            filling,
+            full: Vec::new(),
+        }
+    }
+
+    /// Adds a command of this shard: request `number` of the call.
+    pub(super) fn add(&mut self, number: u64, shard: u32, command: &Command) {
+        let filling = &mut self.filling[shard as usize];
+        filling.commands.push(command);
+        filling.numbers.push(number);
+        if filling.commands.count() >= COMMANDS_PER_PROPOSAL_MAX
+            || filling.commands.bytes() >= BYTES_PER_PROPOSAL_MAX
+        {
+            self.full.push(filling.take(shard));
+        }
+    }
+
+    /// Everything that was added, cut so that each part may travel together.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = Baskets> {
+        let filling = self.filling.iter_mut().zip(0..);
+        let rest = filling.filter(|(filling, _)| !filling.numbers.is_empty());
+        let rest = rest.map(|(filling, shard)| filling.take(shard));
+        self.full.drain(..).chain(rest)
+    }
+}
+
+impl Filling {
+    fn take(&mut self, shard: u32) -> Baskets {
+        Baskets {
+            shard,
+            commands: self.commands.take(),
+            numbers: std::mem::take(&mut self.numbers),
+        }
+    }
+}
+
+impl Baskets {
+    /// Has the shard decide about them.
+    pub(super) async fn decide(self, edge: &Edge) -> Decided {
+        let group = GroupId::of_shard(self.shard);
+        Decided {
+            shard: self.shard,
+            numbers: self.numbers,
+            proposed: edge.propose(group, self.commands).await,
+        }
+    }
+}
+
+impl Decided {
+    /// How many baskets they are.
+    pub(super) fn count(&self) -> usize {
+        self.numbers.len()
+    }
+
+    /// Each request of the call, and what its maker is told.
+    pub(super) fn answers(
+        self,
+    ) -> impl Iterator<Item = (u64, Result<api::ReserveResponse, ApiError>)> {
+        let (applied, failure) = match self.proposed {
+            Ok(applied) => (Some(applied), Failure::OutcomeUnknown),
+            Err(failure) => (None, failure),
+        };
+        let (index, stamp) = match &applied {
+            Some(applied) => (applied.applied_index, applied.stamp),
+            None => Default::default(),
+        };
+        let mut outcomes = applied.into_iter().flat_map(|applied| applied.outcomes);
+        let shard = self.shard;
+        self.numbers.into_iter().map(move |number| {
+            let answer = match outcomes.next() {
+                Some(outcome) => reserve::response(
+                    shard,
+                    One {
+                        index,
+                        stamp,
+                        outcome,
+                    },
+                ),
+                None => Err(ApiError::Failed(failure)),
+            };
+            (number, answer)
+        })
+    }
+}
+
+/// An error as a message inside an answer.
+pub(super) fn embedded(error: ApiError) -> tonic_types::Status {
+    let status = Status::from(error);
+    // The details of a status are a google.rpc.Status with all three fields.
+    let details: Option<tonic_types::Status> = prost::Message::decode(status.details()).ok();
+    tonic_types::Status {
+        code: status.code().into(),
+        message: status.message().to_owned(),
+        details: details.map(|status| status.details).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,98 @@
+//! One reserve: from its message to a command of its shard, and from the shard's answer to a message.
+
+use rand::Rng;
+use stock_core::limits::TTL_MS_DEFAULT;
+use stock_core::{Action, Command, Line, Location, Operation, ReservationId, Reserve, Stamp};
+use stock_proto::stock::v1 as api;
+
+use super::convert::{self, Held};
+use super::edge::Edge;
+use super::error::ApiError;
+use super::fields::Fields;
+use crate::worker::event::Outcome;
+
+/// The outcome of a single command.
+pub(super) struct One {
+    /// The index it was applied at.
+    pub(super) index: u64,
+    /// Cluster time then.
+    pub(super) stamp: Stamp,
+    /// How it ended.
+    pub(super) outcome: Outcome,
+}
+
+/// The shard of a basket and the command that holds it, if everything in the message is good.
+pub(super) fn command(
+    edge: &Edge,
+    call: &api::ReserveRequest,
+    mut fields: Fields,
+) -> Result<(u32, Command), ApiError> {
+    let request = fields.request(&call.request_id, call);
+    let lines = fields.basket(&call.lines);
+    let ttl_ms = fields.ttl_ms("ttl", call.ttl.as_ref());
+    let checked = request.zip(lines).zip(ttl_ms);
+    let ((request, lines), ttl_ms) = fields.finish(checked)?;
+    let shard = one_shard(&lines, edge.shards())?;
+    // An id made when the request was, as far as its maker knows: ids of one shop sort by time.
+    let id = ReservationId::compose(request.id.made_at(), shard, rand::rng().next_u64());
+    let operation = Operation::Reserve(Reserve {
+        id,
+        lines,
+        ttl_ms: ttl_ms.unwrap_or(TTL_MS_DEFAULT),
+    });
+    let command = Command {
+        principal: edge.principal.clone(),
+        action: Action::Request(request, operation),
+    };
+    Ok((shard, command))
+}
+
+/// The shard that has all of a basket's SKUs.
+pub(super) fn one_shard(lines: &[Line], shards: u32) -> Result<u32, ApiError> {
+    let mut of_lines = lines.iter().map(|line| line.sku.shard(shards));
+    let first = of_lines.next().unwrap_or(0);
+    if of_lines.all(|shard| shard == first) {
+        Ok(first)
+    } else {
+        Err(ApiError::SeveralShards)
+    }
+}
+
+/// The location of each line of a reserve.
+pub(super) fn locations(command: &Command) -> impl Iterator<Item = &Location> {
+    let lines: &[Line] = match &command.action {
+        Action::Request(_, Operation::Reserve(reserve)) => &reserve.lines,
+        _ => &[],
+    };
+    lines.iter().map(|line| &line.location)
+}
+
+/// Refuses a reserve that names a location this node does not know. `prefix` comes before the field's name.
+pub(super) fn check_known(
+    edge: &Edge,
+    command: &Command,
+    prefix: impl Fn() -> String,
+) -> Result<(), ApiError> {
+    let unknown = edge.view.first_unknown(locations(command));
+    match unknown.and_then(|line| Some((line, locations(command).nth(line)?))) {
+        None => Ok(()),
+        Some((line, location)) => Err(ApiError::UnknownLocation {
+            field: format!("{}lines[{line}].location", prefix()),
+            location: location.to_string(),
+        }),
+    }
+}
+
+/// What the caller is told.
+pub(super) fn response(shard: u32, applied: One) -> Result<api::ReserveResponse, ApiError> {
+    use api::reserve_response::Outcome;
+    let outcome = match convert::held(applied.outcome, applied.stamp)? {
+        Held::Reservation(reservation) => Outcome::Reservation(reservation),
+        Held::Shortage(shortage) => Outcome::Shortage(shortage),
+    };
+    Ok(api::ReserveResponse {
+        outcome: Some(outcome),
+        shard,
+        applied_index: applied.index,
+    })
+}
