@@ -174,6 +174,15 @@ fn encode_change(change: &Change) -> Wire {
             number,
             parked,
         }),
+        Change::Correct {
+            group,
+            term,
+            voters,
+        } => Wire::CorrectVoters(log::CorrectVoters {
+            group: group.0,
+            term: term,
+            voters: voters.iter().map(|voter| voter.0).collect(),
+        }),
         Change::Recover(recover) => Wire::Recover(encode_recover(recover)),
     }
 }
@@ -403,6 +412,11 @@ fn read_change(change: &Wire) -> Read<Change> {
             group: GroupId(park.group),
             number: park.number,
             parked: park.parked,
+        },
+        Wire::CorrectVoters(correct) => Change::Correct {
+            group: GroupId(correct.group),
+            term: correct.term,
+            voters: correct.voters.into_iter().map(ReplicaId).collect(),
         },
         Wire::Recover(recover) => Change::Recover(read_recover(recover)?),
     })

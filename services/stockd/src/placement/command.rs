@@ -124,6 +124,16 @@ pub enum Change {
         /// Or taken up again.
         parked: bool,
     },
+    /// The controller has seen that a group's voters are others than the registry has. That may be where a move
+    /// was given up while a change that it had ordered was still on its way.
+    Correct {
+        /// Whose.
+        group: GroupId,
+        /// The term of the leader who reported the voters.
+        term: u64,
+        /// The voters now.
+        voters: Vec<ReplicaId>,
+    },
     /// Most nodes were lost for good. Only ever written into the log of a node that does not run.
     Recover(Recover),
 }

@@ -318,6 +318,11 @@ impl Registry {
             }
             Change::PreferLeader { group, node } => self.prefer_leader(group, node)?,
             Change::End(end) => self.end(&end)?,
+            Change::Correct {
+                group,
+                term,
+                voters,
+            } => self.correct(group, term, voters)?,
             Change::Recover(recover) => self.recover(&recover)?,
             Change::Park {
                 group,
@@ -555,6 +560,36 @@ impl Registry {
             term: end.term,
             voters,
         };
+        self.moves.remove(&group);
+        self.place(group, placement);
+        Ok(())
+    }
+
+    fn correct(
+        &mut self,
+        group: GroupId,
+        term: u64,
+        voters: Vec<ReplicaId>,
+    ) -> Result<(), Refusal> {
+        if self.moves.contains_key(&group) {
+            return Err(Refusal::MoveUnderWay { group });
+        }
+        let is_possible = |voter: &ReplicaId| {
+            let node = self.nodes.get(&voter.node());
+            node.is_some_and(|node| node.state != NodeState::Removed)
+                && voter.generation() < self.next_generation
+        };
+        let is_newer = term >= self.placement_of(group)?.term;
+        if voters.is_empty() || !voters.iter().all(is_possible) || !is_newer {
+            return Err(Refusal::BadVoters { group });
+        }
+        let voters = voters.into_iter().collect();
+        self.place(group, Placement { term, voters });
+        Ok(())
+    }
+
+    /// Takes note of where a group's voters are, and forgets what makes no sense any more.
+    fn place(&mut self, group: GroupId, placement: Placement) {
         let holds = |node: u64| placement.voters.iter().any(|voter| voter.node() == node);
         if self
             .wish(group)
@@ -570,9 +605,7 @@ impl Registry {
         }
         self.failed
             .retain(|(of, replica), _| *of != group || placement.voters.contains(replica));
-        self.moves.remove(&group);
         self.placements.insert(group, placement);
-        Ok(())
     }
 
     /// Every node that has joined and holds no voter of group 0, now or soon, gets an observer.

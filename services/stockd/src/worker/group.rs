@@ -244,7 +244,7 @@ impl<R> Group<R> {
     }
 
     /// Whether this leader has applied the first entry of its term, and so all of earlier ones.
-    fn leads_in_full(&self) -> bool {
+    pub(super) fn leads_in_full(&self) -> bool {
         self.replica.is_leader() && self.applied_term == self.replica.term()
     }
 

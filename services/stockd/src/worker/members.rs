@@ -43,7 +43,8 @@ impl<R> Worker<R> {
         }
         let groups: Vec<GroupReport> = self
             .groups()
-            .filter(|(_, group)| group.replica.is_settled_leader())
+            // What is committed and not yet applied may change who the members are.
+            .filter(|(_, group)| group.leads_in_full())
             .map(|(number, group)| group_report(GroupId(number as u32), &group.replica))
             .collect();
         let leads = groups

@@ -1,6 +1,6 @@
 //! The controller by transcripts: what a toy cluster is told to do, in order, each order once.
 
-use stockd::placement::{Change, Order, Reason, ReplicaId, ReplicaState, Why};
+use stockd::placement::{Change, EndMove, Order, Reason, ReplicaId, ReplicaState, Why};
 use stockd::worker::event::GroupId;
 
 use super::toy::{TICK_MS, Toy};
@@ -40,6 +40,10 @@ fn words(order: &Order) -> String {
         }
         Order::Record(Change::Park { group, parked, .. }) => {
             format!("{}: {}", group.0, if *parked { "park" } else { "resume" })
+        }
+        Order::Record(Change::Correct { group, voters, .. }) => {
+            let voters: Vec<String> = voters.iter().map(ToString::to_string).collect();
+            format!("{}: correct to {}", group.0, voters.join(" "))
         }
         Order::Record(other) => format!("{other:?}"),
         Order::AddLearner { group, replica } => format!("{}: learner {replica}", group.0),
@@ -365,6 +369,48 @@ fn a_joint_change_that_a_fallen_leader_left_is_finished() {
     let said = orders(&mut toy, 10);
     assert!(said.contains(&"0: leave joint".to_owned()), "{said:?}");
     assert!(said.contains(&"0: end with 1 2 4.2".to_owned()), "{said:?}");
+}
+
+#[test]
+fn a_change_that_outlives_its_move_is_written_down_and_cleared_up() {
+    let mut toy = Toy::new(4, 1, 3, 1);
+    toy.ticks(10);
+    // As where an order was still on its way when the move was given up.
+    let stray = ReplicaId::new(2, 4);
+    toy.apply(Change::MoveReplica {
+        group: META,
+        from: 3,
+        to: 4,
+    });
+    while toy.registry.move_of(META).is_none() {
+        toy.tick();
+    }
+    let given_up = toy.registry.move_of(META).unwrap();
+    assert_eq!(given_up.add, Some(stray));
+    let number = given_up.number;
+    toy.apply(Change::End(EndMove {
+        group: META,
+        number,
+        term: toy.groups[&META].term,
+        voters: [1, 2, 3].map(ReplicaId).into(),
+    }));
+    let group = toy.groups.get_mut(&META).unwrap();
+    group.learners.clear();
+    group.voters = [ReplicaId(1), ReplicaId(2), stray].into();
+    let said = orders(&mut toy, 100);
+    assert!(
+        said.contains(&"0: correct to 1 2 4.2".to_owned()),
+        "{said:?}"
+    );
+    assert_eq!(waits(&toy), [], "{said:?}");
+    let placed = toy.registry.placement(META).unwrap();
+    assert_eq!(placed.voters, toy.groups[&META].voters);
+    assert!(
+        placed
+            .voters
+            .iter()
+            .all(|voter| toy.has(META, *voter).is_some())
+    );
 }
 
 #[test]

@@ -229,6 +229,11 @@ fn parse(words: &[&str]) -> Change {
             term: number(term),
             voters: voters.split(',').map(of_replica).collect(),
         }),
+        ["correct", group, term, voters] => Change::Correct {
+            group: of_group(group),
+            term: number(term),
+            voters: voters.split(',').map(of_replica).collect(),
+        },
         ["park", group, move_number] => Change::Park {
             group: of_group(group),
             number: number(move_number),
@@ -475,6 +480,36 @@ fn a_joined_node_without_a_voter_of_group_0_observes_it() {
         done
         > observers
         4.1 5.2
+        ",
+    );
+}
+
+#[test]
+fn voters_that_differ_are_put_right_as_the_group_says() {
+    check(
+        "
+        > found 3 1,2,3,4 1
+        done
+        > begin 0 +4 -3
+        begun 1, adds 4.2
+        > correct 0 5 1,2,4.2
+        no: a replica of the meta group is being moved: wait until it is done
+        > end 0 1 5 1,2,3
+        done
+        > voters 0
+        1 2 3
+        > correct 0 4 1,2,4.2
+        no: the voters of the meta group cannot be what was said
+        > correct 0 5 1,2,9.2
+        no: the voters of the meta group cannot be what was said
+        > correct 0 5 1,2,4.9
+        no: the voters of the meta group cannot be what was said
+        > correct 0 5 1,2,4.2
+        done
+        > voters 0
+        1 2 4.2
+        > observers
+        3.4
         ",
     );
 }

@@ -1,8 +1,8 @@
 //! What should be moved next: the most urgent need of all groups that can be met now.
 
 use super::sight::Sight;
-use super::{Decision, Reason};
-use crate::placement::command::{BeginMove, Why};
+use super::{Decision, Order, Reason};
+use crate::placement::command::{BeginMove, Change, Why};
 use crate::placement::report::GroupReport;
 use crate::placement::{Placement, ReplicaId};
 use crate::worker::event::GroupId;
@@ -26,6 +26,12 @@ impl Sight<'_> {
                 continue;
             }
             if report.voters != placement.voters {
+                // The group itself knows best. While a change is on its way this may happen more than once.
+                decision.order(Order::Record(Change::Correct {
+                    group,
+                    term: report.term,
+                    voters: report.voters.iter().copied().collect(),
+                }));
                 decision.wait(Some(group), Reason::VotersDiffer);
                 continue;
             }
