@@ -180,7 +180,7 @@ fn encode_change(change: &Change) -> Wire {
             voters,
         } => Wire::CorrectVoters(log::CorrectVoters {
             group: group.0,
-            term: term,
+            term,
             voters: voters.iter().map(|voter| voter.0).collect(),
         }),
         Change::Recover(recover) => Wire::Recover(encode_recover(recover)),
