@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
-use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -302,12 +301,9 @@ where
             this.answers.push_back(answer);
         }
         match this.answers.pop_front() {
-            Some(answer) => {
-                // There may be room again, and nothing else says so.
-                Poll::Ready(Some(answer))
-            }
+            Some(answer) => Poll::Ready(Some(answer)),
             None if this.requests.is_none() && this.unanswered() == 0 => {
-                mem::take(&mut this.calls);
+                this.calls.clear();
                 Poll::Ready(None)
             }
             None => Poll::Pending,

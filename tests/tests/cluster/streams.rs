@@ -9,7 +9,7 @@ use stock_proto::stock::v1::reserve_stream_result::Result as Slot;
 use stock_proto::stock::v1::{
     ReserveRequest, ReserveResponse, ReserveStreamRequest, ReserveStreamResult,
 };
-use tests::cluster::{Cluster, NODES, Options, STOP_WITHIN};
+use tests::cluster::{Cluster, NODES, Options, STOP_WITHIN, others};
 use tests::names::{fresh, request_id, sku_in};
 use tests::stock::{fresh_location, held, outcome, position, receive, reserve};
 use tests::wait::{finish, until};
@@ -187,6 +187,19 @@ async fn a_message_of_nothing_or_of_too_much_ends_the_call_after_the_answers() {
     }
     let left = position(&client, &sku, &location).await.unwrap();
     assert_eq!(left.reserved, 2);
+}
+
+#[tokio::test]
+async fn a_location_that_nobody_can_be_asked_about_is_not_called_unknown() {
+    let cluster = Cluster::start(Options::default()).await;
+    let node = NODES[0];
+    others(node).iter().for_each(|other| cluster.pause(*other));
+    let asked = [reserve(&fresh("stream"), &fresh("new"), 1)];
+    let (results, end) = call(cluster.channel(node), stream::iter(messages(&asked, 1))).await;
+    end.unwrap();
+    others(node).iter().for_each(|other| cluster.resume(*other));
+    let codes: Vec<i32> = results.iter().map(|result| reason(result).0).collect();
+    assert_eq!(codes, [Code::Unavailable as i32]);
 }
 
 #[tokio::test]

@@ -61,8 +61,8 @@ impl AvailabilityReads {
             .into_iter()
             .filter(|(shard, _)| !of_others.contains(shard))
             .map(async |(shard, freshness)| {
-                let reached = self.edge.reach(GroupId::of_shard(shard), freshness).await;
-                reached.map(|index| (shard, index))
+                let group = GroupId::of_shard(shard);
+                Ok::<_, ApiError>((shard, self.edge.reach(group, freshness).await?))
             });
         let (reached, answers) = tokio::try_join!(
             try_join_all(waits),

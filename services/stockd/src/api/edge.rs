@@ -164,12 +164,12 @@ impl Edge {
     }
 
     /// Waits until this node's state of a group, and so the read view, is new enough.
-    pub async fn reach(&self, group: GroupId, freshness: Freshness) -> Result<u64, ApiError> {
+    pub async fn reach(&self, group: GroupId, freshness: Freshness) -> Result<u64, Failure> {
         match self.ask(group, freshness, Question::Reached).await {
             Answer::Reached { applied_index } => Ok(applied_index),
-            Answer::Failed(failure) => Err(ApiError::Failed(failure)),
+            Answer::Failed(failure) => Err(failure),
             Answer::Outcomes { .. } | Answer::Reservation { .. } | Answer::Locations { .. } => {
-                Err(ApiError::Failed(Failure::TooFarBehind))
+                Err(Failure::TooFarBehind)
             }
         }
     }

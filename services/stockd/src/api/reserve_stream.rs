@@ -25,7 +25,7 @@ use super::fields::Fields;
 use super::meter::Meter;
 use super::reservations::check_size;
 use super::reserve;
-use crate::worker::event::{Freshness, GroupId};
+use crate::worker::event::{Failure, Freshness, GroupId};
 
 /// Requests of one call that may wait for their answers. Past this the call is not read any further.
 const UNANSWERED_MAX: usize = 32 * 1024;
@@ -61,8 +61,8 @@ enum Reading {
 /// What has come of some requests.
 enum Step {
     Decided(Decided, Instant),
-    /// They name locations this node did not know; by now it knows all there are.
-    CaughtUp(Vec<Checked>),
+    /// They name locations this node did not know; by now it knows all there are, unless it could not ask.
+    CaughtUp(Vec<Checked>, Result<(), Failure>),
 }
 
 /// A request in which everything is good, but for the locations perhaps.
@@ -117,12 +117,8 @@ impl ReserveStream {
         if !strangers.is_empty() {
             let edge = Arc::clone(&self.edge);
             self.under_way.push(Box::pin(async move {
-                // Where that fails, what this node does not know is refused all the same.
                 let caught_up = edge.reach(GroupId::META, Freshness::Linearizable).await;
-                if let Err(error) = caught_up {
-                    tracing::debug!(?error, "the catalog cannot be caught up with");
-                }
-                Step::CaughtUp(strangers)
+                Step::CaughtUp(strangers, caught_up.map(|_| ()))
             }));
         }
     }
@@ -175,7 +171,12 @@ impl ReserveStream {
                         self.answer(number, answer);
                     }
                 }
-                Poll::Ready(Some(Step::CaughtUp(strangers))) => {
+                Poll::Ready(Some(Step::CaughtUp(strangers, Err(failure)))) => {
+                    for stranger in strangers {
+                        self.answer(stranger.number, Err(failure.into()));
+                    }
+                }
+                Poll::Ready(Some(Step::CaughtUp(strangers, Ok(())))) => {
                     for Checked {
                         number,
                         shard,
