@@ -5,11 +5,12 @@
 mod bench;
 mod disk;
 mod failover;
-mod fsync;
+mod lab;
 mod nodes;
+mod profile;
 mod recovery;
 mod replay;
-mod stolen;
+mod systems;
 
 use std::process::ExitCode;
 
@@ -62,6 +63,7 @@ enum Command {
     Failover(failover::Arguments),
     Recovery(recovery::Arguments),
     Disk(disk::Arguments),
+    Profile(profile::Arguments),
 }
 
 /// What a command found. That it could not do its work at all is an error instead.
@@ -97,6 +99,7 @@ fn run(command: Command) -> anyhow::Result<Verdict> {
             Command::Failover(arguments) => failover::run(&arguments).await,
             Command::Recovery(arguments) => recovery::run(&arguments).await,
             Command::Disk(arguments) => disk::run(&arguments).await,
+            Command::Profile(arguments) => profile::run(&arguments).await,
         }
     })
 }

@@ -19,6 +19,8 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
+use crate::lab::Processes;
+
 const HOST: &str = "127.0.0.1";
 
 /// Below the range from which the kernel takes ports for outgoing connections: one from inside it could be
@@ -160,6 +162,11 @@ impl Nodes {
     /// The nodes that run.
     pub(crate) fn running(&self) -> Vec<u64> {
         self.running.keys().copied().collect()
+    }
+
+    /// For what they use.
+    pub(crate) fn processes(&self) -> Processes {
+        Processes::of(self.running.values().filter_map(Child::id))
     }
 
     /// Where clients reach a node: a URL.

@@ -1,56 +1,59 @@
-//! Measures a reserve against a bare echo call: on the same nodes, over the same connections, in
+//! Measures reserves against a bare echo call: on the same nodes, over the same connections, in
 //! windows that alternate, so that what the machine does to one it does to the other.
 
-mod call;
-mod closed_loop;
-mod open_loop;
-mod pacer;
 mod report;
-mod targets;
-mod window;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use hdrhistogram::Histogram;
 use stock_client::Client;
 
-use self::call::CallKind;
 use self::report::Report;
-use self::targets::Targets;
-use self::window::{Shape, Window, WindowTimes};
-use crate::stolen::{CpuTime, stolen_percent};
-use crate::{Verdict, fsync};
-
-/// The first node of `stockd dev`.
-pub(crate) const ENDPOINT: &str = "http://127.0.0.1:7401";
-
-/// A window in which the host took more than this is thrown away.
-const STOLEN_PERCENT_MAX: f64 = 3.0;
+use crate::Verdict;
+use crate::lab::stolen::{CpuTime, stolen_percent};
+use crate::lab::{Caller, Load, Processes, Repeats, Window, WindowTimes, fsync};
+use crate::nodes::{NodeOptions, Nodes};
+use crate::systems::Work;
+use crate::systems::stockd::Stockd;
 
 /// Alternating rounds; the figures are medians over them.
 const ROUNDS: u32 = 3;
 
-const SHAPES: [Shape; 5] = [
-    Shape::ClosedLoop { in_flight: 1 },
-    Shape::ClosedLoop { in_flight: 16 },
-    Shape::ClosedLoop { in_flight: 64 },
-    Shape::OpenLoop { per_second: 1_000 },
-    Shape::OpenLoop { per_second: 5_000 },
+const ALONE: Load = Load::ClosedLoop { in_flight: 1 };
+
+/// Under these, reserves are compared with echoes.
+const LOADS: [Load; 5] = [
+    ALONE,
+    Load::ClosedLoop { in_flight: 16 },
+    Load::ClosedLoop { in_flight: 64 },
+    Load::OpenLoop { per_second: 1_000 },
+    Load::OpenLoop { per_second: 5_000 },
 ];
 
-const ABOUT: &str = "Measures a reserve against a bare echo call on the same nodes";
+/// For what only stockd does.
+const BATCH: usize = 256;
+const BATCHES: Load = Load::ClosedLoop { in_flight: 12 };
+const STREAMS: Load = Load::Stream { unanswered: 4_096 };
+
+const WINDOWS: u32 = ROUNDS * (LOADS.len() as u32 * 2 + 2);
+
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+const ABOUT: &str = "Measures reserves against a bare echo call on the same nodes";
 
 const ABOUT_LONG: &str = "\
-Measures a reserve against a bare echo call on the same nodes.
+Measures reserves against a bare echo call on the same nodes.
 
-Each shape of load runs for a while as `Echo` (a payload of a reserve's size, returned as it is) and as \
-`Reserve`, over the same connections and to the same nodes in the same proportions, one after the \
+Each load runs for a while as `echo` (a payload of a reserve's size, returned as it is) and as \
+`reserve`, over the same connections and to the same nodes in the same proportions, one after the \
 other, in three rounds. Closed loop: 1, 16 and 64 calls in flight. Open loop: 1,000 and 5,000 calls a \
 second on a schedule, each timed from when it was due, so that a stall counts for every call it \
 delayed. Reserves go straight to the leader of their shard; with 1 in flight both kinds use one \
-connection to one leader.
+connection to one leader. Then come batches of 256 reserves, and a ReserveStream to each leader.
+
+The three nodes are started for it, and their processor time, context switches and bytes written are \
+counted for every reserve; or name a cluster that runs with --endpoint.
 
 Windows in which the host took more than 3 % of the CPU are thrown away and repeated, a bounded number \
 of times. The ratios count; times depend on the machine. Exit code 1 if any call failed.";
@@ -59,11 +62,11 @@ of times. The ratios count; times depend on the machine. Exit code 1 if any call
 #[derive(clap::Args)]
 #[command(about = ABOUT, long_about = ABOUT_LONG)]
 pub(crate) struct Arguments {
-    /// Any node of the cluster
-    #[arg(long, value_name = "URL", env = "STOCKD_ENDPOINT", default_value = ENDPOINT)]
-    endpoint: String,
+    /// Any node of a cluster that runs [default: three nodes of its own]
+    #[arg(long, value_name = "URL", env = "STOCKD_ENDPOINT")]
+    endpoint: Option<String>,
 
-    /// Shorter windows: done in under 40 seconds
+    /// Shorter windows: done in under a minute
     #[arg(long)]
     quick: bool,
 
@@ -74,6 +77,9 @@ pub(crate) struct Arguments {
     /// Where the cost of fdatasync is measured; name a directory on the nodes' disk [default: the current directory]
     #[arg(long, value_name = "DIR")]
     fsync_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    nodes: NodeOptions,
 }
 
 /// How long everything takes, so that it can be bounded as a whole.
@@ -103,8 +109,8 @@ impl Schedule {
     /// No hold of this run ends before the last window, so that expiry is not measured as part of
     /// an echo.
     fn holds_last(self) -> Duration {
-        let windows = ROUNDS * SHAPES.len() as u32 * 2 + self.repeats_max;
-        (self.times.lead_in + self.times.measured) * windows + Duration::from_secs(20)
+        (self.times.lead_in + self.times.measured) * (WINDOWS + self.repeats_max)
+            + Duration::from_secs(20)
     }
 }
 
@@ -115,22 +121,33 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     } else {
         Schedule::FULL
     };
-    let client = Client::connect(&arguments.endpoint)
-        .await
-        .with_context(|| format!("cannot reach the cluster at {}", arguments.endpoint))?;
-    let targets = Targets::prepare(&client, schedule.holds_last()).await?;
+    let (nodes, client) = match &arguments.endpoint {
+        Some(endpoint) => {
+            let client = Client::connect(endpoint).await;
+            let client =
+                client.with_context(|| format!("cannot reach the cluster at {endpoint}"))?;
+            (None, client)
+        }
+        None => {
+            let nodes = Nodes::found(&arguments.nodes, 3, 0).await?;
+            let client = nodes.client(CALL_TIMEOUT).await?;
+            (Some(nodes), client)
+        }
+    };
+    let servers = nodes.as_ref().map(Nodes::processes).unwrap_or_default();
+    let stockd = Stockd::prepare(&client, schedule.holds_last()).await?;
     println!(
         "{} nodes, {} shards, leaders per node {:?}; {} SKUs; holds end by themselves after {} s",
         client.topology().nodes().len(),
         client.topology().shard_count(),
-        targets.leaders(),
-        targets.all().len(),
+        stockd.leaders(),
+        stockd.skus(),
         schedule.holds_last().as_secs()
     );
-    if targets.still_held() > 0 {
+    if stockd.still_held() > 0 {
         println!(
             "note: an earlier run still holds {} units; their expiry will load these windows",
-            targets.still_held()
+            stockd.still_held()
         );
     }
 
@@ -155,9 +172,9 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     };
 
     let cpu_before = CpuTime::now();
-    let windows = run_windows(&targets, schedule).await?;
+    let windows = run_windows(&stockd, &servers, schedule).await?;
     let stolen = stolen_percent(cpu_before, CpuTime::now());
-    let report = Report::new(&SHAPES, windows, stolen, fsync, arguments.quick);
+    let report = Report::new(windows, stolen, fsync, arguments.quick);
     report.print();
     if let Some(path) = &arguments.json {
         report.write_json(path)?;
@@ -171,55 +188,86 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     })
 }
 
-/// Both kinds of each shape, the one that begins changing from round to round: what drifts in one
+/// Every kind under each load, the one that begins changing from round to round: what drifts in one
 /// direction then favours neither.
-async fn run_windows(targets: &Targets, schedule: Schedule) -> anyhow::Result<Vec<Window>> {
-    let mut windows = Vec::new();
-    let mut repeats_left = schedule.repeats_max;
+async fn run_windows(
+    stockd: &Stockd,
+    servers: &Processes,
+    schedule: Schedule,
+) -> anyhow::Result<Vec<Window>> {
+    let mut run = Run {
+        servers,
+        times: schedule.times,
+        repeats: Repeats(schedule.repeats_max),
+        round: 0,
+        windows: Vec::new(),
+    };
+    let echoes = stockd.echoes(Work::Uniform);
+    let reserves = stockd.reserves(Work::Uniform);
     for round in 1..=ROUNDS {
-        let kinds = match round % 2 {
-            1 => [CallKind::Echo, CallKind::Reserve],
-            _ => [CallKind::Reserve, CallKind::Echo],
-        };
-        for shape in SHAPES {
-            for kind in kinds {
-                loop {
-                    let mut window =
-                        Window::run(targets, kind, shape, round, schedule.times).await?;
-                    window.kept = window.stolen_percent <= STOLEN_PERCENT_MAX;
-                    let kept = window.kept;
-                    if !kept {
-                        println!(
-                            "thrown away: {kind}, {shape}, round {round}: {:.1} % of the CPU was stolen; {}",
-                            window.stolen_percent,
-                            if repeats_left > 0 {
-                                "once more"
-                            } else {
-                                "no repeats are left"
-                            }
-                        );
-                    }
-                    let failed = window.errors > 0;
-                    windows.push(window);
-                    if failed {
-                        // The figures of a cluster that fails calls mean nothing; say it soon.
-                        return Ok(windows);
-                    }
-                    if kept || repeats_left == 0 {
-                        break;
-                    }
-                    repeats_left -= 1;
-                }
+        run.round = round;
+        for load in LOADS {
+            let (echoes, reserves) = match load {
+                ALONE => (
+                    stockd.of_one_leader(&echoes),
+                    stockd.of_one_leader(&reserves),
+                ),
+                _ => (echoes.clone(), reserves.clone()),
+            };
+            if round % 2 == 1 {
+                run.calls("echo", &echoes, load).await?;
+                run.calls("reserve", &reserves, load).await?;
+            } else {
+                run.calls("reserve", &reserves, load).await?;
+                run.calls("echo", &echoes, load).await?;
             }
         }
+        run.calls("batch", &stockd.batches(BATCH), BATCHES).await?;
+        run.streams("stream", stockd, STREAMS).await?;
+        if run.has_failed() {
+            // The figures of a cluster that fails calls mean nothing; say it soon.
+            break;
+        }
     }
-    Ok(windows)
+    Ok(run.windows)
 }
 
-/// Nanoseconds up to a minute, with three digits.
-pub(crate) fn histogram() -> Histogram<u64> {
-    const NANOS_MAX: u64 = 60_000_000_000;
-    const DIGITS: u8 = 3;
-    Histogram::new_with_bounds(1, NANOS_MAX, DIGITS)
-        .expect("the bounds are in order and the digits at most five")
+struct Run<'a> {
+    servers: &'a Processes,
+    times: WindowTimes,
+    repeats: Repeats,
+    round: u32,
+    windows: Vec<Window>,
+}
+
+impl Run<'_> {
+    async fn calls<C: Caller>(
+        &mut self,
+        what: &str,
+        calls: &[C],
+        load: Load,
+    ) -> anyhow::Result<()> {
+        let repeats = &mut self.repeats;
+        let windows = Window::run(what, calls, self.servers, load, self.times, repeats).await?;
+        self.add(windows);
+        Ok(())
+    }
+
+    async fn streams(&mut self, what: &str, stockd: &Stockd, load: Load) -> anyhow::Result<()> {
+        let windows = stockd
+            .stream_windows(what, self.servers, load, self.times, &mut self.repeats)
+            .await?;
+        self.add(windows);
+        Ok(())
+    }
+
+    fn add(&mut self, windows: Vec<Window>) {
+        let round = self.round;
+        self.windows
+            .extend(windows.into_iter().map(|window| Window { round, ..window }));
+    }
+
+    fn has_failed(&self) -> bool {
+        self.windows.iter().any(|window| window.errors > 0)
+    }
 }

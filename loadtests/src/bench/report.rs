@@ -7,12 +7,9 @@ use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanCount;
 use serde::Serialize;
 
-use super::call::CallKind;
-use super::window::{Shape, Window};
-use crate::fsync::FsyncCost;
-
-/// The shape whose p50 is compared.
-const ALONE: Shape = Shape::ClosedLoop { in_flight: 1 };
+use super::{ALONE, BATCHES, LOADS, STREAMS};
+use crate::lab::fsync::FsyncCost;
+use crate::lab::{Figures, Load, Window, ratio};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -25,72 +22,71 @@ pub(crate) struct Report {
     echo_rate: f64,
     reserve_rate: f64,
     reserve_rate_over_echo: f64,
+    /// Lines per second.
+    batch_rate: f64,
+    stream_rate: f64,
+    stream_rate_over_reserve: f64,
+    /// Of nodes and load for one call at the best rate; 0 where the nodes are not this program's own.
+    reserve_cpu_over_echo: f64,
     /// Over the whole run.
     stolen_percent: f64,
     windows_thrown_away: usize,
     /// Absent where the directory is in memory.
     fsync: Option<FsyncCost>,
-    shapes: Vec<ShapeFigures>,
+    rows: Vec<Row>,
     windows: Vec<Window>,
 }
 
 #[derive(Debug, Serialize)]
-struct ShapeFigures {
-    shape: Shape,
-    echo: Option<Figures>,
-    reserve: Option<Figures>,
-}
-
-/// Medians over the windows of one kind and shape.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-struct Figures {
-    windows: usize,
-    /// False where no window was free of stolen time; the figures then are those of the thrown away.
-    clean: bool,
-    count: u64,
-    rate: f64,
-    p50_us: f64,
-    p99_us: f64,
-    p999_us: f64,
-    /// The largest of all, not a median.
-    max_us: f64,
-    late_p99_us: Option<f64>,
+struct Row {
+    what: String,
+    load: Load,
+    #[serde(flatten)]
+    figures: Figures,
 }
 
 impl Report {
     pub(crate) fn new(
-        shapes: &[Shape],
         windows: Vec<Window>,
         stolen_percent: f64,
         fsync: Option<FsyncCost>,
         quick: bool,
     ) -> Report {
-        let shapes: Vec<ShapeFigures> = shapes
+        let compared = LOADS
             .iter()
-            .map(|shape| ShapeFigures {
-                shape: *shape,
-                echo: Figures::of(&windows, CallKind::Echo, *shape),
-                reserve: Figures::of(&windows, CallKind::Reserve, *shape),
+            .flat_map(|load| [("echo", *load), ("reserve", *load)]);
+        let all = compared.chain([("batch", BATCHES), ("stream", STREAMS)]);
+        let rows: Vec<Row> = all
+            .filter_map(|(what, load)| {
+                Some(Row {
+                    what: what.to_owned(),
+                    load,
+                    figures: Figures::of(&windows, what, load)?,
+                })
             })
             .collect();
-        let alone = shapes.iter().find(|s| s.shape == ALONE);
-        let p50 = |figures: Option<&Figures>| figures.map_or(0.0, |f| f.p50_us);
-        let echo_p50_us = p50(alone.and_then(|s| s.echo.as_ref()));
-        let reserve_p50_us = p50(alone.and_then(|s| s.reserve.as_ref()));
-        let echo_rate = best_rate(&shapes, |s| s.echo.as_ref());
-        let reserve_rate = best_rate(&shapes, |s| s.reserve.as_ref());
+        let p50 = |what| find(&rows, what, ALONE).map_or(0.0, |figures| figures.p50_us);
+        let best = |what| best(&rows, what);
+        let rate = |what| best(what).map_or(0.0, |figures| figures.rate);
+        let cpu = |what| best(what).map_or(0.0, Figures::cpu_us);
+        let (echo_rate, reserve_rate, stream_rate) =
+            (rate("echo"), rate("reserve"), rate("stream"));
         Report {
             quick,
-            echo_p50_us,
-            reserve_p50_us,
-            reserve_p50_over_echo: ratio(reserve_p50_us, echo_p50_us),
+            echo_p50_us: p50("echo"),
+            reserve_p50_us: p50("reserve"),
+            reserve_p50_over_echo: ratio(p50("reserve"), p50("echo")),
             echo_rate,
             reserve_rate,
             reserve_rate_over_echo: ratio(reserve_rate, echo_rate),
+            batch_rate: rate("batch"),
+            stream_rate,
+            stream_rate_over_reserve: ratio(stream_rate, reserve_rate),
+            reserve_cpu_over_echo: ratio(cpu("reserve"), cpu("echo")),
             stolen_percent,
             windows_thrown_away: windows.iter().filter(|w| !w.kept).count(),
             fsync,
-            shapes,
+            rows,
             windows,
         }
     }
@@ -114,10 +110,17 @@ impl Report {
             self.reserve_p50_us, self.echo_p50_us, self.reserve_p50_over_echo
         );
         println!(
-            "best closed loop: reserve {}/s, echo {}/s: {:.2} x",
+            "most per second: reserve {}, echo {}: {:.2} x; processor time of one at that rate: {:.2} x",
             HumanCount(self.reserve_rate as u64),
             HumanCount(self.echo_rate as u64),
-            self.reserve_rate_over_echo
+            self.reserve_rate_over_echo,
+            self.reserve_cpu_over_echo,
+        );
+        println!(
+            "lines per second: streams {}, {:.1} x single calls; batches {}",
+            HumanCount(self.stream_rate as u64),
+            self.stream_rate_over_reserve,
+            HumanCount(self.batch_rate as u64),
         );
         println!(
             "stolen by the host: {:.1} % of the CPU; windows thrown away: {} of {}",
@@ -126,15 +129,10 @@ impl Report {
             self.windows.len()
         );
         println!(
-            "late: how long after they were due calls were sent, in us; their times include it"
+            "late: how long after they were due calls were sent, in us; their times include it. CPU, disk and \
+             switches: of one line, over all nodes; disk in whole pages"
         );
-        let unclean = |s: &ShapeFigures| {
-            [&s.echo, &s.reserve]
-                .into_iter()
-                .flatten()
-                .any(|figures| !figures.clean)
-        };
-        if self.shapes.iter().any(unclean) {
+        if self.rows.iter().any(|row| !row.figures.clean) {
             println!("* no window was free of stolen time: do not rely on this row");
         }
     }
@@ -143,39 +141,56 @@ impl Report {
         let mut table = Table::new();
         table.load_preset(presets::ASCII_MARKDOWN);
         table.set_header([
-            "load", "call", "count", "rate/s", "p50 us", "p99 us", "p99.9 us", "max us",
-            "late p99", "p50 x", "p99 x", "rate x",
+            "load",
+            "call",
+            "lines",
+            "rate/s",
+            "p50 us",
+            "p99 us",
+            "p99.9 us",
+            "max us",
+            "late p99",
+            "p50 x",
+            "p99 x",
+            "rate x",
+            "nodes CPU us",
+            "load CPU us",
+            "disk bytes",
+            "switches",
         ]);
-        for shape in &self.shapes {
-            for (kind, figures) in [
-                (CallKind::Echo, &shape.echo),
-                (CallKind::Reserve, &shape.reserve),
-            ] {
-                let Some(figures) = figures else { continue };
-                // A reserve's row says how it compares with the echo of the same shape.
-                let base = shape.echo.as_ref().filter(|_| kind == CallKind::Reserve);
-                let times = |of: fn(&Figures) -> f64| {
-                    base.map_or_else(String::new, |base| {
-                        format!("{:.2}", ratio(of(figures), of(base)))
-                    })
-                };
-                table.add_row([
-                    format!("{}{}", shape.shape, if figures.clean { "" } else { " *" }),
-                    kind.to_string(),
-                    HumanCount(figures.count).to_string(),
-                    HumanCount(figures.rate as u64).to_string(),
-                    format!("{:.0}", figures.p50_us),
-                    format!("{:.0}", figures.p99_us),
-                    format!("{:.0}", figures.p999_us),
-                    format!("{:.0}", figures.max_us),
-                    figures
-                        .late_p99_us
-                        .map_or_else(String::new, |late| format!("{late:.0}")),
-                    times(|f| f.p50_us),
-                    times(|f| f.p99_us),
-                    times(|f| f.rate),
-                ]);
-            }
+        for Row {
+            what,
+            load,
+            figures,
+        } in &self.rows
+        {
+            // A reserve's row says how it compares with the echo under the same load.
+            let base = find(&self.rows, "echo", *load).filter(|_| what != "echo");
+            let times = |of: fn(&Figures) -> f64| {
+                base.map_or_else(String::new, |base| {
+                    format!("{:.2}", ratio(of(figures), of(base)))
+                })
+            };
+            table.add_row([
+                format!("{load}{}", if figures.clean { "" } else { " *" }),
+                what.clone(),
+                HumanCount(figures.lines).to_string(),
+                HumanCount(figures.rate as u64).to_string(),
+                format!("{:.0}", figures.p50_us),
+                format!("{:.0}", figures.p99_us),
+                format!("{:.0}", figures.p999_us),
+                format!("{:.0}", figures.max_us),
+                figures
+                    .late_p99_us
+                    .map_or_else(String::new, |late| format!("{late:.0}")),
+                times(|f| f.p50_us),
+                times(|f| f.p99_us),
+                times(|f| f.rate),
+                format!("{:.1}", figures.server_cpu_us),
+                format!("{:.1}", figures.client_cpu_us),
+                format!("{:.0}", figures.written_bytes),
+                format!("{:.2}", figures.switches),
+            ]);
         }
         for column in table.column_iter_mut().skip(2) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -184,117 +199,90 @@ impl Report {
     }
 }
 
-impl Figures {
-    fn of(windows: &[Window], kind: CallKind, shape: Shape) -> Option<Figures> {
-        let all = || {
-            windows
-                .iter()
-                .filter(|w| w.kind == kind && w.shape == shape && w.count > 0)
-        };
-        let clean = all().any(|w| w.kept);
-        let used: Vec<&Window> = all().filter(|w| w.kept || !clean).collect();
-        let median_of = |value: fn(&Window) -> f64| median(used.iter().map(|w| value(w)).collect());
-        Some(Figures {
-            windows: used.len(),
-            clean,
-            count: used.iter().map(|w| w.count).sum(),
-            rate: median_of(|w| w.rate)?,
-            p50_us: median_of(|w| w.p50_us)?,
-            p99_us: median_of(|w| w.p99_us)?,
-            p999_us: median_of(|w| w.p999_us)?,
-            max_us: used.iter().map(|w| w.max_us).fold(0.0, f64::max),
-            late_p99_us: median(used.iter().filter_map(|w| w.late_p99_us).collect()),
-        })
-    }
+fn find<'a>(rows: &'a [Row], what: &str, load: Load) -> Option<&'a Figures> {
+    let row = rows.iter().find(|row| row.what == what && row.load == load);
+    row.map(|row| &row.figures)
 }
 
-/// The median rate of the closed loop that has the best one; an open loop's rate is what was asked
-/// for.
-fn best_rate(shapes: &[ShapeFigures], of: impl Fn(&ShapeFigures) -> Option<&Figures>) -> f64 {
-    shapes
-        .iter()
-        .filter(|s| matches!(s.shape, Shape::ClosedLoop { .. }))
-        .filter_map(|s| Some(of(s)?.rate))
-        .fold(0.0, f64::max)
-}
-
-/// The mean of the middle two where there is no middle one.
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let upper = *values.get(values.len() / 2)?;
-    let lower = *values.get((values.len() - 1) / 2)?;
-    Some((lower + upper) / 2.0)
-}
-
-/// 0 where there is nothing to compare with.
-fn ratio(value: f64, base: f64) -> f64 {
-    if base > 0.0 { value / base } else { 0.0 }
+/// The loop with the best rate; of an open loop it is what was asked for.
+fn best<'a>(rows: &'a [Row], what: &str) -> Option<&'a Figures> {
+    let is_closed = |load| matches!(load, Load::ClosedLoop { .. } | Load::Stream { .. });
+    let rows = rows.iter();
+    let closed = rows.filter(|row| row.what == what && is_closed(row.load));
+    let figures = closed.map(|row| &row.figures);
+    figures.max_by(|a, b| a.rate.total_cmp(&b.rate))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const BUSY: Shape = Shape::ClosedLoop { in_flight: 64 };
-    const PACED: Shape = Shape::OpenLoop { per_second: 1_000 };
+    const BUSY: Load = Load::ClosedLoop { in_flight: 64 };
+    const PACED: Load = Load::OpenLoop { per_second: 1_000 };
 
-    fn window(kind: CallKind, shape: Shape, p50_us: f64, rate: f64, kept: bool) -> Window {
+    fn window(what: &str, load: Load, p50_us: f64, rate: f64, kept: bool) -> Window {
         Window {
-            kind,
-            shape,
+            what: what.to_owned(),
+            load,
             round: 1,
             kept,
-            count: 100,
+            calls: 100,
+            lines: 100,
             errors: 0,
             first_error: None,
+            refused: 0,
             rate,
             p50_us,
             p99_us: p50_us * 3.0,
             p999_us: p50_us * 5.0,
             max_us: p50_us * 9.0,
             late_p99_us: None,
+            refused_p99_us: None,
+            server_cpu_us: p50_us / 10.0,
+            client_cpu_us: p50_us / 10.0,
+            written_bytes: 100.0,
+            switches: 4.0,
             stolen_percent: if kept { 0.5 } else { 9.0 },
         }
     }
 
     #[test]
     fn the_ratios_are_of_medians_without_what_was_thrown_away() {
-        use CallKind::{Echo, Reserve};
         let windows = vec![
-            window(Echo, ALONE, 100.0, 9_000.0, true),
-            window(Echo, ALONE, 120.0, 8_000.0, true),
-            window(Echo, ALONE, 110.0, 8_500.0, true),
-            window(Reserve, ALONE, 900.0, 1_000.0, false),
-            window(Reserve, ALONE, 330.0, 3_000.0, true),
-            window(Echo, BUSY, 1_000.0, 60_000.0, true),
-            window(Reserve, BUSY, 2_000.0, 30_000.0, true),
-            window(Reserve, PACED, 2_000.0, 99_000.0, true),
+            window("echo", ALONE, 100.0, 9_000.0, true),
+            window("echo", ALONE, 120.0, 8_000.0, true),
+            window("echo", ALONE, 110.0, 8_500.0, true),
+            window("reserve", ALONE, 900.0, 1_000.0, false),
+            window("reserve", ALONE, 330.0, 3_000.0, true),
+            window("echo", BUSY, 1_000.0, 60_000.0, true),
+            window("reserve", BUSY, 2_000.0, 30_000.0, true),
+            window("reserve", PACED, 2_000.0, 99_000.0, true),
+            window("stream", STREAMS, 9_000.0, 240_000.0, true),
         ];
-        let report = Report::new(&[ALONE, BUSY, PACED], windows, 1.0, None, true);
+        let report = Report::new(windows, 1.0, None, true);
         assert_eq!(report.echo_p50_us, 110.0);
         assert_eq!(report.reserve_p50_us, 330.0);
         assert_eq!(report.reserve_p50_over_echo, 3.0);
         assert_eq!(report.echo_rate, 60_000.0);
         assert_eq!(report.reserve_rate, 30_000.0);
         assert_eq!(report.reserve_rate_over_echo, 0.5);
+        assert_eq!(report.reserve_cpu_over_echo, 2.0);
+        assert_eq!(report.stream_rate_over_reserve, 8.0);
         assert_eq!(report.windows_thrown_away, 1);
     }
 
     #[test]
-    fn a_shape_without_a_clean_window_says_so() {
-        let windows = vec![window(CallKind::Echo, ALONE, 100.0, 9_000.0, false)];
-        let report = Report::new(&[ALONE], windows, 9.0, None, true);
+    fn a_row_without_a_clean_window_says_so() {
+        let windows = vec![window("echo", ALONE, 100.0, 9_000.0, false)];
+        let report = Report::new(windows, 9.0, None, true);
         assert_eq!(report.echo_p50_us, 100.0);
-        assert!(
-            report.table().to_string().contains("1 in flight *"),
-            "{}",
-            report.table()
-        );
+        let table = report.table().to_string();
+        assert!(table.contains("1 in flight *"), "{table}");
     }
 
     #[test]
     fn the_json_has_the_promised_keys() {
-        let report = Report::new(&[ALONE], Vec::new(), 0.0, None, true);
+        let report = Report::new(Vec::new(), 0.0, None, true);
         let json = serde_json::to_value(&report).expect("serialises");
         for key in [
             "echo_p50_us",
@@ -303,17 +291,12 @@ mod tests {
             "echo_rate",
             "reserve_rate",
             "reserve_rate_over_echo",
+            "stream_rate",
+            "batch_rate",
             "stolen_percent",
         ] {
             assert!(json[key].is_number(), "{key} is missing");
         }
         assert!(json["windows"].is_array());
-    }
-
-    #[test]
-    fn medians() {
-        assert_eq!(median(vec![]), None);
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(vec![4.0, 1.0]), Some(2.5));
     }
 }

@@ -16,8 +16,8 @@ use tokio::time::sleep;
 use self::report::{Gap, Report};
 use self::writes::Writes;
 use crate::Verdict;
+use crate::lab::stolen::{CpuTime, stolen_percent};
 use crate::nodes::{NodeOptions, Nodes};
-use crate::stolen::{CpuTime, stolen_percent};
 
 /// The shard whose leader is killed and handed over. Writes go to this one only, so that every moment
 /// without a leader is felt.

@@ -16,8 +16,8 @@ use self::report::{Figures, Report};
 use self::reserves::{Reserves, Sort};
 use crate::Verdict;
 use crate::failover::load_average;
+use crate::lab::stolen::{CpuTime, stolen_percent};
 use crate::nodes::{NodeOptions, Nodes};
-use crate::stolen::{CpuTime, stolen_percent};
 
 /// Longer than a restart.
 const CALL_TIMEOUT: Duration = Duration::from_secs(300);

@@ -67,9 +67,9 @@ impl Reserves {
     pub(crate) fn begin(client: &Client, assortment: &Assortment, per_second: u32) -> Reserves {
         let log = Rc::new(Log {
             sort: Cell::new(Sort::Quiet),
-            quiet: RefCell::new(crate::bench::histogram()),
-            checkpoint: RefCell::new(crate::bench::histogram()),
-            joining: RefCell::new(crate::bench::histogram()),
+            quiet: RefCell::new(crate::lab::histogram()),
+            checkpoint: RefCell::new(crate::lab::histogram()),
+            joining: RefCell::new(crate::lab::histogram()),
             failures: RefCell::default(),
             in_flight: Cell::new(0),
             is_over: Cell::new(false),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use indicatif::HumanCount;
 
-use crate::bench::histogram;
+use crate::lab::histogram;
 
 /// Failures that are kept word for word; the rest is only counted.
 const FAILURES_LISTED_MAX: usize = 20;

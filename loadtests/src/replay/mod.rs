@@ -37,6 +37,9 @@ use crate::Verdict;
 use crate::nodes::{NodeOptions, Nodes};
 
 /// How long the client keeps trying one call: longer than it takes to start a killed node again.
+/// The first node of `stockd dev`.
+const ENDPOINT: &str = "http://127.0.0.1:7401";
+
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Orders that may fail before the rest is left: a cluster that is gone fails each of them only after
 /// the client's patience.
@@ -72,7 +75,7 @@ pub(crate) struct Arguments {
     weeks: Weeks,
 
     /// Any node of the cluster
-    #[arg(long, value_name = "URL", env = "STOCKD_ENDPOINT", default_value = crate::bench::ENDPOINT, conflicts_with_all = ["kill_every", "replace_node"])]
+    #[arg(long, value_name = "URL", env = "STOCKD_ENDPOINT", default_value = ENDPOINT, conflicts_with_all = ["kill_every", "replace_node"])]
     endpoint: String,
 
     /// Start three nodes, and kill a random one every so many seconds; it comes back a second later

@@ -134,7 +134,7 @@ impl Driver {
                     location: location.clone(),
                     on_hand_delta: 1_000,
                     occurred_at: None,
-                    fingerprint: Fingerprint([1; 16]),
+                    fingerprint: Fingerprint([1; 8]),
                 });
             }
         }
@@ -185,7 +185,7 @@ impl Driver {
         let bits = u128::from(self.at.stamp.0) << 80 | 0x7 << 76 | u128::from(low);
         let request = Request {
             id: RequestId::new(bits.to_be_bytes()).unwrap(),
-            fingerprint: Fingerprint([1; 16]),
+            fingerprint: Fingerprint([1; 8]),
         };
         Command {
             principal: Principal::new("web").unwrap(),

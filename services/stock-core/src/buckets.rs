@@ -1,6 +1,7 @@
 //! A map in a fixed number of parts, each of which can be shared with somebody who writes it down.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 /// What is kept in [`Buckets`].
@@ -9,75 +10,144 @@ pub(crate) trait Key: Ord + Clone {
     fn bucket(&self, buckets: usize) -> usize;
 }
 
-/// One bucket.
-pub(crate) type Bucket<K, V> = Arc<BTreeMap<K, V>>;
+/// What a bucket is: a map in the order of its keys.
+pub(crate) trait Table<K, V>: Clone + Default {
+    /// Of these, which are in their order.
+    fn from_sorted(entries: Vec<(K, V)>) -> Self;
+    fn get(&self, key: &K) -> Option<&V>;
+    fn get_mut(&mut self, key: &K) -> Option<&mut V>;
+    fn insert(&mut self, key: K, value: V);
+    fn remove(&mut self, key: &K);
+    fn len(&self) -> usize;
+    fn iter<'a>(&'a self) -> impl Iterator<Item = (&'a K, &'a V)>
+    where
+        K: 'a,
+        V: 'a;
+    fn values_mut<'a>(&'a mut self) -> impl Iterator<Item = &'a mut V>
+    where
+        K: 'a,
+        V: 'a;
+}
+
+impl<K: Ord + Clone, V: Clone> Table<K, V> for BTreeMap<K, V> {
+    fn from_sorted(entries: Vec<(K, V)>) -> Self {
+        entries.into_iter().collect()
+    }
+
+    fn get(&self, key: &K) -> Option<&V> {
+        self.get(key)
+    }
+
+    fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.get_mut(key)
+    }
+
+    fn insert(&mut self, key: K, value: V) {
+        self.insert(key, value);
+    }
+
+    fn remove(&mut self, key: &K) {
+        self.remove(key);
+    }
+
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn iter<'a>(&'a self) -> impl Iterator<Item = (&'a K, &'a V)>
+    where
+        K: 'a,
+        V: 'a,
+    {
+        self.iter()
+    }
+
+    fn values_mut<'a>(&'a mut self) -> impl Iterator<Item = &'a mut V>
+    where
+        K: 'a,
+        V: 'a,
+    {
+        self.values_mut()
+    }
+}
 
 /// A map that can be frozen at the price of one count for each bucket. A bucket that is about to change
 /// while somebody else still has it is copied first; otherwise a change costs an atomic check.
 #[derive(Debug)]
-pub(crate) struct Buckets<K, V> {
-    maps: Box<[Bucket<K, V>]>,
+pub(crate) struct Buckets<K, V, M = BTreeMap<K, V>> {
+    maps: Box<[Arc<M>]>,
+    of: PhantomData<(K, V)>,
 }
 
-impl<K: Key, V: Clone> Buckets<K, V> {
+impl<K: Key, V, M: Table<K, V>> Buckets<K, V, M> {
     pub(crate) fn new(buckets: usize) -> Self {
         // One empty map for all: each is made when it gets something.
-        let empty = Arc::new(BTreeMap::new());
+        let empty = Arc::new(M::default());
         Self {
             maps: vec![empty; buckets].into(),
+            of: PhantomData,
         }
     }
 
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
-        self.maps[key.bucket(self.maps.len())].get(key)
-    }
-
-    pub(crate) fn get_key_value(&self, key: &K) -> Option<(&K, &V)> {
-        self.maps[key.bucket(self.maps.len())].get_key_value(key)
+        self.bucket_of(key).get(key)
     }
 
     pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.of(key).get_mut(key)
     }
 
-    pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
-        self.of(&key).insert(key, value)
+    pub(crate) fn insert(&mut self, key: K, value: V) {
+        self.of(&key).insert(key, value);
     }
 
-    pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
-        self.of(key).remove(key)
+    pub(crate) fn remove(&mut self, key: &K) {
+        self.of(key).remove(key);
     }
 
     /// The bucket of a key.
-    pub(crate) fn bucket_of(&self, key: &K) -> &BTreeMap<K, V> {
+    pub(crate) fn bucket_of(&self, key: &K) -> &M {
         &self.maps[key.bucket(self.maps.len())]
     }
 
+    /// A bucket by what its keys say of so many.
+    pub(crate) fn by(&self, number: impl FnOnce(usize) -> usize) -> &M {
+        &self.maps[number(self.maps.len())]
+    }
+
     /// The bucket of a key, to be changed.
-    pub(crate) fn of(&mut self, key: &K) -> &mut BTreeMap<K, V> {
+    pub(crate) fn of(&mut self, key: &K) -> &mut M {
         Arc::make_mut(&mut self.maps[key.bucket(self.maps.len())])
     }
 
     /// Shares every bucket as it is now.
-    pub(crate) fn share(&self) -> impl Iterator<Item = Bucket<K, V>> {
+    pub(crate) fn share(&self) -> impl Iterator<Item = Arc<M>> {
         self.maps.iter().map(Arc::clone)
     }
 
     /// Everything, bucket by bucket.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+    pub(crate) fn iter<'a>(&'a self) -> impl Iterator<Item = (&'a K, &'a V)>
+    where
+        K: 'a,
+        V: 'a,
+    {
         self.maps.iter().flat_map(|map| map.iter())
     }
 
     /// Every value, to be changed.
-    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+    pub(crate) fn values_mut<'a>(&'a mut self) -> impl Iterator<Item = &'a mut V>
+    where
+        K: 'a,
+        V: 'a,
+    {
         // The empty ones may all be one, and need no copies.
-        let maps = self.maps.iter_mut().filter(|map| !map.is_empty());
+        let maps = self.maps.iter_mut().filter(|map| map.len() > 0);
         maps.flat_map(|map| Arc::make_mut(map).values_mut())
     }
 
     /// Replaces a bucket; the keys are ones that belong there.
-    pub(crate) fn set(&mut self, bucket: usize, map: BTreeMap<K, V>) {
-        if !map.is_empty() {
+    pub(crate) fn set(&mut self, bucket: usize, map: M) {
+        if map.len() > 0 {
             self.maps[bucket] = Arc::new(map);
         }
     }

@@ -283,11 +283,11 @@ mod tests {
         let mut memory = DocumentMemory::new(4, 100);
         let name = |text| Document::new(text).unwrap();
         let key = DocumentKey::new(MovementKind::Receipt, &name("D1"), &name("1"));
-        let same = Fingerprint([1; 16]);
+        let same = Fingerprint([1; 8]);
         memory.remember(key, same, Stamp(NOW), Stamp(NOW));
         assert_eq!(memory.recall(key, same, Stamp(NOW)), Recall::Answered(&()));
         assert_eq!(
-            memory.recall(key, Fingerprint([2; 16]), Stamp(NOW)),
+            memory.recall(key, Fingerprint([2; 8]), Stamp(NOW)),
             Recall::Refused(Refusal::DocumentReused)
         );
         memory.forget(Stamp(NOW + DOCUMENT_MEMORY_MS + 1));
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn lines_whose_hashes_are_alike_leave_in_the_order_they_came() {
         let mut memory = DocumentMemory::new(4, 2);
-        let same = Fingerprint([1; 16]);
+        let same = Fingerprint([1; 8]);
         let at = |ms| Stamp(NOW + ms);
         memory.remember(key(7, 2), same, at(0), at(0));
         memory.remember(key(7, 1), same, at(1), at(1));

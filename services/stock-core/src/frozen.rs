@@ -1,15 +1,18 @@
 //! A state as it was at one moment, to be written down while the state itself goes on.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::apply::holds::Hold;
-use crate::buckets::Bucket;
 use crate::canonical::Writer;
 use crate::catalog::{CatalogOutcome, PutLocation};
 use crate::documents::{DocumentKey, RecordedLine};
 use crate::ids::{Location, ReservationId, Sku};
 use crate::memory::{Remembered, RequestKey};
 use crate::stock::Stock;
+use crate::timeline::Timeline;
 use crate::verdict::Verdict;
 
 /// A [`Shard`](crate::Shard) or a [`Catalog`](crate::Catalog) as it was when it was frozen.
@@ -78,14 +81,14 @@ impl FrozenState {
 #[derive(Debug)]
 pub(crate) enum Slot {
     Shard {
-        stocks: Bucket<Sku, Stock>,
-        holds: Bucket<ReservationId, Hold>,
-        requests: Bucket<RequestKey, Remembered<Verdict>>,
-        documents: Bucket<DocumentKey, RecordedLine>,
+        stocks: Arc<BTreeMap<Sku, Stock>>,
+        holds: Arc<Timeline<ReservationId, Hold>>,
+        requests: Arc<Timeline<RequestKey, Remembered<Verdict>>>,
+        documents: Arc<BTreeMap<DocumentKey, RecordedLine>>,
     },
     Catalog {
-        locations: Bucket<Location, PutLocation>,
-        requests: Bucket<RequestKey, Remembered<CatalogOutcome>>,
+        locations: Arc<BTreeMap<Location, PutLocation>>,
+        requests: Arc<Timeline<RequestKey, Remembered<CatalogOutcome>>>,
     },
     Taken {
         hash: u128,

@@ -1,11 +1,13 @@
 //! Identifiers, quantities and time, each checked once, where it is made.
 
+use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use thiserror::Error;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::buckets::Key;
 use crate::limits::{IDENTIFIER_BYTES_MAX, QUANTITY_MAX};
@@ -91,6 +93,68 @@ impl Key for Sku {
     }
 }
 
+/// A SKU's hash and name, whoever owns them: finds a SKU by a text.
+pub(crate) trait Named {
+    fn parts(&self) -> (u64, &str);
+}
+
+impl Named for Sku {
+    fn parts(&self) -> (u64, &str) {
+        (self.hash, &self.name)
+    }
+}
+
+/// A text that may be the name of a SKU that is there.
+pub(crate) struct SkuName<'a> {
+    hash: u64,
+    name: &'a str,
+}
+
+impl<'a> SkuName<'a> {
+    pub(crate) fn new(name: &'a str) -> Self {
+        Self {
+            hash: xxh3_64(name.as_bytes()),
+            name,
+        }
+    }
+
+    pub(crate) fn bucket(&self, buckets: usize) -> usize {
+        self.hash as usize % buckets
+    }
+}
+
+impl Named for SkuName<'_> {
+    fn parts(&self) -> (u64, &str) {
+        (self.hash, self.name)
+    }
+}
+
+impl PartialEq for dyn Named + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for dyn Named + '_ {}
+
+impl PartialOrd for dyn Named + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for dyn Named + '_ {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.parts().cmp(&other.parts())
+    }
+}
+
+impl<'a> Borrow<dyn Named + 'a> for Sku {
+    fn borrow(&self) -> &(dyn Named + 'a) {
+        self
+    }
+}
+
 impl fmt::Debug for Sku {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.name)
@@ -122,7 +186,7 @@ macro_rules! identifier {
             }
         }
 
-        impl std::borrow::Borrow<str> for $name {
+        impl Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0
             }
@@ -364,20 +428,21 @@ fn low_bits(uuid: &[u8; 16]) -> u64 {
     u64::from_be_bytes(low)
 }
 
-/// XXH3-128 of what a client sent: enough to tell a retry from another request under the same id.
+/// XXH3-64 of what a client sent: enough to tell a retry from another request that somebody sends under the
+/// same id by mistake.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Fingerprint(pub [u8; 16]);
+pub struct Fingerprint(pub [u8; 8]);
 
 impl Fingerprint {
     /// Of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
-        Self(xxh3_128(bytes).to_be_bytes())
+        Self(xxh3_64(bytes).to_be_bytes())
     }
 }
 
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
     }
 }
 

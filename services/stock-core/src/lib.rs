@@ -49,6 +49,7 @@ mod reservation;
 mod restore;
 mod shard;
 mod stock;
+mod timeline;
 mod verdict;
 
 pub use catalog::{
@@ -65,6 +66,7 @@ pub use ids::{
     Reason, RequestId, RequestIdError, ReservationId, ReservationIdError, Sku, Stamp,
 };
 pub use ledger::{EntryKind, LedgerEntry, Source};
+pub use names::{Naming, NewNames};
 pub use outcome::{Discrepancy, LineVerdict, Outcome, Policy, Refusal, ShortLine, Shortage};
 pub use position::Position;
 pub use reservation::{Reservation, ReservationLine, State};

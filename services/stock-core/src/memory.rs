@@ -8,6 +8,7 @@ use crate::limits::{
 };
 use crate::order::{Order, Place};
 use crate::outcome::Refusal;
+use crate::timeline::Timeline;
 
 /// Ids are unique for each caller only.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,7 +48,7 @@ pub(crate) enum Recall<'a, V> {
 /// be carried out twice.
 #[derive(Debug)]
 pub(crate) struct RequestMemory<V> {
-    pub(crate) buckets: Buckets<RequestKey, Remembered<V>>,
+    pub(crate) buckets: Buckets<RequestKey, Remembered<V>, Timeline<RequestKey, Remembered<V>>>,
     pub(crate) order: Order<RequestKey>,
     pub(crate) horizon: Stamp,
     pub(crate) remembered_max: usize,
@@ -158,13 +159,13 @@ mod tests {
     fn remember(memory: &mut RequestMemory<u8>, key: &RequestKey, now: u64, verdict: u8) {
         let request = Request {
             id: key.id,
-            fingerprint: Fingerprint([1; 16]),
+            fingerprint: Fingerprint([1; 8]),
         };
         memory.remember(key.clone(), request, Stamp(now), verdict);
     }
 
     fn recall(memory: &RequestMemory<u8>, key: &RequestKey, now: u64) -> Recall<'static, u8> {
-        match memory.recall(key, Fingerprint([1; 16]), Stamp(now)) {
+        match memory.recall(key, Fingerprint([1; 8]), Stamp(now)) {
             Recall::Answered(verdict) => Recall::Answered(Box::leak(Box::new(*verdict))),
             Recall::New => Recall::New,
             Recall::Refused(refusal) => Recall::Refused(refusal),

@@ -2,7 +2,50 @@
 
 use std::collections::BTreeSet;
 
-use crate::ids::{IdentifierError, Location, Principal};
+use crate::ids::{IdentifierError, Location, Principal, Sku};
+
+/// Makes names of texts. Whoever knows a name already gives a copy that shares it: that is quicker, and nothing
+/// is checked twice.
+pub trait Naming {
+    /// A SKU of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`Sku::new`]'s.
+    fn sku(&self, text: &str) -> Result<Sku, IdentifierError>;
+
+    /// A location of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`Location::new`]'s.
+    fn location(&self, text: &str) -> Result<Location, IdentifierError>;
+
+    /// A principal of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`Principal::new`]'s.
+    fn principal(&self, text: &str) -> Result<Principal, IdentifierError>;
+}
+
+/// Knows no name.
+#[derive(Debug, Clone, Copy)]
+pub struct NewNames;
+
+impl Naming for NewNames {
+    fn sku(&self, text: &str) -> Result<Sku, IdentifierError> {
+        Sku::new(text)
+    }
+
+    fn location(&self, text: &str) -> Result<Location, IdentifierError> {
+        Location::new(text)
+    }
+
+    fn principal(&self, text: &str) -> Result<Principal, IdentifierError> {
+        Principal::new(text)
+    }
+}
 
 /// Not part of the canonical state: it is made again from the rest.
 #[derive(Debug, Default)]
@@ -12,6 +55,16 @@ pub(crate) struct Names {
 }
 
 impl Names {
+    /// A copy of a location's name, if it is known.
+    pub(crate) fn known_location(&self, text: &str) -> Option<Location> {
+        self.locations.get(text).cloned()
+    }
+
+    /// A copy of a principal's name, if it is known.
+    pub(crate) fn known_principal(&self, text: &str) -> Option<Principal> {
+        self.principals.get(text).cloned()
+    }
+
     pub(crate) fn location(&mut self, location: &Location) -> Location {
         if let Some(shared) = self.locations.get(location) {
             return shared.clone();

@@ -7,14 +7,14 @@ use crate::canonical::{MemoryHead, OrderHead, ShardHead, Writer};
 use crate::command::{Action, Command, Operation, Request};
 use crate::documents::DocumentMemory;
 use crate::frozen::{FrozenState, Slot};
-use crate::ids::{At, Location, Principal, ReservationId, Sku, Stamp};
+use crate::ids::{At, IdentifierError, Location, Principal, ReservationId, Sku, Stamp};
 use crate::ledger::LedgerEntry;
 use crate::limits::{
     BUCKETS, DOCUMENT_LINES_REMEMBERED_MAX, ENDED_RESERVATIONS_MAX, EXPIRIES_PER_ENTRY_MAX,
     OPEN_RESERVATIONS_MAX, POSITIONS_MAX, REQUESTS_REMEMBERED_MAX,
 };
 use crate::memory::{Recall, RequestKey, RequestMemory};
-use crate::names::Names;
+use crate::names::{Names, Naming};
 use crate::outcome::{Outcome, Refusal};
 use crate::reservation::Reservation;
 use crate::stock::Stock;
@@ -103,7 +103,7 @@ impl Shard {
     }
 
     /// As [`Self::stock`], with a copy of the SKU whose name is shared with the shard's own.
-    pub fn sku(&self, sku: &Sku) -> Option<(&Sku, &Stock)> {
+    pub fn shared_sku(&self, sku: &Sku) -> Option<(&Sku, &Stock)> {
         self.shelves.shared_sku(sku)
     }
 
@@ -226,6 +226,30 @@ impl Shard {
     }
 }
 
+/// Copies of the names that the shard keeps.
+impl Naming for Shard {
+    fn sku(&self, text: &str) -> Result<Sku, IdentifierError> {
+        match self.shelves.sku_named(text) {
+            Some(sku) => Ok(sku.clone()),
+            None => Sku::new(text),
+        }
+    }
+
+    fn location(&self, text: &str) -> Result<Location, IdentifierError> {
+        match self.names.known_location(text) {
+            Some(location) => Ok(location),
+            None => Location::new(text),
+        }
+    }
+
+    fn principal(&self, text: &str) -> Result<Principal, IdentifierError> {
+        match self.names.known_principal(text) {
+            Some(principal) => Ok(principal),
+            None => Principal::new(text),
+        }
+    }
+}
+
 impl Default for Shard {
     fn default() -> Self {
         Self::new()
@@ -283,7 +307,7 @@ mod tests {
             let bits = u128::from(self.now.0) << 80 | 0x7 << 76 | u128::from(number);
             let request = Request {
                 id: RequestId::new(bits.to_be_bytes()).unwrap(),
-                fingerprint: Fingerprint([1; 16]),
+                fingerprint: Fingerprint([1; 8]),
             };
             self.apply(Action::Request(request, operation))
         }
@@ -300,7 +324,7 @@ mod tests {
                     location: Location::new("A").unwrap(),
                     on_hand_delta: 9,
                     occurred_at: None,
-                    fingerprint: Fingerprint([1; 16]),
+                    fingerprint: Fingerprint([1; 8]),
                 }],
             }));
             match outcome {

@@ -27,7 +27,7 @@ pub fn apply(
     state: &mut State,
     before: Stamp,
     index: u64,
-    entry: &Entry,
+    entry: &Entry<'_>,
     changed: &mut Changed,
 ) -> Result<(Stamp, Outcomes), DecodeError> {
     let stamp = entry.stamp.max(before);
@@ -36,28 +36,29 @@ pub fn apply(
         ordinal: ordinal as u32,
         stamp,
     };
-    let commands = entry.commands.iter().enumerate();
-    let mut outcomes = Outcomes::with_capacity(entry.commands.len());
+    let mut commands = entry.commands.clone();
+    let mut outcomes = Outcomes::new();
     match state {
         State::Stock(shard) => {
             shard.advance(stamp, &mut changed.ledger);
-            for (ordinal, command) in commands {
-                let command = log_codec::decode_stock(ordinal, command)?;
-                let outcome = shard.apply(at(ordinal), command, &mut changed.ledger);
+            while let Some(command) = commands.next_stock(&**shard)? {
+                let at = at(outcomes.len());
+                let outcome = shard.apply(at, command, &mut changed.ledger);
                 outcomes.push(Outcome::Stock(outcome));
             }
         }
         State::Meta(meta) => {
             meta.catalog.advance(stamp);
             meta.registry.advance(stamp);
-            for (ordinal, command) in commands {
-                if codec::is_registry_command(command) {
-                    let command = codec::decode_command(command)?;
+            while let Some(command) = commands.next_meta()? {
+                let ordinal = outcomes.len();
+                if codec::is_registry_command(&command) {
+                    let command = codec::decode_command(&command)?;
                     let outcome = meta.registry.apply(at(ordinal), command);
                     outcomes.push(Outcome::Registry(outcome));
                     continue;
                 }
-                let command = log_codec::decode_catalog(ordinal, command)?;
+                let command = log_codec::decode_catalog(ordinal, &command)?;
                 let location = command.put.location.clone();
                 let outcome = meta.catalog.apply(at(ordinal), command);
                 if meta.catalog.location(&location).is_some() {

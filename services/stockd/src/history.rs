@@ -3,6 +3,7 @@
 //! A thread of its own writes what the loop hands over. Stock never depends on it: where the ledger is
 //! damaged or cannot be written, it begins anew and says from which index on it is complete.
 
+mod rows;
 mod shelf;
 mod thread;
 
@@ -12,11 +13,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
-use stock_core::{LedgerEntry, Source, Stamp};
+use stock_core::Stamp;
 use stock_proto::log::v1 as log;
 use stock_storage::{Coverage, Cursor, Ledger, LedgerBatch, LedgerError};
 
 use crate::worker::event::{GroupId, LedgerRows};
+pub use rows::Rows;
 pub use shelf::Shelf;
 pub use thread::{HistoryDesk, HistoryThread};
 
@@ -65,7 +67,6 @@ pub struct History {
     keep: Option<Duration>,
     /// Cluster time of the last change of each group since the ledger was opened.
     newest: BTreeMap<GroupId, Stamp>,
-    scratch: Vec<u8>,
 }
 
 impl History {
@@ -80,7 +81,6 @@ impl History {
             unsynced: BTreeSet::new(),
             keep,
             newest: BTreeMap::new(),
-            scratch: Vec::new(),
         })
     }
 
@@ -197,8 +197,8 @@ impl History {
     }
 
     fn add(&mut self, rows: &LedgerRows) -> Result<(), LedgerError> {
-        if let Some((_, last)) = rows.rows.last() {
-            self.newest.insert(rows.group, last.stamp);
+        if let Some(newest) = rows.rows.newest() {
+            self.newest.insert(rows.group, newest);
         }
         let group = u64::from(rows.group.0);
         self.unsynced.insert(rows.group);
@@ -225,24 +225,18 @@ impl History {
             }
         };
         let mut reached = known;
-        for of_index in rows.rows.chunk_by(|a, b| a.0 == b.0) {
-            let index = of_index[0].0;
+        let mut rest = rows.rows.iter().peekable();
+        while let Some((index, _)) = rest.peek().copied() {
+            let of_index = std::iter::from_fn(|| rest.next_if(|(other, _)| *other == index));
             if index <= known {
+                of_index.for_each(drop);
                 continue;
             }
             if index > reached + 1 {
                 self.batch.reached(group, index - 1);
             }
-            let scratch = &mut self.scratch;
-            let encoded: Vec<Vec<u8>> = of_index
-                .iter()
-                .map(|(_, entry)| {
-                    scratch.clear();
-                    encode(entry).encode_raw(scratch);
-                    scratch.clone()
-                })
-                .collect();
-            self.batch.append(group, index, encoded);
+            self.batch
+                .append(group, index, of_index.map(|(_, row)| row));
             reached = index;
         }
         if reached < rows.to {
@@ -330,52 +324,9 @@ fn first_since(
     Ok(from)
 }
 
-/// For the disk.
-fn encode(entry: &LedgerEntry) -> log::LedgerEntry {
-    let mut encoded = log::LedgerEntry {
-        kind: entry.kind as u32,
-        sku: entry.sku.as_str().to_owned(),
-        location: entry.location.as_str().to_owned(),
-        on_hand_delta: entry.on_hand_delta,
-        reserved_delta: entry.reserved_delta,
-        principal: entry.principal.as_str().to_owned(),
-        stamp_ms: entry.stamp.0,
-        occurred_at_ms: match entry.occurred_at == entry.stamp {
-            true => 0,
-            false => entry.occurred_at.0,
-        },
-        reason: entry
-            .reason
-            .as_ref()
-            .map_or_else(String::new, |reason| reason.as_str().to_owned()),
-        discrepancy: entry
-            .discrepancy
-            .as_ref()
-            .map(|discrepancy| log::LedgerDiscrepancy {
-                available: discrepancy.available,
-                short_by: discrepancy.short_by,
-                endangered: discrepancy
-                    .endangered
-                    .iter()
-                    .map(|id| id.as_bytes().to_vec().into())
-                    .collect(),
-            }),
-        ..Default::default()
-    };
-    match &entry.source {
-        Source::Reservation(id) => encoded.reservation_id = id.as_bytes().to_vec().into(),
-        Source::Document { document, line } => {
-            document.as_str().clone_into(&mut encoded.document);
-            line.as_str().clone_into(&mut encoded.line);
-        }
-        Source::Policy => {}
-    }
-    encoded
-}
-
 #[cfg(test)]
 mod tests {
-    use stock_core::{EntryKind, Location, Principal, Sku};
+    use stock_core::{EntryKind, LedgerEntry, Location, Principal, Sku, Source};
 
     use super::*;
 
@@ -383,9 +334,9 @@ mod tests {
     const KEEP: Duration = Duration::from_secs(100);
 
     /// The change that index `index` made, at as many seconds.
-    fn change(index: u64) -> (u64, LedgerEntry) {
+    fn change(index: u64) -> LedgerEntry {
         let stamp = Stamp(index * 1_000);
-        let entry = LedgerEntry {
+        LedgerEntry {
             kind: EntryKind::Policy,
             sku: Sku::new("MUG").unwrap(),
             location: Location::new("WH").unwrap(),
@@ -397,18 +348,20 @@ mod tests {
             occurred_at: stamp,
             reason: None,
             discrepancy: None,
-        };
-        (index, entry)
+        }
     }
 
     fn rows(indexes: std::ops::RangeInclusive<u64>, every: u64) -> Page {
         let (after, to) = (indexes.start() - 1, *indexes.end());
-        let changed = indexes.filter(|index| index % every == 0);
+        let mut changed = Rows::default();
+        for index in indexes.filter(|index| index % every == 0) {
+            changed.push(index, &change(index));
+        }
         Page::Rows(LedgerRows {
             group: GROUP,
             after,
             to,
-            rows: changed.map(change).collect(),
+            rows: changed,
         })
     }
 
@@ -461,8 +414,10 @@ mod tests {
 
     fn stretch(from: u64, to: u64) -> Stretch {
         let changes = (from..=to).map(|index| {
-            let bytes = encode(&change(index).1).encode_to_vec();
-            (index, vec![Bytes::from(bytes)])
+            let mut rows = Rows::default();
+            rows.push(index, &change(index));
+            let rows = rows.iter().map(|(_, row)| Bytes::copy_from_slice(row));
+            (index, rows.collect())
         });
         Stretch {
             group: GROUP,

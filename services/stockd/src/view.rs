@@ -85,7 +85,7 @@ impl ReadView {
         sku: &Sku,
         locations: impl Iterator<Item = &'a Location>,
     ) {
-        let Some((sku, stock)) = shard.sku(sku) else {
+        let Some((sku, stock)) = shard.shared_sku(sku) else {
             return;
         };
         let Some(mut rows) = self.skus.get_mut(sku) else {

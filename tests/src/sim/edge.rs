@@ -245,6 +245,7 @@ impl World {
                     count: forward.command_count,
                     bytes: forward.commands,
                     is_relief: forward.is_relief,
+                    several_principals: forward.several_principals,
                 },
                 reply: ReplyTo::Peer {
                     node: from,
@@ -375,6 +376,7 @@ impl World {
                 command_count: commands.count,
                 commands: commands.bytes,
                 is_relief: commands.is_relief,
+                several_principals: commands.several_principals,
             }],
             ..Default::default()
         };

@@ -1,7 +1,7 @@
 //! What is known to be committed, led and handed in, seen from outside.
 
 use bytes::Bytes;
-use stock_core::Action;
+use stock_core::{Action, NewNames};
 use stockd::log_codec::{self, Commands};
 use stockd::worker::event::GroupId;
 
@@ -97,14 +97,12 @@ impl World {
             return;
         }
         let entry = log_codec::encode_entry(stock_core::Stamp(0), [commands].into_iter());
-        let Ok(log_codec::Entry { commands, .. }) = log_codec::decode_entry(entry.into()) else {
+        let Ok(log_codec::Entry { mut commands, .. }) = log_codec::decode_entry(&entry) else {
             return;
         };
         let true_us = self.true_us();
-        for (ordinal, command) in commands.iter().enumerate() {
-            if let Ok(command) = log_codec::decode_stock(ordinal, command)
-                && let Some(id) = request_id(&AnyCommand::Stock(command))
-            {
+        while let Ok(Some(command)) = commands.next_stock(&NewNames) {
+            if let Some(id) = request_id(&AnyCommand::Stock(command)) {
                 self.handed_in.entry((node, group, id)).or_insert(true_us);
             }
         }

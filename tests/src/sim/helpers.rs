@@ -83,11 +83,11 @@ impl LedgerModel {
                         ),
                     );
                 }
-                let is_ordered = rows.rows.is_sorted_by_key(|(index, _)| *index)
+                let is_ordered = rows.rows.iter().is_sorted_by_key(|(index, _)| index)
                     && rows
                         .rows
                         .iter()
-                        .all(|(index, _)| *index > rows.after && *index <= rows.to);
+                        .all(|(index, _)| index > rows.after && index <= rows.to);
                 if !is_ordered {
                     return broken("gapless history", format!("{rows:?} is out of order"));
                 }

@@ -8,10 +8,11 @@ use crate::ids::{ReservationId, Stamp};
 use crate::limits::{ENDED_RESERVATION_MS, FORGOTTEN_PER_ENTRY_MAX};
 use crate::order::{Order, Place};
 use crate::reservation::Reservation;
+use crate::timeline::Timeline;
 
 #[derive(Debug)]
 pub(crate) struct Holds {
-    pub(crate) buckets: Buckets<ReservationId, Hold>,
+    pub(crate) buckets: Buckets<ReservationId, Hold, Timeline<ReservationId, Hold>>,
     pub(crate) expiries: BTreeSet<(Stamp, ReservationId)>,
     pub(crate) ended: Order<ReservationId>,
     pub(crate) open: usize,

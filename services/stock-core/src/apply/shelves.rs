@@ -1,7 +1,7 @@
 //! The counters of every position, and the one function that changes them.
 
 use crate::buckets::Buckets;
-use crate::ids::{Location, ReservationId, Sku};
+use crate::ids::{Location, Named, ReservationId, Sku, SkuName};
 use crate::ledger::LedgerEntry;
 use crate::stock::Stock;
 
@@ -45,7 +45,15 @@ impl Shelves {
 
     /// As [`Self::stock`], with the copy of the SKU that is kept, so that others may share it.
     pub(crate) fn shared_sku(&self, sku: &Sku) -> Option<(&Sku, &Stock)> {
-        self.buckets.get_key_value(sku)
+        self.buckets.bucket_of(sku).get_key_value(sku)
+    }
+
+    /// The copy of a SKU that is kept, by its name.
+    pub(crate) fn sku_named(&self, text: &str) -> Option<&Sku> {
+        let name = SkuName::new(text);
+        let bucket = self.buckets.by(|buckets| name.bucket(buckets));
+        let (sku, _) = bucket.get_key_value(&name as &dyn Named)?;
+        Some(sku)
     }
 
     pub(crate) fn stock_mut(&mut self, sku: &Sku) -> Option<&mut Stock> {

@@ -2,7 +2,7 @@
 //! process, and no two states have the same. They are kept on disk and sent to other nodes.
 //!
 //! A number takes 7 bits a byte, the low ones first, and no more bytes than it needs; a signed one is
-//! folded first (0, -1, 1, -2, ...). Ids, keys and fingerprints are 16 bytes, texts and lists carry their
+//! folded first (0, -1, 1, -2, ...). Ids and keys are 16 bytes, fingerprints 8, texts and lists carry their
 //! length, choices a tag, and what has an order is written in it. What follows from the rest is left out.
 //!
 //! ```text
@@ -20,7 +20,7 @@ pub(crate) use reader::{Read, Reader};
 pub(crate) use writer::Writer;
 
 /// The format that is written. Bytes of another version are refused until there is one to be read, too.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::apply::holds::Hold;
-use crate::buckets::Key;
+use crate::buckets::{Key, Table};
 use crate::catalog::{CatalogOutcome, Coordinates, LocationType, PutLocation};
 use crate::documents::{DocumentKey, RecordedLine};
 use crate::error::Flaw;
@@ -18,6 +18,7 @@ use crate::outcome::{Policy, Refusal, ShortLine, Shortage};
 use crate::position::Position;
 use crate::reservation::{Reservation, ReservationLine, State};
 use crate::stock::Stock;
+use crate::timeline::Timeline;
 use crate::verdict::Verdict;
 
 pub(crate) type Read<T> = Result<T, Flaw>;
@@ -53,21 +54,21 @@ impl Reader<'_> {
         number: usize,
         buckets: usize,
         names: &mut Names,
-    ) -> Read<BTreeMap<ReservationId, Hold>> {
+    ) -> Read<Timeline<ReservationId, Hold>> {
         self.map("reservations", number, buckets, 22, |reader| {
             let hold = reader.hold(names)?;
             Ok((hold.reservation.id, hold))
         })
     }
 
-    pub(crate) fn requests<V>(
+    pub(crate) fn requests<V: Clone>(
         &mut self,
         number: usize,
         buckets: usize,
         names: &mut Names,
         verdict: impl Fn(&mut Self, &mut Names) -> Read<V>,
-    ) -> Read<BTreeMap<RequestKey, Remembered<V>>> {
-        self.map("requests", number, buckets, 37, |reader| {
+    ) -> Read<Timeline<RequestKey, Remembered<V>>> {
+        self.map("requests", number, buckets, 29, |reader| {
             reader.remembered(names, &verdict)
         })
     }
@@ -92,14 +93,14 @@ impl Reader<'_> {
     }
 
     /// Keys come in order and belong to the bucket; a record has at least `bytes_min`.
-    fn map<K: Key, V>(
+    fn map<K: Key, V, M: Table<K, V>>(
         &mut self,
         what: &'static str,
         number: usize,
         buckets: usize,
         bytes_min: usize,
         mut record: impl FnMut(&mut Self) -> Read<(K, V)>,
-    ) -> Read<BTreeMap<K, V>> {
+    ) -> Read<M> {
         let count = self.count(bytes_min)?;
         let mut records: Vec<(K, V)> = Vec::with_capacity(count);
         for _ in 0..count {
@@ -112,7 +113,7 @@ impl Reader<'_> {
             }
             records.push((key, value));
         }
-        Ok(records.into_iter().collect())
+        Ok(M::from_sorted(records))
     }
 }
 
@@ -488,9 +489,9 @@ impl<'a> Reader<'a> {
         Ok(Sku::new(self.text()?)?)
     }
 
-    fn fixed(&mut self) -> Read<[u8; 16]> {
+    fn fixed<const N: usize>(&mut self) -> Read<[u8; N]> {
         let bytes = self.bytes[self.position..].first_chunk().ok_or(Flaw::Cut)?;
-        self.position += 16;
+        self.position += N;
         Ok(*bytes)
     }
 }

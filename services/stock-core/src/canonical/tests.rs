@@ -227,7 +227,7 @@ fn every_field_of_what_is_remembered_counts() {
             principal: Principal::new("web").unwrap(),
         };
         let remembered = Remembered {
-            fingerprint: Fingerprint([1; 16]),
+            fingerprint: Fingerprint([1; 8]),
             place: place(1, 1),
             verdict: (),
         };
@@ -240,7 +240,7 @@ fn every_field_of_what_is_remembered_counts() {
         &[
             |(key, _)| key.principal = Principal::new("app").unwrap(),
             |(key, _)| key.id = request_id(2),
-            |(_, what)| what.fingerprint = Fingerprint([2; 16]),
+            |(_, what)| what.fingerprint = Fingerprint([2; 8]),
             |(_, what)| what.place.stamp = Stamp(2),
             |(_, what)| what.place.sequence = 2,
         ],
@@ -423,8 +423,13 @@ fn a_head_of_another_kind_version_or_size_is_refused() {
     let read = |bytes: &[u8]| whole(bytes, |reader| ShardHead::read(reader, 4));
     assert_eq!(read(&bytes), Ok(shard_head()));
     let mut later = bytes.clone();
-    later[0] = 2;
-    assert_eq!(read(&later), Err(Flaw::UnknownVersion { version: 2 }));
+    later[0] = VERSION + 1;
+    assert_eq!(
+        read(&later),
+        Err(Flaw::UnknownVersion {
+            version: VERSION + 1
+        })
+    );
     let as_catalog = whole(&bytes, |reader| CatalogHead::read(reader, 4));
     let what = "kind of state";
     assert_eq!(as_catalog, Err(Flaw::UnknownTag { what, tag: 1 }));
@@ -500,7 +505,7 @@ fn what_is_out_of_order_or_comes_twice_is_refused() {
 fn the_format_never_changes() {
     let mut writer = Writer::default();
     shard_head().write(&mut writer, 4);
-    let head = [1, 1, 4, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14];
+    let head = [2, 1, 4, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14];
     assert_eq!(writer.into_bytes(), head);
 
     let mut writer = Writer::default();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::apply::holds::Hold;
+use crate::buckets::Table;
 use crate::catalog::{CatalogOutcome, LocationType, PutLocation};
 use crate::documents::{DocumentKey, RecordedLine};
 use crate::ids::{Location, ReservationId, Sku, Stamp};
@@ -11,6 +12,7 @@ use crate::order::Place;
 use crate::outcome::{Policy, Refusal, Shortage};
 use crate::reservation::{Reservation, State};
 use crate::stock::Stock;
+use crate::timeline::Timeline;
 use crate::verdict::Verdict;
 
 /// Collects canonical bytes.
@@ -29,20 +31,20 @@ impl Writer {
         }
     }
 
-    pub(crate) fn holds(&mut self, holds: &BTreeMap<ReservationId, Hold>) {
+    pub(crate) fn holds(&mut self, holds: &Timeline<ReservationId, Hold>) {
         self.count(holds.len());
-        for hold in holds.values() {
+        for (_, hold) in holds.iter() {
             self.hold(hold);
         }
     }
 
-    pub(crate) fn requests<V>(
+    pub(crate) fn requests<V: Clone>(
         &mut self,
-        requests: &BTreeMap<RequestKey, Remembered<V>>,
+        requests: &Timeline<RequestKey, Remembered<V>>,
         verdict: impl Fn(&mut Self, &V),
     ) {
         self.count(requests.len());
-        for (key, remembered) in requests {
+        for (key, remembered) in requests.iter() {
             self.remembered(key, remembered);
             verdict(self, &remembered.verdict);
         }
@@ -284,7 +286,7 @@ impl Writer {
         self.bytes.extend_from_slice(text.as_bytes());
     }
 
-    fn fixed(&mut self, bytes: &[u8; 16]) {
+    fn fixed<const N: usize>(&mut self, bytes: &[u8; N]) {
         self.bytes.extend_from_slice(bytes);
     }
 }

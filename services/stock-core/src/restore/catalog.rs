@@ -1,5 +1,6 @@
 //! A catalog from its bytes.
 
+use crate::buckets::Table;
 use crate::canonical::CatalogHead;
 use crate::catalog::Catalog;
 use crate::error::{Part, RestoreError};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::apply::holds::Holds;
 use crate::apply::shelves::Shelves;
+use crate::buckets::Table;
 use crate::canonical::ShardHead;
 use crate::documents::{self, DocumentPlace};
 use crate::error::{Part, RestoreError};
@@ -83,7 +84,7 @@ impl StateRestorer for ShardRestorer {
                     reader.documents(number, BUCKETS)?,
                 ))
             })?;
-        for hold in holds.values() {
+        for (_, hold) in holds.iter() {
             let id = hold.reservation.id;
             self.ended
                 .extend(hold.ended.iter().map(|place| (**place, id)));

@@ -112,7 +112,7 @@ fn one_other_command_makes_another_hash(seed: u64, log: &[Step]) {
 }
 
 fn change(command: &mut Command) {
-    let another = Fingerprint([7; 16]);
+    let another = Fingerprint([7; 8]);
     match &mut command.action {
         Action::Request(request, operation) => {
             request.fingerprint = another;

@@ -1,7 +1,7 @@
 //! The thread that writes the ledger.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Weak};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use stock_storage::LedgerError;
@@ -11,8 +11,8 @@ use crate::inbox::Inbox;
 use crate::reply::ReplyTo;
 use crate::worker::event::Event;
 
-/// Pages that may wait for the thread. Past this the loop waits for it. It never comes to that while the
-/// loop refuses commands in time.
+/// Pages that may wait for the thread. With a quarter of them it is woken; past all of them the loop waits for
+/// it, to which it never comes while the loop refuses commands in time.
 const PAGES_WAITING_MAX: usize = 16 * 1024;
 
 /// The ledger is made durable this often: nobody waits for it but the log, which is cut a little later.
@@ -34,52 +34,129 @@ enum Work {
     Fill(Stretch, SyncSender<bool>),
 }
 
+/// What waits for the thread. It looks by itself every [`SYNC_EVERY`]: to wake it for every page would cost the
+/// loop more than to write the page.
+struct Tray {
+    waiting: Mutex<Waiting>,
+    /// There is something that cannot wait.
+    urgent: Condvar,
+    /// There is room again.
+    taken: Condvar,
+}
+
+struct Waiting {
+    work: Vec<Work>,
+    is_open: bool,
+    is_urgent: bool,
+}
+
+impl Tray {
+    fn put(&self, work: Work) {
+        let mut waiting = self.waiting();
+        while waiting.work.len() >= PAGES_WAITING_MAX {
+            let taken = self.taken.wait(waiting);
+            waiting = taken.unwrap_or_else(PoisonError::into_inner);
+        }
+        let was_urgent = waiting.is_urgent;
+        waiting.is_urgent |=
+            matches!(work, Work::Fill(..)) || waiting.work.len() >= PAGES_WAITING_MAX / 4;
+        waiting.work.push(work);
+        if waiting.is_urgent && !was_urgent {
+            self.urgent.notify_one();
+        }
+    }
+
+    /// All that waits, a while after it was asked for, or when it cannot wait; and whether more may come.
+    fn take(&self) -> (Vec<Work>, bool) {
+        let waiting = self.waiting();
+        let may_wait = |waiting: &mut Waiting| waiting.is_open && !waiting.is_urgent;
+        let waited = self
+            .urgent
+            .wait_timeout_while(waiting, SYNC_EVERY, may_wait);
+        let (mut waiting, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        waiting.is_urgent = false;
+        self.taken.notify_all();
+        (std::mem::take(&mut waiting.work), waiting.is_open)
+    }
+
+    fn close(&self) {
+        self.waiting().is_open = false;
+        self.urgent.notify_one();
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A thread that keeps history.
-pub struct HistoryThread(Arc<SyncSender<Work>>);
+pub struct HistoryThread(Arc<Tray>);
 
 /// Where others hand in what the ledger lacks.
-pub struct HistoryDesk(Weak<SyncSender<Work>>);
+pub struct HistoryDesk(Arc<Tray>);
 
 impl HistoryThread {
     /// Begins. The thread ends when this is dropped and all is durable.
     pub fn start(history: History, inbox: Arc<Inbox<ReplyTo>>) -> std::io::Result<Self> {
-        let (sender, receiver) = sync_channel(PAGES_WAITING_MAX);
+        let tray = Arc::new(Tray {
+            waiting: Mutex::new(Waiting {
+                work: Vec::new(),
+                is_open: true,
+                is_urgent: false,
+            }),
+            urgent: Condvar::new(),
+            taken: Condvar::new(),
+        });
+        let kept = Arc::clone(&tray);
         std::thread::Builder::new()
             .name("history".to_owned())
-            .spawn(move || keep(history, &receiver, &inbox))?;
-        Ok(Self(Arc::new(sender)))
+            .spawn(move || keep(history, &kept, &inbox))?;
+        Ok(Self(tray))
     }
 
     /// Hands a page over. Waits while far too much waits already.
     pub fn record(&self, page: Page) {
-        // The thread ends only after this does.
-        let _ = self.0.send(Work::Keep(page));
+        self.0.put(Work::Keep(page));
     }
 
     /// For whoever fetches what is missing. It does not keep the thread alive.
     pub fn desk(&self) -> HistoryDesk {
-        HistoryDesk(Arc::downgrade(&self.0))
+        HistoryDesk(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for HistoryThread {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
 impl HistoryDesk {
     /// Whether anybody is there.
     pub fn is_open(&self) -> bool {
-        self.0.strong_count() > 0
+        self.0.waiting().is_open
     }
 
     /// Hands in a stretch, and waits until it is durable. `false` if it is not wanted, or the ledger failed.
     pub fn fill(&self, stretch: Stretch) -> bool {
+        if !self.is_open() {
+            return false;
+        }
         let (answer, answered) = sync_channel(1);
-        let handed_in = self.0.upgrade().map(|sender| {
-            // One stretch at a time is handed in: this adds one to what the loop may let wait.
-            sender.send(Work::Fill(stretch, answer))
-        });
-        matches!(handed_in, Some(Ok(()))) && answered.recv().unwrap_or(false)
+        // One stretch at a time is handed in: this adds one to what the loop may let wait.
+        self.0.put(Work::Fill(stretch, answer));
+        // Where nobody takes it any more the answer goes with the tray.
+        loop {
+            match answered.recv_timeout(SYNC_EVERY) {
+                Ok(is_wanted) => return is_wanted,
+                Err(RecvTimeoutError::Timeout) if self.is_open() => {}
+                Err(_) => return false,
+            }
+        }
     }
 }
 
-fn keep(mut history: History, receiver: &Receiver<Work>, inbox: &Inbox<ReplyTo>) {
+fn keep(mut history: History, tray: &Tray, inbox: &Inbox<ReplyTo>) {
     let mut next_sync = Instant::now();
     let forget_every = history
         .keep
@@ -87,18 +164,12 @@ fn keep(mut history: History, receiver: &Receiver<Work>, inbox: &Inbox<ReplyTo>)
     let mut next_forget = Instant::now();
     let mut is_open = true;
     while is_open {
-        let mut next = match receiver.recv_timeout(SYNC_EVERY) {
-            Ok(work) => Some(work),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => {
-                is_open = false;
-                None
-            }
-        };
+        let work;
+        (work, is_open) = tray.take();
         let mut reached = Vec::new();
         let mut filled = Vec::new();
         let mut kept = Ok(());
-        while let Some(work) = next.take() {
+        for work in work {
             if let Work::Keep(Page::Rows(rows)) = &work {
                 reached.push((rows.group, rows.to));
             }
@@ -109,7 +180,6 @@ fn keep(mut history: History, receiver: &Receiver<Work>, inbox: &Inbox<ReplyTo>)
                     Ok(())
                 }
             });
-            next = receiver.try_recv().ok();
         }
         let is_due = Instant::now() >= next_sync || !filled.is_empty() || !is_open;
         let synced = kept.and_then(|()| match is_due {

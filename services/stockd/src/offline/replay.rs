@@ -185,7 +185,7 @@ fn apply(state: &mut State, before: Stamp, entry: &Committed) -> Result<Stamp, D
     if entry.data.is_empty() {
         return Ok(before);
     }
-    let decoded = log_codec::decode_entry(entry.data.clone())?;
+    let decoded = log_codec::decode_entry(&entry.data)?;
     let mut changed = Changed::default();
     let (stamp, _) = applying::apply(state, before, entry.index, &decoded, &mut changed)?;
     Ok(stamp)

@@ -330,6 +330,7 @@ impl Peers {
             let count = forward.command_count;
             let bytes = forward.commands;
             let is_relief = forward.is_relief;
+            let several_principals = forward.several_principals;
             match self.inbox.admit(group, count as usize, bytes.len()) {
                 Some(permit) => events.push(Event::Propose {
                     group,
@@ -337,6 +338,7 @@ impl Peers {
                         count,
                         bytes,
                         is_relief,
+                        several_principals,
                     },
                     reply: ReplyTo::new(to, permit),
                 }),
@@ -380,6 +382,7 @@ impl Peers {
                 command_count: commands.count,
                 commands: commands.bytes,
                 is_relief: commands.is_relief,
+                several_principals: commands.several_principals,
             }],
             ..Default::default()
         };

@@ -490,7 +490,7 @@ fn read_request(id: &[u8], fingerprint: &[u8]) -> Read<Request> {
     let id = id.try_into();
     let id = id.map_err(|_| "a request id that has not 16 bytes")?;
     let fingerprint = fingerprint.try_into();
-    let fingerprint = fingerprint.map_err(|_| "a fingerprint that has not 16 bytes")?;
+    let fingerprint = fingerprint.map_err(|_| "a fingerprint that has not 8 bytes")?;
     Ok(Request {
         id: RequestId::new(id).map_err(|error| format!("request_id {error}"))?,
         fingerprint: Fingerprint(fingerprint),

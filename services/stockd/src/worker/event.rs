@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use stock_core::{CatalogOutcome, LedgerEntry, PutLocation, Reservation, ReservationId, Stamp};
+use stock_core::{CatalogOutcome, PutLocation, Reservation, ReservationId, Stamp};
 use stock_replica::Point;
 
 use crate::checkpoint::Restored;
 use crate::chores::Chore;
-use crate::history::Page;
+use crate::history::{Page, Rows};
 use crate::log_codec::Commands;
 use crate::placement::{AuditReport, GroupReport, NodeReport, Order, RegistryOutcome, ReplicaId};
 
@@ -252,7 +252,7 @@ pub struct LedgerRows {
     /// ...and ends with this one.
     pub to: u64,
     /// In order, each with its index.
-    pub rows: Vec<(u64, LedgerEntry)>,
+    pub rows: Rows,
 }
 
 /// An answer.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use stock_core::{LedgerEntry, Stamp};
+use stock_core::Stamp;
 use stock_replica::{Committed, ENTRY_BYTES_MAX, Point, ProposeError, Proposed, Replica};
 
 use super::audit::Audit;
@@ -14,6 +14,7 @@ use super::reads::Reads;
 use crate::applying::{self, Changed};
 use crate::checkpoint::{Image, Restored};
 use crate::chores::Chore;
+use crate::history::Rows;
 use crate::log_codec::{self, Commands, DecodeError};
 use crate::placement::ReplicaId;
 use crate::state::State;
@@ -60,7 +61,7 @@ pub(super) struct Group<R> {
     /// What the entry under way changes.
     changed: Changed,
     /// What the turn under way has changed.
-    rows: Vec<(u64, LedgerEntry)>,
+    rows: Rows,
 }
 
 /// What a group is made of.
@@ -114,7 +115,7 @@ impl<R> Group<R> {
             expiring: None,
             announce_at_boot_ms: None,
             changed: Changed::default(),
-            rows: Vec::new(),
+            rows: Rows::default(),
         }
     }
 
@@ -336,7 +337,7 @@ impl<R> Group<R> {
         if entry.data.is_empty() {
             return Ok(Outcomes::new());
         }
-        let decoded = log_codec::decode_entry(entry.data.clone())?;
+        let decoded = log_codec::decode_entry(&entry.data)?;
         let (state, changed) = (&mut self.state, &mut self.changed);
         let (stamp, outcomes) =
             applying::apply(state, self.applied_stamp, entry.index, &decoded, changed)?;
@@ -348,9 +349,9 @@ impl<R> Group<R> {
                 self.expiring = None;
             }
         }
-        let changes = self.changed.ledger.drain(..);
-        self.rows
-            .extend(changes.map(|change| (entry.index, change)));
+        for change in self.changed.ledger.drain(..) {
+            self.rows.push(entry.index, &change);
+        }
         for location in self.changed.locations.drain(..) {
             view.add_location(location);
         }

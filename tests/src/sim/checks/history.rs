@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use stock_core::{
-    Action, At, CatalogCommand, Command, EntryKind, LedgerEntry, Operation, Outcome, Position,
-    PutLocation, Reservation, ReservationId, Shard, Sku, Source, Stamp,
+    Action, At, CatalogCommand, Command, EntryKind, LedgerEntry, NewNames, Operation, Outcome,
+    Position, PutLocation, Reservation, ReservationId, Shard, Sku, Source, Stamp,
 };
 use stockd::log_codec;
 use stockd::placement::{Registry, RegistryCommand, codec};
@@ -246,8 +246,10 @@ impl History {
             seen: format!("entry {index} cannot be read: {error}"),
         };
         let log_codec::Entry {
-            stamp, commands, ..
-        } = log_codec::decode_entry(data.clone()).map_err(|error| unreadable(&error))?;
+            stamp,
+            mut commands,
+            ..
+        } = log_codec::decode_entry(data).map_err(|error| unreadable(&error))?;
         self.stamp = self.stamp.max(stamp);
         let at = |ordinal: usize| At {
             index,
@@ -262,13 +264,14 @@ impl History {
                 }
                 let mut changed = stock.advance(self.stamp, sighting.now_us)?;
                 let mut amended = Vec::new();
-                for (ordinal, command) in commands.iter().enumerate() {
-                    let command = log_codec::decode_stock(ordinal, command)
-                        .map_err(|error| unreadable(&error))?;
+                while let Some(command) = commands
+                    .next_stock(&NewNames)
+                    .map_err(|error| unreadable(&error))?
+                {
                     if let Action::Request(_, Operation::Amend(amend)) = &command.action {
                         amended.push(amend.id);
                     }
-                    let outcome = stock.apply(at(ordinal), &command, sighting, &mut changed)?;
+                    let outcome = stock.apply(at(ended.len()), &command, sighting, &mut changed)?;
                     ended.push((AnyCommand::Stock(command), GroupOutcome::Stock(outcome)));
                 }
                 stock.finish(index, &changed, &amended)?;
@@ -279,16 +282,19 @@ impl History {
                 };
                 catalog.advance(self.stamp);
                 registry.advance(self.stamp);
-                for (ordinal, command) in commands.iter().enumerate() {
-                    if codec::is_registry_command(command) {
+                while let Some(command) =
+                    commands.next_meta().map_err(|error| unreadable(&error))?
+                {
+                    let ordinal = ended.len();
+                    if codec::is_registry_command(&command) {
                         let command =
-                            codec::decode_command(command).map_err(|error| unreadable(&error))?;
+                            codec::decode_command(&command).map_err(|error| unreadable(&error))?;
                         let outcome = registry.apply(at(ordinal), command.clone());
                         let outcome = GroupOutcome::Registry(outcome);
                         ended.push((AnyCommand::Registry(command), outcome));
                         continue;
                     }
-                    let command = log_codec::decode_catalog(ordinal, command)
+                    let command = log_codec::decode_catalog(ordinal, &command)
                         .map_err(|error| unreadable(&error))?;
                     let outcome = catalog.apply(at(ordinal), command.clone());
                     ended.push((AnyCommand::Catalog(command), GroupOutcome::Catalog(outcome)));

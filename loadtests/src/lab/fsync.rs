@@ -35,7 +35,7 @@ pub(crate) fn measure(directory: &Path) -> anyhow::Result<FsyncCost> {
     );
     let mut file = tempfile::tempfile_in(directory)
         .with_context(|| format!("cannot write in {}", directory.display()))?;
-    let mut took_ns = crate::bench::histogram();
+    let mut took_ns = super::histogram();
     let started = Instant::now();
     for _ in 0..APPENDS_MAX {
         let append_started = Instant::now();

@@ -1,6 +1,7 @@
 //! Calls on a schedule that does not wait for answers, as shoppers do not: each is timed from when
 //! it was due, so that a stall counts for every call it delayed (no coordinated omission).
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,19 +9,17 @@ use anyhow::Context;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::call::{CallKind, Recorder, Target};
-use super::pacer::Pacer;
+use super::{Caller, Outcome, Pacer, Recorder};
 
 /// Calls that may wait for answers at the same time. Past this, calls that are due wait to be sent,
 /// and that wait is part of their time.
 const IN_FLIGHT_MAX: usize = 4_096;
 
 /// Sends calls from now until the window ends; returns those that are still unanswered.
-pub(crate) async fn run(
-    targets: &[Target],
-    kind: CallKind,
+pub(super) async fn run<C: Caller>(
+    targets: &[C],
     per_second: u32,
-    recorder: &Arc<Recorder>,
+    recorder: &Rc<Recorder>,
 ) -> anyhow::Result<JoinSet<()>> {
     let interval = Duration::from_secs(1) / per_second;
     let pacer = Pacer::new().context("cannot make a timer")?;
@@ -38,11 +37,11 @@ pub(crate) async fn run(
             .context("cannot wait for a timer")?;
         let permit = Arc::clone(&permits).acquire_owned().await?;
         let mut target = targets[number as usize % targets.len()].clone();
-        let recorder = Arc::clone(recorder);
-        calls.spawn(async move {
+        let recorder = Rc::clone(recorder);
+        calls.spawn_local(async move {
             let sent = Instant::now();
-            match target.call(kind).await {
-                Ok(()) => recorder.answered_due(due, sent),
+            match target.call().await {
+                Ok(()) => recorder.answered_due(due, sent, Outcome::Done),
                 Err(error) => recorder.failed(error),
             }
             drop(permit);

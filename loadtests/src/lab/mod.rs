@@ -1,0 +1,49 @@
+//! The laboratory: load on whatever can be called, in windows that are all measured alike.
+//!
+//! ```text
+//! Caller        one piece of work against one system
+//! closed_loop   so many callers, each waiting for its answer      -> how much, and how long alone
+//! open_loop     calls on a schedule that waits for nobody         -> how long under a given load
+//! Window        one of them for some seconds: times, processor, bytes written, stolen time
+//! Figures       medians over the windows of a kind
+//! ```
+
+mod closed_loop;
+mod figures;
+pub(crate) mod fsync;
+mod open_loop;
+mod pacer;
+mod recorder;
+pub(crate) mod stolen;
+mod usage;
+mod window;
+
+use hdrhistogram::Histogram;
+
+pub(crate) use self::figures::{Figures, median, ratio};
+pub(crate) use self::pacer::Pacer;
+pub(crate) use self::recorder::{Outcome, Recorder};
+pub(crate) use self::usage::Processes;
+pub(crate) use self::window::{Load, Repeats, Window, WindowTimes};
+
+/// A window in which the host took more than this is thrown away.
+pub(crate) const STOLEN_PERCENT_MAX: f64 = 3.0;
+
+/// Does one piece of work against one system with each call. Clones share connections.
+pub(crate) trait Caller: Clone + 'static {
+    /// Lines that one call reserves.
+    fn lines(&self) -> u64 {
+        1
+    }
+
+    /// Does it. Whatever is not the expected answer is an error.
+    async fn call(&mut self) -> Result<(), String>;
+}
+
+/// Nanoseconds up to a minute, with three digits.
+pub(crate) fn histogram() -> Histogram<u64> {
+    const NANOS_MAX: u64 = 60_000_000_000;
+    const DIGITS: u8 = 3;
+    Histogram::new_with_bounds(1, NANOS_MAX, DIGITS)
+        .expect("the bounds are in order and the digits at most five")
+}

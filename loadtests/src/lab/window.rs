@@ -1,0 +1,241 @@
+//! One measured stretch of one kind of call under one kind of load.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use super::stolen::{CpuTime, stolen_percent};
+use super::usage::Usage;
+use super::{Caller, Processes, Recorder, STOLEN_PERCENT_MAX, closed_loop, open_loop};
+
+/// How long after a window the last answers may take.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// How a window is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Load {
+    /// So many callers, each waiting for its answer.
+    ClosedLoop { in_flight: u32 },
+    /// So many calls a second, on a schedule.
+    OpenLoop { per_second: u32 },
+    /// Streams on which so many requests may wait for their answers, over all of them.
+    Stream { unanswered: u32 },
+    /// Streams that are sent so many requests a second, on a schedule.
+    OpenStream { per_second: u32 },
+}
+
+/// The lead-in lets queues fill and caches warm; only what follows is counted.
+#[derive(Clone, Copy)]
+pub(crate) struct WindowTimes {
+    pub(crate) lead_in: Duration,
+    pub(crate) measured: Duration,
+}
+
+/// How many windows may be run once more in all, because too much was stolen from them.
+#[derive(Debug)]
+pub(crate) struct Repeats(pub(crate) u32);
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Window {
+    /// What was called.
+    pub(crate) what: String,
+    pub(crate) load: Load,
+    pub(crate) round: u32,
+    /// False where too much CPU was stolen.
+    pub(crate) kept: bool,
+    pub(crate) calls: u64,
+    /// A call may reserve several.
+    pub(crate) lines: u64,
+    pub(crate) errors: u64,
+    pub(crate) first_error: Option<String>,
+    /// Told that there is too much to do.
+    pub(crate) refused: u64,
+    /// Lines per second.
+    pub(crate) rate: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) p999_us: f64,
+    pub(crate) max_us: f64,
+    /// Open loop: how late calls were sent at p99; their times include it.
+    pub(crate) late_p99_us: Option<f64>,
+    /// How long it took to be refused, at p99.
+    pub(crate) refused_p99_us: Option<f64>,
+    /// Processor time for one line: of the servers, and of this program.
+    pub(crate) server_cpu_us: f64,
+    pub(crate) client_cpu_us: f64,
+    /// Bytes that the servers wrote for one line, in whole pages.
+    pub(crate) written_bytes: f64,
+    /// Context switches of the servers for one line.
+    pub(crate) switches: f64,
+    pub(crate) stolen_percent: f64,
+}
+
+/// What the machine and the processes had used at some moment.
+#[derive(Clone, Copy)]
+struct Reading {
+    machine: Option<CpuTime>,
+    servers: Usage,
+    own: Usage,
+}
+
+impl Window {
+    /// Runs one window of calls; once more while too much is stolen and repeats are left. Returns those that
+    /// were thrown away, too.
+    pub(crate) async fn run<C: Caller>(
+        what: &str,
+        callers: &[C],
+        servers: &Processes,
+        load: Load,
+        times: WindowTimes,
+        repeats: &mut Repeats,
+    ) -> anyhow::Result<Vec<Window>> {
+        let lines = callers.first().map_or(1, Caller::lines);
+        Window::repeat(what, load, repeats, async || {
+            Window::measure(
+                what,
+                load,
+                lines,
+                servers,
+                times,
+                async |recorder| match load {
+                    Load::ClosedLoop { in_flight } => {
+                        Ok(closed_loop::start(callers, in_flight as usize, recorder))
+                    }
+                    Load::OpenLoop { per_second } => {
+                        open_loop::run(callers, per_second, recorder).await
+                    }
+                    Load::Stream { .. } | Load::OpenStream { .. } => {
+                        bail!("{what}: calls are no stream")
+                    }
+                },
+            )
+            .await
+        })
+        .await
+    }
+
+    /// Runs a window until it is one to keep, or one that failed, or no repeats are left.
+    pub(crate) async fn repeat(
+        what: &str,
+        load: Load,
+        repeats: &mut Repeats,
+        mut run: impl AsyncFnMut() -> anyhow::Result<Window>,
+    ) -> anyhow::Result<Vec<Window>> {
+        let mut windows = Vec::new();
+        loop {
+            let window = run().await?;
+            let is_last = window.kept || window.errors > 0 || repeats.0 == 0;
+            if !window.kept {
+                println!(
+                    "thrown away: {what}, {load}: {:.1} % of the CPU was stolen; {}",
+                    window.stolen_percent,
+                    if is_last {
+                        "no repeats are left"
+                    } else {
+                        "once more"
+                    }
+                );
+            }
+            windows.push(window);
+            if is_last {
+                return Ok(windows);
+            }
+            repeats.0 -= 1;
+        }
+    }
+
+    /// Measures whatever `start` starts: it returns at the end of the window at the latest, with the tasks that
+    /// are still to end.
+    pub(crate) async fn measure(
+        what: &str,
+        load: Load,
+        lines_per_call: u64,
+        servers: &Processes,
+        times: WindowTimes,
+        start: impl AsyncFnOnce(&Rc<Recorder>) -> anyhow::Result<JoinSet<()>>,
+    ) -> anyhow::Result<Window> {
+        let from = Instant::now() + times.lead_in;
+        let until = from + times.measured;
+        let recorder = &Rc::new(Recorder::new(from, until));
+        let readings = tokio::task::spawn_local(read_between(servers.clone(), from, until));
+        let mut calls = start(recorder).await?;
+        let drained = async { while calls.join_next().await.is_some() {} };
+        let patience = until.saturating_duration_since(Instant::now()) + DRAIN_MAX;
+        if tokio::time::timeout(patience, drained).await.is_err() {
+            bail!(
+                "{what}, {load}: {} calls have no answer after {DRAIN_MAX:?}",
+                calls.len()
+            );
+        }
+        let (before, after) = readings.await?;
+        Ok(recorder.with(|results| {
+            let calls = results.took_ns.len();
+            let lines = calls * lines_per_call;
+            let is_open = matches!(load, Load::OpenLoop { .. } | Load::OpenStream { .. });
+            let stolen_percent = stolen_percent(before.machine, after.machine);
+            let servers = after.servers.since(before.servers);
+            let per_line = |total: f64| super::ratio(total, lines as f64);
+            Window {
+                what: what.to_owned(),
+                load,
+                round: 0,
+                kept: stolen_percent <= STOLEN_PERCENT_MAX,
+                calls,
+                lines,
+                errors: results.errors,
+                first_error: results.first_error.take(),
+                refused: results.refused_ns.len(),
+                rate: lines as f64 / times.measured.as_secs_f64(),
+                p50_us: micros(&results.took_ns, 0.5),
+                p99_us: micros(&results.took_ns, 0.99),
+                p999_us: micros(&results.took_ns, 0.999),
+                max_us: results.took_ns.max() as f64 / 1e3,
+                late_p99_us: is_open.then(|| micros(&results.late_ns, 0.99)),
+                refused_p99_us: (!results.refused_ns.is_empty())
+                    .then(|| micros(&results.refused_ns, 0.99)),
+                server_cpu_us: per_line(servers.cpu.as_secs_f64() * 1e6),
+                client_cpu_us: per_line(after.own.since(before.own).cpu.as_secs_f64() * 1e6),
+                written_bytes: per_line(servers.written_bytes as f64),
+                switches: per_line(servers.switches as f64),
+                stolen_percent,
+            }
+        }))
+    }
+}
+
+impl Reading {
+    fn now(servers: &Processes) -> Reading {
+        Reading {
+            machine: CpuTime::now(),
+            servers: servers.usage(),
+            own: Usage::own(),
+        }
+    }
+}
+
+async fn read_between(servers: Processes, from: Instant, until: Instant) -> (Reading, Reading) {
+    tokio::time::sleep_until(from.into()).await;
+    let before = Reading::now(&servers);
+    tokio::time::sleep_until(until.into()).await;
+    (before, Reading::now(&servers))
+}
+
+fn micros(took_ns: &Histogram<u64>, quantile: f64) -> f64 {
+    took_ns.value_at_quantile(quantile) as f64 / 1e3
+}
+
+impl std::fmt::Display for Load {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Load::ClosedLoop { in_flight } => write!(f, "{in_flight} in flight"),
+            Load::OpenLoop { per_second } => write!(f, "{per_second}/s scheduled"),
+            Load::Stream { unanswered } => write!(f, "streams, {unanswered} unanswered"),
+            Load::OpenStream { per_second } => write!(f, "streams, {per_second}/s scheduled"),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Single calls and batches.
+
+use prost::Message;
+use stock_proto::stock::v1::batch_reserve_result::Result as BatchResult;
+use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
+use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
+use stock_proto::stock::v1::reserve_response::Outcome;
+use stock_proto::stock::v1::{BatchReserveRequest, EchoRequest, Line, ReserveRequest};
+use tonic::transport::Channel;
+use uuid::Uuid;
+
+use crate::lab::Caller;
+
+/// Holds some lines.
+#[derive(Clone)]
+pub(crate) struct ReserveCall {
+    request: ReserveRequest,
+    channel: Channel,
+    stub: ReservationServiceClient<Channel>,
+}
+
+impl ReserveCall {
+    pub(super) fn new(channel: &Channel, lines: Vec<Line>, ttl: prost_types::Duration) -> Self {
+        ReserveCall {
+            request: reserve(lines, ttl),
+            channel: channel.clone(),
+            stub: ReservationServiceClient::new(channel.clone()),
+        }
+    }
+
+    /// A call of the same size to the same node that does nothing.
+    pub(super) fn echo(&self) -> EchoCall {
+        EchoCall {
+            request: EchoRequest {
+                payload: vec![0x5a; self.request.encoded_len()].into(),
+            },
+            stub: ClusterServiceClient::new(self.channel.clone()),
+        }
+    }
+}
+
+impl Caller for ReserveCall {
+    fn lines(&self) -> u64 {
+        self.request.lines.len() as u64
+    }
+
+    async fn call(&mut self) -> Result<(), String> {
+        let mut request = self.request.clone();
+        request.request_id = Uuid::now_v7().to_string();
+        let answer = self.stub.reserve(request).await;
+        match answer
+            .map_err(|status| format!("reserve: {status}"))?
+            .into_inner()
+            .outcome
+        {
+            Some(Outcome::Reservation(_)) => Ok(()),
+            other => Err(format!("reserve: expected a reservation, got {other:?}")),
+        }
+    }
+}
+
+/// What a call costs that does nothing.
+#[derive(Clone)]
+pub(crate) struct EchoCall {
+    request: EchoRequest,
+    stub: ClusterServiceClient<Channel>,
+}
+
+impl Caller for EchoCall {
+    async fn call(&mut self) -> Result<(), String> {
+        let sent = self.request.payload.len();
+        let answer = self.stub.echo(self.request.clone()).await;
+        let payload = answer
+            .map_err(|status| format!("echo: {status}"))?
+            .into_inner()
+            .payload;
+        match payload.len() == sent {
+            true => Ok(()),
+            false => Err(format!(
+                "echo: sent {sent} bytes, {} came back",
+                payload.len()
+            )),
+        }
+    }
+}
+
+/// Many requests of one line each, in one call.
+#[derive(Clone)]
+pub(crate) struct BatchCall {
+    requests: Vec<ReserveRequest>,
+    stub: ReservationServiceClient<Channel>,
+}
+
+impl BatchCall {
+    pub(super) fn new(channel: &Channel, lines: Vec<Line>, ttl: prost_types::Duration) -> Self {
+        let one_line = |line| reserve(vec![line], ttl);
+        BatchCall {
+            requests: lines.into_iter().map(one_line).collect(),
+            stub: ReservationServiceClient::new(channel.clone()),
+        }
+    }
+}
+
+impl Caller for BatchCall {
+    fn lines(&self) -> u64 {
+        self.requests.len() as u64
+    }
+
+    async fn call(&mut self) -> Result<(), String> {
+        let mut requests = self.requests.clone();
+        for request in &mut requests {
+            request.request_id = Uuid::now_v7().to_string();
+        }
+        let answer = self.stub.batch_reserve(BatchReserveRequest { requests });
+        let results = answer
+            .await
+            .map_err(|status| format!("batch: {status}"))?
+            .into_inner()
+            .results;
+        if results.len() != self.requests.len() {
+            return Err(format!("batch: {} results", results.len()));
+        }
+        let is_held = |result: &BatchResult| match result {
+            BatchResult::Response(response) => {
+                matches!(response.outcome, Some(Outcome::Reservation(_)))
+            }
+            BatchResult::Error(_) => false,
+        };
+        let other = |result: &&_| match result {
+            Some(result) => !is_held(result),
+            None => true,
+        };
+        match results.iter().map(|result| &result.result).find(other) {
+            None => Ok(()),
+            Some(other) => Err(format!("batch: expected a reservation, got {other:?}")),
+        }
+    }
+}
+
+/// A request without its id.
+pub(super) fn reserve(lines: Vec<Line>, ttl: prost_types::Duration) -> ReserveRequest {
+    ReserveRequest {
+        request_id: String::new(),
+        lines,
+        ttl: Some(ttl),
+    }
+}

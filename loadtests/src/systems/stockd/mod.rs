@@ -1,0 +1,319 @@
+//! stockd: SKUs spread evenly over the shards, with stock that does not run out, and the calls that are
+//! compared. They use the generated stubs and not the Rust client, so that all of them cost the same on this
+//! side of the wire.
+
+mod calls;
+mod streams;
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use stock_client::Client;
+use stock_proto::stock::v1::line_verdict::Verdict as LineResult;
+use stock_proto::stock::v1::{
+    Consistency, GetAvailabilityRequest, Line, Location, MovementLine, PositionKey,
+    PutLocationRequest, RecordReceiptsRequest, location,
+};
+use tonic::transport::Channel;
+use uuid::Uuid;
+
+pub(crate) use self::calls::{BatchCall, EchoCall, ReserveCall};
+use self::streams::{Pace, Streams};
+use super::Work;
+use crate::lab::{Caller, Load, Processes, Recorder, Repeats, Window, WindowTimes};
+
+const LOCATION: &str = "bench";
+/// At least this many SKUs, and the same number in every shard.
+const SKUS_MIN: u32 = 64;
+/// At least this many in each shard: baskets are of one.
+const SKUS_PER_SHARD_MIN: u32 = 5;
+/// Names tried for each SKU that is needed; a shard that gets none of them does not exist.
+const NAMES_PER_SKU_MAX: u32 = 1_000;
+/// The most units one line may receive.
+const RECEIPT_UNITS: i64 = 1_000_000_000;
+/// More than any run reserves.
+const AVAILABLE_MIN: i64 = 100_000_000;
+const LEADERS_WAIT_MAX: Duration = Duration::from_secs(10);
+const LEADERS_POLL_EVERY: Duration = Duration::from_millis(50);
+/// Calls that open the connections and fill the caches before anything is measured.
+const WARM_UP_CALLS_PER_TARGET: u32 = 4;
+
+/// A cluster that is ready to be called.
+pub(crate) struct Stockd {
+    /// Turn by turn from every shard.
+    skus: Vec<Sku>,
+    ttl: prost_types::Duration,
+    /// Shards by the node that leads them.
+    leaders: BTreeMap<u64, u32>,
+    still_held: i64,
+}
+
+/// A SKU, and the way to the node that leads its shard.
+#[derive(Clone)]
+struct Sku {
+    name: String,
+    shard: u32,
+    leader: u64,
+    channel: Channel,
+}
+
+impl Sku {
+    fn line(&self) -> Line {
+        Line {
+            sku: self.name.clone(),
+            location: LOCATION.into(),
+            quantity: 1,
+        }
+    }
+}
+
+impl Stockd {
+    /// Puts the location, tops the stock up, and opens a connection to each leader. Holds last for `ttl`.
+    pub(crate) async fn prepare(client: &Client, ttl: Duration) -> anyhow::Result<Stockd> {
+        let leaders = wait_for_leaders(client).await?;
+        let names = names(client)?;
+        let still_held = stock_up(client, &names).await?;
+        let ttl = prost_types::Duration::try_from(ttl).context("a time to live out of range")?;
+        let mut skus = Vec::with_capacity(names.len());
+        for name in names {
+            let shard = client.shard_of(&name);
+            let channel = client.leader_channel(shard).with_context(|| {
+                format!("shard {shard} lost its leader while the bench was set up")
+            })?;
+            let leader = leaders.get(shard as usize).copied().unwrap_or_default();
+            skus.push(Sku {
+                name,
+                shard,
+                leader,
+                channel,
+            });
+        }
+        let mut shards_led = BTreeMap::new();
+        for leader in leaders {
+            *shards_led.entry(leader).or_insert(0) += 1;
+        }
+        let stockd = Stockd {
+            skus,
+            ttl,
+            leaders: shards_led,
+            still_held,
+        };
+        warm_up(stockd.echoes(Work::Uniform)).await?;
+        warm_up(stockd.reserves(Work::Uniform)).await?;
+        Ok(stockd)
+    }
+
+    /// Reserves, each at the leader of its shard.
+    pub(crate) fn reserves(&self, work: Work) -> Vec<ReserveCall> {
+        let call = |channel: &Channel, lines| ReserveCall::new(channel, lines, self.ttl);
+        let one = |sku: &Sku| call(&sku.channel, vec![sku.line()]);
+        match work {
+            Work::Uniform => self.skus.iter().map(one).collect(),
+            Work::Hot => self.skus.iter().take(1).map(one).collect(),
+            Work::Basket(size) => {
+                let mut by_shard: BTreeMap<u32, Vec<&Sku>> = BTreeMap::new();
+                for sku in &self.skus {
+                    by_shard.entry(sku.shard).or_default().push(sku);
+                }
+                let basket = |skus: Vec<&Sku>| {
+                    let lines = skus.iter().cycle().take(size).map(|sku| sku.line());
+                    call(&skus[0].channel, lines.collect())
+                };
+                by_shard.into_values().map(basket).collect()
+            }
+        }
+    }
+
+    /// Bare calls with a payload of a reserve's size, to the same nodes in the same proportions.
+    pub(crate) fn echoes(&self, work: Work) -> Vec<EchoCall> {
+        self.reserves(work).iter().map(ReserveCall::echo).collect()
+    }
+
+    /// Calls of so many requests each, to each leader in turn.
+    pub(crate) fn batches(&self, size: usize) -> Vec<BatchCall> {
+        let of_leader = |skus: Vec<&Sku>| {
+            let lines = skus.iter().cycle().take(size).map(|sku| sku.line());
+            BatchCall::new(&skus[0].channel, lines.collect(), self.ttl)
+        };
+        self.by_leader().into_values().map(of_leader).collect()
+    }
+
+    /// Windows of `ReserveStream`: see [`Window::run`].
+    pub(crate) async fn stream_windows(
+        &self,
+        what: &str,
+        servers: &Processes,
+        load: Load,
+        times: WindowTimes,
+        repeats: &mut Repeats,
+    ) -> anyhow::Result<Vec<Window>> {
+        let pace = match load {
+            Load::Stream { unanswered } => Pace::Unanswered(unanswered as usize),
+            Load::OpenStream { per_second } => Pace::PerSecond(per_second),
+            Load::ClosedLoop { .. } | Load::OpenLoop { .. } => {
+                bail!("{what}: streams are no calls")
+            }
+        };
+        let streams = self.streams();
+        Window::repeat(what, load, repeats, async || {
+            let run = async |recorder: &Rc<Recorder>| streams.run(pace, recorder).await;
+            Window::measure(what, load, 1, servers, times, run).await
+        })
+        .await
+    }
+
+    fn streams(&self) -> Streams {
+        let to_leader = |skus: Vec<&Sku>| {
+            let lines = skus.iter().map(|sku| sku.line());
+            (skus[0].channel.clone(), lines.collect())
+        };
+        let leaders = self.by_leader().into_values().map(to_leader);
+        Streams::new(leaders.collect(), self.ttl)
+    }
+
+    /// Of the calls that [`Self::reserves`] and [`Self::echoes`] give for single lines, those that go to one
+    /// node: for one call in flight.
+    pub(crate) fn of_one_leader<C: Clone>(&self, calls: &[C]) -> Vec<C> {
+        let first = self.skus.first().map(|sku| sku.leader);
+        let calls = self.skus.iter().zip(calls);
+        let of_first = calls.filter(|(sku, _)| Some(sku.leader) == first);
+        of_first.map(|(_, call)| call.clone()).collect()
+    }
+
+    pub(crate) fn skus(&self) -> usize {
+        self.skus.len()
+    }
+
+    pub(crate) fn leaders(&self) -> &BTreeMap<u64, u32> {
+        &self.leaders
+    }
+
+    /// Units that holds of an earlier run had when this one began.
+    pub(crate) fn still_held(&self) -> i64 {
+        self.still_held
+    }
+
+    fn by_leader(&self) -> BTreeMap<u64, Vec<&Sku>> {
+        let mut by_leader: BTreeMap<u64, Vec<&Sku>> = BTreeMap::new();
+        for sku in &self.skus {
+            by_leader.entry(sku.leader).or_default().push(sku);
+        }
+        by_leader
+    }
+}
+
+async fn warm_up(calls: Vec<impl Caller>) -> anyhow::Result<()> {
+    for _ in 0..WARM_UP_CALLS_PER_TARGET {
+        for mut call in calls.clone() {
+            call.call().await.map_err(anyhow::Error::msg)?;
+        }
+    }
+    Ok(())
+}
+
+/// The leader of every shard, by shard number.
+async fn wait_for_leaders(client: &Client) -> anyhow::Result<Vec<u64>> {
+    let started = Instant::now();
+    loop {
+        // A call and not only a look at what is known, so that the client learns the newest, too.
+        let topology = client.get_topology().await?;
+        let known: Vec<u64> = (topology.shards.iter())
+            .map(|shard| shard.leader_node_id)
+            .filter(|leader| *leader != 0)
+            .collect();
+        let usable = (0..topology.shard_count).all(|shard| client.leader_channel(shard).is_some());
+        if known.len() == topology.shard_count as usize && usable {
+            ensure!(!known.is_empty(), "the cluster has no shards");
+            return Ok(known);
+        }
+        if started.elapsed() > LEADERS_WAIT_MAX {
+            bail!(
+                "{} of {} shards have a leader",
+                known.len(),
+                topology.shard_count
+            );
+        }
+        tokio::time::sleep(LEADERS_POLL_EVERY).await;
+    }
+}
+
+/// Names that fall into the shards in turn, so that a round over all of them asks each shard equally.
+fn names(client: &Client) -> anyhow::Result<Vec<String>> {
+    let shards = client.topology().shard_count();
+    let per_shard = SKUS_MIN.div_ceil(shards).max(SKUS_PER_SHARD_MIN);
+    let wanted = (per_shard * shards) as usize;
+    let mut by_shard: Vec<Vec<String>> = vec![Vec::new(); shards as usize];
+    for number in 0..wanted as u32 * NAMES_PER_SKU_MAX {
+        let sku = format!("bench-{number}");
+        let names = &mut by_shard[client.shard_of(&sku) as usize];
+        if names.len() < per_shard as usize {
+            names.push(sku);
+        }
+        if by_shard
+            .iter()
+            .all(|names| names.len() == per_shard as usize)
+        {
+            let turn = |n: usize| by_shard.iter().map(move |names| names[n].clone());
+            return Ok((0..per_shard as usize).flat_map(turn).collect());
+        }
+    }
+    bail!("no SKU falls into some of the {shards} shards")
+}
+
+/// Makes sure that nothing runs short. Returns the units that are held already.
+async fn stock_up(client: &Client, skus: &[String]) -> anyhow::Result<i64> {
+    let location = Location {
+        location_id: LOCATION.into(),
+        r#type: location::Type::Warehouse.into(),
+        name: "Bench".into(),
+        ..Location::default()
+    };
+    client
+        .put_location(PutLocationRequest {
+            request_id: String::new(),
+            location: Some(location),
+        })
+        .await
+        .context("cannot put the bench's location")?;
+
+    let key = |sku: &String| PositionKey {
+        sku: sku.clone(),
+        location: LOCATION.into(),
+    };
+    let stock = client
+        .get_availability(GetAvailabilityRequest {
+            keys: skus.iter().map(key).collect(),
+            consistency: Consistency::Linearizable.into(),
+            at_least: Vec::new(),
+        })
+        .await
+        .context("cannot read the bench's stock")?;
+
+    let lines: Vec<MovementLine> = (stock.items.iter())
+        .filter(|item| item.available < AVAILABLE_MIN)
+        .map(|item| MovementLine {
+            line: item.sku.clone(),
+            sku: item.sku.clone(),
+            location: LOCATION.into(),
+            quantity: RECEIPT_UNITS,
+            occurred_at: None,
+        })
+        .collect();
+    if !lines.is_empty() {
+        let document = format!("bench-{}", Uuid::now_v7());
+        let answer = client
+            .record_receipts(vec![RecordReceiptsRequest { document, lines }])
+            .await
+            .context("cannot receive the bench's stock")?;
+        let refused = answer
+            .verdicts
+            .iter()
+            .find(|v| v.verdict() == LineResult::Refused);
+        if let Some(refused) = refused {
+            bail!("the bench's stock was refused: {:?}", refused.error);
+        }
+    }
+    Ok(stock.items.iter().map(|item| item.reserved).sum())
+}

@@ -1,0 +1,261 @@
+//! `ReserveStream`: one to each leader.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
+use stock_proto::stock::v1::reserve_response::Outcome as Verdict;
+use stock_proto::stock::v1::reserve_stream_result::Result as Slot;
+use stock_proto::stock::v1::{Line, ReserveRequest, ReserveStreamRequest, ReserveStreamResult};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Streaming};
+use uuid::Uuid;
+
+use super::calls;
+use crate::lab::{Outcome, Pacer, Recorder};
+
+/// Requests in one message at most.
+const PER_MESSAGE_MAX: usize = 256;
+
+/// On a schedule: how often what has become due is sent.
+const SEND_EVERY: Duration = Duration::from_millis(1);
+
+/// When requests are sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pace {
+    /// While so many wait for their answers, over all streams.
+    Unanswered(usize),
+    /// So many a second, over all streams.
+    PerSecond(u32),
+}
+
+/// Streams to all leaders.
+pub(crate) struct Streams {
+    leaders: Vec<(Channel, Vec<ReserveRequest>)>,
+}
+
+/// What was sent on a stream.
+#[derive(Default)]
+struct Sent {
+    /// When each request was due and when it was sent, from this number on; none where it is answered.
+    times: VecDeque<Option<(Instant, Instant)>>,
+    first: u64,
+    unanswered: usize,
+}
+
+impl Streams {
+    pub(super) fn new(leaders: Vec<(Channel, Vec<Line>)>, ttl: prost_types::Duration) -> Streams {
+        let one_line = |line| calls::reserve(vec![line], ttl);
+        let requests = |lines: Vec<Line>| lines.into_iter().map(one_line).collect();
+        Streams {
+            leaders: leaders
+                .into_iter()
+                .map(|(channel, lines)| (channel, requests(lines)))
+                .collect(),
+        }
+    }
+
+    /// Opens them, and sends until the window ends; returns what waits for the last answers.
+    pub(crate) async fn run(
+        &self,
+        pace: Pace,
+        recorder: &Rc<Recorder>,
+    ) -> anyhow::Result<JoinSet<()>> {
+        let mut tasks = JoinSet::new();
+        let mut senders = Vec::new();
+        for (channel, requests) in &self.leaders {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let mut stub = ReservationServiceClient::new(channel.clone());
+            let answers = stub.reserve_stream(UnboundedReceiverStream::new(receiver));
+            let sent = Rc::new(RefCell::new(Sent::default()));
+            let sender = Sender {
+                requests: requests.clone(),
+                next: 0,
+                sender,
+                sent,
+            };
+            senders.push((sender, answers.await?.into_inner()));
+        }
+        match pace {
+            Pace::Unanswered(unanswered) => {
+                let each = unanswered.div_ceil(senders.len().max(1));
+                for (mut sender, answers) in senders {
+                    let recorder = Rc::clone(recorder);
+                    tasks.spawn_local(async move {
+                        let sent = Rc::clone(&sender.sent);
+                        sender.send(each, Instant::now());
+                        // With the sender the stream ends, and with it the answers.
+                        let mut sender = Some(sender);
+                        let again = || {
+                            let is_over = Instant::now() >= recorder.until();
+                            if is_over {
+                                sender = None;
+                            }
+                            if let Some(sender) = &mut sender {
+                                let room = each.saturating_sub(sender.sent.borrow().unanswered);
+                                sender.send(room, Instant::now());
+                            }
+                        };
+                        take_answers(answers, &sent, &recorder, Counted::WhenAnswered, again).await;
+                    });
+                }
+            }
+            Pace::PerSecond(per_second) => {
+                let mut paced = Vec::new();
+                for (sender, answers) in senders {
+                    let sent = Rc::clone(&sender.sent);
+                    let recorder = Rc::clone(recorder);
+                    tasks.spawn_local(async move {
+                        take_answers(answers, &sent, &recorder, Counted::WhenDue, || ()).await;
+                    });
+                    paced.push(sender);
+                }
+                send_on_schedule(paced, per_second, recorder.until()).await?;
+            }
+        }
+        Ok(tasks)
+    }
+}
+
+/// When a request belongs to the window.
+#[derive(Clone, Copy)]
+enum Counted {
+    WhenAnswered,
+    WhenDue,
+}
+
+struct Sender {
+    requests: Vec<ReserveRequest>,
+    next: usize,
+    sender: mpsc::UnboundedSender<ReserveStreamRequest>,
+    sent: Rc<RefCell<Sent>>,
+}
+
+impl Sender {
+    /// So many more, all due at the same time.
+    fn send(&mut self, count: usize, due: Instant) {
+        let now = Instant::now();
+        let mut left = count;
+        while left > 0 {
+            let size = left.min(PER_MESSAGE_MAX);
+            left -= size;
+            let requests = (0..size).map(|_| {
+                let mut request = self.requests[self.next % self.requests.len()].clone();
+                self.next += 1;
+                request.request_id = Uuid::now_v7().to_string();
+                request
+            });
+            let message = ReserveStreamRequest {
+                requests: requests.collect(),
+            };
+            let mut sent = self.sent.borrow_mut();
+            sent.times
+                .extend(std::iter::repeat_n(Some((due, now)), size));
+            sent.unanswered += size;
+            // Where nobody receives any more, the answers end, too, and that is seen there.
+            let _ = self.sender.send(message);
+        }
+    }
+}
+
+async fn send_on_schedule(
+    mut senders: Vec<Sender>,
+    per_second: u32,
+    until: Instant,
+) -> anyhow::Result<()> {
+    let pacer = Pacer::new().context("cannot make a timer")?;
+    let began = Instant::now();
+    let mut sent = 0;
+    for tick in 1u32.. {
+        let due = began + SEND_EVERY * tick;
+        if due >= until {
+            break;
+        }
+        pacer
+            .wait_until(due)
+            .await
+            .context("cannot wait for a timer")?;
+        let all = (SEND_EVERY * tick).as_nanos() * u128::from(per_second) / 1_000_000_000;
+        let now_due = all as usize - sent;
+        sent += now_due;
+        // What does not divide goes to each stream in turn.
+        let streams = senders.len();
+        for (number, sender) in senders.iter_mut().enumerate() {
+            let more = (tick as usize + number) % streams < now_due % streams;
+            sender.send(now_due / streams + usize::from(more), due);
+        }
+    }
+    Ok(())
+}
+
+async fn take_answers(
+    mut answers: Streaming<stock_proto::stock::v1::ReserveStreamResponse>,
+    sent: &RefCell<Sent>,
+    recorder: &Recorder,
+    counted: Counted,
+    mut after_each: impl FnMut(),
+) {
+    loop {
+        let results = match answers.message().await {
+            Ok(Some(message)) => message.results,
+            Ok(None) => break,
+            Err(status) => return recorder.failed(format!("stream: {status}")),
+        };
+        let now = Instant::now();
+        for result in &results {
+            let Some((due, sent)) = sent.borrow_mut().answered(result.number) else {
+                recorder.failed(format!("stream: answer {} was not expected", result.number));
+                continue;
+            };
+            match (outcome(result), counted) {
+                (Ok(Outcome::Done), Counted::WhenAnswered) => recorder.answered(sent, now),
+                (Ok(outcome), Counted::WhenDue) => recorder.answered_due(due, sent, outcome),
+                (Ok(Outcome::Refused), Counted::WhenAnswered) => {
+                    recorder.failed(format!("stream: {:?}", result.result));
+                }
+                (Err(error), _) => recorder.failed(error),
+            }
+        }
+        after_each();
+    }
+    let unanswered = sent.borrow().unanswered;
+    if unanswered > 0 {
+        recorder.failed(format!("stream: ended with {unanswered} unanswered"));
+    }
+}
+
+fn outcome(result: &ReserveStreamResult) -> Result<Outcome, String> {
+    match &result.result {
+        Some(Slot::Response(response))
+            if matches!(response.outcome, Some(Verdict::Reservation(_))) =>
+        {
+            Ok(Outcome::Done)
+        }
+        Some(Slot::Error(status)) if status.code == i32::from(Code::ResourceExhausted) => {
+            match status.details.is_empty() {
+                false => Ok(Outcome::Refused),
+                true => Err("stream: refused without a hint when to try again".to_owned()),
+            }
+        }
+        other => Err(format!("stream: expected a reservation, got {other:?}")),
+    }
+}
+
+impl Sent {
+    fn answered(&mut self, number: u64) -> Option<(Instant, Instant)> {
+        let at = number.checked_sub(self.first)? as usize;
+        let times = self.times.get_mut(at)?.take()?;
+        self.unanswered -= 1;
+        while let Some(None) = self.times.front() {
+            self.times.pop_front();
+            self.first += 1;
+        }
+        Some(times)
+    }
+}

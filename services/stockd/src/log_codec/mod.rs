@@ -1,0 +1,450 @@
+//! What stands in the log. The edge writes a command once; leaders and followers pass its bytes on; every
+//! replica reads them when the entry is applied.
+//!
+//! Of a stock shard they are written by hand, since they are most of what is sent, kept and read: half as
+//! long as `log.v1` would be, and read without a copy of anything but new names. Numbers take 7 bits a byte,
+//! the low ones first; signed ones are folded (0, -1, 1, ...); texts carry their length.
+//!
+//! ```text
+//! entry      version 1, flags, stamp, [finding: index, 16 bytes of hash], then items to the end
+//! item       principal    0, text: of the commands from here on
+//!            command      1 to 8, as in `stock.rs`
+//!            of group 0   64, length, a log.v1.Command
+//! ```
+//!
+//! A node of version N must be able to read what one of version N+1 writes while a cluster is being upgraded.
+//! So no number ever changes its meaning or is used again, a command with more in it gets another number, and
+//! it may be written only once every node is known to read it.
+
+mod bytes;
+mod meta;
+mod stock;
+
+use ::bytes::Bytes;
+use prost::Message;
+use stock_core::{
+    Action, CatalogCommand, Command, MovementKind, Naming, NewNames, Operation, Principal, Stamp,
+};
+use stock_proto::log::v1 as log;
+use thiserror::Error;
+
+use self::bytes::{Read, Reader, Writer};
+use crate::placement::{self, RegistryCommand};
+
+pub use self::meta::decode_catalog;
+
+const VERSION: u8 = 1;
+
+/// Every replica hashes its state as it is after the entry.
+const AUDIT: u8 = 1;
+/// What most replicas found when they did.
+const FINDING: u8 = 2;
+
+const PRINCIPAL: u8 = 0;
+const META: u8 = 64;
+
+/// Encoded commands for one group, as they will stand in the entry.
+#[derive(Debug, Clone, Default)]
+pub struct Commands {
+    /// How many.
+    pub count: u32,
+    /// Items, of which the first is a principal.
+    pub bytes: Bytes,
+    /// Whether they only end or keep what is there already. Such commands are taken even while the disk
+    /// is nearly full.
+    pub is_relief: bool,
+    /// Whether there is another principal behind the first.
+    pub several_principals: bool,
+}
+
+/// Collects commands for one group.
+#[derive(Debug, Default)]
+pub struct CommandsBuilder {
+    count: u32,
+    items: Writer,
+    principal: Option<Principal>,
+    several_principals: bool,
+    adds: bool,
+}
+
+impl CommandsBuilder {
+    /// Adds a command of a stock shard.
+    pub fn push(&mut self, command: &Command) {
+        self.adds |= !is_relief(&command.action);
+        self.principal(&command.principal);
+        stock::write(&mut self.items, &command.action);
+        self.count += 1;
+    }
+
+    /// Adds a command of group 0.
+    pub fn push_catalog(&mut self, command: &CatalogCommand) {
+        self.adds = true;
+        self.push_meta(&command.principal, &meta::encode_catalog(command));
+    }
+
+    /// Adds a command of group 0's registry.
+    pub fn push_registry(&mut self, command: &RegistryCommand) {
+        let encoded = placement::codec::encode_command(command);
+        self.push_meta(&command.principal, &encoded);
+    }
+
+    fn push_meta(&mut self, principal: &Principal, command: &log::Command) {
+        self.principal(principal);
+        self.items.byte(META);
+        self.items.blob(&command.encode_to_vec());
+        self.count += 1;
+    }
+
+    fn principal(&mut self, principal: &Principal) {
+        if self.principal.as_ref() == Some(principal) {
+            return;
+        }
+        self.several_principals |= self.principal.is_some();
+        self.principal = Some(principal.clone());
+        self.items.byte(PRINCIPAL);
+        self.items.text(principal.as_str());
+    }
+
+    /// How many were added.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Bytes so far.
+    pub fn bytes(&self) -> usize {
+        self.items.len()
+    }
+
+    /// What was collected; the builder is empty again.
+    pub fn take(&mut self) -> Commands {
+        self.principal = None;
+        Commands {
+            count: std::mem::take(&mut self.count),
+            bytes: self.items.take(),
+            is_relief: !std::mem::take(&mut self.adds),
+            several_principals: std::mem::take(&mut self.several_principals),
+        }
+    }
+}
+
+fn is_relief(action: &Action) -> bool {
+    match action {
+        Action::Request(_, operation) => matches!(
+            operation,
+            Operation::Confirm(_) | Operation::Release(_) | Operation::Fulfill(_)
+        ),
+        // What was sold is sold, whatever the disk says.
+        Action::Movements(movements) => movements.kind == MovementKind::Sale,
+    }
+}
+
+/// The payload of an entry: a stamp and the commands of everybody who waited.
+pub fn encode_entry<'a>(
+    stamp: Stamp,
+    commands: impl Iterator<Item = &'a Commands> + Clone,
+) -> Vec<u8> {
+    let bytes: usize = commands.clone().map(|commands| commands.bytes.len()).sum();
+    // The head takes 12 bytes at most.
+    let mut entry = Writer::with_capacity(12 + bytes);
+    head(&mut entry, 0, stamp);
+    let mut principal: &[u8] = &[];
+    for commands in commands {
+        let items = &commands.bytes[..];
+        // Who was named before need not be named again.
+        match items.strip_prefix(principal) {
+            Some(rest) if !principal.is_empty() => entry.raw(rest),
+            _ => entry.raw(items),
+        }
+        principal = match commands.several_principals {
+            false => first_principal(items),
+            true => &[],
+        };
+    }
+    entry.into_vec()
+}
+
+/// The item that commands begin with.
+fn first_principal(items: &[u8]) -> &[u8] {
+    match items {
+        // A name's length takes one byte.
+        [PRINCIPAL, length, ..] => items.get(..2 + usize::from(*length)).unwrap_or_default(),
+        _ => &[],
+    }
+}
+
+/// The payload of an entry that has every replica hash its state.
+pub fn encode_audit(stamp: Stamp) -> Vec<u8> {
+    let mut entry = Writer::with_capacity(12);
+    head(&mut entry, AUDIT, stamp);
+    entry.into_vec()
+}
+
+/// The payload of an entry that says what most replicas found.
+pub fn encode_finding(stamp: Stamp, index: u64, hash: u128) -> Vec<u8> {
+    let mut entry = Writer::with_capacity(38);
+    head(&mut entry, FINDING, stamp);
+    entry.number(index);
+    entry.raw(&hash.to_be_bytes());
+    entry.into_vec()
+}
+
+fn head(entry: &mut Writer, flags: u8, stamp: Stamp) {
+    entry.byte(VERSION);
+    entry.byte(flags);
+    entry.number(stamp.0);
+}
+
+/// An entry, its commands still encoded.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    /// Cluster time.
+    pub stamp: Stamp,
+    /// In order.
+    pub commands: EncodedCommands<'a>,
+    /// Whether the state is to be hashed after it.
+    pub audit: bool,
+    /// Most replicas had this hash after the entry of this index.
+    pub finding: Option<(u64, u128)>,
+}
+
+/// An entry that this version cannot read. The replica must stop: to skip it would be to differ.
+#[derive(Debug, Error)]
+pub enum DecodeError {
+    /// It does not begin as an entry does.
+    #[error("the entry is not understood: {what}")]
+    Entry {
+        /// What is wrong.
+        what: String,
+    },
+    /// A command of the registry holds what no edge of this version would have written.
+    #[error(transparent)]
+    Registry(#[from] placement::RegistryDecodeError),
+    /// A field holds what no edge of this version would have written.
+    #[error("the entry's command {ordinal} is not understood: {what}")]
+    Command {
+        /// Its place in the entry.
+        ordinal: usize,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// What is in an entry.
+///
+/// # Errors
+///
+/// [`DecodeError::Entry`]. What is wrong with a command is found when it is asked for.
+pub fn decode_entry(entry: &[u8]) -> Result<Entry<'_>, DecodeError> {
+    let mut reader = Reader::new(entry);
+    let read = |reader: &mut Reader<'_>| -> Read<_> {
+        match reader.byte()? {
+            VERSION => {}
+            other => return Err(format!("it is of version {other}")),
+        }
+        let flags = reader.byte()?;
+        if flags & !(AUDIT | FINDING) != 0 {
+            return Err(format!(
+                "it has flags that this version does not know: {flags}"
+            ));
+        }
+        let stamp = Stamp(reader.number()?);
+        let finding = match flags & FINDING != 0 {
+            true => Some((reader.number()?, u128::from_be_bytes(reader.fixed()?))),
+            false => None,
+        };
+        Ok((stamp, flags & AUDIT != 0, finding))
+    };
+    let (stamp, audit, finding) = read(&mut reader).map_err(|what| DecodeError::Entry { what })?;
+    let commands = EncodedCommands {
+        items: reader,
+        principal: None,
+        next: 0,
+    };
+    Ok(Entry {
+        stamp,
+        commands,
+        audit,
+        finding,
+    })
+}
+
+/// The commands of an entry, one after the other.
+#[derive(Debug, Clone)]
+pub struct EncodedCommands<'a> {
+    items: Reader<'a>,
+    principal: Option<Principal>,
+    next: usize,
+}
+
+impl EncodedCommands<'_> {
+    /// The next one, of a stock shard; none at the end. `names` makes names of texts.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError::Command`].
+    pub fn next_stock(&mut self, names: &impl Naming) -> Result<Option<Command>, DecodeError> {
+        let ordinal = self.next;
+        self.read_stock(names)
+            .map_err(|what| DecodeError::Command { ordinal, what })
+    }
+
+    /// The next one, of group 0; none at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError::Command`].
+    pub fn next_meta(&mut self) -> Result<Option<log::Command>, DecodeError> {
+        let ordinal = self.next;
+        self.read_meta()
+            .map_err(|what| DecodeError::Command { ordinal, what })
+    }
+
+    fn read_stock(&mut self, names: &impl Naming) -> Read<Option<Command>> {
+        let Some(kind) = self.next_kind(names)? else {
+            return Ok(None);
+        };
+        let action = stock::read(kind, &mut self.items, names)?;
+        let principal = self.principal.clone().ok_or("a command of nobody")?;
+        Ok(Some(Command { principal, action }))
+    }
+
+    fn read_meta(&mut self) -> Read<Option<log::Command>> {
+        match self.next_kind(&NewNames)? {
+            Some(META) => {
+                let command = log::Command::decode(self.items.blob()?);
+                Ok(Some(command.map_err(|error| error.to_string())?))
+            }
+            Some(kind) => Err(format!("a command of kind {kind} in group 0")),
+            None => Ok(None),
+        }
+    }
+
+    fn next_kind(&mut self, names: &impl Naming) -> Read<Option<u8>> {
+        while !self.items.is_empty() {
+            match self.items.byte()? {
+                PRINCIPAL => {
+                    let name = names.principal(self.items.text()?);
+                    self.principal = Some(name.map_err(at("principal"))?);
+                }
+                kind => {
+                    self.next += 1;
+                    return Ok(Some(kind));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn at<E: std::fmt::Display>(field: &'static str) -> impl Fn(E) -> String {
+    move |error| format!("{field} {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use stock_core::{Fingerprint, Release, Request, RequestId, ReservationId};
+
+    use super::*;
+
+    fn release(principal: &str, number: u64) -> Command {
+        let mut id = [9; 16];
+        id[6] = 0x71;
+        let request = Request {
+            id: RequestId::new(id).unwrap(),
+            fingerprint: Fingerprint([3; 8]),
+        };
+        let release = Release {
+            id: ReservationId::compose(Stamp(77), 3, number),
+            lines: Vec::new(),
+        };
+        Command {
+            principal: Principal::new(principal).unwrap(),
+            action: Action::Request(request, Operation::Release(release)),
+        }
+    }
+
+    fn read(entry: &[u8]) -> Result<Vec<Command>, DecodeError> {
+        let mut commands = decode_entry(entry)?.commands;
+        let mut read = Vec::new();
+        while let Some(command) = commands.next_stock(&NewNames)? {
+            read.push(command);
+        }
+        Ok(read)
+    }
+
+    #[test]
+    fn every_command_has_its_principal_however_they_are_put_together() {
+        let calls: [&[&str]; 7] = [
+            &["web"],
+            &["web", "web"],
+            &["app"],
+            &["app", "web"],
+            &["web", "app"],
+            &["app"],
+            &["ap", "app", "app"],
+        ];
+        let mut numbers = 0..;
+        let mut builder = CommandsBuilder::default();
+        let mut sent = Vec::new();
+        let mut encoded = Vec::new();
+        for call in calls {
+            for principal in call {
+                let command = release(principal, numbers.next().unwrap());
+                builder.push(&command);
+                sent.push(command);
+            }
+            let commands = builder.take();
+            assert_eq!(commands.count, call.len() as u32);
+            assert!(commands.is_relief);
+            encoded.push(commands);
+        }
+        let entry = encode_entry(Stamp(123), encoded.iter());
+        assert_eq!(decode_entry(&entry).unwrap().stamp, Stamp(123));
+        assert_eq!(read(&entry).unwrap(), sent);
+        // Once for each change.
+        let names = entry
+            .windows(5)
+            .filter(|at| *at == [PRINCIPAL, 3, b'w', b'e', b'b']);
+        assert_eq!(names.count(), 3);
+    }
+
+    #[test]
+    fn what_audits_say_survives_the_log() {
+        let audit = encode_audit(Stamp(7));
+        let audit = decode_entry(&audit).unwrap();
+        assert_eq!(
+            (audit.stamp, audit.audit, audit.finding),
+            (Stamp(7), true, None)
+        );
+        let finding = encode_finding(Stamp(8), 300, 0xabc);
+        let finding = decode_entry(&finding).unwrap();
+        assert_eq!((finding.stamp, finding.audit), (Stamp(8), false));
+        assert_eq!(finding.finding, Some((300, 0xabc)));
+    }
+
+    #[test]
+    fn what_is_from_the_future_is_not_skipped() {
+        let mut builder = CommandsBuilder::default();
+        builder.push(&release("web", 1));
+        builder.push(&release("web", 2));
+        let commands = builder.take();
+        let entry = encode_entry(Stamp(1), [commands].iter());
+        let damaged = |at: usize, byte: u8| {
+            let mut entry = entry.clone();
+            entry[at] = byte;
+            read(&entry).unwrap_err().to_string()
+        };
+        assert!(damaged(0, 9).contains("version 9"));
+        assert!(damaged(1, 4).contains("flags"));
+        let second = entry.len() - (entry.len() - 8) / 2;
+        assert_eq!(entry[second], entry[8], "there the second command begins");
+        let error = damaged(second, 63);
+        assert!(
+            error.contains("command 1") && error.contains("63"),
+            "{error}"
+        );
+        for length in 0..entry.len() {
+            let _ = read(&entry[..length]);
+        }
+    }
+}
