@@ -3,10 +3,12 @@
 #![expect(clippy::print_stdout, reason = "a command line tool answers on stdout")]
 
 mod bench;
+mod compare;
 mod disk;
 mod failover;
 mod lab;
 mod nodes;
+mod overload;
 mod profile;
 mod recovery;
 mod replay;
@@ -60,9 +62,11 @@ struct Arguments {
 enum Command {
     Replay(replay::Arguments),
     Bench(bench::Arguments),
+    Compare(compare::Arguments),
     Failover(failover::Arguments),
     Recovery(recovery::Arguments),
     Disk(disk::Arguments),
+    Overload(overload::Arguments),
     Profile(profile::Arguments),
 }
 
@@ -96,9 +100,11 @@ fn run(command: Command) -> anyhow::Result<Verdict> {
         match command {
             Command::Replay(arguments) => replay::run(&arguments).await,
             Command::Bench(arguments) => bench::run(&arguments).await,
+            Command::Compare(arguments) => compare::run(&arguments).await,
             Command::Failover(arguments) => failover::run(&arguments).await,
             Command::Recovery(arguments) => recovery::run(&arguments).await,
             Command::Disk(arguments) => disk::run(&arguments).await,
+            Command::Overload(arguments) => overload::run(&arguments).await,
             Command::Profile(arguments) => profile::run(&arguments).await,
         }
     })

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -20,14 +19,11 @@ use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
 use crate::lab::Processes;
+use crate::systems::server::free_ports;
 
 const HOST: &str = "127.0.0.1";
 
-/// Below the range from which the kernel takes ports for outgoing connections: one from inside it could be
-/// taken while a killed node is down.
-const PORTS: std::ops::Range<u16> = 10_000..32_000;
 const PORTS_PER_NODE: usize = 3;
-const PORT_ATTEMPTS_MAX: u32 = 1_000;
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -60,6 +56,16 @@ pub(crate) struct NodeOptions {
     pub(crate) serve_arguments: Vec<String>,
 }
 
+impl NodeOptions {
+    /// Where data are kept while a command runs.
+    pub(crate) fn scratch(&self) -> anyhow::Result<PathBuf> {
+        match &self.scratch {
+            Some(scratch) => Ok(scratch.clone()),
+            None => Ok(std::env::current_dir()?),
+        }
+    }
+}
+
 /// Processes, and how to reach them.
 pub(crate) struct Nodes {
     options: NodeOptions,
@@ -86,10 +92,7 @@ impl Nodes {
             "there is no {}: build it (cargo build --release -p stockd), or name it with --stockd",
             stockd.display()
         );
-        let scratch = match &options.scratch {
-            Some(scratch) => scratch.clone(),
-            None => std::env::current_dir()?,
-        };
+        let scratch = options.scratch()?;
         let dir = tempfile::Builder::new()
             .prefix("loadtests-nodes-")
             .tempdir_in(&scratch)
@@ -376,21 +379,6 @@ impl Nodes {
     fn port(&self, node: u64, which: usize) -> u16 {
         self.ports[(node - 1) as usize * PORTS_PER_NODE + which]
     }
-}
-
-fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
-    // Held until all are found, so that none is found twice.
-    let mut held = Vec::new();
-    for _ in 0..PORT_ATTEMPTS_MAX {
-        let port = rand::random_range(PORTS);
-        if let Ok(listener) = TcpListener::bind((HOST, port)) {
-            held.push((port, listener));
-        }
-        if held.len() == count {
-            return Ok(held.into_iter().map(|(port, _)| port).collect());
-        }
-    }
-    bail!("no {count} free ports in {PORTS:?}")
 }
 
 /// The body of an answer, as an exporter of metrics gives it: short, and then the connection is closed.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::task::JoinSet;
 
-use super::{Caller, Recorder};
+use super::{Caller, Outcome, Recorder};
 
 /// Starts the callers; they end with the window, or at their first error.
 pub(super) fn start<C: Caller>(
@@ -31,11 +31,14 @@ async fn call_in_turn<C: Caller>(mut targets: Vec<C>, first: usize, recorder: Rc
         if started >= recorder.until() {
             return;
         }
-        if let Err(error) = targets[next].call().await {
-            recorder.failed(error);
-            return;
+        match targets[next].call().await {
+            Ok(Outcome::Done) => recorder.answered(started, Instant::now()),
+            Ok(Outcome::Refused) => recorder.failed("refused in a closed loop".to_owned()),
+            Err(error) => {
+                recorder.failed(error);
+                return;
+            }
         }
-        recorder.answered(started, Instant::now());
         next = (next + 1) % targets.len();
     }
 }

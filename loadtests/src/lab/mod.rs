@@ -20,7 +20,7 @@ mod window;
 
 use hdrhistogram::Histogram;
 
-pub(crate) use self::figures::{Figures, median, ratio};
+pub(crate) use self::figures::{Figures, ratio};
 pub(crate) use self::pacer::Pacer;
 pub(crate) use self::recorder::{Outcome, Recorder};
 pub(crate) use self::usage::Processes;
@@ -37,7 +37,7 @@ pub(crate) trait Caller: Clone + 'static {
     }
 
     /// Does it. Whatever is not the expected answer is an error.
-    async fn call(&mut self) -> Result<(), String>;
+    async fn call(&mut self) -> Result<Outcome, String>;
 }
 
 /// Nanoseconds up to a minute, with three digits.

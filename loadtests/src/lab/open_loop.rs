@@ -9,11 +9,14 @@ use anyhow::Context;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{Caller, Outcome, Pacer, Recorder};
+use super::{Caller, Pacer, Recorder};
 
 /// Calls that may wait for answers at the same time. Past this, calls that are due wait to be sent,
 /// and that wait is part of their time.
 const IN_FLIGHT_MAX: usize = 4_096;
+
+/// How far behind its schedule a system may fall before it is over: it does not carry the rate.
+const BEHIND_MAX: Duration = Duration::from_secs(2);
 
 /// Sends calls from now until the window ends; returns those that are still unanswered.
 pub(super) async fn run<C: Caller>(
@@ -28,7 +31,7 @@ pub(super) async fn run<C: Caller>(
     let started = Instant::now();
     for number in 0u32.. {
         let due = started + interval * number;
-        if due >= recorder.until() {
+        if due >= recorder.until() || due + BEHIND_MAX < Instant::now() {
             break;
         }
         pacer
@@ -41,7 +44,7 @@ pub(super) async fn run<C: Caller>(
         calls.spawn_local(async move {
             let sent = Instant::now();
             match target.call().await {
-                Ok(()) => recorder.answered_due(due, sent, Outcome::Done),
+                Ok(outcome) => recorder.answered_due(due, sent, outcome),
                 Err(error) => recorder.failed(error),
             }
             drop(permit);

@@ -84,7 +84,9 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     let servers = nodes.processes();
     let samples = nodes.dir().join("perf.data");
     let perf = tokio::task::spawn_local(sample(servers.clone(), samples.clone(), times));
+    let before = Turns::of(&nodes).await?;
     let window = load(arguments, &stockd, &servers, times).await?;
+    let turns = Turns::of(&nodes).await?;
     perf.await??;
     println!(
         "{}, {}: {:.0} lines a second; of one line: {:.1} us of the nodes' processors, {:.1} us of the load's, {:.2} switches, {:.0} bytes to disk; p50 {:.0} us, p99 {:.0} us; {:.1} % stolen",
@@ -99,6 +101,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
         window.p99_us,
         window.stolen_percent,
     );
+    println!("{}", turns.since(&before));
     if let Some(error) = &window.first_error {
         println!("calls failed; the first: {error}");
         return Ok(Verdict::Failed);
@@ -112,6 +115,39 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     println!("{}", top(&String::from_utf8_lossy(&stacks)));
     println!("drawn in {}", arguments.svg.display());
     Ok(Verdict::Passed)
+}
+
+/// What the nodes' loops have done.
+struct Turns {
+    turns: f64,
+    writes: f64,
+    write_seconds: f64,
+}
+
+impl Turns {
+    async fn of(nodes: &Nodes) -> anyhow::Result<Turns> {
+        let mut all = Turns {
+            turns: 0.0,
+            writes: 0.0,
+            write_seconds: 0.0,
+        };
+        for node in nodes.running() {
+            all.turns += nodes.metric(node, "stockd_turns_total").await?;
+            all.writes += nodes.metric(node, "stockd_log_write_seconds_count").await?;
+            all.write_seconds += nodes.metric(node, "stockd_log_write_seconds_sum").await?;
+        }
+        Ok(all)
+    }
+
+    fn since(&self, before: &Turns) -> String {
+        let turns = self.turns - before.turns;
+        let writes = self.writes - before.writes;
+        let seconds = self.write_seconds - before.write_seconds;
+        format!(
+            "meanwhile and around it: {turns:.0} turns, {writes:.0} log writes of {:.0} us",
+            crate::lab::ratio(seconds * 1e6, writes)
+        )
+    }
 }
 
 async fn load(

@@ -69,7 +69,7 @@ pub use ledger::{EntryKind, LedgerEntry, Source};
 pub use names::{Naming, NewNames};
 pub use outcome::{Discrepancy, LineVerdict, Outcome, Policy, Refusal, ShortLine, Shortage};
 pub use position::Position;
-pub use reservation::{Reservation, ReservationLine, State};
+pub use reservation::{Reservation, ReservationLine, ReservationLines, State};
 pub use restore::{CatalogRestorer, ShardRestorer, StateRestorer};
 pub use shard::{Counts, Shard};
 pub use stock::Stock;

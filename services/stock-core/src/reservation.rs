@@ -1,5 +1,7 @@
 //! A reservation: units set aside, line by line, until they are fulfilled, released or expired.
 
+use smallvec::SmallVec;
+
 use crate::ids::{Location, Principal, ReservationId, Sku, Stamp};
 
 /// Where a reservation is in its life.
@@ -38,8 +40,11 @@ pub struct Reservation {
     /// Who holds it.
     pub principal: Principal,
     /// One for each SKU and location, in the order of the basket.
-    pub lines: Box<[ReservationLine]>,
+    pub lines: ReservationLines,
 }
+
+/// Most baskets have one line, which then needs no memory of its own.
+pub type ReservationLines = SmallVec<[ReservationLine; 1]>;
 
 /// Units of one SKU at one location. Always quantity = open + fulfilled + released + expired.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,12 +4,13 @@ use prost::Message;
 use stock_proto::stock::v1::batch_reserve_result::Result as BatchResult;
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
-use stock_proto::stock::v1::reserve_response::Outcome;
+use stock_proto::stock::v1::reserve_response::Outcome as Decision;
 use stock_proto::stock::v1::{BatchReserveRequest, EchoRequest, Line, ReserveRequest};
+use tonic::Code;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-use crate::lab::Caller;
+use crate::lab::{Caller, Outcome};
 
 /// Holds some lines.
 #[derive(Clone)]
@@ -44,16 +45,16 @@ impl Caller for ReserveCall {
         self.request.lines.len() as u64
     }
 
-    async fn call(&mut self) -> Result<(), String> {
+    async fn call(&mut self) -> Result<Outcome, String> {
         let mut request = self.request.clone();
         request.request_id = Uuid::now_v7().to_string();
-        let answer = self.stub.reserve(request).await;
-        match answer
-            .map_err(|status| format!("reserve: {status}"))?
-            .into_inner()
-            .outcome
-        {
-            Some(Outcome::Reservation(_)) => Ok(()),
+        let answer = match self.stub.reserve(request).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) if status.code() == Code::ResourceExhausted => return Ok(Outcome::Refused),
+            Err(status) => return Err(format!("reserve: {status}")),
+        };
+        match answer.outcome {
+            Some(Decision::Reservation(_)) => Ok(Outcome::Done),
             other => Err(format!("reserve: expected a reservation, got {other:?}")),
         }
     }
@@ -67,7 +68,7 @@ pub(crate) struct EchoCall {
 }
 
 impl Caller for EchoCall {
-    async fn call(&mut self) -> Result<(), String> {
+    async fn call(&mut self) -> Result<Outcome, String> {
         let sent = self.request.payload.len();
         let answer = self.stub.echo(self.request.clone()).await;
         let payload = answer
@@ -75,7 +76,7 @@ impl Caller for EchoCall {
             .into_inner()
             .payload;
         match payload.len() == sent {
-            true => Ok(()),
+            true => Ok(Outcome::Done),
             false => Err(format!(
                 "echo: sent {sent} bytes, {} came back",
                 payload.len()
@@ -106,7 +107,7 @@ impl Caller for BatchCall {
         self.requests.len() as u64
     }
 
-    async fn call(&mut self) -> Result<(), String> {
+    async fn call(&mut self) -> Result<Outcome, String> {
         let mut requests = self.requests.clone();
         for request in &mut requests {
             request.request_id = Uuid::now_v7().to_string();
@@ -122,7 +123,7 @@ impl Caller for BatchCall {
         }
         let is_held = |result: &BatchResult| match result {
             BatchResult::Response(response) => {
-                matches!(response.outcome, Some(Outcome::Reservation(_)))
+                matches!(response.outcome, Some(Decision::Reservation(_)))
             }
             BatchResult::Error(_) => false,
         };
@@ -131,7 +132,7 @@ impl Caller for BatchCall {
             None => true,
         };
         match results.iter().map(|result| &result.result).find(other) {
-            None => Ok(()),
+            None => Ok(Outcome::Done),
             Some(other) => Err(format!("batch: expected a reservation, got {other:?}")),
         }
     }

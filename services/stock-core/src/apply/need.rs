@@ -1,5 +1,7 @@
 //! What a basket needs of each position.
 
+use smallvec::SmallVec;
+
 use crate::command::Line;
 use crate::ids::{At, Location, Principal, ReservationId, Sku};
 use crate::ledger::{EntryKind, LedgerEntry, Source};
@@ -17,8 +19,8 @@ pub(crate) struct Need {
 impl Need {
     /// Sums lines of the same position, in the order in which positions first appear. A basket has
     /// at most 100 lines, and comparing two positions mostly compares two numbers.
-    pub(crate) fn merge(lines: &[Line]) -> Vec<Self> {
-        let mut needs: Vec<Self> = Vec::with_capacity(lines.len());
+    pub(crate) fn merge(lines: &[Line]) -> SmallVec<[Self; 1]> {
+        let mut needs: SmallVec<[Self; 1]> = SmallVec::with_capacity(lines.len());
         for (number, line) in (0..).zip(lines) {
             let same = |need: &&mut Self| need.sku == line.sku && need.location == line.location;
             match needs.iter_mut().find(same) {

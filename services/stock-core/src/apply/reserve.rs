@@ -31,8 +31,7 @@ impl Shard {
         for need in &needs {
             let kind = EntryKind::Reserved;
             let entry = need.entry(kind, need.quantity, reserve.id, principal, at);
-            self.shelves.post(entry, ledger);
-            self.shelves.add_holder(&need.sku, reserve.id);
+            self.shelves.post_held(entry, reserve.id, ledger);
         }
         let reservation = Arc::new(Reservation {
             id: reserve.id,

@@ -84,6 +84,24 @@ impl Shelves {
         }
     }
 
+    /// As [`Self::post`], of units that a reservation comes to hold.
+    pub(crate) fn post_held(
+        &mut self,
+        entry: LedgerEntry,
+        id: ReservationId,
+        ledger: &mut Vec<LedgerEntry>,
+    ) {
+        let Some(stock) = self.stock_mut(&entry.sku) else {
+            return;
+        };
+        if let Some(position) = stock.position_mut(&entry.location) {
+            position.on_hand += entry.on_hand_delta;
+            position.reserved += entry.reserved_delta;
+            stock.holders.insert(id);
+            ledger.push(entry);
+        }
+    }
+
     pub(crate) fn add_holder(&mut self, sku: &Sku, id: ReservationId) {
         if let Some(stock) = self.stock_mut(sku) {
             stock.holders.insert(id);

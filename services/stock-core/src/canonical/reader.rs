@@ -180,7 +180,7 @@ impl Reader<'_> {
             expires_at,
             created_at,
             principal,
-            lines: lines.into(),
+            lines: lines.into_iter().collect(),
         };
         match why_unsound(&reservation) {
             None => Ok(reservation),

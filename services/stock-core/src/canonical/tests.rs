@@ -12,7 +12,7 @@ use crate::memory::{Remembered, RequestKey};
 use crate::names::Names;
 use crate::order::Place;
 use crate::outcome::{Policy, Refusal, ShortLine, Shortage};
-use crate::reservation::{Reservation, ReservationLine, State};
+use crate::reservation::{Reservation, ReservationLine, ReservationLines, State};
 use crate::stock::Stock;
 use crate::verdict::Verdict;
 
@@ -80,7 +80,7 @@ fn every_field_of_a_reservation_counts() {
         expires_at: Some(Stamp(9)),
         created_at: Stamp(2),
         principal: Principal::new("web").unwrap(),
-        lines: Box::new([line("MUG"), line("PEN")]),
+        lines: [line("MUG"), line("PEN")].into_iter().collect(),
     };
     check(
         make,
@@ -96,7 +96,7 @@ fn every_field_of_a_reservation_counts() {
             |r| r.expires_at = None,
             |r| r.created_at = Stamp(3),
             |r| r.principal = Principal::new("app").unwrap(),
-            |r| r.lines = Box::new([line("MUG")]),
+            |r| r.lines = [line("MUG")].into(),
             |r| r.lines.reverse(),
             |r| r.lines[0].sku = sku("CUP"),
             |r| r.lines[0].location = location("B"),
@@ -268,7 +268,7 @@ fn every_field_of_an_end_counts() {
     let make = || Hold {
         reservation: Arc::new(Reservation {
             state: State::Released,
-            lines: Box::new([]),
+            lines: ReservationLines::new(),
             ..reservation()
         }),
         ended: Some(Box::new(place(1, 1))),
@@ -558,7 +558,7 @@ fn reservation() -> Reservation {
         expires_at: Some(Stamp(9)),
         created_at: Stamp(2),
         principal: Principal::new("web").unwrap(),
-        lines: Box::new([line("MUG")]),
+        lines: [line("MUG")].into(),
     }
 }
 

@@ -25,6 +25,19 @@ pub(super) struct Fields {
     prefix: String,
 }
 
+/// Of the message as it was sent; few are longer than the room there is for them on the stack.
+pub(super) fn fingerprint(message: &impl prost::Message) -> Fingerprint {
+    let mut room = [0; 256];
+    let mut left = &mut room[..];
+    match message.encode(&mut left) {
+        Ok(()) => {
+            let unused = left.len();
+            Fingerprint::of(&room[..room.len() - unused])
+        }
+        Err(_) => Fingerprint::of(&message.encode_to_vec()),
+    }
+}
+
 impl Fields {
     /// Fields of a message inside another: `prefix` comes before their names.
     pub(super) fn within(prefix: String) -> Self {
@@ -95,8 +108,10 @@ impl Fields {
             }
         };
         let id = self.check("request_id", RequestId::new(*uuid.as_bytes()))?;
-        let fingerprint = Fingerprint::of(&message.encode_to_vec());
-        Some(Request { id, fingerprint })
+        Some(Request {
+            id,
+            fingerprint: fingerprint(message),
+        })
     }
 
     /// A reservation's id.

@@ -17,7 +17,7 @@ pub mod join;
 mod meter;
 mod proxy;
 mod reservations;
-mod reserve;
+pub mod reserve;
 mod reserve_stream;
 
 use std::sync::Arc;

@@ -66,7 +66,7 @@ impl Reservations {
         &self,
         call: &api::ReserveRequest,
     ) -> Result<api::ReserveResponse, ApiError> {
-        let (shard, command) = reserve::command(&self.edge, call, Fields::default())?;
+        let (shard, command) = reserve::command(call, self.edge.shards(), &self.edge.principal)?;
         let locations: Vec<_> = reserve::locations(&command).collect();
         self.edge.check_locations(&locations).await?;
         let applied = self.propose(shard, &command).await?;
@@ -116,7 +116,8 @@ impl Reservations {
             .iter()
             .enumerate()
             .map(|(number, request)| {
-                reserve::command(&self.edge, request, Fields::within(prefix(number)))
+                let fields = Fields::within(prefix(number));
+                reserve::checked(request, self.edge.shards(), &self.edge.principal, fields)
             })
             .collect();
         // This node catches up at most once; after that, what it does not know does not exist.

@@ -2,7 +2,9 @@
 
 use rand::Rng;
 use stock_core::limits::TTL_MS_DEFAULT;
-use stock_core::{Action, Command, Line, Location, Operation, ReservationId, Reserve, Stamp};
+use stock_core::{
+    Action, Command, Line, Location, Operation, Principal, ReservationId, Reserve, Stamp,
+};
 use stock_proto::stock::v1 as api;
 
 use super::convert::{self, Held};
@@ -12,19 +14,34 @@ use super::fields::Fields;
 use crate::worker::event::Outcome;
 
 /// The outcome of a single command.
-pub(super) struct One {
+pub struct One {
     /// The index it was applied at.
-    pub(super) index: u64,
+    pub index: u64,
     /// Cluster time then.
-    pub(super) stamp: Stamp,
+    pub stamp: Stamp,
     /// How it ended.
-    pub(super) outcome: Outcome,
+    pub outcome: Outcome,
 }
 
-/// The shard of a basket and the command that holds it, if everything in the message is good.
-pub(super) fn command(
-    edge: &Edge,
+/// The shard of a basket, of so many, and the command that holds it in a principal's name, if everything in the
+/// message is good.
+///
+/// # Errors
+///
+/// [`ApiError::Invalid`] with every field that is not, and [`ApiError::SeveralShards`].
+pub fn command(
     call: &api::ReserveRequest,
+    shards: u32,
+    principal: &Principal,
+) -> Result<(u32, Command), ApiError> {
+    checked(call, shards, principal, Fields::default())
+}
+
+/// As [`command`], for a message inside another.
+pub(super) fn checked(
+    call: &api::ReserveRequest,
+    shards: u32,
+    principal: &Principal,
     mut fields: Fields,
 ) -> Result<(u32, Command), ApiError> {
     let request = fields.request(&call.request_id, call);
@@ -32,7 +49,7 @@ pub(super) fn command(
     let ttl_ms = fields.ttl_ms("ttl", call.ttl.as_ref());
     let checked = request.zip(lines).zip(ttl_ms);
     let ((request, lines), ttl_ms) = fields.finish(checked)?;
-    let shard = one_shard(&lines, edge.shards())?;
+    let shard = one_shard(&lines, shards)?;
     // An id made when the request was, as far as its maker knows: ids of one shop sort by time.
     let id = ReservationId::compose(request.id.made_at(), shard, rand::rng().next_u64());
     let operation = Operation::Reserve(Reserve {
@@ -41,7 +58,7 @@ pub(super) fn command(
         ttl_ms: ttl_ms.unwrap_or(TTL_MS_DEFAULT),
     });
     let command = Command {
-        principal: edge.principal.clone(),
+        principal: principal.clone(),
         action: Action::Request(request, operation),
     };
     Ok((shard, command))
@@ -84,7 +101,11 @@ pub(super) fn check_known(
 }
 
 /// What the caller is told.
-pub(super) fn response(shard: u32, applied: One) -> Result<api::ReserveResponse, ApiError> {
+///
+/// # Errors
+///
+/// [`ApiError::Refused`].
+pub fn response(shard: u32, applied: One) -> Result<api::ReserveResponse, ApiError> {
     use api::reserve_response::Outcome;
     let outcome = match convert::held(applied.outcome, applied.stamp)? {
         Held::Reservation(reservation) => Outcome::Reservation(reservation),

@@ -21,7 +21,6 @@ use tonic::{Status, Streaming};
 use super::basket_sorter::{BasketSorter, Decided, embedded};
 use super::edge::Edge;
 use super::error::ApiError;
-use super::fields::Fields;
 use super::meter::Meter;
 use super::reservations::check_size;
 use super::reserve;
@@ -132,7 +131,7 @@ impl ReserveStream {
             let number = self.next_number;
             self.next_number += 1;
             self.unanswered += 1;
-            match reserve::command(&self.edge, request, Fields::default()) {
+            match reserve::command(request, self.edge.shards(), &self.edge.principal) {
                 Err(error) => self.answer(number, Err(error)),
                 Ok((shard, command)) => {
                     let locations = reserve::locations(&command);

@@ -429,14 +429,15 @@ mod tests {
                 expires_at: (state == State::Held).then_some(Stamp(12)),
                 created_at: Stamp(3),
                 principal: unnamed().unwrap(),
-                lines: Box::new([ReservationLine {
+                lines: [ReservationLine {
                     sku: sku.clone(),
                     location: location.clone(),
                     quantity: 9,
                     open: 4,
                     fulfilled: 3,
                     released: 1,
-                }]),
+                }]
+                .into(),
             };
             check(Outcome::Stock(stock_core::Outcome::Reservation(Arc::new(
                 reservation,

@@ -1,0 +1,299 @@
+//! One step of a reserve, so many times, for `tests/instructions.sh` to count its instructions.
+#![expect(
+    clippy::print_stderr,
+    reason = "a command line tool says what is wrong on stderr"
+)]
+
+use std::hint::black_box;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use stock_core::{
+    Document, Fingerprint, Location, MovementKind, MovementLine, Movements, Principal, Sku, Stamp,
+};
+use stock_proto::stock::v1 as api;
+use stock_storage::{CheckpointStore, LogOptions, OsVolume, Volume};
+use stockd::api::reserve::{self, One};
+use stockd::applying::{self, Changed};
+use stockd::cluster_state::ClusterState;
+use stockd::disk::Disk;
+use stockd::history::Rows;
+use stockd::log_codec::{self, Commands, CommandsBuilder};
+use stockd::placement::{Directory, Founder, Policy};
+use stockd::state::State;
+use stockd::view::ReadView;
+use stockd::worker::clock::Now;
+use stockd::worker::event::{Answer, Effect, Event, GroupId, Outcome};
+use stockd::worker::{
+    Founding, Persisted, USUAL_AUDIT_EVERY_MS, USUAL_CHECKPOINT_PACE, USUAL_ELECTION_TICKS, Worker,
+    WorkerParts,
+};
+
+use tonic::Status;
+
+type Failure = Box<dyn std::error::Error>;
+
+/// As many as a shard of a bench has.
+const SKUS: usize = 64;
+const NOW_MS: u64 = 1_790_000_000_000;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.as_slice() {
+        [step, times] => times
+            .parse()
+            .map_err(Into::into)
+            .and_then(|times| run(step, times)),
+        _ => Err("usage: instructions check|encode|apply|turn|answer TIMES".into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(step: &str, times: u64) -> Result<(), Failure> {
+    match step {
+        "check" => check(times),
+        "encode" => encode(times),
+        "apply" => apply(times),
+        "turn" => turn(times),
+        "answer" => answer(times),
+        _ => Err(format!("there is no step {step}").into()),
+    }
+}
+
+/// From a message's bytes to a checked command.
+fn check(times: u64) -> Result<(), Failure> {
+    let principal = Principal::new("anonymous")?;
+    for number in 0..times {
+        let call = api::ReserveRequest::decode(message(number))?;
+        black_box(reserve::command(&call, 8, &principal).map_err(Status::from)?);
+    }
+    Ok(())
+}
+
+/// The same, and then to the bytes of a log entry.
+fn encode(times: u64) -> Result<(), Failure> {
+    for number in 0..times {
+        black_box(entry(number)?);
+    }
+    Ok(())
+}
+
+/// The same, and then what a replica does with the entry.
+fn apply(times: u64) -> Result<(), Failure> {
+    let (mut state, view) = (State::new(GroupId(1)), ReadView::new(1));
+    let (mut changed, mut rows) = (Changed::default(), Rows::default());
+    receive(&mut state, &mut changed)?;
+    for number in 0..times {
+        let entry = entry(number)?;
+        let decoded = log_codec::decode_entry(&entry)?;
+        changed.ledger.clear();
+        let index = number + 2;
+        let applied = applying::apply(&mut state, Stamp(NOW_MS), index, &decoded, &mut changed)?;
+        black_box(applied);
+        if let State::Stock(shard) = &state {
+            view.publish(shard, &changed.ledger);
+        }
+        rows.clear();
+        for change in &changed.ledger {
+            rows.push(index, change);
+        }
+    }
+    Ok(())
+}
+
+/// A reserve through the loop of a node that is alone: proposed, written to the log, applied and answered.
+fn turn(times: u64) -> Result<(), Failure> {
+    let dir = tempfile::tempdir_in(".")?;
+    let mut worker = worker(dir.path())?;
+    let mut boot_ms = 0;
+    // Elections, and the first entry of each term.
+    for _ in 0..200 {
+        boot_ms += 50;
+        step(&mut worker, boot_ms, Vec::new())?;
+    }
+    for number in 0..times {
+        // Not so fast that a tick never comes, nor so slow that it comes with every one.
+        boot_ms += 1;
+        let event = Event::Propose {
+            group: GroupId::of_shard(0),
+            commands: commands(number)?,
+            reply: number,
+        };
+        let answers = step(&mut worker, boot_ms, vec![event])?;
+        // An unknown SKU is an answer: what becomes of one that is known is another step.
+        if !answers
+            .iter()
+            .any(|answer| matches!(answer, Answer::Outcomes { .. }))
+        {
+            return Err(format!("reserve {number} was answered with {answers:?}").into());
+        }
+    }
+    Ok(())
+}
+
+/// From an outcome to a message's bytes.
+fn answer(times: u64) -> Result<(), Failure> {
+    let (mut state, mut changed) = (State::new(GroupId(1)), Changed::default());
+    receive(&mut state, &mut changed)?;
+    let entry = entry(0)?;
+    let decoded = log_codec::decode_entry(&entry)?;
+    let (stamp, outcomes) = applying::apply(&mut state, Stamp(NOW_MS), 2, &decoded, &mut changed)?;
+    let outcome = outcomes.into_iter().next().ok_or("no outcome")?;
+    if !matches!(
+        &outcome,
+        Outcome::Stock(stock_core::Outcome::Reservation(_))
+    ) {
+        return Err(format!("{outcome:?}").into());
+    }
+    for index in 0..times {
+        let outcome = outcome.clone();
+        let one = One {
+            index,
+            stamp,
+            outcome,
+        };
+        black_box(
+            reserve::response(0, one)
+                .map_err(Status::from)?
+                .encode_to_vec(),
+        );
+    }
+    Ok(())
+}
+
+/// A reserve of one line, as a client sends it.
+fn message(number: u64) -> Bytes {
+    let high = NOW_MS << 16 | 0x7000;
+    let id = uuid::Uuid::from_u64_pair(high, number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let call = api::ReserveRequest {
+        request_id: id.to_string(),
+        lines: vec![api::Line {
+            sku: sku(number as usize % SKUS),
+            location: "bench".to_owned(),
+            quantity: 1,
+        }],
+        ttl: Some(prost_types::Duration {
+            seconds: 900,
+            nanos: 0,
+        }),
+    };
+    call.encode_to_vec().into()
+}
+
+fn commands(number: u64) -> Result<Commands, Failure> {
+    let call = api::ReserveRequest::decode(message(number))?;
+    let command = reserve::command(&call, 1, &Principal::new("anonymous")?);
+    let (_, command) = command.map_err(Status::from)?;
+    let mut builder = CommandsBuilder::default();
+    builder.push(&command);
+    Ok(builder.take())
+}
+
+fn entry(number: u64) -> Result<Vec<u8>, Failure> {
+    let commands = commands(number)?;
+    Ok(log_codec::encode_entry(Stamp(NOW_MS), [commands].iter()))
+}
+
+fn sku(number: usize) -> String {
+    format!("bench-{number}")
+}
+
+/// Stock of every SKU.
+fn receive(state: &mut State, changed: &mut Changed) -> Result<(), Failure> {
+    let line = |number: usize| -> Result<MovementLine, Failure> {
+        Ok(MovementLine {
+            line: Document::new(&number.to_string())?,
+            sku: Sku::new(&sku(number))?,
+            location: Location::new("bench")?,
+            on_hand_delta: 1_000_000_000,
+            occurred_at: None,
+            fingerprint: Fingerprint::of(b"as sent"),
+        })
+    };
+    let lines: Result<Vec<MovementLine>, Failure> = (0..SKUS).map(line).collect();
+    let mut builder = CommandsBuilder::default();
+    builder.push(&stock_core::Command {
+        principal: Principal::new("anonymous")?,
+        action: stock_core::Action::Movements(Movements {
+            kind: MovementKind::Receipt,
+            document: Document::new("D")?,
+            reason: None,
+            lines: lines?,
+        }),
+    });
+    let entry = log_codec::encode_entry(Stamp(NOW_MS), [builder.take()].iter());
+    let decoded = log_codec::decode_entry(&entry)?;
+    applying::apply(state, Stamp(NOW_MS), 1, &decoded, changed)?;
+    Ok(())
+}
+
+/// The loop of a node that founds a cluster alone, with one shard.
+fn worker(dir: &std::path::Path) -> Result<Worker<u64>, Failure> {
+    let volume: Arc<dyn Volume> = Arc::new(OsVolume);
+    let founder = Founder {
+        node: 1,
+        directory: Directory(1),
+        grpc: "http://127.0.0.1:1".to_owned(),
+        peers: "127.0.0.1:1".to_owned(),
+    };
+    let parts = WorkerParts {
+        node: 1,
+        directory: 1,
+        founding: Some(Founding {
+            replication: 1,
+            nodes: vec![founder],
+        }),
+        generation_floor: 0,
+        policy: Policy::default(),
+        principal: Principal::new("node")?,
+        groups: 2,
+        boot: 1,
+        disk: Disk::open(Arc::clone(&volume), dir, &LogOptions::default())?,
+        checkpoints: CheckpointStore::open(volume, dir)?,
+        ledger_indexes: vec![None; 2],
+        view: Arc::new(ReadView::new(1)),
+        cluster: Arc::new(ClusterState::new(1, 2)),
+        checkpoint_pace: USUAL_CHECKPOINT_PACE,
+        audit_every_ms: USUAL_AUDIT_EVERY_MS,
+        election_ticks: USUAL_ELECTION_TICKS,
+    };
+    Ok(Worker::open(parts, now(0))?)
+}
+
+fn step(
+    worker: &mut Worker<u64>,
+    boot_ms: u64,
+    events: Vec<Event<u64>>,
+) -> Result<Vec<Answer>, Failure> {
+    let (now, mut effects) = (now(boot_ms), Vec::new());
+    let mut events = Some(events);
+    while events.is_some() || worker.has_work() {
+        worker.step(now, events.take().unwrap_or_default(), &mut effects);
+        worker.answer(&mut effects)?;
+        if worker.persist()? != Persisted::All {
+            return Err("the disk is full".into());
+        }
+        worker.settle(&mut effects);
+        worker.catch_up(now, &mut effects)?;
+    }
+    let answers = effects.into_iter().filter_map(|effect| match effect {
+        Effect::Answer { answer, .. } => Some(answer),
+        _ => None,
+    });
+    Ok(answers.collect())
+}
+
+fn now(boot_ms: u64) -> Now {
+    Now {
+        boot_ms,
+        wall_ms: NOW_MS + boot_ms,
+    }
+}
