@@ -13,7 +13,7 @@ use super::usage::Usage;
 use super::{Caller, Processes, Recorder, STOLEN_PERCENT_MAX, closed_loop, open_loop};
 
 /// How long after a window the last answers may take.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
+const DRAIN_MAX: Duration = Duration::from_secs(60);
 
 /// How a window is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -137,7 +137,9 @@ impl Postgres {
                 Some(standby)
             }
         };
-        admin.batch_execute("VACUUM ANALYZE; CHECKPOINT").await?;
+        // Not in one go: that would be a transaction, in which VACUUM may not be.
+        admin.batch_execute("VACUUM ANALYZE").await?;
+        admin.batch_execute("CHECKPOINT").await?;
         let mut idle = Vec::with_capacity(CONNECTIONS);
         for _ in 0..CONNECTIONS {
             let client = connect(ports[0]).await?;

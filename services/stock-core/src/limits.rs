@@ -23,7 +23,7 @@ pub const TTL_MS_DEFAULT: u64 = 15 * 60 * 1_000;
 
 /// Buckets of a shard's state. Fixed, so that nothing ever rehashes, and many, so that the copying or
 /// hashing of one is short: at ten million positions over eight shards a bucket holds about 300.
-pub const BUCKETS: usize = 1_024;
+pub const BUCKETS: usize = 4_096;
 
 /// Buckets of a catalog's state: at most some 1,600 locations in one.
 pub const CATALOG_BUCKETS: usize = 64;
