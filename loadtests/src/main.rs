@@ -1,5 +1,5 @@
-//! Load on a cluster: a replay of a real shop's baskets that checks every unit, a bench that measures a
-//! reserve against a bare echo call on the same nodes, and what it costs to lose and to add nodes.
+//! Load on a cluster: a laboratory that measures stockd beside a bare echo and beside other systems, what it costs
+//! to lose and to add nodes, and a replay of a real shop's baskets that checks every unit.
 #![expect(clippy::print_stdout, reason = "a command line tool answers on stdout")]
 
 mod bench;
@@ -23,26 +23,27 @@ use clap::{Parser, Subcommand};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const EXAMPLES: &str = "\
-`replay` and `bench` need a running cluster. On one machine:
-
-  cargo run --release --bin stockd -- dev
+All but `replay` start nodes of their own; build the server first: cargo build --release -p stockd -p loadtests
 
 Examples:
 
-  Fetch the baskets once, then replay four weeks of them and check every position:
+  Fetch the baskets once, then replay four weeks of them, on what `stockd dev` started, and check every position:
     loadtests/fetch-dunnhumby.sh /tmp/dunnhumby
     cargo run --release -p loadtests -- replay --dataset /tmp/dunnhumby --weeks 1-4
 
   The same while nodes are killed and one is replaced, on nodes of its own:
-    cargo build --release -p stockd -p loadtests
     cargo run --release -p loadtests -- replay --dataset /tmp/dunnhumby --weeks 1-8 --kill-every 10 --replace-node
 
-  Measure, in under 40 seconds or with three longer rounds:
+  Measure, in under a minute or with three longer rounds:
     cargo run --release -p loadtests -- bench --quick
     cargo run --release -p loadtests -- bench --json bench.json
 
-  Measure what it costs to lose a leader, and what ten million positions weigh; both start nodes of their own:
-    cargo build --release -p stockd -p loadtests
+  Measure beside PostgreSQL, Redis and etcd, ask too much, and see where the time goes:
+    cargo run --release -p loadtests -- compare
+    cargo run --release -p loadtests -- overload
+    cargo run --release -p loadtests -- profile --call stream --svg stream.svg
+
+  Measure what it costs to lose a leader, and what ten million positions weigh:
     cargo run --release -p loadtests -- failover --kills 50 --hand-overs 50
     cargo run --release -p loadtests -- recovery --positions 10000000
 

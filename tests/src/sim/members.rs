@@ -38,9 +38,15 @@ impl World {
         if !self.network.is_free(way) {
             return;
         }
+        let machine = self.machines.get(&seed);
+        let running = machine.and_then(|machine| machine.running.as_ref());
+        // As the node that is asked sees it.
+        let known = running.map(|running| running.cluster.registry());
+        let known = known.and_then(|registry| registry.node(node)?.directory);
         let change = Change::Join {
             node,
             directory: Directory(directory),
+            replaces: known,
             grpc: format!("http://{node}:1"),
             peers: format!("{node}:1"),
         };

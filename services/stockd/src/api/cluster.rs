@@ -225,9 +225,11 @@ impl ClusterCalls {
         let directory = fields.check("directory", directory);
         let (node, (directory, (grpc, peers))) =
             fields.finish(node.zip(directory.zip(addresses)))?;
+        let known = self.edge.desk.registry();
         let change = Change::Join {
             node,
             directory: Directory(u128::from_be_bytes(directory)),
+            replaces: known.node(node).and_then(|known| known.directory),
             grpc,
             peers,
         };

@@ -160,6 +160,7 @@ fn registry(refusal: &RegistryRefusal) -> Status {
         R::UnknownNode { .. } => (Code::NotFound, "UNKNOWN_NODE", "node_id"),
         R::NodeRemoved { .. } => (Code::FailedPrecondition, "NODE_REMOVED", "node_id"),
         R::NodeKnown { .. } => (Code::AlreadyExists, "NODE_KNOWN", "node_id"),
+        R::JoinOvertaken { .. } => (Code::Aborted, "JOIN_OVERTAKEN", "directory"),
         R::DirectoryTaken { .. } => (Code::AlreadyExists, "DIRECTORY_TAKEN", "directory"),
         R::AddressTaken { .. } => (Code::AlreadyExists, "ADDRESS_TAKEN", ""),
         R::TooManyNodes => (Code::ResourceExhausted, "TOO_MANY_NODES", ""),

@@ -114,11 +114,13 @@ fn encode_change(change: &Change) -> Wire {
         Change::Join {
             node,
             directory,
+            replaces,
             grpc,
             peers,
         } => Wire::Join(log::Join {
             node,
             directory: encode_directory(directory),
+            replaces: replaces.map_or_else(Bytes::new, encode_directory),
             grpc,
             peers,
         }),
@@ -366,6 +368,10 @@ fn read_change(change: &Wire) -> Read<Change> {
         Wire::Join(join) => Change::Join {
             node: join.node,
             directory: read_directory(&join.directory)?,
+            replaces: match join.replaces.is_empty() {
+                true => None,
+                false => Some(read_directory(&join.replaces)?),
+            },
             grpc: join.grpc,
             peers: join.peers,
         },

@@ -39,12 +39,15 @@ pub enum Change {
         peers: String,
     },
     /// A node with a fresh or emptied directory comes in. Said again by a directory that is known, it only
-    /// brings the addresses up to date.
+    /// brings the addresses up to date. Refused where the node has another directory than the one that is said to
+    /// be replaced: then a later join came first, and this one is of a disk that is gone.
     Join {
         /// Its id; 0: the next free one.
         node: u64,
         /// Its data directory.
         directory: Directory,
+        /// The directory that the node had when this was asked for.
+        replaces: Option<Directory>,
         /// Where clients reach it: a URL.
         grpc: String,
         /// Where nodes reach it: `host:port`.

@@ -55,6 +55,12 @@ pub enum RegistryRefusal {
         /// Which.
         node: u64,
     },
+    /// The node got another data directory after this join was asked for.
+    #[error("node {node} has joined with another data directory meanwhile: ask again")]
+    JoinOvertaken {
+        /// Which.
+        node: u64,
+    },
     /// The data directory is another node's.
     #[error("data directory {directory} belongs to node {owner}")]
     DirectoryTaken {

@@ -276,9 +276,10 @@ impl Registry {
             Change::Join {
                 node,
                 directory,
+                replaces,
                 grpc,
                 peers,
-            } => return self.join(node, directory, grpc, peers),
+            } => return self.join(node, (directory, replaces), grpc, peers),
             Change::Begin(begin) => return self.begin(&begin),
             Change::UpdateAddresses { node, grpc, peers } => {
                 self.member(node)?;
@@ -403,7 +404,7 @@ impl Registry {
     fn join(
         &mut self,
         node: u64,
-        directory: Directory,
+        (directory, replaces): (Directory, Option<Directory>),
         grpc: String,
         peers: String,
     ) -> Result<RegistryOutcome, Refusal> {
@@ -420,8 +421,11 @@ impl Registry {
             self.insert(node, self.next_generation, grpc, peers)?;
         } else {
             let floor = self.next_generation;
-            let known = self.member(node)?;
-            let is_replaced = known.directory.is_some_and(|old| old != directory);
+            let known = self.member(node)?.directory;
+            let is_replaced = known.is_some_and(|old| old != directory);
+            if is_replaced && known != replaces {
+                return Err(Refusal::JoinOvertaken { node });
+            }
             self.set_addresses(node, grpc, peers)?;
             if is_replaced {
                 self.member(node)?.generation_floor = floor;

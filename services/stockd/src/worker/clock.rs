@@ -62,10 +62,12 @@ pub struct ClusterTime {
 /// One group's cluster time.
 #[derive(Debug, Default)]
 pub struct ClusterClock {
-    /// No stamp may be below it.
+    /// Of the last entry applied, and the term in which it was stamped: no stamp may be below it.
     floor: Stamp,
-    /// The term in which the last entry was stamped.
     floor_term: u64,
+    /// What this replica stamped last, and the term that it led in. No stamp of the same term may be below it;
+    /// in a later one it counts for nothing, since what it was put on may have been dropped.
+    stamped: (Stamp, u64),
     /// A time, and the boot clock when it was now.
     estimate: Option<(ClusterTime, u64)>,
 }
@@ -136,9 +138,7 @@ impl ClusterClock {
                 time.term = term;
                 if slew == 0 {
                     // The base stays, so that fractions of a slew add up.
-                    self.floor = self.floor.max(Stamp(steady as u64));
-                    self.floor_term = term;
-                    return self.floor;
+                    return self.never_back(Stamp(steady as u64), term);
                 }
                 let distance = median_ms - steady;
                 Stamp((steady + distance.clamp(-slew, slew)) as u64)
@@ -146,10 +146,18 @@ impl ClusterClock {
             // Nobody remembers: a full restart. Time jumps, forward only.
             None => Stamp(median_ms.max(0) as u64),
         };
-        let stamp = stamp.max(self.floor);
-        self.floor = stamp;
-        self.floor_term = term;
+        let stamp = self.never_back(stamp, term);
         self.estimate = Some((ClusterTime { stamp, term }, now.boot_ms));
+        stamp
+    }
+
+    fn never_back(&mut self, stamp: Stamp, term: u64) -> Stamp {
+        let (before, of_term) = self.stamped;
+        let mut stamp = stamp.max(self.floor);
+        if of_term == term {
+            stamp = stamp.max(before);
+        }
+        self.stamped = (stamp, term);
         stamp
     }
 
@@ -265,5 +273,26 @@ mod tests {
         assert_eq!(clock.now(at(400, 0)), Some(Stamp(EPOCH + 200)));
         let stamped = clock.stamp(5, at(400, 0), EPOCH as i64 + 200);
         assert_eq!(stamped, Stamp(EPOCH + 200));
+    }
+
+    #[test]
+    fn what_was_stamped_and_dropped_does_not_count_for_a_later_term() {
+        let mut clock = started(1);
+        clock.led_by(time(0, 1), at(1_000, 0));
+        // It leads, ahead of what others will go on from; none of its entries is ever committed.
+        assert_eq!(
+            clock.stamp(2, at(3_000, 0), EPOCH as i64 + 2_000),
+            Stamp(EPOCH + 2_000)
+        );
+        clock.applied(Stamp(EPOCH + 500), 3);
+        clock.led_by(time(500, 3), at(3_000, 0));
+        let stamped = clock.stamp(4, at(3_005, 0), EPOCH as i64 + 505);
+        assert_eq!(stamped, Stamp(EPOCH + 505));
+        // In one term it never goes back.
+        clock.led_by(time(100, 3), at(3_006, 0));
+        assert_eq!(
+            clock.stamp(4, at(3_006, 0), EPOCH as i64),
+            Stamp(EPOCH + 505)
+        );
     }
 }

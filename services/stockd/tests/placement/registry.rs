@@ -71,7 +71,12 @@ impl Scene {
             }
             ["incarnation"] => self.registry.incarnation().to_string(),
             _ => {
-                let change = parse(&words);
+                let mut change = parse(&words);
+                // Unless the transcript says otherwise, it was asked for just now.
+                if let Change::Join { node, replaces, .. } = &mut change {
+                    let known = self.registry.node(*node).and_then(|known| known.directory);
+                    *replaces = replaces.or(known);
+                }
                 self.apply(request, change)
             }
         }
@@ -176,12 +181,21 @@ fn parse(words: &[&str]) -> Change {
         ["join", node, dir] => Change::Join {
             node: number(node),
             directory: directory(dir),
+            replaces: None,
+            grpc: grpc(dir),
+            peers: peers(dir),
+        },
+        ["join", node, dir, "replaces", old] => Change::Join {
+            node: number(node),
+            directory: directory(dir),
+            replaces: Some(directory(old)),
             grpc: grpc(dir),
             peers: peers(dir),
         },
         ["join", node, dir, host] => Change::Join {
             node: number(node),
             directory: directory(dir),
+            replaces: None,
             grpc: grpc(host),
             peers: peers(host),
         },
@@ -330,6 +344,24 @@ fn a_join_may_be_said_twice_and_an_emptied_disk_is_another_replica() {
          7 active http://d70:1
         > join 4294967296 d51
         no: 4294967296 is no node id: they go from 1 to 4294967295
+        ",
+    );
+}
+
+#[test]
+fn a_join_that_another_one_overtook_does_not_bring_a_lost_disk_back() {
+    check(
+        "
+        > found 3 1,2,3 1
+        done
+        > join 2 d21 replaces d2
+        joined as 2, floor 1
+        > join 2 d20 replaces d2
+        no: node 2 has joined with another data directory meanwhile: ask again
+        > join 2 d21 replaces d2
+        joined as 2, floor 1
+        > join 2 d22 replaces d21
+        joined as 2, floor 1
         ",
     );
 }

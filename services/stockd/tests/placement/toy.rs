@@ -180,9 +180,11 @@ impl Toy {
     /// A machine comes in: a new one, or one with an emptied disk.
     pub(crate) fn join(&mut self, node: u64) -> RegistryOutcome {
         let directory = self.nodes[&node].directory;
+        let replaces = self.registry.node(node).and_then(|known| known.directory);
         self.apply(Change::Join {
             node,
             directory,
+            replaces,
             grpc: format!("http://n{node}:1"),
             peers: format!("n{node}:2"),
         })
