@@ -164,15 +164,24 @@ fn come_to_rest(toy: &mut Toy) -> Result<(), String> {
         let decision = toy.tick();
         // A replica that receives a long log gives no orders either.
         let is_slow = |waiting: &Waiting| matches!(waiting.reason, Reason::SlowDisk { .. });
+        // And nobody waits for an observer of a long log.
         let is_quiet = decision.orders.is_empty()
             && decision.moves.is_empty()
-            && !decision.waiting.iter().any(is_slow);
+            && !decision.waiting.iter().any(is_slow)
+            && observers_have_all(toy);
         quiet = if is_quiet { quiet + 1 } else { 0 };
         if quiet > REST_TICKS {
             return Ok(());
         }
     }
     Err(format!("no rest: {:#?}", toy.last))
+}
+
+fn observers_have_all(toy: &Toy) -> bool {
+    toy.groups.iter().all(|(id, group)| {
+        let has_all = |learner: &ReplicaId| toy.has(*id, *learner) == Some(group.last_index);
+        group.learners.iter().all(has_all)
+    })
 }
 
 fn check_whole(toy: &Toy) -> Result<(), String> {
