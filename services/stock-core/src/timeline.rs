@@ -87,32 +87,34 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> for Timeline<K, V> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use rand::rngs::SmallRng;
-    use rand::{RngExt, SeedableRng};
-
     use super::*;
 
     #[test]
     fn it_is_a_sorted_map() {
-        let mut random = SmallRng::seed_from_u64(7);
+        // Numbers in no order that anybody would see: Knuth's multiplier, the upper bits.
+        let mut state = 7_u32;
+        let mut below = |bound: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) % bound
+        };
         let mut timeline = Timeline::default();
         let mut model = BTreeMap::new();
         for step in 0..20_000_u32 {
             // Mostly in order, some late; the oldest leave in front, some from elsewhere.
-            let key = step.saturating_sub(random.random_range(0..40) * u32::from(step % 3 == 0));
+            let key = step.saturating_sub(below(40) * u32::from(step % 3 == 0));
             timeline.insert(key, step);
             model.insert(key, step);
-            if random.random_bool(0.6) {
-                let leaves = match random.random_bool(0.8) {
+            if below(10) < 6 {
+                let leaves = match below(10) < 8 {
                     true => model.keys().next().copied(),
-                    false => Some(step.saturating_sub(random.random_range(0..60))),
+                    false => Some(step.saturating_sub(below(60))),
                 };
                 if let Some(key) = leaves {
                     timeline.remove(&key);
                     model.remove(&key);
                 }
             }
-            let asked = step.saturating_sub(random.random_range(0..50));
+            let asked = step.saturating_sub(below(50));
             assert_eq!(timeline.get(&asked), model.get(&asked));
             if let (Some(one), Some(other)) = (timeline.get_mut(&asked), model.get_mut(&asked)) {
                 *one += 1;
