@@ -15,10 +15,24 @@ more_percent=5
 
 cargo build --quiet --locked --profile sim -p tests --bin instructions
 
+# What it printed stands in $said: a step that fails, or that nothing was counted of, ends this.
 count() {
-    valgrind --tool=callgrind --callgrind-out-file=/dev/null "$program" "$1" "$2" 2>&1 |
-        sed -n 's/.*Collected : \([0-9]*\).*/\1/p'
+    if ! said=$(valgrind --tool=callgrind --callgrind-out-file=/dev/null "$program" "$1" "$2" 2>&1); then
+        printf '%s\n%s: the step failed\n' "$said" "$1" >&2
+        exit 2
+    fi
+    counted=$(printf '%s\n' "$said" | sed -n 's/.*Collected : \([0-9]*\).*/\1/p')
+    if [ -z "$counted" ]; then
+        printf '%s\n%s: nothing was counted\n' "$said" "$1" >&2
+        exit 2
+    fi
+    echo "$counted"
 }
+
+if [ "${1:-}" != --record ] && [ ! -s "$recorded" ]; then
+    echo "there is no $recorded to compare with" >&2
+    exit 2
+fi
 
 failed=0
 found=""
@@ -29,7 +43,10 @@ for step in check encode apply turn answer; do
     before=$(sed -n "s/^$step //p" "$recorded" 2>/dev/null || true)
     found="$found$step $now
 "
-    if [ -n "$before" ] && [ $((now * 100)) -gt $((before * (100 + more_percent))) ]; then
+    if [ -z "$before" ] && [ "${1:-}" != --record ]; then
+        echo "$step: $now instructions, and nothing is written down"
+        failed=1
+    elif [ -n "$before" ] && [ $((now * 100)) -gt $((before * (100 + more_percent))) ]; then
         echo "$step: $now instructions, over $more_percent % more than the $before before"
         failed=1
     else

@@ -1,8 +1,8 @@
 //! What stands in the log. The edge writes a command once; leaders and followers pass its bytes on; every
 //! replica reads them when the entry is applied.
 //!
-//! Of a stock shard they are written by hand, since they are most of what is sent, kept and read: half as
-//! long as `log.v1` would be, and read without a copy of anything but new names. Numbers take 7 bits a byte,
+//! Of a stock shard they are written by hand, since they are most of what is sent, kept and read: little
+//! more than half as long as protobuf, and read without a copy of anything but new names. Numbers take 7 bits a byte,
 //! the low ones first; signed ones are folded (0, -1, 1, ...); texts carry their length.
 //!
 //! ```text
