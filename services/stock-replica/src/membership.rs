@@ -22,8 +22,11 @@ pub enum Change {
         /// Leaves.
         remove: u64,
     },
-    /// A voter or learner leaves.
-    Remove(u64),
+    /// A learner leaves. One that has been promoted meanwhile does not: whoever wants it gone for being slow, or
+    /// lost, has not heard yet that the group now counts on it.
+    RemoveLearner(u64),
+    /// A voter leaves.
+    RemoveVoter(u64),
     /// Ends a joint configuration.
     LeaveJoint,
 }
@@ -124,7 +127,9 @@ impl Replica {
         let is_voter = |id| self.configuration.voters.contains(&id);
         let is_learner = |id| self.configuration.learners.contains(&id);
         let removed = match change {
-            Change::Remove(id) | Change::Replace { remove: id, .. } => Some(id),
+            Change::RemoveVoter(id)
+            | Change::RemoveLearner(id)
+            | Change::Replace { remove: id, .. } => Some(id),
             Change::AddLearner(_) | Change::Promote(_) | Change::LeaveJoint => None,
         };
         let loses_its_vote = change == Change::LeaveJoint && !is_voter(self.replica_id());
@@ -135,13 +140,14 @@ impl Replica {
             Change::AddLearner(id) => id != 0 && !self.configuration.contains(id),
             Change::Promote(id) => is_learner(id),
             Change::Replace { add, remove } => is_learner(add) && is_voter(remove),
-            Change::Remove(id) => self.configuration.contains(id),
+            Change::RemoveLearner(id) => is_learner(id),
+            Change::RemoveVoter(id) => is_voter(id),
             Change::LeaveJoint => true,
         };
         if !fits {
             return Err(ChangeError::Members);
         }
-        if let Change::Remove(id) = change
+        if let Change::RemoveVoter(id) = change
             && self.configuration.voters == [id]
         {
             return Err(ChangeError::LastVoter);
@@ -159,7 +165,7 @@ pub(crate) fn encode(change: Change) -> ConfChangeV2 {
             (ConfChangeType::AddNode, add),
             (ConfChangeType::RemoveNode, remove),
         ],
-        Change::Remove(id) => &[(ConfChangeType::RemoveNode, id)],
+        Change::RemoveLearner(id) | Change::RemoveVoter(id) => &[(ConfChangeType::RemoveNode, id)],
         Change::LeaveJoint => &[],
     };
     let mut encoded = ConfChangeV2::default();

@@ -149,7 +149,7 @@ fn a_restart_finds_the_members_of_its_own_index() {
     let leader = lead_elsewhere(&mut cluster, 3);
     cluster.propose(0);
     cluster.nodes.get_mut(&leader).unwrap().checkpoint();
-    change(&mut cluster, Change::Remove(3));
+    change(&mut cluster, Change::RemoveVoter(3));
     cluster.nodes.remove(&3);
     cluster.propose(1);
     for node in cluster.nodes.values_mut() {
@@ -190,9 +190,16 @@ fn changes_that_make_no_sense_are_refused() {
     check(&mut cluster, Change::Promote(NEW), ChangeError::Members);
     check(&mut cluster, Change::Promote(3), ChangeError::Members);
     check(&mut cluster, Change::AddLearner(3), ChangeError::Members);
-    check(&mut cluster, Change::Remove(NEW), ChangeError::Members);
+    check(
+        &mut cluster,
+        Change::RemoveLearner(NEW),
+        ChangeError::Members,
+    );
+    check(&mut cluster, Change::RemoveVoter(NEW), ChangeError::Members);
+    // It was one when somebody wanted it gone.
+    check(&mut cluster, Change::RemoveLearner(3), ChangeError::Members);
     check(&mut cluster, Change::LeaveJoint, ChangeError::Joint);
-    let own = Change::Remove(leader);
+    let own = Change::RemoveVoter(leader);
     check(&mut cluster, own, ChangeError::RemovesLeader);
     let follower = 3;
     assert_eq!(
@@ -205,7 +212,7 @@ fn changes_that_make_no_sense_are_refused() {
         .replica(leader)
         .propose_change(Change::AddLearner(NEW))
         .unwrap();
-    check(&mut cluster, Change::Remove(3), ChangeError::Busy);
+    check(&mut cluster, Change::RemoveVoter(3), ChangeError::Busy);
     cluster.deliver();
     cluster.settle();
     let learners = &cluster.replica(leader).configuration().learners;

@@ -48,14 +48,19 @@ struct Waiting {
     work: Vec<Work>,
     is_open: bool,
     is_urgent: bool,
+    /// Nobody takes anything any more.
+    is_over: bool,
 }
 
 impl Tray {
     fn put(&self, work: Work) {
         let mut waiting = self.waiting();
-        while waiting.work.len() >= PAGES_WAITING_MAX {
+        while waiting.work.len() >= PAGES_WAITING_MAX && !waiting.is_over {
             let taken = self.taken.wait(waiting);
             waiting = taken.unwrap_or_else(PoisonError::into_inner);
+        }
+        if waiting.is_over {
+            return;
         }
         let was_urgent = waiting.is_urgent;
         waiting.is_urgent |=
@@ -103,6 +108,7 @@ impl HistoryThread {
                 work: Vec::new(),
                 is_open: true,
                 is_urgent: false,
+                is_over: false,
             }),
             urgent: Condvar::new(),
             taken: Condvar::new(),
@@ -156,7 +162,21 @@ impl HistoryDesk {
     }
 }
 
+/// The end of the thread, whatever it comes from: whoever hands something in must not wait for it.
+struct End<'a>(&'a Tray);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting();
+        waiting.is_open = false;
+        waiting.is_over = true;
+        waiting.work.clear();
+        self.0.taken.notify_all();
+    }
+}
+
 fn keep(mut history: History, tray: &Tray, inbox: &Inbox<ReplyTo>) {
+    let _end = End(tray);
     let mut next_sync = Instant::now();
     let forget_every = history
         .keep

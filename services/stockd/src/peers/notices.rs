@@ -216,7 +216,8 @@ fn encode_order(term: u64, order: &Order) -> Option<cluster::Order> {
             let remove = remove.map_or(0, |remove| remove.0);
             (Kind::Promote, group, add.0, remove)
         }
-        Order::RemoveReplica { group, replica } => (Kind::RemoveReplica, group, replica.0, 0),
+        Order::RemoveLearner { group, replica } => (Kind::RemoveLearner, group, replica.0, 0),
+        Order::RemoveVoter { group, replica } => (Kind::RemoveVoter, group, replica.0, 0),
         Order::LeaveJoint { group } => (Kind::LeaveJoint, group, 0, 0),
         Order::Transfer { group, to } => (Kind::Transfer, group, to.0, 0),
         Order::Destroy { group, replica } => (Kind::Destroy, group, replica.0, 0),
@@ -242,7 +243,8 @@ fn decode_order(order: &cluster::Order) -> Option<Order> {
             add: replica,
             remove: Some(ReplicaId(order.remove)).filter(|remove| remove.0 != 0),
         },
-        Kind::RemoveReplica => Order::RemoveReplica { group, replica },
+        Kind::RemoveLearner => Order::RemoveLearner { group, replica },
+        Kind::RemoveVoter => Order::RemoveVoter { group, replica },
         Kind::LeaveJoint => Order::LeaveJoint { group },
         Kind::Transfer => Order::Transfer { group, to: replica },
         Kind::Destroy => Order::Destroy { group, replica },
@@ -301,7 +303,8 @@ mod tests {
                 add: b,
                 remove: None,
             },
-            Order::RemoveReplica { group, replica: a },
+            Order::RemoveLearner { group, replica: b },
+            Order::RemoveVoter { group, replica: a },
             Order::LeaveJoint { group },
             Order::Transfer { group, to: b },
             Order::Destroy { group, replica: a },

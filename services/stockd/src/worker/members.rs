@@ -117,8 +117,11 @@ impl<R> Worker<R> {
                 };
                 self.change_members(group, change);
             }
-            Order::RemoveReplica { group, replica } => {
-                self.change_members(group, MemberChange::Remove(replica.0));
+            Order::RemoveLearner { group, replica } => {
+                self.change_members(group, MemberChange::RemoveLearner(replica.0));
+            }
+            Order::RemoveVoter { group, replica } => {
+                self.change_members(group, MemberChange::RemoveVoter(replica.0));
             }
             Order::LeaveJoint { group } => self.change_members(group, MemberChange::LeaveJoint),
             Order::Transfer { group, to } => {
@@ -490,7 +493,8 @@ fn recipient(order: &Order, reports: &Reports) -> Option<u64> {
         Order::Destroy { replica, .. } => return Some(replica.node()),
         Order::AddLearner { group, .. }
         | Order::Promote { group, .. }
-        | Order::RemoveReplica { group, .. }
+        | Order::RemoveLearner { group, .. }
+        | Order::RemoveVoter { group, .. }
         | Order::LeaveJoint { group }
         | Order::Transfer { group, .. } => *group,
     };

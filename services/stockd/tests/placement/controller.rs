@@ -1,9 +1,9 @@
 //! The controller by transcripts: what a toy cluster is told to do, in order, each order once.
 
-use stockd::placement::{Change, EndMove, Order, Reason, ReplicaId, ReplicaState, Why};
+use stockd::placement::{Change, EndMove, Order, Reason, ReplicaId, ReplicaState, Why, decide};
 use stockd::worker::event::GroupId;
 
-use super::toy::{TICK_MS, Toy};
+use super::toy::{POLICY, TICK_MS, Toy};
 
 /// Runs the toy for a time, and says which orders came, leaving out repetitions.
 fn orders(toy: &mut Toy, seconds: u64) -> Vec<String> {
@@ -51,7 +51,8 @@ fn words(order: &Order) -> String {
             let remove = remove.map_or_else(String::new, |replica| format!(" for {replica}"));
             format!("{}: promote {add}{remove}", group.0)
         }
-        Order::RemoveReplica { group, replica } => format!("{}: take out {replica}", group.0),
+        Order::RemoveLearner { group, replica } => format!("{}: drop learner {replica}", group.0),
+        Order::RemoveVoter { group, replica } => format!("{}: take out {replica}", group.0),
         Order::LeaveJoint { group } => format!("{}: leave joint", group.0),
         Order::Transfer { group, to } => format!("{}: transfer to {to}", group.0),
         Order::Destroy { group, replica } => format!("{}: destroy {replica}", group.0),
@@ -104,7 +105,7 @@ fn a_node_that_stays_away_is_replaced_and_cleaned_up_when_it_returns() {
         60,
         &[
             "0: begin +4 -2 (NodeAway)",
-            "0: take out 4.1",
+            "0: drop learner 4.1",
             "0: learner 4.2",
             "0: destroy 4.1",
             "0: promote 4.2 for 2",
@@ -176,7 +177,7 @@ fn a_replica_whose_replacement_failed_is_made_anew_again() {
         &mut toy,
         30,
         &[
-            "0: take out 2.1",
+            "0: drop learner 2.1",
             "0: end with 1 2 3",
             "0: destroy 2.1",
             "0: begin +2 -2 (Failed)",
@@ -237,7 +238,7 @@ fn a_draining_node_loses_its_leaderships_first_and_then_its_replicas() {
         &[
             "0: begin +4 -1 (Draining)",
             "0: transfer to 3",
-            "0: take out 4.1",
+            "0: drop learner 4.1",
             "0: learner 4.2",
             "0: destroy 4.1",
             "0: promote 4.2 for 1",
@@ -263,13 +264,13 @@ fn groups_grow_to_an_odd_number_only() {
         &[
             "0: learner 3.2",
             "0: begin +2 (TooFew)",
-            "0: take out 2.1",
+            "0: drop learner 2.1",
             "0: learner 2.3",
             "0: destroy 2.1",
             "0: promote 2.3",
             "0: end with 1 2.3",
             "0: begin +3 (TooFew)",
-            "0: take out 3.2",
+            "0: drop learner 3.2",
             "0: learner 3.4",
             "0: destroy 3.2",
             "0: promote 3.4",
@@ -341,7 +342,7 @@ fn an_operators_move_is_done_before_balance_and_her_leader_is_kept() {
         &[
             "0: begin +4 -3 (Asked)",
             "0: transfer to 2",
-            "0: take out 4.1",
+            "0: drop learner 4.1",
             "0: learner 4.2",
             "0: destroy 4.1",
             "0: promote 4.2 for 3",
@@ -414,6 +415,37 @@ fn a_change_that_outlives_its_move_is_written_down_and_cleared_up() {
 }
 
 #[test]
+fn a_replica_that_votes_by_now_is_not_taken_back_for_what_an_older_report_says() {
+    let mut toy = Toy::new(5, 1, 3, 1);
+    toy.ticks(10);
+    toy.apply(Change::MoveReplica {
+        group: META,
+        from: 3,
+        to: 4,
+    });
+    while toy.groups[&META].voters.contains(&ReplicaId(3)) {
+        toy.tick();
+    }
+    toy.groups.get_mut(&META).unwrap().outgoing.clear();
+    // What was reported last is from before the change; then its node is drained.
+    let (now, reports) = (toy.now_ms, toy.reports.clone());
+    assert!(reports.group(META).unwrap().voters.contains(&ReplicaId(3)));
+    toy.apply(Change::Drain { node: 4 });
+    let decision = decide(&toy.registry, &reports, now, &POLICY);
+    for order in &decision.orders {
+        toy.carry_out(order);
+    }
+    assert_eq!(toy.groups[&META].voters.len(), 3, "{decision:?}");
+    let said = orders(&mut toy, 100);
+    assert!(
+        said.iter().any(|order| order.contains("begin +")),
+        "{said:?}"
+    );
+    assert_eq!(toy.groups[&META].voters.len(), 3);
+    assert_eq!(toy.registry.replicas_on(4), 0);
+}
+
+#[test]
 fn a_move_whose_target_dies_is_given_up_and_another_found() {
     let mut toy = Toy::new(5, 1, 3, 1);
     toy.ticks(10);
@@ -430,10 +462,10 @@ fn a_move_whose_target_dies_is_given_up_and_another_found() {
         100,
         &[
             "0: destroy 4.1",
-            "0: take out 4.3",
+            "0: drop learner 4.3",
             "0: end with 1 2 3",
             "0: begin +5 -3 (Draining)",
-            "0: take out 5.2",
+            "0: drop learner 5.2",
             "0: learner 5.5",
             "0: destroy 5.2",
             "0: promote 5.5 for 3",
@@ -554,7 +586,7 @@ fn a_node_that_joins_observes_group_0_until_it_is_removed() {
     toy.apply(Change::Drain { node: 4 });
     check(&mut toy, 20, &[]);
     toy.apply(Change::Remove { node: 4 });
-    check(&mut toy, 20, &["0: take out 4.1", "0: destroy 4.1"]);
+    check(&mut toy, 20, &["0: drop learner 4.1", "0: destroy 4.1"]);
 }
 
 #[test]
@@ -562,7 +594,7 @@ fn an_observer_on_a_replaced_disk_is_made_anew() {
     let mut toy = Toy::new(4, 1, 3, 1);
     toy.ticks(10);
     toy.replace_disk(4);
-    check(&mut toy, 20, &["0: take out 4.1", "0: learner 4.2"]);
+    check(&mut toy, 20, &["0: drop learner 4.1", "0: learner 4.2"]);
     let observer = toy.registry.observers().next().unwrap();
     let last_index = toy.groups[&META].last_index;
     assert_eq!(toy.has(META, observer), Some(last_index));

@@ -411,7 +411,7 @@ impl Toy {
         }
     }
 
-    fn carry_out(&mut self, order: &Order) {
+    pub(crate) fn carry_out(&mut self, order: &Order) {
         match *order {
             Order::Record(ref change) => {
                 self.apply(change.clone());
@@ -425,7 +425,16 @@ impl Toy {
                 }
             }
             Order::Promote { group, add, remove } => self.promote(group, add, remove),
-            Order::RemoveReplica { group, replica } => self.take_out(group, replica),
+            Order::RemoveLearner { group, replica } => {
+                if self.groups[&group].learners.contains(&replica) {
+                    self.take_out(group, replica);
+                }
+            }
+            Order::RemoveVoter { group, replica } => {
+                if self.groups[&group].voters.contains(&replica) {
+                    self.take_out(group, replica);
+                }
+            }
             Order::LeaveJoint { group } => {
                 let of = self.groups.get_mut(&group).unwrap();
                 if of.leader.is_some() {
@@ -493,6 +502,8 @@ impl Toy {
         );
         let mut voters = group.voters.clone();
         if voters.remove(&replica) {
+            let goes = self.registry.move_of(id).and_then(|m| m.remove);
+            assert_eq!(goes, Some(replica), "{id:?}: a voter that was to stay");
             self.check_quorum_after(id, &voters);
         }
         let group = self.groups.get_mut(&id).unwrap();

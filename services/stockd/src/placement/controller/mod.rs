@@ -115,8 +115,16 @@ pub enum Order {
         /// The voter that goes.
         remove: Option<ReplicaId>,
     },
-    /// To the group's leader: take a voter or learner out.
-    RemoveReplica {
+    /// To the group's leader: take a learner out. If it votes by now, it stays: the report that this was decided
+    /// on is out of date, and the group would have one voter less than anybody meant it to have.
+    RemoveLearner {
+        /// Whose.
+        group: GroupId,
+        /// Which.
+        replica: ReplicaId,
+    },
+    /// To the group's leader: take a voter out.
+    RemoveVoter {
         /// Whose.
         group: GroupId,
         /// Which.

@@ -58,7 +58,7 @@ impl Sight<'_> {
         match (report.learners.contains(&comes), gives_up) {
             (true, true) => {
                 let replica = comes;
-                decision.order(Order::RemoveReplica { group, replica });
+                decision.order(Order::RemoveLearner { group, replica });
                 Step::GivingUp
             }
             (false, true) => end(report, under_way, decision),
@@ -134,7 +134,7 @@ impl Sight<'_> {
             return self.lead_elsewhere(report, decision);
         }
         let replica = leaves;
-        decision.order(Order::RemoveReplica { group, replica });
+        decision.order(Order::RemoveVoter { group, replica });
         Step::Changing
     }
 

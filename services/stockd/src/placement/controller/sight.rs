@@ -226,7 +226,7 @@ impl<'a> Sight<'a> {
             });
             for replica in strays {
                 let replica = *replica;
-                decision.order(Order::RemoveReplica { group, replica });
+                decision.order(Order::RemoveLearner { group, replica });
             }
         }
     }
