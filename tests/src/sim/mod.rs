@@ -49,7 +49,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Mutex, Once, PoisonError};
 
 pub use checks::Broken;
 pub use faults::{FaultKind, Tally};
@@ -116,6 +116,13 @@ pub fn run(seed: u64, options: &Options) -> Run {
             seen: panic,
         }),
     };
+    let broken = broken.or_else(|| {
+        let seen = OWN_PANIC.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.clone().map(|seen| Broken {
+            check: "no panic in this seed or one beside it",
+            seen,
+        })
+    });
     world.into_run(seed, broken)
 }
 
@@ -132,6 +139,10 @@ thread_local! {
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
+/// The first panic in code of this project that whoever opens or writes files took for damage: files are read by
+/// threads that all simulations of a process share.
+static OWN_PANIC: Mutex<Option<String>> = Mutex::new(None);
+
 /// A node that panics is part of the play: the text is kept for the report instead of printed.
 fn keep_panics_quiet() {
     static ONCE: Once = Once::new();
@@ -142,6 +153,11 @@ fn keep_panics_quiet() {
                 LAST_PANIC.set(info.to_string());
             } else {
                 loud(info);
+            }
+            let file = info.location().map_or("", |location| location.file());
+            if file.starts_with("services/stock-storage/src") {
+                let mut own = OWN_PANIC.lock().unwrap_or_else(PoisonError::into_inner);
+                own.get_or_insert_with(|| info.to_string());
             }
         }));
     });

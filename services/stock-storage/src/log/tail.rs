@@ -65,8 +65,8 @@ fn is_batch(bytes: &[u8], file_number: u64) -> bool {
     if compression > COMPRESSION_MAX || length > bytes.len() as u64 || footer < HEADER_LEN as u64 {
         return false;
     }
-    // Both are at most the length of `bytes` from here on.
-    if footer + CHECKSUM_LEN as u64 >= length {
+    // No sum: the footer's offset may be any number. From here on both are at most the length of `bytes`.
+    if footer >= length.saturating_sub(CHECKSUM_LEN as u64) {
         return false;
     }
     let footer = &bytes[footer as usize..length as usize];
@@ -139,6 +139,18 @@ mod tests {
         let last = bytes.len() - 2;
         bytes[last] ^= 1;
         assert_eq!(judge(&bytes, FILE_NUMBER), Tail::Torn { len: bytes.len() });
+    }
+
+    #[test]
+    fn what_looks_like_a_header_may_hold_any_number() {
+        for footer in [u64::MAX, u64::MAX - 1, u64::MAX - 3, 1 << 63] {
+            let mut bytes = vec![0xff];
+            bytes.extend((100_u64 << 8).to_be_bytes());
+            bytes.extend(footer.to_be_bytes());
+            bytes.resize(200, 0xff);
+            let torn = Tail::Torn { len: bytes.len() };
+            assert_eq!(judge(&bytes, FILE_NUMBER), torn, "{footer}");
+        }
     }
 
     #[test]
