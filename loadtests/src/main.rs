@@ -9,9 +9,11 @@ mod failover;
 mod lab;
 mod nodes;
 mod overload;
+mod plot;
 mod profile;
 mod recovery;
 mod replay;
+mod run;
 mod systems;
 
 use std::process::ExitCode;
@@ -33,6 +35,10 @@ Examples:
 
   The same while nodes are killed and one is replaced, on nodes of its own:
     cargo run --release -p loadtests -- replay --dataset /tmp/dunnhumby --weeks 1-8 --kill-every 10 --replace-node
+
+  Put load on it as a shop does; see the profiles, run one, look at its page:
+    cargo run --release -p loadtests -- run --list
+    cargo run --release -p loadtests -- run checkout --html checkout.html
 
   Measure, in under a minute or with three longer rounds:
     cargo run --release -p loadtests -- bench --quick
@@ -61,6 +67,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Run(run::Arguments),
     Replay(replay::Arguments),
     Bench(bench::Arguments),
     Compare(compare::Arguments),
@@ -99,6 +106,7 @@ fn run(command: Command) -> anyhow::Result<Verdict> {
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
         match command {
+            Command::Run(arguments) => run::run(&arguments).await,
             Command::Replay(arguments) => replay::run(&arguments).await,
             Command::Bench(arguments) => bench::run(&arguments).await,
             Command::Compare(arguments) => compare::run(&arguments).await,

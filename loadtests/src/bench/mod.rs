@@ -95,6 +95,7 @@ impl Schedule {
         times: WindowTimes {
             lead_in: Duration::from_millis(100),
             measured: Duration::from_millis(900),
+            point_every: None,
         },
         repeats_max: 5,
     };
@@ -102,6 +103,7 @@ impl Schedule {
         times: WindowTimes {
             lead_in: Duration::from_millis(250),
             measured: Duration::from_secs(4),
+            point_every: None,
         },
         repeats_max: 8,
     };

@@ -215,6 +215,8 @@ fn best<'a>(rows: &'a [Row], what: &str) -> Option<&'a Figures> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     const BUSY: Load = Load::ClosedLoop { in_flight: 64 };
@@ -237,12 +239,15 @@ mod tests {
             p999_us: p50_us * 5.0,
             max_us: p50_us * 9.0,
             late_p99_us: None,
+            is_behind: false,
             refused_p99_us: None,
             server_cpu_us: p50_us / 10.0,
             client_cpu_us: p50_us / 10.0,
             written_bytes: 100.0,
             switches: 4.0,
             stolen_percent: if kept { 0.5 } else { 9.0 },
+            kinds: BTreeMap::new(),
+            points: Vec::new(),
         }
     }
 

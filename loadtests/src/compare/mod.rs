@@ -177,6 +177,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
         times: WindowTimes {
             lead_in: LEAD_IN,
             measured: Duration::from_secs(arguments.seconds),
+            point_every: None,
         },
         round: 0,
         windows: Vec::new(),

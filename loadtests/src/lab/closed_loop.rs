@@ -32,7 +32,7 @@ async fn call_in_turn<C: Caller>(mut targets: Vec<C>, first: usize, recorder: Rc
             return;
         }
         match targets[next].call().await {
-            Ok(Outcome::Done) => recorder.answered(started, Instant::now()),
+            Ok(Outcome::Done) => recorder.answered(started, Instant::now(), targets[next].last()),
             Ok(Outcome::Refused) => recorder.failed("refused in a closed loop".to_owned()),
             Err(error) => {
                 recorder.failed(error);

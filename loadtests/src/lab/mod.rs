@@ -5,12 +5,15 @@
 //! closed_loop   so many callers, each waiting for its answer      -> how much, and how long alone
 //! open_loop     calls on a schedule that waits for nobody         -> how long under a given load
 //! Window        one of them for some seconds: times, processor, bytes written, stolen time
+//! Detail        a window by kind of call, and a point for every second or so
 //! Figures       medians over the windows of a kind
 //! ```
 
 mod closed_loop;
+mod detail;
 mod figures;
 pub(crate) mod fsync;
+pub(crate) mod machine;
 mod open_loop;
 mod pacer;
 mod recorder;
@@ -20,6 +23,7 @@ mod window;
 
 use hdrhistogram::Histogram;
 
+pub(crate) use self::detail::{Point, Summary};
 pub(crate) use self::figures::{Figures, ratio};
 pub(crate) use self::pacer::Pacer;
 pub(crate) use self::recorder::{Outcome, Recorder};
@@ -29,11 +33,28 @@ pub(crate) use self::window::{Load, Repeats, Window, WindowTimes};
 /// A window in which the host took more than this is thrown away.
 pub(crate) const STOLEN_PERCENT_MAX: f64 = 3.0;
 
+/// What a call was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    /// For people; empty where there is one kind only.
+    pub(crate) kind: &'static str,
+    /// That it reserved, or read, or received.
+    pub(crate) lines: u64,
+}
+
+impl Call {
+    pub(crate) const ONE_LINE: Call = Call::of_lines(1);
+
+    pub(crate) const fn of_lines(lines: u64) -> Call {
+        Call { kind: "", lines }
+    }
+}
+
 /// Does one piece of work against one system with each call. Clones share connections.
 pub(crate) trait Caller: Clone + 'static {
-    /// Lines that one call reserves.
-    fn lines(&self) -> u64 {
-        1
+    /// What the last call was. All are alike, unless it says otherwise.
+    fn last(&self) -> Call {
+        Call::ONE_LINE
     }
 
     /// Does it. Whatever is not the expected answer is an error.

@@ -31,7 +31,11 @@ pub(super) async fn run<C: Caller>(
     let started = Instant::now();
     for number in 0u32.. {
         let due = started + interval * number;
-        if due >= recorder.until() || due + BEHIND_MAX < Instant::now() {
+        if due >= recorder.until() {
+            break;
+        }
+        if due + BEHIND_MAX < Instant::now() {
+            recorder.fell_behind();
             break;
         }
         pacer
@@ -44,7 +48,7 @@ pub(super) async fn run<C: Caller>(
         calls.spawn_local(async move {
             let sent = Instant::now();
             match target.call().await {
-                Ok(outcome) => recorder.answered_due(due, sent, outcome),
+                Ok(outcome) => recorder.answered_due(due, sent, outcome, target.last()),
                 Err(error) => recorder.failed(error),
             }
             drop(permit);

@@ -1,5 +1,6 @@
 //! One measured stretch of one kind of call under one kind of load.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -8,9 +9,12 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
+use super::detail::Detail;
 use super::stolen::{CpuTime, stolen_percent};
 use super::usage::Usage;
-use super::{Caller, Processes, Recorder, STOLEN_PERCENT_MAX, closed_loop, open_loop};
+use super::{
+    Caller, Point, Processes, Recorder, STOLEN_PERCENT_MAX, Summary, closed_loop, open_loop,
+};
 
 /// How long after a window the last answers may take.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
@@ -27,6 +31,8 @@ pub(crate) enum Load {
     Stream { unanswered: u32 },
     /// Streams that are sent so many requests a second, on a schedule.
     OpenStream { per_second: u32 },
+    /// So many calls, each at a time of its own.
+    Planned { calls: u32 },
 }
 
 /// The lead-in lets queues fill and caches warm; only what follows is counted.
@@ -34,6 +40,8 @@ pub(crate) enum Load {
 pub(crate) struct WindowTimes {
     pub(crate) lead_in: Duration,
     pub(crate) measured: Duration,
+    /// How long a point stands for, where points and kinds are asked for.
+    pub(crate) point_every: Option<Duration>,
 }
 
 /// How many windows may be run once more in all, because too much was stolen from them.
@@ -63,6 +71,9 @@ pub(crate) struct Window {
     pub(crate) max_us: f64,
     /// Open loop: how late calls were sent at p99; their times include it.
     pub(crate) late_p99_us: Option<f64>,
+    /// Open loop: the system did not carry the rate, and the window was given up.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_behind: bool,
     /// How long it took to be refused, at p99.
     pub(crate) refused_p99_us: Option<f64>,
     /// Processor time for one line: of the servers, and of this program.
@@ -73,6 +84,12 @@ pub(crate) struct Window {
     /// Context switches of the servers for one line.
     pub(crate) switches: f64,
     pub(crate) stolen_percent: f64,
+    /// By kind of call, where it is asked for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) kinds: BTreeMap<&'static str, Summary>,
+    /// As it went on, where it is asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) points: Vec<Point>,
 }
 
 /// What the machine and the processes had used at some moment.
@@ -94,27 +111,28 @@ impl Window {
         times: WindowTimes,
         repeats: &mut Repeats,
     ) -> anyhow::Result<Vec<Window>> {
-        let lines = callers.first().map_or(1, Caller::lines);
         Window::repeat(what, load, repeats, async || {
-            Window::measure(
-                what,
-                load,
-                lines,
-                servers,
-                times,
-                async |recorder| match load {
-                    Load::ClosedLoop { in_flight } => {
-                        Ok(closed_loop::start(callers, in_flight as usize, recorder))
-                    }
-                    Load::OpenLoop { per_second } => {
-                        open_loop::run(callers, per_second, recorder).await
-                    }
-                    Load::Stream { .. } | Load::OpenStream { .. } => {
-                        bail!("{what}: calls are no stream")
-                    }
-                },
-            )
-            .await
+            Window::once(what, callers, servers, load, times).await
+        })
+        .await
+    }
+
+    /// Runs one window of calls, whatever is stolen from it.
+    pub(crate) async fn once<C: Caller>(
+        what: &str,
+        callers: &[C],
+        servers: &Processes,
+        load: Load,
+        times: WindowTimes,
+    ) -> anyhow::Result<Window> {
+        Window::measure(what, load, servers, times, async |recorder| match load {
+            Load::ClosedLoop { in_flight } => {
+                Ok(closed_loop::start(callers, in_flight as usize, recorder))
+            }
+            Load::OpenLoop { per_second } => open_loop::run(callers, per_second, recorder).await,
+            Load::Stream { .. } | Load::OpenStream { .. } | Load::Planned { .. } => {
+                bail!("{what}: {load} is no loop of calls")
+            }
         })
         .await
     }
@@ -154,14 +172,12 @@ impl Window {
     pub(crate) async fn measure(
         what: &str,
         load: Load,
-        lines_per_call: u64,
         servers: &Processes,
         times: WindowTimes,
         start: impl AsyncFnOnce(&Rc<Recorder>) -> anyhow::Result<JoinSet<()>>,
     ) -> anyhow::Result<Window> {
-        let from = Instant::now() + times.lead_in;
-        let until = from + times.measured;
-        let recorder = &Rc::new(Recorder::new(from, until));
+        let recorder = &Rc::new(Recorder::new(times));
+        let (from, until) = (recorder.from(), recorder.until());
         let readings = tokio::task::spawn_local(read_between(servers.clone(), from, until));
         let mut calls = start(recorder).await?;
         let drained = async { while calls.join_next().await.is_some() {} };
@@ -175,8 +191,10 @@ impl Window {
         let (before, after) = readings.await?;
         Ok(recorder.with(|results| {
             let calls = results.took_ns.len();
-            let lines = calls * lines_per_call;
-            let is_open = matches!(load, Load::OpenLoop { .. } | Load::OpenStream { .. });
+            let lines = results.lines;
+            let is_closed = matches!(load, Load::ClosedLoop { .. } | Load::Stream { .. });
+            let detail = results.detail.as_mut().map(Detail::finish);
+            let (kinds, points) = detail.unwrap_or_default();
             let stolen_percent = stolen_percent(before.machine, after.machine);
             let servers = after.servers.since(before.servers);
             let per_line = |total: f64| super::ratio(total, lines as f64);
@@ -195,7 +213,8 @@ impl Window {
                 p99_us: micros(&results.took_ns, 0.99),
                 p999_us: micros(&results.took_ns, 0.999),
                 max_us: results.took_ns.max() as f64 / 1e3,
-                late_p99_us: is_open.then(|| micros(&results.late_ns, 0.99)),
+                late_p99_us: (!is_closed).then(|| micros(&results.late_ns, 0.99)),
+                is_behind: results.is_behind,
                 refused_p99_us: (!results.refused_ns.is_empty())
                     .then(|| micros(&results.refused_ns, 0.99)),
                 server_cpu_us: per_line(servers.cpu.as_secs_f64() * 1e6),
@@ -203,6 +222,8 @@ impl Window {
                 written_bytes: per_line(servers.written_bytes as f64),
                 switches: per_line(servers.switches as f64),
                 stolen_percent,
+                kinds,
+                points,
             }
         }))
     }
@@ -236,6 +257,7 @@ impl std::fmt::Display for Load {
             Load::OpenLoop { per_second } => write!(f, "{per_second}/s scheduled"),
             Load::Stream { unanswered } => write!(f, "streams, {unanswered} unanswered"),
             Load::OpenStream { per_second } => write!(f, "streams, {per_second}/s scheduled"),
+            Load::Planned { calls } => write!(f, "{calls} calls at their times"),
         }
     }
 }

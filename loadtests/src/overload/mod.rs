@@ -75,6 +75,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     let times = WindowTimes {
         lead_in: BACK_WITHIN,
         measured: Duration::from_secs(arguments.seconds),
+        point_every: None,
     };
     let mut courses = Vec::new();
     for what in ["stream", "reserve"] {
@@ -133,7 +134,7 @@ async fn course(
                     .stream_windows(what, processes, load, times, none)
                     .await
             }
-            Load::ClosedLoop { .. } | Load::OpenLoop { .. } => {
+            Load::ClosedLoop { .. } | Load::OpenLoop { .. } | Load::Planned { .. } => {
                 Window::run(what, &calls, processes, load, times, none).await
             }
         };

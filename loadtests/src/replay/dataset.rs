@@ -29,6 +29,8 @@ pub(crate) struct Dataset {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Basket {
     pub(crate) store: u32,
+    /// When it was paid, by the shop's clock.
+    pub(crate) second_of_day: u32,
     pub(crate) lines: Vec<BasketLine>,
 }
 
@@ -61,7 +63,7 @@ pub(crate) fn read(directory: &Path, weeks: Weeks) -> anyhow::Result<Dataset> {
 /// A line of the file, borrowed from the record it was read into.
 #[derive(Deserialize)]
 struct Row<'a> {
-    /// Only its order is used; ISO 8601 sorts as text.
+    /// Its order is used, as ISO 8601 sorts as text, and its time of day.
     timestamp: &'a str,
     week: u32,
     basket: u64,
@@ -100,8 +102,11 @@ fn parse(source: impl Read, weeks: Weeks) -> anyhow::Result<Dataset> {
         }
         if basket_open != Some(row.basket) {
             basket_open = Some(row.basket);
+            let second_of_day = second_of_day(row.timestamp)
+                .with_context(|| format!("line {line} has no time of day"))?;
             dataset.baskets.push(Basket {
                 store: row.store,
+                second_of_day,
                 lines: Vec::new(),
             });
         }
@@ -118,6 +123,14 @@ fn parse(source: impl Read, weeks: Weeks) -> anyhow::Result<Dataset> {
         }
     }
     Ok(dataset)
+}
+
+/// Of a timestamp like 2017-01-01T11:53:26.
+fn second_of_day(timestamp: &str) -> Option<u32> {
+    let (_, time) = timestamp.split_once('T')?;
+    let mut parts = time.split(':').map(|part| part.parse::<u32>().ok());
+    let (hour, minute, second) = (parts.next()??, parts.next()??, parts.next()??);
+    (hour < 24 && minute < 60 && second < 60).then_some((hour * 60 + minute) * 60 + second)
 }
 
 impl Weeks {
@@ -173,14 +186,17 @@ mod tests {
             baskets: vec![
                 Basket {
                     store: 330,
+                    second_of_day: 11 * 3_600 + 53 * 60 + 26,
                     lines: vec![line(1095275, 2), line(1097350, 13)],
                 },
                 Basket {
                     store: 406,
+                    second_of_day: 12 * 3_600 + 10 * 60 + 28,
                     lines: vec![line(1095275, 1)],
                 },
                 Basket {
                     store: 330,
+                    second_of_day: 9 * 3_600,
                     lines: vec![line(1095275, 5)],
                 },
             ],
@@ -208,15 +224,19 @@ mod tests {
             );
         };
         check(
-            "2017-01-02,1,1,1,1,1\n2017-01-01,1,2,1,1,1\n",
+            "2017-01-02T09:00:00,1,1,1,1,1\n2017-01-01T09:00:00,1,2,1,1,1\n",
             "line 3 is earlier",
         );
         check(
-            "2017-01-01,1,1,1,1,1\n2017-01-01,1,1,2,1,1\n",
+            "2017-01-01T09:00:00,1,1,1,1,1\n2017-01-01T09:00:00,1,1,2,1,1\n",
             "line 3 takes basket 1",
         );
         check("2017-01-01,1,1,1,1,many\n", "line 2 is malformed");
         check("2017-01-01,1,1,1,1\n", "line: 2");
+        check(
+            "2017-01-01T25:00:00,1,1,1,1,1\n",
+            "line 2 has no time of day",
+        );
     }
 
     #[test]

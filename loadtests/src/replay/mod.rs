@@ -7,13 +7,13 @@
 //! new positions for each run of four weeks.
 
 mod comparison;
-mod dataset;
+pub(crate) mod dataset;
 mod figures;
 mod opening;
 mod orders;
-mod plan;
+pub(crate) mod plan;
 mod progress;
-mod tally;
+pub(crate) mod tally;
 mod trouble;
 
 use std::cell::RefCell;

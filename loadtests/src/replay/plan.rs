@@ -165,15 +165,15 @@ fn part_of(lines: &[OrderLine]) -> Option<Vec<OrderLine>> {
 }
 
 /// Positions by product and store, numbered as they are met.
-struct Positions<'a, F> {
+pub(crate) struct Positions<'a, F> {
     sku_prefix: &'a str,
     shard_of: F,
     index: HashMap<(u64, u32), usize>,
-    list: Vec<Position>,
+    pub(crate) list: Vec<Position>,
 }
 
 impl<'a, F: Fn(&str) -> u32> Positions<'a, F> {
-    fn new(sku_prefix: &'a str, shard_of: F) -> Self {
+    pub(crate) fn new(sku_prefix: &'a str, shard_of: F) -> Self {
         Positions {
             sku_prefix,
             shard_of,
@@ -182,8 +182,8 @@ impl<'a, F: Fn(&str) -> u32> Positions<'a, F> {
         }
     }
 
-    /// A basket's lines by shard, since a reservation lives in one.
-    fn split(&mut self, basket: &Basket) -> Vec<Vec<OrderLine>> {
+    /// A basket's lines by shard, since a reservation lives in one. They count as opening stock.
+    pub(crate) fn split(&mut self, basket: &Basket) -> Vec<Vec<OrderLine>> {
         let mut by_shard: BTreeMap<u32, Vec<OrderLine>> = BTreeMap::new();
         for line in &basket.lines {
             let position = self.position(line.product, basket.store);
@@ -235,6 +235,7 @@ mod tests {
         let baskets = (0..400)
             .map(|_| Basket {
                 store: random.random_range(1..=3),
+                second_of_day: 0,
                 lines: (1..=random.random_range(1..=12))
                     .map(|product| BasketLine {
                         product,
@@ -312,7 +313,11 @@ mod tests {
             })
             .collect();
         let dataset = Dataset {
-            baskets: vec![Basket { store: 1, lines }],
+            baskets: vec![Basket {
+                store: 1,
+                second_of_day: 0,
+                lines,
+            }],
             lines_skipped: 0,
         };
         let plan = Plan::new(&dataset, "r1", CHOICES, |_| 0);

@@ -58,6 +58,13 @@ impl Tally {
         }
     }
 
+    /// Units that nobody had set aside.
+    pub(crate) fn sold(&mut self, lines: &[OrderLine]) {
+        for line in lines {
+            self.counts[line.position].on_hand -= line.quantity;
+        }
+    }
+
     /// Units on hand and reserved over all positions.
     pub(crate) fn total(&self) -> Count {
         self.counts

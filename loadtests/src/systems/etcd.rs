@@ -22,7 +22,7 @@ use self::pb::request_op::Request;
 use self::pb::response_op::Response;
 use super::server::{self, HOST, Server};
 use super::{LOCATION, PEER_ON_HAND, System, Work, peer_baskets};
-use crate::lab::{Caller, Outcome, Processes};
+use crate::lab::{Call, Caller, Outcome, Processes};
 
 #[expect(unreachable_pub, reason = "generated")]
 mod pb {
@@ -133,8 +133,8 @@ pub(crate) struct EtcdReserve {
 }
 
 impl Caller for EtcdReserve {
-    fn lines(&self) -> u64 {
-        self.positions.len() as u64
+    fn last(&self) -> Call {
+        Call::of_lines(self.positions.len() as u64)
     }
 
     async fn call(&mut self) -> Result<Outcome, String> {

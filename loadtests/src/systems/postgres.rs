@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::server::{self, HOST, Server};
 use super::{LOCATION, PEER_ON_HAND, PEER_TTL_SECONDS, System, Work, peer_baskets, peer_sku};
-use crate::lab::{Caller, Outcome, Processes};
+use crate::lab::{Call, Caller, Outcome, Processes};
 
 /// As a pool of a shop's would be; more of them do less on two cores.
 const CONNECTIONS: usize = 64;
@@ -196,8 +196,8 @@ pub(crate) struct PostgresReserve {
 }
 
 impl Caller for PostgresReserve {
-    fn lines(&self) -> u64 {
-        self.skus.len() as u64
+    fn last(&self) -> Call {
+        Call::of_lines(self.skus.len() as u64)
     }
 
     async fn call(&mut self) -> Result<Outcome, String> {
@@ -235,8 +235,11 @@ impl Caller for PostgresReserve {
         };
         self.pool.idle.borrow_mut().push(connection);
         match held.map_err(failed)? {
-            rows if rows == self.lines() => Ok(Outcome::Done),
-            rows => Err(format!("postgres: {rows} rows for {} lines", self.lines())),
+            rows if rows == self.skus.len() as u64 => Ok(Outcome::Done),
+            rows => Err(format!(
+                "postgres: {rows} rows for {} lines",
+                self.skus.len()
+            )),
         }
     }
 }

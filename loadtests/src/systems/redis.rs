@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::server::{self, HOST, Server};
 use super::{LOCATION, PEER_ON_HAND, PEER_TTL_SECONDS, System, Work, peer_baskets, peer_sku};
-use crate::lab::{Caller, Outcome, Processes};
+use crate::lab::{Call, Caller, Outcome, Processes};
 
 /// Alone, all calls share one connection, which suits it best. WAIT holds a connection up, so that there each
 /// call in flight has one.
@@ -137,8 +137,8 @@ pub(crate) struct RedisReserve {
 }
 
 impl Caller for RedisReserve {
-    fn lines(&self) -> u64 {
-        self.positions.len() as u64
+    fn last(&self) -> Call {
+        Call::of_lines(self.positions.len() as u64)
     }
 
     async fn call(&mut self) -> Result<Outcome, String> {

@@ -10,7 +10,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-use crate::lab::{Caller, Outcome};
+use crate::lab::{Call, Caller, Outcome};
 
 /// Holds some lines.
 #[derive(Clone)]
@@ -41,8 +41,8 @@ impl ReserveCall {
 }
 
 impl Caller for ReserveCall {
-    fn lines(&self) -> u64 {
-        self.request.lines.len() as u64
+    fn last(&self) -> Call {
+        Call::of_lines(self.request.lines.len() as u64)
     }
 
     async fn call(&mut self) -> Result<Outcome, String> {
@@ -103,8 +103,8 @@ impl BatchCall {
 }
 
 impl Caller for BatchCall {
-    fn lines(&self) -> u64 {
-        self.requests.len() as u64
+    fn last(&self) -> Call {
+        Call::of_lines(self.requests.len() as u64)
     }
 
     async fn call(&mut self) -> Result<Outcome, String> {

@@ -152,14 +152,14 @@ impl Stockd {
         let pace = match load {
             Load::Stream { unanswered } => Pace::Unanswered(unanswered as usize),
             Load::OpenStream { per_second } => Pace::PerSecond(per_second),
-            Load::ClosedLoop { .. } | Load::OpenLoop { .. } => {
+            Load::ClosedLoop { .. } | Load::OpenLoop { .. } | Load::Planned { .. } => {
                 bail!("{what}: streams are no calls")
             }
         };
         let streams = self.streams();
         Window::repeat(what, load, repeats, async || {
             let run = async |recorder: &Rc<Recorder>| streams.run(pace, recorder).await;
-            Window::measure(what, load, 1, servers, times, run).await
+            Window::measure(what, load, servers, times, run).await
         })
         .await
     }

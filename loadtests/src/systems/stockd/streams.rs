@@ -18,7 +18,7 @@ use tonic::{Code, Streaming};
 use uuid::Uuid;
 
 use super::calls;
-use crate::lab::{Outcome, Pacer, Recorder};
+use crate::lab::{Call, Outcome, Pacer, Recorder};
 
 /// Requests in one message at most.
 const PER_MESSAGE_MAX: usize = 256;
@@ -214,8 +214,12 @@ async fn take_answers(
                 continue;
             };
             match (outcome(result), counted) {
-                (Ok(Outcome::Done), Counted::WhenAnswered) => recorder.answered(sent, now),
-                (Ok(outcome), Counted::WhenDue) => recorder.answered_due(due, sent, outcome),
+                (Ok(Outcome::Done), Counted::WhenAnswered) => {
+                    recorder.answered(sent, now, Call::ONE_LINE);
+                }
+                (Ok(outcome), Counted::WhenDue) => {
+                    recorder.answered_due(due, sent, outcome, Call::ONE_LINE);
+                }
                 (Ok(Outcome::Refused), Counted::WhenAnswered) => {
                     recorder.failed(format!("stream: {:?}", result.result));
                 }

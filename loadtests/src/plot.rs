@@ -1,0 +1,331 @@
+//! Plots as SVG: lines over two axes, each of which may be logarithmic, with marks for what happened.
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+use anyhow::anyhow;
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::{Ranged, ValueFormatter};
+use plotters::prelude::*;
+
+const WIDTH: u32 = 960;
+const HEIGHT: u32 = 340;
+
+/// Told apart by most people, on white.
+const COLOURS: [RGBColor; 7] = [
+    RGBColor(0x1f, 0x5f, 0xa8),
+    RGBColor(0xd9, 0x6a, 0x0b),
+    RGBColor(0x2b, 0x8a, 0x3e),
+    RGBColor(0xb0, 0x2a, 0x5b),
+    RGBColor(0x6b, 0x4b, 0xb3),
+    RGBColor(0x00, 0x80, 0x8a),
+    RGBColor(0x7a, 0x5c, 0x3c),
+];
+const MARK_COLOUR: RGBColor = RGBColor(0xc9, 0x1a, 0x1a);
+const GRID_COLOUR: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
+const TEXT_COLOUR: RGBColor = RGBColor(0x33, 0x33, 0x33);
+
+/// Room above the highest value.
+const HEAD_ROOM: f64 = 1.08;
+
+/// Most points have a dot each; more would be a thick line.
+const DOTS_MAX: usize = 40;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scale {
+    /// From 0.
+    Linear,
+    Logarithmic,
+}
+
+pub(crate) struct Axis {
+    /// With its unit.
+    pub(crate) label: String,
+    pub(crate) scale: Scale,
+}
+
+pub(crate) struct Series {
+    pub(crate) name: String,
+    /// Lines that are not joined to each other.
+    pub(crate) lines: Vec<Vec<(f64, f64)>>,
+}
+
+/// Something that happened.
+pub(crate) struct Mark {
+    pub(crate) x: f64,
+}
+
+pub(crate) struct Plot {
+    pub(crate) title: String,
+    pub(crate) x: Axis,
+    pub(crate) y: Axis,
+    pub(crate) series: Vec<Series>,
+    pub(crate) marks: Vec<Mark>,
+    /// What marks stand for.
+    pub(crate) marks_are: &'static str,
+}
+
+impl Axis {
+    pub(crate) fn linear(label: &str) -> Axis {
+        Axis {
+            label: label.to_owned(),
+            scale: Scale::Linear,
+        }
+    }
+
+    pub(crate) fn logarithmic(label: &str) -> Axis {
+        Axis {
+            label: label.to_owned(),
+            scale: Scale::Logarithmic,
+        }
+    }
+}
+
+impl Plot {
+    pub(crate) fn new(title: &str, x: Axis, y: Axis, series: Vec<Series>) -> Plot {
+        Plot {
+            title: title.to_owned(),
+            x,
+            y,
+            series,
+            marks: Vec::new(),
+            marks_are: "",
+        }
+    }
+
+    /// The plot as an SVG element, which is a file, too.
+    pub(crate) fn svg(&self) -> anyhow::Result<String> {
+        side_by_side(&[self])
+    }
+
+    fn points(&self) -> impl Iterator<Item = (f64, f64)> {
+        let lines = self.series.iter().flat_map(|series| &series.lines);
+        lines.flatten().copied()
+    }
+
+    fn draw(&self, area: &DrawingArea<SVGBackend<'_>, Shift>) -> anyhow::Result<()> {
+        let marks = self.marks.iter().map(|mark| mark.x);
+        let x = range(
+            self.x.scale,
+            self.points().map(|(x, _)| x).chain(marks),
+            1.0,
+        );
+        let y = range(self.y.scale, self.points().map(|(_, y)| y), HEAD_ROOM);
+        match (self.x.scale, self.y.scale) {
+            (Scale::Linear, Scale::Linear) => self.draw_in(area, x, y),
+            (Scale::Linear, Scale::Logarithmic) => self.draw_in(area, x, y.log_scale()),
+            (Scale::Logarithmic, Scale::Linear) => self.draw_in(area, x.log_scale(), y),
+            (Scale::Logarithmic, Scale::Logarithmic) => {
+                self.draw_in(area, x.log_scale(), y.log_scale())
+            }
+        }
+    }
+
+    fn draw_in<X, Y>(
+        &self,
+        area: &DrawingArea<SVGBackend<'_>, Shift>,
+        x: X,
+        y: Y,
+    ) -> anyhow::Result<()>
+    where
+        X: plotters::coord::ranged1d::AsRangedCoord<Value = f64>,
+        Y: plotters::coord::ranged1d::AsRangedCoord<Value = f64>,
+        X::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
+        Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    {
+        let text = |size: u32| ("sans-serif", size).into_font().color(&TEXT_COLOUR);
+        let mut chart = ChartBuilder::on(area)
+            .caption(&self.title, text(17))
+            .margin(12)
+            .margin_right(24)
+            .x_label_area_size(44)
+            .y_label_area_size(70)
+            .build_cartesian_2d(x, y)
+            .map_err(failed)?;
+        let range = chart.y_range();
+        chart
+            .configure_mesh()
+            .light_line_style(WHITE)
+            .bold_line_style(GRID_COLOUR)
+            .axis_style(TEXT_COLOUR)
+            .label_style(text(12))
+            .axis_desc_style(text(13))
+            .x_desc(&self.x.label)
+            .y_desc(&self.y.label)
+            .x_label_formatter(&|value| short(*value))
+            .y_label_formatter(&|value| short(*value))
+            .draw()
+            .map_err(failed)?;
+        for (number, mark) in self.marks.iter().enumerate() {
+            let line = [(mark.x, range.start), (mark.x, range.end)];
+            let drawn = chart
+                .draw_series(DashedLineSeries::new(
+                    line,
+                    4,
+                    4,
+                    MARK_COLOUR.stroke_width(1),
+                ))
+                .map_err(failed)?;
+            if number == 0 {
+                drawn.label(self.marks_are).legend(|(x, y)| {
+                    PathElement::new([(x, y), (x + 16, y)], MARK_COLOUR.stroke_width(1))
+                });
+            }
+        }
+        for (number, series) in self.series.iter().enumerate() {
+            let colour = COLOURS[number % COLOURS.len()];
+            for (part, line) in series.lines.iter().enumerate() {
+                let drawn = chart
+                    .draw_series(LineSeries::new(
+                        line.iter().copied(),
+                        colour.stroke_width(2),
+                    ))
+                    .map_err(failed)?;
+                if part == 0 {
+                    drawn.label(series.name.clone()).legend(move |(x, y)| {
+                        PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2))
+                    });
+                }
+                if line.len() <= DOTS_MAX && series.lines.len() == 1 {
+                    let dots = line.iter().map(|at| Circle::new(*at, 3, colour.filled()));
+                    chart.draw_series(dots).map_err(failed)?;
+                }
+            }
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperLeft)
+            .margin(8)
+            .legend_area_size(22)
+            .label_font(text(12))
+            .background_style(WHITE.mix(0.85))
+            .border_style(GRID_COLOUR)
+            .draw()
+            .map_err(failed)
+    }
+}
+
+/// Plots beside each other in one picture.
+pub(crate) fn side_by_side(plots: &[&Plot]) -> anyhow::Result<String> {
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
+        root.fill(&WHITE).map_err(failed)?;
+        let areas = root.split_evenly((1, plots.len()));
+        for (plot, area) in plots.iter().zip(&areas) {
+            plot.draw(area)?;
+        }
+        root.present().map_err(failed)?;
+    }
+    Ok(svg)
+}
+
+/// Values that a logarithm has no place for are left out of its range.
+fn range(scale: Scale, values: impl Iterator<Item = f64>, head_room: f64) -> Range<f64> {
+    let usable = |value: &f64| value.is_finite() && (scale == Scale::Linear || *value > 0.0);
+    let (mut low, mut high) = (f64::MAX, 0.0_f64);
+    for value in values.filter(usable) {
+        low = low.min(value);
+        high = high.max(value);
+    }
+    match scale {
+        _ if high <= 0.0 => 0.1..1.0,
+        Scale::Linear => 0.0..high * head_room,
+        // A little more on both sides, so that nothing lies on the frame.
+        Scale::Logarithmic => low * 0.8..high * 1.25,
+    }
+}
+
+/// 1,500 as 1.5k.
+fn short(value: f64) -> String {
+    let (value, unit) = match value.abs() {
+        v if v >= 1e9 => (value / 1e9, "G"),
+        v if v >= 1e6 => (value / 1e6, "M"),
+        v if v >= 1e3 => (value / 1e3, "k"),
+        _ => (value, ""),
+    };
+    // Three digits at most, without those that say nothing.
+    let digits = match value.abs() {
+        v if v >= 100.0 => 0,
+        v if v >= 10.0 => 1,
+        _ => 2,
+    };
+    let text = format!("{value:.digits$}");
+    let text = match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.'),
+        false => &text,
+    };
+    format!("{text}{unit}")
+}
+
+/// The errors of drawings borrow what was drawn on.
+fn failed(error: impl Debug) -> anyhow::Error {
+    anyhow!("cannot draw: {error:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plot(x: Axis, y: Axis) -> Plot {
+        let series = |name: &str| Series {
+            name: name.to_owned(),
+            lines: vec![vec![(1.0, 0.0), (10.0, 3.0), (100.0, 50.0)]],
+        };
+        Plot::new("A title", x, y, vec![series("p50"), series("p99")])
+    }
+
+    #[test]
+    fn every_combination_of_scales_is_drawn_whole() {
+        for logarithmic in [(false, false), (false, true), (true, false), (true, true)] {
+            let axis = |logarithmic: bool, label| match logarithmic {
+                true => Axis::logarithmic(label),
+                false => Axis::linear(label),
+            };
+            let mut plot = plot(axis(logarithmic.0, "x, s"), axis(logarithmic.1, "y, ms"));
+            plot.marks = vec![Mark { x: 20.0 }];
+            plot.marks_are = "leader killed";
+            let svg = plot.svg().expect("drawn");
+            for text in [
+                "<svg",
+                "</svg>",
+                "A title",
+                "x, s",
+                "y, ms",
+                "p99",
+                "leader killed",
+            ] {
+                assert!(svg.contains(text), "{text} is missing for {logarithmic:?}");
+            }
+            assert!(!svg.contains("NaN"), "{logarithmic:?}");
+        }
+    }
+
+    #[test]
+    fn a_plot_of_nothing_is_a_plot() {
+        let empty = Plot::new(
+            "Nothing",
+            Axis::linear("x"),
+            Axis::logarithmic("y"),
+            Vec::new(),
+        );
+        assert!(empty.svg().expect("drawn").contains("Nothing"));
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let cases = [
+            (0.0, "0"),
+            (0.25, "0.25"),
+            (1.0, "1"),
+            (12.5, "12.5"),
+            (100.0, "100"),
+            (1_500.0, "1.5k"),
+            (120_000.0, "120k"),
+            (3e6, "3M"),
+        ];
+        for (value, wanted) in cases {
+            assert_eq!(short(value), wanted);
+        }
+    }
+}
