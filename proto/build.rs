@@ -26,6 +26,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".stock.v1.EchoRequest")
         .bytes(".stock.v1.EchoResponse")
+        .bytes(".stock.v1.EchoStreamRequest")
+        .bytes(".stock.v1.EchoStreamResponse")
         .extern_path(".google.rpc", "::tonic_types")
         .codec_path("crate::codec::StrictCodec")
         .compile_fds(public)?;

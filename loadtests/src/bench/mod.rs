@@ -15,7 +15,7 @@ use crate::lab::stolen::{CpuTime, stolen_percent};
 use crate::lab::{Caller, Load, Processes, Repeats, Window, WindowTimes, fsync};
 use crate::nodes::{NodeOptions, Nodes};
 use crate::systems::Work;
-use crate::systems::stockd::Stockd;
+use crate::systems::stockd::{Asked, Stockd};
 
 /// Alternating rounds; the figures are medians over them.
 const ROUNDS: u32 = 3;
@@ -23,10 +23,12 @@ const ROUNDS: u32 = 3;
 const ALONE: Load = Load::ClosedLoop { in_flight: 1 };
 
 /// Under these, reserves are compared with echoes.
-const LOADS: [Load; 5] = [
+const LOADS: [Load; 7] = [
     ALONE,
     Load::ClosedLoop { in_flight: 16 },
     Load::ClosedLoop { in_flight: 64 },
+    Load::ClosedLoop { in_flight: 256 },
+    Load::ClosedLoop { in_flight: 1_024 },
     Load::OpenLoop { per_second: 1_000 },
     Load::OpenLoop { per_second: 5_000 },
 ];
@@ -36,7 +38,7 @@ const BATCH: usize = 256;
 const BATCHES: Load = Load::ClosedLoop { in_flight: 12 };
 const STREAMS: Load = Load::Stream { unanswered: 4_096 };
 
-const WINDOWS: u32 = ROUNDS * (LOADS.len() as u32 * 2 + 2);
+const WINDOWS: u32 = ROUNDS * (LOADS.len() as u32 * 2 + 3);
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -47,10 +49,11 @@ Measures reserves against a bare echo call on the same nodes.
 
 Each load runs for a while as `echo` (a payload of a reserve's size, returned as it is) and as \
 `reserve`, over the same connections and to the same nodes in the same proportions, one after the \
-other, in three rounds. Closed loop: 1, 16 and 64 calls in flight. Open loop: 1,000 and 5,000 calls a \
+other, in three rounds. Closed loop: 1, 16, 64, 256 and 1,024 calls in flight. Open loop: 1,000 and 5,000 calls a \
 second on a schedule, each timed from when it was due, so that a stall counts for every call it \
 delayed. Reserves go straight to the leader of their shard; with 1 in flight both kinds use one \
-connection to one leader. Then come batches of 256 reserves, and a ReserveStream to each leader.
+connection to one leader. Then come batches of 256 reserves, \
+an EchoStream and a ReserveStream to each leader.
 
 The three nodes are started for it, and their processor time, context switches and bytes written are \
 counted for every reserve; or name a cluster that runs with --endpoint.
@@ -225,7 +228,10 @@ async fn run_windows(
             }
         }
         run.calls("batch", &stockd.batches(BATCH), BATCHES).await?;
-        run.streams("stream", stockd, STREAMS).await?;
+        run.streams("echo stream", Asked::Echoes, stockd, STREAMS)
+            .await?;
+        run.streams("stream", Asked::Reserves, stockd, STREAMS)
+            .await?;
         if run.has_failed() {
             // The figures of a cluster that fails calls mean nothing; say it soon.
             break;
@@ -255,9 +261,22 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn streams(&mut self, what: &str, stockd: &Stockd, load: Load) -> anyhow::Result<()> {
+    async fn streams(
+        &mut self,
+        what: &str,
+        asked: Asked,
+        stockd: &Stockd,
+        load: Load,
+    ) -> anyhow::Result<()> {
         let windows = stockd
-            .stream_windows(what, self.servers, load, self.times, &mut self.repeats)
+            .stream_windows(
+                what,
+                asked,
+                self.servers,
+                load,
+                self.times,
+                &mut self.repeats,
+            )
             .await?;
         self.add(windows);
         Ok(())

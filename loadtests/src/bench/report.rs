@@ -55,7 +55,11 @@ impl Report {
         let compared = LOADS
             .iter()
             .flat_map(|load| [("echo", *load), ("reserve", *load)]);
-        let all = compared.chain([("batch", BATCHES), ("stream", STREAMS)]);
+        let all = compared.chain([
+            ("batch", BATCHES),
+            ("echo stream", STREAMS),
+            ("stream", STREAMS),
+        ]);
         let rows: Vec<Row> = all
             .filter_map(|(what, load)| {
                 Some(Row {

@@ -13,7 +13,7 @@ use crate::Verdict;
 use crate::lab::{Load, Processes, Repeats, Window, WindowTimes, ratio};
 use crate::nodes::{NodeOptions, Nodes};
 use crate::systems::Work;
-use crate::systems::stockd::Stockd;
+use crate::systems::stockd::{Asked, Stockd};
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -131,7 +131,7 @@ async fn course(
         let windows = match load {
             Load::Stream { .. } | Load::OpenStream { .. } => {
                 stockd
-                    .stream_windows(what, processes, load, times, none)
+                    .stream_windows(what, Asked::Reserves, processes, load, times, none)
                     .await
             }
             Load::ClosedLoop { .. } | Load::OpenLoop { .. } | Load::Planned { .. } => {

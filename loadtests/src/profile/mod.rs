@@ -17,7 +17,7 @@ use crate::Verdict;
 use crate::lab::{Load, Processes, Repeats, Window, WindowTimes};
 use crate::nodes::{NodeOptions, Nodes};
 use crate::systems::Work;
-use crate::systems::stockd::Stockd;
+use crate::systems::stockd::{Asked, Stockd};
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const LEAD_IN: Duration = Duration::from_secs(2);
@@ -178,7 +178,7 @@ async fn load(
                 unanswered: in_flight,
             };
             stockd
-                .stream_windows("stream", servers, load, times, none)
+                .stream_windows("stream", Asked::Reserves, servers, load, times, none)
                 .await
         }
     };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::apply::{holds::Holds, shelves::Shelves};
+use crate::buckets::Key;
 use crate::canonical::{MemoryHead, OrderHead, ShardHead, Writer};
 use crate::command::{Action, Command, Operation, Request};
 use crate::documents::DocumentMemory;
@@ -90,6 +91,25 @@ impl Shard {
             }
             Action::Movements(movements) => self.record(at, &principal, &movements, ledger),
         }
+    }
+
+    /// Looks at what some commands, which are applied next, will look at first. Requests and reservations lie where
+    /// their ids happen to put them, mostly far from the processor; one after the other each command would wait for
+    /// that, while a pass over all of them waits for many at a time. Returns what it saw, which means nothing.
+    pub fn look_ahead(&self, commands: &[Command]) -> usize {
+        let mut seen = 0;
+        for command in commands {
+            let Action::Request(request, operation) = &command.action else {
+                continue;
+            };
+            let requests = self.requests.buckets.by(|of| request.id.bucket(of));
+            seen += requests.last().map_or(0, |last| last.id.bucket(2));
+            if let Operation::Reserve(reserve) = operation {
+                let holds = self.holds.buckets.bucket_of(&reserve.id);
+                seen += holds.last().map_or(0, |last| last.bucket(2));
+            }
+        }
+        seen
     }
 
     /// When the next hold ends by itself. The leader proposes an entry then, so that it does.

@@ -22,6 +22,13 @@ impl<K: Ord, V> Timeline<K, V> {
     }
 }
 
+impl<K, V> Timeline<K, V> {
+    /// The greatest key.
+    pub(crate) fn last(&self) -> Option<&K> {
+        self.entries.back().map(|(key, _)| key)
+    }
+}
+
 impl<K, V> Default for Timeline<K, V> {
     fn default() -> Self {
         Self {

@@ -1,7 +1,7 @@
 //! One entry of a log, applied to the state it belongs to: the same way by a replica that runs and where the
 //! state of a stopped one is brought back.
 
-use stock_core::{At, LedgerEntry, Location, Stamp};
+use stock_core::{At, Command, LedgerEntry, Location, Stamp};
 
 use crate::log_codec::{self, DecodeError, Entry};
 use crate::placement::codec;
@@ -15,6 +15,8 @@ pub struct Changed {
     pub ledger: Vec<LedgerEntry>,
     /// Locations that are there now. Some may have been before.
     pub locations: Vec<Location>,
+    /// The memory for an entry's commands.
+    commands: Vec<Command>,
 }
 
 /// Applies the entry of this index. `before` is the stamp of the entry before it: time never goes back, though
@@ -22,7 +24,7 @@ pub struct Changed {
 ///
 /// # Errors
 ///
-/// A command is not understood. The state is then of no further use: what came before it is applied.
+/// A command is not understood. The state is then of no further use.
 pub fn apply(
     state: &mut State,
     before: Stamp,
@@ -41,7 +43,13 @@ pub fn apply(
     match state {
         State::Stock(shard) => {
             shard.advance(stamp, &mut changed.ledger);
+            // What an entry that could not be read has left there.
+            changed.commands.clear();
             while let Some(command) = commands.next_stock(&**shard)? {
+                changed.commands.push(command);
+            }
+            std::hint::black_box(shard.look_ahead(&changed.commands));
+            for command in changed.commands.drain(..) {
                 let at = at(outcomes.len());
                 let outcome = shard.apply(at, command, &mut changed.ledger);
                 outcomes.push(Outcome::Stock(outcome));

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
 use stock_client::Error;
+use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
 use stock_proto::stock::v1::reserve_stream_result::Result as Slot;
 use stock_proto::stock::v1::{
-    ReserveRequest, ReserveResponse, ReserveStreamRequest, ReserveStreamResult,
+    EchoStreamRequest, ReserveRequest, ReserveResponse, ReserveStreamRequest, ReserveStreamResult,
 };
 use tests::cluster::{Cluster, NODES, Options, STOP_WITHIN, others};
 use tests::names::{fresh, request_id, sku_in};
@@ -187,6 +188,27 @@ async fn a_message_of_nothing_or_of_too_much_ends_the_call_after_the_answers() {
     }
     let left = position(&client, &sku, &location).await.unwrap();
     assert_eq!(left.reserved, 2);
+}
+
+#[tokio::test]
+async fn an_echo_of_a_stream_is_what_was_sent() {
+    let cluster = Cluster::shared().await;
+    let mut stub = ClusterServiceClient::new(cluster.channel(NODES[0]));
+    let messages: Vec<EchoStreamRequest> = [0, 1, 300]
+        .map(|count| EchoStreamRequest {
+            payloads: (0..count).map(|n| vec![n as u8; n].into()).collect(),
+        })
+        .into();
+    let answers = stub.echo_stream(stream::iter(messages.clone())).await;
+    let answers = finish(
+        "an echo",
+        ANSWERED_WITHIN,
+        answers.unwrap().into_inner().collect(),
+    );
+    let answers: Vec<_> = answers.await;
+    let payloads = |sent: EchoStreamRequest| sent.payloads;
+    let sent = messages.into_iter().map(payloads);
+    assert!(sent.eq(answers.into_iter().map(|answer| answer.unwrap().payloads)));
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use tonic::transport::Channel;
 use uuid::Uuid;
 
 pub(crate) use self::calls::{BatchCall, EchoCall, ReserveCall};
+pub(crate) use self::streams::Asked;
 use self::streams::{Pace, Streams};
 use super::Work;
 use crate::lab::{Caller, Load, Processes, Recorder, Repeats, Window, WindowTimes};
@@ -140,10 +141,11 @@ impl Stockd {
         self.by_leader().into_values().map(of_leader).collect()
     }
 
-    /// Windows of `ReserveStream`: see [`Window::run`].
+    /// Windows of streams: see [`Window::run`].
     pub(crate) async fn stream_windows(
         &self,
         what: &str,
+        asked: Asked,
         servers: &Processes,
         load: Load,
         times: WindowTimes,
@@ -158,7 +160,7 @@ impl Stockd {
         };
         let streams = self.streams();
         Window::repeat(what, load, repeats, async || {
-            let run = async |recorder: &Rc<Recorder>| streams.run(pace, recorder).await;
+            let run = async |recorder: &Rc<Recorder>| streams.run(asked, pace, recorder).await;
             Window::measure(what, load, servers, times, run).await
         })
         .await

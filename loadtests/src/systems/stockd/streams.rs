@@ -1,4 +1,4 @@
-//! `ReserveStream`: one to each leader.
+//! `ReserveStream`, and `EchoStream` as its floor: one to each leader.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -6,15 +6,21 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use bytes::Bytes;
+use prost::Message;
+use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
 use stock_proto::stock::v1::reserve_response::Outcome as Verdict;
 use stock_proto::stock::v1::reserve_stream_result::Result as Slot;
-use stock_proto::stock::v1::{Line, ReserveRequest, ReserveStreamRequest, ReserveStreamResult};
+use stock_proto::stock::v1::{
+    EchoStreamRequest, EchoStreamResponse, Line, ReserveRequest, ReserveStreamRequest,
+    ReserveStreamResponse, ReserveStreamResult,
+};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Code, Streaming};
+use tonic::{Code, Status, Streaming};
 use uuid::Uuid;
 
 use super::calls;
@@ -25,6 +31,15 @@ const PER_MESSAGE_MAX: usize = 256;
 
 /// On a schedule: how often what has become due is sent.
 const SEND_EVERY: Duration = Duration::from_millis(1);
+
+/// What is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Reserves.
+    Reserves,
+    /// As many bytes as a reserve has, which come back as they are.
+    Echoes,
+}
 
 /// When requests are sent.
 #[derive(Clone, Copy, Debug)]
@@ -64,23 +79,22 @@ impl Streams {
     /// Opens them, and sends until the window ends; returns what waits for the last answers.
     pub(crate) async fn run(
         &self,
+        asked: Asked,
         pace: Pace,
         recorder: &Rc<Recorder>,
     ) -> anyhow::Result<JoinSet<()>> {
         let mut tasks = JoinSet::new();
         let mut senders = Vec::new();
         for (channel, requests) in &self.leaders {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            let mut stub = ReservationServiceClient::new(channel.clone());
-            let answers = stub.reserve_stream(UnboundedReceiverStream::new(receiver));
+            let (way, answers) = open(asked, channel, requests).await?;
             let sent = Rc::new(RefCell::new(Sent::default()));
             let sender = Sender {
                 requests: requests.clone(),
                 next: 0,
-                sender,
+                way,
                 sent,
             };
-            senders.push((sender, answers.await?.into_inner()));
+            senders.push((sender, answers));
         }
         match pace {
             Pace::Unanswered(unanswered) => {
@@ -133,8 +147,81 @@ enum Counted {
 struct Sender {
     requests: Vec<ReserveRequest>,
     next: usize,
-    sender: mpsc::UnboundedSender<ReserveStreamRequest>,
+    way: Way,
     sent: Rc<RefCell<Sent>>,
+}
+
+/// The way to a node.
+enum Way {
+    Reserves(mpsc::UnboundedSender<ReserveStreamRequest>),
+    Echoes {
+        payload: Bytes,
+        sender: mpsc::UnboundedSender<EchoStreamRequest>,
+    },
+}
+
+/// The way back.
+enum Answers {
+    Reserves(Streaming<ReserveStreamResponse>),
+    Echoes {
+        /// The number of the next one: they come in the order of the requests.
+        next: u64,
+        answers: Streaming<EchoStreamResponse>,
+    },
+}
+
+async fn open(
+    asked: Asked,
+    channel: &Channel,
+    requests: &[ReserveRequest],
+) -> Result<(Way, Answers), Status> {
+    match asked {
+        Asked::Reserves => {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let mut stub = ReservationServiceClient::new(channel.clone());
+            let answers = stub.reserve_stream(UnboundedReceiverStream::new(receiver));
+            let answers = answers.await?.into_inner();
+            Ok((Way::Reserves(sender), Answers::Reserves(answers)))
+        }
+        Asked::Echoes => {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let mut stub = ClusterServiceClient::new(channel.clone());
+            let answers = stub.echo_stream(UnboundedReceiverStream::new(receiver));
+            let answers = answers.await?.into_inner();
+            let bytes = requests.first().map_or(0, |request| {
+                let request_id = Uuid::nil().to_string();
+                let request = ReserveRequest {
+                    request_id,
+                    ..request.clone()
+                };
+                request.encoded_len()
+            });
+            let payload = vec![0x5a; bytes].into();
+            let way = Way::Echoes { payload, sender };
+            Ok((way, Answers::Echoes { next: 0, answers }))
+        }
+    }
+}
+
+impl Answers {
+    /// Those of the next message, with the numbers of their requests; none at the end.
+    async fn next(&mut self) -> Result<Option<Vec<(u64, Result<Outcome, String>)>>, Status> {
+        Ok(match self {
+            Answers::Reserves(answers) => answers.message().await?.map(|message| {
+                let results = message.results.iter();
+                results
+                    .map(|result| (result.number, outcome(result)))
+                    .collect()
+            }),
+            Answers::Echoes { next, answers } => answers.message().await?.map(|message| {
+                let first = *next;
+                *next += message.payloads.len() as u64;
+                (first..*next)
+                    .map(|number| (number, Ok(Outcome::Done)))
+                    .collect()
+            }),
+        })
+    }
 }
 
 impl Sender {
@@ -145,21 +232,35 @@ impl Sender {
         while left > 0 {
             let size = left.min(PER_MESSAGE_MAX);
             left -= size;
-            let requests = (0..size).map(|_| {
-                let mut request = self.requests[self.next % self.requests.len()].clone();
-                self.next += 1;
-                request.request_id = Uuid::now_v7().to_string();
-                request
-            });
-            let message = ReserveStreamRequest {
-                requests: requests.collect(),
-            };
-            let mut sent = self.sent.borrow_mut();
-            sent.times
-                .extend(std::iter::repeat_n(Some((due, now)), size));
-            sent.unanswered += size;
-            // Where nobody receives any more, the answers end, too, and that is seen there.
-            let _ = self.sender.send(message);
+            {
+                let mut sent = self.sent.borrow_mut();
+                sent.times
+                    .extend(std::iter::repeat_n(Some((due, now)), size));
+                sent.unanswered += size;
+            }
+            self.send_message(size);
+        }
+    }
+}
+
+impl Sender {
+    /// One message. Where nobody receives any more, the answers end, too, and that is seen there.
+    fn send_message(&mut self, size: usize) {
+        match &self.way {
+            Way::Reserves(sender) => {
+                let requests = (0..size).map(|_| {
+                    let mut request = self.requests[self.next % self.requests.len()].clone();
+                    self.next += 1;
+                    request.request_id = Uuid::now_v7().to_string();
+                    request
+                });
+                let requests = requests.collect();
+                let _ = sender.send(ReserveStreamRequest { requests });
+            }
+            Way::Echoes { payload, sender } => {
+                let payloads = vec![payload.clone(); size];
+                let _ = sender.send(EchoStreamRequest { payloads });
+            }
         }
     }
 }
@@ -195,25 +296,25 @@ async fn send_on_schedule(
 }
 
 async fn take_answers(
-    mut answers: Streaming<stock_proto::stock::v1::ReserveStreamResponse>,
+    mut answers: Answers,
     sent: &RefCell<Sent>,
     recorder: &Recorder,
     counted: Counted,
     mut after_each: impl FnMut(),
 ) {
     loop {
-        let results = match answers.message().await {
-            Ok(Some(message)) => message.results,
+        let results = match answers.next().await {
+            Ok(Some(results)) => results,
             Ok(None) => break,
             Err(status) => return recorder.failed(format!("stream: {status}")),
         };
         let now = Instant::now();
-        for result in &results {
-            let Some((due, sent)) = sent.borrow_mut().answered(result.number) else {
-                recorder.failed(format!("stream: answer {} was not expected", result.number));
+        for (number, outcome) in results {
+            let Some((due, sent)) = sent.borrow_mut().answered(number) else {
+                recorder.failed(format!("stream: answer {number} was not expected"));
                 continue;
             };
-            match (outcome(result), counted) {
+            match (outcome, counted) {
                 (Ok(Outcome::Done), Counted::WhenAnswered) => {
                     recorder.answered(sent, now, Call::ONE_LINE);
                 }
@@ -221,7 +322,7 @@ async fn take_answers(
                     recorder.answered_due(due, sent, outcome, Call::ONE_LINE);
                 }
                 (Ok(Outcome::Refused), Counted::WhenAnswered) => {
-                    recorder.failed(format!("stream: {:?}", result.result));
+                    recorder.failed("stream: refused in a closed loop".to_owned());
                 }
                 (Err(error), _) => recorder.failed(error),
             }

@@ -3,13 +3,16 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
 use stock_core::Request as RequestKey;
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::cluster_service_server::ClusterService;
+use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::cluster_view;
 use super::deadline::Deadline;
@@ -46,6 +49,7 @@ enum Kind {
 pub(super) struct ClusterCalls {
     config: Arc<Config>,
     edge: Arc<Edge>,
+    stop: CancellationToken,
     list_nodes: Meter,
     add: Meter,
     join: Meter,
@@ -60,11 +64,12 @@ pub(super) struct ClusterCalls {
 }
 
 impl ClusterCalls {
-    /// Of this node.
-    pub(super) fn new(config: Arc<Config>, edge: Arc<Edge>) -> Self {
+    /// Of this node, until told to stop.
+    pub(super) fn new(config: Arc<Config>, edge: Arc<Edge>, stop: CancellationToken) -> Self {
         Self {
             config,
             edge,
+            stop,
             list_nodes: Meter::new("ListNodes"),
             add: Meter::new("AddNode"),
             join: Meter::new("JoinNode"),
@@ -434,6 +439,20 @@ impl ClusterService for ClusterCalls {
     ) -> Result<Response<api::EchoResponse>, Status> {
         let payload = request.into_inner().payload;
         Ok(Response::new(api::EchoResponse { payload }))
+    }
+
+    type EchoStreamStream = BoxStream<'static, Result<api::EchoStreamResponse, Status>>;
+
+    async fn echo_stream(
+        &self,
+        request: Request<Streaming<api::EchoStreamRequest>>,
+    ) -> Result<Response<Self::EchoStreamStream>, Status> {
+        let answers = request.into_inner().map_ok(|message| {
+            let payloads = message.payloads;
+            api::EchoStreamResponse { payloads }
+        });
+        let stopped = self.stop.clone().cancelled_owned();
+        Ok(Response::new(answers.take_until(stopped).boxed()))
     }
 
     async fn list_nodes(

@@ -96,7 +96,7 @@ pub async fn serve(
                 .max_decoding_message_size(TRANSPORT_BYTES_MAX),
         )
         .add_service(
-            ClusterServiceServer::new(cluster::ClusterCalls::new(config, edge))
+            ClusterServiceServer::new(cluster::ClusterCalls::new(config, edge, stop.clone()))
                 .max_decoding_message_size(TRANSPORT_BYTES_MAX),
         )
         .add_service(health_service);

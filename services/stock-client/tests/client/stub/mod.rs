@@ -15,15 +15,16 @@ use stock_client::v1::reserve_response::Outcome;
 use stock_client::v1::{
     AddNodeRequest, AddNodeResponse, AmendRequest, AmendResponse, BatchReserveRequest,
     BatchReserveResponse, BatchReserveResult, ConfirmRequest, ConfirmResponse, DrainNodeRequest,
-    DrainNodeResponse, EchoRequest, EchoResponse, ExtendRequest, ExtendResponse, FulfillRequest,
-    FulfillResponse, GetAuditRequest, GetAuditResponse, GetReservationRequest,
-    GetReservationResponse, GetTopologyRequest, GetTopologyResponse, JoinNodeRequest,
-    JoinNodeResponse, Line, ListNodesRequest, ListNodesResponse, ListShardsRequest,
-    ListShardsResponse, MoveReplicaRequest, MoveReplicaResponse, Node, RebuildReplicaRequest,
-    RebuildReplicaResponse, ReleaseRequest, ReleaseResponse, RemoveNodeRequest, RemoveNodeResponse,
-    Reservation, ReserveRequest, ReserveResponse, ReserveStreamRequest, ReserveStreamResponse,
-    ReserveStreamResult, Shard, TransferLeadershipRequest, TransferLeadershipResponse,
-    UndrainNodeRequest, UndrainNodeResponse, reserve_stream_result,
+    DrainNodeResponse, EchoRequest, EchoResponse, EchoStreamRequest, EchoStreamResponse,
+    ExtendRequest, ExtendResponse, FulfillRequest, FulfillResponse, GetAuditRequest,
+    GetAuditResponse, GetReservationRequest, GetReservationResponse, GetTopologyRequest,
+    GetTopologyResponse, JoinNodeRequest, JoinNodeResponse, Line, ListNodesRequest,
+    ListNodesResponse, ListShardsRequest, ListShardsResponse, MoveReplicaRequest,
+    MoveReplicaResponse, Node, RebuildReplicaRequest, RebuildReplicaResponse, ReleaseRequest,
+    ReleaseResponse, RemoveNodeRequest, RemoveNodeResponse, Reservation, ReserveRequest,
+    ReserveResponse, ReserveStreamRequest, ReserveStreamResponse, ReserveStreamResult, Shard,
+    TransferLeadershipRequest, TransferLeadershipResponse, UndrainNodeRequest, UndrainNodeResponse,
+    reserve_stream_result,
 };
 use stock_client::{Client, ClientBuilder};
 use tokio::net::TcpListener;
@@ -243,6 +244,15 @@ impl ClusterService for StubNode {
         Ok(Response::new(EchoResponse {
             payload: request.into_inner().payload,
         }))
+    }
+
+    type EchoStreamStream = Pin<Box<dyn Stream<Item = Result<EchoStreamResponse, Status>> + Send>>;
+
+    async fn echo_stream(
+        &self,
+        _: Request<Streaming<EchoStreamRequest>>,
+    ) -> Answer<Self::EchoStreamStream> {
+        Err(Status::unimplemented("not scripted"))
     }
 
     async fn list_nodes(&self, _: Request<ListNodesRequest>) -> Answer<ListNodesResponse> {
