@@ -6,6 +6,7 @@ mod bench;
 mod compare;
 mod disk;
 mod failover;
+mod growth;
 mod lab;
 mod nodes;
 mod overload;
@@ -53,6 +54,9 @@ Examples:
     cargo run --release -p loadtests -- failover --kills 50 --hand-overs 50
     cargo run --release -p loadtests -- recovery --positions 10000000
 
+  See how cost grows with shards, positions, open holds and lines, with a plot of each:
+    cargo run --release -p loadtests -- growth --out growth
+
   Write for half an hour, and see that disks do not fill:
     cargo run --release -p loadtests -- disk
 
@@ -75,6 +79,7 @@ enum Command {
     Recovery(recovery::Arguments),
     Disk(disk::Arguments),
     Overload(overload::Arguments),
+    Growth(growth::Arguments),
     Profile(profile::Arguments),
 }
 
@@ -114,6 +119,7 @@ fn run(command: Command) -> anyhow::Result<Verdict> {
             Command::Recovery(arguments) => recovery::run(&arguments).await,
             Command::Disk(arguments) => disk::run(&arguments).await,
             Command::Overload(arguments) => overload::run(&arguments).await,
+            Command::Growth(arguments) => growth::run(&arguments).await,
             Command::Profile(arguments) => profile::run(&arguments).await,
         }
     })

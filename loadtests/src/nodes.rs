@@ -49,7 +49,7 @@ pub(crate) struct NodeOptions {
 
     /// Stock shards
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
-    shards: u32,
+    pub(crate) shards: u32,
 
     /// What else the nodes are told when they start
     #[clap(skip)]

@@ -25,6 +25,13 @@ const MARK_COLOUR: RGBColor = RGBColor(0xc9, 0x1a, 0x1a);
 const GRID_COLOUR: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 const TEXT_COLOUR: RGBColor = RGBColor(0x33, 0x33, 0x33);
 
+/// Above the plot.
+const BAND_HEIGHT: u32 = 50;
+const BAND_LEFT: i32 = 78;
+const DASH_LENGTH: i32 = 18;
+/// About, at the size of the legend.
+const CHARACTER_WIDTH: i32 = 7;
+
 /// Room above the highest value.
 const HEAD_ROOM: f64 = 1.08;
 
@@ -133,10 +140,10 @@ impl Plot {
         X::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
         Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
     {
-        let text = |size: u32| ("sans-serif", size).into_font().color(&TEXT_COLOUR);
-        let mut chart = ChartBuilder::on(area)
-            .caption(&self.title, text(17))
-            .margin(12)
+        let (band, area) = area.split_vertically(BAND_HEIGHT);
+        self.draw_band(&band)?;
+        let mut chart = ChartBuilder::on(&area)
+            .margin(8)
             .margin_right(24)
             .x_label_area_size(44)
             .y_label_area_size(70)
@@ -156,53 +163,58 @@ impl Plot {
             .y_label_formatter(&|value| short(*value))
             .draw()
             .map_err(failed)?;
-        for (number, mark) in self.marks.iter().enumerate() {
+        for mark in &self.marks {
             let line = [(mark.x, range.start), (mark.x, range.end)];
-            let drawn = chart
-                .draw_series(DashedLineSeries::new(
-                    line,
-                    4,
-                    4,
-                    MARK_COLOUR.stroke_width(1),
-                ))
+            let style = MARK_COLOUR.stroke_width(1);
+            chart
+                .draw_series(DashedLineSeries::new(line, 4, 4, style))
                 .map_err(failed)?;
-            if number == 0 {
-                drawn.label(self.marks_are).legend(|(x, y)| {
-                    PathElement::new([(x, y), (x + 16, y)], MARK_COLOUR.stroke_width(1))
-                });
-            }
         }
         for (number, series) in self.series.iter().enumerate() {
-            let colour = COLOURS[number % COLOURS.len()];
-            for (part, line) in series.lines.iter().enumerate() {
-                let drawn = chart
-                    .draw_series(LineSeries::new(
-                        line.iter().copied(),
-                        colour.stroke_width(2),
-                    ))
+            let colour = colour(number);
+            for line in &series.lines {
+                let points = line.iter().copied();
+                chart
+                    .draw_series(LineSeries::new(points, colour.stroke_width(2)))
                     .map_err(failed)?;
-                if part == 0 {
-                    drawn.label(series.name.clone()).legend(move |(x, y)| {
-                        PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2))
-                    });
-                }
-                if line.len() <= DOTS_MAX && series.lines.len() == 1 {
+                let is_sparse = line.len() <= DOTS_MAX && series.lines.len() == 1;
+                // A line of one point is none.
+                if is_sparse || line.len() == 1 {
                     let dots = line.iter().map(|at| Circle::new(*at, 3, colour.filled()));
                     chart.draw_series(dots).map_err(failed)?;
                 }
             }
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .margin(8)
-            .legend_area_size(22)
-            .label_font(text(12))
-            .background_style(WHITE.mix(0.85))
-            .border_style(GRID_COLOUR)
-            .draw()
-            .map_err(failed)
+        Ok(())
     }
+
+    /// The title, and below it what each colour stands for: beside the lines, where it hides none of them.
+    fn draw_band(&self, band: &DrawingArea<SVGBackend<'_>, Shift>) -> anyhow::Result<()> {
+        band.draw(&Text::new(self.title.clone(), (BAND_LEFT, 8), text(17)))
+            .map_err(failed)?;
+        let series = self.series.iter().enumerate();
+        let series = series.map(|(number, series)| (series.name.as_str(), colour(number)));
+        let marks = (!self.marks.is_empty()).then_some((self.marks_are, MARK_COLOUR));
+        let mut left = BAND_LEFT;
+        for (name, colour) in series.chain(marks) {
+            let dash = [(left, 38), (left + DASH_LENGTH, 38)];
+            band.draw(&PathElement::new(dash, colour.stroke_width(3)))
+                .map_err(failed)?;
+            let at = (left + DASH_LENGTH + 6, 32);
+            band.draw(&Text::new(name.to_owned(), at, text(12)))
+                .map_err(failed)?;
+            left += DASH_LENGTH + 24 + name.len() as i32 * CHARACTER_WIDTH;
+        }
+        Ok(())
+    }
+}
+
+fn colour(number: usize) -> RGBColor {
+    COLOURS[number % COLOURS.len()]
+}
+
+fn text(size: u32) -> TextStyle<'static> {
+    ("sans-serif", size).into_font().color(&TEXT_COLOUR)
 }
 
 /// Plots beside each other in one picture.

@@ -12,7 +12,7 @@ use stock_client::Client;
 use self::report::Report;
 use crate::Verdict;
 use crate::lab::stolen::{CpuTime, stolen_percent};
-use crate::lab::{Caller, Load, Processes, Repeats, Window, WindowTimes, fsync};
+use crate::lab::{Load, Patience, Processes, Series, Window, WindowTimes, fsync};
 use crate::nodes::{NodeOptions, Nodes};
 use crate::systems::Work;
 use crate::systems::stockd::{Asked, Stockd};
@@ -58,8 +58,8 @@ an EchoStream and a ReserveStream to each leader.
 The three nodes are started for it, and their processor time, context switches and bytes written are \
 counted for every reserve; or name a cluster that runs with --endpoint.
 
-Windows in which the host took more than 3 % of the CPU are thrown away and repeated, a bounded number \
-of times. The ratios count; times depend on the machine. Exit code 1 if any call failed.";
+Windows in which the host took more than 3 % of the CPU are thrown away and repeated when it takes no \
+more, as long as --patience lasts. The ratios count; times depend on the machine. Exit code 1 if any call failed.";
 
 /// What `loadtests bench` is asked to do.
 #[derive(clap::Args)]
@@ -72,6 +72,10 @@ pub(crate) struct Arguments {
     /// Shorter windows: done in under a minute
     #[arg(long)]
     quick: bool,
+
+    /// How much longer it may take, because the host takes the processor, in all [default: 60, or 10 with --quick]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=3_600))]
+    patience: Option<u64>,
 
     /// Write the figures and every window here, too
     #[arg(long, value_name = "FILE")]
@@ -89,8 +93,8 @@ pub(crate) struct Arguments {
 #[derive(Clone, Copy)]
 struct Schedule {
     times: WindowTimes,
-    /// Windows that may be repeated in the whole run.
-    repeats_max: u32,
+    /// For windows that are repeated, in the whole run.
+    patience_seconds: u64,
 }
 
 impl Schedule {
@@ -100,7 +104,7 @@ impl Schedule {
             measured: Duration::from_millis(900),
             point_every: None,
         },
-        repeats_max: 5,
+        patience_seconds: 10,
     };
     const FULL: Schedule = Schedule {
         times: WindowTimes {
@@ -108,23 +112,26 @@ impl Schedule {
             measured: Duration::from_secs(4),
             point_every: None,
         },
-        repeats_max: 8,
+        patience_seconds: 60,
     };
 
     /// No hold of this run ends before the last window, so that expiry is not measured as part of
     /// an echo.
     fn holds_last(self) -> Duration {
-        (self.times.lead_in + self.times.measured) * (WINDOWS + self.repeats_max)
-            + Duration::from_secs(20)
+        (self.times.lead_in + self.times.measured) * WINDOWS
+            + Duration::from_secs(self.patience_seconds + 20)
     }
 }
 
 /// Runs every window and prints the figures.
 pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
-    let schedule = if arguments.quick {
-        Schedule::QUICK
-    } else {
-        Schedule::FULL
+    let usual = match arguments.quick {
+        true => Schedule::QUICK,
+        false => Schedule::FULL,
+    };
+    let schedule = Schedule {
+        patience_seconds: arguments.patience.unwrap_or(usual.patience_seconds),
+        ..usual
     };
     let (nodes, client) = match &arguments.endpoint {
         Some(endpoint) => {
@@ -200,17 +207,12 @@ async fn run_windows(
     servers: &Processes,
     schedule: Schedule,
 ) -> anyhow::Result<Vec<Window>> {
-    let mut run = Run {
-        servers,
-        times: schedule.times,
-        repeats: Repeats(schedule.repeats_max),
-        round: 0,
-        windows: Vec::new(),
-    };
+    let patience = Patience::of_seconds(schedule.patience_seconds);
+    let mut series = Series::new(schedule.times, patience);
     let echoes = stockd.echoes(Work::Uniform);
     let reserves = stockd.reserves(Work::Uniform);
     for round in 1..=ROUNDS {
-        run.round = round;
+        series.round = round;
         for load in LOADS {
             let (echoes, reserves) = match load {
                 ALONE => (
@@ -220,75 +222,27 @@ async fn run_windows(
                 _ => (echoes.clone(), reserves.clone()),
             };
             if round % 2 == 1 {
-                run.calls("echo", &echoes, load).await?;
-                run.calls("reserve", &reserves, load).await?;
+                series.calls("echo", &echoes, servers, load).await?;
+                series.calls("reserve", &reserves, servers, load).await?;
             } else {
-                run.calls("reserve", &reserves, load).await?;
-                run.calls("echo", &echoes, load).await?;
+                series.calls("reserve", &reserves, servers, load).await?;
+                series.calls("echo", &echoes, servers, load).await?;
             }
         }
-        run.calls("batch", &stockd.batches(BATCH), BATCHES).await?;
-        run.streams("echo stream", Asked::Echoes, stockd, STREAMS)
+        series
+            .calls("batch", &stockd.batches(BATCH), servers, BATCHES)
             .await?;
-        run.streams("stream", Asked::Reserves, stockd, STREAMS)
-            .await?;
-        if run.has_failed() {
+        for (what, asked) in [("echo stream", Asked::Echoes), ("stream", Asked::Reserves)] {
+            let (times, patience) = (series.times, &mut series.patience);
+            let windows = stockd
+                .stream_windows(what, asked, servers, STREAMS, times, patience)
+                .await?;
+            series.add(windows);
+        }
+        if series.has_failed() {
             // The figures of a cluster that fails calls mean nothing; say it soon.
             break;
         }
     }
-    Ok(run.windows)
-}
-
-struct Run<'a> {
-    servers: &'a Processes,
-    times: WindowTimes,
-    repeats: Repeats,
-    round: u32,
-    windows: Vec<Window>,
-}
-
-impl Run<'_> {
-    async fn calls<C: Caller>(
-        &mut self,
-        what: &str,
-        calls: &[C],
-        load: Load,
-    ) -> anyhow::Result<()> {
-        let repeats = &mut self.repeats;
-        let windows = Window::run(what, calls, self.servers, load, self.times, repeats).await?;
-        self.add(windows);
-        Ok(())
-    }
-
-    async fn streams(
-        &mut self,
-        what: &str,
-        asked: Asked,
-        stockd: &Stockd,
-        load: Load,
-    ) -> anyhow::Result<()> {
-        let windows = stockd
-            .stream_windows(
-                what,
-                asked,
-                self.servers,
-                load,
-                self.times,
-                &mut self.repeats,
-            )
-            .await?;
-        self.add(windows);
-        Ok(())
-    }
-
-    fn add(&mut self, windows: Vec<Window>) {
-        let round = self.round;
-        self.windows
-            .extend(windows.into_iter().map(|window| Window { round, ..window }));
-    }
-
-    fn has_failed(&self) -> bool {
-        self.windows.iter().any(|window| window.errors > 0)
-    }
+    Ok(series.windows)
 }

@@ -231,6 +231,7 @@ mod tests {
             what: what.to_owned(),
             load,
             round: 1,
+            seconds: 1.0,
             kept,
             calls: 100,
             lines: 100,

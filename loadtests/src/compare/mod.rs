@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 use self::report::Report;
 use crate::Verdict;
 use crate::lab::stolen::{CpuTime, stolen_percent};
-use crate::lab::{Caller, Load, Processes, Repeats, Window, WindowTimes, fsync};
+use crate::lab::{Caller, Load, Patience, Processes, Series, WindowTimes, fsync};
 use crate::nodes::{NodeOptions, Nodes};
 use crate::systems::etcd::Etcd;
 use crate::systems::postgres::Postgres;
@@ -21,9 +21,6 @@ use crate::systems::{System, Work};
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const LEAD_IN: Duration = Duration::from_millis(500);
-
-/// Once more for each system and round, where too much was stolen.
-const REPEATS_PER_SYSTEM: u32 = 3;
 
 const ALONE: Load = Load::ClosedLoop { in_flight: 1 };
 const BUSY: Load = Load::ClosedLoop { in_flight: 64 };
@@ -88,7 +85,7 @@ Debian's packages:
   apt-get install postgresql redis-server etcd-server
 
 Calls on a schedule are timed from when they were due. What a system cannot carry it says so. Windows in which \
-the host took more than 3 % of the CPU are repeated, a bounded number of times.";
+the host took more than 3 % of the CPU are repeated when it takes no more, as long as --patience lasts.";
 
 /// What `loadtests compare` is asked to do.
 #[derive(clap::Args)]
@@ -101,6 +98,10 @@ pub(crate) struct Arguments {
     /// How long each window is
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
+
+    /// How much longer it may take, because the host takes the processor, in all
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(..=14_400))]
+    patience: u64,
 
     /// These systems only
     #[arg(long, value_enum, value_name = "SYSTEM", value_delimiter = ',')]
@@ -173,17 +174,17 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     let fsync = fsync::measure(&scratch)?;
     let cpu = CpuTime::now();
     let progress = ProgressBar::new(u64::from(arguments.rounds) * systems.len() as u64);
+    let times = WindowTimes {
+        lead_in: LEAD_IN,
+        measured: Duration::from_secs(arguments.seconds),
+        point_every: None,
+    };
+    let patience = Patience::of_seconds(arguments.patience);
     let mut lab = Lab {
-        times: WindowTimes {
-            lead_in: LEAD_IN,
-            measured: Duration::from_secs(arguments.seconds),
-            point_every: None,
-        },
-        round: 0,
-        windows: Vec::new(),
+        series: Series::new(times, patience),
     };
     for round in 1..=arguments.rounds {
-        lab.round = round;
+        lab.series.round = round;
         // What drifts in one direction favours nobody.
         let mut order = systems.clone();
         if round % 2 == 0 {
@@ -199,7 +200,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     }
     progress.finish_and_clear();
     let stolen = stolen_percent(cpu, CpuTime::now());
-    let report = Report::new(&systems, lab.windows, fsync, stolen);
+    let report = Report::new(&systems, lab.series.windows, fsync, stolen);
     report.print();
     if let Some(path) = &arguments.json {
         report.write_json(path)?;
@@ -214,9 +215,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
 }
 
 struct Lab {
-    times: WindowTimes,
-    round: u32,
-    windows: Vec<Window>,
+    series: Series,
 }
 
 impl Lab {
@@ -246,12 +245,10 @@ impl Lab {
     async fn stockd(&mut self, arguments: &Arguments) -> anyhow::Result<()> {
         let system = StockdNodes::start(&arguments.nodes).await?;
         let processes = system.processes();
-        let mut repeats = Repeats(REPEATS_PER_SYSTEM);
         for (task, work, load) in TASKS {
             if work == Work::Uniform {
                 let echoes = system.echoes(work, load);
-                self.task(ECHO, task, &echoes, &processes, load, &mut repeats)
-                    .await?;
+                self.task(ECHO, task, &echoes, &processes, load).await?;
             }
         }
         self.tasks(Which::Stockd, system).await
@@ -259,11 +256,10 @@ impl Lab {
 
     async fn tasks(&mut self, which: Which, system: impl System) -> anyhow::Result<()> {
         let processes = system.processes();
-        let mut repeats = Repeats(REPEATS_PER_SYSTEM);
         for (task, work, load) in TASKS {
             let mut calls = system.reserves(work);
             warm_up(&mut calls).await?;
-            self.task(which.name(), task, &calls, &processes, load, &mut repeats)
+            self.task(which.name(), task, &calls, &processes, load)
                 .await?;
         }
         system.stop().await
@@ -276,14 +272,9 @@ impl Lab {
         calls: &[C],
         processes: &Processes,
         load: Load,
-        repeats: &mut Repeats,
     ) -> anyhow::Result<()> {
         let what = format!("{system}: {}", task.name());
-        let windows = Window::run(&what, calls, processes, load, self.times, repeats).await?;
-        let round = self.round;
-        self.windows
-            .extend(windows.into_iter().map(|window| Window { round, ..window }));
-        Ok(())
+        self.series.calls(&what, calls, processes, load).await
     }
 }
 

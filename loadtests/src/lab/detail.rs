@@ -42,6 +42,8 @@ pub(super) struct Detail {
     whole: BTreeMap<&'static str, Tally>,
     stretch: Stretch,
     points: Vec<Point>,
+    /// When the latest answer came.
+    latest: Duration,
 }
 
 struct Tally {
@@ -101,10 +103,11 @@ impl Detail {
                 errors: 0,
             },
             points: Vec::new(),
+            latest: Duration::ZERO,
         }
     }
 
-    /// A call that counts was answered. What comes after the window belongs to its last stretch.
+    /// A call that counts was answered.
     pub(super) fn answered(&mut self, now: Instant, took_ns: u64, call: Call) {
         self.go_on(now);
         let all = [
@@ -124,40 +127,66 @@ impl Detail {
 
     /// What the window came to, by kind and stretch by stretch.
     pub(super) fn finish(&mut self) -> (BTreeMap<&'static str, Summary>, Vec<Point>) {
-        self.go_on(self.from + self.measured);
-        if self.points.len() < self.stretches() {
-            self.close();
-        }
+        // The last stretch of the window must have begun.
+        self.go_on(self.from + self.start(self.stretches() - 1));
+        let end = match self.points.len() < self.stretches() {
+            true => self.latest.max(self.measured),
+            false => self.start(self.points.len() + 1),
+        };
+        self.close(end);
         let seconds = self.measured.as_secs_f64();
         let whole = self.whole.iter();
         let kinds = whole.map(|(kind, tally)| (*kind, tally.summary(seconds)));
         (kinds.collect(), std::mem::take(&mut self.points))
     }
 
+    /// Of the window itself.
     fn stretches(&self) -> usize {
         let stretches = self.measured.as_secs_f64() / self.point_every.as_secs_f64();
         (stretches.ceil() as usize).max(1)
     }
 
-    /// Closes the stretches that are over, but not the last one.
-    fn go_on(&mut self, now: Instant) {
-        let at = now.saturating_duration_since(self.from).as_secs_f64();
-        let under_way = (at / self.point_every.as_secs_f64()) as usize;
-        let under_way = under_way.min(self.stretches() - 1);
-        while self.points.len() < under_way {
-            self.close();
+    /// Answers may come when the window is over. The first of them belong to its last stretch, which is that much
+    /// longer; later ones have stretches of their own.
+    fn last_stretch_end(&self) -> Duration {
+        self.measured + self.point_every
+    }
+
+    fn number(&self, at: Duration) -> usize {
+        let in_stretches = |time: Duration| {
+            let stretches = time.as_secs_f64() / self.point_every.as_secs_f64();
+            stretches as usize
+        };
+        match at.checked_sub(self.last_stretch_end()) {
+            None => in_stretches(at).min(self.stretches() - 1),
+            Some(after) => self.stretches() + in_stretches(after),
         }
     }
 
-    fn close(&mut self) {
-        let at = self.point_every * self.points.len() as u32;
-        let seconds = (self.measured.saturating_sub(at))
-            .min(self.point_every)
-            .as_secs_f64();
+    fn start(&self, number: usize) -> Duration {
+        match number.checked_sub(self.stretches()) {
+            None => self.point_every * number as u32,
+            Some(after) => self.last_stretch_end() + self.point_every * after as u32,
+        }
+    }
+
+    /// Closes the stretches that are over.
+    fn go_on(&mut self, now: Instant) {
+        let at = now.saturating_duration_since(self.from);
+        self.latest = self.latest.max(at);
+        let under_way = self.number(at);
+        while self.points.len() < under_way {
+            self.close(self.start(self.points.len() + 1));
+        }
+    }
+
+    fn close(&mut self, end: Duration) {
+        let start = self.start(self.points.len());
+        let seconds = end.saturating_sub(start).as_secs_f64();
         let Stretch { all, kinds, errors } = &mut self.stretch;
         let some = kinds.iter().filter(|(_, tally)| !tally.took_ns.is_empty());
         self.points.push(Point {
-            at_seconds: at.as_secs_f64(),
+            at_seconds: start.as_secs_f64(),
             seconds,
             errors: std::mem::take(errors),
             all: all.summary(seconds),
@@ -195,25 +224,26 @@ mod tests {
         detail.answered(at(0.1), 1_000_000, READ);
         detail.answered(at(0.9), 3_000_000, RECEIVE);
         detail.failed(at(2.1));
-        // The answer of a call that was due inside the window.
-        detail.answered(at(7.0), 9_000_000, READ);
+        // The answers of calls that were due inside the window.
+        detail.answered(at(4.0), 9_000_000, READ);
+        detail.answered(at(4.6), 9_000_000, READ);
         let (kinds, points) = detail.finish();
         assert_eq!(
             points.iter().map(|p| p.all.calls).collect::<Vec<_>>(),
-            [2, 0, 0, 1]
+            [2, 0, 0, 1, 1]
         );
         assert_eq!(
             points.iter().map(|p| p.errors).collect::<Vec<_>>(),
-            [0, 0, 1, 0]
+            [0, 0, 1, 0, 0]
         );
         assert_eq!(points[0].all.lines, 501);
         assert_eq!(points[0].kinds["receive"].calls, 1);
         assert!(points[1].kinds.is_empty());
-        assert_eq!((points[3].at_seconds, points[3].seconds), (3.0, 0.5));
-        assert_eq!(points[3].all.rate, 2.0);
+        assert_eq!((points[3].at_seconds, points[3].seconds), (3.0, 1.5));
+        assert_eq!((points[4].at_seconds, points[4].seconds), (4.5, 1.0));
         // With three digits.
         assert!((9_000.0..9_010.0).contains(&points[3].all.max_us));
-        assert_eq!(kinds["read"].calls, 2);
+        assert_eq!(kinds["read"].calls, 3);
         assert_eq!(kinds["receive"].lines, 500);
     }
 
@@ -225,6 +255,6 @@ mod tests {
         detail.answered(until, 1_000, READ);
         let (_, points) = detail.finish();
         assert_eq!(points.len(), 1);
-        assert_eq!(points[0].all.calls, 1);
+        assert_eq!((points[0].all.calls, points[0].seconds), (1, 0.3));
     }
 }

@@ -16,7 +16,9 @@ pub(crate) mod fsync;
 pub(crate) mod machine;
 mod open_loop;
 mod pacer;
+mod patience;
 mod recorder;
+mod series;
 pub(crate) mod stolen;
 mod usage;
 mod window;
@@ -26,9 +28,11 @@ use hdrhistogram::Histogram;
 pub(crate) use self::detail::{Point, Summary};
 pub(crate) use self::figures::{Figures, ratio};
 pub(crate) use self::pacer::Pacer;
+pub(crate) use self::patience::Patience;
 pub(crate) use self::recorder::{Outcome, Recorder};
+pub(crate) use self::series::Series;
 pub(crate) use self::usage::Processes;
-pub(crate) use self::window::{Load, Repeats, Window, WindowTimes};
+pub(crate) use self::window::{Load, Window, WindowTimes};
 
 /// A window in which the host took more than this is thrown away.
 pub(crate) const STOLEN_PERCENT_MAX: f64 = 3.0;

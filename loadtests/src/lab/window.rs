@@ -44,16 +44,14 @@ pub(crate) struct WindowTimes {
     pub(crate) point_every: Option<Duration>,
 }
 
-/// How many windows may be run once more in all, because too much was stolen from them.
-#[derive(Debug)]
-pub(crate) struct Repeats(pub(crate) u32);
-
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Window {
     /// What was called.
     pub(crate) what: String,
     pub(crate) load: Load,
     pub(crate) round: u32,
+    /// How long it was measured.
+    pub(crate) seconds: f64,
     /// False where too much CPU was stolen.
     pub(crate) kept: bool,
     pub(crate) calls: u64,
@@ -101,7 +99,7 @@ struct Reading {
 }
 
 impl Window {
-    /// Runs one window of calls; once more while too much is stolen and repeats are left. Returns those that
+    /// Runs one window of calls; once more while too much is stolen and patience is left. Returns those that
     /// were thrown away, too.
     pub(crate) async fn run<C: Caller>(
         what: &str,
@@ -109,9 +107,9 @@ impl Window {
         servers: &Processes,
         load: Load,
         times: WindowTimes,
-        repeats: &mut Repeats,
+        patience: &mut Patience,
     ) -> anyhow::Result<Vec<Window>> {
-        Window::repeat(what, load, repeats, async || {
+        Window::repeat(what, load, patience, async || {
             Window::once(what, callers, servers, load, times).await
         })
         .await
@@ -137,23 +135,24 @@ impl Window {
         .await
     }
 
-    /// Runs a window until it is one to keep, or one that failed, or no repeats are left.
+    /// Runs a window until it is one to keep, or one that failed, or patience is over.
     pub(crate) async fn repeat(
         what: &str,
         load: Load,
-        repeats: &mut Repeats,
+        patience: &mut Patience,
         mut run: impl AsyncFnMut() -> anyhow::Result<Window>,
     ) -> anyhow::Result<Vec<Window>> {
         let mut windows = Vec::new();
         loop {
+            let began = Instant::now();
             let window = run().await?;
-            let is_last = window.kept || window.errors > 0 || repeats.0 == 0;
+            let is_last = window.kept || window.errors > 0 || patience.is_over();
             if !window.kept {
                 println!(
                     "thrown away: {what}, {load}: {:.1} % of the CPU was stolen; {}",
                     window.stolen_percent,
                     if is_last {
-                        "no repeats are left"
+                        "patience is over"
                     } else {
                         "once more"
                     }
@@ -163,7 +162,7 @@ impl Window {
             if is_last {
                 return Ok(windows);
             }
-            repeats.0 -= 1;
+            patience.spend(began.elapsed()).await;
         }
     }
 
@@ -202,6 +201,7 @@ impl Window {
                 what: what.to_owned(),
                 load,
                 round: 0,
+                seconds: times.measured.as_secs_f64(),
                 kept: stolen_percent <= STOLEN_PERCENT_MAX,
                 calls,
                 lines,

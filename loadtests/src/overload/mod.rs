@@ -10,7 +10,7 @@ use serde::Serialize;
 use stock_client::Client;
 
 use crate::Verdict;
-use crate::lab::{Load, Processes, Repeats, Window, WindowTimes, ratio};
+use crate::lab::{Load, Patience, Processes, Window, WindowTimes, ratio};
 use crate::nodes::{NodeOptions, Nodes};
 use crate::systems::Work;
 use crate::systems::stockd::{Asked, Stockd};
@@ -127,7 +127,7 @@ async fn course(
     let stockd = Stockd::prepare(client, (times.lead_in + times.measured) * 8).await?;
     let calls = stockd.reserves(Work::Uniform);
     let window = async |load| {
-        let none = &mut Repeats(0);
+        let none = &mut Patience::NONE;
         let windows = match load {
             Load::Stream { .. } | Load::OpenStream { .. } => {
                 stockd

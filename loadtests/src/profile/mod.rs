@@ -14,7 +14,7 @@ use inferno::collapse::perf::{Folder, Options};
 use tokio::process::Command;
 
 use crate::Verdict;
-use crate::lab::{Load, Processes, Repeats, Window, WindowTimes};
+use crate::lab::{Load, Patience, Processes, Window, WindowTimes};
 use crate::nodes::{NodeOptions, Nodes};
 use crate::systems::Work;
 use crate::systems::stockd::{Asked, Stockd};
@@ -159,7 +159,7 @@ async fn load(
 ) -> anyhow::Result<Window> {
     let in_flight = arguments.in_flight;
     let closed = Load::ClosedLoop { in_flight };
-    let none = &mut Repeats(0);
+    let none = &mut Patience::NONE;
     let windows = match arguments.call {
         Call::Echo => {
             let calls = stockd.echoes(Work::Uniform);

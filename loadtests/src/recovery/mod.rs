@@ -212,7 +212,7 @@ async fn join(
 }
 
 /// Whether a checkpoint is being written: its file does not have its name yet.
-fn is_writing(dir: &std::path::Path) -> bool {
+pub(crate) fn is_writing(dir: &std::path::Path) -> bool {
     let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let mut names = files.map(|file| file.file_name());
     names.any(|name| name.to_string_lossy().ends_with(".partial"))

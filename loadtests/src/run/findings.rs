@@ -31,7 +31,10 @@ pub(crate) struct Run<'a> {
 }
 
 pub(crate) fn judge(run: &Run<'_>) -> Vec<Finding> {
-    let mut findings = vec![calls(run.steps), schedule(run.steps), stock(run.comparison)];
+    let mut findings = vec![calls(run.steps), stock(run.comparison)];
+    if !run.profile.may_fall_behind {
+        findings.push(schedule(run.steps));
+    }
     if run.profile.must_sell_out {
         findings.push(sold_out(run));
     }

@@ -7,7 +7,7 @@ use indicatif::HumanBytes;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::attendance::NodeSample;
-use super::report::{KIND_COLUMNS, Report, STEP_COLUMNS, kind_row, window_seconds};
+use super::report::{KIND_COLUMNS, Report, STEP_COLUMNS, calls_per_second, kind_row};
 use crate::lab::machine::Machine;
 use crate::lab::{Load, Point, Window};
 use crate::plot::{Axis, Mark, Plot, Series};
@@ -19,13 +19,13 @@ p { margin: .3em 0 } .about { color: #555 }
 table { border-collapse: collapse; font-size: 12.5px; font-variant-numeric: tabular-nums }
 th, td { padding: 3px 8px; border-bottom: 1px solid #ddd; text-align: right; vertical-align: bottom }
 th { border-bottom: 2px solid #888; font-weight: 600 }
-td:first-child, th:first-child, td.text { text-align: left } td.text { white-space: nowrap }
+td:first-child, th:first-child, .text { text-align: left } td.text { white-space: nowrap }
 .scroll { overflow-x: auto }
 li.good::marker { content: '\\2713  '; color: #2b8a3e } li.bad::marker { content: '\\2717  '; color: #c91a1a }
 li.bad { font-weight: 600; color: #c91a1a }
 svg { max-width: 100%; height: auto; display: block; margin: .8em 0 }";
 
-/// Kinds are drawn beside the sum where there are several.
+/// Of all plots over time.
 const TIME: &str = "time, s";
 
 pub(crate) fn write(report: &Report, path: &Path) -> anyhow::Result<()> {
@@ -75,7 +75,7 @@ fn steps(report: &Report) -> Markup {
     html! {
         div.scroll {
             table {
-                tr { @for column in STEP_COLUMNS { th { (column) } } }
+                tr { @for (at, column) in STEP_COLUMNS.iter().enumerate() { th.text[at < 2] { (column) } } }
                 @for window in report.windows() {
                     tr {
                         @for (at, cell) in report.step_row(window).iter().enumerate() {
@@ -95,12 +95,15 @@ fn kinds(report: &Report) -> Markup {
     html! {
         div.scroll {
             table {
-                tr { th { "step" } @for column in KIND_COLUMNS { th { (column) } } }
+                tr {
+                    th { "step" }
+                    @for (at, column) in KIND_COLUMNS.iter().enumerate() { th.text[at == 0] { (column) } }
+                }
                 @for window in report.windows() {
                     @for (number, (kind, summary)) in window.kinds.iter().enumerate() {
                         tr {
                             td.text { @if number == 0 { (window.what) } }
-                            @for (at, cell) in kind_row(kind, summary, window_seconds(window)).iter().enumerate() {
+                            @for (at, cell) in kind_row(kind, summary, window.seconds).iter().enumerate() {
                                 td.text[at == 0] { (cell) }
                             }
                         }
@@ -238,7 +241,7 @@ fn latency_against_load(steps: &[Window]) -> Plot {
         name: name.to_owned(),
         lines: vec![
             open()
-                .map(|step| (step.calls as f64 / window_seconds(step), value(step) / 1e3))
+                .map(|step| (calls_per_second(step), value(step) / 1e3))
                 .collect(),
         ],
     };

@@ -45,9 +45,6 @@ const FOUNDERS: u64 = 3;
 /// Longer than it takes to start a killed node again.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Before each step.
-const LEAD_IN: Duration = Duration::from_secs(1);
-
 /// The closed loop that finds the best rate.
 const BEST_IN_FLIGHT: u32 = 256;
 const BEST_SECONDS: f64 = 5.0;
@@ -261,9 +258,7 @@ impl Ground<'_> {
             true => Some(self.best(&shopper).await?),
             false => None,
         };
-        let best_rate = best
-            .as_ref()
-            .map_or(0.0, |best| best.calls as f64 / report::window_seconds(best));
+        let best_rate = best.as_ref().map_or(0.0, report::calls_per_second);
         let began = Instant::now();
         let is_over = Cell::new(false);
         let measured = async {
@@ -350,7 +345,7 @@ impl Ground<'_> {
         Ok(Outcome {
             shop,
             best: None,
-            steps: vec![later(window?, LEAD_IN)],
+            steps: vec![later(window?, self.profile.lead_in())],
             attendance,
             left_to_expire: 0,
             last_ends_in: None,
@@ -388,7 +383,7 @@ impl Ground<'_> {
     ) -> anyhow::Result<Window> {
         println!("{what}: {load}, {seconds:.0} s");
         let progress = bar(what, seconds);
-        let starts = began.elapsed() + LEAD_IN;
+        let starts = began.elapsed() + self.profile.lead_in();
         let (callers, times) = ([shopper.clone()], self.times(seconds));
         let window = Window::once(what, &callers, self.processes, load, times).await;
         progress.finish_and_clear();
@@ -397,7 +392,7 @@ impl Ground<'_> {
 
     fn times(&self, seconds: f64) -> WindowTimes {
         WindowTimes {
-            lead_in: LEAD_IN,
+            lead_in: self.profile.lead_in(),
             measured: Duration::from_secs_f64(seconds),
             point_every: Some(self.point_every),
         }
@@ -432,8 +427,7 @@ fn load_of(pace: Pace, best_rate: f64) -> Load {
 
 /// Time that passes; nothing where nobody looks.
 fn bar(what: &str, seconds: f64) -> ProgressBar {
-    let length = (LEAD_IN.as_secs_f64() + seconds) as u64;
-    let bar = ProgressBar::new(length.max(1)).with_message(what.to_owned());
+    let bar = ProgressBar::new(seconds as u64).with_message(what.to_owned());
     if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {elapsed} of {len} s") {
         bar.set_style(style);
     }

@@ -26,12 +26,18 @@ const OWN: [(&str, &str); 7] = [
 /// A hold's time to live where a profile names none.
 const HOLD_TTL_SECONDS: u32 = 600;
 
+/// Before each step, where a profile names none: queues fill, caches warm.
+const LEAD_IN_SECONDS: f64 = 1.0;
+
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Profile {
     pub(crate) name: String,
     pub(crate) about: String,
     pub(crate) hold_ttl_seconds: u32,
+    pub(crate) lead_in_seconds: f64,
     pub(crate) at_end: AtEnd,
+    /// A schedule that is not kept is a figure, and no failure.
+    pub(crate) may_fall_behind: bool,
     /// Every unit that was there at the beginning must be sold in the end.
     pub(crate) must_sell_out: bool,
     /// Memory, disk and latency must not grow from the second to the last third.
@@ -145,6 +151,9 @@ pub(crate) struct Day {
 struct Written {
     about: String,
     hold_ttl_seconds: Option<u32>,
+    lead_in_seconds: Option<f64>,
+    #[serde(default)]
+    may_fall_behind: bool,
     #[serde(default)]
     at_end: AtEnd,
     #[serde(default)]
@@ -224,6 +233,10 @@ impl Profile {
         self
     }
 
+    pub(crate) fn lead_in(&self) -> Duration {
+        Duration::from_secs_f64(self.lead_in_seconds)
+    }
+
     pub(crate) fn hold_ttl(&self) -> Duration {
         Duration::from_secs(self.hold_ttl_seconds.into())
     }
@@ -233,6 +246,8 @@ impl Written {
     fn check(self, name: &str) -> anyhow::Result<Profile> {
         let hold_ttl_seconds = self.hold_ttl_seconds.unwrap_or(HOLD_TTL_SECONDS);
         within("hold_ttl_seconds", hold_ttl_seconds, 2..=604_800)?;
+        let lead_in_seconds = self.lead_in_seconds.unwrap_or(LEAD_IN_SECONDS);
+        within("lead_in_seconds", lead_in_seconds, 0.0..=60.0)?;
         within("lines.basket", self.lines.basket, 1..=100)?;
         within("lines.read", self.lines.read, 1..=2_000)?;
         within("lines.receipt", self.lines.receipt, 1..=10_000)?;
@@ -272,6 +287,8 @@ impl Written {
             name: name.to_owned(),
             about: self.about,
             hold_ttl_seconds,
+            lead_in_seconds,
+            may_fall_behind: self.may_fall_behind,
             at_end: self.at_end,
             must_sell_out: self.must_sell_out,
             must_stay_flat: self.must_stay_flat,

@@ -12,7 +12,7 @@ use super::comparison::Comparison;
 use super::findings::Finding;
 use super::profile::Profile;
 use crate::lab::machine::Machine;
-use crate::lab::{Load, Summary, Window};
+use crate::lab::{Load, Summary, Window, ratio};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -106,11 +106,10 @@ impl Report {
             true => format!("{us:.1}"),
             false => String::new(),
         };
-        let seconds = window_seconds(window);
         [
             window.what.clone(),
             load(window),
-            HumanCount((window.calls as f64 / seconds) as u64).to_string(),
+            HumanCount(calls_per_second(window) as u64).to_string(),
             HumanCount(window.rate as u64).to_string(),
             us(window.p50_us),
             us(window.p99_us),
@@ -163,10 +162,8 @@ pub(crate) fn kind_row(
     ]
 }
 
-/// How long it was measured.
-pub(crate) fn window_seconds(window: &Window) -> f64 {
-    let seconds: f64 = window.points.iter().map(|point| point.seconds).sum();
-    seconds.max(1e-9)
+pub(crate) fn calls_per_second(window: &Window) -> f64 {
+    ratio(window.calls as f64, window.seconds)
 }
 
 fn load(window: &Window) -> String {
@@ -182,7 +179,7 @@ fn kinds_table(window: &Window) -> Table {
     table.load_preset(presets::ASCII_MARKDOWN);
     table.set_header(KIND_COLUMNS);
     for (kind, summary) in &window.kinds {
-        table.add_row(kind_row(kind, summary, window_seconds(window)));
+        table.add_row(kind_row(kind, summary, window.seconds));
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);

@@ -23,7 +23,7 @@ pub(crate) use self::calls::{BatchCall, EchoCall, ReserveCall};
 pub(crate) use self::streams::Asked;
 use self::streams::{Pace, Streams};
 use super::Work;
-use crate::lab::{Caller, Load, Processes, Recorder, Repeats, Window, WindowTimes};
+use crate::lab::{Caller, Load, Patience, Processes, Recorder, Window, WindowTimes};
 
 const LOCATION: &str = "bench";
 /// At least this many SKUs, and the same number in every shard.
@@ -55,6 +55,7 @@ pub(crate) struct Stockd {
 #[derive(Clone)]
 struct Sku {
     name: String,
+    location: String,
     shard: u32,
     leader: u64,
     channel: Channel,
@@ -64,7 +65,7 @@ impl Sku {
     fn line(&self) -> Line {
         Line {
             sku: self.name.clone(),
-            location: LOCATION.into(),
+            location: self.location.clone(),
             quantity: 1,
         }
     }
@@ -73,12 +74,36 @@ impl Sku {
 impl Stockd {
     /// Puts the location, tops the stock up, and opens a connection to each leader. Holds last for `ttl`.
     pub(crate) async fn prepare(client: &Client, ttl: Duration) -> anyhow::Result<Stockd> {
-        let leaders = wait_for_leaders(client).await?;
-        let names = names(client)?;
+        Stockd::prepare_skus(client, ttl, SKUS_MIN).await
+    }
+
+    /// The same with so many SKUs at least.
+    pub(crate) async fn prepare_skus(
+        client: &Client,
+        ttl: Duration,
+        skus_min: u32,
+    ) -> anyhow::Result<Stockd> {
+        let names = names(client, skus_min)?;
         let still_held = stock_up(client, &names).await?;
+        let here = |name| (name, LOCATION.to_owned());
+        let positions = names.into_iter().map(here).collect();
+        let stockd = Stockd::over(client, ttl, positions).await?;
+        Ok(Stockd {
+            still_held,
+            ..stockd
+        })
+    }
+
+    /// Over positions (SKU and location) that have stock already, turn by turn from every shard.
+    pub(crate) async fn over(
+        client: &Client,
+        ttl: Duration,
+        positions: Vec<(String, String)>,
+    ) -> anyhow::Result<Stockd> {
+        let leaders = wait_for_leaders(client).await?;
         let ttl = prost_types::Duration::try_from(ttl).context("a time to live out of range")?;
-        let mut skus = Vec::with_capacity(names.len());
-        for name in names {
+        let mut skus = Vec::with_capacity(positions.len());
+        for (name, location) in positions {
             let shard = client.shard_of(&name);
             let channel = client.leader_channel(shard).with_context(|| {
                 format!("shard {shard} lost its leader while the bench was set up")
@@ -86,6 +111,7 @@ impl Stockd {
             let leader = leaders.get(shard as usize).copied().unwrap_or_default();
             skus.push(Sku {
                 name,
+                location,
                 shard,
                 leader,
                 channel,
@@ -99,7 +125,7 @@ impl Stockd {
             skus,
             ttl,
             leaders: shards_led,
-            still_held,
+            still_held: 0,
         };
         warm_up(stockd.echoes(Work::Uniform)).await?;
         warm_up(stockd.reserves(Work::Uniform)).await?;
@@ -149,7 +175,7 @@ impl Stockd {
         servers: &Processes,
         load: Load,
         times: WindowTimes,
-        repeats: &mut Repeats,
+        patience: &mut Patience,
     ) -> anyhow::Result<Vec<Window>> {
         let pace = match load {
             Load::Stream { unanswered } => Pace::Unanswered(unanswered as usize),
@@ -159,7 +185,7 @@ impl Stockd {
             }
         };
         let streams = self.streams();
-        Window::repeat(what, load, repeats, async || {
+        Window::repeat(what, load, patience, async || {
             let run = async |recorder: &Rc<Recorder>| streams.run(asked, pace, recorder).await;
             Window::measure(what, load, servers, times, run).await
         })
@@ -242,9 +268,9 @@ async fn wait_for_leaders(client: &Client) -> anyhow::Result<Vec<u64>> {
 }
 
 /// Names that fall into the shards in turn, so that a round over all of them asks each shard equally.
-fn names(client: &Client) -> anyhow::Result<Vec<String>> {
+fn names(client: &Client, skus_min: u32) -> anyhow::Result<Vec<String>> {
     let shards = client.topology().shard_count();
-    let per_shard = SKUS_MIN.div_ceil(shards).max(SKUS_PER_SHARD_MIN);
+    let per_shard = skus_min.div_ceil(shards).max(SKUS_PER_SHARD_MIN);
     let wanted = (per_shard * shards) as usize;
     let mut by_shard: Vec<Vec<String>> = vec![Vec::new(); shards as usize];
     for number in 0..wanted as u32 * NAMES_PER_SKU_MAX {
