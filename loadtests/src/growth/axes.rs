@@ -171,10 +171,10 @@ impl Course {
             self.rounds
         );
         let what = what(self.axis, size);
-        let mut repeats = super::repeats();
+        let mut patience = super::patience();
         for (calls, load) in [(alone, ALONE), (busy, BUSY)] {
             let windows =
-                Window::run(&what, calls, servers, load, self.times, &mut repeats).await?;
+                Window::run(&what, calls, servers, load, self.times, &mut patience).await?;
             let windows = windows.into_iter();
             self.windows
                 .extend(windows.map(|window| Window { round, ..window }));

@@ -13,7 +13,7 @@ use self::report::Report;
 use crate::Verdict;
 use crate::lab::machine::Machine;
 use crate::lab::stolen::{CpuTime, stolen_percent};
-use crate::lab::{Load, Repeats, WindowTimes};
+use crate::lab::{Load, Patience, WindowTimes};
 use crate::nodes::NodeOptions;
 
 /// How long one call takes when nobody queues.
@@ -24,7 +24,7 @@ const BUSY: Load = Load::ClosedLoop { in_flight: 64 };
 const LEAD_IN: Duration = Duration::from_millis(500);
 
 /// Windows that may be repeated for each size.
-const REPEATS_PER_SIZE: u32 = 3;
+const PATIENCE_SECONDS_PER_SIZE: u64 = 30;
 
 const ABOUT: &str = "Measures what reserves cost as shards, positions, holds or lines grow";
 
@@ -155,6 +155,6 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     })
 }
 
-fn repeats() -> Repeats {
-    Repeats(REPEATS_PER_SIZE)
+fn patience() -> Patience {
+    Patience::of_seconds(PATIENCE_SECONDS_PER_SIZE)
 }

@@ -13,7 +13,8 @@ use super::detail::Detail;
 use super::stolen::{CpuTime, stolen_percent};
 use super::usage::Usage;
 use super::{
-    Caller, Point, Processes, Recorder, STOLEN_PERCENT_MAX, Summary, closed_loop, open_loop,
+    Caller, Patience, Point, Processes, Recorder, STOLEN_PERCENT_MAX, Summary, closed_loop,
+    open_loop,
 };
 
 /// How long after a window the last answers may take.

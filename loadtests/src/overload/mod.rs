@@ -127,7 +127,7 @@ async fn course(
     let stockd = Stockd::prepare(client, (times.lead_in + times.measured) * 8).await?;
     let calls = stockd.reserves(Work::Uniform);
     let window = async |load| {
-        let none = &mut Patience::NONE;
+        let none = &mut Patience::none();
         let windows = match load {
             Load::Stream { .. } | Load::OpenStream { .. } => {
                 stockd

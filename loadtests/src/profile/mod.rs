@@ -159,7 +159,7 @@ async fn load(
 ) -> anyhow::Result<Window> {
     let in_flight = arguments.in_flight;
     let closed = Load::ClosedLoop { in_flight };
-    let none = &mut Patience::NONE;
+    let none = &mut Patience::none();
     let windows = match arguments.call {
         Call::Echo => {
             let calls = stockd.echoes(Work::Uniform);
