@@ -45,6 +45,13 @@ pub(crate) enum Scale {
     Logarithmic,
 }
 
+impl Scale {
+    /// Whether there is a place for a value.
+    fn has(self, value: f64) -> bool {
+        value.is_finite() && (self == Scale::Linear || value > 0.0)
+    }
+}
+
 pub(crate) struct Axis {
     /// With its unit.
     pub(crate) label: String,
@@ -172,7 +179,11 @@ impl Plot {
         }
         for (number, series) in self.series.iter().enumerate() {
             let colour = colour(number);
-            for line in &series.lines {
+            let lines = series.lines.iter().flat_map(|line| {
+                let is_gap = |(x, y): &(f64, f64)| !self.x.scale.has(*x) || !self.y.scale.has(*y);
+                line.split(is_gap).filter(|part| !part.is_empty())
+            });
+            for line in lines {
                 let points = line.iter().copied();
                 chart
                     .draw_series(LineSeries::new(points, colour.stroke_width(2)))
@@ -232,11 +243,10 @@ pub(crate) fn side_by_side(plots: &[&Plot]) -> anyhow::Result<String> {
     Ok(svg)
 }
 
-/// Values that a logarithm has no place for are left out of its range.
+/// From the smallest to the largest for which there is a place.
 fn range(scale: Scale, values: impl Iterator<Item = f64>, head_room: f64) -> Range<f64> {
-    let usable = |value: &f64| value.is_finite() && (scale == Scale::Linear || *value > 0.0);
     let (mut low, mut high) = (f64::MAX, 0.0_f64);
-    for value in values.filter(usable) {
+    for value in values.filter(|value| scale.has(*value)) {
         low = low.min(value);
         high = high.max(value);
     }
@@ -322,6 +332,23 @@ mod tests {
             Vec::new(),
         );
         assert!(empty.svg().expect("drawn").contains("Nothing"));
+    }
+
+    #[test]
+    fn where_a_logarithm_has_no_place_the_line_has_a_gap() {
+        let mut plot = plot(Axis::linear("x"), Axis::logarithmic("y"));
+        plot.series.truncate(1);
+        plot.series[0].lines = vec![vec![
+            (1.0, 5.0),
+            (2.0, 6.0),
+            (3.0, 0.0),
+            (4.0, 7.0),
+            (5.0, 6.0),
+        ]];
+        let lines = |svg: &str| svg.matches("stroke-width=\"2\"").count();
+        assert_eq!(lines(&plot.svg().expect("drawn")), 2);
+        plot.y = Axis::linear("y");
+        assert_eq!(lines(&plot.svg().expect("drawn")), 1);
     }
 
     #[test]

@@ -23,6 +23,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Holds of calls that are measured.
 const TTL: Duration = Duration::from_secs(2);
+/// After which all of those have ended, so that no call pays for what came before it.
+const ENDED_WITHIN: Duration = Duration::from_millis(2_500);
 /// Holds that are there to be many.
 const TTL_OF_MANY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -170,6 +172,7 @@ impl Course {
             self.axis.name(),
             self.rounds
         );
+        sleep(ENDED_WITHIN).await;
         let what = what(self.axis, size);
         let mut patience = super::patience();
         for (calls, load) in [(alone, ALONE), (busy, BUSY)] {

@@ -23,6 +23,7 @@ pub(crate) struct Finding {
 /// What a run came to.
 pub(crate) struct Run<'a> {
     pub(crate) profile: &'a Profile,
+    pub(crate) best: Option<&'a Window>,
     pub(crate) steps: &'a [Window],
     pub(crate) samples: &'a [Sample],
     /// None where the outcome of some calls is not known.
@@ -31,7 +32,7 @@ pub(crate) struct Run<'a> {
 }
 
 pub(crate) fn judge(run: &Run<'_>) -> Vec<Finding> {
-    let mut findings = vec![calls(run.steps), stock(run.comparison)];
+    let mut findings = vec![calls(run), stock(run.comparison)];
     if !run.profile.may_fall_behind {
         findings.push(schedule(run.steps));
     }
@@ -54,9 +55,10 @@ pub(crate) fn judge(run: &Run<'_>) -> Vec<Finding> {
     findings
 }
 
-fn calls(steps: &[Window]) -> Finding {
-    let errors: u64 = steps.iter().map(|step| step.errors).sum();
-    let first = steps.iter().find_map(|step| step.first_error.as_deref());
+fn calls(run: &Run<'_>) -> Finding {
+    let windows = || run.best.into_iter().chain(run.steps);
+    let errors: u64 = windows().map(|window| window.errors).sum();
+    let first = windows().find_map(|window| window.first_error.as_deref());
     Finding {
         holds: errors == 0,
         what: match first {

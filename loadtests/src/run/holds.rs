@@ -76,3 +76,53 @@ impl Holds {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::plan::OrderLine;
+
+    fn hold(id: &str) -> Hold {
+        Hold {
+            id: id.to_owned(),
+            lines: vec![OrderLine {
+                position: 0,
+                quantity: 2,
+            }],
+            since: Instant::now(),
+        }
+    }
+
+    fn reserved(tally: &Tally) -> i64 {
+        tally.total().reserved
+    }
+
+    #[test]
+    fn the_oldest_hold_is_taken_first() {
+        let (mut holds, mut tally) = (Holds::new(Duration::from_secs(3_600)), Tally::new(1));
+        for id in ["first", "second"] {
+            holds.add_held(hold(id), &mut tally);
+        }
+        let taken = holds.take_held(&mut tally).map(|hold| hold.id);
+        assert_eq!(taken.as_deref(), Some("first"));
+        assert_eq!((holds.held(), holds.left_to_expire), (1, 0));
+        assert_eq!(holds.last_ends_in(), None);
+    }
+
+    #[test]
+    fn what_is_too_old_to_be_touched_is_left_to_expire_and_waited_for() {
+        let ttl = Duration::from_millis(100);
+        let (mut holds, mut tally) = (Holds::new(ttl), Tally::new(1));
+        let old = Hold {
+            since: Instant::now() - ttl,
+            ..hold("old")
+        };
+        tally.held(&old.lines);
+        assert_eq!(reserved(&tally), 2);
+        holds.add_held(old, &mut tally);
+        assert!(holds.take_held(&mut tally).is_none());
+        assert_eq!(holds.left_to_expire, 1);
+        assert_eq!(reserved(&tally), 0, "as it will be");
+        assert!(holds.last_ends_in().is_some());
+    }
+}

@@ -112,7 +112,7 @@ fn kinds(report: &Report) -> Markup {
             }
         }
         p.about {
-            "Answers `sold out`: " (report.sold_out) ". Holds that were left to expire: " (report.left_to_expire) "."
+            "Answers that all was sold out: " (report.sold_out) ". Holds that were left to expire: " (report.left_to_expire) "."
         }
     }
 }

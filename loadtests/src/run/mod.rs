@@ -194,6 +194,7 @@ async fn measure(arguments: &Arguments, profile: Profile) -> anyhow::Result<Repo
     };
     let findings = findings::judge(&findings::Run {
         profile: &profile,
+        best: best.as_ref(),
         steps: &steps,
         samples: &attendance.samples,
         comparison: comparison.as_ref(),

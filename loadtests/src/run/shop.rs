@@ -35,7 +35,7 @@ pub(crate) struct Shop {
 
 /// Units that were set aside.
 pub(crate) struct Hold {
-    id: String,
+    pub(crate) id: String,
     pub(crate) lines: Vec<OrderLine>,
     /// Asked for at this time, so that it ends a time to live later at the earliest.
     pub(crate) since: Instant,
