@@ -50,6 +50,18 @@ impl Scale {
     fn has(self, value: f64) -> bool {
         value.is_finite() && (self == Scale::Linear || value > 0.0)
     }
+
+    /// What stands at a tick. Those of a logarithm come closer and closer up to the next power of ten: only 1, 2 and
+    /// 5 of each are named.
+    fn tick(self, value: f64) -> String {
+        let leading = value / 10_f64.powf(value.log10().floor());
+        match self {
+            Scale::Logarithmic if ![1, 2, 5, 10].contains(&(leading.round() as u32)) => {
+                String::new()
+            }
+            Scale::Linear | Scale::Logarithmic => short(value),
+        }
+    }
 }
 
 pub(crate) struct Axis {
@@ -166,8 +178,8 @@ impl Plot {
             .axis_desc_style(text(13))
             .x_desc(&self.x.label)
             .y_desc(&self.y.label)
-            .x_label_formatter(&|value| short(*value))
-            .y_label_formatter(&|value| short(*value))
+            .x_label_formatter(&|value| self.x.scale.tick(*value))
+            .y_label_formatter(&|value| self.y.scale.tick(*value))
             .draw()
             .map_err(failed)?;
         for mark in &self.marks {
@@ -349,6 +361,14 @@ mod tests {
         assert_eq!(lines(&plot.svg().expect("drawn")), 2);
         plot.y = Axis::linear("y");
         assert_eq!(lines(&plot.svg().expect("drawn")), 1);
+    }
+
+    #[test]
+    fn a_logarithm_names_few_of_its_ticks() {
+        let ticks = [10.0, 20.0, 30.0, 50.0, 90.0, 100.0].map(|at| Scale::Logarithmic.tick(at));
+        assert_eq!(ticks, ["10", "20", "", "50", "", "100"]);
+        assert_eq!(Scale::Linear.tick(30.0), "30");
+        assert_eq!(Scale::Linear.tick(0.0), "0");
     }
 
     #[test]
