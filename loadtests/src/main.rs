@@ -19,7 +19,9 @@ mod systems;
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The generator shares the machine with what it measures: what it saves goes to the cluster.
 #[global_allocator]
@@ -110,17 +112,36 @@ fn run(command: Command) -> anyhow::Result<Verdict> {
         .build()?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
-        match command {
-            Command::Run(arguments) => run::run(&arguments).await,
-            Command::Replay(arguments) => replay::run(&arguments).await,
-            Command::Bench(arguments) => bench::run(&arguments).await,
-            Command::Compare(arguments) => compare::run(&arguments).await,
-            Command::Failover(arguments) => failover::run(&arguments).await,
-            Command::Recovery(arguments) => recovery::run(&arguments).await,
-            Command::Disk(arguments) => disk::run(&arguments).await,
-            Command::Overload(arguments) => overload::run(&arguments).await,
-            Command::Growth(arguments) => growth::run(&arguments).await,
-            Command::Profile(arguments) => profile::run(&arguments).await,
+        tokio::select! {
+            verdict = carry_out(command) => verdict,
+            signal = interrupted() => bail!("stopped by {}; what was started is stopped, too", signal?),
         }
+    })
+}
+
+async fn carry_out(command: Command) -> anyhow::Result<Verdict> {
+    match command {
+        Command::Run(arguments) => run::run(&arguments).await,
+        Command::Replay(arguments) => replay::run(&arguments).await,
+        Command::Bench(arguments) => bench::run(&arguments).await,
+        Command::Compare(arguments) => compare::run(&arguments).await,
+        Command::Failover(arguments) => failover::run(&arguments).await,
+        Command::Recovery(arguments) => recovery::run(&arguments).await,
+        Command::Disk(arguments) => disk::run(&arguments).await,
+        Command::Overload(arguments) => overload::run(&arguments).await,
+        Command::Growth(arguments) => growth::run(&arguments).await,
+        Command::Profile(arguments) => profile::run(&arguments).await,
+    }
+}
+
+/// Whoever is told to stop drops what it does, and with that end its nodes, its servers and their files.
+async fn interrupted() -> anyhow::Result<&'static str> {
+    let (mut int, mut term) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
+    Ok(tokio::select! {
+        _ = int.recv() => "SIGINT",
+        _ = term.recv() => "SIGTERM",
     })
 }
