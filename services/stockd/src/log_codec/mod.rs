@@ -342,7 +342,10 @@ fn at<E: std::fmt::Display>(field: &'static str) -> impl Fn(E) -> String {
 
 #[cfg(test)]
 mod tests {
-    use stock_core::{Fingerprint, Release, Request, RequestId, ReservationId};
+    use stock_core::{
+        Fingerprint, Line, Location, Quantity, Release, Request, RequestId, ReservationId, Reserve,
+        Sku,
+    };
 
     use super::*;
 
@@ -406,6 +409,38 @@ mod tests {
             .windows(5)
             .filter(|at| *at == [PRINCIPAL, 3, b'w', b'e', b'b']);
         assert_eq!(names.count(), 3);
+    }
+
+    /// Most of what is sent between nodes, and kept.
+    #[test]
+    fn a_reserve_takes_few_bytes() {
+        let command = |number: u64| {
+            let Command { principal, action } = release("anonymous", number);
+            let Action::Request(request, _) = action else {
+                unreachable!("a release is a request");
+            };
+            let line = Line {
+                sku: Sku::new("bench-42").unwrap(),
+                location: Location::new("bench").unwrap(),
+                quantity: Quantity::new(1).unwrap(),
+            };
+            let reserve = Reserve {
+                id: ReservationId::compose(request.id.made_at(), 3, number),
+                lines: vec![line],
+                ttl_ms: 900_000,
+            };
+            let action = Action::Request(request, Operation::Reserve(reserve));
+            Command { principal, action }
+        };
+        let bytes = |commands: u64| {
+            let mut builder = CommandsBuilder::default();
+            for number in 0..commands {
+                builder.push(&command(number));
+            }
+            encode_entry(Stamp(1_790_000_000_000), [builder.take()].iter()).len()
+        };
+        // Alone with the entry's stamp and the principal; each further one: 32 of ids and fingerprint, 15 of names.
+        assert_eq!((bytes(1), (bytes(257) - bytes(1)) / 256), (73, 54));
     }
 
     #[test]
