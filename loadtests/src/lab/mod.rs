@@ -27,6 +27,7 @@ use hdrhistogram::Histogram;
 
 pub(crate) use self::detail::{Point, Summary};
 pub(crate) use self::figures::{Figures, ratio};
+pub(crate) use self::open_loop::Departures;
 pub(crate) use self::pacer::Pacer;
 pub(crate) use self::patience::Patience;
 pub(crate) use self::recorder::{Outcome, Recorder};

@@ -4,14 +4,13 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
 
 use super::profile::{Day, Lines};
 use super::shop::Shop;
-use crate::lab::{Call, Outcome, Pacer, Recorder};
+use crate::lab::{Call, Departures, Outcome, Recorder};
 use crate::replay::dataset::Dataset;
 use crate::replay::plan::{OrderLine, Position, Positions};
 
@@ -23,9 +22,6 @@ const LOOKED_BEFORE: f64 = 900.0;
 /// From an order to its payment, and until it is fetched: in seconds of the day.
 const PAID_AFTER: std::ops::RangeInclusive<f64> = 60.0..=600.0;
 const FETCHED_AFTER: std::ops::RangeInclusive<f64> = 1_800.0..=7_200.0;
-
-/// How far behind its schedule a system may fall before it is over.
-const BEHIND_MAX: Duration = Duration::from_secs(2);
 
 /// A prefix for the SKUs gives them their shards; what happens and when depends on the data and the seed only.
 pub(crate) struct DayPlan {
@@ -118,28 +114,20 @@ pub(crate) async fn run(
     shop: &Rc<Shop>,
     recorder: &Rc<Recorder>,
 ) -> anyhow::Result<JoinSet<()>> {
-    let pacer = Pacer::new().context("cannot make a timer")?;
-    let mut visitors = JoinSet::new();
+    let mut departures = Departures::new(recorder)?;
     for errand in errands {
         let due = recorder.from() + errand.at;
-        if due + BEHIND_MAX < Instant::now() {
-            recorder.fell_behind();
-            break;
-        }
-        pacer
-            .wait_until(due)
-            .await
-            .context("cannot wait for a timer")?;
         let (shop, recorder) = (Rc::clone(shop), Rc::clone(recorder));
-        visitors.spawn_local(async move {
+        let visitor = async move {
             if let Err(error) = visit(errand.does, due, &shop, &recorder).await {
                 recorder.failed(error);
             }
-        });
-        // What has ended is let go, so that a long day does not collect its tasks.
-        while visitors.try_join_next().is_some() {}
+        };
+        if !departures.send(due, visitor).await? {
+            break;
+        }
     }
-    Ok(visitors)
+    Ok(departures.under_way())
 }
 
 async fn visit(does: Does, due: Instant, shop: &Shop, recorder: &Recorder) -> Result<(), String> {
