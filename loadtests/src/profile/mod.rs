@@ -46,6 +46,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     in_flight: u32,
 
+    /// So many calls a second on a schedule, each timed from when it was due, instead of --in-flight
+    #[arg(long, value_name = "N", conflicts_with = "in_flight", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: Option<u32>,
+
     /// How long
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=120))]
     seconds: u64,
@@ -158,20 +162,23 @@ async fn load(
     times: WindowTimes,
 ) -> anyhow::Result<Window> {
     let in_flight = arguments.in_flight;
-    let closed = Load::ClosedLoop { in_flight };
+    let calls_made = match arguments.rate {
+        Some(rate) => Load::OpenLoop { per_second: rate },
+        None => Load::ClosedLoop { in_flight },
+    };
     let none = &mut Patience::none();
     let windows = match arguments.call {
         Call::Echo => {
             let calls = stockd.echoes(Work::Uniform);
-            Window::run("echo", &calls, servers, closed, times, none).await
+            Window::run("echo", &calls, servers, calls_made, times, none).await
         }
         Call::Reserve => {
             let calls = stockd.reserves(Work::Uniform);
-            Window::run("reserve", &calls, servers, closed, times, none).await
+            Window::run("reserve", &calls, servers, calls_made, times, none).await
         }
         Call::Batch => {
             let calls = stockd.batches(256);
-            Window::run("batch", &calls, servers, closed, times, none).await
+            Window::run("batch", &calls, servers, calls_made, times, none).await
         }
         Call::Stream => {
             let load = Load::Stream {
