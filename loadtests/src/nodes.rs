@@ -89,7 +89,7 @@ impl Nodes {
         };
         ensure!(
             stockd.exists(),
-            "there is no {}: build it (cargo build --release -p stockd), or name it with --stockd",
+            "there is no {}: build it (cargo build --profile dist -p stockd), or name it with --stockd",
             stockd.display()
         );
         let scratch = options.scratch()?;

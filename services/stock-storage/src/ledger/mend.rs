@@ -171,6 +171,7 @@ fn affected(
         let key = sled::IVec::from(&entries_key(group, at));
         let decoded = decode(&key, at, &value);
         let end = decoded
+            .as_ref()
             .and_then(|value| value.entries(at))
             .map(|entries| end_of(at, &entries));
         match (decoded, end) {

@@ -79,7 +79,7 @@ pub(super) fn scan(
                 return broken(at.index);
             };
             let end = end_of(at, &entries);
-            let bytes = Bytes::copy_from_slice(decoded.payload);
+            let bytes = Bytes::from(decoded.payload.into_owned());
             let is_full = match decoded.kind {
                 Kind::Whole => entries.into_iter().any(|(index, ordinal, range)| {
                     !reader.take(index, ordinal, bytes.slice(range))

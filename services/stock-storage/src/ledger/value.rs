@@ -5,8 +5,12 @@
 //! kind       1 byte
 //! previous   where the group's value before this one ends: index (as the distance), ordinal, part
 //! payload    whole entries, each: distance of its index from the last one's, length, bytes;
+//!            the same, packed: length before it was packed, LZ4 block;
 //!            or a part of one entry: bytes
 //! ```
+//!
+//! Entries name the same SKUs, locations and principals again and again: packed they take less than half, and sled
+//! writes everything more than once.
 //!
 //! Numbers without a size are LEB128. An entry's ordinal is not stored: it counts from 0 within an
 //! index, and the key has that of the first.
@@ -15,7 +19,10 @@
 //! shows as soon as somebody reads across it. Its beginning would not do: a replacement can begin at the
 //! same place and hold less.
 
+use std::borrow::Cow;
 use std::ops::Range;
+
+use lz4_flex::block;
 
 use super::key::{ENTRIES_KEY_BYTES, Position, entries_key};
 
@@ -33,6 +40,7 @@ const ENTRY_HEADER_BYTES_MAX: usize = 10 + 2;
 const KIND_WHOLE: u8 = 1;
 const KIND_PART: u8 = 2;
 const KIND_LAST_PART: u8 = 3;
+const KIND_WHOLE_PACKED: u8 = 4;
 
 /// What a value holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,12 +172,13 @@ impl Packer {
 }
 
 /// A value read back whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Value<'a> {
     pub(super) kind: Kind,
     /// Where the value before it ends.
     pub(super) previous: Position,
-    pub(super) payload: &'a [u8],
+    /// As it was before it was packed.
+    pub(super) payload: Cow<'a, [u8]>,
 }
 
 impl Value<'_> {
@@ -181,7 +190,7 @@ impl Value<'_> {
             return Some(entries);
         }
         let (mut index, mut ordinal) = (at.index, at.ordinal);
-        let mut rest = self.payload;
+        let mut rest = &*self.payload;
         while !rest.is_empty() {
             let distance = take_number(&mut rest)?;
             let len = usize::try_from(take_number(&mut rest)?).ok()?;
@@ -202,7 +211,7 @@ impl Value<'_> {
 
     /// The same with another value before it.
     pub(super) fn behind(&self, key: &[u8], at: Position, previous: Position) -> Vec<u8> {
-        encode(key, at, self.kind, previous, self.payload)
+        encode(key, at, self.kind, previous, &self.payload)
     }
 }
 
@@ -221,9 +230,9 @@ pub(super) fn decode<'a>(key: &[u8], at: Position, value: &'a [u8]) -> Option<Va
     if u32::from_le_bytes(*checksum) != checksum_of(key, rest) {
         return None;
     }
-    let (&kind, mut rest) = rest.split_first()?;
-    let kind = match kind {
-        KIND_WHOLE => Kind::Whole,
+    let (&code, mut rest) = rest.split_first()?;
+    let kind = match code {
+        KIND_WHOLE | KIND_WHOLE_PACKED => Kind::Whole,
         KIND_PART => Kind::Part,
         KIND_LAST_PART => Kind::LastPart,
         _ => return None,
@@ -233,17 +242,46 @@ pub(super) fn decode<'a>(key: &[u8], at: Position, value: &'a [u8]) -> Option<Va
         ordinal: take_number(&mut rest)?.try_into().ok()?,
         part: take_number(&mut rest)?.try_into().ok()?,
     };
+    let payload = match code {
+        KIND_WHOLE_PACKED => Cow::Owned(unpack(rest)?),
+        _ => Cow::Borrowed(rest),
+    };
     Some(Value {
         kind,
         previous,
-        payload: rest,
+        payload,
     })
 }
 
+/// Nothing, where that takes no less.
+fn pack(payload: &[u8]) -> Option<Vec<u8>> {
+    let mut packed = Vec::with_capacity(PAYLOAD_BYTES_MAX);
+    put_number(&mut packed, payload.len() as u64);
+    packed.extend(block::compress(payload));
+    (packed.len() < payload.len()).then_some(packed)
+}
+
+fn unpack(mut packed: &[u8]) -> Option<Vec<u8>> {
+    let len = usize::try_from(take_number(&mut packed)?).ok()?;
+    if len > PAYLOAD_BYTES_MAX {
+        return None;
+    }
+    let payload = block::decompress(packed, len).ok()?;
+    (payload.len() == len).then_some(payload)
+}
+
 fn encode(key: &[u8], at: Position, kind: Kind, previous: Position, payload: &[u8]) -> Vec<u8> {
+    let packed = match kind {
+        Kind::Whole => pack(payload),
+        Kind::Part | Kind::LastPart => None,
+    };
+    let (code, payload) = match &packed {
+        Some(packed) => (KIND_WHOLE_PACKED, packed.as_slice()),
+        None => (kind.code(), payload),
+    };
     let mut value = Vec::with_capacity(HEADER_BYTES_MAX + payload.len());
     value.extend_from_slice(&[0; CHECKSUM_BYTES]);
-    value.push(kind.code());
+    value.push(code);
     put_number(&mut value, at.index - previous.index);
     put_number(&mut value, previous.ordinal.into());
     put_number(&mut value, previous.part.into());
@@ -284,4 +322,73 @@ fn take_number(from: &mut &[u8]) -> Option<u64> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUP: u64 = 3;
+
+    fn place(index: u64) -> Position {
+        Position {
+            index,
+            ordinal: 0,
+            part: 0,
+        }
+    }
+
+    /// So many entries, one an index, as one value.
+    fn packed(entries: impl Iterator<Item = Vec<u8>>) -> PackedValue {
+        let mut packer = Packer::new(GROUP, Position::START);
+        for (index, entry) in (1..).zip(entries) {
+            packer.push(index, 0, &entry);
+        }
+        let (mut values, _) = packer.finish();
+        assert_eq!(values.len(), 1);
+        values.remove(0)
+    }
+
+    #[test]
+    fn entries_that_are_alike_take_less_and_come_back() {
+        let entries =
+            || (0..20).map(|n| format!("SKU-{n:04} at BERLIN by till, 1 unit").into_bytes());
+        let (key, value) = packed(entries());
+        let plain: usize = entries().map(|entry| entry.len()).sum();
+        assert!(value.len() < plain / 2, "{} of {plain}", value.len());
+        let value = decode(&key, place(1), &value).unwrap();
+        let found = value.entries(place(1)).unwrap();
+        let found = found
+            .into_iter()
+            .map(|(_, _, range)| value.payload[range].to_vec());
+        assert!(found.eq(entries()));
+    }
+
+    #[test]
+    fn what_packing_makes_no_shorter_is_kept_as_it_is() {
+        let (key, value) = packed([b"sku".to_vec()].into_iter());
+        assert_eq!(value[CHECKSUM_BYTES], KIND_WHOLE);
+        assert!(decode(&key, place(1), &value).is_some());
+    }
+
+    #[test]
+    fn what_cannot_be_unpacked_is_no_value() {
+        let (key, whole) = packed((0..20).map(|_| b"the same again".to_vec()));
+        assert_eq!(whole[CHECKSUM_BYTES], KIND_WHOLE_PACKED);
+        let with_sum = |mut value: Vec<u8>| {
+            let sum = checksum_of(&key, &value[CHECKSUM_BYTES..]);
+            value[..CHECKSUM_BYTES].copy_from_slice(&sum.to_le_bytes());
+            value
+        };
+        assert!(decode(&key, place(1), &with_sum(whole.clone())).is_some());
+        for cut in 1..whole.len() - CHECKSUM_BYTES {
+            let short = with_sum(whole[..whole.len() - cut].to_vec());
+            assert_eq!(decode(&key, place(1), &short), None, "{cut} bytes less");
+        }
+        // Lengths that nobody writes.
+        let mut long = whole[..CHECKSUM_BYTES + 1].to_vec();
+        long.extend([1, 0, 0]);
+        put_number(&mut long, 1 << 40);
+        assert_eq!(decode(&key, place(1), &with_sum(long)), None);
+    }
 }
