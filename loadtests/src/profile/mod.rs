@@ -1,5 +1,7 @@
 //! Where the time goes: a flame graph of the nodes under load.
 
+mod budget;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
@@ -32,7 +34,8 @@ Makes a flame graph of the nodes under load.
 
 Starts three nodes of its own, puts load on them, and has `perf` look at them meanwhile (Debian: apt-get \
 install linux-perf; without root the kernel must allow it: kernel.perf_event_paranoid). The picture goes to \
---svg, the functions that took most of the processor to the terminal.";
+--svg; how much of one line's processor time each part of the nodes takes, and the functions that take most, to the \
+terminal.";
 
 /// What `loadtests profile` is asked to do.
 #[derive(clap::Args)]
@@ -117,7 +120,9 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
         std::fs::write(path, &stacks)
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    println!("{}", top(&String::from_utf8_lossy(&stacks)));
+    let stacks = String::from_utf8_lossy(&stacks);
+    println!("{}", budget::table(&stacks, window.server_cpu_us));
+    println!("{}", top(&stacks));
     println!("drawn in {}", arguments.svg.display());
     Ok(Verdict::Passed)
 }
