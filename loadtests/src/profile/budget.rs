@@ -105,7 +105,7 @@ mod tests {
         };
         assert_eq!(row("fdatasync"), "30.0 15.0");
         assert_eq!(row("all else of a write"), "20.0 10.0");
-        assert_eq!(row("edge"), "40.0 20.0");
+        assert_eq!(row("edge:"), "40.0 20.0");
         assert_eq!(row("HTTP/2"), "0.0 0.0");
         assert_eq!(row("beside"), "10.0 5.0");
     }
