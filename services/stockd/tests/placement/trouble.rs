@@ -283,6 +283,47 @@ fn check_whole(toy: &Toy) -> Result<(), String> {
 /// Runs of each property; a thousand take some minutes.
 const CASES: u32 = 32;
 
+/// Whether all is well after these, one a tick.
+fn after(toy: &mut Toy, troubles: &[Trouble]) -> Result<(), String> {
+    for trouble in troubles {
+        cause(toy, trouble);
+        toy.tick();
+    }
+    come_to_rest(toy)?;
+    check_whole(toy)?;
+    match toy.groups.keys().all(|group| toy.has_quorum(*group)) {
+        true => Ok(()),
+        false => Err("a group has no quorum".to_owned()),
+    }
+}
+
+/// Found at random: reports were lost, and the replica that was to be taken out led by the time the order came.
+#[test]
+fn a_replica_that_leads_by_now_is_not_taken_out_by_an_order_that_comes_late() {
+    use Trouble::*;
+    let mut toy = Toy::new(5, 5, 3, 5_307_049_305_821_807_434);
+    toy.loss = 65;
+    let troubles = [
+        Write(0, 265),
+        Wait(43),
+        Wait(138),
+        Prefer(0, 4),
+        Fail(1, 1),
+        Drain(1),
+        Wait(110),
+        Down(6),
+        Move(0, 1, 1),
+        Wait(3),
+        Fail(0, 6),
+        Down(6),
+        Undrain(2),
+        ReplaceDisk(2),
+        Replication(1),
+        Wait(9),
+    ];
+    after(&mut toy, &troubles).unwrap();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: CASES, max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -297,13 +338,7 @@ proptest! {
     ) {
         let mut toy = Toy::new(nodes, groups, replication, seed);
         toy.loss = loss;
-        for trouble in &troubles {
-            cause(&mut toy, trouble);
-            toy.tick();
-        }
-        come_to_rest(&mut toy).map_err(TestCaseError::fail)?;
-        check_whole(&toy).map_err(TestCaseError::fail)?;
-        prop_assert!(toy.groups.keys().all(|group| toy.has_quorum(*group)));
+        after(&mut toy, &troubles).map_err(TestCaseError::fail)?;
     }
 
     #[test]
