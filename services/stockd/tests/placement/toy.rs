@@ -210,6 +210,7 @@ impl Toy {
         self.tell();
         let decision = decide(&self.registry, &self.reports, self.now_ms, &POLICY);
         for order in decision.orders.clone() {
+            self.check_leader_stays(&order);
             if !self.is_lost() {
                 self.carry_out(&order);
             }
@@ -509,6 +510,22 @@ impl Toy {
         let group = self.groups.get_mut(&id).unwrap();
         group.voters = voters;
         group.learners.remove(&replica);
+    }
+
+    /// No order takes out whom the controller knows to lead: that one hands over first.
+    fn check_leader_stays(&self, order: &Order) {
+        let (group, goes) = match *order {
+            Order::RemoveVoter { group, replica } | Order::RemoveLearner { group, replica } => {
+                (group, Some(replica))
+            }
+            Order::Promote { group, remove, .. } => (group, remove),
+            _ => return,
+        };
+        let leader = self.reports.group(group).map(|report| report.leader);
+        assert!(
+            goes.is_none() || goes != leader,
+            "{group:?}: the leader is taken out"
+        );
     }
 
     /// A change must leave a majority of the new voters that has nearly everything.
