@@ -1,6 +1,13 @@
 //! Load on a cluster: a laboratory that measures stockd beside a bare echo and beside other systems, what it costs
 //! to lose and to add nodes, and a replay of a real shop's baskets that checks every unit.
-#![expect(clippy::print_stdout, reason = "a command line tool answers on stdout")]
+
+/// A line on stdout. Whoever reads them (`head`, a pager) may have seen enough; what is measured goes on.
+macro_rules! say {
+    ($($line:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($line)*);
+    }};
+}
 
 mod bench;
 mod compare;

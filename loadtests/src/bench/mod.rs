@@ -148,7 +148,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     };
     let servers = nodes.as_ref().map(Nodes::processes).unwrap_or_default();
     let stockd = Stockd::prepare(&client, schedule.holds_last()).await?;
-    println!(
+    say!(
         "{} nodes, {} shards, leaders per node {:?}; {} SKUs; holds end by themselves after {} s",
         client.topology().nodes().len(),
         client.topology().shard_count(),
@@ -157,7 +157,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
         schedule.holds_last().as_secs()
     );
     if stockd.still_held() > 0 {
-        println!(
+        say!(
             "note: an earlier run still holds {} units; their expiry will load these windows",
             stockd.still_held()
         );
@@ -169,7 +169,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     };
     let fsync = match fsync::measure(&fsync_dir) {
         Ok(cost) => {
-            println!(
+            say!(
                 "fdatasync of 120 bytes in {}: p50 {:.0} us, p99 {:.0} us",
                 fsync_dir.display(),
                 cost.p50_us,
@@ -178,7 +178,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
             Some(cost)
         }
         Err(error) => {
-            println!("fdatasync was not measured: {error:#}");
+            say!("fdatasync was not measured: {error:#}");
             None
         }
     };
@@ -194,7 +194,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     Ok(match report.first_error() {
         None => Verdict::Passed,
         Some(error) => {
-            println!("calls failed; the first: {error}");
+            say!("calls failed; the first: {error}");
             Verdict::Failed
         }
     })

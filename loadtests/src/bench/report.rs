@@ -108,36 +108,38 @@ impl Report {
     }
 
     pub(crate) fn print(&self) {
-        println!("{}", self.table());
-        println!(
+        say!("{}", self.table());
+        say!(
             "1 in flight, p50: reserve {:.0} us, echo {:.0} us: {:.2} x",
-            self.reserve_p50_us, self.echo_p50_us, self.reserve_p50_over_echo
+            self.reserve_p50_us,
+            self.echo_p50_us,
+            self.reserve_p50_over_echo
         );
-        println!(
+        say!(
             "most per second: reserve {}, echo {}: {:.2} x; processor time of one at that rate: {:.2} x",
             HumanCount(self.reserve_rate as u64),
             HumanCount(self.echo_rate as u64),
             self.reserve_rate_over_echo,
             self.reserve_cpu_over_echo,
         );
-        println!(
+        say!(
             "lines per second: streams {}, {:.1} x single calls; batches {}",
             HumanCount(self.stream_rate as u64),
             self.stream_rate_over_reserve,
             HumanCount(self.batch_rate as u64),
         );
-        println!(
+        say!(
             "stolen by the host: {:.1} % of the CPU; windows thrown away: {} of {}",
             self.stolen_percent,
             self.windows_thrown_away,
             self.windows.len()
         );
-        println!(
+        say!(
             "late: how long after they were due calls were sent, in us; their times include it. CPU, disk and \
              switches: of one line, over all nodes; disk in whole pages"
         );
         if self.rows.iter().any(|row| !row.figures.clean) {
-            println!("* no window was free of stolen time: do not rely on this row");
+            say!("* no window was free of stolen time: do not rely on this row");
         }
     }
 

@@ -208,7 +208,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     Ok(match report.first_error() {
         None => Verdict::Passed,
         Some(error) => {
-            println!("calls failed; the first: {error}");
+            say!("calls failed; the first: {error}");
             Verdict::Failed
         }
     })

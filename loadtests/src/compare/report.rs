@@ -84,13 +84,13 @@ impl Report {
     }
 
     pub(super) fn print(&self) {
-        println!("{}", self.table());
-        println!(
+        say!("{}", self.table());
+        say!(
             "p50 / p99 / p99.9 in us; -: the rate was not carried. Most: lines a second with 64 in flight; hot: one \
              SKU against many. Basket: p50 with 5 lines in one shard. CPU: seconds of servers and load for 1,000 \
              reserves, and bytes written to disk for one, with 64 in flight."
         );
-        println!(
+        say!(
             "fdatasync of 120 bytes: p50 {:.0} us, p99 {:.0} us; stolen by the host: {:.1} % of the CPU; windows \
              thrown away: {} of {}",
             self.fsync.p50_us,
@@ -104,7 +104,7 @@ impl Report {
             .iter()
             .any(|row| row.tasks.iter().any(|it| !it.figures.clean))
         {
-            println!("* no window was free of stolen time: do not rely on this figure");
+            say!("* no window was free of stolen time: do not rely on this figure");
         }
     }
 

@@ -99,7 +99,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     let client = nodes.client(CALL_TIMEOUT).await?;
     let assortment = Assortment::new(POSITIONS, LOCATIONS);
     stock::fill(&client, &assortment).await?;
-    println!(
+    say!(
         "three nodes, data in {}; {} reserves a second for {} s",
         nodes.dir().display(),
         arguments.per_second,
@@ -124,9 +124,9 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     };
     let findings = judge(&samples, pace);
     print(&samples, &findings);
-    println!("failed reserves: {}", failures.len());
+    say!("failed reserves: {}", failures.len());
     for failure in failures.iter().take(5) {
-        println!("  {failure}");
+        say!("  {failure}");
     }
     if let Some(path) = &arguments.json {
         let report = Report {
@@ -253,13 +253,13 @@ fn print(samples: &[Sample], findings: &[Finding]) {
     for column in table.column_iter_mut() {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("{table}");
+    say!("{table}");
     for finding in findings {
         let verdict = if finding.holds {
             "holds"
         } else {
             "DOES NOT HOLD"
         };
-        println!("{verdict}: {}", finding.what);
+        say!("{verdict}: {}", finding.what);
     }
 }

@@ -80,7 +80,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     let client = nodes.client(CALL_TIMEOUT).await?;
     let cpu = CpuTime::now();
     let load_before = load_average();
-    println!(
+    say!(
         "three nodes, data in {}; {} reserves a second to shard {SHARD}; load average {load_before}",
         nodes.dir().display(),
         arguments.per_second

@@ -109,14 +109,16 @@ impl Report {
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        println!("{table}");
-        println!("failed calls: {}", self.calls_failed);
+        say!("{table}");
+        say!("failed calls: {}", self.calls_failed);
         for failure in &self.failures_listed {
-            println!("  {failure}");
+            say!("  {failure}");
         }
-        println!(
+        say!(
             "load average {:.1} before, {:.1} after; stolen by the host: {:.1} % of the CPU",
-            self.load_average[0], self.load_average[1], self.stolen_percent
+            self.load_average[0],
+            self.load_average[1],
+            self.stolen_percent
         );
     }
 }

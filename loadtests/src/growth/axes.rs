@@ -166,7 +166,7 @@ impl Course {
         stockd: &Stockd,
         servers: &Processes,
     ) -> anyhow::Result<()> {
-        println!(
+        say!(
             "{} {}, round {round} of {}",
             HumanCount(size),
             self.axis.name(),

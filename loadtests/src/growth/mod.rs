@@ -145,11 +145,11 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
         report.write(&arguments.out)?;
     }
     report.print();
-    println!("written to {}", arguments.out.display());
+    say!("written to {}", arguments.out.display());
     Ok(match report.first_error() {
         None => Verdict::Passed,
         Some(error) => {
-            println!("calls failed; the first: {error}");
+            say!("calls failed; the first: {error}");
             Verdict::Failed
         }
     })

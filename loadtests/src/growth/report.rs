@@ -110,14 +110,14 @@ impl Report {
     }
 
     pub(super) fn print(&self) {
-        println!("{}", self.table());
-        println!(
+        say!("{}", self.table());
+        say!(
             "times x: of the first size of the axis; leaders: shards that each node led; stolen by the host: {:.1} % of the CPU",
             self.stolen_percent
         );
         let mut rows = self.axes.iter().flat_map(|measured| &measured.rows);
         if rows.any(|row| !row.is_clean()) {
-            println!("* no window was free of stolen time: do not rely on this row");
+            say!("* no window was free of stolen time: do not rely on this row");
         }
     }
 

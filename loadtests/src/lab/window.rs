@@ -149,7 +149,7 @@ impl Window {
             let window = run().await?;
             let is_last = window.kept || window.errors > 0 || patience.is_over();
             if !window.kept {
-                println!(
+                say!(
                     "thrown away: {what}, {load}: {:.1} % of the CPU was stolen; {}",
                     window.stolen_percent,
                     if is_last {

@@ -85,9 +85,9 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
         let processes = nodes.processes();
         courses.push(course(what, &client, &processes, times).await?);
     }
-    println!("{}", table(&courses));
+    say!("{}", table(&courses));
     for course in &courses {
-        println!(
+        say!(
             "{}: {:.0} % of the best rate kept; a second after the load fell p99 was {:.1} ms, before {:.1} ms",
             course.what,
             course.kept() * 100.0,
@@ -105,7 +105,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
         .filter_map(|(_, window)| window.first_error.as_ref())
         .next()
     {
-        println!("calls failed; the first: {error}");
+        say!("calls failed; the first: {error}");
         return Ok(Verdict::Failed);
     }
     let is_good = courses.iter().all(|course| {

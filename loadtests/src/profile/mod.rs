@@ -96,7 +96,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     let window = load(arguments, &stockd, &servers, times).await?;
     let turns = Turns::of(&nodes).await?;
     perf.await??;
-    println!(
+    say!(
         "{}, {}: {:.0} lines a second; of one line: {:.1} us of the nodes' processors, {:.1} us of the load's, {:.2} switches, {:.0} bytes to disk; p50 {:.0} us, p99 {:.0} us; {:.1} % stolen",
         window.what,
         window.load,
@@ -109,9 +109,9 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
         window.p99_us,
         window.stolen_percent,
     );
-    println!("{}", turns.since(&before));
+    say!("{}", turns.since(&before));
     if let Some(error) = &window.first_error {
-        println!("calls failed; the first: {error}");
+        say!("calls failed; the first: {error}");
         return Ok(Verdict::Failed);
     }
     let stacks = collapse(&samples, nodes.dir()).await?;
@@ -121,9 +121,9 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     let stacks = String::from_utf8_lossy(&stacks);
-    println!("{}", budget::table(&stacks, window.server_cpu_us));
-    println!("{}", top(&stacks));
-    println!("drawn in {}", arguments.svg.display());
+    say!("{}", budget::table(&stacks, window.server_cpu_us));
+    say!("{}", top(&stacks));
+    say!("drawn in {}", arguments.svg.display());
     Ok(Verdict::Passed)
 }
 
@@ -186,8 +186,11 @@ async fn load(
             Window::run("batch", &calls, servers, calls_made, times, none).await
         }
         Call::Stream => {
-            let load = Load::Stream {
-                unanswered: in_flight,
+            let load = match arguments.rate {
+                Some(per_second) => Load::OpenStream { per_second },
+                None => Load::Stream {
+                    unanswered: in_flight,
+                },
             };
             stockd
                 .stream_windows("stream", Asked::Reserves, servers, load, times, none)

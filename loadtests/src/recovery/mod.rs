@@ -206,7 +206,7 @@ async fn join(
     figures.reserves = latencies;
     figures.reserves_failed = failures.len();
     for failure in failures.iter().take(5) {
-        println!("a reserve failed: {failure}");
+        say!("a reserve failed: {failure}");
     }
     Ok(())
 }

@@ -141,11 +141,14 @@ impl Report {
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        println!("{table}");
-        println!("failed reserves: {}", figures.reserves_failed);
-        println!(
+        say!("{table}");
+        say!("failed reserves: {}", figures.reserves_failed);
+        say!(
             "{} shards; load average {:.1} before, {:.1} after; stolen by the host: {:.1} % of the CPU",
-            self.shards, self.load_average[0], self.load_average[1], self.stolen_percent
+            self.shards,
+            self.load_average[0],
+            self.load_average[1],
+            self.stolen_percent
         );
     }
 }

@@ -35,7 +35,7 @@ pub(crate) async fn wait_for_expiry(counter: &Counter<'_>) -> anyhow::Result<Dur
     let patience = counter.ttl_of_abandoned + EXPIRY_WAIT_MAX;
     while !expiring.is_empty() && !differing(counter, &expiring).await?.is_empty() {
         if started.elapsed() > patience {
-            println!(
+            say!(
                 "some holds have not ended {} after the last order",
                 HumanDuration(patience)
             );
@@ -98,7 +98,7 @@ pub(crate) fn print(counter: &Counter<'_>, waited: Duration, mismatches: &[Misma
     let opening: i64 = (counter.plan.positions.iter())
         .map(|position| position.opening)
         .sum();
-    println!(
+    say!(
         "units: {} received, {} handed over, {} on hand, {} still reserved; the last holds ended after {:.1} s",
         HumanCount(opening as u64),
         HumanCount((opening - total.on_hand) as u64),
@@ -106,13 +106,13 @@ pub(crate) fn print(counter: &Counter<'_>, waited: Duration, mismatches: &[Misma
         HumanCount(total.reserved as u64),
         waited.as_secs_f64()
     );
-    println!(
+    say!(
         "positions compared: {}",
         HumanCount(counter.plan.positions.len() as u64)
     );
-    println!("mismatches: {}", mismatches.len());
+    say!("mismatches: {}", mismatches.len());
     for mismatch in mismatches.iter().take(MISMATCHES_LISTED_MAX) {
-        println!("  {mismatch}");
+        say!("  {mismatch}");
     }
     match counter.figures.borrow().failures() == 0 && mismatches.is_empty() {
         true => Verdict::Passed,

@@ -172,7 +172,7 @@ async fn start_trouble(arguments: &Arguments) -> anyhow::Result<Option<(Trouble,
         return Ok(None);
     }
     let nodes = Nodes::found(&arguments.nodes, 3, 1).await?;
-    println!("three nodes of our own, data in {}", nodes.dir().display());
+    say!("three nodes of our own, data in {}", nodes.dir().display());
     let endpoint = nodes.endpoint(1);
     let kill_every = arguments
         .kill_every
@@ -196,20 +196,20 @@ fn lines(plan: &Plan) -> u64 {
 }
 
 fn print_plan(arguments: &Arguments, dataset: &Dataset, plan: &Plan, run_name: &str) {
-    println!(
+    say!(
         "weeks {}: {} baskets, {} lines; {} lines with a quantity of 0 or less are skipped",
         arguments.weeks,
         HumanCount(dataset.baskets.len() as u64),
         HumanCount(lines(plan)),
         HumanCount(dataset.lines_skipped)
     );
-    println!(
+    say!(
         "{} orders (one for each shard of a basket), {} stores, {} positions, SKUs are named {run_name}.PRODUCT",
         HumanCount(plan.orders.len() as u64),
         HumanCount(plan.stores.len() as u64),
         HumanCount(plan.positions.len() as u64)
     );
-    println!(
+    say!(
         "{} baskets are abandoned ({} %), half of them left to expire after {} s; seed {}",
         HumanCount(plan.baskets_abandoned),
         arguments.abandon_percent,
@@ -263,8 +263,8 @@ fn print_figures(counter: &Counter<'_>, carried: &Carried) {
     let seconds = carried.took.as_secs_f64().max(1e-9);
     let per_second = |count: u64| HumanCount((count as f64 / seconds) as u64);
 
-    println!("{}", figures.table());
-    println!(
+    say!("{}", figures.table());
+    say!(
         "replayed: {} orders, {} lines, {} calls in {seconds:.1} s: {} lines/s, {} calls/s",
         HumanCount(carried.orders as u64),
         HumanCount(carried.lines),
@@ -272,17 +272,17 @@ fn print_figures(counter: &Counter<'_>, carried: &Carried) {
         per_second(carried.lines),
         per_second(calls)
     );
-    println!(
+    say!(
         "calls that took 100 ms or more, as when a node is lost: {}",
         HumanCount(figures.slow_calls())
     );
-    println!("failed orders: {}", HumanCount(figures.failures()));
+    say!("failed orders: {}", HumanCount(figures.failures()));
     for failure in figures.failures_listed() {
-        println!("  {failure}");
+        say!("  {failure}");
     }
     let left = counter.plan.orders.len() - carried.orders;
     if left > 0 {
-        println!(
+        say!(
             "stopped after {FAILURES_MAX} failures; {} orders were not tried",
             HumanCount(left as u64)
         );

@@ -52,7 +52,7 @@ impl Progress {
 
     fn print(&self) {
         let rate = self.done.get() as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
-        println!(
+        say!(
             "{}: {} of {} lines, {} lines/s",
             self.what,
             HumanCount(self.done.get()),

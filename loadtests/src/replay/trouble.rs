@@ -97,9 +97,9 @@ impl Trouble {
 
     /// What happened.
     pub(crate) fn print(&self) {
-        println!("nodes killed and started again: {}", self.kills.get());
+        say!("nodes killed and started again: {}", self.kills.get());
         if let Some(took) = self.replaced_in.get() {
-            println!(
+            say!(
                 "node {LEAVES} was replaced by node {COMES} in {:.1} s",
                 took.as_secs_f64()
             );

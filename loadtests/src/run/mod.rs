@@ -105,7 +105,7 @@ pub(crate) struct Arguments {
 /// Runs a profile and prints what it came to.
 pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     if arguments.list {
-        println!("{}", list()?);
+        say!("{}", list()?);
         return Ok(Verdict::Passed);
     }
     let name = arguments
@@ -123,7 +123,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     }
     if let Some(path) = &arguments.html {
         html::write(&report, path)?;
-        println!("drawn in {}", path.display());
+        say!("drawn in {}", path.display());
     }
     Ok(match report.is_good() {
         true => Verdict::Passed,
@@ -156,7 +156,7 @@ async fn measure(arguments: &Arguments, profile: Profile) -> anyhow::Result<Repo
     };
     let nodes = Nodes::found(&options, FOUNDERS, 0).await?;
     let client = nodes.client(CALL_TIMEOUT).await?;
-    println!(
+    say!(
         "{}: {}\nthree nodes, {} shards, data in {}",
         profile.name,
         profile.about,
@@ -284,7 +284,7 @@ impl Ground<'_> {
         let steps = windows?;
         if shop.unknown.get() == 0 {
             let (held, paid) = shopper.with_holds(|holds| (holds.held(), holds.confirmed()));
-            println!(
+            say!(
                 "still open: {} holds, {} paid; {}",
                 HumanCount(held as u64),
                 HumanCount(paid as u64),
@@ -317,7 +317,7 @@ impl Ground<'_> {
         let shard_of = |sku: &str| self.client.shard_of(sku);
         let lines = self.profile.lines;
         let plan = DayPlan::new(baskets, day, lines, &run_name, shard_of, self.seed);
-        println!(
+        say!(
             "weeks {}: {} baskets, {} positions, {} calls in {:.0} s",
             day.weeks,
             HumanCount(baskets.baskets.len() as u64),
@@ -382,7 +382,7 @@ impl Ground<'_> {
         seconds: f64,
         began: Instant,
     ) -> anyhow::Result<Window> {
-        println!("{what}: {load}, {seconds:.0} s");
+        say!("{what}: {load}, {seconds:.0} s");
         let progress = bar(what, seconds);
         let starts = began.elapsed() + self.profile.lead_in();
         let (callers, times) = ([shopper.clone()], self.times(seconds));

@@ -56,25 +56,28 @@ impl Report {
     }
 
     pub(crate) fn print(&self) {
-        println!("{}", self.steps_table());
+        say!("{}", self.steps_table());
         // One step is enough to see what each kind costs.
         if let Some(step) = self.steps.last() {
-            println!("by kind of call, {}:\n{}", step.what, kinds_table(step));
+            say!("by kind of call, {}:\n{}", step.what, kinds_table(step));
         }
         for kill in &self.kills {
-            println!(
+            say!(
                 "at {:.1} s node {}, leader of shard {} and others, was killed; at {:.1} s it was back and all was led",
-                kill.at_seconds, kill.node, kill.shard, kill.led_at_seconds
+                kill.at_seconds,
+                kill.node,
+                kill.shard,
+                kill.led_at_seconds
             );
         }
-        println!(
+        say!(
             "stolen by the host: {:.1} % of the CPU; answers `sold out`: {}; holds left to expire: {}",
             self.stolen_percent,
             HumanCount(self.sold_out),
             HumanCount(self.left_to_expire)
         );
         for line in self.comparison.iter().flat_map(|found| &found.listed) {
-            println!("  {line}");
+            say!("  {line}");
         }
         for finding in &self.findings {
             let verdict = if finding.holds {
@@ -82,7 +85,7 @@ impl Report {
             } else {
                 "DOES NOT HOLD"
             };
-            println!("{verdict}: {}", finding.what);
+            say!("{verdict}: {}", finding.what);
         }
     }
 

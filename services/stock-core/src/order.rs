@@ -108,7 +108,13 @@ impl<T> Queue<T> {
         self.len += 1;
         match self.blocks.back_mut() {
             Some(block) if block.len() < BLOCK => block.push_back(item),
-            _ => self.blocks.push_back(VecDeque::from([item])),
+            // The first may remain the only one, and small; those behind it become full.
+            None => self.blocks.push_back(VecDeque::from([item])),
+            Some(_) => {
+                let mut block = VecDeque::with_capacity(BLOCK);
+                block.push_back(item);
+                self.blocks.push_back(block);
+            }
         }
     }
 

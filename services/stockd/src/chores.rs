@@ -56,6 +56,13 @@ pub enum Chore {
     },
 }
 
+impl Chore {
+    /// Whether it takes a processor for long, and nothing that anybody waits for meanwhile.
+    fn is_long(&self) -> bool {
+        matches!(self, Self::WriteCheckpoint(_) | Self::HashState { .. })
+    }
+}
+
 /// Whoever does the chores.
 pub struct Chores {
     /// The node's checkpoint files.
@@ -153,6 +160,23 @@ impl Chores {
     }
 }
 
+/// How far long work steps back behind the loop, which answers callers: with all replicas of a group on a machine,
+/// each writes its state at the same time.
+const NICE: i32 = 10;
+
+/// Does something on a thread that gets a processor when nobody else wants it, or seldom.
+fn at_leisure<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // Linux takes it for this thread alone. Where it is not allowed the work is done all the same.
+            let _ = rustix::process::setpriority_process(None, NICE);
+            work()
+        });
+        let done = thread.join();
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// A thread that does the chores.
 pub struct ChoreThread(Sender<Chore>);
 
@@ -164,7 +188,11 @@ impl ChoreThread {
             .name("chores".to_owned())
             .spawn(move || {
                 for chore in receiver {
-                    match chores.perform(chore) {
+                    let performed = match chore.is_long() {
+                        true => at_leisure(|| chores.perform(chore)),
+                        false => chores.perform(chore),
+                    };
+                    match performed {
                         Ok(Some(event)) => inbox.push(event),
                         Ok(None) => {}
                         Err(error) => {

@@ -178,7 +178,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     let others = others(&config, &record);
     let roster = Roster::new(record, disk.clone(), Arc::clone(&cluster));
     peers.set_members(&roster.addresses());
-    let history = HistoryThread::start(history, Arc::clone(&inbox)).map_err(thread)?;
+    let (history, history_over) =
+        HistoryThread::start(history, Arc::clone(&inbox)).map_err(thread)?;
     Historian::start(identity.clone(), shelf, history.desk(), &peers).map_err(thread)?;
     let helpers = Helpers {
         roster,
@@ -264,6 +265,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     stop_loop.cancel();
     inbox.wake();
     let ended = running.await;
+    let history_kept = tokio::time::timeout(FINISH_WITHIN, history_over.cancelled());
+    if history_kept.await.is_err() {
+        tracing::warn!("history is not written yet; the next start finds the rest in the log");
+    }
     tracing::info!("stopped");
     joined(ended)
 }

@@ -2,13 +2,20 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream;
+use stock_client::Client;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
-use stock_proto::stock::v1::{BatchReserveRequest, ReserveRequest, batch_reserve_result};
+use stock_proto::stock::v1::{
+    BatchReserveRequest, ReserveRequest, ReserveStreamRequest, batch_reserve_result,
+    reserve_stream_result,
+};
 use tests::cluster::{Cluster, NODES, Options};
 use tests::names::sku_in;
 use tests::stock::{fresh_location, held, position, receive, reserve};
 use tests::wait::finish;
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -19,6 +26,9 @@ const IN_FLIGHT_MAX: usize = 4_096;
 const IN_BATCHES: usize = 4_000;
 const BATCH: usize = 1_000;
 
+/// Sent on a stream.
+const FLOOD: usize = 5_000;
+
 /// Sent one by one, beside the batches.
 const ONE_BY_ONE: usize = 1_000;
 
@@ -28,33 +38,128 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(15);
 /// From the moment the others wake until a call is served.
 const SERVES_AGAIN_WITHIN: Duration = Duration::from_secs(15);
 
+/// A cluster of one shard, with a SKU there is enough of.
+struct Shop {
+    cluster: Cluster,
+    client: Client,
+    sku: String,
+    location: String,
+    leader: u64,
+}
+
+impl Shop {
+    async fn open() -> Shop {
+        let cluster = Cluster::start(Options {
+            shards: 1,
+            ..Options::default()
+        })
+        .await;
+        let client = cluster.client().await;
+        let sku = sku_in(0, cluster.shards(), "flood");
+        let location = fresh_location(&client).await;
+        receive(&client, &sku, &location, 1_000_000).await;
+        Shop {
+            leader: cluster.leader_of(0).await,
+            cluster,
+            client,
+            sku,
+            location,
+        }
+    }
+
+    fn reserve(&self) -> ReserveRequest {
+        reserve(&self.sku, &self.location, 1)
+    }
+
+    fn others(&self) -> impl Iterator<Item = u64> {
+        NODES.into_iter().filter(|node| *node != self.leader)
+    }
+
+    /// A connection to the leader that stands before the flood.
+    async fn stub(&self) -> ReservationServiceClient<Channel> {
+        let mut stub = ReservationServiceClient::new(self.cluster.channel(self.leader));
+        let warm = stub.reserve(self.reserve()).await;
+        held(warm.unwrap().into_inner());
+        stub
+    }
+}
+
+/// Whether this says that there is too much: if so, it must say when to come back.
+fn is_refused(status: &Status) -> bool {
+    if status.code() != Code::ResourceExhausted {
+        return false;
+    }
+    let details = status.get_error_details();
+    let reason = details.error_info().map(|info| info.reason.as_str());
+    assert_eq!(reason, Some("OVERLOADED"), "{status}");
+    let hint = details.retry_info().and_then(|info| info.retry_delay);
+    assert!(hint.is_some_and(|delay| !delay.is_zero()), "{status}");
+    true
+}
+
+/// The error of a call that travelled inside an answer.
+fn unpacked(error: &tonic_types::Status) -> Status {
+    Status::with_details(
+        Code::from_i32(error.code),
+        error.message.clone(),
+        prost::Message::encode_to_vec(error).into(),
+    )
+}
+
+#[tokio::test]
+async fn what_is_too_much_on_a_stream_is_refused_while_the_rest_waits() {
+    let shop = Shop::open().await;
+    let mut stub = shop.stub().await;
+    let message = || ReserveStreamRequest {
+        requests: (0..BATCH).map(|_| shop.reserve()).collect(),
+    };
+    let messages: Vec<_> = (0..FLOOD / BATCH).map(|_| message()).collect();
+    shop.others().for_each(|node| shop.cluster.pause(node));
+
+    let answers = stub.reserve_stream(stream::iter(messages)).await;
+    let mut answers = answers.unwrap().into_inner();
+    let (mut refused, mut let_in) = (0, 0);
+    while let Some(answer) = finish("answers", ANSWERED_WITHIN, answers.message())
+        .await
+        .unwrap()
+    {
+        for result in answer.results {
+            match result.result {
+                Some(reserve_stream_result::Result::Error(error)) => {
+                    match is_refused(&unpacked(&error)) {
+                        true => refused += 1,
+                        false => let_in += 1,
+                    }
+                }
+                held => panic!("held without a quorum: {held:?}"),
+            }
+        }
+        assert!(
+            let_in == 0 || refused >= FLOOD - IN_FLIGHT_MAX,
+            "{refused} refused first"
+        );
+    }
+    assert_eq!(refused + let_in, FLOOD);
+    assert!(let_in > 0, "nothing was let in");
+}
+
 #[tokio::test]
 async fn beyond_its_bound_a_leader_without_quorum_refuses_at_once_and_serves_again_later() {
-    let cluster = Cluster::start(Options {
-        shards: 1,
-        ..Options::default()
-    })
-    .await;
-    let client = cluster.client().await;
-    let sku = sku_in(0, cluster.shards(), "flood");
-    let location = fresh_location(&client).await;
-    receive(&client, &sku, &location, 1_000_000).await;
-    let leader = cluster.leader_of(0).await;
-    let others = NODES.into_iter().filter(|node| *node != leader);
-    let others: Vec<u64> = others.collect();
+    let shop = Shop::open().await;
+    let (mut for_batches, for_singles) = (shop.stub().await, shop.stub().await);
+    let others: Vec<u64> = shop.others().collect();
+    let Shop {
+        cluster,
+        client,
+        sku,
+        location,
+        ..
+    } = shop;
 
     let requests: Vec<ReserveRequest> = (0..IN_BATCHES + ONE_BY_ONE)
         .map(|_| reserve(&sku, &location, 1))
         .collect();
     let (batches, singles) = requests.split_at(IN_BATCHES);
-    // Connections that stand before the flood.
-    let stub = || async {
-        let mut stub = ReservationServiceClient::new(cluster.channel(leader));
-        let warm = stub.reserve(reserve(&sku, &location, 1)).await.unwrap();
-        held(warm.into_inner());
-        stub
-    };
-    let (mut for_batches, for_singles) = (stub().await, stub().await);
     let warm = position(&client, &sku, &location).await.unwrap().reserved;
 
     others.iter().for_each(|node| cluster.pause(*node));
@@ -73,25 +178,14 @@ async fn beyond_its_bound_a_leader_without_quorum_refuses_at_once_and_serves_aga
     let mut refused = 0;
     let mut let_in = 0;
     let mut judge = |status: Status| match status.code() {
-        Code::ResourceExhausted => {
-            let details = status.get_error_details();
-            let reason = details.error_info().map(|info| info.reason.as_str());
-            assert_eq!(reason, Some("OVERLOADED"), "{status}");
-            let hint = details.retry_info().and_then(|info| info.retry_delay);
-            assert!(hint.is_some_and(|delay| !delay.is_zero()), "{status}");
-            refused += 1;
-        }
+        _ if is_refused(&status) => refused += 1,
         Code::Unavailable => let_in += 1,
         _ => panic!("neither refused nor let in: {status}"),
     };
     for batch in batches {
         for result in batch.unwrap().into_inner().results {
             match result.result {
-                Some(batch_reserve_result::Result::Error(error)) => judge(Status::with_details(
-                    Code::from_i32(error.code),
-                    error.message.clone(),
-                    prost::Message::encode_to_vec(&error).into(),
-                )),
+                Some(batch_reserve_result::Result::Error(error)) => judge(unpacked(&error)),
                 held => panic!("held without a quorum: {held:?}"),
             }
         }

@@ -1,5 +1,7 @@
 //! Many reserves at once: sorted by shard, and those of a shard proposed together.
 
+use std::sync::LazyLock;
+
 use stock_core::Command;
 use stock_proto::stock::v1 as api;
 use tonic::Status;
@@ -129,8 +131,19 @@ impl Decided {
     }
 }
 
+/// The error that is told most often, and when there is least time for it.
+static OVERLOADED: LazyLock<tonic_types::Status> =
+    LazyLock::new(|| embed(ApiError::Failed(Failure::Overloaded)));
+
 /// An error as a message inside an answer.
 pub(super) fn embedded(error: ApiError) -> tonic_types::Status {
+    match error {
+        ApiError::Failed(Failure::Overloaded) => OVERLOADED.clone(),
+        error => embed(error),
+    }
+}
+
+fn embed(error: ApiError) -> tonic_types::Status {
     let status = Status::from(error);
     // The details of a status are a google.rpc.Status with all three fields.
     let details: Option<tonic_types::Status> = prost::Message::decode(status.details()).ok();

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Instant;
 
 use metrics::{Histogram, histogram};
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 use tracing::Instrument;
 
 use super::deadline::Deadline;
@@ -14,6 +14,23 @@ use super::error::ApiError;
 pub(super) struct Meter {
     call: &'static str,
     seconds: Histogram,
+}
+
+/// How many requests inside a call failed, by code.
+#[derive(Debug, Default)]
+pub(super) struct Failures([u64; CODES]);
+
+/// gRPC has codes from 0 to 16.
+const CODES: usize = 17;
+
+impl Failures {
+    /// One more.
+    pub(super) fn add(&mut self, code: i32) {
+        let number = usize::try_from(code).ok();
+        if let Some(count) = number.and_then(|number| self.0.get_mut(number)) {
+            *count += 1;
+        }
+    }
 }
 
 impl Meter {
@@ -28,6 +45,21 @@ impl Meter {
     /// Takes note of so many requests that were answered together.
     pub(super) fn answered(&self, requests: usize, began: Instant) {
         self.seconds.record_many(began.elapsed(), requests);
+    }
+
+    /// Takes note of requests that failed, each by itself, inside a call.
+    pub(super) fn failed(&self, failures: &Failures) {
+        for (code, count) in (0..).zip(failures.0) {
+            if count > 0 {
+                self.count_errors(Code::from_i32(code), count);
+            }
+        }
+    }
+
+    fn count_errors(&self, code: Code, count: u64) {
+        let code = format!("{code:?}");
+        metrics::counter!("stockd_call_errors_total", "call" => self.call, "code" => code)
+            .increment(count);
     }
 
     /// Runs a call. Its log lines carry its name and `id`: a request id, reservation or document.
@@ -48,9 +80,7 @@ impl Meter {
             }
             Err(error) => {
                 let status = Status::from(error);
-                let code = format!("{:?}", status.code());
-                metrics::counter!("stockd_call_errors_total", "call" => self.call, "code" => code)
-                    .increment(1);
+                self.count_errors(status.code(), 1);
                 tracing::debug!(parent: &span, code = ?status.code(), message = status.message(), "refused");
                 Err(status)
             }

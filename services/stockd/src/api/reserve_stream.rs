@@ -21,7 +21,7 @@ use tonic::{Status, Streaming};
 use super::basket_sorter::{BasketSorter, Decided, embedded};
 use super::edge::Edge;
 use super::error::ApiError;
-use super::meter::Meter;
+use super::meter::{Failures, Meter};
 use super::reservations::check_size;
 use super::reserve;
 use crate::worker::event::{Failure, Freshness, GroupId};
@@ -50,6 +50,8 @@ pub(super) struct ReserveStream {
     under_way: FuturesUnordered<Pin<Box<dyn Future<Output = Step> + Send>>>,
     /// For the next message.
     results: Vec<api::ReserveStreamResult>,
+    /// Those of them that are errors.
+    failures: Failures,
 }
 
 /// Whether there is more to be read.
@@ -92,6 +94,7 @@ impl ReserveStream {
             unanswered: 0,
             under_way: FuturesUnordered::new(),
             results: Vec::new(),
+            failures: Failures::default(),
         }
     }
 
@@ -198,12 +201,17 @@ impl ReserveStream {
     fn answer(&mut self, number: u64, answer: Result<api::ReserveResponse, ApiError>) {
         use api::reserve_stream_result::Result as Out;
         self.unanswered -= 1;
+        let result = match answer {
+            Ok(response) => Out::Response(response),
+            Err(error) => {
+                let status = embedded(error);
+                self.failures.add(status.code);
+                Out::Error(status)
+            }
+        };
         self.results.push(api::ReserveStreamResult {
             number,
-            result: Some(match answer {
-                Ok(response) => Out::Response(response),
-                Err(error) => Out::Error(embedded(error)),
-            }),
+            result: Some(result),
         });
     }
 }
@@ -216,6 +224,7 @@ impl Stream for ReserveStream {
         this.read(context);
         this.collect(context);
         if !this.results.is_empty() {
+            this.meter.failed(&mem::take(&mut this.failures));
             let results = mem::take(&mut this.results);
             return Poll::Ready(Some(Ok(api::ReserveStreamResponse { results })));
         }

@@ -38,6 +38,17 @@ impl Rows {
         self.ends.clear();
     }
 
+    /// Takes them all, and makes room for as many again.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        let next = Self {
+            bytes: Vec::with_capacity(self.bytes.len()),
+            ends: Vec::with_capacity(self.ends.len()),
+            newest: Stamp::default(),
+        };
+        std::mem::replace(self, next)
+    }
+
     /// Each with its log index.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let mut begin = 0;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use stock_storage::LedgerError;
+use tokio_util::sync::CancellationToken;
 
 use super::{History, Page, Stretch};
 use crate::inbox::Inbox;
@@ -101,8 +102,11 @@ pub struct HistoryThread(Arc<Tray>);
 pub struct HistoryDesk(Arc<Tray>);
 
 impl HistoryThread {
-    /// Begins. The thread ends when this is dropped and all is durable.
-    pub fn start(history: History, inbox: Arc<Inbox<ReplyTo>>) -> std::io::Result<Self> {
+    /// Begins. The thread ends when this is dropped and all is durable; then the token is cancelled.
+    pub fn start(
+        history: History,
+        inbox: Arc<Inbox<ReplyTo>>,
+    ) -> std::io::Result<(Self, CancellationToken)> {
         let tray = Arc::new(Tray {
             waiting: Mutex::new(Waiting {
                 work: Vec::new(),
@@ -114,10 +118,15 @@ impl HistoryThread {
             taken: Condvar::new(),
         });
         let kept = Arc::clone(&tray);
+        let over = CancellationToken::new();
+        let at_end = over.clone().drop_guard();
         std::thread::Builder::new()
             .name("history".to_owned())
-            .spawn(move || keep(history, &kept, &inbox))?;
-        Ok(Self(tray))
+            .spawn(move || {
+                let _at_end = at_end;
+                keep(history, &kept, &inbox);
+            })?;
+        Ok((Self(tray), over))
     }
 
     /// Hands a page over. Waits while far too much waits already.

@@ -475,7 +475,7 @@ impl<R> Group<R> {
             group: self.id,
             after: self.ledger.sent(self.applied_index, self.rows.len()),
             to: self.applied_index,
-            rows: std::mem::take(&mut self.rows),
+            rows: self.rows.take(),
         })
     }
 

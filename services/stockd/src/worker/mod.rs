@@ -194,7 +194,7 @@ pub struct WorkerParts {
 /// When a checkpoint is due: once the log since the last one has outgrown both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckpointPace {
-    /// So many bytes of entries.
+    /// So many bytes of entries, on the disk and of memory.
     pub log_bytes_min: u64,
     /// So much of the last file, in percent.
     pub of_file_percent: u64,
