@@ -272,10 +272,12 @@ impl Toy {
     fn host_members(&mut self) {
         for (id, group) in &self.groups {
             for learner in &group.learners {
-                let floor = self.registry.node(learner.node()).unwrap().generation_floor;
+                let known = self.registry.node(learner.node()).unwrap();
+                // A machine that was refused when it came, since its node was removed, does not run.
                 if let Some(node) = self.nodes.get_mut(&learner.node())
                     && node.is_up
-                    && learner.generation() >= floor
+                    && known.directory == Some(node.directory)
+                    && learner.generation() >= known.generation_floor
                 {
                     node.data.entry((*id, *learner)).or_insert(Some(0));
                 }

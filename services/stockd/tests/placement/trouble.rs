@@ -324,6 +324,28 @@ fn a_replica_that_leads_by_now_is_not_taken_out_by_an_order_that_comes_late() {
     after(&mut toy, &troubles).unwrap();
 }
 
+/// Found at random: a node was removed while it was down, and its machine came with a new disk before group 0 had
+/// let go of its replica.
+#[test]
+fn a_machine_that_was_refused_is_given_nothing() {
+    use Trouble::*;
+    let mut toy = Toy::new(4, 1, 3, 0);
+    let troubles = [
+        Drain(1),
+        JoinNew,
+        Down(3),
+        Down(3),
+        Up(4),
+        Wait(58),
+        Down(2),
+        Remove(1),
+        Down(1),
+        Down(1),
+        ReplaceDisk(1),
+    ];
+    after(&mut toy, &troubles).unwrap();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: CASES, max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
