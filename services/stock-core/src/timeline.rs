@@ -190,7 +190,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> for Timeline<K, V> {
                     self.newest = before;
                 }
             }
-            // So seldom that a look at the neighbours costs nothing.
+            // Not with more: its neighbours lie elsewhere in memory, and two that are half full stay two.
             left if left <= PART / 2 => self.merge(part),
             _ => {}
         }
