@@ -193,7 +193,7 @@ impl Log {
 
         Ok(Log {
             floors: floors(&engine),
-            core: Arc::new(Core::new(engine, disk, log_dir, lock)),
+            core: Arc::new(Core::new(engine, disk, log_dir, options.file_bytes, lock)),
             tail_cut: notes.cut,
             stage: Stage::default(),
             lazy_pending: false,

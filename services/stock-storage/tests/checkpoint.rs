@@ -130,7 +130,7 @@ fn a_checkpoint_is_durable_before_it_has_its_name() {
     let volume = Faulty::default();
     let store = CheckpointStore::open(Arc::new(volume.clone()), dir.path()).unwrap();
     volume.state().events.clear();
-    write(&store, meta(1, 5), &sections()).unwrap();
+    write(&store, meta(1, 5), &sections()[..5]).unwrap();
     let mut events = std::mem::take(&mut volume.state().events);
     events.dedup();
     let name = |end| format!("g1-i00000000000000000005-t3.{end}");
@@ -142,6 +142,31 @@ fn a_checkpoint_is_durable_before_it_has_its_name() {
         ("sync_dir", "checkpoints".to_owned()),
     ];
     assert_eq!(events, wanted);
+}
+
+#[test]
+fn a_checkpoint_goes_to_the_disk_bit_by_bit() {
+    let dir = tempdir();
+    let volume = Faulty::default();
+    let store = CheckpointStore::open(Arc::new(volume.clone()), dir.path()).unwrap();
+    volume.state().events.clear();
+    let section = [vec![7; 5_000_000]];
+    write(&store, meta(1, 5), &section).unwrap();
+    let events = std::mem::take(&mut volume.state().events);
+    let writes = events
+        .split(|(verb, _)| *verb == "sync")
+        .map(|events| events.iter().filter(|(verb, _)| *verb == "write").count());
+    // A block is 256 KiB.
+    assert!(writes.clone().all(|writes| writes <= 5), "{events:?}");
+    assert!(writes.count() > 4, "{events:?}");
+    // One that could not be synced is given up, though later ones could.
+    volume.state().syncs_fail = Some(".partial");
+    let mut writer = store.create(meta(1, 6)).unwrap();
+    writer.section(&section[0]).unwrap_err();
+    volume.state().syncs_fail = None;
+    writer.section(&[1]).unwrap();
+    writer.finish().unwrap_err();
+    assert_eq!(store.list(1).len(), 1);
 }
 
 #[test]

@@ -150,7 +150,7 @@ fn a_full_volume_is_not_purged_and_one_that_fills_up_meanwhile_is_no_more() {
     write(&mut log, &mut batch, 1..=100);
     let purger = log.purger();
     volume.state().free = Some(PURGE_ROOM_BYTES - 1);
-    let error = purger.purge().unwrap_err();
+    let error = purger.purge(0).unwrap_err();
     assert!(matches!(error, LogError::Full { .. }) && !error.is_fatal());
 
     // The group began again, which a purge that fails half way forgets.
@@ -161,13 +161,13 @@ fn a_full_volume_is_not_purged_and_one_that_fills_up_meanwhile_is_no_more() {
     log.write(&mut batch, Durability::Lazy).unwrap();
     volume.state().free = None;
     write(&mut log, &mut batch, 1..=60);
-    purger.purge().unwrap();
+    purger.purge(0).unwrap();
     batch.reset(2);
     log.write(&mut batch, Durability::Lazy).unwrap();
     write(&mut log, &mut batch, 61..=100);
     volume.state().free = Some(PURGE_ROOM_BYTES);
     volume.state().lies = true;
-    let error = purger.purge().unwrap_err();
+    let error = purger.purge(0).unwrap_err();
     assert!(
         matches!(error, LogError::Purge { .. }) && !error.is_fatal(),
         "{error:?}"
@@ -175,14 +175,14 @@ fn a_full_volume_is_not_purged_and_one_that_fills_up_meanwhile_is_no_more() {
     volume.state().lies = false;
     volume.state().free = None;
     assert!(matches!(
-        purger.purge().unwrap_err(),
+        purger.purge(0).unwrap_err(),
         LogError::Purge { .. }
     ));
     write(&mut log, &mut batch, 101..=200);
 
     drop((log, purger));
     let log = open(&volume, dir.path(), 8 << 10);
-    log.purger().purge().unwrap();
+    log.purger().purge(0).unwrap();
     drop(log);
     let log = open(&volume, dir.path(), 8 << 10);
     assert_eq!((log.bounds(1), log.bounds(2)), (Some((1, 200)), None));

@@ -200,7 +200,7 @@ fn whatever_is_written_truncated_and_purged_is_there_after_a_restart() {
             }
             log.write(&mut batch, Durability::Lazy).unwrap();
             if dice.below(12) == 0 {
-                log.purger().purge().unwrap();
+                log.purger().purge(0).unwrap();
                 check(&log, &model, &context);
             }
             match dice.below(40) {
@@ -349,6 +349,54 @@ fn steps_of_one_batch_are_judged_in_their_order() {
     assert_eq!(read_all(&log, 1), ["2", "3"]);
 }
 
+/// The numbers of the log's files with this extension, in ascending order.
+fn numbers(dir: &Path, extension: &str) -> Vec<u64> {
+    let files = fs::read_dir(dir.join("log")).unwrap();
+    let mut numbers: Vec<u64> = files
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|it| it == extension))
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().parse().unwrap())
+        .collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+#[test]
+fn what_will_soon_be_truncated_is_not_written_twice() {
+    let dir = tempdir();
+    let mut log = open(dir.path());
+    let mut batch = WriteBatch::new();
+    // Too few bytes for a file of copies, too many entries to be copied at once.
+    let idle: Vec<Bytes> = (0..40_u8).map(|byte| Bytes::from(vec![byte; 50])).collect();
+    batch.append(9, 1, &idle);
+    log.write(&mut batch, Durability::Lazy).unwrap();
+    let purger = log.purger();
+    // Of each group 120 entries at most, of 400 bytes with what is around them.
+    let needed_bytes = 3 * 120 * 400;
+    let mut most = 0;
+    for index in 1..=3000_u64 {
+        for group in 0..3 {
+            batch.append(group, index, [vec![group as u8; 300]]);
+        }
+        log.write(&mut batch, Durability::Lazy).unwrap();
+        if index.is_multiple_of(40) {
+            for group in 0..3 {
+                batch.truncate_before(group, index.saturating_sub(80));
+                log.write(&mut batch, Durability::Lazy).unwrap();
+                purger.purge(needed_bytes).unwrap();
+                most = most.max(numbers(dir.path(), "raftlog").len() as u64);
+            }
+        }
+    }
+    assert!(most <= needed_bytes / FILE_BYTES + 2, "{most} files");
+    assert_eq!(
+        numbers(dir.path(), "rewrite"),
+        [1],
+        "hardly anything copied"
+    );
+    assert_eq!(read_all(&log, 9), idle);
+}
+
 #[test]
 fn a_log_that_is_truncated_and_purged_stays_small() {
     let dir = tempdir();
@@ -370,24 +418,17 @@ fn a_log_that_is_truncated_and_purged_stays_small() {
         }
         log.write(&mut batch, Durability::Lazy).unwrap();
         if index.is_multiple_of(10) {
-            purger.purge().unwrap();
+            purger.purge(0).unwrap();
             // The space reserved in the file being written is the engine's to choose.
             most = most.max(log.disk_bytes().unwrap());
         }
     }
     drop(purger);
     // Some 2.7 MB were written, in some 340 files.
-    let numbers = |extension: &str| {
-        let files = fs::read_dir(dir.path().join("log")).unwrap();
-        files
-            .filter(|file| {
-                let path = file.as_ref().unwrap().path();
-                path.extension().is_some_and(|it| it == extension)
-            })
-            .count()
-    };
-    assert!(numbers("raftlog") <= 5, "{}", numbers("raftlog"));
-    assert!(numbers("rewrite") <= 5, "{}", numbers("rewrite"));
+    let written = numbers(dir.path(), "raftlog");
+    let copied = numbers(dir.path(), "rewrite");
+    assert!(written.len() <= 5, "{written:?}");
+    assert!(copied.len() <= 5, "{copied:?}");
     assert!(most < 12 * FILE_BYTES, "{most}");
     for _ in 0..2 {
         assert_eq!(read_all(&log, 9), idle);
@@ -420,7 +461,7 @@ fn a_log_may_be_purged_while_it_is_written() {
         let purges = scope.spawn(|| {
             let mut purges = 0;
             while !done.load(Ordering::Relaxed) {
-                purger.purge().unwrap();
+                purger.purge(0).unwrap();
                 purges += 1;
             }
             purges
@@ -462,7 +503,7 @@ fn a_purge_reads_no_other_log_of_its_thread() {
     }
     for log in &logs {
         read_all(log, 1);
-        log.purger().purge().unwrap();
+        log.purger().purge(0).unwrap();
     }
     drop(logs);
     for (dir, name) in dirs.iter().zip(["a", "b"]) {
@@ -485,11 +526,11 @@ fn a_purge_that_cannot_sync_stops_the_log() {
         log.write(&mut batch, Durability::Lazy).unwrap();
     }
     volume.state().syncs_fail = Some(".rewrite");
-    let error = log.purger().purge().unwrap_err();
+    let error = log.purger().purge(0).unwrap_err();
     assert!(matches!(error, LogError::Sync { .. }), "{error:?}");
     volume.state().syncs_fail = None;
     assert!(matches!(
-        log.purger().purge().unwrap_err(),
+        log.purger().purge(0).unwrap_err(),
         LogError::Failed { .. }
     ));
     batch.append(1, 101, ["x"]);
@@ -545,7 +586,7 @@ fn every_copy_is_durable_before_the_next_one_and_before_its_file_is_deleted() {
         log.write(&mut batch, Durability::Lazy).unwrap();
     }
     volume.state().events.clear();
-    log.purger().purge().unwrap();
+    log.purger().purge(0).unwrap();
     let events = std::mem::take(&mut volume.state().events);
     let mut unsynced = 0;
     let (mut copies, mut deletions) = (0, 0);

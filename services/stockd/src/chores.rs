@@ -39,7 +39,10 @@ pub enum Chore {
         before: u64,
     },
     /// The log has been cut: its files may be made smaller.
-    FreeLog,
+    FreeLog {
+        /// At most so much of it can be needed.
+        needed_bytes: u64,
+    },
     /// A snapshot was installed: its file is a checkpoint of this node from now on.
     AdoptSnapshot {
         /// Of this group.
@@ -102,8 +105,8 @@ impl Chores {
                     tracing::warn!(group = group.0, %error, "old checkpoints stay for now");
                 }
             }
-            Chore::FreeLog => {
-                if let Err(error) = self.purger.purge() {
+            Chore::FreeLog { needed_bytes } => {
+                if let Err(error) = self.purger.purge(needed_bytes) {
                     if error.is_fatal() {
                         return Err(error);
                     }

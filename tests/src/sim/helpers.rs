@@ -184,7 +184,7 @@ impl World {
             Chore::WriteCheckpoint(_) => "checkpoints begun",
             Chore::HashState { .. } => "states hashed",
             Chore::DropCheckpoints { .. } => "old checkpoints dropped",
-            Chore::FreeLog => "logs freed",
+            Chore::FreeLog { .. } => "logs freed",
             Chore::AdoptSnapshot { .. } => "snapshots installed",
             Chore::DropSnapshot { .. } => "snapshots dropped",
         };

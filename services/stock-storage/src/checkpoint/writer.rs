@@ -12,6 +12,11 @@ use super::store::{CheckpointStore, Turn, io};
 use super::{CheckpointError, CheckpointInfo, CheckpointMeta};
 use crate::volume::{self, Access, VolumeFile};
 
+/// What is written is made durable bit by bit, each time it is so many blocks: a mebibyte. Left to the end, all of
+/// it goes to the disk at once, and a write of the log waits behind it: with three files of 60 MB for 23 to 39 ms
+/// at worst, and so for 4 to 5, while a file takes as long to write as before.
+const BLOCKS_BETWEEN_SYNCS: u64 = 4;
+
 /// Writes one checkpoint, front to back. Only [`finish`](CheckpointWriter::finish) makes it one; a writer
 /// that is dropped before deletes what it wrote.
 pub struct CheckpointWriter {
@@ -25,7 +30,7 @@ pub struct CheckpointWriter {
     block: Vec<u8>,
     blocks: u64,
     hasher: Box<Xxh3>,
-    /// Something could not be written.
+    /// Something could not be written or synced.
     is_broken: bool,
     is_finished: bool,
     _turn: Turn,
@@ -102,7 +107,7 @@ impl CheckpointWriter {
         let offset = block_offset(0) + heads + self.manifest.content_bytes;
         let end = self.manifest.encode(offset);
         self.write(offset, &end)?;
-        self.file.sync().map_err(io("sync", &self.partial))?;
+        self.sync()?;
         self.store.publish(&self.partial, &self.path)?;
         self.is_finished = true;
         let info = CheckpointInfo {
@@ -138,7 +143,17 @@ impl CheckpointWriter {
         self.block = block;
         self.block.truncate(BLOCK_HEAD_BYTES);
         self.blocks += 1;
-        result
+        result?;
+        match self.blocks.is_multiple_of(BLOCKS_BETWEEN_SYNCS) {
+            true => self.sync(),
+            false => Ok(()),
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), CheckpointError> {
+        let result = self.file.sync();
+        self.is_broken = result.is_err();
+        result.map_err(io("sync", &self.partial))
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), CheckpointError> {

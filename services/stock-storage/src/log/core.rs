@@ -20,6 +20,8 @@ pub(super) struct Core {
     pub(super) disk: Disk,
     /// The directory of the log's files.
     pub(super) dir: PathBuf,
+    /// See [`LogOptions::file_bytes`](super::LogOptions::file_bytes).
+    pub(super) file_bytes: u64,
     /// Held while purging, and by writes that no purge may see half done. See [`Purging`].
     purging: Mutex<Purging>,
     /// Something failed; what the disk holds is unknown.
@@ -35,6 +37,7 @@ impl Core {
         engine: Engine<Disk>,
         disk: Disk,
         dir: PathBuf,
+        file_bytes: u64,
         lock: Box<dyn Send + Sync>,
     ) -> Core {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -42,6 +45,7 @@ impl Core {
             engine,
             disk,
             dir,
+            file_bytes,
             purging: Mutex::default(),
             failed: AtomicBool::new(false),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),

@@ -171,11 +171,7 @@ pub(super) struct LogFile {
 
 impl LogFile {
     fn queue(&self) -> Queue {
-        if self.path.extension().is_some_and(|it| it == "rewrite") {
-            Queue::Rewrite
-        } else {
-            Queue::Append
-        }
+        queue_of(&self.path)
     }
 
     fn note(&self, note: impl FnOnce(&mut Notes)) {
@@ -340,6 +336,14 @@ impl WriteExt for Cursor {
             &self.handle.path,
             self.handle.file.reserve(offset as u64, len as u64),
         )
+    }
+}
+
+/// The queue that a log file belongs to.
+pub(super) fn queue_of(path: &Path) -> Queue {
+    match path.extension().is_some_and(|it| it == "rewrite") {
+        true => Queue::Rewrite,
+        false => Queue::Append,
     }
 }
 

@@ -14,24 +14,31 @@
 //!   behind (the floor), below which nothing is shown; and a truncation that empties a group drops it.
 //! - It forgets which groups were dropped before it has written that down. So after a purge that failed
 //!   half way there is none until the log has been opened again, which reads it back.
-//! - A group with 32 old entries or more, which nobody truncates, is named nine times before its entries
-//!   are copied, and only once the queue has five files. A purge asks until then, so that an idle group
-//!   holds no file for ever.
+//! - A group with 32 entries or more in the oldest fifth of the files is named nine times before its entries are
+//!   copied, so that whoever keeps it can truncate it first. A group that was copied once is named until it has
+//!   been truncated beyond that, and at every tenth time what it has got since is copied too.
 //!
-//! With groups that are truncated now and then, a log has two files of its first queue, and as much of the
-//! second as twice what is still needed, plus one file. A group that is not truncated can make that five
-//! files of the first queue, until its entries have been copied.
+//! So asking often is dear: the entries of groups that are written all the time, which would soon have been
+//! truncated, are written a second time, and synced. Asking seldom is not enough: a group that nobody writes
+//! any more keeps the oldest file, and with it all that follow. Hence whoever asks says how much of the log
+//! is needed, at most, and **nothing is done until the first queue has one file more than that**. Then the
+//! engine is asked until it has not, ten times at most.
+//!
+//! So the first queue has what is needed and two files, and the second twice what is needed of it, and a file.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use super::core::{Core, Failure};
-use super::disk::Queue;
+use super::disk::{self, Queue};
 use crate::LogError;
 
 /// Purging only begins with so much free space on the volume, in bytes, since it copies what is still
 /// needed before it deletes. It seldom needs a tenth of that.
 pub const PURGE_ROOM_BYTES: u64 = 16 << 20;
+
+/// Files of the first queue beside what is needed, which are left alone: one is being written.
+const FILES_SPARE: u64 = 1;
 
 /// The engine copies the entries of a group that is not truncated when asked for the tenth time.
 const ROUNDS_MAX: usize = 10;
@@ -56,11 +63,12 @@ impl Purger {
         Purger { core }
     }
 
-    /// Deletes files of the log that hold nothing needed any more, if there is more than one. Copies the
-    /// rest of such a file first. Called from time to time, every few seconds or after truncating.
+    /// Makes the log smaller if it has more files than `needed_bytes` and two more: deletes those that hold
+    /// nothing needed any more, and copies the rest of others first. Called from time to time, every few
+    /// seconds or after truncating.
     ///
-    /// Gives the groups whose entries lie in old files and had to be copied, or will be: truncating them
-    /// saves that.
+    /// `needed_bytes` is the most that can be needed, of all groups together and with what entries take beside
+    /// their own bytes. Less than is really needed costs time: entries are copied that will soon be truncated.
     ///
     /// # Errors
     ///
@@ -68,7 +76,7 @@ impl Purger {
     /// [`LogError::Purge`] if it failed half way, then and at each further call: the log can be written,
     /// but grows until it is opened again. Those that are [fatal](LogError::is_fatal) are as at a write,
     /// and the log then takes no further write.
-    pub fn purge(&self) -> Result<Vec<u64>, LogError> {
+    pub fn purge(&self, needed_bytes: u64) -> Result<(), LogError> {
         let core = &*self.core;
         core.check_not_failed()?;
         let mut purging = core.purging();
@@ -77,6 +85,10 @@ impl Purger {
                 dir: core.dir.clone(),
                 source: "an earlier one failed half way".into(),
             });
+        }
+        let files_max = needed_bytes / core.file_bytes + FILES_SPARE;
+        if self.files()? <= files_max {
+            return Ok(());
         }
         let free = core.disk.volume.free_bytes(&core.dir);
         let free = free.map_err(|source| LogError::Io {
@@ -90,22 +102,34 @@ impl Purger {
             });
         }
 
-        let mut untruncated = Vec::new();
         for _ in 0..ROUNDS_MAX {
-            let purge = || core.engine().purge_expired_files();
-            let outcome = core.with_block_cache(|| panic::catch_unwind(AssertUnwindSafe(purge)));
-            let groups = match Failure::of(outcome, || core.disk.take_notes(Queue::Rewrite)) {
-                Ok(groups) => groups,
-                Err(failure) => return Err(self.stop(&mut purging, failure)),
-            };
-            if groups.is_empty() {
+            if self.files()? <= files_max {
                 break;
             }
-            untruncated.extend(groups);
+            let purge = || core.engine().purge_expired_files();
+            let outcome = core.with_block_cache(|| panic::catch_unwind(AssertUnwindSafe(purge)));
+            match Failure::of(outcome, || core.disk.take_notes(Queue::Rewrite)) {
+                Ok(untruncated) if untruncated.is_empty() => break,
+                Ok(_) => {}
+                Err(failure) => return Err(self.stop(&mut purging, failure)),
+            }
         }
-        untruncated.sort_unstable();
-        untruncated.dedup();
-        Ok(untruncated)
+        Ok(())
+    }
+
+    /// How many files the first queue has.
+    fn files(&self) -> Result<u64, LogError> {
+        let core = &*self.core;
+        let files = core.disk.volume.list(&core.dir);
+        let files = files.map_err(|source| LogError::Io {
+            action: "list",
+            path: core.dir.clone(),
+            source,
+        })?;
+        let of_queue = files
+            .iter()
+            .filter(|file| disk::queue_of(file) == Queue::Append);
+        Ok(of_queue.count() as u64)
     }
 
     fn stop(&self, purging: &mut Purging, failure: Failure) -> LogError {

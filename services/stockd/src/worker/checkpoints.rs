@@ -81,10 +81,20 @@ impl Checkpoints {
         if self.is_writing || boot_ms < self.retry_at_boot_ms {
             return None;
         }
+        self.log_bytes.checked_sub(self.due_at_bytes())
+    }
+
+    /// The next one is due once the log has grown by so much.
+    fn due_at_bytes(&self) -> u64 {
         let file_bytes = self.kept.first().map_or(0, |kept| kept.bytes);
         let of_file = file_bytes * self.pace.of_file_percent / 100;
-        self.log_bytes
-            .checked_sub(of_file.max(self.pace.log_bytes_min))
+        of_file.max(self.pace.log_bytes_min)
+    }
+
+    /// So much of the log is needed at most, as long as the ledger keeps up: what came between the last two files,
+    /// and since.
+    pub(super) fn needed_bytes(&self) -> u64 {
+        FILES_KEPT as u64 * self.due_at_bytes()
     }
 
     /// Whether one may be begun because somebody asks for it.

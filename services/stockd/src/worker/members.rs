@@ -280,7 +280,7 @@ impl<R> Worker<R> {
             group: id,
             before: u64::MAX,
         }));
-        self.after_write.push(Effect::Chore(Chore::FreeLog));
+        self.after_write.push(self.free_log());
         if let Some(shard) = id.shard() {
             self.after_write.push(Effect::Record(Page::Forget(id)));
             self.view.forget(shard);

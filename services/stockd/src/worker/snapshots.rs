@@ -95,7 +95,16 @@ impl<R> Worker<R> {
             before: origin.index,
         }));
         group.replica.begin_at(origin);
-        self.after_write.push(Effect::Chore(Chore::FreeLog));
+        self.after_write.push(self.free_log());
+    }
+
+    /// The log has been cut, or will be before this is looked at.
+    pub(super) fn free_log(&self) -> Effect<R> {
+        let groups = self.slots.iter().filter_map(|slot| slot.group.as_ref());
+        let needed = groups.map(|group| group.checkpoints.needed_bytes());
+        Effect::Chore(Chore::FreeLog {
+            needed_bytes: needed.sum(),
+        })
     }
 
     /// A snapshot is here: now raft may be told.
@@ -147,7 +156,7 @@ impl<R> Worker<R> {
                     after: point.index,
                 }));
             }
-            effects.push(Effect::Chore(Chore::FreeLog));
+            effects.push(self.free_log());
         } else {
             self.fail(
                 id,
