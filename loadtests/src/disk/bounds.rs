@@ -3,9 +3,10 @@
 use indicatif::HumanBytes;
 use serde::Serialize;
 
-/// So many files of the log may be there besides what is needed: the one that is written, one that nothing is
-/// needed of any more, and one of what was copied out of others.
-const LOG_FILES_MAX: u64 = 3;
+/// So many files of the log may be there besides what is needed: the one that is written, one that holds the first
+/// entry that is needed and others before it, one that was begun since the log was last cut (which here is several
+/// times for each file), and one of what was copied out of others.
+const LOG_FILES_MAX: u64 = 4;
 
 /// The log is judged once so many of its files have been deleted. How much is written until then depends on the
 /// states, which grow with what they remember.

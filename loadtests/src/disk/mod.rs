@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanBytes;
 use serde::Serialize;
 use tokio::time::sleep;
 
 use self::bounds::{Finding, Pace, Sample, judge};
 use crate::Verdict;
+use crate::lab;
 use crate::nodes::{NodeOptions, Nodes};
 use crate::recovery::directory_bytes;
 use crate::recovery::reserves::Reserves;
@@ -39,7 +39,7 @@ Writes for long, and shows whether the disks of the nodes stay bounded.
 Starts three nodes of its own that write checkpoints often and keep little history, sends reserves on a schedule \
 (each is held, and expires after two minutes), and looks at the size of the log, the checkpoints and the ledger \
 of the fullest node. What must hold at every moment: the log is at most twice what makes checkpoints due, which is as much \
-as the states have (which grow at first: every request is remembered for ten minutes), and three files; of each group there are at most three checkpoints; and the ledger has stopped growing once it is \
+as the states have (which grow at first: every request is remembered for ten minutes), and four files; of each group there are at most three checkpoints; and the ledger has stopped growing once it is \
 three times as old as what it keeps.
 
 Exit code 1 if one of these does not hold, if a call failed, or if too little was written to tell.";
@@ -228,16 +228,17 @@ impl Checkpoints {
 }
 
 fn print(samples: &[Sample], findings: &[Finding]) {
-    let mut table = Table::new();
-    table.load_preset(presets::ASCII_MARKDOWN);
-    table.set_header([
-        "at, s",
-        "log written",
-        "log",
-        "checkpoints",
-        "states",
-        "ledger",
-    ]);
+    let mut table = lab::table(
+        0,
+        [
+            "at, s",
+            "log written",
+            "log",
+            "checkpoints",
+            "states",
+            "ledger",
+        ],
+    );
     let every = samples.len().div_ceil(LINES_MAX).max(1);
     for sample in samples.iter().skip(every - 1).step_by(every) {
         let bytes = |bytes: u64| HumanBytes(bytes).to_string();
@@ -249,9 +250,6 @@ fn print(samples: &[Sample], findings: &[Finding]) {
             bytes(sample.states_bytes),
             bytes(sample.ledger_bytes),
         ]);
-    }
-    for column in table.column_iter_mut() {
-        column.set_cell_alignment(CellAlignment::Right);
     }
     say!("{table}");
     for finding in findings {

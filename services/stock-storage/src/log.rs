@@ -77,7 +77,7 @@ const RECORD_NONE: &[u8] = b"-";
 #[derive(Clone, Debug)]
 pub struct LogOptions {
     /// A file of the log that has grown to this size, in bytes, is closed and the next one begun, which
-    /// costs one write a few milliseconds. The log has seldom less than three. Default: 64 MiB.
+    /// costs one write a few milliseconds. The log has seldom less than two. Default: 64 MiB.
     pub file_bytes: u64,
 }
 

@@ -40,8 +40,8 @@ pub enum Chore {
     },
     /// The log has been cut: its files may be made smaller.
     FreeLog {
-        /// At most so much of it can be needed.
-        needed_bytes: u64,
+        /// Beyond this it is made smaller at any price.
+        room_bytes: u64,
     },
     /// A snapshot was installed: its file is a checkpoint of this node from now on.
     AdoptSnapshot {
@@ -105,8 +105,8 @@ impl Chores {
                     tracing::warn!(group = group.0, %error, "old checkpoints stay for now");
                 }
             }
-            Chore::FreeLog { needed_bytes } => {
-                if let Err(error) = self.purger.purge(needed_bytes) {
+            Chore::FreeLog { room_bytes } => {
+                if let Err(error) = self.purger.purge(room_bytes) {
                     if error.is_fatal() {
                         return Err(error);
                     }

@@ -14,17 +14,21 @@
 //!   behind (the floor), below which nothing is shown; and a truncation that empties a group drops it.
 //! - It forgets which groups were dropped before it has written that down. So after a purge that failed
 //!   half way there is none until the log has been opened again, which reads it back.
-//! - A group with 32 entries or more in the oldest fifth of the files is named nine times before its entries are
-//!   copied, so that whoever keeps it can truncate it first. A group that was copied once is named until it has
-//!   been truncated beyond that, and at every tenth time what it has got since is copied too.
+//! - It looks at the oldest seven tenths of the files of the first queue, and one more. Groups that have less than
+//!   32 entries there, with what was copied of them before, are copied each time it is asked. Of larger ones those are
+//!   *named* that reach back into the oldest fifth, rounded down (so it takes five files), or that were copied before:
+//!   so that whoever keeps them can truncate them. When one is named for the tenth time in a row, all that it has in
+//!   those files is copied.
+//! - The second queue is written anew when more than half of its entries are not needed any more, and it has two files.
 //!
 //! So asking often is dear: the entries of groups that are written all the time, which would soon have been
 //! truncated, are written a second time, and synced. Asking seldom is not enough: a group that nobody writes
-//! any more keeps the oldest file, and with it all that follow. Hence whoever asks says how much of the log
-//! is needed, at most, and **nothing is done until the first queue has one file more than that**. Then the
-//! engine is asked until it has not, ten times at most.
+//! any more keeps the oldest file, and with it all that follow. Hence **while a group is named the engine is asked
+//! at most once for each new file**, and only when the first queue is longer than its room, up to ten times in a row.
+//! Whoever asks says how much room there should be.
 //!
-//! So the first queue has what is needed and two files, and the second twice what is needed of it, and a file.
+//! So the first queue has what room it was given and two files, or five; and what is written until the next purge. The
+//! second has twice as many entries as are still needed of those that were copied, and a file.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -34,10 +38,11 @@ use super::disk::{self, Queue};
 use crate::LogError;
 
 /// Purging only begins with so much free space on the volume, in bytes, since it copies what is still
-/// needed before it deletes. It seldom needs a tenth of that.
+/// needed before it deletes. That is seldom a tenth of it; where it is more, and the volume runs full, the purge
+/// fails half way.
 pub const PURGE_ROOM_BYTES: u64 = 16 << 20;
 
-/// Files of the first queue beside what is needed, which are left alone: one is being written.
+/// Files of the first queue beside its room: one is being written.
 const FILES_SPARE: u64 = 1;
 
 /// The engine copies the entries of a group that is not truncated when asked for the tenth time.
@@ -48,6 +53,17 @@ const ROUNDS_MAX: usize = 10;
 pub(super) struct Purging {
     /// One failed half way.
     stopped: bool,
+    /// The last time that the engine was asked it named groups: see the module.
+    has_named: bool,
+    /// The newest file of the first queue then.
+    newest: u64,
+}
+
+/// The files of the first queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Files {
+    count: u64,
+    newest: u64,
 }
 
 /// Gives back the space of entries that are no longer needed. See [`Log::purger`](super::Log::purger).
@@ -63,12 +79,13 @@ impl Purger {
         Purger { core }
     }
 
-    /// Makes the log smaller if it has more files than `needed_bytes` and two more: deletes those that hold
-    /// nothing needed any more, and copies the rest of others first. Called from time to time, every few
-    /// seconds or after truncating.
+    /// Deletes files of the log that hold nothing needed any more, if there is more than one. Called from time to
+    /// time, every few seconds or after truncating. While a group keeps the oldest file it does something only when a
+    /// new file was begun.
     ///
-    /// `needed_bytes` is the most that can be needed, of all groups together and with what entries take beside
-    /// their own bytes. Less than is really needed costs time: entries are copied that will soon be truncated.
+    /// A log that is larger than `room_bytes` is made smaller at any price: what is still needed of old files is
+    /// copied. With room for less than what is needed and lies between it, entries are copied again and again that
+    /// will soon be truncated.
     ///
     /// # Errors
     ///
@@ -76,7 +93,7 @@ impl Purger {
     /// [`LogError::Purge`] if it failed half way, then and at each further call: the log can be written,
     /// but grows until it is opened again. Those that are [fatal](LogError::is_fatal) are as at a write,
     /// and the log then takes no further write.
-    pub fn purge(&self, needed_bytes: u64) -> Result<(), LogError> {
+    pub fn purge(&self, room_bytes: u64) -> Result<(), LogError> {
         let core = &*self.core;
         core.check_not_failed()?;
         let mut purging = core.purging();
@@ -86,8 +103,12 @@ impl Purger {
                 source: "an earlier one failed half way".into(),
             });
         }
-        let files_max = needed_bytes / core.file_bytes + FILES_SPARE;
-        if self.files()? <= files_max {
+        let files_max = room_bytes
+            .div_ceil(core.file_bytes.max(1))
+            .saturating_add(FILES_SPARE);
+        let mut files = self.files()?;
+        let is_new = files.newest != purging.newest;
+        if purging.has_named && !is_new && files.count <= files_max {
             return Ok(());
         }
         let free = core.disk.volume.free_bytes(&core.dir);
@@ -103,33 +124,45 @@ impl Purger {
         }
 
         for _ in 0..ROUNDS_MAX {
-            if self.files()? <= files_max {
-                break;
-            }
             let purge = || core.engine().purge_expired_files();
             let outcome = core.with_block_cache(|| panic::catch_unwind(AssertUnwindSafe(purge)));
-            match Failure::of(outcome, || core.disk.take_notes(Queue::Rewrite)) {
-                Ok(untruncated) if untruncated.is_empty() => break,
-                Ok(_) => {}
+            let named = match Failure::of(outcome, || core.disk.take_notes(Queue::Rewrite)) {
+                Ok(named) => named,
                 Err(failure) => return Err(self.stop(&mut purging, failure)),
+            };
+            let before = std::mem::replace(&mut files, self.files()?);
+            purging.has_named = !named.is_empty();
+            purging.newest = files.newest;
+            let is_done = named.is_empty() && files == before;
+            if is_done || files.count <= files_max {
+                break;
             }
         }
         Ok(())
     }
 
-    /// How many files the first queue has.
-    fn files(&self) -> Result<u64, LogError> {
+    fn files(&self) -> Result<Files, LogError> {
         let core = &*self.core;
-        let files = core.disk.volume.list(&core.dir);
-        let files = files.map_err(|source| LogError::Io {
+        let paths = core.disk.volume.list(&core.dir);
+        let paths = paths.map_err(|source| LogError::Io {
             action: "list",
             path: core.dir.clone(),
             source,
         })?;
-        let of_queue = files
+        let of_queue = paths
             .iter()
-            .filter(|file| disk::queue_of(file) == Queue::Append);
-        Ok(of_queue.count() as u64)
+            .filter(|path| disk::queue_of(path) == Queue::Append);
+        let numbers = of_queue.filter_map(|path| disk::file_number(path));
+        Ok(numbers.fold(
+            Files {
+                count: 0,
+                newest: 0,
+            },
+            |files, number| Files {
+                count: files.count + 1,
+                newest: files.newest.max(number),
+            },
+        ))
     }
 
     fn stop(&self, purging: &mut Purging, failure: Failure) -> LogError {

@@ -9,6 +9,8 @@
 //! the log begins at the *older* of the last two files, or earlier, where the ledger is not durable yet:
 //! so one damaged file never costs a replica, and a restart can always replay what the ledger lacks.
 
+use std::mem;
+
 use stock_replica::Point;
 
 use super::CheckpointPace;
@@ -32,9 +34,12 @@ pub(super) struct Checkpoints {
     pace: CheckpointPace,
     /// Whole on disk, newest first.
     kept: Vec<Kept>,
-    /// What the entries applied since the newest take.
+    /// What the entries take that were applied between the last two, or before the only one.
+    between_bytes: u64,
+    /// What those take that the file under way will cover, if there is one.
+    writing_bytes: Option<u64>,
+    /// What those take that were applied since.
     log_bytes: u64,
-    is_writing: bool,
     retry_at_boot_ms: u64,
     /// Sends of the newest in a row that did not arrive.
     sends_failed: u32,
@@ -51,20 +56,29 @@ pub(super) struct Kept {
 impl Checkpoints {
     /// With these whole on disk, newest first.
     pub(super) fn new(kept: Vec<Kept>, pace: CheckpointPace) -> Self {
-        Self {
+        let mut checkpoints = Self {
             pace,
             kept,
+            between_bytes: 0,
+            writing_bytes: None,
             log_bytes: 0,
-            is_writing: false,
             retry_at_boot_ms: 0,
             sends_failed: 0,
             doubt_from_boot_ms: 0,
+        };
+        if !checkpoints.kept.is_empty() {
+            // It was counted before the restart; about so much makes a file due.
+            checkpoints.between_bytes = checkpoints.due_at_bytes();
         }
+        checkpoints
     }
 
     /// The log begins anew at a snapshot, which is the one file there is.
     pub(super) fn restart(&mut self, kept: Kept) {
-        *self = Self::new(vec![kept], self.pace);
+        *self = Self {
+            between_bytes: 0,
+            ..Self::new(vec![kept], self.pace)
+        };
     }
 
     pub(super) fn newest(&self) -> Option<&Point> {
@@ -78,7 +92,7 @@ impl Checkpoints {
 
     /// By how much the log since the newest checkpoint has outgrown what is tolerated, if it has.
     pub(super) fn overdue_bytes(&self, boot_ms: u64) -> Option<u64> {
-        if self.is_writing || boot_ms < self.retry_at_boot_ms {
+        if !self.may_begin(boot_ms) {
             return None;
         }
         self.log_bytes.checked_sub(self.due_at_bytes())
@@ -91,15 +105,18 @@ impl Checkpoints {
         of_file.max(self.pace.log_bytes_min)
     }
 
-    /// So much of the log is needed at most, as long as the ledger keeps up: what came between the last two files,
-    /// and since.
-    pub(super) fn needed_bytes(&self) -> u64 {
-        FILES_KEPT as u64 * self.due_at_bytes()
+    /// For so much of the log there should be room: twice what is needed, until that is what two files make it.
+    /// Those that the entries lie in hold entries of other groups, too, which are cut at other times. Where the
+    /// ledger does not keep up, more is needed.
+    pub(super) fn room_bytes(&self) -> u64 {
+        let needed = self.between_bytes + self.writing_bytes.unwrap_or(0) + self.log_bytes;
+        let of_files = FILES_KEPT as u64 * self.due_at_bytes();
+        needed.max(of_files.min(2 * needed))
     }
 
     /// Whether one may be begun because somebody asks for it.
     pub(super) fn may_begin(&self, boot_ms: u64) -> bool {
-        !self.is_writing && boot_ms >= self.retry_at_boot_ms
+        self.writing_bytes.is_none() && boot_ms >= self.retry_at_boot_ms
     }
 
     pub(super) fn begin(&mut self, boot_ms: u64) {
@@ -107,8 +124,7 @@ impl Checkpoints {
             self.doubt_from_boot_ms = boot_ms + RETRY_AFTER_MS;
         }
         self.sends_failed = 0;
-        self.is_writing = true;
-        self.log_bytes = 0;
+        self.writing_bytes = Some(mem::take(&mut self.log_bytes));
     }
 
     /// The newest was sent to a follower.
@@ -125,18 +141,26 @@ impl Checkpoints {
         self.sends_failed >= SENDS_FAILED_MAX && boot_ms >= self.doubt_from_boot_ms
     }
 
-    /// One is durable.
-    pub(super) fn written(&mut self, point: Point, bytes: u64) {
-        self.is_writing = false;
+    /// One is durable. False if a snapshot has come meanwhile that is newer: then it is of no use.
+    pub(super) fn written(&mut self, point: Point, bytes: u64) -> bool {
+        let covered = self.writing_bytes.take().unwrap_or(0);
+        let newest = self.newest().map(|newest| newest.index);
+        if newest > Some(point.index) {
+            return false;
+        }
+        match newest == Some(point.index) {
+            true => self.between_bytes += covered,
+            false => self.between_bytes = covered,
+        }
         self.kept.retain(|kept| kept.point.index != point.index);
         self.kept.insert(0, Kept { point, bytes });
+        true
     }
 
     /// One could not be written.
     pub(super) fn failed(&mut self, boot_ms: u64) {
-        self.is_writing = false;
         // What it would have covered is still in the log.
-        self.log_bytes += self.pace.log_bytes_min;
+        self.log_bytes += self.writing_bytes.take().unwrap_or(0);
         self.retry_at_boot_ms = boot_ms + RETRY_AFTER_MS;
     }
 
@@ -255,10 +279,62 @@ mod tests {
     #[test]
     fn one_that_failed_is_tried_again_later() {
         let mut checkpoints = none();
-        applied(&mut checkpoints, LOG_BYTES_MIN);
+        checkpoints.begin(0);
+        checkpoints.written(point(10), 3 * LOG_BYTES_MIN);
+        applied(&mut checkpoints, 3 * LOG_BYTES_MIN);
         checkpoints.begin(0);
         checkpoints.failed(1_000);
         assert_eq!(checkpoints.overdue_bytes(1_000 + RETRY_AFTER_MS - 1), None);
-        assert!(checkpoints.overdue_bytes(1_000 + RETRY_AFTER_MS).is_some());
+        assert_eq!(checkpoints.overdue_bytes(1_000 + RETRY_AFTER_MS), Some(0));
+    }
+
+    #[test]
+    fn the_log_gets_room_for_what_it_needs_and_no_more_than_files_make_due() {
+        let mut checkpoints = none();
+        assert_eq!(checkpoints.room_bytes(), 0);
+        applied(&mut checkpoints, 500);
+        assert_eq!(checkpoints.room_bytes(), 1_000, "little lies apart");
+        applied(&mut checkpoints, 1_000);
+        assert_eq!(checkpoints.room_bytes(), 2_000);
+        checkpoints.begin(0);
+        applied(&mut checkpoints, 900);
+        assert_eq!(checkpoints.room_bytes(), 2_400, "it waited for its turn");
+        checkpoints.written(point(10), 10);
+        assert_eq!(
+            checkpoints.room_bytes(),
+            2_400,
+            "with one the log is not cut"
+        );
+        written(&mut checkpoints, 20);
+        assert_eq!(checkpoints.room_bytes(), 1_800);
+        applied(&mut checkpoints, 800);
+        assert_eq!(checkpoints.room_bytes(), 2_000);
+        written(&mut checkpoints, 20);
+        assert_eq!(checkpoints.room_bytes(), 2_000, "the same again");
+        written(&mut checkpoints, 30);
+        assert_eq!(checkpoints.room_bytes(), 0);
+        // What a restart finds was counted before it.
+        let [newest, older, snapshot] = [30, 20, 50].map(|index| Kept {
+            point: point(index),
+            bytes: 10,
+        });
+        let mut found = Checkpoints::new(vec![newest, older], checkpoints.pace);
+        assert_eq!(found.room_bytes(), 2_000);
+        found.restart(snapshot);
+        assert_eq!(found.room_bytes(), 0, "the log begins at a snapshot");
+    }
+
+    #[test]
+    fn a_file_that_a_snapshot_has_overtaken_is_not_the_newest() {
+        let mut checkpoints = none();
+        written(&mut checkpoints, 10);
+        checkpoints.begin(0);
+        checkpoints.restart(Kept {
+            point: point(50),
+            bytes: 10,
+        });
+        assert!(!checkpoints.written(point(20), 10));
+        assert_eq!(checkpoints.newest(), Some(&point(50)));
+        assert!(checkpoints.may_begin(0));
     }
 }

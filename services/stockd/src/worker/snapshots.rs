@@ -65,9 +65,10 @@ impl<R> Worker<R> {
         }
         match bytes {
             Some(bytes) => {
-                group.replica.offer_snapshot(point.clone());
-                group.checkpoints.written(point, bytes);
-                self.trim(id);
+                if group.checkpoints.written(point.clone(), bytes) {
+                    group.replica.offer_snapshot(point);
+                    self.trim(id);
+                }
             }
             None => group.checkpoints.failed(now.boot_ms),
         }
@@ -101,9 +102,9 @@ impl<R> Worker<R> {
     /// The log has been cut, or will be before this is looked at.
     pub(super) fn free_log(&self) -> Effect<R> {
         let groups = self.slots.iter().filter_map(|slot| slot.group.as_ref());
-        let needed = groups.map(|group| group.checkpoints.needed_bytes());
+        let room = groups.map(|group| group.checkpoints.room_bytes());
         Effect::Chore(Chore::FreeLog {
-            needed_bytes: needed.sum(),
+            room_bytes: room.sum(),
         })
     }
 
