@@ -12,6 +12,8 @@ use stock_client::{Client, ClientBuilder};
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::{GetTopologyRequest, GetTopologyResponse};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tonic::transport::{Channel, Endpoint};
 
@@ -492,6 +494,22 @@ impl Cluster {
         format!("{}:{}", self.host(node), self.node(node).grpc_port)
     }
 
+    /// What a node has counted so far, as it tells whoever collects metrics: the sum of all counters of this name
+    /// that have all of these labels, `label="value"`.
+    pub async fn counted(&self, node: u64, name: &str, labels: &[&str]) -> u64 {
+        let address = format!("{}:{}", self.host(node), self.node(node).metrics_port);
+        let text = scrape(&address).await;
+        let text = text.unwrap_or_else(|e| panic!("{address}: {e}"));
+        let counters = text.lines().filter_map(|line| line.rsplit_once(' '));
+        counters
+            .filter(|(counter, _)| {
+                counter.split('{').next() == Some(name)
+                    && labels.iter().all(|label| counter.contains(label))
+            })
+            .map(|(counter, count)| count.parse::<u64>().expect(counter))
+            .sum()
+    }
+
     fn host(&self, node: u64) -> String {
         let address = |network: &Network| network.address(node);
         let loopback = || "127.0.0.1".to_owned();
@@ -647,4 +665,13 @@ impl Drop for Shared {
     fn drop(&mut self) {
         self.0.show_logs_of_failure();
     }
+}
+
+/// The answer of an exporter of metrics, which closes the connection behind it.
+async fn scrape(address: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }

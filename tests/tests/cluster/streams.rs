@@ -165,6 +165,36 @@ async fn what_is_wrong_with_a_request_is_its_answer_and_the_others_go_on() {
 }
 
 #[tokio::test]
+async fn requests_that_fail_inside_a_stream_are_counted_each_by_itself() {
+    // More than all other tests together that use the cluster at the same time.
+    const FAILING: u64 = 300;
+    let cluster = Cluster::shared().await;
+    let client = cluster.client().await;
+    let location = fresh_location(&client).await;
+    let count = async || {
+        let labels = ["call=\"ReserveStream\"", "code=\"NotFound\""];
+        let counted = cluster.counted(1, "stockd_call_errors_total", &labels);
+        counted.await
+    };
+    let before = count().await;
+    let unknown: Vec<_> = (0..FAILING)
+        .map(|_| reserve(&fresh("unknown"), &location, 1))
+        .collect();
+    let (results, end) = call(cluster.channel(1), stream::iter(messages(&unknown, 50))).await;
+    end.unwrap();
+    assert_eq!(results.len() as u64, FAILING);
+    until("each is counted", ANSWERED_WITHIN, async || {
+        match count().await - before {
+            more if more >= FAILING => Ok(()),
+            more => Err(format!("{more} more")),
+        }
+    })
+    .await;
+    let more = count().await - before;
+    assert!(more < 2 * FAILING, "{more}: some were counted twice");
+}
+
+#[tokio::test]
 async fn a_message_of_nothing_or_of_too_much_ends_the_call_after_the_answers() {
     let cluster = Cluster::shared().await;
     let client = cluster.client().await;
