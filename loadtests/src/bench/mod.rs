@@ -1,4 +1,4 @@
-//! Measures reserves against a bare echo call: on the same nodes, over the same connections, in
+//! Measures reserves and reads against a bare echo call: on the same nodes, over the same connections, in
 //! windows that alternate, so that what the machine does to one it does to the other.
 
 mod report;
@@ -22,7 +22,7 @@ const ROUNDS: u32 = 3;
 
 const ALONE: Load = Load::ClosedLoop { in_flight: 1 };
 
-/// Under these, reserves are compared with echoes.
+/// Under these, reserves are compared with echoes, and reads under the first.
 const LOADS: [Load; 7] = [
     ALONE,
     Load::ClosedLoop { in_flight: 16 },
@@ -38,21 +38,22 @@ const BATCH: usize = 256;
 const BATCHES: Load = Load::ClosedLoop { in_flight: 12 };
 const STREAMS: Load = Load::Stream { unanswered: 4_096 };
 
-const WINDOWS: u32 = ROUNDS * (LOADS.len() as u32 * 2 + 3);
+const WINDOWS: u32 = ROUNDS * (LOADS.len() as u32 * 2 + 4);
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-const ABOUT: &str = "Measures reserves against a bare echo call on the same nodes";
+const ABOUT: &str = "Measures reserves and reads against a bare echo call on the same nodes";
 
 const ABOUT_LONG: &str = "\
-Measures reserves against a bare echo call on the same nodes.
+Measures reserves and reads against a bare echo call on the same nodes.
 
 Each load runs for a while as `echo` (a payload of a reserve's size, returned as it is) and as \
 `reserve`, over the same connections and to the same nodes in the same proportions, one after the \
 other, in three rounds. Closed loop: 1, 16, 64, 256 and 1,024 calls in flight. Open loop: 1,000 and 5,000 calls a \
 second on a schedule, each timed from when it was due, so that a stall counts for every call it \
 delayed. Reserves go straight to the leader of their shard; with 1 in flight both kinds use one \
-connection to one leader. Then come batches of 256 reserves, \
+connection to one leader, as do near reads of one position there (smaller to ask for than a reserve, and larger to \
+answer). Then come batches of 256 reserves, \
 an EchoStream and a ReserveStream to each leader.
 
 The three nodes are started for it, and their processor time, context switches and bytes written are \
@@ -200,7 +201,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     })
 }
 
-/// Every kind under each load, the one that begins changing from round to round: what drifts in one
+/// Echoes and reserves under each load, the one that begins changing from round to round: what drifts in one
 /// direction then favours neither.
 async fn run_windows(
     stockd: &Stockd,
@@ -211,6 +212,7 @@ async fn run_windows(
     let mut series = Series::new(schedule.times, patience);
     let echoes = stockd.echoes(Work::Uniform);
     let reserves = stockd.reserves(Work::Uniform);
+    let reads = stockd.of_one_leader(&stockd.reads());
     for round in 1..=ROUNDS {
         series.round = round;
         for load in LOADS {
@@ -221,12 +223,16 @@ async fn run_windows(
                 ),
                 _ => (echoes.clone(), reserves.clone()),
             };
-            if round % 2 == 1 {
-                series.calls("echo", &echoes, servers, load).await?;
+            let reserves_first = round % 2 == 0;
+            if reserves_first {
                 series.calls("reserve", &reserves, servers, load).await?;
-            } else {
+            }
+            series.calls("echo", &echoes, servers, load).await?;
+            if load == ALONE {
+                series.calls("read", &reads, servers, load).await?;
+            }
+            if !reserves_first {
                 series.calls("reserve", &reserves, servers, load).await?;
-                series.calls("echo", &echoes, servers, load).await?;
             }
         }
         series

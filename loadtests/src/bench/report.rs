@@ -1,23 +1,25 @@
-//! What the windows add up to: medians over the rounds, and the reserve beside the echo.
+//! What the windows add up to: medians over the rounds, and reserves and reads beside the echo.
 
 use std::path::Path;
 
 use anyhow::Context;
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::Table;
 use indicatif::HumanCount;
 use serde::Serialize;
 
 use super::{ALONE, BATCHES, LOADS, STREAMS};
 use crate::lab::fsync::FsyncCost;
-use crate::lab::{Figures, Load, Window, ratio};
+use crate::lab::{self, Figures, Load, Window, ratio};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     quick: bool,
-    /// Both at 1 in flight.
+    /// All at 1 in flight.
     echo_p50_us: f64,
     reserve_p50_us: f64,
     reserve_p50_over_echo: f64,
+    read_p50_us: f64,
+    read_p50_over_echo: f64,
     /// The best of the closed loops.
     echo_rate: f64,
     reserve_rate: f64,
@@ -56,6 +58,7 @@ impl Report {
             .iter()
             .flat_map(|load| [("echo", *load), ("reserve", *load)]);
         let all = compared.chain([
+            ("read", ALONE),
             ("batch", BATCHES),
             ("echo stream", STREAMS),
             ("stream", STREAMS),
@@ -80,6 +83,8 @@ impl Report {
             echo_p50_us: p50("echo"),
             reserve_p50_us: p50("reserve"),
             reserve_p50_over_echo: ratio(p50("reserve"), p50("echo")),
+            read_p50_us: p50("read"),
+            read_p50_over_echo: ratio(p50("read"), p50("echo")),
             echo_rate,
             reserve_rate,
             reserve_rate_over_echo: ratio(reserve_rate, echo_rate),
@@ -110,10 +115,12 @@ impl Report {
     pub(crate) fn print(&self) {
         say!("{}", self.table());
         say!(
-            "1 in flight, p50: reserve {:.0} us, echo {:.0} us: {:.2} x",
-            self.reserve_p50_us,
+            "1 in flight, p50: echo {:.0} us, reserve {:.0} us: {:.2} x, read {:.0} us: {:.2} x",
             self.echo_p50_us,
-            self.reserve_p50_over_echo
+            self.reserve_p50_us,
+            self.reserve_p50_over_echo,
+            self.read_p50_us,
+            self.read_p50_over_echo,
         );
         say!(
             "most per second: reserve {}, echo {}: {:.2} x; processor time of one at that rate: {:.2} x",
@@ -144,33 +151,34 @@ impl Report {
     }
 
     fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_preset(presets::ASCII_MARKDOWN);
-        table.set_header([
-            "load",
-            "call",
-            "lines",
-            "rate/s",
-            "p50 us",
-            "p99 us",
-            "p99.9 us",
-            "max us",
-            "late p99",
-            "p50 x",
-            "p99 x",
-            "rate x",
-            "nodes CPU us",
-            "load CPU us",
-            "disk bytes",
-            "switches",
-        ]);
+        let mut table = lab::table(
+            2,
+            [
+                "load",
+                "call",
+                "lines",
+                "rate/s",
+                "p50 us",
+                "p99 us",
+                "p99.9 us",
+                "max us",
+                "late p99",
+                "p50 x",
+                "p99 x",
+                "rate x",
+                "nodes CPU us",
+                "load CPU us",
+                "disk bytes",
+                "switches",
+            ],
+        );
         for Row {
             what,
             load,
             figures,
         } in &self.rows
         {
-            // A reserve's row says how it compares with the echo under the same load.
+            // Other rows say how they compare with the echo under the same load.
             let base = find(&self.rows, "echo", *load).filter(|_| what != "echo");
             let times = |of: fn(&Figures) -> f64| {
                 base.map_or_else(String::new, |base| {
@@ -197,9 +205,6 @@ impl Report {
                 format!("{:.0}", figures.written_bytes),
                 format!("{:.2}", figures.switches),
             ]);
-        }
-        for column in table.column_iter_mut().skip(2) {
-            column.set_cell_alignment(CellAlignment::Right);
         }
         table
     }
@@ -266,6 +271,7 @@ mod tests {
             window("echo", ALONE, 110.0, 8_500.0, true),
             window("reserve", ALONE, 900.0, 1_000.0, false),
             window("reserve", ALONE, 330.0, 3_000.0, true),
+            window("read", ALONE, 121.0, 7_000.0, true),
             window("echo", BUSY, 1_000.0, 60_000.0, true),
             window("reserve", BUSY, 2_000.0, 30_000.0, true),
             window("reserve", PACED, 2_000.0, 99_000.0, true),
@@ -275,6 +281,7 @@ mod tests {
         assert_eq!(report.echo_p50_us, 110.0);
         assert_eq!(report.reserve_p50_us, 330.0);
         assert_eq!(report.reserve_p50_over_echo, 3.0);
+        assert_eq!(report.read_p50_over_echo, 1.1);
         assert_eq!(report.echo_rate, 60_000.0);
         assert_eq!(report.reserve_rate, 30_000.0);
         assert_eq!(report.reserve_rate_over_echo, 0.5);
@@ -300,6 +307,8 @@ mod tests {
             "echo_p50_us",
             "reserve_p50_us",
             "reserve_p50_over_echo",
+            "read_p50_us",
+            "read_p50_over_echo",
             "echo_rate",
             "reserve_rate",
             "reserve_rate_over_echo",

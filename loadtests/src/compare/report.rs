@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use anyhow::Context;
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::Table;
 use indicatif::HumanCount;
 use serde::Serialize;
 
 use super::{ECHO, TASKS, Task, Which};
 use crate::lab::fsync::FsyncCost;
-use crate::lab::{Figures, Load, Window, ratio};
+use crate::lab::{self, Figures, Load, Window, ratio};
 
 /// Where fewer than this part of the calls on a schedule were answered in time, a system does not carry it.
 const CARRIED_MIN: f64 = 0.95;
@@ -109,20 +109,21 @@ impl Report {
     }
 
     fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_preset(presets::ASCII_MARKDOWN);
-        table.set_header([
-            "system",
-            "an answer is",
-            "1 in flight",
-            "1,000/s",
-            "5,000/s",
-            "most /s",
-            "hot x",
-            "basket",
-            "CPU s",
-            "disk bytes",
-        ]);
+        let mut table = lab::table(
+            2,
+            [
+                "system",
+                "an answer is",
+                "1 in flight",
+                "1,000/s",
+                "5,000/s",
+                "most /s",
+                "hot x",
+                "basket",
+                "CPU s",
+                "disk bytes",
+            ],
+        );
         for row in &self.rows {
             let find = |task| row.tasks.iter().find(|figures| figures.task == task);
             let times = |task| find(task).map_or_else(String::new, TaskFigures::times);
@@ -144,9 +145,6 @@ impl Report {
                 of_busy(|busy| format!("{:.3}", busy.figures.cpu_us() / 1e3)),
                 of_busy(|busy| format!("{:.0}", busy.figures.written_bytes)),
             ]);
-        }
-        for column in table.column_iter_mut().skip(2) {
-            column.set_cell_alignment(CellAlignment::Right);
         }
         table
     }

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
+
+use crate::lab;
 
 /// One kind of event, and how long writes stopped each time.
 #[derive(Debug, Serialize)]
@@ -84,17 +85,18 @@ impl Report {
     }
 
     pub(crate) fn print(&self) {
-        let mut table = Table::new();
-        table.load_preset(presets::ASCII_MARKDOWN);
-        table.set_header([
-            "event",
-            "count",
-            "p50 ms",
-            "p99 ms",
-            "max ms",
-            "target p99",
-            "met",
-        ]);
+        let mut table = lab::table(
+            1,
+            [
+                "event",
+                "count",
+                "p50 ms",
+                "p99 ms",
+                "max ms",
+                "target p99",
+                "met",
+            ],
+        );
         for gap in &self.gaps {
             table.add_row([
                 gap.what.to_owned(),
@@ -105,9 +107,6 @@ impl Report {
                 format!("< {:.0}", gap.target_p99_ms),
                 if gap.is_met { "yes" } else { "no" }.to_owned(),
             ]);
-        }
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
         }
         say!("{table}");
         say!("failed calls: {}", self.calls_failed);

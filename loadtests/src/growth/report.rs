@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use anyhow::Context;
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::Table;
 use indicatif::HumanCount;
 use serde::Serialize;
 
 use super::axes::{Course, what};
 use super::{ALONE, Axis, BUSY};
 use crate::lab::machine::Machine;
-use crate::lab::{Figures, Window, ratio};
+use crate::lab::{self, Figures, Window, ratio};
 use crate::plot::{self, Plot, Series};
 
 #[derive(Debug, Serialize)]
@@ -122,21 +122,22 @@ impl Report {
     }
 
     fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_preset(presets::ASCII_MARKDOWN);
-        table.set_header([
-            "axis",
-            "size",
-            "alone p50 us",
-            "x",
-            "us/line",
-            "alone p99 us",
-            "64 in flight, calls/s",
-            "x",
-            "lines/s",
-            "nodes CPU us/line",
-            "leaders",
-        ]);
+        let mut table = lab::table(
+            1,
+            [
+                "axis",
+                "size",
+                "alone p50 us",
+                "x",
+                "us/line",
+                "alone p99 us",
+                "64 in flight, calls/s",
+                "x",
+                "lines/s",
+                "nodes CPU us/line",
+                "leaders",
+            ],
+        );
         for Measured { axis, rows, .. } in &self.axes {
             for row in rows {
                 let times = |value: fn(&Row) -> f64| {
@@ -158,9 +159,6 @@ impl Report {
                     leaders.join("/"),
                 ]);
             }
-        }
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
         }
         table
     }

@@ -20,6 +20,7 @@ mod patience;
 mod recorder;
 mod series;
 pub(crate) mod stolen;
+mod table;
 mod usage;
 mod window;
 
@@ -32,6 +33,7 @@ pub(crate) use self::pacer::Pacer;
 pub(crate) use self::patience::Patience;
 pub(crate) use self::recorder::{Outcome, Recorder};
 pub(crate) use self::series::Series;
+pub(crate) use self::table::table;
 pub(crate) use self::usage::Processes;
 pub(crate) use self::window::{Load, Window, WindowTimes};
 

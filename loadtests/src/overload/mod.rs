@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::Table;
 use indicatif::HumanCount;
 use serde::Serialize;
 use stock_client::Client;
 
 use crate::Verdict;
-use crate::lab::{Load, Patience, Processes, Window, WindowTimes, ratio};
+use crate::lab::{self, Load, Patience, Processes, Window, WindowTimes, ratio};
 use crate::nodes::{NodeOptions, Nodes};
 use crate::systems::Work;
 use crate::systems::stockd::{Asked, Stockd};
@@ -192,21 +192,22 @@ impl Course {
 }
 
 fn table(courses: &[Course]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::ASCII_MARKDOWN);
-    table.set_header([
-        "call",
-        "stretch",
-        "load",
-        "done/s",
-        "refused",
-        "p50 us",
-        "p99 us",
-        "refused p99",
-        "nodes CPU us",
-        "load CPU us",
-        "stolen %",
-    ]);
+    let mut table = lab::table(
+        3,
+        [
+            "call",
+            "stretch",
+            "load",
+            "done/s",
+            "refused",
+            "p50 us",
+            "p99 us",
+            "refused p99",
+            "nodes CPU us",
+            "load CPU us",
+            "stolen %",
+        ],
+    );
     for course in courses {
         for (stretch, window) in course.windows() {
             table.add_row([
@@ -225,9 +226,6 @@ fn table(courses: &[Course]) -> Table {
                 format!("{:.1}", window.stolen_percent),
             ]);
         }
-    }
-    for column in table.column_iter_mut().skip(3) {
-        column.set_cell_alignment(CellAlignment::Right);
     }
     table
 }

@@ -1,8 +1,8 @@
 //! Where the time of a line goes, part by part.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::Table;
 
-use crate::lab::ratio;
+use crate::lab::{self, ratio};
 
 /// A part of a node, and how its frames are known: the first part that a stack has a frame of has all of the stack.
 struct Part {
@@ -70,9 +70,7 @@ pub(super) fn table(folded: &str, line_us: f64) -> Table {
         }
     }
     let total: u64 = counts.iter().sum();
-    let mut table = Table::new();
-    table.load_preset(presets::ASCII_MARKDOWN);
-    table.set_header(["part", "%", "us of one line"]);
+    let mut table = lab::table(1, ["part", "%", "us of one line"]);
     for (part, count) in PARTS.iter().zip(counts) {
         let share = ratio(count as f64, total as f64);
         table.add_row([
@@ -80,9 +78,6 @@ pub(super) fn table(folded: &str, line_us: f64) -> Table {
             format!("{:.1}", share * 100.0),
             format!("{:.1}", share * line_us),
         ]);
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
     }
     table
 }

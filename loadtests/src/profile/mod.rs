@@ -10,13 +10,13 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::Table;
 use inferno::collapse::Collapse;
 use inferno::collapse::perf::{Folder, Options};
 use tokio::process::Command;
 
 use crate::Verdict;
-use crate::lab::{Load, Patience, Processes, Window, WindowTimes};
+use crate::lab::{self, Load, Patience, Processes, Window, WindowTimes};
 use crate::nodes::{NodeOptions, Nodes};
 use crate::systems::Work;
 use crate::systems::stockd::{Asked, Stockd};
@@ -73,6 +73,8 @@ pub(crate) struct Arguments {
 enum Call {
     Echo,
     Reserve,
+    /// Reads of one position, at whichever node leads its shard
+    Read,
     /// Reserves, 256 in one call
     Batch,
     /// Reserves over one stream to each leader
@@ -155,7 +157,7 @@ impl Turns {
         let seconds = self.write_seconds - before.write_seconds;
         format!(
             "meanwhile and around it: {turns:.0} turns, {writes:.0} log writes of {:.0} us",
-            crate::lab::ratio(seconds * 1e6, writes)
+            lab::ratio(seconds * 1e6, writes)
         )
     }
 }
@@ -180,6 +182,10 @@ async fn load(
         Call::Reserve => {
             let calls = stockd.reserves(Work::Uniform);
             Window::run("reserve", &calls, servers, calls_made, times, none).await
+        }
+        Call::Read => {
+            let calls = stockd.reads();
+            Window::run("read", &calls, servers, calls_made, times, none).await
         }
         Call::Batch => {
             let calls = stockd.batches(256);
@@ -268,21 +274,11 @@ fn top(folded: &str) -> Table {
     }
     let mut by_own: Vec<(&str, u64)> = own.into_iter().collect();
     by_own.sort_unstable_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let percent = |count: u64| {
-        format!(
-            "{:.1}",
-            crate::lab::ratio(count as f64 * 100.0, total as f64)
-        )
-    };
-    let mut table = Table::new();
-    table.load_preset(presets::ASCII_MARKDOWN);
-    table.set_header(["%", "% with what it calls", "function"]);
+    let percent = |count: u64| format!("{:.1}", lab::ratio(count as f64 * 100.0, total as f64));
+    let mut table = lab::table(1, ["function", "%", "% with what it calls"]);
     for (function, count) in by_own.into_iter().take(TOP) {
         let all = with_callees.get(function).copied().unwrap_or(0);
-        table.add_row([percent(count), percent(all), function.to_owned()]);
-    }
-    for column in table.column_iter_mut().take(2) {
-        column.set_cell_alignment(CellAlignment::Right);
+        table.add_row([function.to_owned(), percent(count), percent(all)]);
     }
     table
 }

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::Context;
-use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
 use super::reserves::Latency;
+use crate::lab;
 
 /// What was measured. "Each" is for one position.
 #[derive(Debug, Default, Serialize)]
@@ -62,9 +62,7 @@ impl Report {
         } = self.figures;
         let figures = &self.figures;
         let count = |count: f64| HumanCount(count as u64).to_string();
-        let mut table = Table::new();
-        table.load_preset(presets::ASCII_MARKDOWN);
-        table.set_header(["what", "figure", "target"]);
+        let mut table = lab::table(1, ["what", "figure", "target"]);
         let mut row = |what: &str, figure: String, target: &str| {
             table.add_row([what.to_owned(), figure, target.to_owned()]);
         };
@@ -137,9 +135,6 @@ impl Report {
                 ),
                 "",
             );
-        }
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
         }
         say!("{table}");
         say!("failed reserves: {}", figures.reserves_failed);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use indicatif::HumanCount;
 
-use crate::lab::histogram;
+use crate::lab::{self, histogram};
 
 /// Failures that are kept word for word; the rest is only counted.
 const FAILURES_LISTED_MAX: usize = 20;
@@ -100,9 +100,10 @@ impl Figures {
 
     /// Calls per kind with their percentiles, in microseconds.
     pub(crate) fn table(&self) -> comfy_table::Table {
-        let mut table = comfy_table::Table::new();
-        table.load_preset(comfy_table::presets::ASCII_MARKDOWN);
-        table.set_header(["call", "count", "p50 us", "p99 us", "p99.9 us", "max us"]);
+        let mut table = lab::table(
+            1,
+            ["call", "count", "p50 us", "p99 us", "p99.9 us", "max us"],
+        );
         for kind in CallKind::ALL {
             let took_ns = &self.took_ns[kind as usize];
             if took_ns.is_empty() {
@@ -117,9 +118,6 @@ impl Figures {
                 micros(took_ns.value_at_quantile(0.999)),
                 micros(took_ns.max()),
             ]);
-        }
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(comfy_table::CellAlignment::Right);
         }
         table
     }

@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use comfy_table::{Table, presets};
+use comfy_table::Table;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use stock_client::Client;
 use uuid::Uuid;
@@ -36,7 +36,7 @@ use self::shopper::Shopper;
 use crate::Verdict;
 use crate::lab::machine::Machine;
 use crate::lab::stolen::{CpuTime, stolen_percent};
-use crate::lab::{Load, Processes, Window, WindowTimes};
+use crate::lab::{self, Load, Processes, Window, WindowTimes};
 use crate::nodes::{NodeOptions, Nodes};
 use crate::replay::dataset;
 
@@ -132,9 +132,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
 }
 
 fn list() -> anyhow::Result<Table> {
-    let mut table = Table::new();
-    table.load_preset(presets::ASCII_MARKDOWN);
-    table.set_header(["profile", "about", "seconds"]);
+    let mut table = lab::table(2, ["profile", "about", "seconds"]);
     for profile in Profile::all()? {
         let seconds = format!("{:.0}", profile.seconds());
         table.add_row([profile.name, profile.about, seconds]);

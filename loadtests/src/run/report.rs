@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::Table;
 use indicatif::HumanCount;
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use super::comparison::Comparison;
 use super::findings::Finding;
 use super::profile::Profile;
 use crate::lab::machine::Machine;
-use crate::lab::{Load, Summary, Window, ratio};
+use crate::lab::{self, Load, Summary, Window, ratio};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -90,14 +90,9 @@ impl Report {
     }
 
     fn steps_table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_preset(presets::ASCII_MARKDOWN);
-        table.set_header(STEP_COLUMNS);
+        let mut table = lab::table(2, STEP_COLUMNS);
         for window in self.windows() {
             table.add_row(self.step_row(window));
-        }
-        for column in table.column_iter_mut().skip(2) {
-            column.set_cell_alignment(CellAlignment::Right);
         }
         table
     }
@@ -178,14 +173,9 @@ fn load(window: &Window) -> String {
 }
 
 fn kinds_table(window: &Window) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::ASCII_MARKDOWN);
-    table.set_header(KIND_COLUMNS);
+    let mut table = lab::table(1, KIND_COLUMNS);
     for (kind, summary) in &window.kinds {
         table.add_row(kind_row(kind, summary, window.seconds));
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
     }
     table
 }

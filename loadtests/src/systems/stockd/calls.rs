@@ -1,11 +1,15 @@
 //! Single calls and batches.
 
 use prost::Message;
+use stock_proto::stock::v1::availability_service_client::AvailabilityServiceClient;
 use stock_proto::stock::v1::batch_reserve_result::Result as BatchResult;
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
 use stock_proto::stock::v1::reserve_response::Outcome as Decision;
-use stock_proto::stock::v1::{BatchReserveRequest, EchoRequest, Line, ReserveRequest};
+use stock_proto::stock::v1::{
+    BatchReserveRequest, Consistency, EchoRequest, GetAvailabilityRequest, Line, PositionKey,
+    ReserveRequest,
+};
 use tonic::Code;
 use tonic::transport::Channel;
 use uuid::Uuid;
@@ -81,6 +85,37 @@ impl Caller for EchoCall {
                 "echo: sent {sent} bytes, {} came back",
                 payload.len()
             )),
+        }
+    }
+}
+
+/// Reads one position as the node knows it that is asked.
+#[derive(Clone)]
+pub(crate) struct ReadCall {
+    request: GetAvailabilityRequest,
+    stub: AvailabilityServiceClient<Channel>,
+}
+
+impl ReadCall {
+    pub(super) fn new(channel: &Channel, key: PositionKey) -> Self {
+        ReadCall {
+            request: GetAvailabilityRequest {
+                keys: vec![key],
+                consistency: Consistency::Near.into(),
+                at_least: Vec::new(),
+            },
+            stub: AvailabilityServiceClient::new(channel.clone()),
+        }
+    }
+}
+
+impl Caller for ReadCall {
+    async fn call(&mut self) -> Result<Outcome, String> {
+        let answer = self.stub.get_availability(self.request.clone()).await;
+        let answer = answer.map_err(|status| format!("read: {status}"))?;
+        match &answer.into_inner().items[..] {
+            [item] if item.known => Ok(Outcome::Done),
+            other => Err(format!("read: expected one known position, got {other:?}")),
         }
     }
 }

@@ -19,7 +19,7 @@ use stock_proto::stock::v1::{
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-pub(crate) use self::calls::{BatchCall, EchoCall, ReserveCall};
+pub(crate) use self::calls::{BatchCall, EchoCall, ReadCall, ReserveCall};
 pub(crate) use self::streams::Asked;
 use self::streams::{Pace, Streams};
 use super::Work;
@@ -129,6 +129,7 @@ impl Stockd {
         };
         warm_up(stockd.echoes(Work::Uniform)).await?;
         warm_up(stockd.reserves(Work::Uniform)).await?;
+        warm_up(stockd.reads()).await?;
         Ok(stockd)
     }
 
@@ -156,6 +157,18 @@ impl Stockd {
     /// Bare calls with a payload of a reserve's size, to the same nodes in the same proportions.
     pub(crate) fn echoes(&self, work: Work) -> Vec<EchoCall> {
         self.reserves(work).iter().map(ReserveCall::echo).collect()
+    }
+
+    /// Reads of one position each, at the same nodes in the same proportions.
+    pub(crate) fn reads(&self) -> Vec<ReadCall> {
+        let read = |sku: &Sku| {
+            let key = PositionKey {
+                sku: sku.name.clone(),
+                location: sku.location.clone(),
+            };
+            ReadCall::new(&sku.channel, key)
+        };
+        self.skus.iter().map(read).collect()
     }
 
     /// Calls of so many requests each, to each leader in turn.
@@ -201,8 +214,8 @@ impl Stockd {
         Streams::new(leaders.collect(), self.ttl)
     }
 
-    /// Of the calls that [`Self::reserves`] and [`Self::echoes`] give for single lines, those that go to one
-    /// node: for one call in flight.
+    /// Of the calls that [`Self::reserves`], [`Self::echoes`] and [`Self::reads`] give for single lines, those that go
+    /// to one node: for one call in flight.
     pub(crate) fn of_one_leader<C: Clone>(&self, calls: &[C]) -> Vec<C> {
         let first = self.skus.first().map(|sku| sku.leader);
         let calls = self.skus.iter().zip(calls);
