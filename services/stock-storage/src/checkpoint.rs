@@ -21,6 +21,7 @@ mod error;
 mod format;
 mod incoming;
 mod reader;
+mod readers;
 mod store;
 mod writer;
 

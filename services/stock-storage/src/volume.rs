@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(crate) mod doomed;
 mod os;
 mod read_only;
 
@@ -51,6 +52,8 @@ pub trait Volume: fmt::Debug + Send + Sync + 'static {
     fn lock(&self, dir: &Path) -> io::Result<Box<dyn Send + Sync>>;
     /// Bytes that can still be written.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// Leaves the disk to others for a moment, between the parts of long work that nobody waits for.
+    fn rest(&self) {}
 }
 
 /// An open file.

@@ -649,3 +649,59 @@ fn every_copy_is_durable_before_the_next_one_and_before_its_file_is_deleted() {
     }
     assert!(copies >= 2 && deletions >= 3, "{events:?}");
 }
+
+#[test]
+fn large_files_are_deleted_a_little_at_a_time_also_over_a_crash() {
+    let dir = tempdir();
+    let volume = Faulty::default();
+    let options = LogOptions {
+        file_bytes: 4 << 20,
+    };
+    let mut log = Log::open(Arc::new(volume.clone()), dir.path(), &options).unwrap();
+    let mut batch = WriteBatch::new();
+    for index in 1..=16_u64 {
+        batch.append(1, index, [vec![1; 1 << 20]]);
+        log.write(&mut batch, Durability::Lazy).unwrap();
+    }
+    batch.truncate_before(1, 16);
+    log.write(&mut batch, Durability::Lazy).unwrap();
+    volume.state().events.clear();
+    log.purger().purge(u64::MAX).unwrap();
+    let events = std::mem::take(&mut volume.state().events);
+    let mut renamed = Vec::new();
+    let mut is_synced = true;
+    let mut steps = 0;
+    for (verb, name) in &events {
+        match *verb {
+            "rename" => {
+                assert!(
+                    is_synced && name.ends_with(".raftlog.deleted"),
+                    "{events:?}"
+                );
+                renamed.push(name);
+                is_synced = false;
+            }
+            "sync_dir" => is_synced = true,
+            "set_len" if renamed.contains(&name) => {
+                assert!(is_synced, "{events:?}");
+                steps += 1;
+            }
+            "delete" => assert!(renamed.contains(&name), "{events:?}"),
+            _ => {}
+        }
+    }
+    let rests = events.iter().filter(|(verb, _)| *verb == "rest").count();
+    assert!(renamed.len() >= 3 && steps >= renamed.len(), "{events:?}");
+    assert_eq!(rests, steps);
+    assert_eq!(numbers(dir.path(), "deleted"), [0; 0]);
+
+    // A crash between the renaming and the deletion.
+    drop(log);
+    let left = dir.path().join("log").join(renamed[0]);
+    fs::write(left, vec![0; 1_000]).unwrap();
+    let log = open(dir.path());
+    assert_eq!(read_all(&log, 1).len(), 1);
+    let files = fs::read_dir(dir.path().join("log")).unwrap();
+    let is_left = |file: &fs::DirEntry| file.path().extension().is_some_and(|e| e == "deleted");
+    assert!(!files.map(Result::unwrap).any(|file| is_left(&file)));
+}

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::format::{CONTEXT_BYTES_MAX, Manifest};
 use super::incoming::{self, Incoming};
+use super::readers::Readers;
 use super::{CheckpointError, CheckpointInfo, CheckpointMeta, CheckpointReader, CheckpointWriter};
-use crate::volume::{Access, Volume, VolumeFile};
+use crate::volume::{Access, Volume, VolumeFile, doomed};
 
 // On disk for ever.
 const CHECKPOINTS_DIR: &str = "checkpoints";
@@ -27,6 +28,7 @@ struct Shared {
     checkpoints_dir: PathBuf,
     incoming_dir: PathBuf,
     damaged: Vec<DamagedCheckpoint>,
+    readers: Readers,
     /// Never held while the disk works.
     files: Mutex<Files>,
 }
@@ -73,6 +75,7 @@ impl CheckpointStore {
             volume
                 .create_dir(dir)
                 .map_err(io("create the directory", dir))?;
+            doomed::delete_left(&*volume, dir).map_err(io("delete old files in", dir))?;
             let mut partials: Vec<PathBuf> = Vec::new();
             for path in volume.list(dir).map_err(io("list", dir))? {
                 match path.extension().and_then(|extension| extension.to_str()) {
@@ -106,6 +109,7 @@ impl CheckpointStore {
                 checkpoints_dir,
                 incoming_dir,
                 damaged,
+                readers: Readers::default(),
                 files: Mutex::new(files),
             }),
         })
@@ -244,8 +248,7 @@ impl CheckpointStore {
             remove(&mut self.files().own, info);
         }
         if !doomed.is_empty() {
-            let dir = &self.shared.checkpoints_dir;
-            self.volume().sync_dir(dir).map_err(io("sync", dir))?;
+            self.sweep(&self.shared.checkpoints_dir)?;
         }
         Ok(())
     }
@@ -262,8 +265,7 @@ impl CheckpointStore {
             remove(&mut self.files().incoming, &info);
         }
         self.delete_partials(&self.shared.incoming_dir, &format!("g{group}-"))?;
-        let dir = &self.shared.incoming_dir;
-        self.volume().sync_dir(dir).map_err(io("sync", dir))
+        self.sweep(&self.shared.incoming_dir)
     }
 
     pub(super) fn volume(&self) -> &dyn Volume {
@@ -311,6 +313,7 @@ impl CheckpointStore {
         for older in older.iter().filter(|older| older.path != info.path) {
             self.delete(&older.path)?;
             remove(&mut self.files().incoming, older);
+            self.sweep(&self.shared.incoming_dir)?;
         }
         Ok(())
     }
@@ -325,8 +328,9 @@ impl CheckpointStore {
         Ok(())
     }
 
+    /// The space of a large file comes back with the next [`sweep`](Self::sweep).
     fn delete(&self, path: &Path) -> Result<(), CheckpointError> {
-        match self.volume().delete(path) {
+        match doomed::doom(self.volume(), path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(io("delete", path)(error))
             }
@@ -334,8 +338,16 @@ impl CheckpointStore {
         }
     }
 
+    /// Makes deletions durable, and gives back the space of what was deleted.
+    fn sweep(&self, dir: &Path) -> Result<(), CheckpointError> {
+        self.volume().sync_dir(dir).map_err(io("sync", dir))?;
+        // Nobody can have opened it since it lost its name, so whoever reads it is in the list.
+        let is_read = |path: &Path| self.shared.readers.has(path);
+        doomed::sweep(self.volume(), dir, is_read).map_err(io("delete old files in", dir))
+    }
+
     fn open_file(&self, path: &Path) -> Result<Arc<dyn VolumeFile>, CheckpointError> {
-        let file = self.volume().open(path, Access::Read);
+        let file = self.shared.readers.open(self.volume(), path);
         file.map_err(io("open", path))
     }
 

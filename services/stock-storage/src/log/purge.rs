@@ -138,7 +138,13 @@ impl Purger {
                 break;
             }
         }
-        Ok(())
+        // Writes that wait for a purge need not wait for this.
+        drop(purging);
+        core.disk.sweep(&core.dir).map_err(|source| LogError::Io {
+            action: "delete old files in",
+            path: core.dir.clone(),
+            source,
+        })
     }
 
     fn files(&self) -> Result<Files, LogError> {

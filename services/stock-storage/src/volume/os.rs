@@ -5,11 +5,16 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use super::{Access, Volume, VolumeFile};
+
+/// A disk has done what it was asked before by then.
+const REST: Duration = Duration::from_millis(20);
 
 /// The operating system's files.
 #[derive(Debug, Clone, Copy, Default)]
@@ -80,6 +85,10 @@ impl Volume for OsVolume {
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         let volume = rustix::fs::statvfs(dir)?;
         Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
+    }
+
+    fn rest(&self) {
+        thread::sleep(REST);
     }
 }
 

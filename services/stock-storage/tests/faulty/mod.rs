@@ -113,6 +113,10 @@ impl Volume for Faulty {
             None => OsVolume.free_bytes(dir),
         }
     }
+
+    fn rest(&self) {
+        self.note("rest", Path::new("volume"));
+    }
 }
 
 struct FaultyFile {
@@ -144,6 +148,7 @@ impl VolumeFile for FaultyFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.volume.give(self.file.len()?.saturating_sub(len));
+        self.volume.note("set_len", &self.path);
         self.file.set_len(len)
     }
 
