@@ -21,7 +21,6 @@ mod error;
 mod format;
 mod incoming;
 mod reader;
-mod readers;
 mod store;
 mod writer;
 

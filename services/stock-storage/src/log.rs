@@ -42,7 +42,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use raft_engine::{Config, Engine, ReadableSize, RecoveryMode};
 
-use crate::volume::doomed;
 use crate::{Access, LogError, Volume};
 
 mod batch;
@@ -143,7 +142,6 @@ impl Log {
         volume
             .create_dir(&log_dir)
             .map_err(io("create the log directory", &log_dir))?;
-        doomed::delete_left(&**volume, &log_dir).map_err(io("delete old files in", &log_dir))?;
         let files = volume.list(&log_dir).map_err(io("list", &log_dir))?;
         check_no_file_is_missing(&log_dir, &files)?;
 

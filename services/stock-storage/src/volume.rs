@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(crate) mod doomed;
+mod deletion;
 mod os;
 mod read_only;
 
@@ -37,7 +37,7 @@ pub enum Access {
 pub trait Volume: fmt::Debug + Send + Sync + 'static {
     /// Opens a file.
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn VolumeFile>>;
-    /// Deletes a file.
+    /// Deletes a file. Whoever has it open for reading can go on; its space may come back a little later.
     fn delete(&self, path: &Path) -> io::Result<()>;
     /// Gives a file another name; a file that has it already is replaced, at one moment.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -52,8 +52,6 @@ pub trait Volume: fmt::Debug + Send + Sync + 'static {
     fn lock(&self, dir: &Path) -> io::Result<Box<dyn Send + Sync>>;
     /// Bytes that can still be written.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
-    /// Leaves the disk to others for a moment, between the parts of long work that nobody waits for.
-    fn rest(&self) {}
 }
 
 /// An open file.

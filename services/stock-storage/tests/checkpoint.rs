@@ -372,67 +372,6 @@ fn only_what_is_kept_stays() {
 }
 
 #[test]
-fn a_large_checkpoint_is_deleted_a_little_at_a_time() {
-    let dir = tempdir();
-    let volume = Faulty::default();
-    let store = CheckpointStore::open(Arc::new(volume.clone()), dir.path()).unwrap();
-    let large = [vec![7; 5 << 20]];
-    write(&store, meta(1, 5), &large).unwrap();
-    volume.state().events.clear();
-    store.retain(1, |_| false).unwrap();
-    let deleted = "g1-i00000000000000000005-t3.checkpoint.deleted";
-    let wanted = [
-        ("rename", deleted),
-        // It must not be taken for whole again after it was cut.
-        ("sync_dir", "checkpoints"),
-        ("set_len", deleted),
-        ("rest", "volume"),
-        ("set_len", deleted),
-        ("rest", "volume"),
-        ("delete", deleted),
-    ];
-    let events = std::mem::take(&mut volume.state().events);
-    let events: Vec<(&str, &str)> = events.iter().map(|(verb, name)| (*verb, &**name)).collect();
-    assert_eq!(events, wanted);
-}
-
-#[test]
-fn what_is_being_read_can_be_read_to_its_end_though_it_is_deleted() {
-    let dir = tempdir();
-    let store = open(dir.path());
-    let large = [vec![7; 5 << 20]];
-    let sent = write(&store, meta(1, 1), &large).unwrap();
-    let restored = write(&store, meta(1, 2), &large).unwrap();
-    let raw = store.open_raw(&sent).unwrap();
-    let mut reader = store.reader(&restored).unwrap();
-    store.retain(1, |_| false).unwrap();
-    assert_eq!(names(&dir.path().join("checkpoints")), [""; 0]);
-    let mut buf = vec![0; raw.bytes() as usize];
-    assert_eq!(raw.read_at(&mut buf, 0).unwrap() as u64, raw.bytes());
-    let mut section = Vec::new();
-    assert!(reader.next_section(&mut section).unwrap());
-    assert_eq!(section, large[0]);
-}
-
-#[test]
-fn what_was_being_deleted_at_a_crash_is_gone_after_it() {
-    let dir = tempdir();
-    let store = open(dir.path());
-    let info = write(&store, meta(1, 1), &[vec![7; 5 << 20]]).unwrap();
-    drop(store);
-    let incoming = dir.path().join("incoming");
-    fs::copy(&info.path, incoming.join("g1.received.deleted")).unwrap();
-    let mut deleted = info.path.clone().into_os_string();
-    deleted.push(".deleted");
-    fs::rename(&info.path, deleted).unwrap();
-    let store = open(dir.path());
-    assert_eq!(store.list(1), []);
-    assert_eq!(store.damaged(), []);
-    assert_eq!(names(&dir.path().join("checkpoints")), [""; 0]);
-    assert_eq!(names(&incoming), [""; 0]);
-}
-
-#[test]
 fn too_large_parts_are_refused() {
     let dir = tempdir();
     let store = open(dir.path());

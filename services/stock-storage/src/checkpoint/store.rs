@@ -7,9 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::format::{CONTEXT_BYTES_MAX, Manifest};
 use super::incoming::{self, Incoming};
-use super::readers::Readers;
 use super::{CheckpointError, CheckpointInfo, CheckpointMeta, CheckpointReader, CheckpointWriter};
-use crate::volume::{Access, Volume, VolumeFile, doomed};
+use crate::volume::{Access, Volume, VolumeFile};
 
 // On disk for ever.
 const CHECKPOINTS_DIR: &str = "checkpoints";
@@ -28,7 +27,6 @@ struct Shared {
     checkpoints_dir: PathBuf,
     incoming_dir: PathBuf,
     damaged: Vec<DamagedCheckpoint>,
-    readers: Readers,
     /// Never held while the disk works.
     files: Mutex<Files>,
 }
@@ -75,7 +73,6 @@ impl CheckpointStore {
             volume
                 .create_dir(dir)
                 .map_err(io("create the directory", dir))?;
-            doomed::delete_left(&*volume, dir).map_err(io("delete old files in", dir))?;
             let mut partials: Vec<PathBuf> = Vec::new();
             for path in volume.list(dir).map_err(io("list", dir))? {
                 match path.extension().and_then(|extension| extension.to_str()) {
@@ -109,7 +106,6 @@ impl CheckpointStore {
                 checkpoints_dir,
                 incoming_dir,
                 damaged,
-                readers: Readers::default(),
                 files: Mutex::new(files),
             }),
         })
@@ -248,7 +244,8 @@ impl CheckpointStore {
             remove(&mut self.files().own, info);
         }
         if !doomed.is_empty() {
-            self.sweep(&self.shared.checkpoints_dir)?;
+            let dir = &self.shared.checkpoints_dir;
+            self.volume().sync_dir(dir).map_err(io("sync", dir))?;
         }
         Ok(())
     }
@@ -265,7 +262,8 @@ impl CheckpointStore {
             remove(&mut self.files().incoming, &info);
         }
         self.delete_partials(&self.shared.incoming_dir, &format!("g{group}-"))?;
-        self.sweep(&self.shared.incoming_dir)
+        let dir = &self.shared.incoming_dir;
+        self.volume().sync_dir(dir).map_err(io("sync", dir))
     }
 
     pub(super) fn volume(&self) -> &dyn Volume {
@@ -313,7 +311,6 @@ impl CheckpointStore {
         for older in older.iter().filter(|older| older.path != info.path) {
             self.delete(&older.path)?;
             remove(&mut self.files().incoming, older);
-            self.sweep(&self.shared.incoming_dir)?;
         }
         Ok(())
     }
@@ -328,9 +325,8 @@ impl CheckpointStore {
         Ok(())
     }
 
-    /// The space of a large file comes back with the next [`sweep`](Self::sweep).
     fn delete(&self, path: &Path) -> Result<(), CheckpointError> {
-        match doomed::doom(self.volume(), path) {
+        match self.volume().delete(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(io("delete", path)(error))
             }
@@ -338,16 +334,8 @@ impl CheckpointStore {
         }
     }
 
-    /// Makes deletions durable, and gives back the space of what was deleted.
-    fn sweep(&self, dir: &Path) -> Result<(), CheckpointError> {
-        self.volume().sync_dir(dir).map_err(io("sync", dir))?;
-        // Nobody can have opened it since it lost its name, so whoever reads it is in the list.
-        let is_read = |path: &Path| self.shared.readers.has(path);
-        doomed::sweep(self.volume(), dir, is_read).map_err(io("delete old files in", dir))
-    }
-
     fn open_file(&self, path: &Path) -> Result<Arc<dyn VolumeFile>, CheckpointError> {
-        let file = self.shared.readers.open(self.volume(), path);
+        let file = self.volume().open(path, Access::Read);
         file.map_err(io("open", path))
     }
 

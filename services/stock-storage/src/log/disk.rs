@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::volume::{self, Access, Volume, VolumeFile, doomed};
+use crate::volume::{self, Access, Volume, VolumeFile};
 use raft_engine::env::{FileSystem, Handle, Permission, WriteExt};
 
 use super::tail::{self, Tail};
@@ -84,11 +84,6 @@ impl Disk {
         self.abandoned.store(true, Ordering::Release);
     }
 
-    /// Gives back the space of files that were deleted, a little at a time.
-    pub(super) fn sweep(&self, dir: &Path) -> io::Result<()> {
-        doomed::sweep(&*self.volume, dir, |_| false)
-    }
-
     fn sync_dir_of(&self, path: &Path) -> io::Result<()> {
         match path.parent() {
             Some(dir) => named("sync", dir, self.volume.sync_dir(dir)),
@@ -142,10 +137,10 @@ impl FileSystem for Disk {
     }
 
     /// Files are deleted from the oldest on. So that no power cut leaves a gap, each deletion is durable
-    /// before the next one. The space of large ones comes back with [`Disk::sweep`].
+    /// before the next one.
     fn delete<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
         let path = path.as_ref();
-        named("delete", path, doomed::doom(&*self.volume, path))?;
+        named("delete", path, self.volume.delete(path))?;
         self.sync_dir_of(path)
     }
 

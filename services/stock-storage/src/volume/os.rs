@@ -5,16 +5,11 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::{Access, Volume, VolumeFile};
-
-/// A disk has done what it was asked before by then.
-const REST: Duration = Duration::from_millis(20);
+use super::{Access, Volume, VolumeFile, deletion};
 
 /// The operating system's files.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,11 +23,15 @@ impl Volume for OsVolume {
             .create(access == Access::Create)
             .truncate(false)
             .open(path)?;
+        if access == Access::Read {
+            // For [`deletion`]. A file system without locks has none there either.
+            let _ = file.try_lock_shared();
+        }
         Ok(Arc::new(OsFile(file)))
     }
 
     fn delete(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        deletion::delete(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -85,10 +84,6 @@ impl Volume for OsVolume {
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         let volume = rustix::fs::statvfs(dir)?;
         Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
-    }
-
-    fn rest(&self) {
-        thread::sleep(REST);
     }
 }
 

@@ -113,10 +113,6 @@ impl Volume for Faulty {
             None => OsVolume.free_bytes(dir),
         }
     }
-
-    fn rest(&self) {
-        self.note("rest", Path::new("volume"));
-    }
 }
 
 struct FaultyFile {
@@ -148,7 +144,6 @@ impl VolumeFile for FaultyFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.volume.give(self.file.len()?.saturating_sub(len));
-        self.volume.note("set_len", &self.path);
         self.file.set_len(len)
     }
 
