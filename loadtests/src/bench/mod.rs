@@ -12,7 +12,7 @@ use stock_client::Client;
 use self::report::Report;
 use crate::Verdict;
 use crate::lab::stolen::{CpuTime, stolen_percent};
-use crate::lab::{Load, Patience, Processes, Series, Window, WindowTimes, fsync};
+use crate::lab::{self, Load, Patience, Processes, Series, Window, WindowTimes, fsync};
 use crate::nodes::{NodeOptions, Nodes};
 use crate::systems::Work;
 use crate::systems::stockd::{Asked, Stockd};
@@ -104,6 +104,7 @@ impl Schedule {
             lead_in: Duration::from_millis(100),
             measured: Duration::from_millis(900),
             point_every: None,
+            behind_max: lab::BEHIND_MAX,
         },
         patience_seconds: 10,
     };
@@ -112,6 +113,7 @@ impl Schedule {
             lead_in: Duration::from_millis(250),
             measured: Duration::from_secs(4),
             point_every: None,
+            behind_max: lab::BEHIND_MAX,
         },
         patience_seconds: 60,
     };

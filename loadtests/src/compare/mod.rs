@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 use self::report::Report;
 use crate::Verdict;
 use crate::lab::stolen::{CpuTime, stolen_percent};
-use crate::lab::{Caller, Load, Patience, Processes, Series, WindowTimes, fsync};
+use crate::lab::{self, Caller, Load, Patience, Processes, Series, WindowTimes, fsync};
 use crate::nodes::{NodeOptions, Nodes};
 use crate::systems::etcd::Etcd;
 use crate::systems::postgres::Postgres;
@@ -178,6 +178,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
         lead_in: LEAD_IN,
         measured: Duration::from_secs(arguments.seconds),
         point_every: None,
+        behind_max: lab::BEHIND_MAX,
     };
     let patience = Patience::of_seconds(arguments.patience);
     let mut lab = Lab {

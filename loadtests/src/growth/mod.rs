@@ -13,7 +13,7 @@ use self::report::Report;
 use crate::Verdict;
 use crate::lab::machine::Machine;
 use crate::lab::stolen::{CpuTime, stolen_percent};
-use crate::lab::{Load, Patience, WindowTimes};
+use crate::lab::{self, Load, Patience, WindowTimes};
 use crate::nodes::NodeOptions;
 
 /// How long one call takes when nobody queues.
@@ -132,6 +132,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
                 lead_in: LEAD_IN,
                 measured: Duration::from_secs(arguments.seconds),
                 point_every: None,
+                behind_max: lab::BEHIND_MAX,
             },
             windows: Vec::new(),
             leaders: Vec::new(),

@@ -24,6 +24,8 @@ mod table;
 mod usage;
 mod window;
 
+use std::time::Duration;
+
 use hdrhistogram::Histogram;
 
 pub(crate) use self::detail::{Point, Summary};
@@ -39,6 +41,10 @@ pub(crate) use self::window::{Load, Window, WindowTimes};
 
 /// A window in which the host took more than this is thrown away.
 pub(crate) const STOLEN_PERCENT_MAX: f64 = 3.0;
+
+/// How far behind its schedule a system may fall before it is over, where nothing else is said: it does not carry the
+/// rate.
+pub(crate) const BEHIND_MAX: Duration = Duration::from_secs(2);
 
 /// What a call was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

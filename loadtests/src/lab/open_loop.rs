@@ -11,12 +11,9 @@ use tokio::task::JoinSet;
 
 use super::{Caller, Pacer, Recorder};
 
-/// Calls that may wait for answers at the same time, and whoever makes several until the last is answered. Past this, calls that are due wait to be sent,
-/// and that wait is part of their time.
+/// Calls that may wait for answers at the same time, and whoever makes several until the last is answered. Past this,
+/// calls that are due wait to be sent, and that wait is part of their time.
 const IN_FLIGHT_MAX: usize = 4_096;
-
-/// How far behind its schedule a system may fall before it is over: it does not carry the rate.
-const BEHIND_MAX: Duration = Duration::from_secs(2);
 
 /// Sends calls, or whoever makes several, off when they are due.
 pub(crate) struct Departures<'a> {
@@ -42,8 +39,7 @@ impl<'a> Departures<'a> {
         due: Instant,
         call: impl Future<Output = ()> + 'static,
     ) -> anyhow::Result<bool> {
-        if due + BEHIND_MAX < Instant::now() {
-            self.recorder.fell_behind();
+        if self.recorder.is_too_late(due) {
             return Ok(false);
         }
         self.pacer

@@ -1,9 +1,10 @@
 //! What the calls of one window came to.
 
-use std::cell::RefCell;
-use std::time::Instant;
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use tokio::sync::Notify;
 
 use super::detail::Detail;
 use super::{Call, WindowTimes};
@@ -20,7 +21,10 @@ pub(crate) enum Outcome {
 /// Shared by the tasks of a window, which all run on one thread.
 pub(crate) struct Recorder {
     from: Instant,
-    until: Instant,
+    /// It comes earlier where an open loop is given up.
+    until: Cell<Instant>,
+    given_up: Notify,
+    behind_max: Duration,
     results: RefCell<Results>,
 }
 
@@ -58,7 +62,9 @@ impl Recorder {
         };
         Recorder {
             from,
-            until,
+            until: Cell::new(until),
+            given_up: Notify::new(),
+            behind_max: times.behind_max,
             results: RefCell::new(results),
         }
     }
@@ -68,12 +74,20 @@ impl Recorder {
     }
 
     pub(crate) fn until(&self) -> Instant {
-        self.until
+        self.until.get()
+    }
+
+    /// Waits until the window is over.
+    pub(super) async fn over(&self) {
+        tokio::select! {
+            () = tokio::time::sleep_until(self.until().into()) => {}
+            () = self.given_up.notified() => {}
+        }
     }
 
     /// A closed loop's call counts when it is answered inside the window.
     pub(crate) fn answered(&self, started: Instant, now: Instant, call: Call) {
-        if (self.from..self.until).contains(&now) {
+        if (self.from..self.until()).contains(&now) {
             self.with(|results| results.done(now, nanos(started, now), call));
         }
     }
@@ -82,7 +96,7 @@ impl Recorder {
     /// that outlasts the window must not hide the calls it delayed.
     pub(crate) fn answered_due(&self, due: Instant, sent: Instant, outcome: Outcome, call: Call) {
         let now = Instant::now();
-        if (self.from..self.until).contains(&due) {
+        if (self.from..self.until()).contains(&due) {
             self.with(|results| {
                 let took_ns = nanos(due, now);
                 match outcome {
@@ -104,9 +118,16 @@ impl Recorder {
         });
     }
 
-    /// An open loop was given up.
-    pub(crate) fn fell_behind(&self) {
-        self.with(|results| results.is_behind = true);
+    /// Ends an open loop's window, where a call is due that should have been sent too long ago.
+    pub(super) fn is_too_late(&self, due: Instant) -> bool {
+        let now = Instant::now();
+        let is_behind = due + self.behind_max < now;
+        if is_behind {
+            self.with(|results| results.is_behind = true);
+            self.until.set(now.min(self.until()));
+            self.given_up.notify_one();
+        }
+        is_behind
     }
 
     pub(crate) fn with<T>(&self, change: impl FnOnce(&mut Results) -> T) -> T {
@@ -126,4 +147,29 @@ impl Results {
 
 fn nanos(from: Instant, to: Instant) -> u64 {
     to.saturating_duration_since(from).as_nanos() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::BEHIND_MAX;
+
+    #[tokio::test]
+    async fn a_window_is_over_when_its_schedule_is_given_up() {
+        let recorder = Recorder::new(WindowTimes {
+            lead_in: Duration::ZERO,
+            measured: Duration::from_secs(3_600),
+            point_every: None,
+            behind_max: BEHIND_MAX,
+        });
+        let now = Instant::now();
+        assert!(!recorder.is_too_late(now));
+        assert!(recorder.until() > now);
+        let due = now.checked_sub(BEHIND_MAX * 2).expect("a time before");
+        assert!(recorder.is_too_late(due));
+        assert!(recorder.until() <= Instant::now());
+        let over = tokio::time::timeout(Duration::from_secs(60), recorder.over());
+        over.await.expect("nobody waits for an hour");
+        assert!(recorder.with(|results| results.is_behind));
+    }
 }

@@ -43,6 +43,8 @@ pub(crate) struct WindowTimes {
     pub(crate) measured: Duration,
     /// How long a point stands for, where points and kinds are asked for.
     pub(crate) point_every: Option<Duration>,
+    /// How far behind its schedule an open loop may fall before the window is over.
+    pub(crate) behind_max: Duration,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -177,11 +179,11 @@ impl Window {
         start: impl AsyncFnOnce(&Rc<Recorder>) -> anyhow::Result<JoinSet<()>>,
     ) -> anyhow::Result<Window> {
         let recorder = &Rc::new(Recorder::new(times));
-        let (from, until) = (recorder.from(), recorder.until());
-        let readings = tokio::task::spawn_local(read_between(servers.clone(), from, until));
+        let readings = read_between(servers.clone(), Rc::clone(recorder));
+        let readings = tokio::task::spawn_local(readings);
         let mut calls = start(recorder).await?;
         let drained = async { while calls.join_next().await.is_some() {} };
-        let patience = until.saturating_duration_since(Instant::now()) + DRAIN_MAX;
+        let patience = recorder.until().saturating_duration_since(Instant::now()) + DRAIN_MAX;
         if tokio::time::timeout(patience, drained).await.is_err() {
             bail!(
                 "{what}, {load}: {} calls have no answer after {DRAIN_MAX:?}",
@@ -189,6 +191,8 @@ impl Window {
             );
         }
         let (before, after) = readings.await?;
+        let measured = recorder.until();
+        let measured = measured.saturating_duration_since(recorder.from());
         Ok(recorder.with(|results| {
             let calls = results.took_ns.len();
             let lines = results.lines;
@@ -202,14 +206,14 @@ impl Window {
                 what: what.to_owned(),
                 load,
                 round: 0,
-                seconds: times.measured.as_secs_f64(),
+                seconds: measured.as_secs_f64(),
                 kept: stolen_percent <= STOLEN_PERCENT_MAX,
                 calls,
                 lines,
                 errors: results.errors,
                 first_error: results.first_error.take(),
                 refused: results.refused_ns.len(),
-                rate: lines as f64 / times.measured.as_secs_f64(),
+                rate: super::ratio(lines as f64, measured.as_secs_f64()),
                 p50_us: micros(&results.took_ns, 0.5),
                 p99_us: micros(&results.took_ns, 0.99),
                 p999_us: micros(&results.took_ns, 0.999),
@@ -240,10 +244,10 @@ impl Reading {
     }
 }
 
-async fn read_between(servers: Processes, from: Instant, until: Instant) -> (Reading, Reading) {
-    tokio::time::sleep_until(from.into()).await;
+async fn read_between(servers: Processes, recorder: Rc<Recorder>) -> (Reading, Reading) {
+    tokio::time::sleep_until(recorder.from().into()).await;
     let before = Reading::now(&servers);
-    tokio::time::sleep_until(until.into()).await;
+    recorder.over().await;
     (before, Reading::now(&servers))
 }
 

@@ -76,6 +76,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
         lead_in: BACK_WITHIN,
         measured: Duration::from_secs(arguments.seconds),
         point_every: None,
+        behind_max: lab::BEHIND_MAX,
     };
     let mut courses = Vec::new();
     for what in ["stream", "reserve"] {

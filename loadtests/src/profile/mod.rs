@@ -89,6 +89,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
         lead_in: LEAD_IN,
         measured: Duration::from_secs(arguments.seconds),
         point_every: None,
+        behind_max: lab::BEHIND_MAX,
     };
     let stockd = Stockd::prepare(&client, times.lead_in + times.measured * 2).await?;
     let servers = nodes.processes();

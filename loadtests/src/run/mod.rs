@@ -394,6 +394,7 @@ impl Ground<'_> {
             lead_in: self.profile.lead_in(),
             measured: Duration::from_secs_f64(seconds),
             point_every: Some(self.point_every),
+            behind_max: self.profile.behind_max(),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::lab;
 use crate::replay::dataset::Weeks;
 
 /// The profiles that come with this program.
@@ -38,6 +39,8 @@ pub(crate) struct Profile {
     pub(crate) at_end: AtEnd,
     /// A schedule that is not kept is a figure, and no failure.
     pub(crate) may_fall_behind: bool,
+    /// It is not kept once calls are sent so late; absent: 2 s.
+    pub(crate) behind_max_seconds: Option<u32>,
     /// Every unit that was there at the beginning must be sold in the end.
     pub(crate) must_sell_out: bool,
     /// Memory, disk and latency must not grow from the second to the last third.
@@ -154,6 +157,7 @@ struct Written {
     lead_in_seconds: Option<f64>,
     #[serde(default)]
     may_fall_behind: bool,
+    behind_max_seconds: Option<u32>,
     #[serde(default)]
     at_end: AtEnd,
     #[serde(default)]
@@ -237,6 +241,11 @@ impl Profile {
         Duration::from_secs_f64(self.lead_in_seconds)
     }
 
+    pub(crate) fn behind_max(&self) -> Duration {
+        let seconds = self.behind_max_seconds.map(u64::from);
+        seconds.map_or(lab::BEHIND_MAX, Duration::from_secs)
+    }
+
     pub(crate) fn hold_ttl(&self) -> Duration {
         Duration::from_secs(self.hold_ttl_seconds.into())
     }
@@ -251,6 +260,9 @@ impl Written {
         within("lines.basket", self.lines.basket, 1..=100)?;
         within("lines.read", self.lines.read, 1..=2_000)?;
         within("lines.receipt", self.lines.receipt, 1..=10_000)?;
+        if let Some(seconds) = self.behind_max_seconds {
+            within("behind_max_seconds", seconds, 1..=600)?;
+        }
         if let Some(seconds) = self.sample_seconds {
             within("sample_seconds", seconds, 1..=3_600)?;
         }
@@ -289,6 +301,7 @@ impl Written {
             hold_ttl_seconds,
             lead_in_seconds,
             may_fall_behind: self.may_fall_behind,
+            behind_max_seconds: self.behind_max_seconds,
             at_end: self.at_end,
             must_sell_out: self.must_sell_out,
             must_stay_flat: self.must_stay_flat,
