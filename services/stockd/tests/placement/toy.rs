@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stock_core::{At, Principal, Stamp};
+use stockd::placement::controller::SILENT_AFTER_MS;
 use stockd::placement::{
     Change, Decision, Directory, Founder, GroupReport, HostedReplica, NodeReport, Order, Policy,
     Progress, Registry, RegistryCommand, RegistryOutcome, ReplicaId, ReplicaState, Reports, decide,
@@ -530,13 +531,21 @@ impl Toy {
         );
     }
 
-    /// A change must leave a majority of the new voters that has nearly everything.
+    /// A change must leave a majority of the new voters that has nearly everything, as far as anybody could know:
+    /// what happened since the report that the order rests on might as well happen after the order.
     fn check_quorum_after(&self, id: GroupId, voters: &BTreeSet<ReplicaId>) {
-        let nearly = self.groups[&id].last_index.saturating_sub(NEARLY);
-        let all: Vec<_> = voters.iter().map(|v| (*v, self.has(id, *v))).collect();
+        let silent_ms = self.reports.group_silent_ms(id, self.now_ms);
+        assert!(silent_ms <= SILENT_AFTER_MS, "{id:?} was not heard");
+        let report = self.reports.group(id).unwrap();
+        let nearly = report.last_index.saturating_sub(NEARLY);
+        let progress = |voter: &ReplicaId| report.progress.get(voter).copied().unwrap_or_default();
+        let sound = voters.iter().filter(|voter| {
+            let progress = progress(voter);
+            progress.recently_active && progress.matched >= nearly
+        });
         assert!(
-            !voters.is_empty() && self.majority(id, voters, nearly),
-            "{id:?} loses its majority to an order: {all:?} of {nearly}"
+            2 * sound.count() > voters.len(),
+            "{id:?} loses its majority to an order: {voters:?} after {report:?}"
         );
     }
 }

@@ -38,7 +38,8 @@ impl Sight<'_> {
             match self.need(report, placement) {
                 None => {}
                 Some(Need::Wait(reason)) => {
-                    needs = true;
+                    // What no node has room for may wait for an operator, and all else is balanced meanwhile.
+                    needs |= reason != Reason::NoRoom;
                     decision.wait(Some(group), reason);
                 }
                 Some(Need::Begin(begin)) => {
