@@ -155,7 +155,9 @@ impl TaskFigures {
         let what = format!("{system}: {}", task.name());
         let figures = Figures::of(windows, &what, load)?;
         let carried = match load {
-            Load::OpenLoop { per_second } => figures.rate >= f64::from(per_second) * CARRIED_MIN,
+            Load::OpenLoop { per_second } => {
+                !figures.is_behind && figures.rate >= f64::from(per_second) * CARRIED_MIN
+            }
             _ => true,
         };
         Some(TaskFigures {

@@ -120,6 +120,12 @@ impl Detail {
         }
     }
 
+    /// The window is over earlier than it was to be.
+    pub(super) fn given_up(&mut self, now: Instant) {
+        self.go_on(now);
+        self.measured = self.measured.min(now.saturating_duration_since(self.from));
+    }
+
     pub(super) fn failed(&mut self, now: Instant) {
         self.go_on(now);
         self.stretch.errors += 1;
@@ -245,6 +251,25 @@ mod tests {
         assert!((9_000.0..9_010.0).contains(&points[3].all.max_us));
         assert_eq!(kinds["read"].calls, 3);
         assert_eq!(kinds["receive"].lines, 500);
+    }
+
+    #[test]
+    fn a_window_that_is_given_up_is_as_long_as_it_was() {
+        let from = Instant::now();
+        let at = |seconds: f64| from + Duration::from_secs_f64(seconds);
+        let mut detail = Detail::new(from, at(100.0), Duration::from_secs(1));
+        for call in 0..20 {
+            detail.answered(at(f64::from(call) / 10.0), 1_000_000, READ);
+        }
+        detail.given_up(at(2.5));
+        detail.answered(at(2.6), 1_000_000, READ);
+        let (kinds, points) = detail.finish();
+        assert_eq!(
+            points.iter().map(|p| p.all.calls).collect::<Vec<_>>(),
+            [10, 10, 1]
+        );
+        assert_eq!(points[2].at_seconds, 2.0);
+        assert_eq!(kinds["read"].rate, 21.0 / 2.5);
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub(crate) struct Figures {
     pub(crate) windows: usize,
     /// False where no window was free of stolen time; the figures then are those of the thrown away.
     pub(crate) clean: bool,
+    /// Most windows were given up.
+    pub(crate) is_behind: bool,
     pub(crate) lines: u64,
     pub(crate) refused: u64,
     /// Lines per second.
@@ -42,6 +44,7 @@ impl Figures {
         Some(Figures {
             windows: used.len(),
             clean,
+            is_behind: 2 * used.iter().filter(|w| w.is_behind).count() > used.len(),
             lines: used.iter().map(|w| w.lines).sum(),
             refused: used.iter().map(|w| w.refused).sum(),
             rate: median_of(|w| w.rate)?,

@@ -123,7 +123,12 @@ impl Recorder {
         let now = Instant::now();
         let is_behind = due + self.behind_max < now;
         if is_behind {
-            self.with(|results| results.is_behind = true);
+            self.with(|results| {
+                results.is_behind = true;
+                if let Some(detail) = &mut results.detail {
+                    detail.given_up(now);
+                }
+            });
             self.until.set(now.min(self.until()));
             self.given_up.notify_one();
         }

@@ -169,8 +169,8 @@ impl Window {
         }
     }
 
-    /// Measures whatever `start` starts: it returns at the end of the window at the latest, with the tasks that
-    /// are still to end.
+    /// Measures whatever `start` starts: it returns when the last call is sent, with the tasks that are still to
+    /// end.
     pub(crate) async fn measure(
         what: &str,
         load: Load,
@@ -179,11 +179,12 @@ impl Window {
         start: impl AsyncFnOnce(&Rc<Recorder>) -> anyhow::Result<JoinSet<()>>,
     ) -> anyhow::Result<Window> {
         let recorder = &Rc::new(Recorder::new(times));
+        let until = recorder.until();
         let readings = read_between(servers.clone(), Rc::clone(recorder));
         let readings = tokio::task::spawn_local(readings);
         let mut calls = start(recorder).await?;
         let drained = async { while calls.join_next().await.is_some() {} };
-        let patience = recorder.until().saturating_duration_since(Instant::now()) + DRAIN_MAX;
+        let patience = until.saturating_duration_since(Instant::now()) + DRAIN_MAX;
         if tokio::time::timeout(patience, drained).await.is_err() {
             bail!(
                 "{what}, {load}: {} calls have no answer after {DRAIN_MAX:?}",

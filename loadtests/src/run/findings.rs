@@ -7,7 +7,7 @@ use super::comparison::Comparison;
 use super::profile::Profile;
 use crate::lab::{Point, Window, ratio};
 
-/// Flat is what in the last third of a run is at most so many times what it was in the second. Logs and checkpoints
+/// Flat is what in the last third of a run's last step is at most so many times what it was in the second. Logs and checkpoints
 /// are cut now and then, and allocators give back late: the means of thirds breathe by this much.
 const MEMORY_TIMES_MAX: f64 = 1.10;
 const DISK_TIMES_MAX: f64 = 1.15;
@@ -40,14 +40,18 @@ pub(crate) fn judge(run: &Run<'_>) -> Vec<Finding> {
         findings.push(sold_out(run));
     }
     if run.profile.must_stay_flat {
+        let last = || run.steps.last().into_iter();
+        let points = || last().flat_map(|step| &step.points);
+        let last_from = points().next().map_or(0.0, |point| point.at_seconds);
         let over_nodes = |value: fn(&super::attendance::NodeSample) -> u64| {
             let sum = move |sample: &Sample| sample.nodes.iter().map(value).sum::<u64>() as f64;
-            run.samples.iter().map(sum).collect::<Vec<_>>()
+            let last = run.samples.iter();
+            let last = last.filter(|sample| sample.at_seconds >= last_from);
+            last.map(sum).collect::<Vec<_>>()
         };
         let memory = over_nodes(|node| node.resident_bytes);
         let disk = over_nodes(|node| node.disk_bytes);
-        let points = run.steps.iter().flat_map(|step| &step.points);
-        let p99: Vec<f64> = points.map(|point: &Point| point.all.p99_us).collect();
+        let p99: Vec<f64> = points().map(|point: &Point| point.all.p99_us).collect();
         findings.push(flat("memory", &memory, mean, MEMORY_TIMES_MAX));
         findings.push(flat("disk", &disk, mean, DISK_TIMES_MAX));
         findings.push(flat("p99", &p99, median, P99_TIMES_MAX));

@@ -47,7 +47,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The closed loop that finds the best rate.
 const BEST_IN_FLIGHT: u32 = 256;
-const BEST_SECONDS: f64 = 5.0;
 
 /// A point stands for a second, or for longer where there would be more of them than this.
 const POINTS_MAX: f64 = 360.0;
@@ -252,17 +251,17 @@ impl Ground<'_> {
         let lines = self.profile.lines;
         let shopper = Shopper::new(&shop, assortment, mix, lines, holds, self.seed)?;
 
-        let needs_best = steps.iter().any(|s| matches!(s.pace, Pace::OfBest(_)));
-        let best = match needs_best {
-            true => Some(self.best(&shopper).await?),
-            false => None,
-        };
-        let best_rate = best.as_ref().map_or(0.0, report::calls_per_second);
+        let mut best = None;
         let began = Instant::now();
         let is_over = Cell::new(false);
         let measured = async {
             let mut windows = Vec::new();
             for (number, step) in steps.iter().enumerate() {
+                // Of what the cluster is by then: steps before may have filled it.
+                if matches!(step.pace, Pace::OfBest(_)) && best.is_none() {
+                    best = Some(self.best(&shopper, began).await?);
+                }
+                let best_rate = best.as_ref().map_or(0.0, report::calls_per_second);
                 let what = step_name(number, steps);
                 let load = load_of(step.pace, best_rate);
                 windows.push(
@@ -363,12 +362,12 @@ impl Ground<'_> {
         Ok(Rc::new(shop))
     }
 
-    async fn best(&self, shopper: &Shopper) -> anyhow::Result<Window> {
+    async fn best(&self, shopper: &Shopper, began: Instant) -> anyhow::Result<Window> {
         let load = Load::ClosedLoop {
             in_flight: BEST_IN_FLIGHT,
         };
-        let began = Instant::now();
-        self.step("the best rate", shopper, load, BEST_SECONDS, began)
+        let seconds = self.profile.best_seconds.into();
+        self.step("the best rate", shopper, load, seconds, began)
             .await
     }
 

@@ -27,6 +27,9 @@ const OWN: [(&str, &str); 7] = [
 /// A hold's time to live where a profile names none.
 const HOLD_TTL_SECONDS: u32 = 600;
 
+/// How long the best rate is looked for, where a profile names nothing.
+const BEST_SECONDS: u32 = 5;
+
 /// Before each step, where a profile names none: queues fill, caches warm.
 const LEAD_IN_SECONDS: f64 = 1.0;
 
@@ -36,14 +39,16 @@ pub(crate) struct Profile {
     pub(crate) about: String,
     pub(crate) hold_ttl_seconds: u32,
     pub(crate) lead_in_seconds: f64,
+    /// How long the best rate is looked for, before the first step that is a part of it.
+    pub(crate) best_seconds: u32,
     pub(crate) at_end: AtEnd,
     /// A schedule that is not kept is a figure, and no failure.
     pub(crate) may_fall_behind: bool,
-    /// It is not kept once calls are sent so late; absent: 2 s.
+    /// It is not kept once calls are sent so late; see [`Profile::behind_max`].
     pub(crate) behind_max_seconds: Option<u32>,
     /// Every unit that was there at the beginning must be sold in the end.
     pub(crate) must_sell_out: bool,
-    /// Memory, disk and latency must not grow from the second to the last third.
+    /// Memory, disk and latency must not grow from the second to the last third of the last step.
     pub(crate) must_stay_flat: bool,
     /// How often memory and disk are looked at.
     pub(crate) sample_seconds: Option<u32>,
@@ -132,7 +137,7 @@ pub(crate) enum Pace {
     InFlight(u32),
     /// On a schedule.
     PerSecond(u32),
-    /// On a schedule, of the best rate that a closed loop found before.
+    /// On a schedule, of the best rate that a closed loop found before the first step of this kind.
     OfBest(f64),
 }
 
@@ -155,6 +160,7 @@ struct Written {
     about: String,
     hold_ttl_seconds: Option<u32>,
     lead_in_seconds: Option<f64>,
+    best_seconds: Option<u32>,
     #[serde(default)]
     may_fall_behind: bool,
     behind_max_seconds: Option<u32>,
@@ -241,9 +247,13 @@ impl Profile {
         Duration::from_secs_f64(self.lead_in_seconds)
     }
 
+    /// In a run made shorter, no more than a tenth of it.
     pub(crate) fn behind_max(&self) -> Duration {
-        let seconds = self.behind_max_seconds.map(u64::from);
-        seconds.map_or(lab::BEHIND_MAX, Duration::from_secs)
+        let tenth = Duration::from_secs_f64(self.seconds() / 10.0);
+        let said = self
+            .behind_max_seconds
+            .map(|s| Duration::from_secs(s.into()));
+        said.map_or(lab::BEHIND_MAX, |said| said.min(tenth).max(lab::BEHIND_MAX))
     }
 
     pub(crate) fn hold_ttl(&self) -> Duration {
@@ -257,6 +267,8 @@ impl Written {
         within("hold_ttl_seconds", hold_ttl_seconds, 2..=604_800)?;
         let lead_in_seconds = self.lead_in_seconds.unwrap_or(LEAD_IN_SECONDS);
         within("lead_in_seconds", lead_in_seconds, 0.0..=60.0)?;
+        let best_seconds = self.best_seconds.unwrap_or(BEST_SECONDS);
+        within("best_seconds", best_seconds, 1..=600)?;
         within("lines.basket", self.lines.basket, 1..=100)?;
         within("lines.read", self.lines.read, 1..=2_000)?;
         within("lines.receipt", self.lines.receipt, 1..=10_000)?;
@@ -300,6 +312,7 @@ impl Written {
             about: self.about,
             hold_ttl_seconds,
             lead_in_seconds,
+            best_seconds,
             may_fall_behind: self.may_fall_behind,
             behind_max_seconds: self.behind_max_seconds,
             at_end: self.at_end,

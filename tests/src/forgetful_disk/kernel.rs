@@ -94,7 +94,7 @@ impl State {
             crtime: node.changed_at,
             kind,
             perm: node.permissions,
-            nlink: 1,
+            nlink: self.tree.has_name(number).into(),
             uid: rustix::process::getuid().as_raw(),
             gid: rustix::process::getgid().as_raw(),
             rdev: 0,

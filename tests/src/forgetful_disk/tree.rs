@@ -108,6 +108,12 @@ impl Tree {
         self.names(dir)?.get(name).copied().ok_or(Errno::NOENT)
     }
 
+    /// Whether a name leads to it, as processes see it.
+    pub(super) fn has_name(&self, number: u64) -> bool {
+        let place = self.nodes.get(&number).map(|node| &node.place);
+        number == ROOT || place.is_some_and(|(dir, name)| self.find(*dir, name) == Ok(number))
+    }
+
     /// From the root, as it was last known.
     pub(super) fn path(&self, number: u64) -> PathBuf {
         let mut parts = Vec::new();

@@ -24,8 +24,7 @@ impl Volume for OsVolume {
             .truncate(false)
             .open(path)?;
         if access == Access::Read {
-            // For [`deletion`]. A file system without locks has none there either.
-            let _ = file.try_lock_shared();
+            deletion::keep_whole(&file)?;
         }
         Ok(Arc::new(OsFile(file)))
     }

@@ -1,5 +1,7 @@
 //! The controller by transcripts: what a toy cluster is told to do, in order, each order once.
 
+use std::collections::BTreeSet;
+
 use stockd::placement::{Change, EndMove, Order, Reason, ReplicaId, ReplicaState, Why, decide};
 use stockd::worker::event::GroupId;
 
@@ -352,6 +354,49 @@ fn an_operators_move_is_done_before_balance_and_her_leader_is_kept() {
         ],
     );
     assert_eq!(toy.groups[&META].leader.unwrap().node(), 2);
+}
+
+#[test]
+fn an_operators_wish_outlasts_the_lack_of_room() {
+    let mut toy = Toy::new(4, 4, 3, 1);
+    toy.ticks(20);
+    // Each group that node 1 has shall go where it is not yet, and there is no room.
+    let mut wishes = Vec::new();
+    for (group, of) in &toy.groups {
+        let voters: Vec<u64> = of.voters.iter().map(|voter| voter.node()).collect();
+        if voters.contains(&1) {
+            let to = (1..=4).find(|node| !voters.contains(node)).unwrap();
+            wishes.push((*group, to));
+        }
+    }
+    for node in 2..=4 {
+        toy.nodes.get_mut(&node).unwrap().free_bytes = 10;
+    }
+    for (group, to) in &wishes {
+        let (group, to) = (*group, *to);
+        toy.apply(Change::MoveReplica { group, from: 1, to });
+    }
+    // Balance would take what node 1 has there.
+    toy.add_machine(5);
+    toy.join(5);
+    toy.ticks(200);
+    for (group, _) in &wishes {
+        assert!(toy.registry.wish(*group).is_some(), "{group:?}");
+    }
+    for node in 2..=4 {
+        toy.nodes.get_mut(&node).unwrap().free_bytes = 1_000;
+    }
+    let mut granted = BTreeSet::new();
+    for _ in 0..600 {
+        toy.tick();
+        for (group, to) in &wishes {
+            let voters = &toy.groups[group].voters;
+            if voters.iter().any(|voter| voter.node() == *to) {
+                granted.insert(*group);
+            }
+        }
+    }
+    assert_eq!(granted.len(), wishes.len());
 }
 
 #[test]

@@ -129,6 +129,7 @@ impl Sight<'_> {
             let on = |node: u64| placement.voters.iter().find(|v| v.node() == node).copied();
             let replica = on(from).filter(|_| on(to).is_none())?;
             let is_calm = self.registry.move_of(group).is_none()
+                && self.registry.wish(group).is_none()
                 && report.outgoing.is_empty()
                 && report.voters == placement.voters
                 && report
