@@ -57,7 +57,7 @@ const ABOUT_LONG: &str = "\
 Puts load on a cluster as a profile says, and checks every position.
 
 A profile is a TOML file: stock, a mix of actions by weight, and loads one after the other (calls in flight, calls a \
-second, or a part of the best rate, which is found first); leaders may be killed meanwhile. Some come with this \
+second, or a part of the best rate, which is found before); leaders may be killed meanwhile. Some come with this \
 program; loadtests/profiles has their files to begin with. Three nodes are started for it.
 
 Calls go through the Rust client, which routes and retries. Those on a schedule are timed from when they were due. In \
