@@ -29,6 +29,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".stock.v1.EchoStreamRequest")
         .bytes(".stock.v1.EchoStreamResponse")
         .extern_path(".google.rpc", "::tonic_types")
+        .extern_path(
+            ".stock.v1.ReserveStreamRequest",
+            "crate::unread::ReserveStreamRequest",
+        )
         .codec_path("crate::codec::StrictCodec")
         .compile_fds(public)?;
 

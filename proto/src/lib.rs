@@ -3,12 +3,15 @@
 //! reference; they carry the units, bounds and rules.
 
 pub mod codec;
+mod unread;
 
 /// The public API.
 #[expect(clippy::all, reason = "generated code")]
 pub mod stock {
     pub mod v1 {
         tonic::include_proto!("stock.v1");
+
+        pub use crate::unread::ReserveStreamRequest;
 
         /// The descriptors of this package, for reflection and for JSON.
         pub const FILE_DESCRIPTOR_SET: &[u8] =

@@ -23,7 +23,7 @@ use tracing::debug;
 use crate::client::{Client, fill_request_id};
 use crate::error::{Error, StatusError};
 use crate::node::Link;
-use crate::retry::{Next, next};
+use crate::retry::{Backoff, Next, next};
 use crate::route;
 
 /// Requests of one stream that may wait for their answers; past this no more are taken.
@@ -104,7 +104,7 @@ impl Call {
             match receiver.poll_recv_many(context, &mut requests, REQUESTS_PER_MESSAGE_MAX) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(0) => Poll::Ready(None),
-                Poll::Ready(_) => Poll::Ready(Some(ReserveStreamRequest { requests })),
+                Poll::Ready(_) => Poll::Ready(Some(ReserveStreamRequest::of(&requests))),
             }
         });
         let mut stub = ReservationServiceClient::new(link.channel());
@@ -204,14 +204,16 @@ where
                     Poll::Ready(Ok(answer)) => {
                         call.heard_at = Instant::now();
                         call.link.answered();
-                        for result in answer.results {
+                        for result in results(answer) {
                             let Some((number, request)) = call.unanswered.remove(&result.number)
                             else {
                                 continue;
                             };
                             match decided(result) {
-                                Some(answer) => self.answers.push_back((number, answer)),
-                                None => self.again.push(again(&self.client, number, request)),
+                                Decided::Answer(answer) => self.answers.push_back((number, answer)),
+                                Decided::NotYet(pause) => {
+                                    self.again.push(again(&self.client, number, request, pause));
+                                }
                             }
                         }
                     }
@@ -238,7 +240,8 @@ where
         }
         self.client.pool().look_again();
         for (number, request) in call.unanswered.into_values() {
-            self.again.push(again(&self.client, number, request));
+            let now = Duration::ZERO;
+            self.again.push(again(&self.client, number, request, now));
         }
     }
 
@@ -259,17 +262,39 @@ where
     }
 }
 
-/// What a node decided, if it did.
-fn decided(result: ReserveStreamResult) -> Option<Result<ReserveResponse, Error>> {
-    match result.result {
-        Some(Slot::Response(response)) => Some(Ok(response)),
-        Some(Slot::Error(status)) => {
-            let failure = StatusError::from_slot(&status);
-            (next(&failure) == Next::GiveUp).then(|| Err(failure.into()))
+/// Those of a message, with what is said once for many.
+fn results(answer: ReserveStreamResponse) -> impl Iterator<Item = ReserveStreamResult> {
+    let overload = answer.overload.unwrap_or_default();
+    let error = overload.error.map(Slot::Error);
+    let numbers = overload.numbers.into_iter();
+    let too_much = numbers.map(move |number| ReserveStreamResult {
+        number,
+        result: error.clone(),
+    });
+    answer.results.into_iter().chain(too_much)
+}
+
+/// What came of a request.
+enum Decided {
+    Answer(Result<ReserveResponse, Error>),
+    /// Nothing, and trying again may help, after a pause.
+    NotYet(Duration),
+}
+
+fn decided(result: ReserveStreamResult) -> Decided {
+    let status = match result.result {
+        Some(Slot::Response(response)) => return Decided::Answer(Ok(response)),
+        Some(Slot::Error(status)) => status,
+        None => {
+            let malformed = Error::Malformed("a result is neither an answer nor an error");
+            return Decided::Answer(Err(malformed));
         }
-        None => Some(Err(Error::Malformed(
-            "a result is neither an answer nor an error",
-        ))),
+    };
+    let failure = StatusError::from_slot(&status);
+    match next(&failure) {
+        Next::GiveUp => Decided::Answer(Err(failure.into())),
+        Next::Overloaded(asked) => Decided::NotYet(Backoff::new().pause(Some(asked))),
+        Next::NodeLost | Next::NodeUnavailable => Decided::NotYet(Duration::ZERO),
     }
 }
 
@@ -277,9 +302,13 @@ fn again(
     client: &Client,
     number: u64,
     request: ReserveRequest,
+    pause: Duration,
 ) -> Pin<Box<dyn Future<Output = Answered> + Send>> {
     let client = client.clone();
-    Box::pin(async move { (number, client.reserve(request).await) })
+    Box::pin(async move {
+        tokio::time::sleep(pause).await;
+        (number, client.reserve(request).await)
+    })
 }
 
 impl<S> Stream for ReserveStream<S>

@@ -75,8 +75,17 @@ impl Sku {
 
     /// The shard this SKU lives in, of `shard_count`: shards divide the range of hashes evenly.
     pub fn shard(&self, shard_count: u32) -> u32 {
-        ((u128::from(self.hash) * u128::from(shard_count)) >> 64) as u32
+        shard_of_hash(self.hash, shard_count)
     }
+
+    /// The shard that a SKU of this name would live in, whether it may be one or not.
+    pub fn shard_of_name(name: &[u8], shard_count: u32) -> u32 {
+        shard_of_hash(xxh3_64(name), shard_count)
+    }
+}
+
+fn shard_of_hash(hash: u64, shard_count: u32) -> u32 {
+    ((u128::from(hash) * u128::from(shard_count)) >> 64) as u32
 }
 
 /// The hash that the name already has.

@@ -134,6 +134,12 @@ impl<R> Inbox<R> {
         has_room.then_some(permit)
     }
 
+    /// Whether so many commands of a group would be let in now, unless they are large.
+    pub fn has_room(&self, group: GroupId, commands: usize) -> bool {
+        let in_flight = &self.in_flight[group.index()].commands;
+        in_flight.load(Ordering::Relaxed) + commands <= COMMANDS_IN_FLIGHT_MAX
+    }
+
     /// Wakes the loop though there is no event.
     pub fn wake(&self) {
         self.waker.wake();

@@ -25,8 +25,14 @@ const IN_FLIGHT_MAX: usize = 4_096;
 const IN_BATCHES: usize = 4_000;
 const BATCH: usize = 1_000;
 
-/// Sent on a stream.
+/// Sent on a stream to one shard.
 const FLOOD: usize = 5_000;
+
+/// Sent beside it to another shard, in each message.
+const BESIDE: usize = 10;
+
+/// A stream leaves so many of them to single calls.
+const LEFT_FOR_CALLS: usize = 256;
 
 /// Sent one by one, beside the batches.
 const ONE_BY_ONE: usize = 1_000;
@@ -47,9 +53,9 @@ struct Shop {
 }
 
 impl Shop {
-    async fn open() -> Shop {
+    async fn open(shards: u32) -> Shop {
         let cluster = Cluster::start(Options {
-            shards: 1,
+            shards,
             ..Options::default()
         })
         .await;
@@ -64,6 +70,18 @@ impl Shop {
             sku,
             location,
         }
+    }
+
+    /// A SKU in another shard that the same node leads.
+    async fn sku_beside(&self) -> String {
+        for shard in 1..self.cluster.shards() {
+            if self.cluster.leader_of(shard).await == self.leader {
+                let sku = sku_in(shard, self.cluster.shards(), "beside");
+                receive(&self.client, &sku, &self.location, 1_000_000).await;
+                return sku;
+            }
+        }
+        panic!("node {} leads one shard only", self.leader)
     }
 
     fn reserve(&self) -> ReserveRequest {
@@ -107,44 +125,55 @@ fn unpacked(error: &tonic_types::Status) -> Status {
 
 #[tokio::test]
 async fn what_is_too_much_on_a_stream_is_refused_while_the_rest_waits() {
-    let shop = Shop::open().await;
+    // With a shard more than nodes, one of them leads two.
+    let shop = Shop::open(NODES.len() as u32 + 1).await;
+    let beside = shop.sku_beside().await;
     let mut stub = shop.stub().await;
-    let message = || ReserveStreamRequest {
-        requests: (0..BATCH).map(|_| shop.reserve()).collect(),
+    let message = |size: usize| {
+        let of_flood = (0..size).map(|_| shop.reserve());
+        let of_other = (0..BESIDE).map(|_| reserve(&beside, &shop.location, 1));
+        let requests: Vec<ReserveRequest> = of_flood.chain(of_other).collect();
+        ReserveStreamRequest::of(&requests)
     };
-    let messages: Vec<_> = (0..FLOOD / BATCH).map(|_| message()).collect();
+    const MESSAGE: usize = 500;
+    let messages: Vec<_> = (0..FLOOD / MESSAGE).map(|_| message(MESSAGE)).collect();
+    let is_beside = |number: u64| number as usize % (MESSAGE + BESIDE) >= MESSAGE;
     shop.others().for_each(|node| shop.cluster.pause(node));
 
     let answers = stub.reserve_stream(stream::iter(messages)).await;
     let mut answers = answers.unwrap().into_inner();
-    let (mut refused, mut let_in) = (0, 0);
+    let (mut refused, mut let_in) = (Vec::new(), Vec::new());
     while let Some(answer) = finish("answers", ANSWERED_WITHIN, answers.message())
         .await
         .unwrap()
     {
+        if let Some(overload) = answer.overload {
+            let error = overload.error.expect("there is a reason");
+            assert!(is_refused(&unpacked(&error)), "{error:?}");
+            assert!(let_in.is_empty(), "refused after {} answers", let_in.len());
+            refused.extend(overload.numbers);
+        }
         for result in answer.results {
             match result.result {
                 Some(reserve_stream_result::Result::Error(error)) => {
-                    match is_refused(&unpacked(&error)) {
-                        true => refused += 1,
-                        false => let_in += 1,
-                    }
+                    assert!(!is_refused(&unpacked(&error)), "refused one by one");
                 }
                 held => panic!("held without a quorum: {held:?}"),
             }
+            let_in.push(result.number);
         }
-        assert!(
-            let_in == 0 || refused >= FLOOD - IN_FLIGHT_MAX,
-            "{refused} refused first"
-        );
     }
-    assert_eq!(refused + let_in, FLOOD);
-    assert!(let_in > 0, "nothing was let in");
+    assert!(!refused.iter().any(|number| is_beside(*number)));
+    assert_eq!(refused.len(), FLOOD - (IN_FLIGHT_MAX - LEFT_FOR_CALLS));
+    let mut all = [refused, let_in].concat();
+    all.sort_unstable();
+    let sent = FLOOD / MESSAGE * (MESSAGE + BESIDE);
+    assert!(all.into_iter().eq(0..sent as u64), "each is answered once");
 }
 
 #[tokio::test]
 async fn beyond_its_bound_a_leader_without_quorum_refuses_at_once_and_serves_again_later() {
-    let shop = Shop::open().await;
+    let shop = Shop::open(1).await;
     let (mut for_batches, for_singles) = (shop.stub().await, shop.stub().await);
     let others: Vec<u64> = shop.others().collect();
     let Shop {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use stock_client::Error;
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
@@ -33,7 +34,10 @@ async fn call(
         let mut results = Vec::new();
         let end = loop {
             match answers.message().await {
-                Ok(Some(answer)) => results.extend(answer.results),
+                Ok(Some(answer)) => {
+                    assert_eq!(answer.overload, None, "too much for this test");
+                    results.extend(answer.results);
+                }
                 Ok(None) => break Ok(()),
                 Err(status) => break Err(status),
             }
@@ -45,9 +49,7 @@ async fn call(
 }
 
 fn messages(requests: &[ReserveRequest], of: usize) -> Vec<ReserveStreamRequest> {
-    let messages = requests.chunks(of).map(|requests| ReserveStreamRequest {
-        requests: requests.to_vec(),
-    });
+    let messages = requests.chunks(of).map(ReserveStreamRequest::of);
     messages.collect()
 }
 
@@ -165,6 +167,31 @@ async fn what_is_wrong_with_a_request_is_its_answer_and_the_others_go_on() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_malformed_is_refused_and_those_beside_it_are_carried_out() {
+    let cluster = Cluster::shared().await;
+    let client = cluster.client().await;
+    let (sku, location) = (fresh("stream"), fresh_location(&client).await);
+    receive(&client, &sku, &location, 10).await;
+    let good = || reserve(&sku, &location, 1);
+    let mut message = ReserveStreamRequest::of(&[good(), good(), good(), good()]);
+    let half = message.requests[1].len() / 2;
+    message.requests[1].truncate(half);
+    message.requests[2] = Bytes::from_static(&[0xff; 20]);
+    let (results, end) = call(cluster.channel(1), stream::iter([message])).await;
+    end.unwrap();
+    assert!(results.iter().map(|result| result.number).eq(0..4));
+    for malformed in &results[1..3] {
+        let (code, reason, _) = reason(malformed);
+        let expected = (Code::InvalidArgument as i32, "MESSAGE_MALFORMED");
+        assert_eq!((code, reason.as_str()), expected);
+    }
+    held(response(results[0].clone()));
+    held(response(results[3].clone()));
+    let left = position(&client, &sku, &location).await.unwrap();
+    assert_eq!(left.reserved, 2);
+}
+
+#[tokio::test]
 async fn requests_that_fail_inside_a_stream_are_counted_each_by_itself() {
     // More than all other tests together that use the cluster at the same time.
     const FAILING: u64 = 300;
@@ -202,9 +229,7 @@ async fn a_message_of_nothing_or_of_too_much_ends_the_call_after_the_answers() {
     receive(&client, &sku, &location, 10).await;
     for size in [0, 1_001] {
         let one = reserve(&sku, &location, 1);
-        let bad = ReserveStreamRequest {
-            requests: vec![one.clone(); size],
-        };
+        let bad = ReserveStreamRequest::of(&vec![one.clone(); size]);
         let never_read = messages(&[reserve(&sku, &location, 1)], 1);
         let all = messages(&[one], 1)
             .into_iter()
@@ -274,8 +299,8 @@ async fn a_node_that_stops_answers_what_it_has_read_and_ends_the_call() {
         if sent == 100 {
             cluster.terminate(node);
         }
-        let requests = vec![reserve(&sku, &location, 1)];
-        let _ = sender.send(ReserveStreamRequest { requests });
+        let requests = [reserve(&sku, &location, 1)];
+        let _ = sender.send(ReserveStreamRequest::of(&requests));
         sent += 1;
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
@@ -14,7 +14,7 @@ use stock_proto::stock::v1::reserve_response::Outcome as Verdict;
 use stock_proto::stock::v1::reserve_stream_result::Result as Slot;
 use stock_proto::stock::v1::{
     EchoStreamRequest, EchoStreamResponse, Line, ReserveRequest, ReserveStreamRequest,
-    ReserveStreamResponse, ReserveStreamResult,
+    ReserveStreamResponse,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -52,7 +52,26 @@ pub(crate) enum Pace {
 
 /// Streams to all leaders.
 pub(crate) struct Streams {
-    leaders: Vec<(Channel, Vec<ReserveRequest>)>,
+    leaders: Vec<(Channel, Rc<[Unnamed]>)>,
+}
+
+/// A request without an id, as it will be on the wire: what it takes to send one belongs to the load.
+struct Unnamed(Bytes);
+
+impl Unnamed {
+    /// The request under a new id. Two messages, one behind the other, are one that has the fields of both: see
+    /// <https://protobuf.dev/programming-guides/encoding/#last-one-wins>.
+    fn named(&self) -> Bytes {
+        let id = Uuid::now_v7();
+        let id = ReserveRequest {
+            request_id: id.to_string(),
+            ..ReserveRequest::default()
+        };
+        let mut request = BytesMut::with_capacity(id.encoded_len() + self.0.len());
+        request.put(&id.encode_to_vec()[..]);
+        request.put(&self.0[..]);
+        request.freeze()
+    }
 }
 
 /// What was sent on a stream.
@@ -66,7 +85,7 @@ struct Sent {
 
 impl Streams {
     pub(super) fn new(leaders: Vec<(Channel, Vec<Line>)>, ttl: prost_types::Duration) -> Streams {
-        let one_line = |line| calls::reserve(vec![line], ttl);
+        let one_line = |line| Unnamed(calls::reserve(vec![line], ttl).encode_to_vec().into());
         let requests = |lines: Vec<Line>| lines.into_iter().map(one_line).collect();
         Streams {
             leaders: leaders
@@ -89,7 +108,7 @@ impl Streams {
             let (way, answers) = open(asked, channel, requests).await?;
             let sent = Rc::new(RefCell::new(Sent::default()));
             let sender = Sender {
-                requests: requests.clone(),
+                requests: Rc::clone(requests),
                 next: 0,
                 way,
                 sent,
@@ -145,7 +164,7 @@ enum Counted {
 }
 
 struct Sender {
-    requests: Vec<ReserveRequest>,
+    requests: Rc<[Unnamed]>,
     next: usize,
     way: Way,
     sent: Rc<RefCell<Sent>>,
@@ -173,7 +192,7 @@ enum Answers {
 async fn open(
     asked: Asked,
     channel: &Channel,
-    requests: &[ReserveRequest],
+    requests: &[Unnamed],
 ) -> Result<(Way, Answers), Status> {
     match asked {
         Asked::Reserves => {
@@ -188,14 +207,7 @@ async fn open(
             let mut stub = ClusterServiceClient::new(channel.clone());
             let answers = stub.echo_stream(UnboundedReceiverStream::new(receiver));
             let answers = answers.await?.into_inner();
-            let bytes = requests.first().map_or(0, |request| {
-                let request_id = Uuid::nil().to_string();
-                let request = ReserveRequest {
-                    request_id,
-                    ..request.clone()
-                };
-                request.encoded_len()
-            });
+            let bytes = requests.first().map_or(0, |request| request.named().len());
             let payload = vec![0x5a; bytes].into();
             let way = Way::Echoes { payload, sender };
             Ok((way, Answers::Echoes { next: 0, answers }))
@@ -209,9 +221,13 @@ impl Answers {
         Ok(match self {
             Answers::Reserves(answers) => answers.message().await?.map(|message| {
                 let results = message.results.iter();
-                results
-                    .map(|result| (result.number, outcome(result)))
-                    .collect()
+                let results = results.map(|it| (it.number, outcome(it.result.as_ref())));
+                // The same is said to many, once.
+                let overload = message.overload.unwrap_or_default();
+                let refusal = overload.error.map(Slot::Error);
+                let too_much = overload.numbers.iter();
+                let too_much = too_much.map(|number| (*number, outcome(refusal.as_ref())));
+                results.chain(too_much).collect()
             }),
             Answers::Echoes { next, answers } => answers.message().await?.map(|message| {
                 let first = *next;
@@ -249,10 +265,9 @@ impl Sender {
         match &self.way {
             Way::Reserves(sender) => {
                 let requests = (0..size).map(|_| {
-                    let mut request = self.requests[self.next % self.requests.len()].clone();
+                    let request = &self.requests[self.next % self.requests.len()];
                     self.next += 1;
-                    request.request_id = Uuid::now_v7().to_string();
-                    request
+                    request.named()
                 });
                 let requests = requests.collect();
                 let _ = sender.send(ReserveStreamRequest { requests });
@@ -335,8 +350,8 @@ async fn take_answers(
     }
 }
 
-fn outcome(result: &ReserveStreamResult) -> Result<Outcome, String> {
-    match &result.result {
+fn outcome(slot: Option<&Slot>) -> Result<Outcome, String> {
+    match slot {
         Some(Slot::Response(response))
             if matches!(response.outcome, Some(Verdict::Reservation(_))) =>
         {

@@ -1,12 +1,14 @@
 //! Many reserves over one call to each leader: every one ends with its answer, whatever becomes of the calls.
 
+use std::time::Instant;
+
 use futures_util::{StreamExt, stream};
 use stock_client::v1::ReserveRequest;
 use stock_client::v1::reserve_response::Outcome;
 use stock_client::{Client, Error};
 use tonic::{Code, Status};
 
-use crate::stub::{Act, SHORT, StubCluster, reserve_in};
+use crate::stub::{Act, RETRY_AFTER, SHORT, StubCluster, reserve_in};
 
 fn requests(count: u32) -> impl Iterator<Item = ReserveRequest> {
     (0..count).map(|number| ReserveRequest {
@@ -50,11 +52,18 @@ async fn each_leader_gets_its_own_and_every_request_is_answered_once() {
 #[tokio::test]
 async fn what_a_node_cannot_decide_now_is_tried_again_alone() {
     let cluster = StubCluster::start().await;
-    cluster.nodes[1].record().refused_once = vec![("id-1".into(), Code::Unavailable)];
+    // Of shards that the same node leads: one of them has more to do than it can.
+    let refused = [
+        ("id-1".into(), Code::Unavailable),
+        ("id-4".into(), Code::ResourceExhausted),
+    ];
+    cluster.nodes[1].record().refused_once = refused.into();
     let client = cluster.client().await;
+    let began = Instant::now();
     assert!(answers(&client, 8).await.iter().all(Result::is_ok));
+    assert!(began.elapsed() >= RETRY_AFTER, "it came back too early");
     for number in 0..8 {
-        let times = if number == 1 { 2 } else { 1 };
+        let times = if [1, 4].contains(&number) { 2 } else { 1 };
         assert_eq!(times_sent(&cluster, &format!("id-{number}")), times);
     }
 }

@@ -63,6 +63,13 @@ impl BasketSorter {
         }
     }
 
+    /// How many were added of this shard.
+    pub(super) fn count_of(&self, shard: u32) -> usize {
+        let full = self.full.iter().filter(|baskets| baskets.shard == shard);
+        let full = full.map(|baskets| baskets.numbers.len()).sum::<usize>();
+        full + self.filling[shard as usize].numbers.len()
+    }
+
     /// Everything that was added, cut so that each part may travel together.
     pub(super) fn take(&mut self) -> impl Iterator<Item = Baskets> {
         let filling = self.filling.iter_mut().zip(0..);
@@ -135,10 +142,15 @@ impl Decided {
 static OVERLOADED: LazyLock<tonic_types::Status> =
     LazyLock::new(|| embed(ApiError::Failed(Failure::Overloaded)));
 
+/// See [`OVERLOADED`].
+pub(super) fn overloaded() -> tonic_types::Status {
+    OVERLOADED.clone()
+}
+
 /// An error as a message inside an answer.
 pub(super) fn embedded(error: ApiError) -> tonic_types::Status {
     match error {
-        ApiError::Failed(Failure::Overloaded) => OVERLOADED.clone(),
+        ApiError::Failed(Failure::Overloaded) => overloaded(),
         error => embed(error),
     }
 }

@@ -82,6 +82,11 @@ impl Edge {
         self.cluster.shards()
     }
 
+    /// Whether this node leads a group and has no room for so many of its commands.
+    pub(super) fn is_full(&self, group: GroupId, commands: usize) -> bool {
+        self.cluster.group(group).leader == Some(self.node) && !self.inbox.has_room(group, commands)
+    }
+
     /// Has a group carry commands out, wherever its leader is.
     pub async fn propose(&self, group: GroupId, commands: Commands) -> Proposed {
         let answer = match self.try_propose(group, commands.clone()).await {

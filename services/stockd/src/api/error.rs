@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use prost::DecodeError;
 use stock_core::{Refusal, State};
 use stock_proto::codec::ERROR_DOMAIN;
 use tonic::{Code, Status};
@@ -17,6 +18,8 @@ use crate::worker::event::Failure;
 pub enum ApiError {
     /// Fields hold what they must not.
     Invalid(Vec<FieldViolation>),
+    /// A message inside a message does not parse.
+    Malformed(DecodeError),
     /// A location was never put.
     UnknownLocation {
         /// The field that names it.
@@ -90,6 +93,11 @@ impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
         match error {
             ApiError::Invalid(violations) => invalid(violations),
+            ApiError::Malformed(error) => plain(
+                Code::InvalidArgument,
+                "MESSAGE_MALFORMED",
+                error.to_string(),
+            ),
             ApiError::UnknownLocation { field, location } => {
                 let message = format!("{field}: there is no location {location}; put it first");
                 let mut details = ErrorDetails::with_bad_request_violation(&field, &message);

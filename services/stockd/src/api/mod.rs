@@ -12,6 +12,7 @@ mod deadline;
 mod edge;
 mod error;
 mod fields;
+mod first_sight;
 mod inventory;
 pub mod join;
 mod meter;

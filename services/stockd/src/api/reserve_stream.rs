@@ -3,24 +3,29 @@
 //! Nothing runs beside the call: whoever sends its answers asks for the next message, and then whatever has
 //! come from the caller is read, sorted by shard and proposed, and whatever is decided is answered. A caller
 //! that does not take its answers is not read any further.
+//!
+//! What is too much for its shard is refused as it came, without being read, and that is said once for all of a message:
+//! so much more time is left for the others.
 
-use std::future::Future;
+use std::future::{self, Future};
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
+use prost::Message;
 use stock_core::Command;
 use stock_proto::stock::v1 as api;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
-use super::basket_sorter::{BasketSorter, Decided, embedded};
+use super::basket_sorter::{self, BasketSorter, Decided};
 use super::edge::Edge;
 use super::error::ApiError;
+use super::first_sight;
 use super::meter::{Failures, Meter};
 use super::reservations::check_size;
 use super::reserve;
@@ -34,6 +39,10 @@ const UNANSWERED_MAX: usize = 32 * 1024;
 /// for them.
 const READ_AT_ONCE_MAX: usize = 1_024;
 
+/// So many commands of a shard find room when a stream finds none: those of single calls, which cannot wait for it as
+/// busily as a stream does.
+const LEFT_FOR_CALLS: usize = 256;
+
 /// Answers in one message, about.
 const ANSWERS_PER_MESSAGE: usize = 1_000;
 
@@ -46,11 +55,20 @@ pub(super) struct ReserveStream {
     reading: Reading,
     next_number: u64,
     unanswered: usize,
+    /// Enough was read for once.
+    is_others_turn: bool,
     sorter: BasketSorter,
     under_way: FuturesUnordered<Pin<Box<dyn Future<Output = Step> + Send>>>,
-    /// For the next message.
+    answers: Answers,
+}
+
+/// For the next message.
+#[derive(Default)]
+struct Answers {
     results: Vec<api::ReserveStreamResult>,
-    /// Those of them that are errors.
+    /// Requests that were too much.
+    overload: Vec<u64>,
+    /// Those of them all that are errors.
     failures: Failures,
 }
 
@@ -92,22 +110,23 @@ impl ReserveStream {
             reading: Reading::On,
             next_number: 0,
             unanswered: 0,
+            is_others_turn: false,
             under_way: FuturesUnordered::new(),
-            results: Vec::new(),
-            failures: Failures::default(),
+            answers: Answers::default(),
         }
     }
 
     /// Reads what has come, within bounds, and proposes it.
     fn read(&mut self, context: &mut Context<'_>) {
-        let before = self.next_number;
+        let began = Instant::now();
+        let first = self.next_number;
         if self.stopped.as_mut().poll(context).is_ready() && matches!(self.reading, Reading::On) {
             self.reading = Reading::Over(Some(ApiError::Stopping.into()));
         }
         let mut strangers = Vec::new();
         while matches!(self.reading, Reading::On) && self.unanswered < UNANSWERED_MAX {
-            if self.next_number - before >= READ_AT_ONCE_MAX as u64 {
-                context.waker().wake_by_ref();
+            if self.next_number - first >= READ_AT_ONCE_MAX as u64 {
+                self.is_others_turn = true;
                 break;
             }
             match Pin::new(&mut self.requests).poll_next(context) {
@@ -117,6 +136,7 @@ impl ReserveStream {
                 Poll::Ready(None) => self.reading = Reading::Over(None),
             }
         }
+        self.meter.answered(self.answers.overload.len(), began);
         self.propose();
         if !strangers.is_empty() {
             let edge = Arc::clone(&self.edge);
@@ -136,7 +156,11 @@ impl ReserveStream {
             let number = self.next_number;
             self.next_number += 1;
             self.unanswered += 1;
-            match reserve::command(request, self.edge.shards(), &self.edge.principal) {
+            if self.is_too_much(request) {
+                self.answer(number, Err(Failure::Overloaded.into()));
+                continue;
+            }
+            match self.command(request) {
                 Err(error) => self.answer(number, Err(error)),
                 Ok((shard, command)) => {
                     let locations = reserve::locations(&command);
@@ -154,19 +178,40 @@ impl ReserveStream {
         }
     }
 
+    /// Whether its shard has no room left, beside those that are read already.
+    fn is_too_much(&self, request: &[u8]) -> bool {
+        let shard = first_sight::shard(request, self.edge.shards());
+        shard.is_some_and(|shard| {
+            let with_it = self.sorter.count_of(shard) + 1;
+            let group = GroupId::of_shard(shard);
+            self.edge.is_full(group, with_it + LEFT_FOR_CALLS)
+        })
+    }
+
+    fn command(&self, request: &[u8]) -> Result<(u32, Command), ApiError> {
+        let request = api::ReserveRequest::decode(request).map_err(ApiError::Malformed)?;
+        reserve::command(&request, self.edge.shards(), &self.edge.principal)
+    }
+
     fn propose(&mut self) {
         for baskets in self.sorter.take() {
             let edge = Arc::clone(&self.edge);
             let began = Instant::now();
-            self.under_way.push(Box::pin(async move {
-                Step::Decided(baskets.decide(&edge).await, began)
-            }));
+            let mut decision: Pin<Box<dyn Future<Output = Step> + Send>> =
+                Box::pin(async move { Step::Decided(baskets.decide(&edge).await, began) });
+            // They take their room now, so that it is not counted upon for what is read next.
+            let mut unheard = Context::from_waker(Waker::noop());
+            self.under_way
+                .push(match decision.as_mut().poll(&mut unheard) {
+                    Poll::Ready(step) => Box::pin(future::ready(step)),
+                    Poll::Pending => decision,
+                });
         }
     }
 
     /// Answers what is decided, as much as fits into a message.
     fn collect(&mut self, context: &mut Context<'_>) {
-        while self.results.len() < ANSWERS_PER_MESSAGE {
+        while self.answers.results.len() < ANSWERS_PER_MESSAGE {
             match Pin::new(&mut self.under_way).poll_next(context) {
                 Poll::Pending | Poll::Ready(None) => break,
                 Poll::Ready(Some(Step::Decided(decided, began))) => {
@@ -199,12 +244,23 @@ impl ReserveStream {
     }
 
     fn answer(&mut self, number: u64, answer: Result<api::ReserveResponse, ApiError>) {
-        use api::reserve_stream_result::Result as Out;
         self.unanswered -= 1;
+        self.answers.add(number, answer);
+    }
+}
+
+impl Answers {
+    fn add(&mut self, number: u64, answer: Result<api::ReserveResponse, ApiError>) {
+        use api::reserve_stream_result::Result as Out;
         let result = match answer {
             Ok(response) => Out::Response(response),
+            Err(ApiError::Failed(Failure::Overloaded)) => {
+                self.failures.add(Code::ResourceExhausted.into());
+                self.overload.push(number);
+                return;
+            }
             Err(error) => {
-                let status = embedded(error);
+                let status = basket_sorter::embedded(error);
                 self.failures.add(status.code);
                 Out::Error(status)
             }
@@ -214,6 +270,21 @@ impl ReserveStream {
             result: Some(result),
         });
     }
+
+    fn is_empty(&self) -> bool {
+        self.results.is_empty() && self.overload.is_empty()
+    }
+
+    fn into_message(self) -> api::ReserveStreamResponse {
+        let overload = !self.overload.is_empty();
+        api::ReserveStreamResponse {
+            results: self.results,
+            overload: overload.then(|| api::ReserveStreamOverload {
+                numbers: self.overload,
+                error: Some(basket_sorter::overloaded()),
+            }),
+        }
+    }
 }
 
 impl Stream for ReserveStream {
@@ -221,16 +292,25 @@ impl Stream for ReserveStream {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
+        if mem::take(&mut this.is_others_turn) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         this.read(context);
         this.collect(context);
-        if !this.results.is_empty() {
-            this.meter.failed(&mem::take(&mut this.failures));
-            let results = mem::take(&mut this.results);
-            return Poll::Ready(Some(Ok(api::ReserveStreamResponse { results })));
+        if !this.answers.is_empty() {
+            let answers = mem::take(&mut this.answers);
+            this.meter.failed(&answers.failures);
+            return Poll::Ready(Some(Ok(answers.into_message())));
         }
         match &mut this.reading {
             Reading::Over(error) if this.under_way.is_empty() => Poll::Ready(error.take().map(Err)),
-            Reading::On | Reading::Over(_) => Poll::Pending,
+            Reading::On | Reading::Over(_) => {
+                if mem::take(&mut this.is_others_turn) {
+                    context.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
         }
     }
 }

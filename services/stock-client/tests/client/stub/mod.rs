@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use futures_util::stream::try_unfold;
+use prost::Message;
 use stock_client::v1::batch_reserve_result::Result as Slot;
 use stock_client::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
 use stock_client::v1::reservation_service_server::{ReservationService, ReservationServiceServer};
@@ -32,8 +33,12 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_types::{ErrorDetails, StatusExt};
 
 pub(crate) const SHARD_COUNT: u32 = 8;
+
+/// What a node asks for that has too much to do.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(50);
 
 /// What a node does with its next call; without an act it answers.
 #[derive(Debug, Clone)]
@@ -74,23 +79,30 @@ impl StubNode {
         let refused = &mut self.record().refused_once;
         let position = refused.iter().position(|(id, _)| id == request_id)?;
         let (_, code) = refused.remove(position);
-        Some(tonic_types::Status {
-            code: code as i32,
-            message: "refused".into(),
-            details: Vec::new(),
-        })
+        // Only who has too much to do knows when to come back.
+        let retry_after = (code == Code::ResourceExhausted).then_some(RETRY_AFTER);
+        let details = ErrorDetails::with_retry_info(retry_after);
+        let status = Status::with_error_details(code, "refused", details);
+        Some(Message::decode(status.details()).expect("details are a status"))
     }
 
-    fn result(&self, number: u64, request_id: String) -> ReserveStreamResult {
+    /// Answers a request of a stream.
+    fn answer(&self, number: u64, request_id: String, answers: &mut ReserveStreamResponse) {
         use reserve_stream_result::Result;
         let result = match self.refused_once(&request_id) {
+            Some(status) if status.code == i32::from(Code::ResourceExhausted) => {
+                let overload = answers.overload.get_or_insert_default();
+                overload.numbers.push(number);
+                overload.error = Some(status);
+                return;
+            }
             Some(status) => Result::Error(status),
             None => Result::Response(held(request_id, self.node_id)),
         };
-        ReserveStreamResult {
+        answers.results.push(ReserveStreamResult {
             number,
             result: Some(result),
-        }
+        });
     }
 
     async fn act(&self, request_id: &str) -> Result<(), Status> {
@@ -363,18 +375,16 @@ impl ReservationService for StubNode {
             let Some(message) = messages.message().await? else {
                 return Ok(None);
             };
-            let mut results = Vec::new();
-            for request in message.requests {
+            let mut answers = ReserveStreamResponse::default();
+            for request in message.read() {
+                let request = request.map_err(|error| Status::internal(error.to_string()))?;
                 node.act(&request.request_id).await?;
-                results.push(node.result(next, request.request_id));
+                node.answer(next, request.request_id, &mut answers);
                 next += 1;
             }
             // The order of answers means nothing.
-            results.reverse();
-            Ok(Some((
-                ReserveStreamResponse { results },
-                (node, messages, next),
-            )))
+            answers.results.reverse();
+            Ok(Some((answers, (node, messages, next))))
         });
         Ok(Response::new(Box::pin(answers)))
     }
