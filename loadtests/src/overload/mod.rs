@@ -28,6 +28,9 @@ const NORMAL_US_MORE: f64 = 20_000.0;
 /// After the load fell, before anything is measured again.
 const BACK_WITHIN: Duration = Duration::from_secs(1);
 
+/// A state is written after so many bytes of log: in none of the stretches, since it would be in some and not in others.
+const CHECKPOINT_AFTER_BYTES: u64 = 4 << 30;
+
 /// For the best rate of streams and of calls.
 const UNANSWERED: u32 = 8_192;
 const IN_FLIGHT: u32 = 256;
@@ -40,7 +43,8 @@ Asks twice as much of a cluster as it can do.
 Starts three nodes of its own. For streams, and then for single calls: finds the best rate, asks less than half \
 of it on a schedule, then twice as much, and then less again. While too much is asked, streams must keep nine \
 tenths of the best rate, and refuse the rest with a hint when to try again; a second after the load has fallen \
-answers must come as quickly as before. Single calls must not collapse: every call is answered or refused.
+answers must come as quickly as before. Single calls must not collapse: every call is answered or refused. \
+No node writes its state down meanwhile; `recovery` tells what that costs.
 
 Exit code 1 if a call failed, or if streams did not do what they must.";
 
@@ -78,10 +82,16 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
         point_every: None,
         behind_max: lab::BEHIND_MAX,
     };
+    let mut options = arguments.nodes.clone();
+    let log = [
+        "--checkpoint-after-bytes".to_owned(),
+        CHECKPOINT_AFTER_BYTES.to_string(),
+    ];
+    options.serve_arguments.extend(log);
     let mut courses = Vec::new();
     for what in ["stream", "reserve"] {
         // New nodes, so that what the first left behind does not weigh on the second.
-        let nodes = Nodes::found(&arguments.nodes, 3, 0).await?;
+        let nodes = Nodes::found(&options, 3, 0).await?;
         let client = nodes.client(CALL_TIMEOUT).await?;
         let processes = nodes.processes();
         courses.push(course(what, &client, &processes, times).await?);
