@@ -379,3 +379,30 @@ impl Sent {
         Some(times)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_is_the_request_under_an_id_of_its_own() {
+        let line = Line {
+            sku: "SKU".to_owned(),
+            location: "here".to_owned(),
+            quantity: 1,
+        };
+        let ttl = prost_types::Duration::default();
+        let request = calls::reserve(vec![line], ttl);
+        let unnamed = Unnamed(request.encode_to_vec().into());
+        let [first, second] = [(); 2].map(|()| ReserveRequest::decode(unnamed.named()));
+        let (first, second) = (first.unwrap(), second.unwrap());
+        assert_ne!(first.request_id, second.request_id);
+        assert!(Uuid::parse_str(&first.request_id).is_ok());
+        let request_id = first.request_id.clone();
+        let named = ReserveRequest {
+            request_id,
+            ..request
+        };
+        assert_eq!(first, named);
+    }
+}
