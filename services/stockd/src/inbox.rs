@@ -183,12 +183,14 @@ mod tests {
         let group = GroupId(1);
         let most = inbox.admit(group, COMMANDS_IN_FLIGHT_MAX - 1, 10).unwrap();
         assert!(inbox.admit(group, 2, 10).is_none());
+        assert!(inbox.has_room(group, 1) && !inbox.has_room(group, 2));
         let last = inbox.admit(group, 1, 10).unwrap();
         assert!(inbox.admit(group, 1, 10).is_none());
         assert!(
             inbox.admit(GroupId(0), 1, 10).is_some(),
             "other groups have their own room"
         );
+        assert!(!inbox.has_room(group, 1) && inbox.has_room(GroupId(0), 1));
         drop((most, last));
         assert!(
             inbox

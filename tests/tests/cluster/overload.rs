@@ -43,11 +43,13 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(15);
 /// From the moment the others wake until a call is served.
 const SERVES_AGAIN_WITHIN: Duration = Duration::from_secs(15);
 
-/// A cluster of one shard, with a SKU there is enough of.
+/// A cluster, with SKUs there is enough of in shards that one node leads.
 struct Shop {
     cluster: Cluster,
     client: Client,
     sku: String,
+    /// In another shard, if the node leads more than one.
+    beside: Option<String>,
     location: String,
     leader: u64,
 }
@@ -60,28 +62,35 @@ impl Shop {
         })
         .await;
         let client = cluster.client().await;
-        let sku = sku_in(0, cluster.shards(), "flood");
         let location = fresh_location(&client).await;
-        receive(&client, &sku, &location, 1_000_000).await;
+        let mut leaders = Vec::new();
+        for shard in 0..shards {
+            leaders.push(cluster.leader_of(shard).await);
+        }
+        let led_by = |node: u64| {
+            let leaders = &leaders;
+            (0..shards).filter(move |shard| leaders[*shard as usize] == node)
+        };
+        let leads = |node: &u64| led_by(*node).count();
+        let leader = NODES
+            .into_iter()
+            .max_by_key(leads)
+            .expect("there are nodes");
+        let mut skus = Vec::new();
+        for shard in led_by(leader).take(2) {
+            let sku = sku_in(shard, shards, "flood");
+            receive(&client, &sku, &location, 1_000_000).await;
+            skus.push(sku);
+        }
+        let mut skus = skus.into_iter();
         Shop {
-            leader: cluster.leader_of(0).await,
             cluster,
             client,
-            sku,
+            sku: skus.next().expect("it leads a shard"),
+            beside: skus.next(),
             location,
+            leader,
         }
-    }
-
-    /// A SKU in another shard that the same node leads.
-    async fn sku_beside(&self) -> String {
-        for shard in 1..self.cluster.shards() {
-            if self.cluster.leader_of(shard).await == self.leader {
-                let sku = sku_in(shard, self.cluster.shards(), "beside");
-                receive(&self.client, &sku, &self.location, 1_000_000).await;
-                return sku;
-            }
-        }
-        panic!("node {} leads one shard only", self.leader)
     }
 
     fn reserve(&self) -> ReserveRequest {
@@ -127,7 +136,7 @@ fn unpacked(error: &tonic_types::Status) -> Status {
 async fn what_is_too_much_on_a_stream_is_refused_while_the_rest_waits() {
     // With a shard more than nodes, one of them leads two.
     let shop = Shop::open(NODES.len() as u32 + 1).await;
-    let beside = shop.sku_beside().await;
+    let beside = shop.beside.clone().expect("a second shard of the leader");
     let mut stub = shop.stub().await;
     let message = |size: usize| {
         let of_flood = (0..size).map(|_| shop.reserve());

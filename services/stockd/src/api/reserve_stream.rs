@@ -34,8 +34,8 @@ use crate::worker::event::{Failure, Freshness, GroupId};
 /// Requests of one call that may wait for their answers. Past this the call is not read any further.
 const UNANSWERED_MAX: usize = 32 * 1024;
 
-/// Requests that are read before whatever is decided is answered, unless a message has more. So many that what is too
-/// much is read, and refused at once, instead of waiting in the transport; so few that other calls wait some milliseconds
+/// Requests that are taken before whatever is decided is answered, unless a message has more. So many that what is too
+/// much is seen, and refused at once, instead of waiting in the transport; so few that other calls wait some milliseconds
 /// for them.
 const READ_AT_ONCE_MAX: usize = 1_024;
 
