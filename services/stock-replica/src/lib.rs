@@ -23,6 +23,7 @@
 //! propose on a follower (raft would forward silently; here it is [`ProposeError::NotLeader`]).
 
 mod drain;
+mod guard;
 mod log_view;
 mod membership;
 mod point;
@@ -31,6 +32,7 @@ mod recovery;
 mod replica;
 mod settings;
 
+pub use guard::Contradiction;
 pub use log_view::{EntryReader, ReadError};
 pub use membership::{Change, ChangeError, Follower};
 pub use point::{Configuration, Point, PointError};

@@ -4,11 +4,15 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use protobuf::Message as _;
 use raft::eraftpb::{Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use thiserror::Error;
 
 use crate::point::{Configuration, Point};
+
+#[cfg(test)]
+mod contract;
 
 /// Entries kept in memory for followers and for applying; older ones are read from disk. A follower
 /// that is a second behind at full load still finds its entries here.
@@ -48,6 +52,7 @@ pub(crate) struct LogView {
     last_index: u64,
     recent: VecDeque<Entry>,
     recent_bytes: usize,
+    cache_bytes_max: usize,
     reader: Box<dyn EntryReader>,
 }
 
@@ -68,6 +73,7 @@ impl LogView {
             last_index,
             recent: VecDeque::new(),
             recent_bytes: 0,
+            cache_bytes_max: CACHE_BYTES_MAX,
             reader,
         }
     }
@@ -133,7 +139,7 @@ impl LogView {
             self.last_index = entry.index;
             self.recent.push_back(entry.clone());
         }
-        while self.recent_bytes > CACHE_BYTES_MAX && self.recent.len() > 1 {
+        while self.recent_bytes > self.cache_bytes_max && self.recent.len() > 1 {
             if let Some(entry) = self.recent.pop_front() {
                 self.recent_bytes -= entry.data.len();
             }
@@ -163,6 +169,11 @@ impl LogView {
     }
 }
 
+/// What an entry counts for where an answer is limited: its bytes as it is sent and stored.
+fn entry_bytes(entry: &Entry) -> u64 {
+    u64::from(entry.compute_size())
+}
+
 /// Parses a message whose byte fields share `bytes` instead of copying them.
 pub(crate) fn parse_shared<M: protobuf::Message>(bytes: &Bytes) -> protobuf::ProtobufResult<M> {
     let mut message = M::new();
@@ -189,15 +200,32 @@ impl Storage for LogView {
         if low <= self.origin.index {
             return Err(StorageError::Compacted.into());
         }
+        if high > self.last_index + 1 {
+            return Err(StorageError::Unavailable.into());
+        }
+        if low >= high {
+            return Ok(Vec::new());
+        }
         let bytes_max = max_size.into().unwrap_or(u64::MAX);
         let first_recent = self.first_recent();
-        if low < first_recent {
-            return self.read_entries(low, high.min(first_recent), bytes_max);
+        let mut entries = match low < first_recent {
+            true => self.read_entries(low, high.min(first_recent), bytes_max)?,
+            false => Vec::new(),
+        };
+        // raft takes an answer that is shorter than the range for the size limit's doing: it must not be
+        // short for any other reason, such as a range that runs from the disk into memory.
+        let next = low + entries.len() as u64;
+        if next >= first_recent && next < high {
+            let range = (next - first_recent) as usize..(high - first_recent) as usize;
+            let mut bytes: u64 = entries.iter().map(entry_bytes).sum();
+            for entry in self.recent.range(range) {
+                bytes += entry_bytes(entry);
+                if bytes > bytes_max && !entries.is_empty() {
+                    break;
+                }
+                entries.push(entry.clone());
+            }
         }
-        let start = (low - first_recent) as usize;
-        let end = (high - first_recent) as usize;
-        let mut entries: Vec<Entry> = self.recent.range(start..end).cloned().collect();
-        raft::util::limit_size(&mut entries, Some(bytes_max));
         Ok(entries)
     }
 

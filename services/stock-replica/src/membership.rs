@@ -116,11 +116,17 @@ impl Replica {
         followers
     }
 
-    /// Whether this replica leads though it has no vote: a leader before it has taken its vote away, in an
-    /// entry that was committed only now. raft lets it lead for ever, and takes no proposal from it.
-    pub(crate) fn leads_without_a_vote(&self) -> bool {
+    /// Steps down where this replica leads though it has no vote any more: a leader before it has taken its
+    /// vote away, in an entry that was committed only now. raft lets it lead for ever, takes no proposal from
+    /// it, and where one voter is left lets it answer linearizable reads without asking that one.
+    pub(crate) fn give_way_without_a_vote(&mut self) {
         let (own, members) = (self.replica_id(), &self.configuration);
-        self.is_leader() && !members.voters.contains(&own) && !members.outgoing.contains(&own)
+        let has_vote = members.voters.contains(&own) || members.outgoing.contains(&own);
+        if self.is_leader() && !has_vote {
+            tracing::info!(replica = own, "a leader without a vote steps down");
+            let (term, nobody) = (self.term(), 0);
+            self.node.raft.become_follower(term, nobody);
+        }
     }
 
     fn check_members(&self, change: Change) -> Result<(), ChangeError> {

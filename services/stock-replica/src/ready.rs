@@ -156,6 +156,7 @@ impl Replica {
         settled.committed = self.committed(light.take_committed_entries());
         // Applying is part of the same turn, so raft may count it as done.
         self.node.advance_apply();
+        self.give_way_without_a_vote();
         settled
     }
 

@@ -7,6 +7,7 @@ use raft::{ProgressState, RawNode, Ready, SnapshotStatus, StateRole};
 use thiserror::Error;
 
 use crate::drain::TracingDrain;
+use crate::guard::{self, Contradiction};
 use crate::log_view::{EntryReader, LogView, parse_shared};
 use crate::point::{Configuration, Point};
 use crate::settings::{self, LEADER_LOST_TICKS, LEADER_LOST_TICKS_APART, Settings};
@@ -47,6 +48,16 @@ pub enum OpenError {
     /// Its hard state cannot be read.
     #[error("the stored vote and term are damaged: {0}")]
     State(protobuf::ProtobufError),
+    /// Its log ends before what it is known to have had: its end is lost.
+    #[error(
+        "its log ends at {last_index}, and it is known to have had {known}: it has lost what it acknowledged"
+    )]
+    LostEntries {
+        /// The highest index that is known to have been in the log.
+        known: u64,
+        /// The end of the log.
+        last_index: u64,
+    },
     /// raft will not start with this log.
     #[error("raft refuses the stored log: {0}")]
     Raft(raft::Error),
@@ -64,6 +75,26 @@ pub enum StepError {
         /// For whom.
         to: u64,
     },
+    /// No replica of this group would send it.
+    #[error("the message makes no sense: {0}")]
+    Senseless(&'static str),
+    /// A follower acknowledges what its leader has not got: one of them has forgotten something, or is of
+    /// another history. It is not counted.
+    #[error(
+        "replica {from} says that it has entry {index}, and the log of its leader ends at {last_index}: it is \
+         not counted"
+    )]
+    AheadOfLeader {
+        /// The follower.
+        from: u64,
+        /// What it says.
+        index: u64,
+        /// The end of the leader's log.
+        last_index: u64,
+    },
+    /// It contradicts what this replica knows, which must not go on: it answers nothing any more.
+    #[error(transparent)]
+    Contradiction(Contradiction),
     /// raft ignores it.
     #[error("raft ignores the message: {0}")]
     Ignored(raft::Error),
@@ -106,6 +137,13 @@ impl Replica {
         // What was applied was committed, though nobody may have written that down.
         let applied = restored.applied.index;
         hard_state.commit = hard_state.commit.max(applied);
+        // And was in the log, which raft takes for granted.
+        if hard_state.commit > restored.last_index {
+            return Err(OpenError::LostEntries {
+                known: hard_state.commit,
+                last_index: restored.last_index,
+            });
+        }
         let configuration = restored.applied.configuration;
         let view = LogView::new(
             restored.origin,
@@ -131,14 +169,6 @@ impl Replica {
     /// One tick of time has passed.
     pub fn tick(&mut self) {
         self.heed_answered();
-        if self.leads_without_a_vote() {
-            tracing::info!(
-                replica = self.replica_id(),
-                "a leader without a vote steps down"
-            );
-            let (term, nobody) = (self.term(), 0);
-            self.node.raft.become_follower(term, nobody);
-        }
         self.node.tick();
         if self.leader() != 0 {
             self.stands_in = None;
@@ -159,9 +189,9 @@ impl Replica {
         if message.to != self.replica_id() {
             return Err(StepError::NotForThis { to: message.to });
         }
+        guard::check(&self.node.raft, &message)?;
         if message.get_msg_type() == MessageType::MsgHeartbeatResponse {
-            self.answered(message);
-            return Ok(());
+            return self.answered(message);
         }
         self.node.step(message).map_err(StepError::Ignored)
     }
@@ -171,7 +201,13 @@ impl Replica {
     /// For each that raft hears of, it sends a follower that lags another append, and in a probe even the
     /// same one again. A loop that was held up for seconds finds dozens of them in its inbox; what it would
     /// read and send for all of them holds it up the more.
-    fn answered(&mut self, message: Message) {
+    fn answered(&mut self, mut message: Message) -> Result<(), StepError> {
+        // Who knows more to be committed than this leader has must be sent what it contradicts, so that it finds
+        // out; but no read may be answered on its word.
+        let is_ahead = guard::check_not_ahead(&self.node.raft, &message, message.commit);
+        if is_ahead.is_err() {
+            message.context.clear();
+        }
         let mut answered = self.answered.iter_mut();
         match answered.find(|earlier| earlier.from == message.from) {
             Some(earlier) if earlier.term > message.term => {}
@@ -186,6 +222,7 @@ impl Replica {
             }
             None => self.answered.push(message),
         }
+        is_ahead
     }
 
     /// Tells raft which heartbeats were answered.

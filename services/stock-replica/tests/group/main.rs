@@ -2,6 +2,8 @@
 //! and crashed between any two steps of a turn.
 
 mod crash;
+mod forgotten;
+mod hostile;
 mod lagging;
 mod lost;
 mod membership;
@@ -26,6 +28,7 @@ const WINDOW_BYTES: u64 = 1 << 20;
 #[derive(Clone)]
 struct Disk(Arc<Mutex<Stored>>);
 
+#[derive(Clone)]
 struct Stored {
     origin: Point,
     /// The state as it was written down last: everything applied until then.
@@ -42,6 +45,11 @@ impl Disk {
             state: None,
             entries: BTreeMap::new(),
         })))
+    }
+
+    /// As it is now, on another disk.
+    fn copy(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.0.lock().unwrap().clone())))
     }
 
     fn write(&self, write: LogWrite) {
@@ -118,6 +126,8 @@ struct Node {
     at: (u64, u64),
     /// A snapshot that is here.
     arrived: Option<(Point, Vec<Bytes>)>,
+    /// How often it turns when something happens to it: one that is held up has more to do afterwards.
+    turns_max: usize,
 }
 
 impl Node {
@@ -131,6 +141,7 @@ impl Node {
             replica,
             applied,
             arrived: None,
+            turns_max: usize::MAX,
         }
     }
 
@@ -169,7 +180,10 @@ impl Node {
     /// One turn, or as much of it as the crash allows.
     fn turn(&mut self, network: &mut VecDeque<(u64, Outgoing)>, crash: Option<Crash>) {
         let from = self.id;
-        while self.replica.has_effects() {
+        for _ in 0..self.turns_max {
+            if !self.replica.has_effects() {
+                return;
+            }
             let prepared = self.replica.prepare();
             network.extend(prepared.messages.into_iter().map(|sent| (from, sent)));
             if crash == Some(Crash::BeforeWrite) {
@@ -246,6 +260,17 @@ impl Cluster {
                 self.replica(from).report_snapshot(message.to, true);
             }
         }
+    }
+
+    /// As [`Self::deliver`], while all others neither hear nor are heard.
+    fn deliver_among(&mut self, heard: &[u64]) {
+        let away: Vec<u64> = self.nodes.keys().copied().collect();
+        let away = away.into_iter().filter(|id| !heard.contains(id));
+        let away: Vec<Node> = away.filter_map(|id| self.nodes.remove(&id)).collect();
+        self.network.retain(|(from, _)| heard.contains(from));
+        self.deliver();
+        self.nodes
+            .extend(away.into_iter().map(|node| (node.id, node)));
     }
 
     fn tick(&mut self) {

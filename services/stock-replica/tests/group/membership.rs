@@ -134,13 +134,55 @@ fn a_leader_that_has_lost_its_vote_lets_others_lead() {
     cluster.deliver();
     cluster.nodes.remove(&leader);
     cluster.nodes.extend(away);
-    assert_eq!(cluster.leader(), 3);
-    cluster.settle();
+    // It is elected, finds out in the turn in which that is committed, and lets others lead.
     assert_ne!(cluster.leader(), 3);
     cluster.propose(1);
     // A follower hears that it is committed with what comes next.
     cluster.settle();
     assert_eq!(cluster.nodes[&other].applied, entries(0..2));
+}
+
+#[test]
+fn a_leader_that_has_lost_its_vote_answers_no_read_alone() {
+    let mut cluster = Cluster::new();
+    cluster.replica(1).campaign();
+    cluster.deliver();
+    cluster.settle();
+    change(&mut cluster, Change::RemoveVoter(2));
+    cluster.settle();
+    cluster.nodes.remove(&2);
+    // Replica 3 has written down that it goes, and its leader dies before it knows.
+    cluster
+        .replica(1)
+        .propose_change(Change::RemoveVoter(3))
+        .unwrap();
+    cluster
+        .nodes
+        .get_mut(&1)
+        .unwrap()
+        .turn(&mut cluster.network, None);
+    while let Some((_, message)) = cluster.network.pop_front() {
+        let follower = cluster.nodes.get_mut(&message.to).unwrap();
+        follower.replica.step(&message.payload).unwrap();
+        follower.turn(&mut Default::default(), None);
+    }
+    cluster.nodes.get_mut(&1).unwrap().restart();
+    cluster.replica(3).campaign();
+    while cluster.replica(3).configuration().voters != [1] {
+        let mut network = std::mem::take(&mut cluster.network);
+        for node in cluster.nodes.values_mut() {
+            node.turn(&mut network, None);
+        }
+        for (_, message) in network {
+            let node = cluster.nodes.get_mut(&message.to).unwrap();
+            let _ = node.replica.step(&message.payload);
+            node.turn(&mut cluster.network, None);
+        }
+    }
+    // Whatever replica 1 does from now on, replica 3 would not know.
+    let has_asked = cluster.replica(3).read_index(b"read".to_vec());
+    let answered = cluster.replica(3).prepare().reads;
+    assert_eq!((has_asked, answered), (false, vec![]));
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! the low ones first; signed ones are folded (0, -1, 1, ...); texts carry their length.
 //!
 //! ```text
-//! entry      version 1, flags, stamp, [finding: index, 16 bytes of hash], then items to the end
+//! entry      version 1, flags, stamp, [finding: index, how many, as many replica ids], then items to the end
 //! item       principal    0, text: of the commands from here on
 //!            command      1 to 8, as in `stock.rs`
 //!            of group 0   64, length, a log.v1.Command
@@ -29,7 +29,7 @@ use stock_proto::log::v1 as log;
 use thiserror::Error;
 
 use self::bytes::{Read, Reader, Writer};
-use crate::placement::{self, RegistryCommand};
+use crate::placement::{self, RegistryCommand, ReplicaId};
 
 pub use self::meta::decode_catalog;
 
@@ -37,8 +37,11 @@ const VERSION: u8 = 1;
 
 /// Every replica hashes its state as it is after the entry.
 const AUDIT: u8 = 1;
-/// What most replicas found when they did.
-const FINDING: u8 = 2;
+/// Which replicas had another state than most when they did. (2 was a finding without names.)
+const FINDING: u8 = 4;
+
+/// Replicas that one finding names: more than a group ever has.
+const DIFFERING_MAX: u64 = 256;
 
 const PRINCIPAL: u8 = 0;
 const META: u8 = 64;
@@ -179,12 +182,15 @@ pub fn encode_audit(stamp: Stamp) -> Vec<u8> {
     entry.into_vec()
 }
 
-/// The payload of an entry that says what most replicas found.
-pub fn encode_finding(stamp: Stamp, index: u64, hash: u128) -> Vec<u8> {
-    let mut entry = Writer::with_capacity(38);
+/// The payload of an entry that says which replicas differ from most.
+pub fn encode_finding(stamp: Stamp, finding: &Finding) -> Vec<u8> {
+    let mut entry = Writer::with_capacity(32 + 10 * finding.differing.len());
     head(&mut entry, FINDING, stamp);
-    entry.number(index);
-    entry.raw(&hash.to_be_bytes());
+    entry.number(finding.index);
+    entry.number(finding.differing.len() as u64);
+    for replica in &finding.differing {
+        entry.number(replica.0);
+    }
     entry.into_vec()
 }
 
@@ -203,8 +209,18 @@ pub struct Entry<'a> {
     pub commands: EncodedCommands<'a>,
     /// Whether the state is to be hashed after it.
     pub audit: bool,
-    /// Most replicas had this hash after the entry of this index.
-    pub finding: Option<(u64, u128)>,
+    /// What an audit found.
+    pub finding: Option<Finding>,
+}
+
+/// What an audit found. It names the replicas, so that each knows though it was restarted since, and has
+/// forgotten what it found itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The states were compared as they were after the entry of this index.
+    pub index: u64,
+    /// Those whose state was another than that of most.
+    pub differing: Vec<ReplicaId>,
 }
 
 /// An entry that this version cannot read. The replica must stop: to skip it would be to differ.
@@ -249,7 +265,7 @@ pub fn decode_entry(entry: &[u8]) -> Result<Entry<'_>, DecodeError> {
         }
         let stamp = Stamp(reader.number()?);
         let finding = match flags & FINDING != 0 {
-            true => Some((reader.number()?, u128::from_be_bytes(reader.fixed()?))),
+            true => Some(read_finding(reader)?),
             false => None,
         };
         Ok((stamp, flags & AUDIT != 0, finding))
@@ -265,6 +281,18 @@ pub fn decode_entry(entry: &[u8]) -> Result<Entry<'_>, DecodeError> {
         commands,
         audit,
         finding,
+    })
+}
+
+fn read_finding(reader: &mut Reader<'_>) -> Read<Finding> {
+    let (index, count) = (reader.number()?, reader.number()?);
+    if count > DIFFERING_MAX {
+        return Err(format!("it names {count} replicas that differ"));
+    }
+    let differing = (0..count).map(|_| reader.number().map(ReplicaId));
+    Ok(Finding {
+        index,
+        differing: differing.collect::<Read<_>>()?,
     })
 }
 
@@ -451,10 +479,14 @@ mod tests {
             (audit.stamp, audit.audit, audit.finding),
             (Stamp(7), true, None)
         );
-        let finding = encode_finding(Stamp(8), 300, 0xabc);
-        let finding = decode_entry(&finding).unwrap();
+        let found = Finding {
+            index: 300,
+            differing: vec![ReplicaId::new(7, 3), ReplicaId::founding(1)],
+        };
+        let encoded = encode_finding(Stamp(8), &found);
+        let finding = decode_entry(&encoded).unwrap();
         assert_eq!((finding.stamp, finding.audit), (Stamp(8), false));
-        assert_eq!(finding.finding, Some((300, 0xabc)));
+        assert_eq!(finding.finding, Some(found));
     }
 
     #[test]
@@ -470,7 +502,8 @@ mod tests {
             read(&entry).unwrap_err().to_string()
         };
         assert!(damaged(0, 9).contains("version 9"));
-        assert!(damaged(1, 4).contains("flags"));
+        assert!(damaged(1, 8).contains("flags"));
+        assert!(damaged(1, 2).contains("flags"), "never to be used again");
         let second = entry.len() - (entry.len() - 8) / 2;
         assert_eq!(entry[second], entry[8], "there the second command begins");
         let error = damaged(second, 63);

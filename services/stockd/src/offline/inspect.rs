@@ -21,6 +21,7 @@ use crate::config::Node;
 use crate::node_record::Membership;
 use crate::placement::{ReplicaId, group_name};
 use crate::worker::event::GroupId;
+use crate::worker::slot::Standing;
 
 /// What to look at.
 #[derive(Debug, Args)]
@@ -109,6 +110,8 @@ pub struct Damage {
 pub enum Presence {
     /// It is here.
     Here,
+    /// It is here, and is not used any more: see the group's fault.
+    Faulty,
     /// It was here, and was taken away for ever.
     Gone,
     /// There never was one.
@@ -126,6 +129,8 @@ pub struct GroupReport {
     pub presence: Presence,
     /// The newest replica that was here: NODE or NODE.GENERATION.
     pub replica: Option<String>,
+    /// Why it is not used any more, where that is so.
+    pub fault: Option<String>,
     /// Where the log begins, where there is one.
     pub log: Option<LogReport>,
     /// The checkpoints, newest first.
@@ -293,6 +298,7 @@ impl Look<'_> {
             name: group_name(self.group),
             presence: Presence::Vacant,
             replica: None,
+            fault: None,
             log: None,
             checkpoints: self.checkpoints(damage),
             ledger: None,
@@ -307,11 +313,14 @@ impl Look<'_> {
             }
         };
         report.replica = Some(slot.newest.to_string());
-        if slot.is_gone {
-            report.presence = Presence::Gone;
-            return report;
-        }
-        report.presence = Presence::Here;
+        (report.presence, report.fault) = match slot.standing {
+            Standing::Gone => {
+                report.presence = Presence::Gone;
+                return report;
+            }
+            Standing::Begun => (Presence::Here, None),
+            Standing::Failed(why) | Standing::Disputed(why) => (Presence::Faulty, Some(why)),
+        };
         report.ledger = self.ledger(damage);
         match self.log() {
             Ok(log) => report.log = Some(log),

@@ -88,6 +88,7 @@ fn row(group: &GroupReport) -> [String; 9] {
         group.name.clone(),
         match group.presence {
             Presence::Here => replica,
+            Presence::Faulty => format!("{replica} (not used)"),
             Presence::Gone => format!("{replica} (gone)"),
             Presence::Vacant => none(),
         },

@@ -31,7 +31,7 @@ use crate::placement::{
 };
 use crate::state::State;
 use crate::worker::event::GroupId;
-use crate::worker::slot::SlotRecord;
+use crate::worker::slot::{SlotRecord, Standing};
 
 /// Who is said to have told the registry.
 const PRINCIPAL: &str = "stockd-recover";
@@ -305,6 +305,11 @@ pub fn carry_out(dirs: &mut [DataDir], plan: &Plan) -> Result<(), RecoverError> 
         };
         let forced = chosen.ending.force_only_voter(chosen.replica.0, data);
         let number = u64::from(plan.group.0);
+        let record = SlotRecord {
+            newest: chosen.replica,
+            standing: Standing::Begun,
+        };
+        batches[chosen.dir].put_replica(number, &record.to_bytes());
         batches[chosen.dir].append(number, forced.first_index, &forced.entries);
         batches[chosen.dir].put_state(number, &forced.state);
     }
@@ -414,8 +419,12 @@ fn candidates(
 ) -> Result<GroupPlan, RecoverError> {
     let mut candidates = Vec::new();
     let mut unusable = Vec::new();
+    let mut disputed = BTreeSet::new();
     for (at, dir) in dirs.iter().enumerate() {
-        let Some(slot) = dir.slot(group)?.filter(|slot| !slot.is_gone) else {
+        let Some(slot) = dir
+            .slot(group)?
+            .filter(|slot| slot.standing != Standing::Gone)
+        else {
             continue;
         };
         let (node, replica) = (dir.record.node_id, slot.newest);
@@ -426,6 +435,17 @@ fn candidates(
         if is_retired {
             unusable.push((node, "it was moved away before".to_owned()));
             continue;
+        }
+        match slot.standing {
+            Standing::Begun | Standing::Gone => {}
+            Standing::Failed(why) => {
+                unusable.push((node, why));
+                continue;
+            }
+            // It may be the one that has forgotten nothing; but it takes part in nothing by itself.
+            Standing::Disputed(_) => {
+                disputed.insert(replica.0);
+            }
         }
         match bring_back(dir, group, replica, Extent::Everything) {
             Ok(back) => {
@@ -441,7 +461,8 @@ fn candidates(
     }
     // The first of equals, so that the choice can be foretold.
     candidates.sort_by_key(|candidate| std::cmp::Reverse(length(&candidate.ending)));
-    let is_left = |id: u64| candidates.iter().any(|one| one.replica.0 == id);
+    let is_left =
+        |id: u64| !disputed.contains(&id) && candidates.iter().any(|one| one.replica.0 == id);
     let fate = match candidates.first() {
         None => Fate::Lost,
         Some(Candidate { ending, .. }) => {
@@ -494,7 +515,10 @@ fn take_away(dir: &DataDir, at: usize, plan: &Plan) -> Result<(), RecoverError> 
     let mut gone = Vec::new();
     for plan in plan.recovered() {
         let is_chosen = plan.candidates.first().is_some_and(|one| one.dir == at);
-        let Some(slot) = dir.slot(plan.group)?.filter(|slot| !slot.is_gone) else {
+        let Some(slot) = dir
+            .slot(plan.group)?
+            .filter(|slot| slot.standing != Standing::Gone)
+        else {
             continue;
         };
         if is_chosen {
@@ -503,8 +527,8 @@ fn take_away(dir: &DataDir, at: usize, plan: &Plan) -> Result<(), RecoverError> 
         let number = u64::from(plan.group.0);
         batch.forget(number);
         let record = SlotRecord {
-            is_gone: true,
-            ..slot
+            newest: slot.newest,
+            standing: Standing::Gone,
         };
         batch.put_replica(number, &record.to_bytes());
         gone.push(number);

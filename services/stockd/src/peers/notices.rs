@@ -82,6 +82,7 @@ fn encode_node(report: &NodeReport) -> cluster::NodeReport {
             ReplicaState::Failed => State::Failed,
             ReplicaState::Installing => State::Installing,
             ReplicaState::Gone => State::Gone,
+            ReplicaState::Disputed => State::Disputed,
         }
         .into(),
     });
@@ -107,6 +108,7 @@ fn decode_node(report: &cluster::NodeReport) -> Option<NodeReport> {
                 State::Failed => ReplicaState::Failed,
                 State::Installing => ReplicaState::Installing,
                 State::Gone => ReplicaState::Gone,
+                State::Disputed => ReplicaState::Disputed,
                 State::Unspecified => return None,
             },
         })

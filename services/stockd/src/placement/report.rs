@@ -84,6 +84,9 @@ pub enum ReplicaState {
     Installing,
     /// Nothing is left of it, nor of any before it on this node.
     Gone,
+    /// It contradicted its leader about what was acknowledged. It does not take part, and its data are kept
+    /// until an operator has it rebuilt.
+    Disputed,
 }
 
 /// What the last comparison of a group's replicas found.

@@ -3,33 +3,29 @@
 //! ```text
 //! leader      an entry: hash your state after this one
 //! replicas    freeze, hash away from the loop, tell the leader
-//! leader      an entry: most have this hash
-//! replicas    one that has another fails, and is built again from its peers
+//! leader      an entry: these replicas differ from most
+//! replicas    one that is named fails, and is built again from its peers
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use super::Worker;
 use super::clock::Now;
 use super::event::{Effect, GroupId, Notice, StateHash};
+use super::slot::FaultKind;
+use crate::log_codec::Finding;
 use crate::placement::{AuditReport, AuditVerdict, ReplicaId};
 use crate::state::{Frozen, State};
 
 /// Replicas have so long to say what they found; a shard of ten million positions is hashed in seconds.
 const ANSWERS_WITHIN_MS: u64 = 60_000;
 
-/// Hashes that are remembered until the leader has said what most found.
-const OWN_KEPT: usize = 4;
-
 /// The audits of one replica.
 #[derive(Debug, Default)]
 pub(super) struct Audit {
     /// To be hashed: as it is after this index.
     marked: Option<(u64, Box<Frozen>)>,
-    /// What was found here, by index.
-    own: VecDeque<(u64, u128)>,
-    /// What most found, by index, where it is not known yet what was found here.
-    findings: VecDeque<(u64, u128)>,
+    /// The state here was another than that of most, after this index.
     differs: Option<u64>,
     /// When the next is due, where this leads.
     due_boot_ms: Option<u64>,
@@ -54,28 +50,10 @@ impl Audit {
         self.marked.take()
     }
 
-    /// An entry says what most have found.
-    pub(super) fn found(&mut self, index: u64, hash: u128) {
-        self.findings.push_back((index, hash));
-        self.compare();
-    }
-
-    fn hashed(&mut self, index: u64, hash: u128) {
-        self.own.push_back((index, hash));
-        self.compare();
-    }
-
-    fn compare(&mut self) {
-        for (index, hash) in &self.findings {
-            let own = self.own.iter().find(|(of, _)| of == index);
-            if own.is_some_and(|(_, own)| own != hash) {
-                self.differs = Some(*index);
-            }
-        }
-        for list in [&mut self.own, &mut self.findings] {
-            while list.len() > OWN_KEPT {
-                list.pop_front();
-            }
+    /// An entry says what an audit found; `own` is this replica.
+    pub(super) fn found(&mut self, own: ReplicaId, finding: &Finding) {
+        if finding.differing.contains(&own) {
+            self.differs = Some(finding.index);
         }
     }
 
@@ -165,10 +143,12 @@ impl<R> Worker<R> {
             let Some((index, hash, replicas)) = group.audit.conclude(&voters, now) else {
                 continue;
             };
-            let differ = replicas
-                .values()
-                .any(|verdict| matches!(verdict, AuditVerdict::Differs { .. }));
-            if differ {
+            let differing: Vec<ReplicaId> = replicas
+                .iter()
+                .filter(|(_, verdict)| matches!(verdict, AuditVerdict::Differs { .. }))
+                .map(|(replica, _)| *replica)
+                .collect();
+            if !differing.is_empty() {
                 metrics::counter!("stockd_audits_failed_total").increment(1);
                 tracing::error!(
                     group = number,
@@ -177,7 +157,10 @@ impl<R> Worker<R> {
                     "replicas of a group differ"
                 );
                 match hash {
-                    Some(hash) => group.propose_finding(index, hash, now, median_ms),
+                    Some(_) => {
+                        let finding = Finding { index, differing };
+                        group.propose_finding(&finding, now, median_ms);
+                    }
                     None => tracing::error!(
                         group = number,
                         "no majority agrees: nobody can say which replica is right"
@@ -206,13 +189,12 @@ impl<R> Worker<R> {
 
     /// The state of a replica of this node has been hashed.
     pub(super) fn state_hashed(&mut self, hash: StateHash, now: Now, effects: &mut Vec<Effect<R>>) {
-        let Some(group) = &mut self.slots[hash.group.index()].group else {
+        let Some(group) = &self.slots[hash.group.index()].group else {
             return;
         };
         if group.replica.replica_id() != hash.replica.0 {
             return;
         }
-        group.audit.hashed(hash.index, hash.hash);
         let leader = ReplicaId(group.replica.leader()).node();
         if leader == self.parts.node {
             self.hear_hash(hash, now);
@@ -248,7 +230,7 @@ impl<R> Worker<R> {
             };
             if let Some(index) = group.audit.differs {
                 let why = format!("its state after {index} differs from that of most replicas");
-                self.fail(GroupId(number as u32), why, effects);
+                self.fail(GroupId(number as u32), FaultKind::Lasting, why, effects);
             }
         }
     }
@@ -321,14 +303,15 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_knows_that_it_differs_whichever_it_learns_first() {
+    fn a_replica_learns_from_the_entry_that_it_differs() {
+        let finding = Finding {
+            index: 9,
+            differing: vec![ReplicaId(2)],
+        };
         let mut audit = Audit::default();
-        audit.hashed(5, 1);
-        audit.found(5, 1);
+        audit.found(ReplicaId(1), &finding);
         assert_eq!(audit.differs, None);
-        audit.found(9, 1);
-        assert_eq!(audit.differs, None);
-        audit.hashed(9, 2);
+        audit.found(ReplicaId(2), &finding);
         assert_eq!(audit.differs, Some(9));
     }
 }

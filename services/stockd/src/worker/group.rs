@@ -15,7 +15,7 @@ use crate::applying::{self, Changed};
 use crate::checkpoint::{Image, Restored};
 use crate::chores::Chore;
 use crate::history::Rows;
-use crate::log_codec::{self, Commands, DecodeError};
+use crate::log_codec::{self, Commands, DecodeError, Finding};
 use crate::placement::ReplicaId;
 use crate::state::State;
 use crate::view::ReadView;
@@ -62,6 +62,8 @@ pub(super) struct Group<R> {
     changed: Changed,
     /// What the turn under way has changed.
     rows: Rows,
+    /// Replicas that have acknowledged what this one, their leader, has not got, and in which term.
+    doubted: (u64, BTreeSet<u64>),
 }
 
 /// What a group is made of.
@@ -116,7 +118,17 @@ impl<R> Group<R> {
             announce_at_boot_ms: None,
             changed: Changed::default(),
             rows: Rows::default(),
+            doubted: (0, BTreeSet::new()),
         }
+    }
+
+    /// A follower has acknowledged what its leader has not got. Whether that is news in this term.
+    pub(super) fn doubts(&mut self, follower: u64) -> bool {
+        let term = self.replica.term();
+        if self.doubted.0 != term {
+            self.doubted = (term, BTreeSet::new());
+        }
+        self.doubted.1.insert(follower)
     }
 
     /// Takes commands to be proposed when the turn ends, or says at once that it cannot.
@@ -155,14 +167,14 @@ impl<R> Group<R> {
         proposed
     }
 
-    /// Puts an entry into the log that says what most replicas found.
-    pub(super) fn propose_finding(&mut self, index: u64, hash: u128, now: Now, median_ms: i64) {
+    /// Puts an entry into the log that says which replicas differ from most.
+    pub(super) fn propose_finding(&mut self, finding: &Finding, now: Now, median_ms: i64) {
         if !self.may_stamp(now) {
             return;
         }
         let stamp = self.clock.stamp(self.replica.term(), now, median_ms);
-        let finding = log_codec::encode_finding(stamp, index, hash);
-        if let Err(error) = self.replica.propose(finding) {
+        let entry = log_codec::encode_finding(stamp, finding);
+        if let Err(error) = self.replica.propose(entry) {
             tracing::debug!(%error, "what an audit found could not be written down");
         }
         self.last_entry_boot_ms = now.boot_ms;
@@ -358,8 +370,9 @@ impl<R> Group<R> {
         if decoded.audit {
             self.audit.mark(entry.index, &self.state);
         }
-        if let Some((index, hash)) = decoded.finding {
-            self.audit.found(index, hash);
+        if let Some(finding) = &decoded.finding {
+            self.audit
+                .found(ReplicaId(self.replica.replica_id()), finding);
         }
         Ok(outcomes)
     }

@@ -2,13 +2,16 @@
 //! reported from here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use stock_replica::{Change as MemberChange, ChangeError, Configuration, Replica, StepError};
+use stock_replica::{
+    Change as MemberChange, ChangeError, Configuration, Contradiction, Replica, StepError,
+};
 
 use super::clock::Now;
 use super::event::{Effect, Failure, GroupId, Notice};
-use super::slot::{Slot, SlotRecord};
+use super::slot::{FaultKind, Slot, SlotRecord, Standing};
 use super::{Worker, open};
 use crate::chores::Chore;
 use crate::history::Page;
@@ -168,20 +171,46 @@ impl<R> Worker<R> {
             return;
         };
         let to = match &mut slot.group {
-            Some(group) => match group.replica.step(payload) {
-                Ok(()) => None,
-                Err(StepError::NotForThis { to }) => Some(to),
-                Err(error) => {
-                    tracing::debug!(%error, "a peer's message was not taken");
-                    None
-                }
-            },
+            Some(_) => self.step_replica(id, payload, effects),
             None => stock_replica::recipient(payload),
         };
         self.touched.insert(id.index());
         if let Some(to) = to {
             self.expect(id, ReplicaId(to), payload, effects);
         }
+    }
+
+    /// Tells a replica that is here of a message; for which one it is, if it is for another.
+    fn step_replica(
+        &mut self,
+        id: GroupId,
+        payload: &Bytes,
+        effects: &mut Vec<Effect<R>>,
+    ) -> Option<u64> {
+        let group = self.slots[id.index()].group.as_mut()?;
+        // What a peer sends may end this replica, but never the node.
+        let stepped = catch_unwind(AssertUnwindSafe(|| group.replica.step(payload)));
+        match stepped {
+            Ok(Ok(())) => {}
+            Ok(Err(StepError::NotForThis { to })) => return Some(to),
+            Ok(Err(StepError::Contradiction(contradiction))) => {
+                let kind = match contradiction {
+                    Contradiction::LostEntries { .. } => FaultKind::Lasting,
+                    Contradiction::CommittedDiffers { .. } => FaultKind::Disputed,
+                };
+                self.fail(id, kind, contradiction.to_string(), effects);
+            }
+            Ok(Err(StepError::AheadOfLeader { from, .. })) if !group.doubts(from) => {}
+            Ok(Err(error @ StepError::AheadOfLeader { .. })) => {
+                tracing::error!(group = id.0, %error, "a follower contradicts its leader: one of them has forgotten something");
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "a peer's message was not taken"),
+            Err(_) => {
+                let why = "a peer's message made raft panic".to_owned();
+                self.fail(id, FaultKind::Passing, why, effects);
+            }
+        }
+        None
     }
 
     /// Takes what another node tells.
@@ -242,7 +271,8 @@ impl<R> Worker<R> {
             Err(error) => {
                 tracing::error!(group = id.0, %error, "a new replica cannot begin");
                 if gives_way {
-                    self.fail(id, format!("replica {to} cannot begin"), effects);
+                    let why = format!("replica {to} cannot begin");
+                    self.fail(id, FaultKind::Passing, why, effects);
                 }
                 return;
             }
@@ -261,7 +291,7 @@ impl<R> Worker<R> {
     /// A replica is a member no more, and never will be: what it left is deleted.
     fn destroy(&mut self, id: GroupId, replica: ReplicaId, effects: &mut Vec<Effect<R>>) {
         let is_here = self.slots.get(id.index()).is_some_and(|slot| {
-            slot.newest == replica && (slot.group.is_some() || slot.failure.is_some())
+            slot.newest == replica && (slot.group.is_some() || slot.fault.is_some())
         });
         if !is_here {
             return;
@@ -273,7 +303,7 @@ impl<R> Worker<R> {
         self.batch.forget(number);
         let record = SlotRecord {
             newest: replica,
-            is_gone: true,
+            standing: Standing::Gone,
         };
         self.batch.put_replica(number, &record.to_bytes());
         self.after_write.push(Effect::Chore(Chore::DropCheckpoints {
@@ -417,10 +447,12 @@ impl<R> Worker<R> {
     fn node_report(&self) -> NodeReport {
         let slots = self.slots.iter().enumerate();
         let replicas = slots.map(|(number, slot)| {
-            let state = match (&slot.group, &slot.failure) {
+            let fault = slot.fault.as_ref().map(|fault| fault.kind);
+            let state = match (&slot.group, fault) {
                 (Some(group), _) if group.replica.origin().index == 0 => ReplicaState::Installing,
                 (Some(_), _) => ReplicaState::Serving,
-                (None, Some(_)) => ReplicaState::Failed,
+                (None, Some(FaultKind::Disputed)) => ReplicaState::Disputed,
+                (None, Some(FaultKind::Passing | FaultKind::Lasting)) => ReplicaState::Failed,
                 (None, None) => ReplicaState::Gone,
             };
             HostedReplica {

@@ -44,7 +44,7 @@ use self::leaders::send;
 use self::ledgers::ENTRIES_WAITING_MAX;
 use self::members::Office;
 use self::reads::ContextSource;
-use self::slot::Slot;
+use self::slot::{FaultKind, Slot};
 use crate::chores::Chore;
 use crate::cluster_state::ClusterState;
 use crate::disk::Disk;
@@ -480,7 +480,9 @@ impl<R> Worker<R> {
     /// The replicas of this node that have failed, and why.
     pub fn failures(&self) -> impl Iterator<Item = (GroupId, &str)> {
         let slots = self.slots.iter().enumerate();
-        slots.filter_map(|(number, slot)| Some((GroupId(number as u32), slot.failure.as_deref()?)))
+        slots.filter_map(|(number, slot)| {
+            Some((GroupId(number as u32), slot.fault.as_ref()?.why.as_str()))
+        })
     }
 
     /// How much each stock shard holds.
@@ -668,7 +670,7 @@ impl<R> Worker<R> {
             })?,
             Err(_) => {
                 let why = "its state machine panicked".to_owned();
-                self.fail(GroupId(number as u32), why, effects);
+                self.fail(GroupId(number as u32), FaultKind::Passing, why, effects);
                 return Ok(());
             }
         }

@@ -1,5 +1,7 @@
 //! Bringing replicas back from the disk, or founding them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use stock_replica::{Point, Replica, Restored as RestoredReplica, Settings};
 use stock_storage::WriteBatch;
 
@@ -7,7 +9,7 @@ use super::checkpoints::{Checkpoints, Kept};
 use super::event::GroupId;
 use super::group::{Group, GroupParts};
 use super::ledgers::LedgerProgress;
-use super::slot::{Slot, SlotRecord};
+use super::slot::{Fault, FaultKind, Slot, SlotRecord, Standing};
 use super::{WINDOW_BYTES, WorkerError, WorkerParts};
 use crate::checkpoint::{self, Restored};
 use crate::disk::GroupReader;
@@ -34,19 +36,7 @@ pub(super) fn slot<R>(
         .as_ref()
         .map(|founding| founding.groups(parts.groups).swap_remove(id.index()));
     match (record, founders) {
-        (Some(record), _) if record.is_gone => {
-            // The crash may have come before its files were deleted.
-            forget_files(id, parts);
-            Ok(Slot::vacant(record.newest))
-        }
-        (Some(record), _) => Ok(match bring_back(id, record.newest, parts) {
-            Ok(group) => Slot::with(group, record.newest),
-            Err(error) => {
-                tracing::error!(group = id.0, %error, "a replica cannot be brought back; it waits to be built again from its peers");
-                forget_incoming(id, parts);
-                Slot::failed(record.newest, error.to_string())
-            }
-        }),
+        (Some(record), _) => Ok(remembered(id, record, parts)),
         (None, Some(founders)) if founders.contains(&parts.node) => {
             let own = ReplicaId::founding(parts.node);
             let origin = Point::founding(founders);
@@ -69,6 +59,36 @@ pub(super) fn slot<R>(
             parts.generation_floor.saturating_sub(1),
             parts.node,
         ))),
+    }
+}
+
+/// What becomes of the replica that the disk remembers.
+fn remembered<R>(id: GroupId, record: SlotRecord, parts: &WorkerParts) -> Slot<R> {
+    let own = record.newest;
+    let failed = |kind: FaultKind, why: String| {
+        tracing::error!(group = id.0, replica = %own, %why, outlook = kind.outlook(), "a replica is not brought back");
+        forget_incoming(id, parts);
+        Slot::failed(own, Fault { kind, why })
+    };
+    match record.standing {
+        Standing::Gone => {
+            // The crash may have come before its files were deleted.
+            forget_files(id, parts);
+            Slot::vacant(own)
+        }
+        Standing::Failed(why) => failed(FaultKind::Lasting, why),
+        Standing::Disputed(why) => failed(FaultKind::Disputed, why),
+        Standing::Begun => {
+            let brought_back = catch_unwind(AssertUnwindSafe(|| bring_back(id, own, parts)));
+            match brought_back {
+                Ok(Ok(group)) => Slot::with(group, own),
+                Ok(Err(error)) => failed(FaultKind::Passing, error.to_string()),
+                Err(_) => failed(
+                    FaultKind::Passing,
+                    "what is on the disk made it panic".to_owned(),
+                ),
+            }
+        }
     }
 }
 
@@ -136,7 +156,7 @@ impl LogOnDisk {
 fn put_record(batch: &mut WriteBatch, id: GroupId, newest: ReplicaId) {
     let record = SlotRecord {
         newest,
-        is_gone: false,
+        standing: Standing::Begun,
     };
     batch.put_replica(u64::from(id.0), &record.to_bytes());
 }

@@ -4,6 +4,7 @@ use stock_replica::Point;
 
 use super::clock::Now;
 use super::event::{Effect, GroupId};
+use super::slot::{Fault, FaultKind, SlotRecord, Standing};
 use super::{Worker, answer};
 use crate::checkpoint::Restored;
 use crate::chores::Chore;
@@ -159,21 +160,36 @@ impl<R> Worker<R> {
             }
             effects.push(self.free_log());
         } else {
-            self.fail(
-                id,
-                "raft installed a snapshot that had not arrived".to_owned(),
-                effects,
-            );
+            let why = "raft installed a snapshot that had not arrived";
+            self.fail(id, FaultKind::Passing, why.to_owned(), effects);
         }
     }
 
-    /// A replica cannot go on. It answers nobody any more and waits to be built again from its peers;
-    /// the other groups are not touched.
-    pub(super) fn fail(&mut self, id: GroupId, why: String, effects: &mut Vec<Effect<R>>) {
-        tracing::error!(group = id.0, %why, "a replica failed; it waits to be built again from its peers");
+    /// A replica cannot go on. It answers nobody any more; the other groups are not touched.
+    pub(super) fn fail(
+        &mut self,
+        id: GroupId,
+        kind: FaultKind,
+        why: String,
+        effects: &mut Vec<Effect<R>>,
+    ) {
+        tracing::error!(group = id.0, %why, outlook = kind.outlook(), "a replica failed");
         metrics::counter!("stockd_replica_failures_total").increment(1);
         self.stop(id, Failure::OutcomeUnknown, effects);
-        self.slots[id.index()].failure = Some(why);
+        let slot = &mut self.slots[id.index()];
+        let standing = match kind {
+            FaultKind::Passing => None,
+            FaultKind::Lasting => Some(Standing::Failed(why.clone())),
+            FaultKind::Disputed => Some(Standing::Disputed(why.clone())),
+        };
+        if let Some(standing) = standing {
+            let record = SlotRecord {
+                newest: slot.newest,
+                standing,
+            };
+            self.batch.put_replica(u64::from(id.0), &record.to_bytes());
+        }
+        slot.fault = Some(Fault { kind, why });
     }
 
     /// Takes a replica out of its slot and tells everybody who waits for something of it.

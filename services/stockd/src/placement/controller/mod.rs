@@ -211,6 +211,11 @@ pub enum Reason {
         /// Which.
         replica: ReplicaId,
     },
+    /// A replica contradicts its leader about what was acknowledged, and has stopped.
+    Disputed {
+        /// Which.
+        replica: ReplicaId,
+    },
     /// No active node has room for another replica.
     NoRoom,
     /// The node has been silent, and not for long enough to be replaced.
@@ -255,6 +260,11 @@ impl fmt::Display for Reason {
             Self::GroupSilent => write!(f, "no leader has reported"),
             Self::VotersDiffer => write!(f, "its voters are not those that are written down"),
             Self::Unsound { replica } => write!(f, "replica {replica} is not caught up"),
+            Self::Disputed { replica } => write!(
+                f,
+                "replica {replica} contradicts its leader about what was acknowledged, and has stopped: one of \
+                 them has forgotten something; look into both before you have it rebuilt"
+            ),
             Self::NoRoom => write!(f, "no other active node has room for a replica"),
             Self::NodeSilent { node, for_ms } => {
                 write!(f, "node {node} has been silent for {} s", for_ms / 1_000)
@@ -298,6 +308,7 @@ pub fn decide(registry: &Registry, reports: &Reports, now_ms: u64, policy: &Poli
         sight.begin_next(&mut decision);
     }
     sight.hand_over(&mut decision);
+    sight.explain_disputes(&mut decision);
     sight.explain_nodes(&mut decision);
     decision
 }

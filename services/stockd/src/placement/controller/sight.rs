@@ -241,8 +241,12 @@ impl<'a> Sight<'a> {
             return;
         }
         let failed = self.registry.observers().find(|observer| {
-            self.is_up(observer.node())
-                && self.state(group, *observer) == Some(ReplicaState::Failed)
+            let is_over = matches!(
+                self.state(group, *observer),
+                // What an observer has, its leader has: nothing is lost with it.
+                Some(ReplicaState::Failed | ReplicaState::Disputed)
+            );
+            self.is_up(observer.node()) && is_over
         });
         if let Some(replica) = failed {
             // The registry allots another one.
@@ -292,6 +296,20 @@ impl<'a> Sight<'a> {
                 group: hosted.group,
                 replica: hosted.replica,
             });
+        }
+    }
+
+    /// Replicas that an operator should look at.
+    pub(super) fn explain_disputes(&self, decision: &mut Decision) {
+        for (group, placement) in self.registry.placements() {
+            for replica in &placement.voters {
+                let is_disputed = self.is_up(replica.node())
+                    && self.state(group, *replica) == Some(ReplicaState::Disputed);
+                if is_disputed {
+                    let replica = *replica;
+                    decision.wait(Some(group), Reason::Disputed { replica });
+                }
+            }
         }
     }
 
