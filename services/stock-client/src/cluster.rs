@@ -6,7 +6,8 @@ use stock_proto::stock::v1::{
     GetAuditResponse, JoinNodeRequest, JoinNodeResponse, ListNodesRequest, ListNodesResponse,
     ListShardsRequest, ListShardsResponse, MoveReplicaRequest, MoveReplicaResponse,
     RebuildReplicaRequest, RebuildReplicaResponse, RemoveNodeRequest, RemoveNodeResponse,
-    TransferLeadershipRequest, TransferLeadershipResponse, UndrainNodeRequest, UndrainNodeResponse,
+    ReplaceNodeRequest, ReplaceNodeResponse, TransferLeadershipRequest, TransferLeadershipResponse,
+    UndrainNodeRequest, UndrainNodeResponse,
 };
 
 use crate::client::{Client, fill_request_id};
@@ -62,6 +63,20 @@ impl Client {
         self.small(Target::Meta, request, |channel, request| async {
             ClusterServiceClient::new(channel)
                 .undrain_node(request)
+                .await
+        })
+        .await
+    }
+
+    /// Lets the next data directory that joins under a node's id take its place, though the node is heard from.
+    pub async fn replace_node(
+        &self,
+        mut request: ReplaceNodeRequest,
+    ) -> Result<ReplaceNodeResponse, Error> {
+        fill_request_id(&mut request.request_id);
+        self.small(Target::Meta, request, |channel, request| async {
+            ClusterServiceClient::new(channel)
+                .replace_node(request)
                 .await
         })
         .await

@@ -184,7 +184,20 @@ impl Replica {
 
     /// A message from another replica of the group.
     pub fn step(&mut self, message: &Bytes) -> Result<(), StepError> {
+        self.step_from(message, |_| true)
+    }
+
+    /// A message from another replica of the group: one for which `may_send` holds, as the driver knows from
+    /// where it came.
+    pub fn step_from(
+        &mut self,
+        message: &Bytes,
+        may_send: impl FnOnce(u64) -> bool,
+    ) -> Result<(), StepError> {
         let message: Message = parse_shared(message).map_err(StepError::Malformed)?;
+        if !may_send(message.from) {
+            return Err(StepError::Senseless("its sender is not where it came from"));
+        }
         // Raft itself does not look: a vote asked of a replica that is gone is not this one's to give.
         if message.to != self.replica_id() {
             return Err(StepError::NotForThis { to: message.to });

@@ -70,6 +70,8 @@ const RECORD_REPLICA: &[u8] = b"r";
 /// Below this index, big-endian, entries were truncated.
 const RECORD_FLOOR: &[u8] = b"f";
 const RECORD_NODE: &[u8] = b"n";
+/// What the node remembers of others.
+const RECORD_ACQUAINTANCES: &[u8] = b"a";
 /// Never written, only deleted: see [`Log::write`].
 const RECORD_NONE: &[u8] = b"-";
 
@@ -298,6 +300,12 @@ impl Log {
     #[must_use]
     pub fn node_record(&self) -> Option<Vec<u8>> {
         self.engine().get(NODE_GROUP, RECORD_NODE)
+    }
+
+    /// What this node remembers of others, as last put.
+    #[must_use]
+    pub fn acquaintances(&self) -> Option<Vec<u8>> {
+        self.engine().get(NODE_GROUP, RECORD_ACQUAINTANCES)
     }
 
     /// The interrupted write that opening has cut off, if there was one. It had not been acknowledged,

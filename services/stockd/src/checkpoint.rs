@@ -40,6 +40,56 @@ pub struct Restored {
     pub bytes: u64,
 }
 
+/// Who may take a file for a state of his.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// The data directory that it was begun in.
+    pub directory: u128,
+    /// The life of the cluster, and those that it goes on from, if any.
+    pub lives: &'a [u128],
+}
+
+/// What a file is to a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Belongs {
+    /// Its own: it wrote it, so its log has been as long as that.
+    Written,
+    /// Another replica's, that its log began at.
+    Adopted,
+    /// Left by somebody who was here before.
+    Not,
+}
+
+impl Owner<'_> {
+    /// What a file is to this replica, whose log begins at `origin`.
+    pub fn judge(&self, info: &CheckpointInfo, origin: &Point) -> Result<Belongs, ImageError> {
+        let label = label(info)?;
+        let is_of_life = self.lives.contains(&info.meta.incarnation);
+        let is_own = label.replica == self.replica && label.directory == self.directory;
+        let is_origin = (label.point.index, label.point.term) == (origin.index, origin.term);
+        Ok(match () {
+            () if is_own && is_of_life => Belongs::Written,
+            () if is_origin && origin.index > 0 => Belongs::Adopted,
+            () => Belongs::Not,
+        })
+    }
+}
+
+/// What a file says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// As of here.
+    pub point: Point,
+    /// Cluster time of the last entry applied.
+    pub stamp: Stamp,
+    /// Who wrote it.
+    pub replica: ReplicaId,
+    /// In which data directory.
+    pub directory: u128,
+}
+
 /// A file cannot be written or read.
 #[derive(Debug, Error)]
 pub enum ImageError {
@@ -64,18 +114,25 @@ pub enum ImageError {
     },
 }
 
-/// Writes a state down. When this returns the file is durable and has its name.
+/// Writes a state down in a data directory. When this returns the file is durable and has its name.
 pub fn write(
     store: &CheckpointStore,
     incarnation: u128,
+    directory: u128,
     image: &mut Image,
 ) -> Result<CheckpointInfo, ImageError> {
+    let label = Label {
+        point: image.point.clone(),
+        stamp: image.stamp,
+        replica: image.replica,
+        directory,
+    };
     let mut writer = store.create(CheckpointMeta {
         group: u64::from(image.group.0),
         index: image.point.index,
         term: image.point.term,
         incarnation,
-        context: context(&image.point, image.stamp),
+        context: label.to_bytes(),
     })?;
     while let Some(section) = image.frozen.next_section() {
         writer.section(&section)?;
@@ -83,23 +140,20 @@ pub fn write(
     Ok(writer.finish()?)
 }
 
-/// The point and the stamp that a file says it is of.
-pub fn place(info: &CheckpointInfo) -> Result<(Point, Stamp), ImageError> {
+/// What a file says of itself.
+pub fn label(info: &CheckpointInfo) -> Result<Label, ImageError> {
     let context = &info.meta.context;
-    let damaged = || ImageError::Point {
+    Label::from_bytes(context).ok_or_else(|| ImageError::Point {
         file: info.path.display().to_string(),
         error: PointError {
             bytes: context.len(),
         },
-    };
-    let (stamp, point) = context.split_first_chunk::<8>().ok_or_else(damaged)?;
-    let point = Point::from_bytes(point).map_err(|_| damaged())?;
-    Ok((point, Stamp(u64::from_le_bytes(*stamp))))
+    })
 }
 
 /// Reads a state back, checking every byte.
 pub fn read(store: &CheckpointStore, info: &CheckpointInfo) -> Result<Restored, ImageError> {
-    let (point, stamp) = place(info)?;
+    let Label { point, stamp, .. } = label(info)?;
     let refuse = |error| ImageError::State {
         file: info.path.display().to_string(),
         error,
@@ -130,6 +184,84 @@ pub fn take_in(store: &CheckpointStore, incoming: Incoming) -> Result<Restored, 
     restored
 }
 
-fn context(point: &Point, stamp: Stamp) -> Vec<u8> {
-    [stamp.0.to_le_bytes().as_slice(), &point.to_bytes()].concat()
+impl Label {
+    /// Little-endian: the stamp, the replica, the directory, the point. Never to change.
+    fn to_bytes(&self) -> Vec<u8> {
+        let stamp = self.stamp.0.to_le_bytes();
+        let (replica, directory) = (self.replica.0.to_le_bytes(), self.directory.to_le_bytes());
+        [
+            stamp.as_slice(),
+            &replica,
+            &directory,
+            &self.point.to_bytes(),
+        ]
+        .concat()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (stamp, rest) = bytes.split_first_chunk::<8>()?;
+        let (replica, rest) = rest.split_first_chunk::<8>()?;
+        let (directory, point) = rest.split_first_chunk::<16>()?;
+        Some(Self {
+            point: Point::from_bytes(point).ok()?,
+            stamp: Stamp(u64::from_le_bytes(*stamp)),
+            replica: ReplicaId(u64::from_le_bytes(*replica)),
+            directory: u128::from_le_bytes(*directory),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_its_writers_or_the_one_that_a_log_begins_at() {
+        let origin = Point {
+            index: 30,
+            term: 4,
+            ..Point::default()
+        };
+        let owner = Owner {
+            replica: ReplicaId::new(2, 3),
+            directory: 9,
+            lives: &[77, 78],
+        };
+        let check = |replica, directory, life, (index, term), expected| {
+            let label = Label {
+                point: Point {
+                    index,
+                    term,
+                    ..Point::default()
+                },
+                stamp: Stamp(5),
+                replica,
+                directory,
+            };
+            let info = CheckpointInfo {
+                path: PathBuf::new(),
+                meta: CheckpointMeta {
+                    group: 1,
+                    index,
+                    term,
+                    incarnation: life,
+                    context: label.to_bytes(),
+                },
+                bytes: 0,
+                hash: 0,
+            };
+            assert_eq!(super::label(&info).unwrap(), label);
+            assert_eq!(owner.judge(&info, &origin).unwrap(), expected);
+        };
+        let (own, other) = (owner.replica, ReplicaId::founding(3));
+        check(own, 9, 77, (50, 4), Belongs::Written);
+        check(own, 9, 78, (20, 1), Belongs::Written);
+        check(own, 9, 76, (50, 4), Belongs::Not);
+        check(own, 8, 77, (50, 4), Belongs::Not);
+        check(other, 9, 77, (50, 4), Belongs::Not);
+        check(other, 8, 70, (30, 4), Belongs::Adopted);
+        check(other, 8, 77, (30, 3), Belongs::Not);
+    }
 }

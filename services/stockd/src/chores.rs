@@ -74,6 +74,8 @@ pub struct Chores {
     pub purger: Purger,
     /// Which life of the cluster this is.
     pub incarnation: u128,
+    /// The node's data directory.
+    pub directory: u128,
 }
 
 impl Chores {
@@ -136,7 +138,7 @@ impl Chores {
 
     fn write<R>(&self, mut image: Image) -> Event<R> {
         let began = std::time::Instant::now();
-        let written = checkpoint::write(&self.store, self.incarnation, &mut image);
+        let written = checkpoint::write(&self.store, self.incarnation, self.directory, &mut image);
         let bytes = match written {
             Ok(info) => {
                 metrics::histogram!("stockd_checkpoint_write_seconds").record(began.elapsed());

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use stock_replica::Replica;
 
+use crate::identity::Acquaintances;
 use crate::placement::{Decision, NodeState, Overview, Registry, ReplicaId, Reports};
 use crate::worker::event::GroupId;
 
@@ -22,6 +23,7 @@ pub struct ClusterState {
     registry_index: AtomicU64,
     overview: RwLock<Option<Overview>>,
     health: RwLock<Health>,
+    acquaintances: Mutex<Acquaintances>,
 }
 
 /// How this node's disk does.
@@ -73,8 +75,8 @@ impl Health {
 }
 
 impl ClusterState {
-    /// As `node` sees it: nobody leads, nobody is reachable.
-    pub fn new(node: u64, groups: u32) -> Self {
+    /// As `node` sees it: nobody leads, nobody is reachable, and these are remembered.
+    pub fn new(node: u64, groups: u32, acquaintances: Acquaintances) -> Self {
         Self {
             groups: (0..groups).map(|_| GroupState::default()).collect(),
             reachable: RwLock::default(),
@@ -83,7 +85,14 @@ impl ClusterState {
             registry_index: AtomicU64::new(0),
             overview: RwLock::default(),
             health: RwLock::default(),
+            acquaintances: Mutex::new(acquaintances),
         }
+    }
+
+    /// This directory's pulse, and what it remembers of others, for as long as that takes.
+    pub fn acquaintances<T>(&self, act: impl FnOnce(&mut Acquaintances) -> T) -> T {
+        let locked = self.acquaintances.lock();
+        act(&mut locked.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Takes note of what a replica knows after a turn.

@@ -35,6 +35,11 @@ impl Disk {
         self.log().node_record()
     }
 
+    /// What this node remembers of others.
+    pub fn acquaintances(&self) -> Option<Vec<u8>> {
+        self.log().acquaintances()
+    }
+
     /// Which replica of a group is, or was, on this node.
     pub fn replica(&self, group: u64) -> Option<Vec<u8>> {
         self.log().replica(group)

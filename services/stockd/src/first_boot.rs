@@ -14,8 +14,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::Config;
 use crate::disk::Disk;
+use crate::identity::{Founder, Identity, Listed, founded_life, number, refusal};
 use crate::node_record::NodeRecord;
-use crate::peers::{Founder, Identity, PeerError, wire};
+use crate::peers::{PeerError, wire};
 
 /// Between two rounds of asking everybody.
 const ASK_EVERY: Duration = Duration::from_millis(100);
@@ -45,7 +46,8 @@ pub async fn decide(
     record: &mut NodeRecord,
     listener: &TcpListener,
 ) -> Result<Verdict, LogError> {
-    let identity = record.identity();
+    // Nobody remembers a directory that is no member.
+    let identity = record.identity(config, 0);
     let answering = answer(listener, &identity);
     tokio::pin!(answering);
     let asking = ask_until_clear(config, &identity);
@@ -55,7 +57,7 @@ pub async fn decide(
         verdict = &mut asking => verdict,
     };
     if let Verdict::Found(founders) = &verdict {
-        record.found(founders);
+        record.found(founders, config.replicas);
         record.write(disk)?;
         tracing::info!(
             node = config.node_id,
@@ -105,17 +107,29 @@ fn judge(own: &Identity, heard: &BTreeMap<u64, Result<cluster::Hello, String>>) 
     let founded = answers.clone().find(|hello| !hello.founders.is_empty());
     if let Some(hello) = founded {
         let founders: Vec<Founder> = hello.founders.iter().filter_map(founder).collect();
-        return match founders.contains(&me) {
-            true => Verdict::Found(founders),
-            false => Verdict::Join,
-        };
+        if !founders.contains(&me) {
+            return Verdict::Join;
+        }
+        let Listed { replicas, .. } = own.listed;
+        let life = founded_life(&own.cluster_id, own.shards, replicas, &founders);
+        if number(&hello.incarnation) != Some(life) {
+            let why = format!(
+                "node {} has founded the cluster with other settings than those here: compare shards and replicas",
+                hello.node_id
+            );
+            return Verdict::Wait(vec![why]);
+        }
+        return Verdict::Found(founders);
     }
     if answers.clone().any(|hello| hello.has_joined) {
         return Verdict::Join;
     }
     let missing: Vec<String> = heard
         .iter()
-        .filter_map(|(node, answer)| Some(format!("node {node}: {}", answer.as_ref().err()?)))
+        .filter_map(|(node, answer)| match answer {
+            Err(error) => Some(format!("node {node}: {error}")),
+            Ok(hello) => differs(&own.listed, hello),
+        })
         .collect();
     if !missing.is_empty() {
         return Verdict::Wait(missing);
@@ -124,7 +138,7 @@ fn judge(own: &Identity, heard: &BTreeMap<u64, Result<cluster::Hello, String>>) 
         .filter_map(|hello| {
             Some(Founder {
                 node: hello.node_id,
-                directory: directory(&hello.directory)?,
+                directory: number(&hello.directory)?,
             })
         })
         .chain([me])
@@ -133,22 +147,36 @@ fn judge(own: &Identity, heard: &BTreeMap<u64, Result<cluster::Hello, String>>) 
     Verdict::Found(founders)
 }
 
-fn founder(founder: &cluster::Founder) -> Option<Founder> {
-    Some(Founder {
-        node: founder.node_id,
-        directory: directory(&founder.directory)?,
+/// How another's founders differ from this node's, if they do: two lists must not become two clusters.
+fn differs(own: &Listed, hello: &cluster::Hello) -> Option<String> {
+    let theirs = Listed {
+        nodes: hello.listed_nodes.clone(),
+        replicas: hello.listed_replicas,
+    };
+    (theirs != *own).then(|| {
+        format!(
+            "node {} would found the cluster with nodes {:?} and {} replicas, but the configuration here says \
+             nodes {:?} and {} replicas",
+            hello.node_id, theirs.nodes, theirs.replicas, own.nodes, own.replicas
+        )
     })
 }
 
-fn directory(bytes: &[u8]) -> Option<u128> {
-    Some(u128::from_be_bytes(bytes.try_into().ok()?))
+fn founder(founder: &cluster::Founder) -> Option<Founder> {
+    Some(Founder {
+        node: founder.node_id,
+        directory: number(&founder.directory)?,
+    })
 }
 
 async fn ask(address: &str, identity: &Identity) -> Result<cluster::Hello, PeerError> {
     let mut stream = TcpStream::connect(address).await?;
-    let own = identity.hello(cluster::Purpose::Acquaintance);
-    wire::write_hello(&mut stream, &own).await?;
+    let own = identity.hello(cluster::Purpose::Acquaintance, 0);
+    wire::write_message(&mut stream, &own).await?;
     let hello = wire::read_hello(&mut stream).await?;
+    if let Some(told) = refusal::told("it", &wire::read_verdict(&mut stream).await?) {
+        return Err(told.into());
+    }
     identity.check(&hello)?;
     Ok(hello)
 }
@@ -163,9 +191,11 @@ async fn answer(listener: &TcpListener, identity: &Identity) {
         };
         let conversation = timeout(ANSWER_WITHIN, async {
             let hello = wire::read_hello(&mut stream).await?;
-            let own = identity.hello(cluster::Purpose::Acquaintance);
-            wire::write_hello(&mut stream, &own).await?;
-            identity.check(&hello)
+            let own = identity.hello(cluster::Purpose::Acquaintance, 0);
+            wire::write_message(&mut stream, &own).await?;
+            let checked = identity.check(&hello);
+            wire::write_verdict(&mut stream, &checked).await?;
+            Ok::<_, PeerError>(checked?)
         });
         if let Ok(Err(error)) = conversation.await {
             tracing::debug!(%error, "a stranger asked");
@@ -176,6 +206,7 @@ async fn answer(listener: &TcpListener, identity: &Identity) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Addresses;
 
     fn identity(node: u64, directory: u128) -> Identity {
         Identity {
@@ -183,18 +214,25 @@ mod tests {
             node,
             shards: 8,
             directory,
+            since: 0,
+            boot: 0,
             founders: Vec::new(),
+            listed: Listed {
+                nodes: vec![1, 2, 3],
+                replicas: 3,
+            },
             has_joined: false,
             incarnation: None,
+            addresses: Addresses::default(),
         }
     }
 
     fn empty(node: u64) -> Result<cluster::Hello, String> {
-        Ok(identity(node, u128::from(node)).hello(cluster::Purpose::Acquaintance))
+        Ok(identity(node, u128::from(node)).hello(cluster::Purpose::Acquaintance, 0))
     }
 
     fn founded(node: u64, founders: &[(u64, u128)]) -> Result<cluster::Hello, String> {
-        let founders = founders
+        let founders: Vec<Founder> = founders
             .iter()
             .map(|(node, directory)| Founder {
                 node: *node,
@@ -202,10 +240,11 @@ mod tests {
             })
             .collect();
         let identity = Identity {
+            incarnation: Some(founded_life("shop", 8, 3, &founders)),
             founders,
             ..identity(node, u128::from(node))
         };
-        Ok(identity.hello(cluster::Purpose::Acquaintance))
+        Ok(identity.hello(cluster::Purpose::Acquaintance, 0))
     }
 
     fn down() -> Result<cluster::Hello, String> {
@@ -241,5 +280,27 @@ mod tests {
         check([(2, founded(2, &replaced)), (3, empty(3))], "join");
         check([(2, down()), (3, founded(3, &replaced))], "join");
         check([], "found 1:1");
+    }
+
+    #[test]
+    fn founders_who_were_told_different_lists_found_nothing() {
+        let mut other = identity(2, 2);
+        other.listed.nodes = vec![1, 2, 3, 4, 5];
+        let hello = other.hello(cluster::Purpose::Acquaintance, 0);
+        check(
+            [(2, Ok(hello)), (3, empty(3))],
+            "wait for node 2 would found the cluster with nodes [1, 2, 3, 4, 5] and 3 replicas, but the \
+             configuration here says nodes [1, 2, 3] and 3 replicas",
+        );
+        let mut other = identity(2, 2);
+        other.listed.replicas = 1;
+        let hello = other.hello(cluster::Purpose::Acquaintance, 0);
+        let heard = [(2, Ok(hello)), (3, empty(3))].into();
+        assert!(matches!(judge(&identity(1, 1), &heard), Verdict::Wait(_)));
+        // Who has founded with other settings is not followed in silence.
+        let mut odd = identity(1, 1);
+        odd.listed.replicas = 1;
+        let heard = [(2, founded(2, &[(1, 1), (2, 2), (3, 3)])), (3, down())].into();
+        assert!(matches!(judge(&odd, &heard), Verdict::Wait(_)));
     }
 }

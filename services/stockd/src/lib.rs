@@ -18,6 +18,7 @@ pub mod disk_gauge;
 pub mod first_boot;
 pub mod history;
 pub mod host;
+pub mod identity;
 pub mod inbox;
 pub mod log_codec;
 pub mod node;

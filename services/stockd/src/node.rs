@@ -9,6 +9,7 @@ use stock_storage::{CheckpointError, CheckpointStore, LedgerError, LogError, OsV
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::join::{self, JoinError};
@@ -22,11 +23,13 @@ use crate::disk_gauge::DiskGauge;
 use crate::first_boot::{self, Verdict};
 use crate::history::{History, HistoryThread};
 use crate::host::{self, Driver, Helpers};
+use crate::identity::refusal::{Told, ToldKind};
+use crate::identity::{Acquaintances, Introductions};
 use crate::inbox::{Inbox, Waker};
 use crate::node_record::{Membership, NodeRecord, NodeRecordError};
-use crate::peers::Peers;
 use crate::peers::history::{Archive, Historian};
 use crate::peers::snapshots::{Courier, Reception};
+use crate::peers::{Peers, roll_call};
 use crate::placement::{self, Directory, Policy};
 use crate::reply::ReplyTo;
 use crate::roster::Roster;
@@ -75,6 +78,13 @@ pub enum NodeError {
     /// The cluster does not let this node in.
     #[error(transparent)]
     Join(#[from] JoinError),
+    /// Others do not take it for the node that it says to be, and it must not go on.
+    #[error("{told}{}", advice(told.kind))]
+    Refused {
+        /// What they say.
+        #[from]
+        told: Told,
+    },
     /// A thread cannot be started.
     #[error("cannot start a thread: {source}")]
     Thread {
@@ -116,25 +126,23 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         tracing::error!(file = %damaged.path.display(), reason = damaged.reason, "a checkpoint is damaged; an older one, or a peer, takes its place");
     }
     let mut record = NodeRecord::open(&disk, &config)?;
-    if record.membership == Membership::None {
-        let becoming = become_member(&config, &disk, &mut record, &peer_listener);
-        tokio::select! {
-            became = becoming => became?,
-            () = stop.cancelled() => return Ok(()),
-        }
-    }
-    config.node_id = record.node_id;
-    config.shards = record.shards;
+    let standing = tokio::select! {
+        standing = stand(&mut config, &disk, &mut record, &peer_listener) => standing?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let Standing {
+        introductions,
+        cluster,
+    } = standing;
     let config = Arc::new(config);
     let groups = config.shards + 1;
     let principal = Principal::new(ANONYMOUS).unwrap_or_else(|_| unreachable!("a good name"));
     let history = History::open(&config.data_dir, config.ledger_keep())?;
     let view = Arc::new(ReadView::new(config.shards));
-    let cluster = Arc::new(ClusterState::new(config.node_id, groups));
-    let identity = record.identity();
     let parts = WorkerParts {
         node: config.node_id,
         directory: record.directory(),
+        lives: record.lives(),
         founding: founding(&record, &config),
         generation_floor: record.generation_floor(),
         policy: Policy {
@@ -143,7 +151,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         },
         principal: principal.clone(),
         groups,
-        boot: rand::random(),
+        boot: introductions.identity.boot,
         disk: disk.clone(),
         checkpoints: checkpoints.clone(),
         ledger_indexes: history.durable_indexes(groups),
@@ -168,7 +176,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     ));
     let shelf = history.shelf();
     let peers = Arc::new(Peers::new(
-        identity.clone(),
+        Arc::clone(&introductions),
         Arc::clone(&inbox),
         Arc::clone(&cluster),
         reception,
@@ -180,7 +188,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     peers.set_members(&roster.addresses());
     let (history, history_over) =
         HistoryThread::start(history, Arc::clone(&inbox)).map_err(thread)?;
-    Historian::start(identity.clone(), shelf, history.desk(), &peers).map_err(thread)?;
+    Historian::start(Arc::clone(&introductions), shelf, history.desk(), &peers).map_err(thread)?;
     let helpers = Helpers {
         roster,
         gauge: DiskGauge::new(
@@ -190,13 +198,18 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
             checkpoints.clone(),
         ),
         history,
-        courier: Courier::start(identity, checkpoints.clone(), Arc::clone(&inbox))
-            .map_err(thread)?,
+        courier: Courier::start(
+            Arc::clone(&introductions),
+            checkpoints.clone(),
+            Arc::clone(&inbox),
+        )
+        .map_err(thread)?,
         chores: ChoreThread::start(
             Chores {
                 store: checkpoints,
                 purger: disk.purger(),
                 incarnation,
+                directory: introductions.identity.directory,
             },
             Arc::clone(&inbox),
         )
@@ -244,6 +257,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         served = &mut serving => served?,
         ended = &mut running => return joined(ended),
         removed = join::removed(&config, &others, &cluster) => return Err(removed.into()),
+        told = refused(&introductions) => return Err(told.into()),
         () = stop.cancelled() => {}
     }
     tracing::info!("stopping: handing leadership over");
@@ -271,6 +285,86 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     }
     tracing::info!("stopped");
     joined(ended)
+}
+
+/// What an operator can do about it.
+fn advice(kind: ToldKind) -> &'static str {
+    match kind {
+        ToldKind::Forgotten => "; started again, it joins anew, as with an empty directory",
+        ToldKind::Over => {
+            "; its data are as they were: to come back, start it with an empty directory"
+        }
+        ToldKind::Twin => "; end one of them: two must not speak for one directory",
+        ToldKind::NotNow => "",
+    }
+}
+
+/// Who a node is, once it may take part.
+struct Standing {
+    introductions: Arc<Introductions>,
+    cluster: Arc<ClusterState>,
+}
+
+/// Another process that uses the directory, or was heard from lately, is given so long to end.
+const TWIN_FOR: Duration = Duration::from_secs(10);
+/// Between two roll calls meanwhile.
+const TWIN_ASK_EVERY: Duration = Duration::from_millis(500);
+
+/// Becomes a member, if this directory is none yet, and asks everybody who answers at once what they know of it. A
+/// directory that has forgotten something becomes another one, and joins anew.
+async fn stand(
+    config: &mut Config,
+    disk: &Disk,
+    record: &mut NodeRecord,
+    listener: &TcpListener,
+) -> Result<Standing, NodeError> {
+    let began = Instant::now();
+    loop {
+        if record.membership == Membership::None {
+            become_member(config, disk, record, listener).await?;
+        }
+        config.node_id = record.node_id;
+        config.shards = record.shards;
+        let acquaintances = Acquaintances::begin(disk)?;
+        let cluster = ClusterState::new(config.node_id, config.shards + 1, acquaintances);
+        let cluster = Arc::new(cluster);
+        let identity = record.identity(config, rand::random());
+        let introductions = Arc::new(Introductions::new(identity, Arc::clone(&cluster)));
+        let known = record.nodes.iter().chain(&config.nodes);
+        let others = known.filter(|node| node.id != config.node_id);
+        let others = others.map(|node| (node.id, node.peers.clone())).collect();
+        let Some(told) = roll_call(&introductions, others).await else {
+            return Ok(Standing {
+                introductions,
+                cluster,
+            });
+        };
+        match told.kind {
+            ToldKind::Forgotten => {
+                tracing::error!(%told, "this data directory has forgotten something: joining anew, as an empty one does");
+                record.renounce();
+                record.write(disk)?;
+            }
+            ToldKind::Twin if began.elapsed() < TWIN_FOR => {
+                tracing::warn!(%told, "waiting for it to end");
+                tokio::time::sleep(TWIN_ASK_EVERY).await;
+            }
+            ToldKind::Over | ToldKind::Twin | ToldKind::NotNow => return Err(told.into()),
+        }
+    }
+}
+
+/// Returns what others say of this node, if it must not go on for it. That somebody else is heard in its place may
+/// pass: a connection that broke without a word is not missed at once.
+async fn refused(introductions: &Introductions) -> Told {
+    let mut twin_since: Option<Instant> = None;
+    loop {
+        let told = introductions.refused().await;
+        let since = *twin_since.get_or_insert_with(Instant::now);
+        if told.kind != ToldKind::Twin || since.elapsed() >= TWIN_FOR {
+            return told;
+        }
+    }
 }
 
 /// An empty directory founds a cluster together with others, or joins one.
@@ -310,7 +404,7 @@ fn others(config: &Config, record: &NodeRecord) -> Vec<String> {
 
 /// With whom this node founds the cluster, if it does.
 fn founding(record: &NodeRecord, config: &Config) -> Option<Founding> {
-    let founders = record.founders()?;
+    let (founders, replication) = record.founders()?;
     let nodes = founders.iter().map(|founder| {
         let node = config.nodes.iter().find(|node| node.id == founder.node);
         placement::Founder {
@@ -321,7 +415,8 @@ fn founding(record: &NodeRecord, config: &Config) -> Option<Founding> {
         }
     });
     Some(Founding {
-        replication: config.replicas,
+        incarnation: record.incarnation(),
+        replication,
         nodes: nodes.collect(),
     })
 }

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::config::{Config, Node};
 use crate::disk::Disk;
-use crate::peers::{Founder, Identity};
+use crate::identity::{Addresses, Founder, Identity, Listed, founded_life};
 
 /// What a data directory remembers of its node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,21 +26,17 @@ pub struct NodeRecord {
     /// Drawn when the directory was first used: 32 hexadecimal digits.
     directory: String,
     /// Which life of the cluster the data are of, once the node is a member: hexadecimal digits.
-    #[serde(default = "first_incarnation")]
+    #[serde(default)]
     incarnation: String,
+    /// The lives that it went on from, if any: each was recovered after most nodes had been lost for good.
+    #[serde(default)]
+    earlier_incarnations: Vec<String>,
     /// How this node became a member, once it is one.
     #[serde(default)]
     pub membership: Membership,
     /// The nodes as last heard of.
     #[serde(default)]
     pub nodes: Vec<Node>,
-}
-
-/// A cluster that was rebuilt after it lost its quorum begins another life.
-const FIRST_INCARNATION: u128 = 1;
-
-fn first_incarnation() -> String {
-    format!("{FIRST_INCARNATION:x}")
 }
 
 /// How a node became a member.
@@ -54,11 +50,15 @@ pub enum Membership {
     Founder {
         /// All founders, this one included.
         founders: Vec<FounderRecord>,
+        /// Voters of each group.
+        replicas: u32,
     },
     /// Others let it in.
     Joined {
-        /// Replicas on this node of this generation and before are lost.
+        /// Replicas on this node of earlier generations are lost.
         generation_floor: u32,
+        /// The index of group 0's entry that let this directory in.
+        since: u64,
     },
 }
 
@@ -110,8 +110,9 @@ impl NodeRecord {
                 cluster_id: config.cluster_id.clone(),
                 node_id: config.node_id,
                 shards: config.shards,
-                directory: format!("{:032x}", rand::random::<u128>()),
-                incarnation: first_incarnation(),
+                directory: draw(),
+                incarnation: String::new(),
+                earlier_incarnations: Vec::new(),
                 membership: Membership::None,
                 nodes: config.nodes.clone(),
             };
@@ -176,54 +177,103 @@ impl NodeRecord {
         parse(&self.incarnation)
     }
 
-    /// Another life of the cluster begins, or this node joins a later one than the first.
-    pub fn set_incarnation(&mut self, incarnation: u128) {
-        self.incarnation = format!("{incarnation:x}");
+    /// The life of the cluster that the data are of, and those that it went on from.
+    pub fn lives(&self) -> Vec<u128> {
+        let lives = std::iter::once(&self.incarnation).chain(&self.earlier_incarnations);
+        lives.map(|life| parse(life)).collect()
     }
 
-    /// Makes the node a founder, together with these.
-    pub fn found(&mut self, founders: &[Founder]) {
+    /// The cluster is recovered: another life begins, which goes on from this one.
+    pub fn go_on_as(&mut self, incarnation: u128) {
+        let before = std::mem::take(&mut self.incarnation);
+        self.earlier_incarnations.push(before);
+        self.set_incarnation(incarnation);
+    }
+
+    /// A life of the cluster begins, or this node joins one.
+    pub fn set_incarnation(&mut self, incarnation: u128) {
+        self.incarnation = format!("{incarnation:032x}");
+    }
+
+    /// The directory has forgotten something: it becomes another one, that is no member yet. What is in it counts
+    /// for nothing once that has been let in.
+    pub fn renounce(&mut self) {
+        self.directory = draw();
+        self.incarnation = String::new();
+        self.earlier_incarnations = Vec::new();
+        self.membership = Membership::None;
+    }
+
+    /// Makes the node a founder, together with these; each group has so many voters.
+    pub fn found(&mut self, founders: &[Founder], replicas: u32) {
+        let life = founded_life(&self.cluster_id, self.shards, replicas, founders);
+        self.set_incarnation(life);
         let founders = founders.iter().map(|founder| FounderRecord {
             node: founder.node,
             directory: format!("{:032x}", founder.directory),
         });
         self.membership = Membership::Founder {
             founders: founders.collect(),
+            replicas,
         };
     }
 
-    /// Replicas on this node of this generation and before are lost.
+    /// Replicas on this node of earlier generations are lost.
     pub fn generation_floor(&self) -> u32 {
         match self.membership {
-            Membership::Joined { generation_floor } => generation_floor,
+            Membership::Joined {
+                generation_floor, ..
+            } => generation_floor,
             Membership::None | Membership::Founder { .. } => 0,
         }
     }
 
-    /// Those who founded the cluster, if this node is one of them.
-    pub fn founders(&self) -> Option<Vec<Founder>> {
-        let Membership::Founder { founders } = &self.membership else {
+    /// The index of group 0's entry that let this directory in; 0 for a founder's.
+    fn since(&self) -> u64 {
+        match self.membership {
+            Membership::Joined { since, .. } => since,
+            Membership::None | Membership::Founder { .. } => 0,
+        }
+    }
+
+    /// Those who founded the cluster, if this node is one of them, and with how many voters for each group.
+    pub fn founders(&self) -> Option<(Vec<Founder>, u32)> {
+        let Membership::Founder { founders, replicas } = &self.membership else {
             return None;
         };
         let founders = founders.iter().map(|founder| Founder {
             node: founder.node,
             directory: parse(&founder.directory),
         });
-        Some(founders.collect())
+        Some((founders.collect(), *replicas))
     }
 
-    /// Who the node is to its peers.
-    pub fn identity(&self) -> Identity {
+    /// Who the node is to its peers, in this boot.
+    pub fn identity(&self, config: &Config, boot: u64) -> Identity {
+        let mut listed: Vec<u64> = config.nodes.iter().map(|node| node.id).collect();
+        listed.sort_unstable();
+        let Node { grpc, peers, .. } = config.addresses();
         Identity {
             cluster_id: self.cluster_id.clone(),
             node: self.node_id,
             shards: self.shards,
             directory: self.directory(),
-            founders: self.founders().unwrap_or_default(),
+            since: self.since(),
+            boot,
+            founders: self.founders().unwrap_or_default().0,
+            listed: Listed {
+                nodes: listed,
+                replicas: config.replicas,
+            },
+            addresses: Addresses { grpc, peers },
             has_joined: matches!(self.membership, Membership::Joined { .. }),
             incarnation: (self.membership != Membership::None).then(|| self.incarnation()),
         }
     }
+}
+
+fn draw() -> String {
+    format!("{:032x}", rand::random::<u128>())
 }
 
 /// A number that is none is none that any directory has.
@@ -242,7 +292,8 @@ mod tests {
             node_id: 2,
             shards: 8,
             directory: format!("{:032x}", u128::MAX - 7),
-            incarnation: first_incarnation(),
+            incarnation: String::new(),
+            earlier_incarnations: Vec::new(),
             membership: Membership::None,
             nodes: vec![Node {
                 id: 2,
@@ -255,9 +306,14 @@ mod tests {
             node,
             directory: u128::from(node) << 100,
         });
-        record.found(&founders);
+        record.found(&founders, 3);
+        let life = founded_life("shop", 8, 3, &founders);
         let read: NodeRecord = toml::from_str(&record.to_text()).unwrap();
-        assert_eq!(read.founders().unwrap(), founders);
+        assert_eq!(read.founders(), Some((founders.to_vec(), 3)));
         assert_eq!(read.directory(), u128::MAX - 7);
+        assert_eq!(read.incarnation(), life);
+        record.renounce();
+        assert_ne!(record.directory(), read.directory());
+        assert_eq!((record.founders(), record.incarnation()), (None, 0));
     }
 }

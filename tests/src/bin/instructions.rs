@@ -20,6 +20,7 @@ use stockd::applying::{self, Changed};
 use stockd::cluster_state::ClusterState;
 use stockd::disk::Disk;
 use stockd::history::Rows;
+use stockd::identity::Acquaintances;
 use stockd::log_codec::{self, Commands, CommandsBuilder};
 use stockd::placement::{Directory, Founder, Policy};
 use stockd::state::State;
@@ -247,7 +248,9 @@ fn worker(dir: &std::path::Path) -> Result<Worker<u64>, Failure> {
     let parts = WorkerParts {
         node: 1,
         directory: 1,
+        lives: vec![1],
         founding: Some(Founding {
+            incarnation: 1,
             replication: 1,
             nodes: vec![founder],
         }),
@@ -260,7 +263,7 @@ fn worker(dir: &std::path::Path) -> Result<Worker<u64>, Failure> {
         checkpoints: CheckpointStore::open(volume, dir)?,
         ledger_indexes: vec![None; 2],
         view: Arc::new(ReadView::new(1)),
-        cluster: Arc::new(ClusterState::new(1, 2)),
+        cluster: Arc::new(ClusterState::new(1, 2, Acquaintances::default())),
         checkpoint_pace: USUAL_CHECKPOINT_PACE,
         audit_every_ms: USUAL_AUDIT_EVERY_MS,
         election_ticks: USUAL_ELECTION_TICKS,

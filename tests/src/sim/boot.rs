@@ -9,6 +9,7 @@ use stock_core::Principal;
 use stock_storage::{CheckpointStore, Durability, LogOptions, WriteBatch};
 use stockd::cluster_state::{ClusterState, Health};
 use stockd::disk::Disk as LogDisk;
+use stockd::identity::{self, Acquaintances, Addresses, Identity, Introductions, Listed};
 use stockd::placement::{Directory, Founder, Policy};
 use stockd::view::ReadView;
 use stockd::worker::clock::Now;
@@ -27,6 +28,8 @@ const ELECTION_TICKS: (usize, usize) = (
     stock_replica::ELECTION_TICKS_MIN,
     stock_replica::ELECTION_TICKS_MAX - 1,
 );
+/// Which life of the cluster a run is.
+pub(crate) const LIFE: u128 = 1;
 /// A disk says that it has so much room at most: enough for everybody.
 const ROOM_BYTES: u64 = 1 << 40;
 
@@ -68,7 +71,10 @@ impl World {
                     format!("of node {node}")
                 });
                 machine.running = Some(running);
-                machine.let_in = None;
+                machine.is_member = true;
+                if machine.let_in.take().is_some() {
+                    machine.is_renounced = false;
+                }
                 self.tally.add("boots");
                 self.gauge(node);
                 self.wake(node);
@@ -145,15 +151,19 @@ fn open(
         group: 0,
         error: error.into(),
     })?;
-    let Some(generation_floor) = membership(machine, &disk)? else {
+    let Some((generation_floor, since)) = membership(machine, &disk)? else {
         return Ok(None);
     };
     let view = Arc::new(ReadView::new(groups - 1));
-    let cluster = Arc::new(ClusterState::new(node, groups));
-    let helpers = Helpers::new(store.clone(), disk.purger());
+    let acquaintances = Acquaintances::begin(&disk)?;
+    let cluster = Arc::new(ClusterState::new(node, groups, acquaintances));
+    let identity = identity(node, machine, plan, since);
+    let introductions = Introductions::new(identity, Arc::clone(&cluster));
+    let helpers = Helpers::new(store.clone(), disk.purger(), machine.directory);
     let parts = WorkerParts {
         node,
         directory: machine.directory,
+        lives: vec![LIFE],
         founding: machine.is_founder.then(|| founding(plan)),
         generation_floor,
         policy: Policy {
@@ -179,6 +189,7 @@ fn open(
         worker,
         view,
         cluster,
+        introductions,
         inbox: Vec::new(),
         effects: Vec::new(),
         stage: Stage::Step,
@@ -194,22 +205,51 @@ fn open(
     }))
 }
 
-/// The generation floor of a member, as `stockd/src/node_record.rs` keeps it; none of who is no member.
-fn membership(machine: &Machine, disk: &LogDisk) -> Result<Option<u32>, WorkerError> {
+/// The generation floor of a member and the index that let its directory in, as `stockd/src/node_record.rs` keeps
+/// them; none of who is no member.
+fn membership(machine: &Machine, disk: &LogDisk) -> Result<Option<(u32, u64)>, WorkerError> {
     if machine.is_founder {
-        return Ok(Some(0));
+        return Ok(Some((0, 0)));
     }
-    if let Some(record) = disk.node_record() {
-        let floor = record.as_slice().try_into().map(u32::from_le_bytes);
-        return Ok(floor.ok());
+    if let Some(record) = disk.node_record().filter(|_| !machine.is_renounced) {
+        let numbers = record.split_first_chunk::<4>();
+        return Ok(numbers.and_then(|(floor, since)| {
+            let since = u64::from_le_bytes(since.try_into().ok()?);
+            Some((u32::from_le_bytes(*floor), since))
+        }));
     }
-    let Some(floor) = machine.let_in else {
+    let Some((floor, since)) = machine.let_in else {
         return Ok(None);
     };
     let mut batch = WriteBatch::new();
-    batch.put_node_record(&floor.to_le_bytes());
+    let record = [floor.to_le_bytes().as_slice(), &since.to_le_bytes()].concat();
+    batch.put_node_record(&record);
     disk.write(&mut batch, Durability::Sync)?;
-    Ok(Some(floor))
+    Ok(Some((floor, since)))
+}
+
+/// Who a node is to the others.
+fn identity(node: u64, machine: &Machine, plan: &Plan, since: u64) -> Identity {
+    let founders = (1..=plan.founders).map(|node| identity::Founder {
+        node,
+        directory: u128::from(node),
+    });
+    Identity {
+        cluster_id: "sim".to_owned(),
+        node,
+        shards: plan.shards,
+        directory: machine.directory,
+        since,
+        boot: machine.boots,
+        founders: match machine.is_founder {
+            true => founders.collect(),
+            false => Vec::new(),
+        },
+        listed: Listed::default(),
+        has_joined: !machine.is_founder,
+        incarnation: Some(LIFE),
+        addresses: Addresses::default(),
+    }
 }
 
 /// The first nodes, each with its first directory.
@@ -221,6 +261,7 @@ fn founding(plan: &Plan) -> Founding {
         peers: format!("{node}:1"),
     };
     Founding {
+        incarnation: LIFE,
         replication: plan.replication,
         nodes: (1..=plan.founders).map(founder).collect(),
     }

@@ -17,6 +17,11 @@ impl Dice {
         )))
     }
 
+    /// The stream of this number.
+    pub(crate) fn of(number: u64) -> Self {
+        Self(SmallRng::seed_from_u64(number))
+    }
+
     /// A number from `low` to `high`, both included.
     pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         self.0.random_range(low..=high)

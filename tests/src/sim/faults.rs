@@ -92,12 +92,34 @@ fault_kinds! {
     DamagedLedger = "damaged-ledger",
     /// A disk takes long for many seconds, and its node says so.
     AilingDisk = "ailing-disk",
+    /// A machine is started on the directory that it had before its present one.
+    OldDirectory = "old-directory",
+    /// A node's directory is put back to a copy that was made before.
+    OlderCopy = "older-copy",
+    /// A node's log is put back to a copy that was made before, and what lies beside it stays.
+    HalfCopy = "half-copy",
+    /// Somebody lets a node in that nobody ever starts.
+    Phantom = "phantom-node",
+    /// An empty directory asks to be let in under the id of a node that runs.
+    Intruder = "intruder",
+    /// The directories of founders hold checkpoints of an earlier life of the cluster.
+    Leftovers = "leftovers",
 }
 
 impl FaultKind {
     /// Those that came after many seeds had been run. Whether a run meets them is drawn apart, so that a
     /// seed that is kept for what it found is still the same run without them.
-    pub const LATER: &'static [Self] = &[Self::Remove, Self::DamagedLedger, Self::AilingDisk];
+    pub const LATER: &'static [Self] = &[
+        Self::Remove,
+        Self::DamagedLedger,
+        Self::AilingDisk,
+        Self::OldDirectory,
+        Self::OlderCopy,
+        Self::HalfCopy,
+        Self::Phantom,
+        Self::Intruder,
+        Self::Leftovers,
+    ];
 }
 
 /// How often each thing happened.

@@ -11,6 +11,7 @@ use stockd::history::Page;
 use stockd::placement::ReplicaId;
 use stockd::worker::event::{Effect, Event, GroupId};
 
+use super::boot::LIFE;
 use super::catch;
 use super::checks::{Checked, broken};
 use super::disk::Ending;
@@ -29,12 +30,13 @@ pub(crate) struct Helpers {
 }
 
 impl Helpers {
-    pub(crate) fn new(store: CheckpointStore, purger: Purger) -> Self {
+    pub(crate) fn new(store: CheckpointStore, purger: Purger, directory: u128) -> Self {
         Self {
             chores: Chores {
                 store,
                 purger,
-                incarnation: 1,
+                incarnation: LIFE,
+                directory,
             },
             waiting: VecDeque::new(),
             ledger_sync_is_due: false,
@@ -43,7 +45,7 @@ impl Helpers {
 }
 
 /// How far the ledger of each group has come.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct LedgerModel {
     durable: BTreeMap<GroupId, u64>,
     /// A snapshot has come, or history was lost: it may begin anew.

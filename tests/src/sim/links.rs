@@ -1,5 +1,7 @@
 //! Connections between nodes: they are made, they break, and both ends notice in their own time.
 
+use stock_proto::cluster::v1 as cluster;
+
 use super::disk::Ending;
 use super::network::Way;
 use super::plan::SECOND_US;
@@ -60,7 +62,12 @@ impl World {
         };
         let delays = [self.pace.between(100, 5_000), self.pace.between(100, 5_000)];
         let from_us = self.now_us + delays[0].max(delays[1]);
-        let connection = match runs(way.from) && runs(way.to) {
+        let is_welcome = runs(way.from)
+            && runs(way.to)
+            && self.network.is_free(way)
+            && self.network.is_free(way.back())
+            && self.introduce(way);
+        let connection = match is_welcome {
             true => self.network.connect(way, from_us),
             false => None,
         };
@@ -78,6 +85,30 @@ impl World {
             };
             self.after(after_us, up);
         }
+    }
+
+    /// Two nodes introduce themselves, as `stockd/src/peers/mod.rs` has them do. Whoever is refused acts upon it.
+    fn introduce(&mut self, way: Way) -> bool {
+        let hello = |world: &Self, node: u64| {
+            let running = world.machines.get(&node)?.running.as_ref()?;
+            Some(running.introductions.hello(cluster::Purpose::Frames))
+        };
+        let judge = |world: &Self, judge: u64, hello: &cluster::Hello| {
+            let running = world.machines.get(&judge)?.running.as_ref()?;
+            running.introductions.judge(hello, None).err()
+        };
+        let (Some(dials), Some(is_dialled)) = (hello(self, way.from), hello(self, way.to)) else {
+            return false;
+        };
+        if let Some(refusal) = judge(self, way.to, &dials) {
+            self.refused(way.from, way.to, &refusal);
+            return false;
+        }
+        if let Some(refusal) = judge(self, way.from, &is_dialled) {
+            self.refused(way.to, way.from, &refusal);
+            return false;
+        }
+        true
     }
 
     /// A node that joins connects to everybody.

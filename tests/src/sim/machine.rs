@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use stockd::cluster_state::ClusterState;
+use stockd::identity::Introductions;
 use stockd::view::ReadView;
 use stockd::worker::clock::Now;
 use stockd::worker::event::{Effect, Event, GroupId};
@@ -49,9 +50,33 @@ pub(crate) struct Machine {
     pub(crate) directory: u128,
     /// Whether the cluster was founded with just this directory.
     pub(crate) is_founder: bool,
-    /// Others have let it in, with this generation floor, and its disk has yet to say so.
-    pub(crate) let_in: Option<u32>,
+    /// Others have let it in, with this generation floor and by the entry of this index, and its disk has yet to say
+    /// so.
+    pub(crate) let_in: Option<(u32, u64)>,
+    /// The directory has forgotten something, and is no member's until it is let in again.
+    pub(crate) is_renounced: bool,
+    /// The directory is a copy that was made before: it has forgotten something.
+    pub(crate) is_copy: bool,
+    /// The directory has been the node's.
+    pub(crate) is_member: bool,
     pub(crate) ledger: LedgerModel,
+    /// A directory that it had, or will have again.
+    pub(crate) put_aside: Option<Directory>,
+    /// It runs on a directory that another took the place of.
+    pub(crate) is_on_old: bool,
+    /// Its directory as it was once.
+    pub(crate) copy: Option<(Directory, u64)>,
+}
+
+/// What a data directory is to its machine.
+pub(crate) struct Directory {
+    pub(crate) number: u128,
+    disk: Disk,
+    ledger: LedgerModel,
+    is_founder: bool,
+    is_renounced: bool,
+    is_member: bool,
+    let_in: Option<(u32, u64)>,
 }
 
 /// A step of a turn.
@@ -81,6 +106,7 @@ pub(crate) struct Running {
     pub(crate) worker: Worker<ReplyTo>,
     pub(crate) view: Arc<ReadView>,
     pub(crate) cluster: Arc<ClusterState>,
+    pub(crate) introductions: Introductions,
     pub(crate) inbox: Vec<Event<ReplyTo>>,
     pub(crate) effects: Vec<Effect<ReplyTo>>,
     /// The step that is next; a turn begins with `Step`.
@@ -128,6 +154,12 @@ impl Machine {
             is_founder,
             let_in: None,
             ledger: LedgerModel::default(),
+            is_renounced: false,
+            is_copy: false,
+            is_member: false,
+            put_aside: None,
+            is_on_old: false,
+            copy: None,
         }
     }
 
@@ -171,16 +203,94 @@ impl Machine {
         self.remove_root();
     }
 
-    /// Somebody puts an empty disk in: whatever was on the old one is forgotten.
+    /// Somebody puts an empty disk in, and the old one aside.
     pub(crate) fn replace_disk(&mut self, id: u64) {
-        self.disk.replace();
-        self.ledger = LedgerModel::default();
-        // No two directories have the same number.
-        self.directory = u128::from(id) << 64 | u128::from(self.boots + 1);
-        self.is_founder = false;
-        self.let_in = None;
+        let empty = Directory {
+            number: self.draw_directory(id),
+            disk: self.disk.another(),
+            ledger: LedgerModel::default(),
+            is_founder: false,
+            is_renounced: false,
+            is_member: false,
+            let_in: None,
+        };
+        let old = self.exchange(empty);
+        // What is on a damaged one nobody would start again, and one that never was the node's is as good as empty.
+        let is_whole = !self.is_damaged && !self.is_copy && old.is_member;
+        self.put_aside = is_whole.then_some(old);
+        self.is_copy = false;
+        self.copy = None;
+        self.is_on_old = false;
         self.is_damaged = false;
         self.is_gone = false;
+    }
+
+    /// No two directories have the same number.
+    fn draw_directory(&self, id: u64) -> u128 {
+        u128::from(id) << 64 | u128::from(self.boots + 1)
+    }
+
+    /// Another directory takes the place of this one.
+    fn exchange(&mut self, other: Directory) -> Directory {
+        Directory {
+            number: std::mem::replace(&mut self.directory, other.number),
+            disk: std::mem::replace(&mut self.disk, other.disk),
+            ledger: std::mem::replace(&mut self.ledger, other.ledger),
+            is_founder: std::mem::replace(&mut self.is_founder, other.is_founder),
+            is_renounced: std::mem::replace(&mut self.is_renounced, other.is_renounced),
+            is_member: std::mem::replace(&mut self.is_member, other.is_member),
+            let_in: std::mem::replace(&mut self.let_in, other.let_in),
+        }
+    }
+
+    /// The directory that was put aside takes the place of the present one, which is put aside. `false` if there is
+    /// none.
+    pub(crate) fn swap_directories(&mut self) -> bool {
+        let Some(other) = self.put_aside.take() else {
+            return false;
+        };
+        self.put_aside = Some(self.exchange(other));
+        self.is_on_old = !self.is_on_old;
+        true
+    }
+
+    /// Keeps a copy of the directory, as it is durably now.
+    pub(crate) fn make_a_copy(&mut self, pulse: u64) {
+        let mut ledger = self.ledger.clone();
+        ledger.lose_what_was_not_synced();
+        let copy = Directory {
+            number: self.directory,
+            disk: self.disk.copy(),
+            ledger,
+            is_founder: self.is_founder,
+            is_renounced: self.is_renounced,
+            is_member: self.is_member,
+            let_in: self.let_in,
+        };
+        self.copy = Some((copy, pulse));
+    }
+
+    /// The copy takes the place of the directory, whole, or only its log.
+    pub(crate) fn put_copy_back(&mut self, whole: bool) {
+        let Some((copy, _)) = self.copy.take() else {
+            return;
+        };
+        self.is_copy = true;
+        match whole {
+            true => drop(self.exchange(copy)),
+            false => copy.disk.put_log_back(&self.disk),
+        }
+    }
+
+    /// The directory has forgotten something: it becomes another one, that is no member yet.
+    pub(crate) fn renounce(&mut self, id: u64) {
+        self.directory = self.draw_directory(id);
+        self.is_founder = false;
+        self.is_renounced = true;
+        self.is_copy = false;
+        self.is_member = false;
+        self.let_in = None;
+        self.copy = None;
     }
 
     pub(crate) fn remove_root(&mut self) {

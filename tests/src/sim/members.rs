@@ -62,6 +62,7 @@ impl World {
         let Some(Outcome::Registry(RegistryOutcome::Joined {
             node: joined,
             generation_floor,
+            since,
         })) = outcomes.first()
         else {
             return;
@@ -70,7 +71,7 @@ impl World {
             return;
         };
         if *joined == node && machine.directory == directory && machine.running.is_none() {
-            machine.let_in = Some(*generation_floor);
+            machine.let_in = Some((*generation_floor, *since));
             self.tally.add("nodes let in");
             self.after(1_000, Happening::Boot(node));
         }
@@ -104,6 +105,12 @@ impl World {
         self.untrusted.contains(&node) || self.untrusted.len() < most
     }
 
+    /// Whether a node has all that it has acknowledged.
+    pub(crate) fn is_trusted(&mut self, node: u64) -> bool {
+        self.look_at_the_untrusted();
+        !self.untrusted.contains(&node)
+    }
+
     fn look_at_the_untrusted(&mut self) {
         let untrusted = std::mem::take(&mut self.untrusted);
         let untrusted = untrusted.into_iter();
@@ -121,6 +128,7 @@ impl World {
             return false;
         };
         if machine.is_damaged
+            || machine.is_copy
             || machine.disk.has_damaged_checkpoints()
             || running.worker.failures().next().is_some()
         {

@@ -9,6 +9,7 @@
 //! | `world.rs` | time: what happens next, and when a run is over |
 //! | `machine.rs`, `boot.rs` | a node: its disk and clocks; how it starts, or is let in first |
 //! | `turn.rs`, `deaths.rs` | turns of the loop; deaths between any two of its steps |
+//! | `directories.rs` | old directories and copies that are started, ids given twice, nodes that never were |
 //! | `members.rs` | nodes that join, whose data can be trusted, and whether all groups are whole |
 //! | `operators.rs` | nodes added and emptied, replicas and leadership moved |
 //! | `follow.rs` | what nodes know to be committed, for the checks |
@@ -27,6 +28,7 @@ mod clients;
 mod clock;
 mod deaths;
 mod dice;
+mod directories;
 mod disk;
 mod edge;
 mod faults;

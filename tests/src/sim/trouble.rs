@@ -29,7 +29,10 @@ impl World {
             .filter(|kind| {
                 !matches!(
                     kind,
-                    FaultKind::Loss | FaultKind::Duplicate | FaultKind::Reorder
+                    FaultKind::Loss
+                        | FaultKind::Duplicate
+                        | FaultKind::Reorder
+                        | FaultKind::Leftovers
                 )
             })
             .collect();
@@ -60,6 +63,9 @@ impl World {
             if machine.running.is_none() && !machine.is_out {
                 boots.push((*node, machine.is_gone));
             }
+        }
+        for node in self.nodes() {
+            self.put_back(node);
         }
         for (node, is_gone) in boots {
             self.after(
@@ -120,6 +126,10 @@ impl World {
             FaultKind::BitFlip => self.flip_a_bit(node),
             FaultKind::DamagedCheckpoint => self.damage_a_checkpoint(node),
             FaultKind::ReplacedDisk => self.lose_disk(node),
+            FaultKind::OldDirectory => self.start_on_old(node),
+            FaultKind::OlderCopy | FaultKind::HalfCopy if runs => self.copy_directory(kind, node),
+            FaultKind::Phantom => self.invent_a_node(),
+            FaultKind::Intruder if runs => self.intrude(node),
             FaultKind::Join
             | FaultKind::Drain
             | FaultKind::Undrain
@@ -266,7 +276,7 @@ impl World {
     }
 
     /// A node dies and its disk with it.
-    fn lose_disk(&mut self, node: u64) {
+    pub(crate) fn lose_disk(&mut self, node: u64) {
         if !self.may_lose(node) {
             return;
         }

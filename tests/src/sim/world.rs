@@ -63,6 +63,8 @@ pub(crate) enum Happening {
     Boot(u64),
     /// A node that has lost its disk gets an empty one.
     NewDisk(u64),
+    /// A node that was started on an old directory gets its own back.
+    PutBack(u64),
     /// A node that is no member asks to be let in.
     AskToJoin {
         node: u64,
@@ -165,6 +167,8 @@ pub(crate) struct World {
     pub(crate) joins: BTreeMap<CallId, (u64, u128)>,
     /// Nodes that have lost, or may have lost, what they acknowledged.
     pub(crate) untrusted: BTreeSet<u64>,
+    /// Nodes that were refused, and by what right.
+    pub(crate) wronged: Vec<(u64, String)>,
     /// The node whose wall clock is wrong: never more than one.
     pub(crate) wrong_clock: Option<u64>,
     /// For what goes wrong.
@@ -208,6 +212,7 @@ impl World {
             handed_in: BTreeMap::new(),
             joins: BTreeMap::new(),
             untrusted: BTreeSet::new(),
+            wronged: Vec::new(),
             wrong_clock: None,
             fate: Dice::new(seed, "fate"),
             pace: Dice::new(seed, "pace"),
@@ -367,6 +372,10 @@ impl World {
                 self.new_disk(node);
                 Ok(())
             }
+            Happening::PutBack(node) => {
+                self.put_back(node);
+                Ok(())
+            }
             Happening::AskToJoin { node, directory } => {
                 self.ask_to_join(node, directory);
                 Ok(())
@@ -446,6 +455,7 @@ impl World {
     fn compare_states(&mut self) -> Checked {
         self.stop_the_removed();
         self.look_for_failures()?;
+        self.look_for_wronged()?;
         self.compare_views()?;
         for number in 0..self.histories.len() {
             let group = GroupId(number as u32);

@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use super::entry::StoredEntry;
-use super::{NODE_GROUP, RECORD_NODE, RECORD_ORIGIN, RECORD_REPLICA, RECORD_STATE};
+use super::{
+    NODE_GROUP, RECORD_ACQUAINTANCES, RECORD_NODE, RECORD_ORIGIN, RECORD_REPLICA, RECORD_STATE,
+};
 
 /// The most that one batch may carry, in bytes of entries and records. A turn of the loop stays far
 /// below; the engine itself would take 2 GiB and keep them in memory.
@@ -191,6 +193,11 @@ impl WriteBatch {
     /// Replaces the identity of this node.
     pub fn put_node_record(&mut self, bytes: &[u8]) {
         self.put(NODE_GROUP, RECORD_NODE, bytes);
+    }
+
+    /// Replaces what this node remembers of others.
+    pub fn put_acquaintances(&mut self, bytes: &[u8]) {
+        self.put(NODE_GROUP, RECORD_ACQUAINTANCES, bytes);
     }
 
     /// Whether there is nothing to write.

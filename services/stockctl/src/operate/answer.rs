@@ -8,8 +8,8 @@ use stock_proto::stock::v1::replica_status::Role;
 use stock_proto::stock::v1::{
     AddNodeResponse, DrainNodeResponse, GetAuditResponse, GetTopologyResponse, ListNodesResponse,
     ListShardsResponse, MoveReplicaResponse, NodeStatus, RebuildReplicaResponse,
-    RemoveNodeResponse, ReplicaMove, ReplicaStatus, ShardStatus, TransferLeadershipResponse,
-    UndrainNodeResponse,
+    RemoveNodeResponse, ReplaceNodeResponse, ReplicaMove, ReplicaStatus, ShardStatus,
+    TransferLeadershipResponse, UndrainNodeResponse,
 };
 
 use super::args::ShardName;
@@ -30,6 +30,10 @@ pub(crate) enum Operation {
     Undrained {
         node_id: u64,
         answer: UndrainNodeResponse,
+    },
+    Replaceable {
+        node_id: u64,
+        answer: ReplaceNodeResponse,
     },
     Removed {
         node_id: u64,
@@ -76,6 +80,7 @@ impl Operation {
             Self::Added(answer) => message("AddNodeResponse", answer),
             Self::Drained { answer, .. } => message("DrainNodeResponse", answer),
             Self::Undrained { answer, .. } => message("UndrainNodeResponse", answer),
+            Self::Replaceable { answer, .. } => message("ReplaceNodeResponse", answer),
             Self::Removed { answer, .. } => message("RemoveNodeResponse", answer),
             Self::Shards(answer) => message("ListShardsResponse", answer),
             Self::Moved { answer, .. } => message("MoveReplicaResponse", answer),
@@ -106,6 +111,9 @@ impl Operation {
             Self::Undrained { node_id, .. } => {
                 format!("Node {node_id} is active again and takes replicas.")
             }
+            Self::Replaceable { node_id, .. } => format!(
+                "The next data directory that joins as node {node_id} takes its place, and what runs now ends."
+            ),
             Self::Removed { node_id, .. } => {
                 format!("Node {node_id} left for ever; its id is never used again.")
             }

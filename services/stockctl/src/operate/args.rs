@@ -45,6 +45,17 @@ Example:
   stockctl node undrain 4")]
     Undrain(NodeNamed),
 
+    /// Let another data directory take a node's place, though the node still runs
+    #[command(after_help = "\
+Example:
+  stockctl node replace 2
+  stockd serve --node-id 2 --join http://node-1:7401 --data-dir /new/disk ...
+
+A node whose disk was lost needs no such word: once the old one is heard no more, an empty data directory joins
+under its id by itself. While it is heard, that is refused, since it is a typing error as a rule. The node that is
+replaced is told so, and ends; its replicas are built again in the new directory.")]
+    Replace(NodeNamed),
+
     /// Take an empty node out for ever
     #[command(after_help = "\
 Example:

@@ -8,8 +8,9 @@ mod wait;
 use stock_client::Client;
 use stock_proto::stock::v1::{
     AddNodeRequest, DrainNodeRequest, GetAuditRequest, ListNodesRequest, ListShardsRequest,
-    MoveReplicaRequest, RebuildReplicaRequest, RemoveNodeRequest, TransferLeadershipRequest,
-    UndrainNodeRequest, move_replica_request, rebuild_replica_request, transfer_leadership_request,
+    MoveReplicaRequest, RebuildReplicaRequest, RemoveNodeRequest, ReplaceNodeRequest,
+    TransferLeadershipRequest, UndrainNodeRequest, move_replica_request, rebuild_replica_request,
+    transfer_leadership_request,
 };
 
 use self::answer::Operation;
@@ -67,6 +68,16 @@ pub(crate) async fn node(client: &Client, command: NodeCommand) -> Result<Answer
             let answer = client.undrain_node(request).await;
             let answer = answer.map_err(by_request(request_id))?;
             Operation::Undrained { node_id, answer }
+        }
+        NodeCommand::Replace(args) => {
+            let (node_id, request_id) = (args.node_id, args.request.or_new());
+            let request = ReplaceNodeRequest {
+                request_id: request_id.clone(),
+                node_id,
+            };
+            let answer = client.replace_node(request).await;
+            let answer = answer.map_err(by_request(request_id))?;
+            Operation::Replaceable { node_id, answer }
         }
         NodeCommand::Remove(args) => {
             let (node_id, request_id) = (args.node_id, args.request.or_new());

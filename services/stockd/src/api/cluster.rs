@@ -24,7 +24,7 @@ use super::proxy;
 use crate::config::Config;
 use crate::placement::{
     ADDRESS_BYTES_MAX, Change, Directory, NODE_ID_MAX, NodeState, Overview, Registry,
-    RegistryCommand, RegistryOutcome,
+    RegistryCommand, RegistryOutcome, RegistryRefusal,
 };
 use crate::worker::event::{Failure, GroupId};
 
@@ -55,6 +55,7 @@ pub(super) struct ClusterCalls {
     join: Meter,
     drain: Meter,
     undrain: Meter,
+    replace: Meter,
     remove: Meter,
     list_shards: Meter,
     move_replica: Meter,
@@ -75,6 +76,7 @@ impl ClusterCalls {
             join: Meter::new("JoinNode"),
             drain: Meter::new("DrainNode"),
             undrain: Meter::new("UndrainNode"),
+            replace: Meter::new("ReplaceNode"),
             remove: Meter::new("RemoveNode"),
             list_shards: Meter::new("ListShards"),
             move_replica: Meter::new("MoveReplica"),
@@ -207,7 +209,7 @@ impl ClusterCalls {
         let (request, (node, (grpc, peers))) = fields.finish(request.zip(node.zip(addresses)))?;
         let change = Change::Announce { node, grpc, peers };
         let (outcome, applied_index) = self.change(Some(request), change).await?;
-        let (node_id, _) = joined(&outcome)?;
+        let (node_id, ..) = joined(&outcome)?;
         Ok(api::AddNodeResponse {
             node_id,
             applied_index,
@@ -231,15 +233,21 @@ impl ClusterCalls {
         let (node, (directory, (grpc, peers))) =
             fields.finish(node.zip(directory.zip(addresses)))?;
         let known = self.edge.desk.registry();
+        let directory = Directory(u128::from_be_bytes(directory));
+        let is_connected = self.edge.cluster.is_reachable(node);
+        let overview = self.overview()?;
+        if overview.is_heard_with_another(node, directory, is_connected) {
+            return Err(ApiError::Registry(RegistryRefusal::NodeHeard { node }));
+        }
         let change = Change::Join {
             node,
-            directory: Directory(u128::from_be_bytes(directory)),
+            directory,
             replaces: known.node(node).and_then(|known| known.directory),
             grpc,
             peers,
         };
         let (outcome, applied_index) = self.change(None, change).await?;
-        let (node_id, generation_floor) = joined(&outcome)?;
+        let (node_id, generation_floor, since) = joined(&outcome)?;
         let registry = self.edge.desk.registry();
         let members = registry
             .nodes()
@@ -254,11 +262,19 @@ impl ClusterCalls {
             shard_count: self.edge.shards(),
             members: members.collect(),
             applied_index,
-            incarnation: match registry.incarnation() {
-                0 => Vec::new(),
-                drawn => drawn.to_be_bytes().to_vec(),
-            },
+            incarnation: registry.incarnation().to_be_bytes().to_vec(),
+            since,
         })
+    }
+
+    async fn do_replace(
+        &self,
+        call: &api::ReplaceNodeRequest,
+    ) -> Result<api::ReplaceNodeResponse, ApiError> {
+        let (request, node) = check_named(&call.request_id, call.node_id, call)?;
+        let change = Change::AllowReplacement { node };
+        let (_, applied_index) = self.change(Some(request), change).await?;
+        Ok(api::ReplaceNodeResponse { applied_index })
     }
 
     async fn do_drain(
@@ -411,13 +427,14 @@ fn check_addresses(fields: &mut Fields, endpoint: &str, peers: &str) -> Option<(
     Some((endpoint.to_owned(), peers.to_owned()))
 }
 
-/// The node that joined, and its generation floor.
-fn joined(outcome: &RegistryOutcome) -> Result<(u64, u32), ApiError> {
+/// The node that joined, its generation floor, and the index that let its directory in.
+fn joined(outcome: &RegistryOutcome) -> Result<(u64, u32, u64), ApiError> {
     match outcome {
         RegistryOutcome::Joined {
             node,
             generation_floor,
-        } => Ok((*node, *generation_floor)),
+            since,
+        } => Ok((*node, *generation_floor, *since)),
         RegistryOutcome::Done | RegistryOutcome::Begun { .. } | RegistryOutcome::Refused(_) => {
             Err(ApiError::Failed(Failure::OutcomeUnknown))
         }
@@ -528,6 +545,18 @@ impl ClusterService for ClusterCalls {
         let there = |mut leader: Leader, call| async move { leader.undrain_node(call).await };
         let here = |call| async move { self.do_undrain(&call).await };
         self.by_leader(&self.undrain, kind, request, there, here)
+            .await
+    }
+
+    async fn replace_node(
+        &self,
+        request: Request<api::ReplaceNodeRequest>,
+    ) -> Result<Response<api::ReplaceNodeResponse>, Status> {
+        let id = request.get_ref().request_id.clone();
+        let kind = Kind::Change { id };
+        let there = |mut leader: Leader, call| async move { leader.replace_node(call).await };
+        let here = |call| async move { self.do_replace(&call).await };
+        self.by_leader(&self.replace, kind, request, there, here)
             .await
     }
 

@@ -7,17 +7,23 @@ use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_storage::LogError;
 use thiserror::Error;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 use crate::cluster_state::ClusterState;
 use crate::config::{Config, Node};
 use crate::disk::Disk;
+use crate::identity;
 use crate::node_record::{Membership, NodeRecord};
 
 /// Between two rounds of asking everybody.
 const ASK_EVERY: Duration = Duration::from_millis(500);
+
+/// While the node whose id is asked for is heard from, it is asked again for so long: one that has just died is heard
+/// no more in a few seconds.
+const HEARD_FOR: Duration = Duration::from_secs(15);
 
 /// A node that nobody talks to asks this often whether it is a member still.
 const REMOVED_ASK_EVERY: Duration = Duration::from_secs(3);
@@ -79,6 +85,7 @@ pub async fn join(
         peers: own.peers,
     };
     let mut last_said = String::new();
+    let began = Instant::now();
     loop {
         for seed in seeds {
             let asked = timeout(ANSWER_WITHIN, ask(seed, config.shards, request.clone())).await;
@@ -107,7 +114,11 @@ pub async fn join(
                     | Code::PermissionDenied
                     | Code::Unimplemented
             );
-            if is_final {
+            let is_heard = status
+                .get_error_details()
+                .error_info()
+                .is_some_and(|info| info.reason == "NODE_HEARD" && began.elapsed() >= HEARD_FOR);
+            if is_final || is_heard {
                 return Err(JoinError::Refused {
                     seed: seed.clone(),
                     status: Box::new(status),
@@ -182,11 +193,12 @@ async fn is_removed(config: &Config, other: &str) -> Result<bool, Status> {
 fn note(let_in: &api::JoinNodeResponse, record: &mut NodeRecord) {
     record.node_id = let_in.node_id;
     record.shards = let_in.shard_count;
-    if let Ok(incarnation) = <[u8; 16]>::try_from(&let_in.incarnation[..]) {
-        record.set_incarnation(u128::from_be_bytes(incarnation));
+    if let Some(incarnation) = identity::number(&let_in.incarnation) {
+        record.set_incarnation(incarnation);
     }
     record.membership = Membership::Joined {
         generation_floor: let_in.generation_floor,
+        since: let_in.since,
     };
     let nodes = let_in.members.iter().map(|member| Node {
         id: member.node_id,

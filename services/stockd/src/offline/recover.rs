@@ -315,7 +315,7 @@ pub fn carry_out(dirs: &mut [DataDir], plan: &Plan) -> Result<(), RecoverError> 
     }
     // What is made comes before what is taken away.
     for (dir, batch) in dirs.iter_mut().zip(&mut batches) {
-        dir.record.set_incarnation(incarnation);
+        dir.record.go_on_as(incarnation);
         batch.put_node_record(dir.record.to_text().as_bytes());
         dir.disk.write(batch, Durability::Sync)?;
     }

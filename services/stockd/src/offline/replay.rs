@@ -2,14 +2,14 @@
 
 use stock_core::Stamp;
 use stock_replica::{
-    Committed, Ending, EntryReader, Extent, OpenError, ReadError, Replay, Restored,
+    Committed, Ending, EntryReader, Extent, OpenError, Point, ReadError, Replay, Restored,
 };
 use stock_storage::CheckpointInfo;
 use thiserror::Error;
 
 use super::{DataDir, OfflineError};
 use crate::applying::{self, Changed};
-use crate::checkpoint::{self, ImageError};
+use crate::checkpoint::{self, Belongs, ImageError, Owner};
 use crate::disk::GroupReader;
 use crate::log_codec::{self, DecodeError};
 use crate::placement::ReplicaId;
@@ -79,7 +79,7 @@ pub fn bring_back(
     if record.origin.index == 0 {
         return Err(ReplayError::Empty);
     }
-    let base = base(dir, group, record.origin.index, record.last_index)?;
+    let base = base(dir, group, own, &record.origin, record.last_index)?;
     let base = match base {
         Some(base) => base,
         None if record.origin.index == 1 => checkpoint::Restored {
@@ -149,11 +149,12 @@ pub(super) fn read_entries(
 fn base(
     dir: &DataDir,
     group: GroupId,
-    origin: u64,
+    own: ReplicaId,
+    origin: &Point,
     last: u64,
 ) -> Result<Option<checkpoint::Restored>, ImageError> {
     let mut failed = None;
-    for info in files(dir, group, origin, last) {
+    for info in files(dir, group, own, origin, last)? {
         match checkpoint::read(&dir.checkpoints, &info) {
             Ok(restored) => return Ok(Some(restored)),
             Err(error) => failed = Some(error),
@@ -163,7 +164,13 @@ fn base(
 }
 
 /// The checkpoints that belong to this log, newest first.
-fn files(dir: &DataDir, group: GroupId, origin: u64, last: u64) -> Vec<CheckpointInfo> {
+fn files(
+    dir: &DataDir,
+    group: GroupId,
+    own: ReplicaId,
+    origin: &Point,
+    last: u64,
+) -> Result<Vec<CheckpointInfo>, ImageError> {
     let number = u64::from(group.0);
     let mut files = dir.checkpoints.list(number);
     // A crash came between the log, which begins at a snapshot, and the name of its file.
@@ -171,12 +178,23 @@ fn files(dir: &DataDir, group: GroupId, origin: u64, last: u64) -> Vec<Checkpoin
     files.extend(
         incoming
             .into_iter()
-            .filter(|info| info.meta.index == origin),
+            .filter(|info| info.meta.index == origin.index),
     );
-    // What arrived, and what the log never began anew at, is no state of this replica.
-    files.retain(|info| (origin..=last).contains(&info.meta.index));
-    files.sort_by_key(|info| std::cmp::Reverse(info.meta.index));
-    files
+    let lives = dir.record.lives();
+    let owner = Owner {
+        replica: own,
+        directory: dir.record.directory(),
+        lives: &lives,
+    };
+    let mut own_files = Vec::new();
+    for info in files {
+        let belongs = owner.judge(&info, origin)? != Belongs::Not;
+        if belongs && (origin.index..=last).contains(&info.meta.index) {
+            own_files.push(info);
+        }
+    }
+    own_files.sort_by_key(|info| std::cmp::Reverse(info.meta.index));
+    Ok(own_files)
 }
 
 /// Returns cluster time after the entry.

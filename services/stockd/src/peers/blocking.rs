@@ -9,7 +9,9 @@ use bytes::Bytes;
 use prost::Message;
 use stock_proto::cluster::v1 as cluster;
 
-use super::{HELLO_WITHIN, Identity, PeerError};
+use super::wire::verdict;
+use super::{HELLO_WITHIN, PeerError};
+use crate::identity::Introductions;
 
 /// A peer that takes or sends nothing for so long has gone.
 const SILENT_FOR: Duration = Duration::from_secs(10);
@@ -19,10 +21,11 @@ const HELLO_BYTES_MAX: usize = 64 * 1024;
 
 /// Opens a connection to a peer, and both sides introduce themselves.
 pub(super) fn connect(
-    identity: &Identity,
+    introductions: &Introductions,
     address: &str,
     purpose: cluster::Purpose,
 ) -> Result<TcpStream, PeerError> {
+    let whom = format!("the node at {address}");
     let address = address
         .to_socket_addrs()?
         .next()
@@ -30,9 +33,13 @@ pub(super) fn connect(
     let mut stream = TcpStream::connect_timeout(&address, HELLO_WITHIN)?;
     stream.set_nodelay(true)?;
     prepare(&stream)?;
-    write_message(&mut stream, &identity.hello(purpose))?;
+    write_message(&mut stream, &introductions.hello(purpose))?;
     let hello: cluster::Hello = read_message(&mut stream, HELLO_BYTES_MAX)?;
-    identity.check(&hello)?;
+    let told: cluster::Verdict = read_message(&mut stream, HELLO_BYTES_MAX)?;
+    introductions.heed(&whom, &told)?;
+    let judged = introductions.look_at(&hello);
+    write_message(&mut stream, &verdict(&judged))?;
+    judged?;
     Ok(stream)
 }
 

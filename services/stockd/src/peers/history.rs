@@ -15,8 +15,9 @@ use stock_proto::cluster::v1 as cluster;
 use stock_storage::{Cursor, Ledger, LedgerError};
 
 use super::blocking::{self, read_message, write_message};
-use super::{Identity, PeerError, Peers};
+use super::{PeerError, Peers};
 use crate::history::{HistoryDesk, Shelf, Stretch};
+use crate::identity::Introductions;
 use crate::worker::event::GroupId;
 
 /// How often it is looked whether something is missing.
@@ -138,7 +139,7 @@ fn changes(
 
 /// Fetches what this node's ledger lacks, on a thread of its own.
 pub struct Historian {
-    identity: Identity,
+    introductions: Arc<Introductions>,
     shelf: Shelf,
     desk: HistoryDesk,
     peers: Weak<Peers>,
@@ -149,13 +150,13 @@ pub struct Historian {
 impl Historian {
     /// Begins. The thread ends when nobody keeps history any more.
     pub fn start(
-        identity: Identity,
+        introductions: Arc<Introductions>,
         shelf: Shelf,
         desk: HistoryDesk,
         peers: &Arc<Peers>,
     ) -> io::Result<()> {
         let mut historian = Self {
-            identity,
+            introductions,
             shelf,
             desk,
             peers: Arc::downgrade(peers),
@@ -173,7 +174,7 @@ impl Historian {
     }
 
     fn look(&mut self) {
-        for group in 1..=self.identity.shards {
+        for group in 1..=self.introductions.identity.shards {
             let begins = self.begins(group);
             let asked = self.asked.get(&u64::from(group));
             let is_answered = asked
@@ -218,7 +219,8 @@ impl Historian {
 
     /// Fetches what a node has, and says how many indexes that were.
     fn fetch(&self, group: u32, address: &str) -> Result<u64, PeerError> {
-        let mut stream = blocking::connect(&self.identity, address, cluster::Purpose::History)?;
+        let mut stream =
+            blocking::connect(&self.introductions, address, cluster::Purpose::History)?;
         let mut fetched = 0;
         while let Some(from) = self.begins(group).filter(|from| *from > 1) {
             let to = from - 1;

@@ -1,6 +1,7 @@
 //! The connection to one peer, while there is one, and the calls it has yet to answer.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, BytesMut};
@@ -10,6 +11,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, oneshot};
 
 use super::wire;
+use crate::clocks;
 use crate::worker::event::{Answer, Failure};
 
 /// Bytes that may wait for a peer's socket. Past this the peer is too slow to be worth the memory:
@@ -21,15 +23,22 @@ const FORWARDS_WAITING_MAX: usize = 16_384;
 
 type Waiting = oneshot::Sender<Answer>;
 
+/// Nodes tell each other something twice a second at least: one that has said nothing for so long is not heard.
+const HEARD_WITHIN_MS: u64 = 2_000;
+
 /// One peer.
 pub(super) struct Link {
     node: u64,
+    /// When something came from it last, on the boot clock.
+    heard_boot_ms: AtomicU64,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     connection: Option<Connection>,
+    /// Of the process at its other end.
+    boot: u64,
     outgoing: BytesMut,
     waiting: HashMap<u64, Waiting>,
 }
@@ -45,12 +54,32 @@ impl Link {
     pub(super) fn new(node: u64) -> Self {
         Self {
             node,
+            heard_boot_ms: AtomicU64::new(0),
             state: Mutex::default(),
         }
     }
 
-    /// Begins to use a connection, instead of the one before if there was one.
-    pub(super) fn connect(self: &Arc<Self>, stream: TcpStream) -> (Connection, OwnedReadHalf) {
+    /// Something has come from the peer.
+    pub(super) fn is_heard(&self) {
+        self.heard_boot_ms
+            .store(clocks::now().boot_ms, Ordering::Relaxed);
+    }
+
+    /// The process that is connected and has been heard lately.
+    pub(super) fn heard_boot(&self) -> Option<u64> {
+        let state = self.state();
+        let heard_boot_ms = self.heard_boot_ms.load(Ordering::Relaxed);
+        let is_heard = clocks::now().boot_ms.saturating_sub(heard_boot_ms) < HEARD_WITHIN_MS;
+        (state.connection.is_some() && is_heard).then_some(state.boot)
+    }
+
+    /// Begins to use a connection to this process, instead of the one before if there was one.
+    pub(super) fn connect(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        boot: u64,
+    ) -> (Connection, OwnedReadHalf) {
+        self.is_heard();
         let (reader, writer) = stream.into_split();
         let connection = Connection {
             writer: Arc::new(writer),
@@ -58,6 +87,7 @@ impl Link {
         };
         {
             let mut state = self.state();
+            state.boot = boot;
             state.outgoing.clear();
             // Their answers would have come over the connection before.
             for (_, waiting) in state.waiting.drain() {

@@ -8,9 +8,9 @@
 mod blocking;
 mod convert;
 pub mod history;
-mod identity;
 mod link;
 pub mod notices;
+mod roll_call;
 pub mod snapshots;
 pub(crate) mod wire;
 
@@ -33,6 +33,8 @@ use self::link::Link;
 use self::snapshots::Reception;
 use crate::clocks;
 use crate::cluster_state::ClusterState;
+use crate::identity::refusal::Told;
+use crate::identity::{self, Introductions, Known, Refusal};
 use crate::inbox::Inbox;
 use crate::log_codec::Commands;
 use crate::reply::{Destination, ReplyTo};
@@ -46,7 +48,7 @@ const HELLO_WITHIN: Duration = Duration::from_secs(3);
 
 /// The connections to all other nodes.
 pub struct Peers {
-    identity: Identity,
+    introductions: Arc<Introductions>,
     members: RwLock<BTreeMap<u64, Member>>,
     inbox: Arc<Inbox<ReplyTo>>,
     cluster: Arc<ClusterState>,
@@ -85,16 +87,12 @@ pub enum PeerError {
     /// What was sent is no message of this protocol.
     #[error("not understood: {0}")]
     Malformed(String),
-    /// The peer belongs elsewhere.
-    #[error("{what} is {theirs}, but here it is {ours}")]
-    Stranger {
-        /// What differs.
-        what: &'static str,
-        /// There.
-        theirs: String,
-        /// Here.
-        ours: String,
-    },
+    /// This node does not talk to the peer.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The peer does not talk to this node.
+    #[error(transparent)]
+    Told(#[from] Told),
     /// A snapshot cannot be sent or taken in.
     #[error("{0}")]
     Snapshot(String),
@@ -103,14 +101,14 @@ pub enum PeerError {
 impl Peers {
     /// No connection yet.
     pub fn new(
-        identity: Identity,
+        introductions: Arc<Introductions>,
         inbox: Arc<Inbox<ReplyTo>>,
         cluster: Arc<ClusterState>,
         reception: Arc<Reception>,
         archive: Arc<Archive>,
     ) -> Self {
         Self {
-            identity,
+            introductions,
             members: RwLock::default(),
             inbox,
             cluster,
@@ -131,10 +129,10 @@ impl Peers {
             let is_known = members
                 .get(id)
                 .is_some_and(|member| member.address == *address);
-            if *id == self.identity.node || is_known {
+            if *id == self.introductions.identity.node || is_known {
                 continue;
             }
-            let dialing = (*id < self.identity.node)
+            let dialing = (*id < self.introductions.identity.node)
                 .then(|| tokio::spawn(Arc::clone(self).dial(*id, address.clone())).abort_handle());
             let member = Member {
                 link: Arc::new(Link::new(*id)),
@@ -169,8 +167,13 @@ impl Peers {
                 Ok((stream, from)) => {
                     let peers = Arc::clone(&self);
                     tokio::spawn(async move {
-                        if let Err(error) = peers.welcome(stream).await {
-                            tracing::warn!(%from, %error, "refused a connection");
+                        match peers.welcome(stream, from).await {
+                            Ok(()) => {}
+                            // Whoever dialled has hung up.
+                            Err(PeerError::Io(error)) => {
+                                tracing::debug!(%from, %error, "a connection ended")
+                            }
+                            Err(error) => tracing::warn!(%from, %error, "refused a connection"),
                         }
                     });
                 }
@@ -202,57 +205,91 @@ impl Peers {
     }
 
     async fn introduce(&self, node: u64, address: &str) -> Result<(), PeerError> {
-        let (stream, hello) = timeout(HELLO_WITHIN, async {
-            let address: SocketAddr = tokio::net::lookup_host(address)
-                .await?
-                .next()
-                .ok_or_else(|| std::io::Error::other("the name has no address"))?;
-            let mut stream = TcpStream::connect(address).await?;
-            wire::write_hello(&mut stream, &self.identity.hello(cluster::Purpose::Frames)).await?;
-            let hello = wire::read_hello(&mut stream).await?;
-            Ok::<_, PeerError>((stream, hello))
-        })
-        .await
-        .map_err(|_| PeerError::Silent)??;
-        self.identity.check(&hello)?;
-        identity::check("the node's id", &hello.node_id, &node)?;
-        self.attend(node, stream).await
+        let (stream, hello) = timeout(HELLO_WITHIN, self.ask_in(node, address))
+            .await
+            .map_err(|_| PeerError::Silent)??;
+        self.attend(node, stream, hello.boot).await
     }
 
-    async fn welcome(&self, mut stream: TcpStream) -> Result<(), PeerError> {
-        let hello = timeout(HELLO_WITHIN, async {
-            let hello = wire::read_hello(&mut stream).await?;
-            self.identity.check(&hello)?;
-            let own = self.identity.hello(hello.purpose());
-            wire::write_hello(&mut stream, &own).await?;
-            Ok::<_, PeerError>(hello)
-        })
-        .await
-        .map_err(|_| PeerError::Silent)??;
+    /// Dials, and introduces both sides.
+    async fn ask_in(
+        &self,
+        node: u64,
+        address: &str,
+    ) -> Result<(TcpStream, cluster::Hello), PeerError> {
+        let address: SocketAddr = tokio::net::lookup_host(address)
+            .await?
+            .next()
+            .ok_or_else(|| std::io::Error::other("the name has no address"))?;
+        let mut stream = TcpStream::connect(address).await?;
+        let own = self.introductions.hello(cluster::Purpose::Frames);
+        wire::write_message(&mut stream, &own).await?;
+        let hello = wire::read_hello(&mut stream).await?;
+        let verdict = wire::read_verdict(&mut stream).await?;
+        self.introductions
+            .heed(&format!("node {node} at {address}"), &verdict)?;
+        let judged = identity::same("the node's id", &hello.node_id, &node)
+            .and_then(|()| self.judge(&hello));
+        wire::write_verdict(&mut stream, &judged).await?;
+        judged?;
+        Ok((stream, hello))
+    }
+
+    fn judge(&self, hello: &cluster::Hello) -> Result<Known, Refusal> {
+        let link = self.link(hello.node_id);
+        let heard = link.and_then(|link| link.heard_boot());
+        self.introductions.judge(hello, heard)
+    }
+
+    async fn welcome(&self, mut stream: TcpStream, from: SocketAddr) -> Result<(), PeerError> {
+        let hello = timeout(HELLO_WITHIN, self.let_in(&mut stream, from))
+            .await
+            .map_err(|_| PeerError::Silent)??;
         let purpose = cluster::Purpose::try_from(hello.purpose);
         // A later version may want something that this one does not know.
         let purpose = purpose.map_err(|error| PeerError::Malformed(error.to_string()))?;
         match purpose {
-            cluster::Purpose::Frames => self.attend(hello.node_id, stream).await,
+            cluster::Purpose::Frames => self.attend(hello.node_id, stream, hello.boot).await,
             cluster::Purpose::Acquaintance => Ok(()),
             cluster::Purpose::Snapshot => {
-                Ok(self.reception.receive(stream.into_std()?, &self.identity)?)
+                let identity = &self.introductions.identity;
+                Ok(self.reception.receive(stream.into_std()?, identity)?)
             }
             cluster::Purpose::History => Ok(self.archive.tell(stream.into_std()?)?),
         }
     }
 
+    /// Is dialled, and introduces both sides. Who is no member yet may ask who is here.
+    async fn let_in(
+        &self,
+        stream: &mut TcpStream,
+        from: SocketAddr,
+    ) -> Result<cluster::Hello, PeerError> {
+        let hello = wire::read_hello(stream).await?;
+        let only_asks = hello.purpose() == cluster::Purpose::Acquaintance;
+        let judged = match only_asks && hello.incarnation.is_empty() {
+            true => self.introductions.identity.check(&hello),
+            false => self.judge(&hello).map(drop),
+        };
+        let own = self.introductions.hello(hello.purpose());
+        wire::write_message(stream, &own).await?;
+        wire::write_verdict(stream, &judged).await?;
+        judged?;
+        if !only_asks {
+            let verdict = wire::read_verdict(stream).await?;
+            let whom = format!("node {} at {from}", hello.node_id);
+            self.introductions.heed(&whom, &verdict)?;
+        }
+        Ok(hello)
+    }
+
     /// Reads from a connection until it breaks.
-    async fn attend(&self, node: u64, stream: TcpStream) -> Result<(), PeerError> {
+    async fn attend(&self, node: u64, stream: TcpStream, boot: u64) -> Result<(), PeerError> {
         let Some(link) = self.link(node) else {
-            return Err(PeerError::Stranger {
-                what: "the node",
-                theirs: node.to_string(),
-                ours: "none that this cluster knows".to_owned(),
-            });
+            return Err(Refusal::Unknown { node }.into());
         };
         wire::tune(&stream)?;
-        let (connection, reader) = link.connect(stream);
+        let (connection, reader) = link.connect(stream, boot);
         tracing::info!(node, "connected");
         self.cluster.set_reachable(node, true);
         self.inbox.push(Event::PeerUp { node });
@@ -282,6 +319,7 @@ impl Peers {
             if bytes == 0 {
                 return Ok(());
             }
+            link.is_heard();
             let mut taken = 0;
             while let Some((frame, length)) = reader.next()? {
                 self.take(node, link, frame, &mut events);
@@ -406,4 +444,4 @@ pub fn reply_frame(forward_id: u64, answer: Answer) -> cluster::Frame {
 }
 
 pub use convert::{answer, cluster_time, group_message, reply};
-pub use identity::{Founder, Identity};
+pub use roll_call::roll_call;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use stock_proto::cluster::v1 as cluster;
 
+use crate::identity;
 use crate::placement::{
     AuditReport, AuditVerdict, Directory, GroupReport, HostedReplica, NodeReport, Order, Progress,
     ReplicaId, ReplicaState,
@@ -31,6 +32,7 @@ pub fn add(notices: &mut cluster::Notices, notice: &Notice) {
         }),
         Notice::Audited(report) => notices.audits.push(encode_audit(report)),
         Notice::Order { term, order } => notices.orders.extend(encode_order(*term, order)),
+        Notice::Pulse(pulse) => notices.pulse = *pulse,
     }
 }
 
@@ -45,6 +47,9 @@ pub fn read(notices: cluster::Notices) -> Vec<Notice> {
     if let Some(node) = notices.node.as_ref().and_then(decode_node) {
         let groups = notices.groups.iter().map(decode_group).collect();
         read.push(Notice::Reports(Box::new((node, groups))));
+    }
+    if notices.pulse != 0 {
+        read.push(Notice::Pulse(notices.pulse));
     }
     for hash in notices.hashes {
         let Ok(whole) = hash.hash.as_ref().try_into() else {
@@ -210,6 +215,7 @@ fn decode_group(report: &cluster::GroupReport) -> GroupReport {
 
 fn encode_order(term: u64, order: &Order) -> Option<cluster::Order> {
     use cluster::order::Kind;
+    let mut directory = bytes::Bytes::new();
     let (kind, group, replica, remove) = match *order {
         // What group 0 is to write down is proposed where it is led.
         Order::Record(_) => return None,
@@ -223,6 +229,14 @@ fn encode_order(term: u64, order: &Order) -> Option<cluster::Order> {
         Order::LeaveJoint { group } => (Kind::LeaveJoint, group, 0, 0),
         Order::Transfer { group, to } => (Kind::Transfer, group, to.0, 0),
         Order::Destroy { group, replica } => (Kind::Destroy, group, replica.0, 0),
+        Order::BeginReplica {
+            group,
+            replica,
+            directory: of,
+        } => {
+            directory = of.0.to_be_bytes().to_vec().into();
+            (Kind::BeginReplica, group, replica.0, 0)
+        }
     };
     Some(cluster::Order {
         term,
@@ -230,6 +244,7 @@ fn encode_order(term: u64, order: &Order) -> Option<cluster::Order> {
         group: group.0,
         replica_id: replica,
         remove,
+        directory,
     })
 }
 
@@ -250,6 +265,11 @@ fn decode_order(order: &cluster::Order) -> Option<Order> {
         Kind::LeaveJoint => Order::LeaveJoint { group },
         Kind::Transfer => Order::Transfer { group, to: replica },
         Kind::Destroy => Order::Destroy { group, replica },
+        Kind::BeginReplica => Order::BeginReplica {
+            group,
+            replica,
+            directory: Directory(identity::number(&order.directory)?),
+        },
     })
 }
 

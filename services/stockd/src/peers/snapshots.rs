@@ -15,9 +15,10 @@ use bytes::Bytes;
 use stock_proto::cluster::v1 as cluster;
 use stock_storage::{CheckpointMeta, CheckpointStore};
 
+use super::PeerError;
 use super::blocking::{self, read_message, write_message};
-use super::{Identity, PeerError};
 use crate::checkpoint;
+use crate::identity::{Identity, Introductions};
 use crate::inbox::Inbox;
 use crate::placement::ReplicaId;
 use crate::reply::ReplyTo;
@@ -57,7 +58,7 @@ pub struct Courier(Sender<Parcel>);
 impl Courier {
     /// Begins. The thread ends when this is dropped.
     pub fn start(
-        identity: Identity,
+        introductions: Arc<Introductions>,
         store: CheckpointStore,
         inbox: Arc<Inbox<ReplyTo>>,
     ) -> io::Result<Self> {
@@ -67,7 +68,7 @@ impl Courier {
             .spawn(move || {
                 for parcel in receiver {
                     let (group, to) = (parcel.group, parcel.to);
-                    let arrived = match send(&identity, &store, &parcel) {
+                    let arrived = match send(&introductions, &store, &parcel) {
                         Ok(()) => true,
                         Err(error) => {
                             tracing::info!(group = group.0, %to, %error, "a snapshot did not arrive; it will be offered again");
@@ -87,7 +88,11 @@ impl Courier {
     }
 }
 
-fn send(identity: &Identity, store: &CheckpointStore, parcel: &Parcel) -> Result<(), PeerError> {
+fn send(
+    introductions: &Introductions,
+    store: &CheckpointStore,
+    parcel: &Parcel,
+) -> Result<(), PeerError> {
     let group = u64::from(parcel.group.0);
     let info = store
         .list(group)
@@ -95,7 +100,7 @@ fn send(identity: &Identity, store: &CheckpointStore, parcel: &Parcel) -> Result
         .find(|info| info.meta.index == parcel.index)
         .ok_or_else(|| PeerError::Snapshot("its file is gone".to_owned()))?;
     let file = store.open_raw(&info).map_err(snapshot)?;
-    let mut stream = blocking::connect(identity, &parcel.address, cluster::Purpose::Snapshot)?;
+    let mut stream = blocking::connect(introductions, &parcel.address, cluster::Purpose::Snapshot)?;
     write_message(
         &mut stream,
         &cluster::SnapshotOffer {

@@ -11,11 +11,13 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 
 use super::PeerError;
+use crate::identity::Refusal;
 
 /// Larger than everything one turn can send to one peer: a full window of appends.
 const FRAME_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-const HELLO_BYTES_MAX: usize = 4 * 1024;
+/// Longest introduction or verdict: 128 founders take 28 bytes each.
+const HELLO_BYTES_MAX: usize = 16 * 1024;
 
 /// What a read asks the socket for.
 const READ_BYTES: usize = 64 * 1024;
@@ -38,18 +40,43 @@ pub(super) fn encode_frame(frame: &cluster::Frame, out: &mut BytesMut) {
     frame.encode_raw(out);
 }
 
-pub(crate) async fn write_hello(
+/// Writes a message behind its length.
+pub(crate) async fn write_message(
     stream: &mut TcpStream,
-    hello: &cluster::Hello,
+    message: &impl Message,
 ) -> Result<(), PeerError> {
     let mut bytes = BytesMut::new();
-    bytes.put_u32_le(hello.encoded_len() as u32);
-    hello.encode_raw(&mut bytes);
+    bytes.put_u32_le(message.encoded_len() as u32);
+    message.encode_raw(&mut bytes);
     stream.write_all(&bytes).await?;
     Ok(())
 }
 
+/// Says what was made of the other's introduction.
+pub(crate) async fn write_verdict<T>(
+    stream: &mut TcpStream,
+    judged: &Result<T, Refusal>,
+) -> Result<(), PeerError> {
+    write_message(stream, &verdict(judged)).await
+}
+
+/// What is said of the other's introduction.
+pub(crate) fn verdict<T>(judged: &Result<T, Refusal>) -> cluster::Verdict {
+    match judged {
+        Ok(_) => cluster::Verdict::default(),
+        Err(refusal) => refusal.verdict(),
+    }
+}
+
 pub(crate) async fn read_hello(stream: &mut TcpStream) -> Result<cluster::Hello, PeerError> {
+    read_message(stream).await
+}
+
+pub(crate) async fn read_verdict(stream: &mut TcpStream) -> Result<cluster::Verdict, PeerError> {
+    read_message(stream).await
+}
+
+async fn read_message<M: Message + Default>(stream: &mut TcpStream) -> Result<M, PeerError> {
     let length = stream.read_u32_le().await? as usize;
     if length > HELLO_BYTES_MAX {
         return Err(PeerError::Malformed(format!(
@@ -58,7 +85,7 @@ pub(crate) async fn read_hello(stream: &mut TcpStream) -> Result<cluster::Hello,
     }
     let mut bytes = vec![0; length];
     stream.read_exact(&mut bytes).await?;
-    cluster::Hello::decode(bytes.as_slice()).map_err(|e| PeerError::Malformed(e.to_string()))
+    M::decode(bytes.as_slice()).map_err(|e| PeerError::Malformed(e.to_string()))
 }
 
 /// Cuts a stream into frames.

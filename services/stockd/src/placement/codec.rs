@@ -97,10 +97,12 @@ impl Registry {
 fn encode_change(change: &Change) -> Wire {
     match change.clone() {
         Change::Found {
+            incarnation,
             replication,
             nodes,
             groups,
         } => Wire::Found(log::Found {
+            incarnation: encode_incarnation(incarnation),
             replication,
             nodes: nodes.into_iter().map(encode_founder).collect(),
             groups: groups
@@ -124,6 +126,11 @@ fn encode_change(change: &Change) -> Wire {
             grpc,
             peers,
         }),
+        Change::Heard { node, directory } => Wire::Heard(log::Heard {
+            node,
+            directory: encode_directory(directory),
+        }),
+        Change::AllowReplacement { node } => Wire::AllowReplacement(log::AllowReplacement { node }),
         Change::UpdateAddresses { node, grpc, peers } => {
             Wire::UpdateAddresses(log::UpdateAddresses { node, grpc, peers })
         }
@@ -203,7 +210,7 @@ fn encode_recover(recover: Recover) -> log::Recover {
     }
 }
 
-/// Left out in the first life of a cluster.
+/// Left out before a cluster was founded.
 fn encode_incarnation(incarnation: u128) -> Bytes {
     match incarnation {
         0 => Bytes::new(),
@@ -255,6 +262,9 @@ fn encode_state(registry: &Registry) -> log::RegistryState {
             grpc: record.grpc.clone(),
             peers: record.peers.clone(),
             state: state.into(),
+            since: record.since,
+            was_heard: record.was_heard,
+            may_be_replaced: record.may_be_replaced,
         }
     });
     let groups = registry.placements.iter().map(|(group, placement)| {
@@ -314,9 +324,11 @@ fn encode_remembered(
         RegistryOutcome::Joined {
             node,
             generation_floor,
+            since,
         } => Some(log::JoinedNode {
             node: *node,
             generation_floor: *generation_floor,
+            since: *since,
         }),
         // Moves are begun by the controller, which has no request ids, and a refusal is not remembered.
         RegistryOutcome::Done | RegistryOutcome::Begun { .. } | RegistryOutcome::Refused(_) => None,
@@ -354,6 +366,7 @@ fn read_command(command: &log::Command) -> Read<RegistryCommand> {
 fn read_change(change: &Wire) -> Read<Change> {
     Ok(match change.clone() {
         Wire::Found(found) => Change::Found {
+            incarnation: read_incarnation(&found.incarnation)?,
             replication: found.replication,
             nodes: found
                 .nodes
@@ -375,6 +388,11 @@ fn read_change(change: &Wire) -> Read<Change> {
             grpc: join.grpc,
             peers: join.peers,
         },
+        Wire::Heard(heard) => Change::Heard {
+            node: heard.node,
+            directory: read_directory(&heard.directory)?,
+        },
+        Wire::AllowReplacement(log::AllowReplacement { node }) => Change::AllowReplacement { node },
         Wire::UpdateAddresses(log::UpdateAddresses { node, grpc, peers }) => {
             Change::UpdateAddresses { node, grpc, peers }
         }
@@ -521,6 +539,9 @@ fn read_state(state: &log::RegistryState) -> Read<Registry> {
                     return Err(format!("node {} in no state", node.node));
                 }
             },
+            since: node.since,
+            was_heard: node.was_heard,
+            may_be_replaced: node.may_be_replaced,
         };
         Ok((node.node, record))
     });
@@ -588,6 +609,7 @@ fn read_requests(state: &log::RegistryState) -> Read<RequestMemory> {
             Some(joined) => RegistryOutcome::Joined {
                 node: joined.node,
                 generation_floor: joined.generation_floor,
+                since: joined.since,
             },
             None => RegistryOutcome::Done,
         };

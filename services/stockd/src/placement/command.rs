@@ -22,6 +22,8 @@ pub struct RegistryCommand {
 pub enum Change {
     /// The cluster is born: said once, by the first leader.
     Found {
+        /// Which life of the cluster begins.
+        incarnation: u128,
         /// How many voters a group should have: odd.
         replication: u32,
         /// The nodes of the founding list.
@@ -52,6 +54,19 @@ pub enum Change {
         grpc: String,
         /// Where nodes reach it: `host:port`.
         peers: String,
+    },
+    /// A node runs: it has reported from the directory that it joined with. Until then it counts for nothing.
+    Heard {
+        /// Which.
+        node: u64,
+        /// From this directory.
+        directory: Directory,
+    },
+    /// An operator says that the next directory which joins under a node's id takes its place, though the node
+    /// may still be heard from.
+    AllowReplacement {
+        /// Which.
+        node: u64,
     },
     /// A node is reached elsewhere now.
     UpdateAddresses {

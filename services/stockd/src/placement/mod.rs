@@ -9,11 +9,12 @@
 //! last, so that a new leader of group 0 goes on where the old one stopped:
 //!
 //! ```text
-//! Begin       the registry writes the move down and allots an id that was never used
-//! AddLearner  the group's leader sends it the log, or a snapshot
-//! Promote     once it has caught up: in as a voter and the old one out, in one joint change
-//! End         the registry writes down the voters that the leader reports
-//! Destroy     what the registry knows to be gone for ever is deleted from its node
+//! Begin         the registry writes the move down and allots an id that was never used
+//! BeginReplica  the node begins it, in the directory that the registry knows
+//! AddLearner    the group's leader sends it the log, or a snapshot
+//! Promote       once it has caught up: in as a voter and the old one out, in one joint change
+//! End           the registry writes down the voters that the leader reports
+//! Destroy       what the registry knows to be gone for ever is deleted from its node
 //! ```
 
 pub mod codec;

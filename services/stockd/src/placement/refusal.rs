@@ -34,6 +34,31 @@ pub enum RegistryRefusal {
     /// An address is empty or too long.
     #[error("an address is empty or longer than {ADDRESS_BYTES_MAX} bytes")]
     BadAddress,
+    /// An address is one to listen on, which leads nowhere.
+    #[error(
+        "{address} is an address to listen on, and leads nowhere: say where others reach the node"
+    )]
+    NowhereAddress {
+        /// As it was given.
+        address: String,
+    },
+    /// The node runs, and another directory asks to be let in under its id.
+    #[error(
+        "node {node} is heard from, with another data directory: is its id given twice? To replace it though it \
+         runs, say `stockctl node replace {node}` first"
+    )]
+    NodeHeard {
+        /// Which.
+        node: u64,
+    },
+    /// The node runs on another data directory.
+    #[error("node {node} does not run on data directory {directory} any more")]
+    AnotherDirectory {
+        /// Which.
+        node: u64,
+        /// The one that was named.
+        directory: Directory,
+    },
     /// There is no such node.
     #[error("there is no node {node}")]
     UnknownNode {

@@ -11,7 +11,9 @@ use super::refusal::RegistryRefusal as Refusal;
 use super::{Directory, FAILURE_BYTES_MAX, MOVES_MAX, NODES_MAX, ReplicaId};
 use crate::worker::event::GroupId;
 
+mod address;
 mod checks;
+mod places;
 mod recovery;
 
 /// How many voters a group may have.
@@ -34,7 +36,7 @@ pub struct Registry {
     /// locations.
     pub(super) observers: BTreeMap<u64, ReplicaId>,
     pub(super) requests: RequestMemory,
-    /// 0 in the cluster's first life.
+    /// 0 before the cluster was founded.
     pub(super) incarnation: u128,
 }
 
@@ -51,6 +53,20 @@ pub struct NodeRecord {
     pub peers: String,
     /// Whether it takes part.
     pub state: NodeState,
+    /// The index of the entry that let the directory in: of two directories, the one with the later entry is the
+    /// node's. 0 for a founder's.
+    pub since: u64,
+    /// Whether it has ever reported from its directory. One that has not counts for nothing: it may never have run.
+    pub was_heard: bool,
+    /// An operator has said that another directory may take its place, though it may be heard from.
+    pub may_be_replaced: bool,
+}
+
+impl NodeRecord {
+    /// Whether replicas can be given to it, now or soon.
+    pub fn counts(&self) -> bool {
+        self.state == NodeState::Active && self.directory.is_some() && self.was_heard
+    }
 }
 
 /// Whether a node takes part.
@@ -108,6 +124,8 @@ pub enum RegistryOutcome {
         node: u64,
         /// Replicas of older generations on it are lost.
         generation_floor: u32,
+        /// The index of the entry that let its directory in; 0 if it is only announced, or a founder.
+        since: u64,
     },
     /// The move is written down.
     Begun {
@@ -140,7 +158,7 @@ impl Registry {
                 Err(refusal) => return RegistryOutcome::Refused(Refusal::Request(refusal)),
             }
         }
-        match self.change(command.change) {
+        match self.change(at, command.change) {
             Ok(outcome) => {
                 self.place_observers();
                 // What the controller begins needs no memory: it looks before it asks again.
@@ -167,7 +185,7 @@ impl Registry {
     }
 
     /// Which life of the cluster this is: another one begins where most nodes were lost for good, and nobody
-    /// of an earlier one is listened to. 0 is the first.
+    /// of an earlier one is listened to. 0 before the cluster was founded.
     pub fn incarnation(&self) -> u128 {
         self.incarnation
     }
@@ -258,14 +276,15 @@ impl Registry {
 
 /// What each command does.
 impl Registry {
-    fn change(&mut self, change: Change) -> Result<RegistryOutcome, Refusal> {
+    fn change(&mut self, at: At, change: Change) -> Result<RegistryOutcome, Refusal> {
         if let Change::Found {
+            incarnation,
             replication,
             nodes,
             groups,
         } = change
         {
-            return self.found(replication, nodes, &groups);
+            return self.found(incarnation, replication, nodes, &groups);
         }
         if !self.is_founded() {
             return Err(Refusal::NotFounded);
@@ -279,8 +298,12 @@ impl Registry {
                 replaces,
                 grpc,
                 peers,
-            } => return self.join(node, (directory, replaces), grpc, peers),
+            } => return self.join(at, node, (directory, replaces), grpc, peers),
             Change::Begin(begin) => return self.begin(&begin),
+            Change::Heard { node, directory } => self.heard(node, directory)?,
+            Change::AllowReplacement { node } => {
+                self.member(node)?.may_be_replaced = true;
+            }
             Change::UpdateAddresses { node, grpc, peers } => {
                 self.member(node)?;
                 self.set_addresses(node, grpc, peers)?;
@@ -336,6 +359,7 @@ impl Registry {
 
     fn found(
         &mut self,
+        incarnation: u128,
         replication: u32,
         nodes: Vec<Founder>,
         groups: &[Vec<u64>],
@@ -363,6 +387,7 @@ impl Registry {
             return Err(Refusal::BadFounding { what });
         }
         let mut founded = Self {
+            incarnation,
             replication,
             next_generation: 1,
             next_move: 1,
@@ -372,7 +397,10 @@ impl Registry {
             founded.check_new_id(founder.node)?;
             founded.check_directory(founder.directory, founder.node)?;
             founded.insert(founder.node, 0, founder.grpc, founder.peers)?;
-            founded.member(founder.node)?.directory = Some(founder.directory);
+            let record = founded.member(founder.node)?;
+            record.directory = Some(founder.directory);
+            // All of them have heard each other.
+            record.was_heard = true;
         }
         for (number, nodes) in (0..).zip(groups) {
             let voters = nodes.iter().map(|node| ReplicaId::founding(*node));
@@ -403,6 +431,7 @@ impl Registry {
 
     fn join(
         &mut self,
+        at: At,
         node: u64,
         (directory, replaces): (Directory, Option<Directory>),
         grpc: String,
@@ -432,17 +461,33 @@ impl Registry {
                 self.forget_wishes_of(node);
             }
         }
-        self.member(node)?.directory = Some(directory);
+        let record = self.member(node)?;
+        if record.directory != Some(directory) {
+            record.directory = Some(directory);
+            record.since = at.index;
+            record.was_heard = false;
+            record.may_be_replaced = false;
+        }
         Ok(self.joined(node))
     }
 
-    fn drain(&mut self, node: u64) -> Result<(), Refusal> {
+    fn heard(&mut self, node: u64, directory: Directory) -> Result<(), Refusal> {
         let record = self.member(node)?;
+        if record.directory != Some(directory) {
+            return Err(Refusal::AnotherDirectory { node, directory });
+        }
+        record.was_heard = true;
+        Ok(())
+    }
+
+    fn drain(&mut self, node: u64) -> Result<(), Refusal> {
+        let record = self.member(node)?.clone();
         if record.state == NodeState::Draining {
             return Ok(());
         }
-        // A node that never joined holds nothing and is missed by nobody.
-        if record.directory.is_some() {
+        // A node that never ran holds nothing and is missed by nobody; one whose disk was lost may not have been
+        // heard again yet.
+        if record.counts() || self.replicas_on(node) > 0 {
             self.check_enough_without(node)?;
         }
         self.member(node)?.state = NodeState::Draining;
@@ -464,7 +509,7 @@ impl Registry {
         if replicas > 0 {
             return Err(Refusal::HoldsReplicas { node, replicas });
         }
-        if record.directory.is_some() {
+        if record.was_heard {
             self.check_enough_without(node)?;
         }
         self.member(node)?.state = NodeState::Removed;
@@ -590,65 +635,6 @@ impl Registry {
         let voters = voters.into_iter().collect();
         self.place(group, Placement { term, voters });
         Ok(())
-    }
-
-    /// Takes note of where a group's voters are, and forgets what makes no sense any more.
-    fn place(&mut self, group: GroupId, placement: Placement) {
-        let holds = |node: u64| placement.voters.iter().any(|voter| voter.node() == node);
-        if self
-            .wish(group)
-            .is_some_and(|wish| !holds(wish.from) || holds(wish.to))
-        {
-            self.wishes.remove(&group);
-        }
-        if self
-            .preferred_leader(group)
-            .is_some_and(|node| !holds(node))
-        {
-            self.preferred.remove(&group);
-        }
-        self.failed
-            .retain(|(of, replica), _| *of != group || placement.voters.contains(replica));
-        self.placements.insert(group, placement);
-    }
-
-    /// Every node that has joined and holds no voter of group 0, now or soon, gets an observer.
-    fn place_observers(&mut self) {
-        let Some(meta) = self.placements.get(&GroupId::META) else {
-            return;
-        };
-        let comes = self.moves.get(&GroupId::META).and_then(|m| m.add);
-        let voters: BTreeSet<u64> = meta
-            .voters
-            .iter()
-            .chain(comes.as_ref())
-            .map(|voter| voter.node())
-            .collect();
-        let watching: BTreeMap<u64, u32> = self
-            .nodes
-            .iter()
-            .filter(|(node, record)| {
-                record.state != NodeState::Removed
-                    && record.directory.is_some()
-                    && !voters.contains(node)
-            })
-            .map(|(node, record)| (*node, record.generation_floor))
-            .collect();
-        self.observers.retain(|node, observer| {
-            watching
-                .get(node)
-                .is_some_and(|floor| observer.generation() >= *floor)
-        });
-        for node in watching.into_keys() {
-            if self.observers.contains_key(&node) {
-                continue;
-            }
-            // Without a generation left there is none: the node asks others for what it lacks.
-            if let Ok(generation) = self.allot_generation() {
-                self.observers
-                    .insert(node, ReplicaId::new(generation, node));
-            }
-        }
     }
 
     fn park(&mut self, group: GroupId, number: u64, parked: bool) -> Result<(), Refusal> {

@@ -233,6 +233,8 @@ pub enum Notice {
     Hash(Box<StateHash>),
     /// For the leader of group 0: what an audit found.
     Audited(Box<AuditReport>),
+    /// In how many seconds its directory has been written in, durably.
+    Pulse(u64),
     /// From the leader of group 0.
     Order {
         /// The term of group 0 that it was decided in.

@@ -58,6 +58,13 @@ impl<R> Worker<R> {
             to: None,
             notice: Notice::Leads(leads),
         });
+        let pulse = self.cluster.acquaintances(|known| known.pulse());
+        if std::mem::replace(&mut self.pulse.told, pulse) != pulse {
+            effects.push(Effect::Notify {
+                to: None,
+                notice: Notice::Pulse(pulse),
+            });
+        }
         let node = self.node_report();
         match self.leader_of_meta() {
             Some(leader) if leader == self.parts.node => {
@@ -107,6 +114,11 @@ impl<R> Worker<R> {
         match order {
             // Only ever for group 0 itself.
             Order::Record(change) => self.record(change),
+            Order::BeginReplica {
+                group,
+                replica,
+                directory,
+            } => self.begin_replica(group, replica, directory, effects),
             Order::AddLearner { group, replica } => {
                 self.change_members(group, MemberChange::AddLearner(replica.0));
             }
@@ -166,33 +178,30 @@ impl<R> Worker<R> {
     }
 
     /// Takes a message of raft.
-    pub(super) fn message(&mut self, id: GroupId, payload: &Bytes, effects: &mut Vec<Effect<R>>) {
+    ///
+    /// One for a replica that is not here is dropped, whoever sends it: it was never begun, or it is gone, or it
+    /// has been forgotten, and only group 0 can tell which.
+    pub(super) fn message(
+        &mut self,
+        id: GroupId,
+        from: u64,
+        payload: &Bytes,
+        effects: &mut Vec<Effect<R>>,
+    ) {
         let Some(slot) = self.slots.get_mut(id.index()) else {
             return;
         };
-        let to = match &mut slot.group {
-            Some(_) => self.step_replica(id, payload, effects),
-            None => stock_replica::recipient(payload),
+        let Some(group) = &mut slot.group else {
+            return;
         };
         self.touched.insert(id.index());
-        if let Some(to) = to {
-            self.expect(id, ReplicaId(to), payload, effects);
-        }
-    }
-
-    /// Tells a replica that is here of a message; for which one it is, if it is for another.
-    fn step_replica(
-        &mut self,
-        id: GroupId,
-        payload: &Bytes,
-        effects: &mut Vec<Effect<R>>,
-    ) -> Option<u64> {
-        let group = self.slots[id.index()].group.as_mut()?;
+        let may_send = |sender: u64| ReplicaId(sender).node() == from;
         // What a peer sends may end this replica, but never the node.
-        let stepped = catch_unwind(AssertUnwindSafe(|| group.replica.step(payload)));
+        let stepped = catch_unwind(AssertUnwindSafe(|| {
+            group.replica.step_from(payload, may_send)
+        }));
         match stepped {
             Ok(Ok(())) => {}
-            Ok(Err(StepError::NotForThis { to })) => return Some(to),
             Ok(Err(StepError::Contradiction(contradiction))) => {
                 let kind = match contradiction {
                     Contradiction::LostEntries { .. } => FaultKind::Lasting,
@@ -210,7 +219,6 @@ impl<R> Worker<R> {
                 self.fail(id, FaultKind::Passing, why, effects);
             }
         }
-        None
     }
 
     /// Takes what another node tells.
@@ -240,38 +248,40 @@ impl<R> Worker<R> {
             Notice::Reports(reports) => self.hear(reports.0, reports.1, now),
             Notice::Hash(hash) => self.hear_hash(*hash, now),
             Notice::Audited(report) => self.hear_audit(*report, now),
+            Notice::Pulse(pulse) => self.cluster.acquaintances(|known| known.heard(from, pulse)),
             Notice::Order { term, order } => self.carry_out(term, *order, effects),
         }
     }
 
-    /// A message came for a replica that is not here: perhaps it should be, from now on.
-    fn expect(
+    /// Begins a replica that group 0 has allotted to this directory. Ids are allotted once, in ascending order: it
+    /// takes the place of whatever was here.
+    fn begin_replica(
         &mut self,
         id: GroupId,
-        to: ReplicaId,
-        payload: &Bytes,
+        own: ReplicaId,
+        directory: Directory,
         effects: &mut Vec<Effect<R>>,
     ) {
-        let is_new = to.node() == self.parts.node
-            && self
-                .slots
-                .get(id.index())
-                .is_some_and(|slot| to > slot.newest);
-        // Ids are allotted once, in ascending order, by group 0: a higher one is of a new member, which
-        // takes the place of whatever was here.
-        if !is_new || to.generation() == 0 {
+        let is_new = self
+            .slots
+            .get(id.index())
+            .is_some_and(|slot| own > slot.newest);
+        let is_own = own.node() == self.parts.node
+            && directory.0 == self.parts.directory
+            && own.generation() >= self.parts.generation_floor.max(1);
+        if !is_new || !is_own {
             return;
         }
         // Whatever was here gives way, and has not failed.
         let gives_way = self.slots[id.index()].group.is_some();
         self.stop(id, Failure::OutcomeUnknown, effects);
-        tracing::info!(group = id.0, replica = %to, "a new replica begins");
-        let mut group = match open::newcomer(id, to, &self.parts, &mut self.batch) {
+        tracing::info!(group = id.0, replica = %own, "a new replica begins");
+        let group = match open::newcomer(id, own, &self.parts, &mut self.batch) {
             Ok(group) => group,
             Err(error) => {
                 tracing::error!(group = id.0, %error, "a new replica cannot begin");
                 if gives_way {
-                    let why = format!("replica {to} cannot begin");
+                    let why = format!("replica {own} cannot begin");
                     self.fail(id, FaultKind::Passing, why, effects);
                 }
                 return;
@@ -281,10 +291,7 @@ impl<R> Worker<R> {
             group: id,
             before: u64::MAX,
         }));
-        if let Err(error) = group.replica.step(payload) {
-            tracing::debug!(%error, "a peer's message was not taken");
-        }
-        self.slots[id.index()] = Slot::with(group, to);
+        self.slots[id.index()] = Slot::with(group, own);
         self.touched.insert(id.index());
     }
 
@@ -294,6 +301,18 @@ impl<R> Worker<R> {
             slot.newest == replica && (slot.group.is_some() || slot.fault.is_some())
         });
         if !is_here {
+            return;
+        }
+        // The order may rest on what a deposed leader said last. Who votes by his own log, and hears his leader,
+        // is no replica that is gone; one that was taken out hears nobody for longer than an election timeout.
+        let is_led_as_voter = self.slots[id.index()].group.as_ref().is_some_and(|group| {
+            let members = group.replica.configuration();
+            let votes =
+                members.voters.contains(&replica.0) || members.outgoing.contains(&replica.0);
+            votes && group.replica.leader() != 0
+        });
+        if is_led_as_voter {
+            tracing::info!(group = id.0, %replica, "a replica that votes is not destroyed");
             return;
         }
         tracing::info!(group = id.0, %replica, "a replica was moved away; its data are deleted");
@@ -522,7 +541,9 @@ fn group_report(group: GroupId, replica: &Replica) -> GroupReport {
 fn recipient(order: &Order, reports: &Reports) -> Option<u64> {
     let group = match order {
         Order::Record(_) => return None,
-        Order::Destroy { replica, .. } => return Some(replica.node()),
+        Order::Destroy { replica, .. } | Order::BeginReplica { replica, .. } => {
+            return Some(replica.node());
+        }
         Order::AddLearner { group, .. }
         | Order::Promote { group, .. }
         | Order::RemoveLearner { group, .. }

@@ -17,12 +17,14 @@
 mod audit;
 mod checkpoints;
 pub mod clock;
+mod error;
 pub mod event;
 mod group;
 mod leaders;
 mod ledgers;
 mod members;
 mod open;
+mod pulse;
 mod reads;
 pub(crate) mod slot;
 mod snapshots;
@@ -35,21 +37,21 @@ use std::sync::Arc;
 use stock_core::Principal;
 use stock_replica::{Committed, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, Point};
 use stock_storage::{CheckpointStore, Durability, LogError, WriteBatch};
-use thiserror::Error;
 
 use self::clock::{DISTANCE_MS_ALERT, Now, WallClocks};
+pub use self::error::WorkerError;
 use self::event::{Answer, Effect, Event, Failure, Freshness, GroupId};
 use self::group::{Group, answer};
 use self::leaders::send;
 use self::ledgers::ENTRIES_WAITING_MAX;
 use self::members::Office;
+use self::pulse::Pulse;
 use self::reads::ContextSource;
 use self::slot::{FaultKind, Slot};
 use crate::chores::Chore;
 use crate::cluster_state::ClusterState;
 use crate::disk::Disk;
 use crate::history::Page;
-use crate::log_codec::DecodeError;
 use crate::placement::{Change, Founder, Policy, ReplicaId, founding_placement};
 use crate::view::ReadView;
 
@@ -89,6 +91,7 @@ pub struct Worker<R> {
     /// Ledger entries of all groups that are not durable yet.
     ledger_entries_waiting: usize,
     office: Office,
+    pulse: Pulse,
     ticks: u64,
     /// Up to where group 0's state was published.
     registry_index: u64,
@@ -113,56 +116,17 @@ struct Turn {
     install: Option<Point>,
 }
 
-/// The loop cannot go on. The process must stop: to serve after a failed write or an entry that was
-/// not understood is to lie.
-#[derive(Debug, Error)]
-pub enum WorkerError {
-    /// The disk failed.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// An entry is from another version.
-    #[error("group {group}: {error}")]
-    Decode {
-        /// Whose entry.
-        group: u32,
-        /// What is wrong.
-        error: DecodeError,
-    },
-    /// A replica cannot be opened.
-    #[error("group {group}: {error}")]
-    Open {
-        /// Which.
-        group: u32,
-        /// What is wrong.
-        error: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The log has entries of a group, but not who it is or where they begin.
-    #[error("group {group}: the record of its replica is missing or damaged")]
-    Record {
-        /// Which.
-        group: u32,
-    },
-    /// The log begins in the middle of history, and the state there is not on the disk.
-    #[error(
-        "group {group}: its log begins after {index}, and there is no whole checkpoint from there on"
-    )]
-    NoCheckpoint {
-        /// Which.
-        group: u32,
-        /// The index.
-        index: u64,
-    },
-}
-
 /// What a worker is made of.
 pub struct WorkerParts {
     /// This node's id.
     pub node: u64,
     /// The number of its data directory.
     pub directory: u128,
+    /// The life of the cluster, and those that it goes on from, if any: states that were written down in them count.
+    pub lives: Vec<u128>,
     /// With whom this node founds the cluster, if it is a founder.
     pub founding: Option<Founding>,
-    /// Replicas of this node that are not of a later generation than this are lost.
+    /// Replicas of this node of earlier generations than this are lost: they were in another directory.
     pub generation_floor: u32,
     /// What operators may choose of placement.
     pub policy: Policy,
@@ -212,6 +176,8 @@ pub const USUAL_AUDIT_EVERY_MS: u64 = 10 * 60 * 1_000;
 /// How the cluster begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Founding {
+    /// Which life of the cluster begins.
+    pub incarnation: u128,
     /// How many voters a group should have: odd.
     pub replication: u32,
     /// All nodes, by id.
@@ -228,6 +194,7 @@ impl Founding {
     /// For the registry.
     fn to_change(&self, groups: u32) -> Change {
         Change::Found {
+            incarnation: self.incarnation,
             replication: self.replication,
             nodes: self.nodes.clone(),
             groups: self.groups(groups),
@@ -288,6 +255,7 @@ impl<R> Worker<R> {
             is_writing_checkpoint: false,
             ledger_entries_waiting: 0,
             office: Office::default(),
+            pulse: Pulse::new(now),
             ticks: 0,
             registry_index: 0,
             parts,
@@ -377,8 +345,12 @@ impl<R> Worker<R> {
         if self.batch.is_empty() {
             return Ok(Persisted::All);
         }
+        self.pulse.beat(self.now, &self.cluster, &mut self.batch);
         match self.parts.disk.write(&mut self.batch, Durability::Sync) {
-            Ok(()) => Ok(Persisted::All),
+            Ok(()) => {
+                self.pulse.beaten(&self.cluster);
+                Ok(Persisted::All)
+            }
             Err(LogError::Full { .. }) => Ok(Persisted::DiskFull),
             Err(error) => Err(error.into()),
         }
@@ -549,7 +521,7 @@ impl<R> Worker<R> {
                 from,
                 cluster_time,
             } => {
-                self.message(group, &payload, effects);
+                self.message(group, from, &payload, effects);
                 // Afterwards, since the message may say who leads.
                 if let Some(slot) = self.slots.get_mut(group.index())
                     && let Some(group) = &mut slot.group
@@ -640,6 +612,7 @@ impl<R> Worker<R> {
                 );
             }
         }
+        self.pulse.keep_news(now, &self.cluster, &mut self.batch);
         self.hand_over();
         self.begin_checkpoint(now, effects);
         self.finish_joint_changes();

@@ -1,9 +1,10 @@
 //! Bringing replicas back from the disk, or founding them.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use stock_replica::{Point, Replica, Restored as RestoredReplica, Settings};
-use stock_storage::WriteBatch;
+use stock_storage::{CheckpointInfo, WriteBatch};
 
 use super::checkpoints::{Checkpoints, Kept};
 use super::event::GroupId;
@@ -11,7 +12,7 @@ use super::group::{Group, GroupParts};
 use super::ledgers::LedgerProgress;
 use super::slot::{Fault, FaultKind, Slot, SlotRecord, Standing};
 use super::{WINDOW_BYTES, WorkerError, WorkerParts};
-use crate::checkpoint::{self, Restored};
+use crate::checkpoint::{self, Belongs, ImageError, Owner, Restored};
 use crate::disk::GroupReader;
 use crate::placement::ReplicaId;
 use crate::state::State;
@@ -36,7 +37,7 @@ pub(super) fn slot<R>(
         .as_ref()
         .map(|founding| founding.groups(parts.groups).swap_remove(id.index()));
     match (record, founders) {
-        (Some(record), _) => Ok(remembered(id, record, parts)),
+        (Some(record), _) => Ok(remembered(id, record, parts, batch)),
         (None, Some(founders)) if founders.contains(&parts.node) => {
             let own = ReplicaId::founding(parts.node);
             let origin = Point::founding(founders);
@@ -54,16 +55,22 @@ pub(super) fn slot<R>(
                 own,
             ))
         }
-        (None, _) => Ok(Slot::vacant(ReplicaId::new(
-            // Those of the floor itself are allotted after it was.
-            parts.generation_floor.saturating_sub(1),
-            parts.node,
-        ))),
+        (None, _) => Ok(Slot::vacant(before_floor(parts))),
     }
 }
 
+/// The last replica that cannot be in this directory: those of the floor itself are allotted after it was.
+fn before_floor(parts: &WorkerParts) -> ReplicaId {
+    ReplicaId::new(parts.generation_floor.saturating_sub(1), parts.node)
+}
+
 /// What becomes of the replica that the disk remembers.
-fn remembered<R>(id: GroupId, record: SlotRecord, parts: &WorkerParts) -> Slot<R> {
+fn remembered<R>(
+    id: GroupId,
+    record: SlotRecord,
+    parts: &WorkerParts,
+    batch: &mut WriteBatch,
+) -> Slot<R> {
     let own = record.newest;
     let failed = |kind: FaultKind, why: String| {
         tracing::error!(group = id.0, replica = %own, %why, outlook = kind.outlook(), "a replica is not brought back");
@@ -71,6 +78,12 @@ fn remembered<R>(id: GroupId, record: SlotRecord, parts: &WorkerParts) -> Slot<R
         Slot::failed(own, Fault { kind, why })
     };
     match record.standing {
+        _ if own.generation() < parts.generation_floor => {
+            // It was begun before this directory was let in: nobody counts on it.
+            forget_files(id, parts);
+            batch.forget(u64::from(id.0));
+            Slot::vacant(before_floor(parts))
+        }
         Standing::Gone => {
             // The crash may have come before its files were deleted.
             forget_files(id, parts);
@@ -185,14 +198,7 @@ fn bring_back<R>(
         let discarded = parts.checkpoints.discard_incoming(number);
         discarded.map_err(|error| failed(error.into()))?;
     }
-    let mut files = Vec::new();
-    for info in parts.checkpoints.list(number) {
-        let (point, _) = checkpoint::place(&info).map_err(|error| failed(error.into()))?;
-        // A snapshot that arrived, and that the log never began anew at, is no state of this replica.
-        if point.index >= origin.index && point.index <= last_index(id, &origin, parts) {
-            files.push((point, info));
-        }
-    }
+    let files = own_files(id, own, &origin, parts)?;
     let ledger_index = match id.shard() {
         Some(_) => parts.ledger_indexes.get(id.index()).copied().flatten(),
         None => Some(u64::MAX),
@@ -229,6 +235,55 @@ fn bring_back<R>(
         .collect();
     let log = LogOnDisk::of(id, &origin, parts);
     open(id, own, origin, restored, kept, log, parts)
+}
+
+/// The states of a replica, newest first, as far as its log can go on from them. What others left is deleted: files of
+/// an earlier life of the cluster, or of a replica that was here before, have the same names.
+fn own_files(
+    id: GroupId,
+    own: ReplicaId,
+    origin: &Point,
+    parts: &WorkerParts,
+) -> Result<Vec<(Point, CheckpointInfo)>, WorkerError> {
+    let failed = |error: ImageError| WorkerError::Open {
+        group: id.0,
+        error: error.into(),
+    };
+    let last_index = last_index(id, origin, parts);
+    let owner = Owner {
+        replica: own,
+        directory: parts.directory,
+        lives: &parts.lives,
+    };
+    let (mut files, mut foreign) = (Vec::new(), BTreeSet::new());
+    for info in parts.checkpoints.list(u64::from(id.0)) {
+        let belongs = owner.judge(&info, origin).map_err(failed)?;
+        let point = checkpoint::label(&info).map_err(failed)?.point;
+        match belongs {
+            Belongs::Not => {
+                foreign.insert(info.path.clone());
+            }
+            // It wrote down only what it had in its log, durably.
+            Belongs::Written if point.index > last_index => {
+                return Err(WorkerError::LostEntries {
+                    group: id.0,
+                    known: point.index,
+                    last_index,
+                });
+            }
+            Belongs::Written | Belongs::Adopted if point.index >= origin.index => {
+                files.push((point, info));
+            }
+            Belongs::Written | Belongs::Adopted => {}
+        }
+    }
+    if !foreign.is_empty() {
+        tracing::warn!(group = id.0, files = ?foreign, "states of another replica, directory or life of the cluster are deleted");
+        let kept = |info: &CheckpointInfo| !foreign.contains(&info.path);
+        let retained = parts.checkpoints.retain(u64::from(id.0), kept);
+        retained.map_err(|error| failed(error.into()))?;
+    }
+    Ok(files)
 }
 
 fn last_index(id: GroupId, origin: &Point, parts: &WorkerParts) -> u64 {

@@ -21,6 +21,7 @@ fn orders(toy: &mut Toy, seconds: u64) -> Vec<String> {
     said
 }
 
+#[track_caller]
 fn check(toy: &mut Toy, seconds: u64, expected: &[&str]) {
     assert_eq!(orders(toy, seconds), expected);
 }
@@ -47,7 +48,15 @@ fn words(order: &Order) -> String {
             let voters: Vec<String> = voters.iter().map(ToString::to_string).collect();
             format!("{}: correct to {}", group.0, voters.join(" "))
         }
+        Order::Record(Change::Heard { node, directory }) => {
+            format!("heard {node} on {:x}", directory.0)
+        }
         Order::Record(other) => format!("{other:?}"),
+        Order::BeginReplica {
+            group,
+            replica,
+            directory,
+        } => format!("{}: new {replica} in {:x}", group.0, directory.0),
         Order::AddLearner { group, replica } => format!("{}: learner {replica}", group.0),
         Order::Promote { group, add, remove } => {
             let remove = remove.map_or_else(String::new, |replica| format!(" for {replica}"));
@@ -76,7 +85,14 @@ fn a_whole_and_balanced_cluster_is_left_alone() {
     for (nodes, groups, replication) in [(3, 9, 3), (5, 9, 3), (5, 4, 5), (1, 3, 3), (2, 3, 3)] {
         let mut toy = Toy::new(nodes, groups, replication, 1);
         let observers = toy.registry.observers();
-        let expected: Vec<String> = observers.map(|o| format!("0: learner {o}")).collect();
+        let expected: Vec<String> = observers
+            .flat_map(|o| {
+                [
+                    format!("0: new {o} in {:x}", o.node()),
+                    format!("0: learner {o}"),
+                ]
+            })
+            .collect();
         assert_eq!(orders(&mut toy, 5), expected);
         check(&mut toy, 60, &[]);
     }
@@ -108,14 +124,18 @@ fn a_node_that_stays_away_is_replaced_and_cleaned_up_when_it_returns() {
         &[
             "0: begin +4 -2 (NodeAway)",
             "0: drop learner 4.1",
+            "0: new 4.2 in 4",
             "0: learner 4.2",
-            "0: destroy 4.1",
             "0: promote 4.2 for 2",
             "0: end with 1 3 4.2",
         ],
     );
     toy.nodes.get_mut(&2).unwrap().is_up = true;
-    check(&mut toy, 20, &["0: learner 2.3", "0: destroy 2"]);
+    check(
+        &mut toy,
+        20,
+        &["0: new 2.3 in 2", "0: destroy 2", "0: learner 2.3"],
+    );
 }
 
 #[test]
@@ -151,10 +171,10 @@ fn a_failed_replica_is_made_anew_at_once_where_it_is() {
         20,
         &[
             "0: begin +2 -2 (Failed)",
+            "0: new 2.1 in 2",
             "0: learner 2.1",
             "0: promote 2.1 for 2",
             "0: end with 1 3 2.1",
-            "0: destroy 2",
         ],
     );
 }
@@ -169,7 +189,15 @@ fn a_replica_whose_replacement_failed_is_made_anew_again() {
         .unwrap()
         .data
         .insert((META, old), None);
-    check(&mut toy, 3, &["0: begin +2 -2 (Failed)", "0: learner 2.1"]);
+    check(
+        &mut toy,
+        3,
+        &[
+            "0: begin +2 -2 (Failed)",
+            "0: new 2.1 in 2",
+            "0: learner 2.1",
+        ],
+    );
     // It took the old one's place, and fails as well before it votes.
     let new = ReplicaId::new(1, 2);
     let machine = toy.nodes.get_mut(&2).unwrap();
@@ -183,6 +211,7 @@ fn a_replica_whose_replacement_failed_is_made_anew_again() {
             "0: end with 1 2 3",
             "0: destroy 2.1",
             "0: begin +2 -2 (Failed)",
+            "0: new 2.2 in 2",
             "0: learner 2.2",
             "0: promote 2.2 for 2",
             "0: end with 1 3 2.2",
@@ -203,11 +232,11 @@ fn a_failed_leader_hands_over_before_it_goes() {
         20,
         &[
             "0: begin +1 -1 (Failed)",
-            "0: learner 1.1",
             "0: transfer to 2",
+            "0: new 1.1 in 1",
+            "0: learner 1.1",
             "0: promote 1.1 for 1",
             "0: end with 2 3 1.1",
-            "0: destroy 1",
         ],
     );
 }
@@ -221,7 +250,9 @@ fn a_replaced_disk_is_filled_again_where_it_is() {
         &mut toy,
         20,
         &[
+            "heard 3 on 5",
             "0: begin +3 -3 (DiskReplaced)",
+            "0: new 3.2 in 5",
             "0: learner 3.2",
             "0: promote 3.2 for 3",
             "0: end with 1 2 3.2",
@@ -241,12 +272,13 @@ fn a_draining_node_loses_its_leaderships_first_and_then_its_replicas() {
             "0: begin +4 -1 (Draining)",
             "0: transfer to 3",
             "0: drop learner 4.1",
+            "0: new 4.2 in 4",
             "0: learner 4.2",
-            "0: destroy 4.1",
             "0: promote 4.2 for 1",
             "0: end with 2 3 4.2",
-            "0: learner 1.3",
+            "0: new 1.3 in 1",
             "0: destroy 1",
+            "0: learner 1.3",
         ],
     );
     assert_eq!(toy.registry.replicas_on(1), 0);
@@ -257,24 +289,30 @@ fn groups_grow_to_an_odd_number_only() {
     let mut toy = Toy::new(1, 1, 3, 1);
     toy.add_machine(2);
     toy.join(2);
-    check(&mut toy, 60, &["0: learner 2.1"]);
+    check(
+        &mut toy,
+        60,
+        &["heard 2 on 2", "0: new 2.1 in 2", "0: learner 2.1"],
+    );
     toy.add_machine(3);
     toy.join(3);
     check(
         &mut toy,
         60,
         &[
-            "0: learner 3.2",
+            "heard 3 on 3",
+            "0: new 3.2 in 3",
             "0: begin +2 (TooFew)",
             "0: drop learner 2.1",
+            "0: learner 3.2",
+            "0: new 2.3 in 2",
             "0: learner 2.3",
-            "0: destroy 2.1",
             "0: promote 2.3",
             "0: end with 1 2.3",
             "0: begin +3 (TooFew)",
             "0: drop learner 3.2",
+            "0: new 3.4 in 3",
             "0: learner 3.4",
-            "0: destroy 3.2",
             "0: promote 3.4",
             "0: end with 1 2.3 3.4",
         ],
@@ -293,13 +331,15 @@ fn a_group_with_too_many_replicas_gives_up_the_one_on_the_fullest_node() {
             "0: begin -5 (TooMany)",
             "0: take out 5",
             "0: end with 1 2 3 4",
-            "0: learner 5.1",
+            "0: new 5.1 in 5",
             "0: destroy 5",
             "0: begin -4 (TooMany)",
+            "0: learner 5.1",
             "0: take out 4",
             "0: end with 1 2 3",
-            "0: learner 4.2",
+            "0: new 4.2 in 4",
             "0: destroy 4",
+            "0: learner 4.2",
         ],
     );
 }
@@ -345,12 +385,13 @@ fn an_operators_move_is_done_before_balance_and_her_leader_is_kept() {
             "0: begin +4 -3 (Asked)",
             "0: transfer to 2",
             "0: drop learner 4.1",
+            "0: new 4.2 in 4",
             "0: learner 4.2",
-            "0: destroy 4.1",
             "0: promote 4.2 for 3",
             "0: end with 1 2 4.2",
-            "0: learner 3.3",
+            "0: new 3.3 in 3",
             "0: destroy 3",
+            "0: learner 3.3",
         ],
     );
     assert_eq!(toy.groups[&META].leader.unwrap().node(), 2);
@@ -506,17 +547,17 @@ fn a_move_whose_target_dies_is_given_up_and_another_found() {
         &mut toy,
         100,
         &[
-            "0: destroy 4.1",
             "0: drop learner 4.3",
             "0: end with 1 2 3",
             "0: begin +5 -3 (Draining)",
             "0: drop learner 5.2",
+            "0: new 5.5 in 5",
             "0: learner 5.5",
-            "0: destroy 5.2",
             "0: promote 5.5 for 3",
             "0: end with 1 2 5.5",
-            "0: learner 3.6",
+            "0: new 3.6 in 3",
             "0: destroy 3",
+            "0: learner 3.6",
         ],
     );
 }
@@ -624,7 +665,11 @@ fn a_node_that_joins_observes_group_0_until_it_is_removed() {
     toy.ticks(10);
     toy.add_machine(4);
     toy.join(4);
-    check(&mut toy, 20, &["0: learner 4.1"]);
+    check(
+        &mut toy,
+        20,
+        &["heard 4 on 4", "0: new 4.1 in 4", "0: learner 4.1"],
+    );
     toy.nodes.get_mut(&4).unwrap().is_up = false;
     check(&mut toy, 60, &[]);
     toy.nodes.get_mut(&4).unwrap().is_up = true;
@@ -639,7 +684,16 @@ fn an_observer_on_a_replaced_disk_is_made_anew() {
     let mut toy = Toy::new(4, 1, 3, 1);
     toy.ticks(10);
     toy.replace_disk(4);
-    check(&mut toy, 20, &["0: drop learner 4.1", "0: learner 4.2"]);
+    check(
+        &mut toy,
+        20,
+        &[
+            "heard 4 on 5",
+            "0: drop learner 4.1",
+            "0: new 4.2 in 5",
+            "0: learner 4.2",
+        ],
+    );
     let observer = toy.registry.observers().next().unwrap();
     let last_index = toy.groups[&META].last_index;
     assert_eq!(toy.has(META, observer), Some(last_index));
@@ -652,5 +706,5 @@ fn a_node_that_is_not_there_does_not_observe() {
     toy.nodes.get_mut(&5).unwrap().directory = stockd::placement::Directory(999);
     check(&mut toy, 20, &[]);
     toy.nodes.get_mut(&4).unwrap().is_up = true;
-    check(&mut toy, 20, &["0: learner 4.1"]);
+    check(&mut toy, 20, &["0: new 4.1 in 4", "0: learner 4.1"]);
 }

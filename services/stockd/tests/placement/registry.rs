@@ -72,12 +72,30 @@ impl Scene {
             ["incarnation"] => self.registry.incarnation().to_string(),
             _ => {
                 let mut change = parse(&words);
-                // Unless the transcript says otherwise, it was asked for just now.
-                if let Change::Join { node, replaces, .. } = &mut change {
+                // Unless the transcript says otherwise, it was asked for just now, and the node runs.
+                let mut runs_on = None;
+                if let Change::Join {
+                    node,
+                    replaces,
+                    directory,
+                    ..
+                } = &mut change
+                {
                     let known = self.registry.node(*node).and_then(|known| known.directory);
                     *replaces = replaces.or(known);
+                    runs_on = (words[0] == "join").then_some(*directory);
                 }
-                self.apply(request, change)
+                let outcome = self.apply(request, change);
+                let joined = runs_on.and_then(|directory| {
+                    let mut nodes = self.registry.nodes();
+                    let owner = nodes.find(|(_, node)| node.directory == Some(directory))?;
+                    let node = owner.0;
+                    Some(Change::Heard { node, directory })
+                });
+                if let Some(heard) = joined.filter(|_| outcome.starts_with("joined")) {
+                    self.apply(None, heard);
+                }
+                outcome
             }
         }
     }
@@ -120,6 +138,7 @@ impl Scene {
             RegistryOutcome::Joined {
                 node,
                 generation_floor,
+                ..
             } => format!("joined as {node}, floor {generation_floor}"),
             RegistryOutcome::Begun { number, add } => match add {
                 Some(add) => format!("begun {number}, adds {add}"),
@@ -142,6 +161,7 @@ impl Scene {
         let nodes = self.registry.nodes().map(|(id, node)| {
             let state = match (node.state, node.directory) {
                 (NodeState::Active, None) => "expected",
+                (NodeState::Active, Some(_)) if !node.was_heard => "unheard",
                 (NodeState::Active, Some(_)) => "active",
                 (NodeState::Draining, _) => "draining",
                 (NodeState::Removed, _) => "removed",
@@ -168,6 +188,7 @@ fn parse(words: &[&str]) -> Change {
             });
             let replication = replication.parse().unwrap();
             Change::Found {
+                incarnation: 1,
                 replication,
                 nodes: founders.collect(),
                 groups: founding_placement(groups.parse().unwrap(), &nodes, replication),
@@ -178,7 +199,17 @@ fn parse(words: &[&str]) -> Change {
             grpc: grpc(host),
             peers: peers(host),
         },
-        ["join", node, dir] => Change::Join {
+        ["heard", node, dir] => Change::Heard {
+            node: number(node),
+            directory: directory(dir),
+        },
+        ["replaceable", node] => Change::AllowReplacement { node: number(node) },
+        ["address", node, grpc, peers] => Change::UpdateAddresses {
+            node: number(node),
+            grpc: grpc.to_owned(),
+            peers: peers.to_owned(),
+        },
+        ["join" | "ask", node, dir] => Change::Join {
             node: number(node),
             directory: directory(dir),
             replaces: None,
@@ -450,7 +481,7 @@ fn what_is_left_of_a_cluster_is_a_smaller_one_that_may_grow_again() {
         > begin 1 +5 -2
         begun 1, adds 5.3
         > incarnation
-        0
+        1
         > recover 1,9 0=1@9 1
         no: there is no node 9
         > recover 1,4 0=1@9,7=4@3 1

@@ -137,6 +137,7 @@ impl Toy {
             peers: format!("n{node}:2"),
         });
         let found = Change::Found {
+            incarnation: 1,
             replication,
             nodes: founders.collect(),
             groups: placement,
@@ -201,7 +202,6 @@ impl Toy {
     /// Half a second: elections, replication, reports, decision, orders.
     pub(crate) fn tick(&mut self) -> Decision {
         self.now_ms += TICK_MS;
-        self.host_members();
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
         for group in &ids {
             self.elect(*group);
@@ -269,20 +269,19 @@ impl Toy {
         (self.random >> 24) as u8 % 255 < self.loss
     }
 
-    /// A member that its node has never had begins empty.
-    fn host_members(&mut self) {
-        for (id, group) in &self.groups {
-            for learner in &group.learners {
-                let known = self.registry.node(learner.node()).unwrap();
-                // A machine that was refused when it came, since its node was removed, does not run.
-                if let Some(node) = self.nodes.get_mut(&learner.node())
-                    && node.is_up
-                    && known.directory == Some(node.directory)
-                    && learner.generation() >= known.generation_floor
-                {
-                    node.data.entry((*id, *learner)).or_insert(Some(0));
-                }
-            }
+    /// A node begins a replica that is newer than all that it has had, in the directory that it was allotted to.
+    fn begin(&mut self, group: GroupId, replica: ReplicaId, directory: Directory) {
+        let Some(node) = self.nodes.get_mut(&replica.node()) else {
+            return;
+        };
+        let had = node.data.keys().chain(&node.gone);
+        let newest = had
+            .filter(|(of, _)| *of == group)
+            .map(|(_, had)| *had)
+            .max();
+        if node.is_up && node.directory == directory && Some(replica) > newest {
+            node.data.retain(|(of, _), _| *of != group);
+            node.data.insert((group, replica), Some(0));
         }
     }
 
@@ -420,6 +419,11 @@ impl Toy {
             Order::Record(ref change) => {
                 self.apply(change.clone());
             }
+            Order::BeginReplica {
+                group,
+                replica,
+                directory,
+            } => self.begin(group, replica, directory),
             Order::AddLearner { group, replica } => {
                 let is_retired = self.registry.is_retired(group, replica);
                 assert!(!is_retired, "{group:?}: {replica} is retired and added");

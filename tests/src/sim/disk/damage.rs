@@ -1,8 +1,9 @@
 //! Disks that forget: bits that turn over, and whole disks that are replaced.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{Disk, Platter};
+use super::{Disk, File, Platter};
+use crate::sim::dice::Dice;
 
 impl Disk {
     /// Turns a bit of a log file over, where a whole write that was synced lies behind it: damage to the
@@ -51,15 +52,49 @@ impl Disk {
         files.any(|file| platter.damaged.contains(file))
     }
 
-    /// An empty disk takes this one's place.
-    pub(crate) fn replace(&self) {
-        let mut platter = self.platter();
-        platter.boot += 1;
-        platter.files.clear();
-        platter.names.clear();
-        platter.durable_names.clear();
-        platter.name_changes.clear();
-        platter.damaged.clear();
+    /// Another disk, empty.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(Dice::of(self.platter().dice.number()))
+    }
+
+    /// Another disk with all that this one has durably, as a copy of a volume has it.
+    pub(crate) fn copy(&self) -> Self {
+        let copy = self.another();
+        self.copy_to(&copy, |_| true);
+        copy
+    }
+
+    /// The log of this disk takes the place of that on another: the files beside it stay as they are there.
+    pub(crate) fn put_log_back(&self, other: &Self) {
+        let mut platter = other.platter();
+        let log: Vec<PathBuf> = platter.names.keys().cloned().collect();
+        for name in log.into_iter().filter(|name| has_ending(name, "raftlog")) {
+            platter.names.remove(&name);
+            platter.durable_names.remove(&name);
+        }
+        drop(platter);
+        self.copy_to(other, |name| has_ending(name, "raftlog"));
+    }
+
+    fn copy_to(&self, other: &Self, is_copied: impl Fn(&Path) -> bool) {
+        let own = self.platter();
+        let mut platter = other.platter();
+        for (name, file) in &own.durable_names {
+            let Some(file) = own.files.get(file).filter(|_| is_copied(name)) else {
+                continue;
+            };
+            let number = platter.next_file;
+            platter.next_file += 1;
+            let copied = File {
+                content: file.durable.clone(),
+                durable: file.durable.clone(),
+                pending: Vec::new(),
+                durable_writes: file.durable_writes.clone(),
+            };
+            platter.files.insert(number, copied);
+            platter.names.insert(name.clone(), number);
+            platter.durable_names.insert(name.clone(), number);
+        }
     }
 }
 

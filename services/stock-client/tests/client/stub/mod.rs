@@ -22,10 +22,10 @@ use stock_client::v1::{
     GetTopologyResponse, JoinNodeRequest, JoinNodeResponse, Line, ListNodesRequest,
     ListNodesResponse, ListShardsRequest, ListShardsResponse, MoveReplicaRequest,
     MoveReplicaResponse, Node, RebuildReplicaRequest, RebuildReplicaResponse, ReleaseRequest,
-    ReleaseResponse, RemoveNodeRequest, RemoveNodeResponse, Reservation, ReserveRequest,
-    ReserveResponse, ReserveStreamRequest, ReserveStreamResponse, ReserveStreamResult, Shard,
-    TransferLeadershipRequest, TransferLeadershipResponse, UndrainNodeRequest, UndrainNodeResponse,
-    reserve_stream_result,
+    ReleaseResponse, RemoveNodeRequest, RemoveNodeResponse, ReplaceNodeRequest,
+    ReplaceNodeResponse, Reservation, ReserveRequest, ReserveResponse, ReserveStreamRequest,
+    ReserveStreamResponse, ReserveStreamResult, Shard, TransferLeadershipRequest,
+    TransferLeadershipResponse, UndrainNodeRequest, UndrainNodeResponse, reserve_stream_result,
 };
 use stock_client::{Client, ClientBuilder};
 use tokio::net::TcpListener;
@@ -288,6 +288,10 @@ impl ClusterService for StubNode {
     }
 
     async fn undrain_node(&self, _: Request<UndrainNodeRequest>) -> Answer<UndrainNodeResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn replace_node(&self, _: Request<ReplaceNodeRequest>) -> Answer<ReplaceNodeResponse> {
         Err(Status::unimplemented("not scripted"))
     }
 

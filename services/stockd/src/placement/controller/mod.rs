@@ -29,7 +29,9 @@ use std::fmt;
 use self::sight::Sight;
 use super::command::{BeginMove, Change, EndMove};
 use super::slow_disks::FAST_AFTER_REPORTS;
-use super::{MOVES_MAX, Move, REPORT_EVERY_MS, Registry, ReplicaId, Reports, group_name};
+use super::{
+    Directory, MOVES_MAX, Move, REPORT_EVERY_MS, Registry, ReplicaId, Reports, group_name,
+};
 use crate::worker::event::GroupId;
 
 /// A replica that lacks fewer entries than this has caught up. Under load a leader's log is always a few
@@ -96,9 +98,18 @@ pub struct Decision {
 /// one ignores them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
-    /// To group 0: a command. It is [`Change::Begin`], [`Change::End`], [`Change::Park`] or
+    /// To group 0: a command. It is [`Change::Begin`], [`Change::End`], [`Change::Park`], [`Change::Heard`] or
     /// [`Change::ReportFailedReplica`].
     Record(Change),
+    /// To the replica's node: begin it, if this is its data directory. It waits for a leader to send it a snapshot.
+    BeginReplica {
+        /// Whose.
+        group: GroupId,
+        /// Which.
+        replica: ReplicaId,
+        /// In this directory, and in no other that the node may run on.
+        directory: Directory,
+    },
     /// To the group's leader: send the log to a replica that does not vote.
     AddLearner {
         /// Whose.
@@ -300,11 +311,13 @@ pub fn decide(registry: &Registry, reports: &Reports, now_ms: u64, policy: &Poli
         return decision;
     }
     let sight = Sight::new(registry, reports, now_ms, policy);
+    let is_growing = sight.take_note_of_the_heard(&mut decision);
     sight.tidy(&mut decision);
     sight.add_observers(&mut decision);
     sight.destroy_retired(&mut decision);
     let running = sight.carry_on(&mut decision);
-    if running < MOVES_MAX {
+    // Where replicas go is decided once all who are there count.
+    if running < MOVES_MAX && !is_growing {
         sight.begin_next(&mut decision);
     }
     sight.hand_over(&mut decision);

@@ -65,9 +65,15 @@ impl Sight<'_> {
             (false, false) => {
                 if let Some(replica) = obstacle {
                     decision.wait(Some(group), Reason::Unsound { replica });
-                } else {
+                } else if self.is_begun(group, comes) {
                     let replica = comes;
                     decision.order(Order::AddLearner { group, replica });
+                } else if comes.node() == report.leader.node() && self.next_leader(report).is_some()
+                {
+                    // What is on its node gives way to it, and hands over before it does.
+                    return self.lead_elsewhere(report, decision);
+                } else {
+                    self.begin_replica(group, comes, decision);
                 }
                 Step::Adding
             }

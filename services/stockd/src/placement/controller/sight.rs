@@ -1,5 +1,6 @@
 //! What the registry and the reports say together, at one moment.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{CATCH_UP_ENTRIES_MAX, Decision, Order, Policy, Reason, SILENT_AFTER_MS};
@@ -75,11 +76,9 @@ impl<'a> Sight<'a> {
         self.reports.is_disk_slow(node)
     }
 
-    /// Active nodes that have joined.
+    /// Active nodes that have joined and have been heard.
     pub(super) fn active(&self) -> impl Iterator<Item = (u64, &'a NodeRecord)> {
-        self.registry
-            .nodes()
-            .filter(|(_, record)| record.state == NodeState::Active && record.directory.is_some())
+        self.registry.nodes().filter(|(_, record)| record.counts())
     }
 
     pub(super) fn is_active(&self, node: u64) -> bool {
@@ -120,12 +119,60 @@ impl<'a> Sight<'a> {
     /// Whether its node says that it failed, or had a newer one since, which took its place.
     fn is_said_to_be_lost(&self, group: GroupId, replica: ReplicaId) -> bool {
         let report = self.reports.node(replica.node());
-        let mut hosted = report.into_iter().flat_map(|report| &report.replicas);
-        hosted.any(|hosted| {
-            let is_over = matches!(hosted.state, ReplicaState::Failed | ReplicaState::Gone);
-            let is_it = hosted.replica == replica && is_over;
-            hosted.group == group && (is_it || hosted.replica > replica)
+        let hosted = report.into_iter().flat_map(|report| &report.replicas);
+        let newest = hosted
+            .filter(|hosted| hosted.group == group)
+            .max_by_key(|hosted| hosted.replica);
+        newest.is_some_and(|newest| {
+            let is_over = matches!(newest.state, ReplicaState::Failed | ReplicaState::Gone);
+            match newest.replica.cmp(&replica) {
+                Ordering::Equal => is_over,
+                Ordering::Greater => true,
+                // A directory that does not know a voter which was begun in it has forgotten it.
+                Ordering::Less => self.is_placed(group, replica),
+            }
         })
+    }
+
+    fn is_placed(&self, group: GroupId, replica: ReplicaId) -> bool {
+        let placement = self.registry.placement(group);
+        placement.is_some_and(|placement| placement.voters.contains(&replica))
+    }
+
+    /// Whether a replica has been begun in its node's directory.
+    pub(super) fn is_begun(&self, group: GroupId, replica: ReplicaId) -> bool {
+        self.is_up(replica.node()) && self.state(group, replica).is_some()
+    }
+
+    /// Has a replica begun where it belongs. Nothing begins by itself: who hears of a replica that it has not got
+    /// cannot know whether it never had it, or has forgotten it.
+    pub(super) fn begin_replica(
+        &self,
+        group: GroupId,
+        replica: ReplicaId,
+        decision: &mut Decision,
+    ) {
+        let record = self.registry.node(replica.node());
+        if let Some(directory) = record.and_then(|record| record.directory) {
+            decision.order(Order::BeginReplica {
+                group,
+                replica,
+                directory,
+            });
+        }
+    }
+
+    /// Nodes that run for the first time count from now on. Whether there are any.
+    pub(super) fn take_note_of_the_heard(&self, decision: &mut Decision) -> bool {
+        let mut are_any = false;
+        for (node, record) in self.registry.nodes() {
+            let is_news = record.state != NodeState::Removed && !record.was_heard;
+            if let Some(directory) = record.directory.filter(|_| is_news && self.is_up(node)) {
+                decision.order(Order::Record(Change::Heard { node, directory }));
+                are_any = true;
+            }
+        }
+        are_any
     }
 
     pub(super) fn state(&self, group: GroupId, replica: ReplicaId) -> Option<ReplicaState> {
@@ -262,8 +309,12 @@ impl<'a> Sight<'a> {
                 && !report.voters.contains(observer)
                 && self.is_up(observer.node())
         });
-        if let Some(replica) = missing {
-            decision.order(Order::AddLearner { group, replica });
+        match missing {
+            Some(replica) if self.is_begun(group, replica) => {
+                decision.order(Order::AddLearner { group, replica });
+            }
+            Some(replica) => self.begin_replica(group, replica, decision),
+            None => {}
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the registry's commands look up, and what they check before they change anything.
 
+use super::address;
 use super::{Move, NodeRecord, NodeState, Placement, Refusal, Registry, RegistryOutcome};
 use crate::placement::{
     ADDRESS_BYTES_MAX, Directory, NODE_ID_MAX, NODES_EVER_MAX, NODES_MAX, ReplicaId,
@@ -33,6 +34,7 @@ impl Registry {
         RegistryOutcome::Joined {
             node,
             generation_floor: record.map_or(0, |record| record.generation_floor),
+            since: record.map_or(0, |record| record.since),
         }
     }
 
@@ -76,6 +78,9 @@ impl Registry {
             grpc,
             peers,
             state: NodeState::Active,
+            since: 0,
+            was_heard: false,
+            may_be_replaced: false,
         };
         self.nodes.insert(node, record);
         Ok(())
@@ -99,14 +104,21 @@ impl Registry {
         if !is_good(grpc) || !is_good(peers) {
             return Err(Refusal::BadAddress);
         }
+        let place = (address::place(grpc), address::place(peers));
+        for (address, (host, _)) in [(grpc, &place.0), (peers, &place.1)] {
+            if address::is_nowhere(host) {
+                let address = address.to_owned();
+                return Err(Refusal::NowhereAddress { address });
+            }
+        }
         let others = self
             .nodes
             .iter()
             .filter(|(id, record)| **id != node && record.state != NodeState::Removed);
         for (owner, record) in others {
             let taken = match () {
-                () if record.grpc == grpc => grpc,
-                () if record.peers == peers => peers,
+                () if address::place(&record.grpc) == place.0 => grpc,
+                () if address::place(&record.peers) == place.1 => peers,
                 () => continue,
             };
             return Err(Refusal::AddressTaken {
@@ -118,9 +130,10 @@ impl Registry {
     }
 
     pub(super) fn check_enough_without(&self, node: u64) -> Result<(), Refusal> {
-        let others = self.nodes.iter().filter(|(id, record)| {
-            **id != node && record.state == NodeState::Active && record.directory.is_some()
-        });
+        let others = self
+            .nodes
+            .iter()
+            .filter(|(id, record)| **id != node && record.counts());
         let (remaining, needed) = (others.count(), self.replication as usize);
         if remaining < needed {
             return Err(Refusal::TooFewNodes {
@@ -134,7 +147,7 @@ impl Registry {
 
     pub(super) fn check_takes_replicas(&mut self, node: u64) -> Result<(), Refusal> {
         let record = self.member(node)?;
-        if record.state != NodeState::Active || record.directory.is_none() {
+        if !record.counts() {
             return Err(Refusal::NotActive { node });
         }
         Ok(())

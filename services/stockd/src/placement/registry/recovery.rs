@@ -41,6 +41,8 @@ impl Registry {
                 record.generation_floor = floor;
                 // One that comes back empty is not the one that was being emptied.
                 record.state = NodeState::Active;
+                record.was_heard = false;
+                record.may_be_replaced = false;
             }
         }
         Ok(())

@@ -1,0 +1,97 @@
+//! How nodes introduce themselves: a hello each way, and a verdict each way on the other's.
+//!
+//! ```text
+//! dials       hello                         verdict
+//! is dialled          hello, verdict                 what the hello announced
+//! ```
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use stock_proto::cluster::v1 as cluster;
+use tokio::sync::Notify;
+
+use super::{Identity, Known, Refusal};
+use crate::cluster_state::ClusterState;
+use crate::identity::refusal::{self, Told, ToldKind};
+
+/// Introduces this node, and judges who introduces himself to it.
+pub struct Introductions {
+    /// Who this node is.
+    pub identity: Identity,
+    cluster: Arc<ClusterState>,
+    /// The worst that others have said of this node, until somebody has asked.
+    told: Mutex<Option<Told>>,
+    was_told: Notify,
+}
+
+impl Introductions {
+    /// Of this node.
+    pub fn new(identity: Identity, cluster: Arc<ClusterState>) -> Self {
+        Self {
+            identity,
+            cluster,
+            told: Mutex::default(),
+            was_told: Notify::new(),
+        }
+    }
+
+    /// How this node introduces itself now.
+    pub fn hello(&self, purpose: cluster::Purpose) -> cluster::Hello {
+        let pulse = self.cluster.acquaintances(|known| known.pulse());
+        self.identity.hello(purpose, pulse)
+    }
+
+    /// Who a member is that introduces itself; `heard` is the boot of it that is connected and heard. Whoever is
+    /// believed is remembered.
+    pub fn judge(&self, hello: &cluster::Hello, heard: Option<u64>) -> Result<Known, Refusal> {
+        let registry = self.cluster.registry();
+        let node = hello.node_id;
+        self.cluster.acquaintances(|acquaintances| {
+            let known = acquaintances.known(node);
+            let theirs = self.identity.judge(hello, &registry, known, heard)?;
+            acquaintances.met(node, theirs);
+            Ok(theirs)
+        })
+    }
+
+    /// As [`Self::judge`], where another connection says who is heard and is to be remembered.
+    pub fn look_at(&self, hello: &cluster::Hello) -> Result<(), Refusal> {
+        let registry = self.cluster.registry();
+        self.cluster.acquaintances(|acquaintances| {
+            let known = acquaintances.known(hello.node_id);
+            self.identity.judge(hello, &registry, known, None)
+        })?;
+        Ok(())
+    }
+
+    /// Takes what another node says of this one.
+    ///
+    /// # Errors
+    ///
+    /// What it says, where it does not talk to this one.
+    pub fn heed(&self, from: &str, verdict: &cluster::Verdict) -> Result<(), Told> {
+        let Some(told) = refusal::told(from, verdict) else {
+            return Ok(());
+        };
+        if told.kind != ToldKind::NotNow {
+            *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(told.clone());
+            self.was_told.notify_one();
+        }
+        Err(told)
+    }
+
+    /// Waits for what another node says of this one that this one must act upon.
+    pub async fn refused(&self) -> Told {
+        loop {
+            let told = self
+                .told
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            match told {
+                Some(told) => return told,
+                None => self.was_told.notified().await,
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+use stock_core::{At, Principal, Stamp};
+
+use super::*;
+use crate::placement::{self, Change, Directory, RegistryCommand, founding_placement};
+
+const LIFE: u128 = 77;
+
+fn identity(node: u64, directory: u128, since: u64) -> Identity {
+    let founder = |node: u64| Founder {
+        node,
+        directory: u128::from(node),
+    };
+    Identity {
+        cluster_id: "shop".to_owned(),
+        node,
+        shards: 8,
+        directory,
+        since,
+        boot: 1_000 + node,
+        founders: [1, 2, 3].map(founder).to_vec(),
+        listed: Listed::default(),
+        has_joined: false,
+        incarnation: Some(LIFE),
+        addresses: Addresses::default(),
+    }
+}
+
+/// Founded by three; node 3 has come back with directory 30, let in by entry 50.
+fn registry() -> Registry {
+    let mut registry = Registry::new();
+    let mut apply = |index: u64, change: Change| {
+        let at = At {
+            index,
+            ordinal: 0,
+            stamp: Stamp(1),
+        };
+        let command = RegistryCommand {
+            principal: Principal::new("test").unwrap(),
+            request: None,
+            change,
+        };
+        registry.apply(at, command);
+    };
+    let founder = |node: u64| placement::Founder {
+        node,
+        directory: Directory(u128::from(node)),
+        grpc: format!("http://n{node}:1"),
+        peers: format!("n{node}:2"),
+    };
+    apply(
+        2,
+        Change::Found {
+            incarnation: LIFE,
+            replication: 3,
+            nodes: [1, 2, 3].map(founder).to_vec(),
+            groups: founding_placement(2, &[1, 2, 3], 3),
+        },
+    );
+    apply(
+        50,
+        Change::Join {
+            node: 3,
+            directory: Directory(30),
+            replaces: Some(Directory(3)),
+            grpc: "http://n3:1".to_owned(),
+            peers: "n3:2".to_owned(),
+        },
+    );
+    registry
+}
+
+/// What node 1 says to node 3, of this directory, admission and pulse.
+fn judged(
+    registry: &Registry,
+    (directory, since, pulse): (u128, u64, u64),
+    known: Option<Known>,
+    heard: Option<u64>,
+) -> Result<u64, Refusal> {
+    let hello = identity(3, directory, since).hello(cluster::Purpose::Frames, pulse);
+    let theirs = identity(1, 1, 0).judge(&hello, registry, known.as_ref(), heard)?;
+    Ok(theirs.pulse)
+}
+
+fn known(directory: u128, since: u64, pulse: u64, boot: u64) -> Option<Known> {
+    Some(Known {
+        directory,
+        since,
+        pulse,
+        boot,
+    })
+}
+
+#[test]
+fn of_two_directories_the_one_that_was_let_in_last_is_the_node() {
+    let replaced = |since| Err(Refusal::Replaced { node: 3, since });
+    let (behind, current) = (Registry::new(), registry());
+    // A registry that is behind knows the founders only, and learns of the other by its coming.
+    assert_eq!(judged(&behind, (3, 0, 9), None, None), Ok(9));
+    assert_eq!(judged(&behind, (30, 50, 1), None, None), Ok(1));
+    let met = known(30, 50, 1, 1_003);
+    assert_eq!(judged(&behind, (3, 0, 9), met, None), replaced(50));
+    assert_eq!(judged(&current, (3, 0, 9), None, None), replaced(50));
+    assert_eq!(judged(&current, (30, 50, 1), None, None), Ok(1));
+    // It has come again, and the registry has not heard of it.
+    assert_eq!(judged(&current, (31, 60, 1), met, None), Ok(1));
+    // Nobody is let in twice by one entry.
+    let other = judged(&current, (31, 50, 1), None, None);
+    assert!(matches!(other, Err(Refusal::Stranger { .. })), "{other:?}");
+}
+
+#[test]
+fn a_directory_whose_pulse_went_back_has_forgotten() {
+    let registry = registry();
+    let forgotten = |told| {
+        let node = 3;
+        let known = 100;
+        Err(Refusal::Forgotten { node, told, known })
+    };
+    let met = |boot| known(30, 50, 100, boot);
+    // The one that introduces itself is of boot 1,003.
+    let told = |pulse, met_boot| judged(&registry, (30, 50, pulse), met(met_boot), None);
+    assert_eq!(told(101, 7), Ok(101), "it was restarted");
+    assert_eq!(told(100, 7), forgotten(100), "a start is a pulse");
+    assert_eq!(told(99, 7), forgotten(99));
+    assert_eq!(told(99, 1_003), Ok(99), "a hello that waited for long");
+    // What was known of the directory before it says nothing of this one.
+    let before = known(3, 0, 9_999, 7);
+    assert_eq!(judged(&registry, (30, 50, 1), before, None), Ok(1));
+}
+
+#[test]
+fn while_a_directory_is_heard_from_nobody_else_uses_it() {
+    let registry = registry();
+    let twin = Err(Refusal::Twin { node: 3 });
+    let met = known(30, 50, 100, 7);
+    assert_eq!(judged(&registry, (30, 50, 101), met, Some(7)), twin);
+    assert_eq!(judged(&registry, (30, 50, 101), met, Some(1_003)), Ok(101));
+    // Its successor need not wait.
+    assert_eq!(judged(&registry, (31, 60, 1), met, Some(7)), Ok(1));
+    // Somebody who says to be this node itself.
+    let hello = identity(1, 1, 0).hello(cluster::Purpose::Frames, 500);
+    let same = identity(1, 1, 0).judge(&hello, &registry, None, None);
+    assert_eq!(same, Err(Refusal::Twin { node: 1 }));
+}
+
+#[test]
+fn who_is_of_another_life_is_a_stranger() {
+    let mut stranger = identity(3, 30, 50);
+    stranger.incarnation = Some(LIFE + 1);
+    let hello = stranger.hello(cluster::Purpose::Frames, 1);
+    let refused = identity(1, 1, 0).judge(&hello, &registry(), None, None);
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains(&format!("{:032x}", LIFE + 1)), "{text}");
+    stranger.incarnation = None;
+    let hello = stranger.hello(cluster::Purpose::Frames, 1);
+    let refused = identity(1, 1, 0).judge(&hello, &registry(), None, None);
+    assert_eq!(refused, Err(Refusal::Unknown { node: 3 }));
+}
+
+#[test]
+fn founders_who_differ_in_anything_begin_different_lives() {
+    let founders = [1, 2, 3].map(|node| Founder {
+        node,
+        directory: u128::from(node) << 90,
+    });
+    let life = founded_life("shop", 8, 3, &founders);
+    let mut turned = founders;
+    turned.reverse();
+    assert_eq!(founded_life("shop", 8, 3, &turned), life);
+    let mut other = founders;
+    other[1].directory += 1;
+    for different in [
+        founded_life("shop2", 8, 3, &founders),
+        founded_life("shop", 9, 3, &founders),
+        founded_life("shop", 8, 5, &founders),
+        founded_life("shop", 8, 3, &founders[..2]),
+        founded_life("shop", 8, 3, &other),
+    ] {
+        assert_ne!(different, life);
+    }
+}

@@ -1,0 +1,62 @@
+//! The pulse of this directory, written beside everything else. See `docs/identity.md`.
+
+use stock_storage::WriteBatch;
+
+use super::clock::Now;
+use crate::cluster_state::ClusterState;
+
+/// A pulse. What a directory acknowledged since its last one, and before peers have heard of it, is what an older copy
+/// of it may have forgotten unnoticed.
+const BEAT_EVERY_MS: u64 = 1_000;
+
+/// What was heard of others is written with the next write; where there is none, after so long.
+const NEWS_WAIT_MS: u64 = 10_000;
+
+/// When the next one is due.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    due_boot_ms: u64,
+    written_boot_ms: u64,
+    /// One is in the batch that is being written.
+    is_under_way: bool,
+    /// What others were told last.
+    pub(super) told: u64,
+}
+
+impl Pulse {
+    /// One was written as the process began.
+    pub(super) fn new(now: Now) -> Self {
+        Self {
+            due_boot_ms: now.boot_ms + BEAT_EVERY_MS,
+            written_boot_ms: now.boot_ms,
+            is_under_way: false,
+            told: 0,
+        }
+    }
+
+    /// Something is about to be written: this, too, where it is due.
+    pub(super) fn beat(&mut self, now: Now, cluster: &ClusterState, batch: &mut WriteBatch) {
+        if now.boot_ms < self.due_boot_ms || self.is_under_way {
+            return;
+        }
+        batch.put_acquaintances(&cluster.acquaintances(|known| known.next_beat()));
+        self.is_under_way = true;
+        self.due_boot_ms = now.boot_ms + BEAT_EVERY_MS;
+        self.written_boot_ms = now.boot_ms;
+    }
+
+    /// It is durable.
+    pub(super) fn beaten(&mut self, cluster: &ClusterState) {
+        if std::mem::take(&mut self.is_under_way) {
+            cluster.acquaintances(|known| known.beaten());
+        }
+    }
+
+    /// Nothing else may be written for long: what was heard of others must not wait for ever.
+    pub(super) fn keep_news(&mut self, now: Now, cluster: &ClusterState, batch: &mut WriteBatch) {
+        let is_due = now.boot_ms >= self.written_boot_ms + NEWS_WAIT_MS;
+        if is_due && cluster.acquaintances(|known| known.has_news()) {
+            self.beat(now, cluster, batch);
+        }
+    }
+}

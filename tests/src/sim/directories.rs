@@ -1,0 +1,198 @@
+//! Directories that come and go: old ones that are started again, copies that take their originals' place, ids
+//! that are given twice, and nodes that never were. What becomes of each is `docs/identity.md`'s.
+
+use stockd::identity::Refusal;
+use stockd::placement::{Change, Directory};
+
+use super::checks::{Checked, broken};
+use super::disk::Ending;
+use super::faults::FaultKind;
+use super::network::Way;
+use super::plan::SECOND_US;
+use super::world::{Happening, World};
+
+/// A copy is put back when everybody has heard so many pulses since it was made. With fewer it might be that those who
+/// have heard them forget them, or die before they meet it: then nobody could know.
+const PULSES_SINCE_COPY: u64 = 4;
+
+/// Nobody's id.
+const PHANTOM: u64 = 77;
+
+impl World {
+    /// A machine is started on the directory that it had before its present one.
+    pub(crate) fn start_on_old(&mut self, node: u64) {
+        let Some(machine) = self.machines.get(&node) else {
+            return;
+        };
+        if machine.is_on_old || machine.is_gone || machine.is_damaged {
+            return;
+        }
+        if machine.put_aside.is_none() {
+            return self.lose_disk(node);
+        }
+        // What it has now is missed until it is put back: it must be something.
+        let is_whole = machine.is_member && !machine.is_copy;
+        if !is_whole || !self.is_trusted(node) {
+            return;
+        }
+        self.tally.add(FaultKind::OldDirectory.name());
+        self.die(node, Ending::Killed);
+        if let Some(machine) = self.machines.get_mut(&node) {
+            machine.swap_directories();
+        }
+        self.expect_boot(node);
+        // Where nobody tells it, somebody notices.
+        let after_us = self.fate.between(SECOND_US, 8 * SECOND_US);
+        self.after(after_us, Happening::PutBack(node));
+    }
+
+    /// A machine gets its own directory back.
+    pub(crate) fn put_back(&mut self, node: u64) {
+        let is_on_old = self.machines.get(&node).is_some_and(|it| it.is_on_old);
+        if !is_on_old {
+            return;
+        }
+        self.die(node, Ending::Killed);
+        if let Some(machine) = self.machines.get_mut(&node) {
+            machine.swap_directories();
+        }
+        self.expect_boot(node);
+    }
+
+    /// A copy of a node's directory is made or, if there is one that everybody can know, takes its place.
+    pub(crate) fn copy_directory(&mut self, kind: FaultKind, node: u64) {
+        let room = self.may_lose(node);
+        let Some(machine) = self
+            .machines
+            .get(&node)
+            .filter(|it| !it.is_on_old && !it.is_copy)
+        else {
+            return;
+        };
+        let Some(running) = machine.running.as_ref().filter(|_| !machine.is_damaged) else {
+            return;
+        };
+        let pulse = running.cluster.acquaintances(|known| known.pulse());
+        let directory = machine.directory;
+        let Some(copied) = machine.copy.as_ref().map(|(_, pulse)| *pulse) else {
+            if !self.untrusted.contains(&node)
+                && let Some(machine) = self.machines.get_mut(&node)
+            {
+                machine.make_a_copy(pulse);
+            }
+            return;
+        };
+        let nodes = self.nodes();
+        let mut others = nodes.iter().filter(|other| **other != node);
+        let all_know = others.all(|other| {
+            let running = self.machines.get(other).and_then(|it| it.running.as_ref());
+            running.is_some_and(|running| {
+                running.cluster.acquaintances(|acquaintances| {
+                    let known = acquaintances.known(node);
+                    known.is_some_and(|known| {
+                        known.directory == directory && known.pulse >= copied + PULSES_SINCE_COPY
+                    })
+                })
+            })
+        });
+        if !room || !all_know {
+            return;
+        }
+        self.tally.add(kind.name());
+        self.untrusted.insert(node);
+        self.die(node, Ending::PowerCut);
+        if let Some(machine) = self.machines.get_mut(&node) {
+            machine.put_copy_back(kind == FaultKind::OlderCopy);
+        }
+        self.expect_boot(node);
+    }
+
+    /// Somebody starts a process with an empty directory under the id of a node that runs.
+    pub(crate) fn intrude(&mut self, node: u64) {
+        let mut leaders = self.machines.iter().filter_map(|(leader, machine)| {
+            let cluster = &machine.running.as_ref()?.cluster;
+            Some((*leader, cluster.overview()?, cluster.is_reachable(node)))
+        });
+        let Some((leader, overview, is_connected)) = leaders.next() else {
+            return;
+        };
+        let directory = Directory(u128::from(node) << 96 | u128::from(self.now_us));
+        if overview.is_heard_with_another(node, directory, is_connected) {
+            self.tally.add("intruders refused");
+            return;
+        }
+        // Who is neither connected nor heard may be replaced, and rightly: another fault plays that.
+        let way = Way {
+            from: leader,
+            to: node,
+        };
+        let is_there = self.machines.get(&node).is_some_and(|it| {
+            let registered = overview.registry.node(node);
+            !it.is_on_old && registered.and_then(|it| it.directory) == Some(Directory(it.directory))
+        });
+        if is_there && self.network.is_connected(way) {
+            let change = Change::Join {
+                node,
+                directory,
+                replaces: overview.registry.node(node).and_then(|it| it.directory),
+                grpc: format!("http://intruder-{node}:1"),
+                peers: format!("intruder-{node}:1"),
+            };
+            self.ask_group_0(leader, change, None);
+        }
+    }
+
+    /// Somebody lets a node in that nobody ever starts.
+    pub(crate) fn invent_a_node(&mut self) {
+        self.tally.add(FaultKind::Phantom.name());
+        let nodes = self.nodes();
+        let Some(asked) = self.fate.pick(&nodes).copied() else {
+            return;
+        };
+        let change = Change::Join {
+            node: PHANTOM,
+            directory: Directory(u128::from(PHANTOM)),
+            replaces: None,
+            grpc: format!("http://{PHANTOM}:1"),
+            peers: format!("{PHANTOM}:1"),
+        };
+        self.ask_group_0(asked, change, None);
+    }
+
+    /// A node is told that another does not talk to it, and acts upon it.
+    pub(crate) fn refused(&mut self, node: u64, by: u64, refusal: &Refusal) {
+        self.trace.note(self.now_us, "refused", &[node, by], || {
+            format!("node {node} by node {by}: {refusal}")
+        });
+        match refusal {
+            Refusal::Stranger { .. } | Refusal::Unknown { .. } | Refusal::Twin { .. } => {}
+            Refusal::Removed { .. } => self.tally.add("removed nodes refused"),
+            Refusal::Replaced { .. } => {
+                self.tally.add("old directories refused");
+                let is_on_old = self.machines.get(&node).is_some_and(|it| it.is_on_old);
+                match is_on_old {
+                    true => self.put_back(node),
+                    false => self.wronged.extend([(node, refusal.to_string())]),
+                }
+            }
+            Refusal::Forgotten { .. } => {
+                self.tally.add("forgotten directories refused");
+                if !self.untrusted.contains(&node) {
+                    self.wronged.extend([(node, refusal.to_string())]);
+                }
+                self.die(node, Ending::Killed);
+                if let Some(machine) = self.machines.get_mut(&node) {
+                    machine.renounce(node);
+                }
+            }
+        }
+    }
+
+    /// Nobody is refused who is the node that it says to be, and has forgotten nothing.
+    pub(crate) fn look_for_wronged(&self) -> Checked {
+        match self.wronged.first() {
+            Some((node, why)) => broken("who is who", format!("node {node} was told: {why}")),
+            None => Ok(()),
+        }
+    }
+}
