@@ -438,19 +438,41 @@ impl Config {
         }
     }
 
-    /// Where others reach this node: its entry on the list of founders, or what it advertises.
+    /// Where others reach this node: what it advertises, or its entry on the list of founders, or where it listens. An
+    /// entry that names the host it listens on with another port is of before.
     pub fn addresses(&self) -> Node {
-        if let Some(listed) = self.nodes.iter().find(|node| node.id == self.node_id) {
-            return listed.clone();
-        }
-        let advertise = self.advertise.clone();
+        let listed = self.nodes.iter().find(|node| node.id == self.node_id);
+        let advertised = |advertised: &Option<String>, listed: Option<&str>, listens: &str| {
+            let listed = listed.filter(|listed| !is_outdated(listed, listens));
+            match (advertised, listed) {
+                (Some(advertised), _) => Some(advertised.clone()),
+                (None, listed) => listed.map(str::to_owned),
+            }
+        };
+        let (grpc, peers) = (&self.listen.grpc, &self.listen.peers);
+        let listed_grpc = listed.map(|node| node.grpc.as_str());
+        let listed_peers = listed.map(|node| node.peers.as_str());
         Node {
             id: self.node_id,
-            grpc: advertise
-                .grpc
-                .unwrap_or_else(|| format!("http://{}", self.listen.grpc)),
-            peers: advertise.peers.unwrap_or_else(|| self.listen.peers.clone()),
+            grpc: advertised(&self.advertise.grpc, listed_grpc, grpc)
+                .unwrap_or_else(|| format!("http://{grpc}")),
+            peers: advertised(&self.advertise.peers, listed_peers, peers)
+                .unwrap_or_else(|| peers.clone()),
         }
+    }
+}
+
+/// Whether an address names just the host that a node listens on, and another port.
+fn is_outdated(address: &str, listens: &str) -> bool {
+    let place = |address: &str| {
+        let authority = address.rsplit("//").next().unwrap_or_default();
+        let authority = authority.trim_end_matches('/');
+        let (host, port) = authority.rsplit_once(':')?;
+        Some((host.to_owned(), port.to_owned()))
+    };
+    match (place(address), place(listens)) {
+        (Some((host, port)), Some((own, listens))) => host == own && port != listens,
+        _ => false,
     }
 }
 

@@ -8,10 +8,11 @@ use stock_core::Principal;
 use stock_storage::{CheckpointError, CheckpointStore, LedgerError, LogError, OsVolume, Volume};
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::announce;
 use crate::api::join::{self, JoinError};
 use crate::api::{self, Edge, Proxy};
 use crate::chores::{ChoreThread, Chores};
@@ -29,7 +30,7 @@ use crate::inbox::{Inbox, Waker};
 use crate::node_record::{Membership, NodeRecord, NodeRecordError};
 use crate::peers::history::{Archive, Historian};
 use crate::peers::snapshots::{Courier, Reception};
-use crate::peers::{Peers, roll_call};
+use crate::peers::{CALLS_WAITING_MAX, Peers, roll_call};
 use crate::placement::{self, Directory, Policy};
 use crate::reply::ReplyTo;
 use crate::roster::Roster;
@@ -175,12 +176,17 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         Arc::clone(&inbox),
     ));
     let shelf = history.shelf();
+    let (calls, from_peers) = mpsc::channel(CALLS_WAITING_MAX);
+    let configured = config.nodes.iter();
+    let configured = configured.map(|node| (node.id, node.peers.clone()));
     let peers = Arc::new(Peers::new(
         Arc::clone(&introductions),
         Arc::clone(&inbox),
         Arc::clone(&cluster),
         reception,
         Arc::new(Archive::new(shelf.clone())),
+        calls,
+        configured.collect(),
     ));
     let thread = |source| NodeError::Thread { source };
     let others = others(&config, &record);
@@ -224,11 +230,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     let edge = Arc::new(Edge::new(
         config.node_id,
         Arc::clone(&inbox),
-        peers,
+        Arc::clone(&peers),
         Arc::clone(&cluster),
         view,
         principal,
-        Proxy::new(Arc::clone(&config), Arc::clone(&cluster)),
+        Proxy::new(peers),
+    ));
+    tokio::spawn(announce::keep_announced(
+        Arc::clone(&edge),
+        introductions.identity.clone(),
     ));
     let (health, health_service) = tonic_health::server::health_reporter();
     tokio::spawn(report_health(
@@ -242,6 +252,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         Arc::clone(&config),
         edge,
         health_service,
+        from_peers,
         stop_grpc.clone(),
     );
     tokio::pin!(serving);

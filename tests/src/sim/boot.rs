@@ -5,19 +5,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use stock_core::Principal;
+use stock_core::{Principal, Stamp};
+use stock_replica::Point;
 use stock_storage::{CheckpointStore, Durability, LogOptions, WriteBatch};
+use stockd::checkpoint::{self, Image};
 use stockd::cluster_state::{ClusterState, Health};
 use stockd::disk::Disk as LogDisk;
 use stockd::identity::{self, Acquaintances, Addresses, Identity, Introductions, Listed};
-use stockd::placement::{Directory, Founder, Policy};
+use stockd::placement::{Directory, Founder, Policy, ReplicaId};
+use stockd::state::State;
 use stockd::view::ReadView;
 use stockd::worker::clock::Now;
+use stockd::worker::event::GroupId;
 use stockd::worker::{Founding, Worker, WorkerError, WorkerParts};
 
 use super::catch;
 use super::checks::Checked;
+use super::clock::EPOCH_MS;
 use super::disk::Ending;
+use super::faults::FaultKind;
 use super::helpers::Helpers;
 use super::machine::{Machine, Running, Stage, Stop};
 use super::plan::{Plan, SECOND_US};
@@ -151,6 +157,9 @@ fn open(
         group: 0,
         error: error.into(),
     })?;
+    if plan.faults.contains(&FaultKind::Leftovers) && machine.is_founder && machine.boots == 1 {
+        leave_behind(node, plan, &store);
+    }
     let Some((generation_floor, since)) = membership(machine, &disk)? else {
         return Ok(None);
     };
@@ -203,6 +212,25 @@ fn open(
         helpers,
         gauge_due_us: 0,
     }))
+}
+
+/// What an earlier life of the cluster left in a directory whose log was deleted: states of the same groups and replicas,
+/// at places that this life will come to.
+fn leave_behind(node: u64, plan: &Plan, store: &CheckpointStore) {
+    for group in (0..=plan.shards).map(GroupId) {
+        let mut image = Image {
+            group,
+            replica: ReplicaId::founding(node),
+            point: Point {
+                index: plan.leftover_index,
+                ..Point::founding((1..=plan.founders).collect())
+            },
+            stamp: Stamp(EPOCH_MS),
+            frozen: State::new(group).freeze(),
+        };
+        let written = checkpoint::write(store, LIFE + 1, u128::MAX, &mut image);
+        written.unwrap_or_else(|error| panic!("nothing is left behind: {error}"));
+    }
 }
 
 /// The generation floor of a member and the index that let its directory in, as `stockd/src/node_record.rs` keeps

@@ -118,7 +118,7 @@ impl World {
         };
         let directory = Directory(u128::from(node) << 96 | u128::from(self.now_us));
         if overview.is_heard_with_another(node, directory, is_connected) {
-            self.tally.add("intruders refused");
+            self.tally.add(FaultKind::Intruder.name());
             return;
         }
         // Who is neither connected nor heard may be replaced, and rightly: another fault plays that.

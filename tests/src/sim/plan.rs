@@ -48,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) log_file_bytes: u64,
     /// When a checkpoint is due.
     pub(crate) checkpoint_pace: CheckpointPace,
+    /// Where in the log states of an earlier life were written down, where there are any.
+    pub(crate) leftover_index: u64,
     /// How often replicas are compared.
     pub(crate) audit_every_ms: u64,
     /// The ledger is made durable so much later, at most.
@@ -134,6 +136,7 @@ impl Plan {
                 .map(|_| dice.between(0, 100) as i64 - 50)
                 .collect(),
             wall_offset_ms,
+            leftover_index: later.between(10, 400),
             faults: BTreeSet::new(),
         };
         Self {

@@ -14,7 +14,7 @@ use super::checks::{Broken, Checked, broken};
 use super::clients::Client;
 use super::dice::Dice;
 use super::edge::{Call, CallId, Told};
-use super::faults::Tally;
+use super::faults::{FaultKind, Tally};
 use super::helpers::Parcel;
 use super::machine::Machine;
 use super::network::{Arrival, ConnectionId, Network, Way};
@@ -228,6 +228,9 @@ impl World {
     fn begin(&mut self) {
         let plan = format!("{:?}", self.plan);
         self.trace.note(self.now_us, "plan", &[], || plan);
+        if self.plan.faults.contains(&FaultKind::Leftovers) {
+            self.tally.add(FaultKind::Leftovers.name());
+        }
         let worst = (1..).zip(&self.plan.wall_offset_ms);
         self.wrong_clock = worst
             .max_by_key(|(_, offset)| offset.abs())

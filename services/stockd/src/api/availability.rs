@@ -104,7 +104,7 @@ impl AvailabilityReads {
         metadata: &MetadataMap,
     ) -> Result<api::GetAvailabilityResponse, ApiError> {
         let leaderless = ApiError::Failed(Failure::NotLeader { leader: None });
-        let channel = node.and_then(|node| self.edge.proxy.channel(node));
+        let channel = node.map(|node| self.edge.proxy.channel(node));
         let channel = channel.ok_or(leaderless)?;
         let is_theirs = |sku: &str| {
             Sku::new(sku).is_ok_and(|sku| shards.contains(&sku.shard(self.edge.shards())))

@@ -143,7 +143,7 @@ impl ClusterCalls {
         if leader == self.config.node_id || proxy::was_sent_on(metadata) {
             return None;
         }
-        Some(Leader::new(self.edge.proxy.channel(leader)?))
+        Some(Leader::new(self.edge.proxy.channel(leader)))
     }
 
     /// Has group 0 carry a change out: what came of it, and the index of its entry.

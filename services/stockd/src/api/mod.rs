@@ -1,6 +1,7 @@
 //! The edge: `stock.v1` over gRPC. A call is checked whole, turned into a command, carried out by the
 //! leader of its shard, and its outcome turned back. Nothing in here decides about stock.
 
+pub mod announce;
 mod availability;
 mod basket_sorter;
 mod catalog;
@@ -31,8 +32,9 @@ use stock_proto::stock::v1::catalog_service_server::CatalogServiceServer;
 use stock_proto::stock::v1::cluster_service_server::ClusterServiceServer;
 use stock_proto::stock::v1::inventory_service_server::InventoryServiceServer;
 use stock_proto::stock::v1::reservation_service_server::ReservationServiceServer;
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
@@ -68,6 +70,7 @@ pub async fn serve(
     health_service: tonic_health::pb::health_server::HealthServer<
         impl tonic_health::pb::health_server::Health,
     >,
+    from_peers: mpsc::Receiver<TcpStream>,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let reflection = tonic_reflection::server::Builder::configure()
@@ -106,16 +109,20 @@ pub async fn serve(
         Err(error) => tracing::error!(%error, "reflection is off: the descriptors are damaged"),
     }
     server
-        .serve_with_incoming_shutdown(nodelay(listener), stop.cancelled_owned())
+        .serve_with_incoming_shutdown(incoming(listener, from_peers), stop.cancelled_owned())
         .await
 }
 
-/// Small answers go at once; without this the last percent of them waits 40 ms.
-fn nodelay(
+/// Connections of clients, and of other nodes that make calls in clients' names. Small answers go at once; without this
+/// the last percent of them waits 40 ms.
+fn incoming(
     listener: TcpListener,
-) -> impl tokio_stream::Stream<Item = std::io::Result<tokio::net::TcpStream>> {
+    from_peers: mpsc::Receiver<TcpStream>,
+) -> impl tokio_stream::Stream<Item = std::io::Result<TcpStream>> {
     use tokio_stream::StreamExt;
-    TcpListenerStream::new(listener).map(|stream| {
+    let clients = TcpListenerStream::new(listener);
+    let peers = ReceiverStream::new(from_peers).map(Ok);
+    clients.merge(peers).map(|stream| {
         let stream = stream?;
         stream.set_nodelay(true)?;
         Ok(stream)

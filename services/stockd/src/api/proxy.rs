@@ -1,58 +1,53 @@
 //! Calls that another node must answer: reads of shards this one has no replica of, and what only the
-//! leader of group 0 knows. They go on over the public API, once: who was asked by a node answers itself.
+//! leader of group 0 knows. They go on as calls of the public API, once: a node that was asked by a node answers
+//! itself. They take the way between peers, so that they need no other address and come from nobody unknown.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hyper_util::rt::TokioIo;
 use tonic::Request;
 use tonic::metadata::MetadataMap;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::cluster_state::ClusterState;
-use crate::config::Config;
+use crate::peers::Peers;
 
 /// Marks a call as sent on by a node.
 const SENT_ON: &str = "stockd-sent-on";
 
-/// Connections to the other nodes' gRPC, made when they are first needed.
+/// Connections to the other nodes' edges, made when they are first needed.
 pub struct Proxy {
-    config: Arc<Config>,
-    cluster: Arc<ClusterState>,
-    channels: Mutex<BTreeMap<u64, (String, Channel)>>,
+    peers: Arc<Peers>,
+    channels: Mutex<BTreeMap<u64, Channel>>,
 }
 
 impl Proxy {
     /// Connected to nobody.
-    pub fn new(config: Arc<Config>, cluster: Arc<ClusterState>) -> Self {
+    pub fn new(peers: Arc<Peers>) -> Self {
         Self {
-            config,
-            cluster,
+            peers,
             channels: Mutex::default(),
         }
     }
 
-    /// A connection to a node, if it is known where it is.
-    pub(super) fn channel(&self, node: u64) -> Option<Channel> {
-        let registry = self.cluster.registry();
-        let url = match registry.node(node) {
-            Some(node) => node.grpc.clone(),
-            None => {
-                let listed = self.config.nodes.iter().find(|listed| listed.id == node)?;
-                listed.grpc.clone()
-            }
-        };
+    /// A connection to a node. Where it is, is looked up whenever it is connected.
+    pub(super) fn channel(&self, node: u64) -> Channel {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, channel)) = channels.get(&node)
-            && *known == url
-        {
-            return Some(channel.clone());
-        }
-        let channel = Endpoint::from_shared(url.clone())
-            .ok()?
-            .tcp_nodelay(true)
-            .connect_lazy();
-        channels.insert(node, (url, channel.clone()));
-        Some(channel)
+        let channel = channels.entry(node).or_insert_with(|| {
+            let peers = Arc::clone(&self.peers);
+            let connect = move |_: Uri| {
+                let peers = Arc::clone(&peers);
+                async move {
+                    let connected = peers.connect_for_calls(node).await;
+                    connected.map(TokioIo::new).map_err(io::Error::other)
+                }
+            };
+            // Its name is only for the calls' heads.
+            Endpoint::from_static("http://peer")
+                .connect_with_connector_lazy(tower::service_fn(connect))
+        });
+        channel.clone()
     }
 }
 

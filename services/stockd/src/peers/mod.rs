@@ -12,6 +12,7 @@ mod link;
 pub mod notices;
 mod roll_call;
 pub mod snapshots;
+mod whereabouts;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;
@@ -24,17 +25,18 @@ use stock_proto::cluster::v1 as cluster;
 use thiserror::Error;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use self::history::Archive;
 use self::link::Link;
 use self::snapshots::Reception;
+use self::whereabouts::Whereabouts;
 use crate::clocks;
 use crate::cluster_state::ClusterState;
 use crate::identity::refusal::Told;
-use crate::identity::{self, Introductions, Known, Refusal};
+use crate::identity::{self, Introductions, Refusal};
 use crate::inbox::Inbox;
 use crate::log_codec::Commands;
 use crate::reply::{Destination, ReplyTo};
@@ -54,14 +56,21 @@ pub struct Peers {
     cluster: Arc<ClusterState>,
     reception: Arc<Reception>,
     archive: Arc<Archive>,
+    /// Takes connections over which another node makes calls of the public API.
+    calls: mpsc::Sender<TcpStream>,
+    /// Where nodes are, as the configuration says.
+    configured: BTreeMap<u64, String>,
     next_forward: AtomicU64,
 }
+
+/// Connections with calls that may wait for the edge to take them.
+pub const CALLS_WAITING_MAX: usize = 16;
 
 /// Another node.
 struct Member {
     link: Arc<Link>,
-    /// Where it listens for peers.
-    address: String,
+    /// Where it may listen for peers.
+    at: Whereabouts,
     /// Keeps the connection, where it is this side that dials.
     dialing: Option<AbortHandle>,
 }
@@ -106,8 +115,12 @@ impl Peers {
         cluster: Arc<ClusterState>,
         reception: Arc<Reception>,
         archive: Arc<Archive>,
+        calls: mpsc::Sender<TcpStream>,
+        configured: BTreeMap<u64, String>,
     ) -> Self {
         Self {
+            calls,
+            configured,
             introductions,
             members: RwLock::default(),
             inbox,
@@ -120,26 +133,22 @@ impl Peers {
         }
     }
 
-    /// Keeps connections to these nodes, by id and address, and to no others.
+    /// Keeps connections to these nodes, by id and address as the registry has it, and to no others.
     pub fn set_members(self: &Arc<Self>, nodes: &[(u64, String)]) {
         let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
-        let is_listed = |id: u64| nodes.iter().any(|(node, _)| *node == id);
-        members.retain(|id, _| is_listed(*id));
-        for (id, address) in nodes {
-            let is_known = members
-                .get(id)
-                .is_some_and(|member| member.address == *address);
-            if *id == self.introductions.identity.node || is_known {
-                continue;
-            }
-            let dialing = (*id < self.introductions.identity.node)
-                .then(|| tokio::spawn(Arc::clone(self).dial(*id, address.clone())).abort_handle());
-            let member = Member {
+        let own = self.introductions.identity.node;
+        members.retain(|id, _| nodes.iter().any(|(node, _)| node == id));
+        for (id, address) in nodes.iter().filter(|(id, _)| *id != own) {
+            let member = members.entry(*id).or_insert_with(|| Member {
                 link: Arc::new(Link::new(*id)),
-                address: address.clone(),
-                dialing,
-            };
-            members.insert(*id, member);
+                at: Whereabouts {
+                    configured: self.configured.get(id).cloned().unwrap_or_default(),
+                    ..Whereabouts::default()
+                },
+                dialing: (*id < own)
+                    .then(|| tokio::spawn(Arc::clone(self).dial(*id)).abort_handle()),
+            });
+            member.at.listed.clone_from(address);
         }
     }
 
@@ -149,10 +158,26 @@ impl Peers {
         members.keys().copied().collect()
     }
 
-    /// Where a node listens for peers.
+    /// Where a node listens for peers, most likely.
     pub fn address(&self, node: u64) -> Option<String> {
+        self.addresses(node).into_iter().next()
+    }
+
+    fn addresses(&self, node: u64) -> Vec<String> {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
-        Some(members.get(&node)?.address.clone())
+        members
+            .get(&node)
+            .map_or_else(Vec::new, |member| member.at.all())
+    }
+
+    /// A node has said where it listens for peers.
+    fn is_at(&self, node: u64, address: &str) {
+        let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(member) = members.get_mut(&node)
+            && member.at.heard != address
+        {
+            address.clone_into(&mut member.at.heard);
+        }
     }
 
     fn link(&self, node: u64) -> Option<Arc<Link>> {
@@ -171,7 +196,7 @@ impl Peers {
                             Ok(()) => {}
                             // Whoever dialled has hung up.
                             Err(PeerError::Io(error)) => {
-                                tracing::debug!(%from, %error, "a connection ended")
+                                tracing::debug!(%from, %error, "a connection ended");
                             }
                             Err(error) => tracing::warn!(%from, %error, "refused a connection"),
                         }
@@ -186,17 +211,19 @@ impl Peers {
     }
 
     /// Keeps a connection to a peer with a lower id, for as long as the node runs.
-    async fn dial(self: Arc<Self>, node: u64, address: String) {
+    async fn dial(self: Arc<Self>, node: u64) {
         let mut last_error = String::new();
         loop {
-            match self.introduce(node, &address).await {
-                Ok(()) => last_error.clear(),
-                Err(error) => {
-                    // Once for each reason, not ten times a second.
-                    let error = error.to_string();
-                    if error != last_error {
-                        tracing::info!(node, %address, %error, "cannot reach a peer; trying again");
-                        last_error = error;
+            for address in self.addresses(node) {
+                match self.introduce(node, &address).await {
+                    Ok(()) => last_error.clear(),
+                    Err(error) => {
+                        // Once for each reason, not ten times a second.
+                        let error = format!("{address}: {error}");
+                        if error != last_error {
+                            tracing::info!(node, %error, "cannot reach a peer; trying again");
+                            last_error = error;
+                        }
                     }
                 }
             }
@@ -204,8 +231,27 @@ impl Peers {
         }
     }
 
+    /// A connection over which this node makes calls of another's public API: it needs no other address than that
+    /// of the peer, and both know each other.
+    pub async fn connect_for_calls(&self, node: u64) -> Result<TcpStream, PeerError> {
+        let mut last_error = PeerError::Refused(Refusal::Unknown { node });
+        for address in self.addresses(node) {
+            let asked = self.ask_in(node, &address, cluster::Purpose::Calls);
+            match timeout(HELLO_WITHIN, asked).await {
+                Ok(Ok((stream, _))) => {
+                    wire::tune(&stream)?;
+                    return Ok(stream);
+                }
+                Ok(Err(error)) => last_error = error,
+                Err(_) => last_error = PeerError::Silent,
+            }
+        }
+        Err(last_error)
+    }
+
     async fn introduce(&self, node: u64, address: &str) -> Result<(), PeerError> {
-        let (stream, hello) = timeout(HELLO_WITHIN, self.ask_in(node, address))
+        let asked = self.ask_in(node, address, cluster::Purpose::Frames);
+        let (stream, hello) = timeout(HELLO_WITHIN, asked)
             .await
             .map_err(|_| PeerError::Silent)??;
         self.attend(node, stream, hello.boot).await
@@ -216,29 +262,38 @@ impl Peers {
         &self,
         node: u64,
         address: &str,
+        purpose: cluster::Purpose,
     ) -> Result<(TcpStream, cluster::Hello), PeerError> {
         let address: SocketAddr = tokio::net::lookup_host(address)
             .await?
             .next()
             .ok_or_else(|| std::io::Error::other("the name has no address"))?;
         let mut stream = TcpStream::connect(address).await?;
-        let own = self.introductions.hello(cluster::Purpose::Frames);
+        let own = self.introductions.hello(purpose);
         wire::write_message(&mut stream, &own).await?;
         let hello = wire::read_hello(&mut stream).await?;
         let verdict = wire::read_verdict(&mut stream).await?;
         self.introductions
             .heed(&format!("node {node} at {address}"), &verdict)?;
         let judged = identity::same("the node's id", &hello.node_id, &node)
-            .and_then(|()| self.judge(&hello));
+            .and_then(|()| self.judge(&hello, purpose));
         wire::write_verdict(&mut stream, &judged).await?;
         judged?;
         Ok((stream, hello))
     }
 
-    fn judge(&self, hello: &cluster::Hello) -> Result<Known, Refusal> {
-        let link = self.link(hello.node_id);
-        let heard = link.and_then(|link| link.heard_boot());
-        self.introductions.judge(hello, heard)
+    fn judge(&self, hello: &cluster::Hello, purpose: cluster::Purpose) -> Result<(), Refusal> {
+        let node = hello.node_id;
+        if !matches!(
+            purpose,
+            cluster::Purpose::Frames | cluster::Purpose::Acquaintance
+        ) {
+            return self.introductions.look_at(hello);
+        }
+        let heard = self.link(node).and_then(|link| link.heard_boot());
+        self.introductions.judge(hello, heard)?;
+        self.is_at(node, &hello.peers);
+        Ok(())
     }
 
     async fn welcome(&self, mut stream: TcpStream, from: SocketAddr) -> Result<(), PeerError> {
@@ -255,6 +310,12 @@ impl Peers {
                 let identity = &self.introductions.identity;
                 Ok(self.reception.receive(stream.into_std()?, identity)?)
             }
+            cluster::Purpose::Calls => {
+                wire::tune(&stream)?;
+                // Who gets no place is disconnected, and tries again.
+                let _ = self.calls.try_send(stream);
+                Ok(())
+            }
             cluster::Purpose::History => Ok(self.archive.tell(stream.into_std()?)?),
         }
     }
@@ -269,7 +330,7 @@ impl Peers {
         let only_asks = hello.purpose() == cluster::Purpose::Acquaintance;
         let judged = match only_asks && hello.incarnation.is_empty() {
             true => self.introductions.identity.check(&hello),
-            false => self.judge(&hello).map(drop),
+            false => self.judge(&hello, hello.purpose()),
         };
         let own = self.introductions.hello(hello.purpose());
         wire::write_message(stream, &own).await?;
