@@ -40,6 +40,6 @@ pub use ready::{Committed, LogWrite, Outgoing, Prepared, ReadReady, Settled};
 pub use recovery::{Ballot, Ending, Extent, Forced, Replay};
 pub use replica::{OpenError, ProposeError, Proposed, Replica, Restored, StepError, recipient};
 pub use settings::{
-    ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, ENTRY_BYTES_MAX, HEARTBEAT_TICKS, LEADER_LOST_TICKS,
-    Settings,
+    COMMITTED_BYTES_PER_TURN, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, ENTRY_BYTES_MAX,
+    HEARTBEAT_TICKS, LEADER_LOST_TICKS, Settings,
 };

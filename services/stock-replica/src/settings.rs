@@ -36,9 +36,9 @@ const APPENDS_IN_FLIGHT: std::ops::RangeInclusive<u64> = 4..=64;
 /// quorum must not fill its memory before it steps down.
 const UNCOMMITTED_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
-/// Committed entries handed out at once: a restart applies a long log in many turns, each of about ten
+/// Bytes of committed entries handed out at once: a restart applies a long log in many turns, each of about ten
 /// milliseconds, so that a node answers meanwhile.
-const COMMITTED_BYTES_PER_READY_MAX: u64 = 512 * 1024;
+pub const COMMITTED_BYTES_PER_TURN: u64 = 512 * 1024;
 
 /// What differs from replica to replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub struct Settings {
     /// From which election timeouts are drawn. raft draws them from a generator that cannot be seeded;
     /// where a run must be repeatable, let one value fit.
     pub election_ticks: Range<usize>,
+    /// [`COMMITTED_BYTES_PER_TURN`], but where short logs are to be replayed in many turns.
+    pub committed_bytes_per_turn: u64,
 }
 
 impl Settings {
@@ -60,6 +62,7 @@ impl Settings {
             replica_id,
             window_bytes,
             election_ticks: ELECTION_TICKS_MIN..ELECTION_TICKS_MAX,
+            committed_bytes_per_turn: COMMITTED_BYTES_PER_TURN,
         }
     }
 }
@@ -92,7 +95,7 @@ pub(crate) fn config(settings: &Settings, applied: u64) -> Config {
         // Placement is done by transferring leadership, not by winning elections.
         priority: 0,
         max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
-        max_committed_size_per_ready: COMMITTED_BYTES_PER_READY_MAX,
+        max_committed_size_per_ready: settings.committed_bytes_per_turn,
     }
 }
 

@@ -37,7 +37,8 @@ use crate::roster::Roster;
 use crate::telemetry;
 use crate::view::ReadView;
 use crate::worker::{
-    Founding, USUAL_AUDIT_EVERY_MS, USUAL_ELECTION_TICKS, Worker, WorkerError, WorkerParts,
+    Founding, USUAL_AUDIT_EVERY_MS, USUAL_COMMITTED_BYTES, USUAL_ELECTION_TICKS, Worker,
+    WorkerError, WorkerParts,
 };
 
 /// How often health is brought in line with what the loop knows.
@@ -161,6 +162,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         checkpoint_pace: config.checkpoint_pace(),
         audit_every_ms: USUAL_AUDIT_EVERY_MS,
         election_ticks: USUAL_ELECTION_TICKS,
+        committed_bytes_per_turn: USUAL_COMMITTED_BYTES,
     };
     let worker: Worker<ReplyTo> = Worker::open(parts, clocks::now())?;
 

@@ -28,8 +28,8 @@ use stockd::view::ReadView;
 use stockd::worker::clock::Now;
 use stockd::worker::event::{Answer, Effect, Event, GroupId, Outcome};
 use stockd::worker::{
-    Founding, Persisted, USUAL_AUDIT_EVERY_MS, USUAL_CHECKPOINT_PACE, USUAL_ELECTION_TICKS, Worker,
-    WorkerParts,
+    Founding, Persisted, USUAL_AUDIT_EVERY_MS, USUAL_CHECKPOINT_PACE, USUAL_COMMITTED_BYTES,
+    USUAL_ELECTION_TICKS, Worker, WorkerParts,
 };
 
 use tonic::Status;
@@ -267,6 +267,7 @@ fn worker(dir: &std::path::Path) -> Result<Worker<u64>, Failure> {
         checkpoint_pace: USUAL_CHECKPOINT_PACE,
         audit_every_ms: USUAL_AUDIT_EVERY_MS,
         election_ticks: USUAL_ELECTION_TICKS,
+        committed_bytes_per_turn: USUAL_COMMITTED_BYTES,
     };
     Ok(Worker::open(parts, now(0))?)
 }

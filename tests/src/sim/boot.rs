@@ -168,12 +168,17 @@ fn open(
     let cluster = Arc::new(ClusterState::new(node, groups, acquaintances));
     let identity = identity(node, machine, plan, since);
     let introductions = Introductions::new(identity, Arc::clone(&cluster));
-    let helpers = Helpers::new(store.clone(), disk.purger(), machine.directory);
+    let helpers = Helpers::new(
+        store.clone(),
+        disk.purger(),
+        machine.life,
+        machine.directory,
+    );
     let parts = WorkerParts {
         node,
         directory: machine.directory,
-        lives: vec![LIFE],
-        founding: machine.is_founder.then(|| founding(plan)),
+        lives: vec![machine.life],
+        founding: machine.is_founder.then(|| founding(plan, machine.life)),
         generation_floor,
         policy: Policy {
             replace_after_ms: plan.replace_after_ms,
@@ -187,6 +192,7 @@ fn open(
         groups,
         boot: machine.boots,
         election_ticks: drawn.election_ticks..drawn.election_ticks + 1,
+        committed_bytes_per_turn: plan.committed_bytes_per_turn,
         disk,
         view: Arc::clone(&view),
         cluster: Arc::clone(&cluster),
@@ -275,13 +281,13 @@ fn identity(node: u64, machine: &Machine, plan: &Plan, since: u64) -> Identity {
         },
         listed: Listed::default(),
         has_joined: !machine.is_founder,
-        incarnation: Some(LIFE),
+        incarnation: Some(machine.life),
         addresses: Addresses::default(),
     }
 }
 
 /// The first nodes, each with its first directory.
-fn founding(plan: &Plan) -> Founding {
+fn founding(plan: &Plan, life: u128) -> Founding {
     let founder = |node: u64| Founder {
         node,
         directory: Directory(u128::from(node)),
@@ -289,7 +295,7 @@ fn founding(plan: &Plan) -> Founding {
         peers: format!("{node}:1"),
     };
     Founding {
-        incarnation: LIFE,
+        incarnation: life,
         replication: plan.replication,
         nodes: (1..=plan.founders).map(founder).collect(),
     }

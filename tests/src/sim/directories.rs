@@ -28,7 +28,10 @@ impl World {
             return;
         }
         if machine.put_aside.is_none() {
-            return self.lose_disk(node);
+            self.lose_disk(node);
+            // By then it may have all again that it had.
+            let after_us = self.fate.between(3 * SECOND_US, 8 * SECOND_US);
+            return self.after(after_us, Happening::StartOnOld(node));
         }
         // What it has now is missed until it is put back: it must be something.
         let is_whole = machine.is_member && !machine.is_copy;
@@ -43,6 +46,26 @@ impl World {
         self.expect_boot(node);
         // Where nobody tells it, somebody notices.
         let after_us = self.fate.between(SECOND_US, 8 * SECOND_US);
+        self.after(after_us, Happening::PutBack(node));
+    }
+
+    /// A founder is started on the directory with which it founded an earlier life of the cluster.
+    pub(crate) fn start_in_an_earlier_life(&mut self, node: u64) {
+        let is_trusted = self.is_trusted(node);
+        let Some(machine) = self.machines.get(&node).filter(|_| is_trusted) else {
+            return;
+        };
+        let is_whole = machine.is_member && !machine.is_copy && !machine.is_on_old;
+        if !is_whole || machine.is_gone || machine.is_damaged || node > self.plan.founders {
+            return;
+        }
+        self.tally.add(FaultKind::EarlierLife.name());
+        self.die(node, Ending::Killed);
+        if let Some(machine) = self.machines.get_mut(&node) {
+            machine.go_back_to_an_earlier_life(node);
+        }
+        self.expect_boot(node);
+        let after_us = self.fate.between(SECOND_US, 6 * SECOND_US);
         self.after(after_us, Happening::PutBack(node));
     }
 

@@ -102,6 +102,8 @@ fault_kinds! {
     Phantom = "phantom-node",
     /// An empty directory asks to be let in under the id of a node that runs.
     Intruder = "intruder",
+    /// A founder is started on the directory with which it founded an earlier life of the cluster.
+    EarlierLife = "earlier-life",
     /// The directories of founders hold checkpoints of an earlier life of the cluster.
     Leftovers = "leftovers",
 }
@@ -119,6 +121,7 @@ impl FaultKind {
         Self::Phantom,
         Self::Intruder,
         Self::Leftovers,
+        Self::EarlierLife,
     ];
 }
 

@@ -11,7 +11,6 @@ use stockd::history::Page;
 use stockd::placement::ReplicaId;
 use stockd::worker::event::{Effect, Event, GroupId};
 
-use super::boot::LIFE;
 use super::catch;
 use super::checks::{Checked, broken};
 use super::disk::Ending;
@@ -30,12 +29,17 @@ pub(crate) struct Helpers {
 }
 
 impl Helpers {
-    pub(crate) fn new(store: CheckpointStore, purger: Purger, directory: u128) -> Self {
+    pub(crate) fn new(
+        store: CheckpointStore,
+        purger: Purger,
+        incarnation: u128,
+        directory: u128,
+    ) -> Self {
         Self {
             chores: Chores {
                 store,
                 purger,
-                incarnation: LIFE,
+                incarnation,
                 directory,
             },
             waiting: VecDeque::new(),

@@ -11,6 +11,7 @@ use stockd::worker::clock::Now;
 use stockd::worker::event::{Effect, Event, GroupId};
 use stockd::worker::{Worker, WorkerError};
 
+use super::boot::LIFE;
 use super::catch;
 use super::clock::MachineClock;
 use super::dice::Dice;
@@ -55,6 +56,8 @@ pub(crate) struct Machine {
     pub(crate) let_in: Option<(u32, u64)>,
     /// The directory has forgotten something, and is no member's until it is let in again.
     pub(crate) is_renounced: bool,
+    /// Which life of the cluster the directory is of.
+    pub(crate) life: u128,
     /// The directory is a copy that was made before: it has forgotten something.
     pub(crate) is_copy: bool,
     /// The directory has been the node's.
@@ -71,6 +74,7 @@ pub(crate) struct Machine {
 /// What a data directory is to its machine.
 pub(crate) struct Directory {
     pub(crate) number: u128,
+    life: u128,
     disk: Disk,
     ledger: LedgerModel,
     is_founder: bool,
@@ -155,6 +159,7 @@ impl Machine {
             let_in: None,
             ledger: LedgerModel::default(),
             is_renounced: false,
+            life: LIFE,
             is_copy: false,
             is_member: false,
             put_aside: None,
@@ -207,6 +212,7 @@ impl Machine {
     pub(crate) fn replace_disk(&mut self, id: u64) {
         let empty = Directory {
             number: self.draw_directory(id),
+            life: LIFE,
             disk: self.disk.another(),
             ledger: LedgerModel::default(),
             is_founder: false,
@@ -234,6 +240,7 @@ impl Machine {
     fn exchange(&mut self, other: Directory) -> Directory {
         Directory {
             number: std::mem::replace(&mut self.directory, other.number),
+            life: std::mem::replace(&mut self.life, other.life),
             disk: std::mem::replace(&mut self.disk, other.disk),
             ledger: std::mem::replace(&mut self.ledger, other.ledger),
             is_founder: std::mem::replace(&mut self.is_founder, other.is_founder),
@@ -243,14 +250,33 @@ impl Machine {
         }
     }
 
+    /// A directory with which this machine founded the cluster before it was founded again takes the place of the
+    /// present one, which is put aside.
+    pub(crate) fn go_back_to_an_earlier_life(&mut self, id: u64) {
+        let earlier = Directory {
+            number: self.draw_directory(id),
+            life: LIFE + 1,
+            disk: self.disk.another(),
+            ledger: LedgerModel::default(),
+            is_founder: true,
+            is_renounced: false,
+            is_member: true,
+            let_in: None,
+        };
+        self.put_aside = Some(self.exchange(earlier));
+        self.is_on_old = true;
+    }
+
     /// The directory that was put aside takes the place of the present one, which is put aside. `false` if there is
     /// none.
     pub(crate) fn swap_directories(&mut self) -> bool {
         let Some(other) = self.put_aside.take() else {
             return false;
         };
-        self.put_aside = Some(self.exchange(other));
+        let present = self.exchange(other);
         self.is_on_old = !self.is_on_old;
+        // One of an earlier life has served its purpose.
+        self.put_aside = (present.life == LIFE).then_some(present);
         true
     }
 
@@ -260,6 +286,7 @@ impl Machine {
         ledger.lose_what_was_not_synced();
         let copy = Directory {
             number: self.directory,
+            life: self.life,
             disk: self.disk.copy(),
             ledger,
             is_founder: self.is_founder,

@@ -48,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) log_file_bytes: u64,
     /// When a checkpoint is due.
     pub(crate) checkpoint_pace: CheckpointPace,
+    /// Bytes of committed entries that a group applies in a turn.
+    pub(crate) committed_bytes_per_turn: u64,
     /// Where in the log states of an earlier life were written down, where there are any.
     pub(crate) leftover_index: u64,
     /// How often replicas are compared.
@@ -136,6 +138,7 @@ impl Plan {
                 .map(|_| dice.between(0, 100) as i64 - 50)
                 .collect(),
             wall_offset_ms,
+            committed_bytes_per_turn: *later.pick(&[200, 1_000, 1 << 20]).unwrap_or(&1_000),
             leftover_index: later.between(10, 400),
             faults: BTreeSet::new(),
         };

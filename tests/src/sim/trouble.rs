@@ -127,6 +127,7 @@ impl World {
             FaultKind::DamagedCheckpoint => self.damage_a_checkpoint(node),
             FaultKind::ReplacedDisk => self.lose_disk(node),
             FaultKind::OldDirectory => self.start_on_old(node),
+            FaultKind::EarlierLife => self.start_in_an_earlier_life(node),
             FaultKind::OlderCopy | FaultKind::HalfCopy if runs => self.copy_directory(kind, node),
             FaultKind::Phantom => self.invent_a_node(),
             FaultKind::Intruder if runs => self.intrude(node),

@@ -63,6 +63,8 @@ pub(crate) enum Happening {
     Boot(u64),
     /// A node that has lost its disk gets an empty one.
     NewDisk(u64),
+    /// A node may be started on the directory that it had before.
+    StartOnOld(u64),
     /// A node that was started on an old directory gets its own back.
     PutBack(u64),
     /// A node that is no member asks to be let in.
@@ -373,6 +375,16 @@ impl World {
             Happening::Boot(node) => self.boot(node),
             Happening::NewDisk(node) => {
                 self.new_disk(node);
+                Ok(())
+            }
+            Happening::StartOnOld(node) => {
+                let is_put_aside = self
+                    .machines
+                    .get(&node)
+                    .is_some_and(|it| it.put_aside.is_some());
+                if is_put_aside && self.chapter == Chapter::Trouble {
+                    self.start_on_old(node);
+                }
                 Ok(())
             }
             Happening::PutBack(node) => {

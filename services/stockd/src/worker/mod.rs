@@ -35,7 +35,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use stock_core::Principal;
-use stock_replica::{Committed, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, Point};
+use stock_replica::{
+    COMMITTED_BYTES_PER_TURN, Committed, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, Point,
+};
 use stock_storage::{CheckpointStore, Durability, LogError, WriteBatch};
 
 use self::clock::{DISTANCE_MS_ALERT, Now, WallClocks};
@@ -153,6 +155,9 @@ pub struct WorkerParts {
     /// From which election timeouts are drawn: [`USUAL_ELECTION_TICKS`], but where a run must be
     /// repeatable.
     pub election_ticks: Range<usize>,
+    /// Bytes of committed entries that a group applies in a turn: [`USUAL_COMMITTED_BYTES`], but where short logs are to
+    /// be replayed in many turns.
+    pub committed_bytes_per_turn: u64,
 }
 
 /// When a checkpoint is due: once the log since the last one has outgrown both.
@@ -201,6 +206,9 @@ impl Founding {
         }
     }
 }
+
+/// See [`WorkerParts::committed_bytes_per_turn`].
+pub const USUAL_COMMITTED_BYTES: u64 = COMMITTED_BYTES_PER_TURN;
 
 /// See [`WorkerParts::election_ticks`].
 pub const USUAL_ELECTION_TICKS: Range<usize> = ELECTION_TICKS_MIN..ELECTION_TICKS_MAX;

@@ -303,6 +303,7 @@ fn open<R>(
     let number = u64::from(id.0);
     let settings = Settings {
         election_ticks: parts.election_ticks.clone(),
+        committed_bytes_per_turn: parts.committed_bytes_per_turn,
         ..Settings::new(own.0, WINDOW_BYTES / u64::from(parts.groups))
     };
     let opened = RestoredReplica {
