@@ -1,7 +1,8 @@
 //! Who a directory is, and what it may have forgotten: what is checked at a start and at a hello.
 
-use crate::state::{DISKS, Disk, Move, NO_REPLICA, REPLICAS, Standing, State};
-use crate::{Forgetting, IdentityModel};
+use crate::IdentityModel;
+use crate::rules::{Forgetting, Rules};
+use crate::state::{DISKS, Disk, Move, NO_REPLICA, REPLICAS, Standing, State, bit, link};
 
 impl IdentityModel {
     /// Whether the model lets the one on `p` promise something.
@@ -136,12 +137,12 @@ impl IdentityModel {
     }
 
     /// The link between two nodes is there again.
-    pub(crate) fn mend(&self, s: &mut State, link: usize, reversed: bool) {
-        s.cut[link] = false;
+    pub(crate) fn mend(&self, s: &mut State, cut: usize, reversed: bool) {
+        s.cut[cut] = false;
         let mut pairs = Vec::new();
         for p in s.numbers() {
             let is_other = |q: &usize| *q > p && s.hears(p, *q);
-            let joined = |q: &usize| crate::state::link(s.disks[p].node, s.disks[*q].node) == link;
+            let joined = |q: &usize| link(s.disks[p].node, s.disks[*q].node) == cut;
             pairs.extend(s.numbers().filter(is_other).filter(joined).map(|q| (p, q)));
         }
         if reversed {
@@ -165,7 +166,12 @@ impl IdentityModel {
     }
 
     /// Like a hello, where each may be a twin of one that the other hears.
-    fn greet_again(&self, s: &mut State, (p, by_p): (usize, &[usize]), (q, by_q): (usize, &[usize])) {
+    fn greet_again(
+        &self,
+        s: &mut State,
+        (p, by_p): (usize, &[usize]),
+        (q, by_q): (usize, &[usize]),
+    ) {
         if !s.hears(p, q) {
             return;
         }
@@ -175,7 +181,7 @@ impl IdentityModel {
         };
         let twins = (is_twin(s, p, by_q), is_twin(s, q, by_p));
         let no_boots = Self {
-            rules: crate::Rules {
+            rules: Rules {
                 boot_checked: false,
                 ..self.rules
             },
@@ -242,7 +248,7 @@ impl IdentityModel {
         let votes = votes.filter(|disk| disk.standing == Standing::Well);
         let votes = votes
             .filter(|disk| disk.replica != NO_REPLICA)
-            .fold(0, |votes, disk| votes | crate::state::bit(disk.replica));
+            .fold(0, |votes, disk| votes | bit(disk.replica));
         let committed = s.notes.committed;
         let is_quorum = committed.voters(committed.len()).is_quorum(votes);
         if !is_quorum || there.iter().any(|q| s.has_forgotten(*q)) {
@@ -289,7 +295,7 @@ impl IdentityModel {
         let node = disk.node;
         let is_node = s.registry.directories[usize::from(node)] == disk.directory;
         let voters = s.notes.committed.voters(s.notes.committed.len());
-        let is_voter = disk.replica != NO_REPLICA && voters.all() & crate::state::bit(disk.replica) != 0;
+        let is_voter = disk.replica != NO_REPLICA && voters.all() & bit(disk.replica) != 0;
         disk.standing == Standing::Failed && is_node && is_voter && self.allot(s, node)
     }
 

@@ -199,7 +199,8 @@ impl IdentityModel {
         let acknowledged = s.processes[p].acknowledged;
         let voters = disk.log.voters(disk.log.len());
         let is_held = |index: &u8| {
-            let ids = (0..s.registry.allotted).filter(|id| acknowledged[usize::from(*id)] >= *index);
+            let ids =
+                (0..s.registry.allotted).filter(|id| acknowledged[usize::from(*id)] >= *index);
             let is_own = disk.log.get(*index).map(|entry| entry.term) == Some(disk.term);
             is_own && voters.is_quorum(ids.map(bit).sum())
         };
