@@ -2,7 +2,7 @@
 
 use crate::IdentityModel;
 use crate::rules::{Forgetting, Rules};
-use crate::state::{DISKS, Disk, Move, NO_REPLICA, REPLICAS, Standing, State, bit, link};
+use crate::state::{DISKS, Disk, Move, NO_REPLICA, REPLICAS, Standing, State, bit, bit_of, link};
 
 impl IdentityModel {
     /// Whether the model lets the one on `p` promise something.
@@ -16,6 +16,11 @@ impl IdentityModel {
         match self.forgetting {
             Forgetting::MayBeUnknown => true,
             Forgetting::IsKnownInReach => self.is_known_to_have_forgotten(s, p, s.peers(p)),
+            Forgetting::IsKnownInReachOfOthers => {
+                let reached = s.component(p);
+                let others = s.numbers().filter(|q| *q != p && reached & bit_of(*q) != 0);
+                self.is_known_to_have_forgotten(s, p, others)
+            }
             Forgetting::IsKnownToOneWhoIsUp => {
                 let node = s.disks[p].node;
                 let is_up = |q: &usize| s.processes[*q].runs && s.disks[*q].node != node;
@@ -49,7 +54,7 @@ impl IdentityModel {
     fn is_forgetful(&self, listener: &Disk, teller: &Disk) -> bool {
         let heard = &listener.heard[usize::from(teller.directory)];
         let is_later = heard.pulse > teller.pulse();
-        let is_another = self.rules.pulse_names_its_write && !teller.has_write(heard.write);
+        let is_another = self.rules.pulse_names_its_boot && heard.history & !teller.history != 0;
         self.rules.pulse_checked && (is_later || is_another)
     }
 
@@ -199,8 +204,27 @@ impl IdentityModel {
         }
     }
 
+    /// Everybody tells whom he reaches what he has heard of others.
+    pub(crate) fn pass_on(&self, s: &mut State) {
+        if !self.rules.memory_passed_on {
+            return;
+        }
+        // Two steps reach everyone: there are three nodes.
+        for _ in 0..2 {
+            for teller in s.numbers() {
+                for listener in s.numbers() {
+                    if s.hears(teller, listener) {
+                        let memory = s.disks[teller].heard;
+                        s.disks[listener].remember(&memory);
+                    }
+                }
+            }
+        }
+    }
+
     /// What was heard is held against those who are heard already.
     pub(crate) fn settle(&self, s: &mut State) {
+        self.pass_on(s);
         for listener in s.numbers() {
             for teller in s.numbers() {
                 let is_own = listener == teller && s.processes[listener].runs;

@@ -15,6 +15,9 @@
 //! - A *hello* happens at a start, and when a link that was cut is there again. A link is one of two nodes, so
 //!   twins have the same links: one beyond a cut while its original runs on on the other side is left out.
 //!
+//! Not modelled: lives and founding, snapshots, leases and reads, several groups, disks that lie about a sync in
+//! the middle of a log.
+//!
 //! # What is assumed
 //!
 //! - **Each write is in a second of its own**, and its pulse is told at once to everyone in reach, who keeps it
@@ -31,20 +34,32 @@
 //!
 //! A directory *has forgotten* when it lacks a write that promised something: a vote, an acknowledgement, or a
 //! leader's own entry, whichever copy of it made the promise. Where nobody who could know is there to be
-//! asked, it does harm, and no rule can mend that. So with [`Forgetting::IsKnownInReach`] the model lets such a
-//! directory promise something only while one of these holds:
+//! asked, it does harm, and no rule can mend that. So with [`Forgetting::IsKnownInReachOfOthers`] the model lets
+//! such a directory promise something only while one of these holds:
 //!
-//! - somebody whom it reaches has heard of a write that it lacks,
-//! - somebody whom it reaches knows of a later directory of its node,
+//! - somebody in its reach, or in the reach of others who are, has heard of a write that it lacks,
+//! - somebody there knows of a later directory of its node,
 //! - its own checkpoint is beyond the end of its log.
 //!
-//! In each of them a rule must have ended it before, so [`property::NO_FORGETFUL_PROMISE`] says that the rules
-//! find everything that can be known. The others say that nothing comes of the rest. What knows is not what the
-//! rules read: it is the set of writes that were heard of, where the rules have only a pulse.
+//! In each of them a rule must have ended it before. So [`property::NO_FORGETFUL_PROMISE`] says that the rules
+//! find everything that can be known, and the other properties say that nothing comes of the rest. All other
+//! forgetful directories are let run, and promise nothing until somebody who knows comes.
 //!
 //! With [`Forgetting::MayBeUnknown`] everything that has forgotten acts. Then there are two histories, which the
 //! check finds; what is still proven is that no replica drops what it knows to be committed, and that nobody
 //! counts what was not sent.
+//!
+//! Three rules are there because without them the check finds a loss, although everything else holds:
+//!
+//! - **A pulse is told with the boot that wrote it** ([`Rules::pulse_names_its_boot`]). As a number it is the same
+//!   for two copies of a directory that were written in equally often.
+//! - **A later pulse ends who is heard** ([`Rules::later_pulse_ends_who_is_heard`]). Of two twins the one that is
+//!   heard first may be the older.
+//! - **Memory is passed on** ([`Rules::memory_passed_on`]), the latest pulse of each boot. Otherwise one cut link
+//!   keeps a copy apart from who knows, while both reach a third.
+//!
+//! The rule about joins keeps no promise: it is there so that a group keeps its majority
+//! ([`property::MAJORITY_STAYS`]).
 //!
 //! A check is of what is within its [`Bounds`], and no further.
 

@@ -262,6 +262,7 @@ impl Model for IdentityModel {
         self.elect(&mut state, 0, 1, 1 << 1);
         for action in self.before {
             assert!(self.take(&mut state, *action), "{action:?} is not possible");
+            self.pass_on(&mut state);
         }
         vec![state]
     }
@@ -313,7 +314,11 @@ impl Model for IdentityModel {
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
-        (self.take(&mut state, action) && state != *last).then_some(state)
+        if !self.take(&mut state, action) {
+            return None;
+        }
+        self.pass_on(&mut state);
+        (state != *last).then_some(state)
     }
 
     fn within_boundary(&self, s: &State) -> bool {

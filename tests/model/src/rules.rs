@@ -12,13 +12,14 @@ pub struct Rules {
     pub admission_checked: bool,
     /// At a hello: who has an earlier pulse than was heard of its directory has forgotten.
     pub pulse_checked: bool,
-    /// A pulse is told with the write that it was (the boot that wrote it does), and the directory must have
-    /// that write, too.
-    pub pulse_names_its_write: bool,
+    /// A pulse is told with the boot that wrote it, and who has not got that pulse of that boot has forgotten.
+    pub pulse_names_its_boot: bool,
     /// At a hello: a directory of which another boot is heard is in use.
     pub boot_checked: bool,
     /// A pulse that is told by one of two twins is held against the other, too.
     pub later_pulse_ends_who_is_heard: bool,
+    /// What a node has heard of others it passes on to whom it reaches.
+    pub memory_passed_on: bool,
     /// A replica whose log ends before its checkpoint, or before what its leader knows it to have, fails.
     pub lost_end_fails: bool,
     /// A follower stops where its leader contradicts what is committed here.
@@ -35,9 +36,10 @@ impl Rules {
         begun_by_order: true,
         admission_checked: true,
         pulse_checked: true,
-        pulse_names_its_write: true,
+        pulse_names_its_boot: true,
         boot_checked: true,
         later_pulse_ends_who_is_heard: true,
+        memory_passed_on: true,
         lost_end_fails: true,
         contradiction_stops: true,
         ack_beyond_log_refused: true,
@@ -50,7 +52,9 @@ impl Rules {
 pub enum Forgetting {
     /// Those of which somebody whom they reach, or their own checkpoints, could know.
     IsKnownInReach,
-    /// Those of which somebody who is up could know, be he in reach or not.
+    /// Also those of which somebody could know whom only another reaches.
+    IsKnownInReachOfOthers,
+    /// Also those of which somebody could know who is up, and in nobody's reach.
     IsKnownToOneWhoIsUp,
     /// All.
     MayBeUnknown,

@@ -136,6 +136,11 @@ pub(crate) fn bit(number: u8) -> u8 {
     1 << number
 }
 
+/// The bit of a disk.
+pub(crate) fn bit_of(disk: usize) -> u8 {
+    1 << disk
+}
+
 /// How the replica of a directory fares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) enum Standing {
@@ -152,9 +157,8 @@ pub(crate) enum Standing {
 pub(crate) struct Heard {
     /// The highest.
     pub(crate) pulse: u8,
-    /// The write that this pulse was, which tells two copies of a directory apart where numbers do not.
-    pub(crate) write: u8,
-    /// Not known to any rule: all writes that the other had when it was heard.
+    /// All writes that the other had when it was heard. A real node remembers the latest pulse of each boot,
+    /// which says the same: who has that one has those before it.
     pub(crate) history: u16,
 }
 
@@ -207,14 +211,15 @@ impl Disk {
         self.history.count_ones() as u8
     }
 
-    /// The number of the latest write, from 1 on.
-    #[expect(clippy::cast_possible_truncation, reason = "a number of bits")]
-    pub(crate) fn latest_write(&self) -> u8 {
-        (u16::BITS - self.history.leading_zeros()) as u8
-    }
-
-    pub(crate) fn has_write(&self, write: u8) -> bool {
-        write == 0 || self.history & (1 << (write - 1)) != 0
+    /// Takes over what another remembers. A node never keeps in mind what it has forgotten itself.
+    pub(crate) fn remember(&mut self, memory: &[Heard; DISKS]) {
+        for (directory, (own, other)) in self.heard.iter_mut().zip(memory).enumerate() {
+            if directory == usize::from(self.directory) {
+                continue;
+            }
+            own.history |= other.history;
+            own.pulse = own.pulse.max(other.pulse);
+        }
     }
 }
 
@@ -346,6 +351,19 @@ impl State {
         self.numbers().filter(move |q| self.hears(p, *q))
     }
 
+    /// Bits of those whom the process on a disk reaches, be it through others.
+    pub(crate) fn component(&self, p: usize) -> u8 {
+        let mut reached = bit_of(p);
+        for _ in 0..NODES {
+            for q in self.numbers() {
+                if reached & bit_of(q) != 0 {
+                    reached |= self.peers(q).map(bit_of).fold(0, |all, one| all | one);
+                }
+            }
+        }
+        reached
+    }
+
     /// Other disks of the same directory.
     pub(crate) fn copies(&self, p: usize) -> impl Iterator<Item = usize> {
         let directory = self.disks[p].directory;
@@ -377,14 +395,11 @@ impl State {
     /// `listener` takes note of the pulse of `teller`.
     pub(crate) fn hear(&mut self, listener: usize, teller: usize) {
         let teller = &self.disks[teller];
-        let (pulse, write) = (teller.pulse(), teller.latest_write());
         let (directory, history) = (teller.directory, teller.history);
+        let pulse = teller.pulse();
         let heard = &mut self.disks[listener].heard[usize::from(directory)];
         heard.history |= history;
-        if pulse > heard.pulse {
-            heard.pulse = pulse;
-            heard.write = write;
-        }
+        heard.pulse = heard.pulse.max(pulse);
     }
 
     /// Whether a disk lacks something that was promised in its directory.
