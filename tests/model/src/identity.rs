@@ -1,7 +1,7 @@
 //! Who a directory is, and what it may have forgotten: what is checked at a start and at a hello.
 
 use crate::IdentityModel;
-use crate::rules::{Forgetting, Rules};
+use crate::rules::Forgetting;
 use crate::state::{DISKS, Disk, Move, NO_REPLICA, REPLICAS, Standing, State, bit, bit_of, link};
 
 impl IdentityModel {
@@ -99,14 +99,15 @@ impl IdentityModel {
         }
         let mut greeted = Vec::new();
         for q in peers {
-            self.greet(s, p, q, &greeted);
+            let by_q: Vec<usize> = s.peers(q).filter(|other| *other != p).collect();
+            self.greet(s, (p, &greeted), (q, &by_q));
             greeted.push(q);
         }
         self.settle(s);
     }
 
-    /// Hello, each way. Those of `greeted` are heard by `p` already.
-    fn greet(&self, s: &mut State, p: usize, q: usize, greeted: &[usize]) {
+    /// Hello, each way. Each hears some others already.
+    fn greet(&self, s: &mut State, (p, by_p): (usize, &[usize]), (q, by_q): (usize, &[usize])) {
         if !s.hears(p, q) {
             return;
         }
@@ -127,17 +128,16 @@ impl IdentityModel {
             *known = admission.max(*known);
             s.hear(one, other);
         }
-        if !self.rules.boot_checked {
-            return;
-        }
-        let is_heard = s.copies(p).any(|twin| s.hears(twin, q));
-        if is_heard {
-            self.counts.twins.add();
-            s.end(p);
-        }
-        if s.copies(q).any(|twin| greeted.contains(&twin)) {
-            self.counts.twins.add();
-            s.end(q);
+        // A twin has told its pulse before it is told that its directory is in use.
+        let is_twin = |one: usize, other: usize, by_other: &[usize]| {
+            let is_heard = |twin: usize| by_other.contains(&twin) && s.hears(twin, other);
+            self.rules.boot_checked && s.copies(one).any(is_heard)
+        };
+        for (one, is_twin) in [(p, is_twin(p, q, by_q)), (q, is_twin(q, p, by_p))] {
+            if is_twin {
+                self.counts.twins.add();
+                s.end(one);
+            }
         }
     }
 
@@ -153,55 +153,14 @@ impl IdentityModel {
         if reversed {
             pairs.reverse();
         }
-        let mut greeted: Vec<(usize, usize)> = Vec::new();
+        // Twins have the same links, so that nobody hears one by another way.
+        let mut greeted = [const { Vec::new() }; DISKS];
         for (p, q) in pairs {
-            let of = |one: usize| {
-                let other = |pair: &(usize, usize)| match *pair {
-                    (a, b) if a == one => Some(b),
-                    (a, b) if b == one => Some(a),
-                    _ => None,
-                };
-                greeted.iter().filter_map(other).collect::<Vec<_>>()
-            };
-            let (by_p, by_q) = (of(p), of(q));
-            self.greet_again(s, (p, &by_p), (q, &by_q));
-            greeted.push((p, q));
+            self.greet(s, (p, &greeted[p]), (q, &greeted[q]));
+            greeted[p].push(q);
+            greeted[q].push(p);
         }
         self.settle(s);
-    }
-
-    /// Like a hello, where each may be a twin of one that the other hears.
-    fn greet_again(
-        &self,
-        s: &mut State,
-        (p, by_p): (usize, &[usize]),
-        (q, by_q): (usize, &[usize]),
-    ) {
-        if !s.hears(p, q) {
-            return;
-        }
-        let is_twin = |s: &State, one: usize, heard: &[usize]| {
-            s.copies(one)
-                .any(|twin| heard.contains(&twin) && s.processes[twin].runs)
-        };
-        let twins = (is_twin(s, p, by_q), is_twin(s, q, by_p));
-        let no_boots = Self {
-            rules: Rules {
-                boot_checked: false,
-                ..self.rules
-            },
-            ..self.clone()
-        };
-        no_boots.greet(s, p, q, &[]);
-        if !self.rules.boot_checked || !s.hears(p, q) {
-            return;
-        }
-        for (one, is_twin) in [(p, twins.0), (q, twins.1)] {
-            if is_twin {
-                self.counts.twins.add();
-                s.end(one);
-            }
-        }
     }
 
     /// Everybody tells whom he reaches what he has heard of others.

@@ -318,7 +318,8 @@ fn without_orders_a_replica_begins_in_two_directories() {
     find(model, property::NOTHING_LOST);
 }
 
-/// One whose latest writes were heard by nobody who is there: they only know that its node has another.
+/// One whose latest writes were heard by nobody who is there: they only know that its node has another. Where
+/// memory is passed on they would have heard, so that is left out, too.
 #[test]
 fn without_admissions_an_older_copy_of_a_replaced_directory_votes() {
     let bounds = Bounds {
