@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::Config;
 use crate::disk::Disk;
-use crate::identity::{Founder, Identity, Listed, founded_life, number, refusal};
+use crate::identity::{Acquaintances, Founder, Identity, Listed, founded_life, number, refusal};
 use crate::node_record::NodeRecord;
 use crate::peers::{PeerError, wire};
 
@@ -171,7 +171,7 @@ fn founder(founder: &cluster::Founder) -> Option<Founder> {
 
 async fn ask(address: &str, identity: &Identity) -> Result<cluster::Hello, PeerError> {
     let mut stream = TcpStream::connect(address).await?;
-    let own = identity.hello(cluster::Purpose::Acquaintance, 0);
+    let own = identity.hello(cluster::Purpose::Acquaintance, &Acquaintances::default());
     wire::write_message(&mut stream, &own).await?;
     let hello = wire::read_hello(&mut stream).await?;
     if let Some(told) = refusal::told("it", &wire::read_verdict(&mut stream).await?) {
@@ -191,7 +191,7 @@ async fn answer(listener: &TcpListener, identity: &Identity) {
         };
         let conversation = timeout(ANSWER_WITHIN, async {
             let hello = wire::read_hello(&mut stream).await?;
-            let own = identity.hello(cluster::Purpose::Acquaintance, 0);
+            let own = identity.hello(cluster::Purpose::Acquaintance, &Acquaintances::default());
             wire::write_message(&mut stream, &own).await?;
             let checked = identity.check(&hello);
             wire::write_verdict(&mut stream, &checked).await?;
@@ -228,7 +228,8 @@ mod tests {
     }
 
     fn empty(node: u64) -> Result<cluster::Hello, String> {
-        Ok(identity(node, u128::from(node)).hello(cluster::Purpose::Acquaintance, 0))
+        Ok(identity(node, u128::from(node))
+            .hello(cluster::Purpose::Acquaintance, &Acquaintances::default()))
     }
 
     fn founded(node: u64, founders: &[(u64, u128)]) -> Result<cluster::Hello, String> {
@@ -244,7 +245,7 @@ mod tests {
             founders,
             ..identity(node, u128::from(node))
         };
-        Ok(identity.hello(cluster::Purpose::Acquaintance, 0))
+        Ok(identity.hello(cluster::Purpose::Acquaintance, &Acquaintances::default()))
     }
 
     fn down() -> Result<cluster::Hello, String> {
@@ -286,7 +287,7 @@ mod tests {
     fn founders_who_were_told_different_lists_found_nothing() {
         let mut other = identity(2, 2);
         other.listed.nodes = vec![1, 2, 3, 4, 5];
-        let hello = other.hello(cluster::Purpose::Acquaintance, 0);
+        let hello = other.hello(cluster::Purpose::Acquaintance, &Acquaintances::default());
         check(
             [(2, Ok(hello)), (3, empty(3))],
             "wait for node 2 would found the cluster with nodes [1, 2, 3, 4, 5] and 3 replicas, but the \
@@ -294,7 +295,7 @@ mod tests {
         );
         let mut other = identity(2, 2);
         other.listed.replicas = 1;
-        let hello = other.hello(cluster::Purpose::Acquaintance, 0);
+        let hello = other.hello(cluster::Purpose::Acquaintance, &Acquaintances::default());
         let heard = [(2, Ok(hello)), (3, empty(3))].into();
         assert!(matches!(judge(&identity(1, 1), &heard), Verdict::Wait(_)));
         // Who has founded with other settings is not followed in silence.

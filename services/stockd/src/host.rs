@@ -169,6 +169,7 @@ impl Driver {
                         notices::add(frame.notices.get_or_insert_default(), &notice);
                     }
                 }
+                Effect::Disconnect { node } => self.peers.disconnect(node),
                 Effect::NodesChanged => self.helpers.roster.update(&self.peers),
                 Effect::Chore(chore) => self.helpers.chores.ask(chore),
                 Effect::SendSnapshot {

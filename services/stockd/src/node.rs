@@ -144,6 +144,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     let parts = WorkerParts {
         node: config.node_id,
         directory: record.directory(),
+        since: introductions.identity.since,
         lives: record.lives(),
         founding: founding(&record, &config),
         generation_floor: record.generation_floor(),
@@ -338,10 +339,11 @@ async fn stand(
         }
         config.node_id = record.node_id;
         config.shards = record.shards;
-        let acquaintances = Acquaintances::begin(disk)?;
+        let boot = rand::random();
+        let acquaintances = Acquaintances::begin(disk, boot)?;
         let cluster = ClusterState::new(config.node_id, config.shards + 1, acquaintances);
         let cluster = Arc::new(cluster);
-        let identity = record.identity(config, rand::random());
+        let identity = record.identity(config, boot);
         let introductions = Arc::new(Introductions::new(identity, Arc::clone(&cluster)));
         let known = record.nodes.iter().chain(&config.nodes);
         let others = known.filter(|node| node.id != config.node_id);

@@ -248,6 +248,7 @@ fn worker(dir: &std::path::Path) -> Result<Worker<u64>, Failure> {
     let parts = WorkerParts {
         node: 1,
         directory: 1,
+        since: 0,
         lives: vec![1],
         founding: Some(Founding {
             incarnation: 1,

@@ -164,7 +164,7 @@ fn open(
         return Ok(None);
     };
     let view = Arc::new(ReadView::new(groups - 1));
-    let acquaintances = Acquaintances::begin(&disk)?;
+    let acquaintances = Acquaintances::begin(&disk, machine.boots)?;
     let cluster = Arc::new(ClusterState::new(node, groups, acquaintances));
     let identity = identity(node, machine, plan, since);
     let introductions = Introductions::new(identity, Arc::clone(&cluster));
@@ -177,6 +177,7 @@ fn open(
     let parts = WorkerParts {
         node,
         directory: machine.directory,
+        since,
         lives: vec![machine.life],
         founding: machine.is_founder.then(|| founding(plan, machine.life)),
         generation_floor,

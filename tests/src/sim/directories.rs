@@ -113,7 +113,8 @@ impl World {
                 running.cluster.acquaintances(|acquaintances| {
                     let known = acquaintances.known(node);
                     known.is_some_and(|known| {
-                        known.directory == directory && known.pulse >= copied + PULSES_SINCE_COPY
+                        let latest = known.beats.latest().map_or(0, |beat| beat.pulse);
+                        known.directory == directory && latest >= copied + PULSES_SINCE_COPY
                     })
                 })
             })

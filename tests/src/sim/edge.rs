@@ -311,6 +311,7 @@ impl World {
         }
         running.peers.remove(&peer);
         running.cluster.set_reachable(peer, false);
+        running.introductions.parted(peer);
         running.inbox.push(Event::PeerDown { node: peer });
         self.fail_forwards(node, peer);
         self.wake(node);

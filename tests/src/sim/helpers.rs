@@ -167,6 +167,7 @@ impl World {
             Effect::Send { .. }
             | Effect::Answer { .. }
             | Effect::Notify { .. }
+            | Effect::Disconnect { .. }
             | Effect::NodesChanged => {}
         }
         Ok(())

@@ -97,6 +97,19 @@ impl World {
             let running = world.machines.get(&judge)?.running.as_ref()?;
             running.introductions.judge(hello, None).err()
         };
+        let part = |world: &mut Self, node: u64| {
+            let running = world.machines.get(&node).and_then(|it| it.running.as_ref());
+            let overtaken = running.map(|running| running.introductions.overtaken());
+            for peer in overtaken.into_iter().flatten() {
+                world.break_connection(
+                    Way {
+                        from: node,
+                        to: peer,
+                    },
+                    1_000,
+                );
+            }
+        };
         let (Some(dials), Some(is_dialled)) = (hello(self, way.from), hello(self, way.to)) else {
             return false;
         };
@@ -108,6 +121,8 @@ impl World {
             self.refused(way.to, way.from, &refusal);
             return false;
         }
+        part(self, way.from);
+        part(self, way.to);
         true
     }
 

@@ -14,6 +14,7 @@ use super::disk::Ending;
 use super::edge::ReplyTo;
 use super::faults::FaultKind;
 use super::machine::{Stage, Stop};
+use super::network::Way;
 use super::world::{Happening, World};
 
 /// A full disk is asked again so much later, as in production.
@@ -204,6 +205,7 @@ impl World {
         };
         let peers: Vec<u64> = running.peers.keys().copied().collect();
         let mut beside = Vec::new();
+        let mut overtaken = Vec::new();
         for effect in running.effects.drain(..) {
             match effect {
                 Effect::Notify { to, notice } => {
@@ -215,6 +217,7 @@ impl World {
                 }
                 // The addresses never change, and everybody dials everybody.
                 Effect::NodesChanged => {}
+                Effect::Disconnect { node } => overtaken.push(node),
                 effect @ (Effect::Chore(_) | Effect::SendSnapshot { .. } | Effect::Record(_)) => {
                     beside.push(effect);
                 }
@@ -252,6 +255,15 @@ impl World {
             if answered + at < performed {
                 self.send(node, to, &frame);
             }
+        }
+        for peer in overtaken {
+            self.break_connection(
+                Way {
+                    from: node,
+                    to: peer,
+                },
+                1_000,
+            );
         }
         let Some(doom) = doom else {
             for effect in beside {

@@ -1,10 +1,12 @@
 //! How long a directory has been written in, and what it remembers of others in that respect.
 //!
-//! A pulse is a second in which something was written. It lies in the log beside what was written, and is told to
-//! every node once it is durable; each keeps the highest that it has heard of each other, in its own log. So a
-//! directory that was put back to an older copy is known by its pulse, by everybody who has heard it since.
+//! A pulse is a second in which something was written. It lies in the log beside what was written, with the boot that
+//! wrote it, and is told to every node once it is durable; each keeps the latest of each boot that it has heard of each
+//! directory, in its own log, and passes on what it has heard. So a directory that was put back to an older copy is
+//! known by the pulse that it lacks, by everybody who is in reach of anybody who has heard it. A number alone would not
+//! do: two copies that were written in equally often have the same (`tests/model`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stock_storage::{Durability, LogError, WriteBatch};
 
@@ -13,51 +15,146 @@ use crate::disk::Disk;
 /// Nodes that are remembered: as many as a cluster can have, and as many again that have left.
 const REMEMBERED_MAX: usize = 2 * crate::placement::NODES_MAX;
 
-/// What is remembered of a node.
+/// Boots of a directory that it tells, and that are remembered of it: the latest.
+pub const BOOTS_MAX: usize = 16;
+
+/// The last pulse of one boot of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beat {
+    /// Drawn when the process began.
+    pub boot: u64,
+    /// The pulse.
+    pub pulse: u64,
+}
+
+/// The last pulses of a directory's boots, in the order of the boots. Pulses never go back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Beats(Vec<Beat>);
+
+impl Beats {
+    /// As they were told: the latest of them, if there are too many.
+    pub fn of(mut beats: Vec<Beat>) -> Self {
+        beats.drain(..beats.len().saturating_sub(BOOTS_MAX));
+        Self(beats)
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[Beat] {
+        &self.0
+    }
+
+    /// The latest pulse, and whose it is.
+    pub fn latest(&self) -> Option<Beat> {
+        self.0.last().copied()
+    }
+
+    /// Whether a directory with these has been written in at this pulse, as far as that can be told: what is older than
+    /// all that it tells may have been.
+    fn has(&self, beat: Beat) -> bool {
+        let is_before = self.0.len() >= BOOTS_MAX
+            && self.0.first().is_some_and(|first| beat.pulse < first.pulse);
+        let mut own = self.0.iter();
+        is_before || own.any(|own| own.boot == beat.boot && own.pulse >= beat.pulse)
+    }
+
+    /// Takes note of a pulse. `true` if it is news.
+    fn raise(&mut self, beat: Beat) -> bool {
+        if let Some(own) = self.0.iter_mut().find(|own| own.boot == beat.boot) {
+            let is_news = own.pulse < beat.pulse;
+            own.pulse = own.pulse.max(beat.pulse);
+            return is_news;
+        }
+        self.0.push(beat);
+        self.0.sort_by_key(|beat| beat.pulse);
+        let too_many = self.0.len().saturating_sub(BOOTS_MAX);
+        self.0.drain(..too_many).all(|dropped| dropped != beat)
+    }
+}
+
+/// What is remembered of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     /// The latest of its directories.
     pub directory: u128,
     /// The index of group 0's entry that let it in; 0: a founder's.
     pub since: u64,
-    /// The highest pulse that was heard of it.
-    pub pulse: u64,
-    /// The process that told it.
-    pub boot: u64,
+    /// What was heard of it, by whomever.
+    pub beats: Beats,
 }
 
-/// This directory's pulse, and those of others.
+impl Known {
+    /// A pulse that was heard of this directory and that one with `theirs` lacks, unless it is of the very process that
+    /// speaks: its words may have waited while later ones were heard.
+    pub fn lacked_by(&self, theirs: &Beats) -> Option<Beat> {
+        let speaker = theirs.latest().map(|beat| beat.boot);
+        let mut heard = self.beats.all().iter().rev();
+        let lacked = heard.find(|beat| Some(beat.boot) != speaker && !theirs.has(**beat));
+        lacked.copied()
+    }
+}
+
+/// This directory's pulses, and those of others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Acquaintances {
-    /// Durable.
-    pulse: u64,
+    /// Durable, the present boot's last.
+    own: Beats,
     nodes: BTreeMap<u64, Known>,
+    /// What nodes that are connected have said of themselves.
+    connected: BTreeMap<u64, Known>,
     /// Something was heard that the disk does not know.
     has_news: bool,
+    /// Nodes of which something was heard that has not been passed on yet.
+    fresh: BTreeSet<u64>,
+    /// The own pulse that others were told last.
+    told: u64,
 }
 
 impl Acquaintances {
-    /// As the disk remembers them, and with another pulse, which is durable before anybody is told.
-    pub fn begin(disk: &Disk) -> Result<Self, LogError> {
+    /// As the disk remembers them, and with a pulse of this boot, which is durable before anybody is told.
+    pub fn begin(disk: &Disk, boot: u64) -> Result<Self, LogError> {
         let mut begun = disk
             .acquaintances()
             .and_then(|bytes| Self::from_bytes(&bytes))
             .unwrap_or_default();
+        let pulse = begun.pulse() + 1;
+        begun.own.raise(Beat { boot, pulse });
         let mut batch = WriteBatch::new();
-        batch.put_acquaintances(&begun.next_beat());
+        batch.put_acquaintances(&begun.to_bytes());
         disk.write(&mut batch, Durability::Sync)?;
-        begun.beaten();
         Ok(begun)
     }
 
-    /// The pulse that others are told: it is durable.
+    /// The pulses that others are told: they are durable.
+    pub fn own(&self) -> &Beats {
+        &self.own
+    }
+
+    /// The latest of them.
     pub fn pulse(&self) -> u64 {
-        self.pulse
+        self.own.latest().map_or(0, |beat| beat.pulse)
     }
 
     /// What is remembered of a node.
     pub fn known(&self, node: u64) -> Option<&Known> {
         self.nodes.get(&node)
+    }
+
+    /// Everything that is remembered of others, to be passed on.
+    pub fn memory(&self) -> impl Iterator<Item = (u64, &Known)> {
+        self.nodes.iter().map(|(node, known)| (*node, known))
+    }
+
+    /// What others have yet to be told: the own pulses, and what was heard of others since. Who connects is told
+    /// everything.
+    pub fn take_untold(&mut self) -> Option<(Beats, Vec<(u64, Known)>)> {
+        let is_news = self.told != self.pulse() || !self.fresh.is_empty();
+        if !is_news {
+            return None;
+        }
+        self.told = self.pulse();
+        let fresh = std::mem::take(&mut self.fresh).into_iter();
+        let memory = fresh.filter_map(|node| Some((node, self.nodes.get(&node)?.clone())));
+        Some((self.own.clone(), memory.collect()))
     }
 
     /// Whether something was heard that the disk does not know.
@@ -66,103 +163,259 @@ impl Acquaintances {
     }
 
     /// A node has introduced itself, and was believed.
-    pub fn met(&mut self, node: u64, mut theirs: Known) {
-        if let Some(known) = self.nodes.get(&node)
-            && known.boot == theirs.boot
-        {
-            theirs.pulse = theirs.pulse.max(known.pulse);
+    pub fn met(&mut self, node: u64, theirs: &Known) {
+        self.connected.insert(node, theirs.clone());
+        if let Some(latest) = theirs.beats.latest() {
+            self.heard(node, theirs.directory, theirs.since, latest);
         }
+    }
+
+    /// Its connection has ended.
+    pub fn parted(&mut self, node: u64) {
+        self.connected.remove(&node);
+    }
+
+    /// A pulse of a directory was heard, from itself or from another.
+    pub fn heard(&mut self, node: u64, directory: u128, since: u64, beat: Beat) {
         if self.nodes.len() >= REMEMBERED_MAX && !self.nodes.contains_key(&node) {
             return;
         }
-        self.has_news |= self.nodes.insert(node, theirs) != Some(theirs);
-    }
-
-    /// A connected node tells its pulse.
-    pub fn heard(&mut self, node: u64, pulse: u64) {
-        if let Some(known) = self.nodes.get_mut(&node)
-            && pulse > known.pulse
-        {
-            known.pulse = pulse;
+        let known = self.nodes.entry(node).or_insert_with(|| Known {
+            directory,
+            since,
+            beats: Beats::default(),
+        });
+        if known.directory != directory {
+            // Of two directories the one that was let in later is the node.
+            if known.since >= since {
+                return;
+            }
+            *known = Known {
+                directory,
+                since,
+                beats: Beats::default(),
+            };
             self.has_news = true;
         }
+        if known.beats.raise(beat) {
+            self.has_news = true;
+            self.fresh.insert(node);
+        }
+        if let Some(connected) = self.connected.get_mut(&node)
+            && let Some(latest) = connected.beats.latest()
+            && latest.boot == beat.boot
+        {
+            connected.beats.raise(beat);
+        }
+    }
+
+    /// What another node has heard of others; `own` is this node.
+    pub fn passed_on(&mut self, own: u64, memory: impl Iterator<Item = (u64, Known)>) {
+        for (node, known) in memory.filter(|(node, _)| *node != own) {
+            for beat in known.beats.all() {
+                self.heard(node, known.directory, known.since, *beat);
+            }
+        }
+    }
+
+    /// Nodes that are connected and are not the ones, or have forgotten something, after what was heard of them since.
+    pub fn overtaken(&self) -> Vec<u64> {
+        let connected = self.connected.iter().filter(|(node, connected)| {
+            self.nodes.get(node).is_some_and(|known| {
+                known.directory != connected.directory
+                    || known.lacked_by(&connected.beats).is_some()
+            })
+        });
+        connected.map(|(node, _)| *node).collect()
     }
 
     /// What the disk is to remember with the next write, which is another second's.
     pub fn next_beat(&mut self) -> Vec<u8> {
         self.has_news = false;
-        self.to_bytes(self.pulse + 1)
+        let mut next = Self {
+            own: self.own.clone(),
+            nodes: std::mem::take(&mut self.nodes),
+            ..Self::default()
+        };
+        next.beaten();
+        let bytes = next.to_bytes();
+        self.nodes = next.nodes;
+        bytes
     }
 
     /// It does.
     pub fn beaten(&mut self) {
-        self.pulse += 1;
+        if let Some(latest) = self.own.0.last_mut() {
+            latest.pulse += 1;
+        }
     }
 
-    /// Little-endian: the pulse, then of each node its id, directory, admission, pulse and boot. Never to change.
-    fn to_bytes(&self, pulse: u64) -> Vec<u8> {
-        let mut bytes = pulse.to_le_bytes().to_vec();
+    /// What the disk is to remember though nothing of this directory's own is written: that is no pulse, or two idle
+    /// nodes would keep each other writing.
+    pub fn news(&mut self) -> Vec<u8> {
+        self.has_news = false;
+        self.to_bytes()
+    }
+
+    /// Little-endian: the own beats, then of each node its id, directory, admission and beats. Beats are a count and as
+    /// many boots and pulses. Never to change.
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        put_beats(&mut bytes, &self.own);
         for (node, known) in &self.nodes {
             bytes.extend_from_slice(&node.to_le_bytes());
             bytes.extend_from_slice(&known.directory.to_le_bytes());
-            for number in [known.since, known.pulse, known.boot] {
-                bytes.extend_from_slice(&number.to_le_bytes());
-            }
+            bytes.extend_from_slice(&known.since.to_le_bytes());
+            put_beats(&mut bytes, &known.beats);
         }
         bytes
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (pulse, rest) = bytes.split_first_chunk::<8>()?;
-        let (nodes, []) = rest.as_chunks::<48>() else {
-            return None;
+        let mut rest = bytes;
+        let mut read = Self {
+            own: take_beats(&mut rest)?,
+            ..Self::default()
         };
-        let nodes = nodes.iter().map(|record| {
-            let (node, rest) = record.split_first_chunk::<8>()?;
-            let (directory, rest) = rest.split_first_chunk::<16>()?;
-            let (numbers, _) = rest.as_chunks::<8>();
-            let [since, pulse, boot] = numbers else {
-                return None;
-            };
+        while !rest.is_empty() {
+            let node = take_number(&mut rest)?;
+            let (directory, behind) = rest.split_first_chunk::<16>()?;
+            rest = behind;
             let known = Known {
                 directory: u128::from_le_bytes(*directory),
-                since: u64::from_le_bytes(*since),
-                pulse: u64::from_le_bytes(*pulse),
-                boot: u64::from_le_bytes(*boot),
+                since: take_number(&mut rest)?,
+                beats: take_beats(&mut rest)?,
             };
-            Some((u64::from_le_bytes(*node), known))
-        });
-        Some(Self {
-            pulse: u64::from_le_bytes(*pulse),
-            nodes: nodes.collect::<Option<_>>()?,
-            has_news: false,
-        })
+            read.nodes.insert(node, known);
+        }
+        Some(read)
     }
+}
+
+fn put_beats(bytes: &mut Vec<u8>, beats: &Beats) {
+    bytes.extend_from_slice(&(beats.0.len() as u64).to_le_bytes());
+    for beat in &beats.0 {
+        bytes.extend_from_slice(&beat.boot.to_le_bytes());
+        bytes.extend_from_slice(&beat.pulse.to_le_bytes());
+    }
+}
+
+fn take_number(rest: &mut &[u8]) -> Option<u64> {
+    let (number, behind) = rest.split_first_chunk::<8>()?;
+    *rest = behind;
+    Some(u64::from_le_bytes(*number))
+}
+
+fn take_beats(rest: &mut &[u8]) -> Option<Beats> {
+    let count = take_number(rest)?;
+    if count > BOOTS_MAX as u64 {
+        return None;
+    }
+    let beats = (0..count).map(|_| {
+        Some(Beat {
+            boot: take_number(rest)?,
+            pulse: take_number(rest)?,
+        })
+    });
+    Some(Beats(beats.collect::<Option<_>>()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn beats(beats: &[(u64, u64)]) -> Beats {
+        let beats = beats.iter().map(|(boot, pulse)| Beat {
+            boot: *boot,
+            pulse: *pulse,
+        });
+        Beats::of(beats.collect())
+    }
+
+    fn known(of: &[(u64, u64)]) -> Known {
+        Known {
+            directory: 9,
+            since: 0,
+            beats: beats(of),
+        }
+    }
+
     #[test]
     fn what_is_remembered_survives_the_disk_with_the_next_pulse() {
-        let mut own = Acquaintances::default();
-        let theirs = Known {
-            directory: u128::MAX - 3,
-            since: 77,
-            pulse: 5,
-            boot: u64::MAX,
+        let mut own = Acquaintances {
+            own: beats(&[(70, 3), (71, 4)]),
+            ..Acquaintances::default()
         };
-        own.met(2, theirs);
-        own.heard(2, 4);
-        own.heard(3, 9);
-        assert_eq!(own.known(2), Some(&theirs), "no pulse goes back");
+        own.met(2, &known(&[(5, 1), (6, 2)]));
+        own.heard(2, 9, 0, Beat { boot: 6, pulse: 4 });
+        own.heard(2, 9, 0, Beat { boot: 6, pulse: 3 });
+        assert_eq!(
+            own.known(2).unwrap().beats,
+            beats(&[(6, 4)]),
+            "none goes back"
+        );
         assert!(own.has_news());
         let bytes = own.next_beat();
-        assert_eq!(own.pulse(), 0, "not durable yet");
+        assert_eq!(own.pulse(), 4, "not durable yet");
         own.beaten();
-        assert!(!own.has_news());
-        assert_eq!(Acquaintances::from_bytes(&bytes), Some(own));
+        own.parted(2);
+        let (told, memory) = own.take_untold().unwrap();
+        assert_eq!((told.latest().unwrap().pulse, memory.len()), (5, 1));
+        assert_eq!(own.take_untold(), None);
+        assert_eq!((own.pulse(), own.has_news()), (5, false));
+        let read = Acquaintances::from_bytes(&bytes).unwrap();
+        assert_eq!((&read.own, &read.nodes), (&own.own, &own.nodes));
         assert_eq!(Acquaintances::from_bytes(&bytes[..bytes.len() - 1]), None);
+        own.heard(2, 9, 0, Beat { boot: 6, pulse: 9 });
+        let news = Acquaintances::from_bytes(&own.news()).unwrap();
+        assert_eq!(news.pulse(), 5, "no pulse of its own");
+    }
+
+    #[test]
+    fn a_directory_that_lacks_a_pulse_has_forgotten_it() {
+        let check = |heard: &[(u64, u64)], theirs: &[(u64, u64)], lacked: Option<u64>| {
+            let found = known(heard).lacked_by(&beats(theirs));
+            assert_eq!(found.map(|beat| beat.pulse), lacked, "{heard:?} {theirs:?}");
+        };
+        check(&[(5, 10)], &[(5, 10), (6, 11)], None);
+        check(&[(5, 10)], &[(5, 12), (6, 13)], None);
+        check(&[(5, 10)], &[(5, 8), (6, 9)], Some(10));
+        // It has been written in as often, but not by the one that was heard.
+        check(&[(5, 10)], &[(5, 8), (6, 12)], Some(10));
+        check(&[(5, 8), (7, 10)], &[(5, 8), (6, 10)], Some(10));
+        // The very process that speaks.
+        check(&[(6, 12)], &[(5, 8), (6, 9)], None);
+    }
+
+    #[test]
+    fn what_is_older_than_all_that_a_directory_tells_is_not_held_against_it() {
+        let many: Vec<(u64, u64)> = (100..100 + BOOTS_MAX as u64)
+            .map(|boot| (boot, boot))
+            .collect();
+        assert_eq!(known(&[(5, 10)]).lacked_by(&beats(&many)), None);
+        assert!(known(&[(5, 104)]).lacked_by(&beats(&many)).is_some());
+        let mut own = beats(&many);
+        assert!(own.raise(Beat {
+            boot: 7,
+            pulse: 500
+        }));
+        assert_eq!((own.all().len(), own.all()[0].boot), (BOOTS_MAX, 101));
+        assert!(!own.raise(Beat { boot: 8, pulse: 1 }), "older than all");
+    }
+
+    #[test]
+    fn who_is_connected_is_overtaken_by_what_is_heard_of_its_directory() {
+        let mut own = Acquaintances::default();
+        own.met(2, &known(&[(5, 8), (6, 9)]));
+        own.heard(2, 9, 0, Beat { boot: 6, pulse: 12 });
+        assert!(own.overtaken().is_empty(), "it goes on");
+        own.heard(2, 9, 0, Beat { boot: 5, pulse: 10 });
+        assert_eq!(own.overtaken(), [2], "another went on from before it");
+        let mut own = Acquaintances::default();
+        own.met(2, &known(&[(5, 8)]));
+        own.heard(2, 10, 50, Beat { boot: 9, pulse: 1 });
+        assert_eq!(own.overtaken(), [2], "another directory was let in");
+        own.parted(2);
+        assert!(own.overtaken().is_empty());
     }
 }

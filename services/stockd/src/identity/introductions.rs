@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use stock_proto::cluster::v1 as cluster;
 use tokio::sync::Notify;
 
-use super::{Identity, Known, Refusal};
+use super::{Identity, Known, Refusal, number, wire};
 use crate::cluster_state::ClusterState;
 use crate::identity::refusal::{self, Told, ToldKind};
 
@@ -37,21 +37,48 @@ impl Introductions {
 
     /// How this node introduces itself now.
     pub fn hello(&self, purpose: cluster::Purpose) -> cluster::Hello {
-        let pulse = self.cluster.acquaintances(|known| known.pulse());
-        self.identity.hello(purpose, pulse)
+        self.cluster
+            .acquaintances(|acquaintances| self.identity.hello(purpose, acquaintances))
     }
 
     /// Who a member is that introduces itself; `heard` is the boot of it that is connected and heard. Whoever is
-    /// believed is remembered.
+    /// believed is remembered, and what he has heard of others.
     pub fn judge(&self, hello: &cluster::Hello, heard: Option<u64>) -> Result<Known, Refusal> {
         let registry = self.cluster.registry();
         let node = hello.node_id;
         self.cluster.acquaintances(|acquaintances| {
             let known = acquaintances.known(node);
-            let theirs = self.identity.judge(hello, &registry, known, heard)?;
-            acquaintances.met(node, theirs);
-            Ok(theirs)
+            let judged = self.identity.judge(hello, &registry, known, heard);
+            match &judged {
+                Ok(theirs) => {
+                    let memory = hello.memory.iter().filter_map(wire::decode_known);
+                    acquaintances.passed_on(self.identity.node, memory);
+                    acquaintances.met(node, theirs);
+                }
+                // Of two that speak for one directory the one that is heard may be the older: then it has to go, too.
+                Err(Refusal::Forgotten { .. } | Refusal::Twin { .. }) if heard.is_some() => {
+                    let theirs = wire::decode_beats(&hello.beats).latest();
+                    let directory = number(&hello.directory);
+                    if let (Some(beat), Some(directory)) = (theirs, directory) {
+                        acquaintances.heard(node, directory, hello.since, beat);
+                    }
+                }
+                Err(_) => {}
+            }
+            judged
         })
+    }
+
+    /// Nodes that are connected and should not be, after what was heard of them since.
+    pub fn overtaken(&self) -> Vec<u64> {
+        self.cluster
+            .acquaintances(|acquaintances| acquaintances.overtaken())
+    }
+
+    /// A connection has ended.
+    pub fn parted(&self, node: u64) {
+        self.cluster
+            .acquaintances(|acquaintances| acquaintances.parted(node));
     }
 
     /// As [`Self::judge`], where another connection says who is heard and is to be remembered.

@@ -4,11 +4,12 @@
 pub mod acquaintances;
 pub mod introductions;
 pub mod refusal;
+pub mod wire;
 
 use stock_proto::cluster::v1 as cluster;
 use xxhash_rust::xxh3::xxh3_128;
 
-pub use self::acquaintances::{Acquaintances, Known};
+pub use self::acquaintances::{Acquaintances, Beat, Beats, Known};
 pub use self::introductions::Introductions;
 pub use self::refusal::Refusal;
 use crate::placement::{NodeState, Registry};
@@ -83,8 +84,12 @@ pub fn founded_life(cluster_id: &str, shards: u32, replicas: u32, founders: &[Fo
 }
 
 impl Identity {
-    /// How the node introduces itself; `pulse` as of now.
-    pub fn hello(&self, purpose: cluster::Purpose, pulse: u64) -> cluster::Hello {
+    /// How the node introduces itself, with its pulses and what it remembers of others as of now.
+    pub fn hello(
+        &self,
+        purpose: cluster::Purpose,
+        acquaintances: &Acquaintances,
+    ) -> cluster::Hello {
         let founders = self.founders.iter().map(|founder| cluster::Founder {
             node_id: founder.node,
             directory: founder.directory.to_be_bytes().to_vec().into(),
@@ -104,8 +109,8 @@ impl Identity {
                     incarnation.to_be_bytes().to_vec().into()
                 }),
             since: self.since,
-            pulse,
-            boot: self.boot,
+            beats: wire::encode_beats(acquaintances.own()),
+            memory: wire::encode_memory(acquaintances),
             listed_nodes: self.listed.nodes.clone(),
             listed_replicas: self.listed.replicas,
             grpc: self.addresses.grpc.clone(),
@@ -151,9 +156,9 @@ impl Identity {
         let theirs = Known {
             directory,
             since: hello.since,
-            pulse: hello.pulse,
-            boot: hello.boot,
+            beats: wire::decode_beats(&hello.beats),
         };
+        let boot = wire::boot(hello);
         if node == self.node {
             return match directory == self.directory {
                 true => Err(Refusal::Twin { node }),
@@ -178,17 +183,15 @@ impl Identity {
         let Some(known) = known.filter(|known| known.directory == directory) else {
             return Ok(theirs);
         };
-        if heard.is_some_and(|boot| boot != theirs.boot) {
-            return Err(Refusal::Twin { node });
-        }
-        // A process forgets nothing that it has told. Its hello may have waited while others of its words were heard, and a
-        // start is a pulse.
-        if theirs.boot != known.boot && theirs.pulse <= known.pulse {
+        if let Some(lacked) = known.lacked_by(&theirs.beats) {
             return Err(Refusal::Forgotten {
                 node,
-                told: theirs.pulse,
-                known: known.pulse,
+                told: theirs.beats.latest().map_or(0, |beat| beat.pulse),
+                known: lacked.pulse,
             });
+        }
+        if heard.is_some_and(|heard| heard != boot) {
+            return Err(Refusal::Twin { node });
         }
         Ok(theirs)
     }

@@ -70,23 +70,37 @@ fn registry() -> Registry {
 }
 
 /// What node 1 says to node 3, of this directory, admission and pulse.
+#[expect(clippy::needless_pass_by_value, reason = "the calls read better")]
 fn judged(
     registry: &Registry,
     (directory, since, pulse): (u128, u64, u64),
     known: Option<Known>,
     heard: Option<u64>,
 ) -> Result<u64, Refusal> {
-    let hello = identity(3, directory, since).hello(cluster::Purpose::Frames, pulse);
+    let mut hello = hello(&identity(3, directory, since));
+    hello.beats = beats(&[(7, 100), (1_003, pulse)]);
     let theirs = identity(1, 1, 0).judge(&hello, registry, known.as_ref(), heard)?;
-    Ok(theirs.pulse)
+    Ok(theirs.beats.latest().unwrap().pulse)
+}
+
+fn hello(identity: &Identity) -> cluster::Hello {
+    identity.hello(cluster::Purpose::Frames, &Acquaintances::default())
+}
+
+fn beats(beats: &[(u64, u64)]) -> Vec<cluster::Beat> {
+    let beats = beats.iter();
+    let beats = beats.map(|(boot, pulse)| cluster::Beat {
+        boot: *boot,
+        pulse: *pulse,
+    });
+    beats.collect()
 }
 
 fn known(directory: u128, since: u64, pulse: u64, boot: u64) -> Option<Known> {
     Some(Known {
         directory,
         since,
-        pulse,
-        boot,
+        beats: wire::decode_beats(&beats(&[(boot, pulse)])),
     })
 }
 
@@ -97,32 +111,31 @@ fn of_two_directories_the_one_that_was_let_in_last_is_the_node() {
     // A registry that is behind knows the founders only, and learns of the other by its coming.
     assert_eq!(judged(&behind, (3, 0, 9), None, None), Ok(9));
     assert_eq!(judged(&behind, (30, 50, 1), None, None), Ok(1));
-    let met = known(30, 50, 1, 1_003);
-    assert_eq!(judged(&behind, (3, 0, 9), met, None), replaced(50));
+    let met = || known(30, 50, 1, 7);
+    assert_eq!(judged(&behind, (3, 0, 9), met(), None), replaced(50));
     assert_eq!(judged(&current, (3, 0, 9), None, None), replaced(50));
     assert_eq!(judged(&current, (30, 50, 1), None, None), Ok(1));
     // It has come again, and the registry has not heard of it.
-    assert_eq!(judged(&current, (31, 60, 1), met, None), Ok(1));
+    assert_eq!(judged(&current, (31, 60, 1), met(), None), Ok(1));
     // Nobody is let in twice by one entry.
     let other = judged(&current, (31, 50, 1), None, None);
     assert!(matches!(other, Err(Refusal::Stranger { .. })), "{other:?}");
 }
 
 #[test]
-fn a_directory_whose_pulse_went_back_has_forgotten() {
+fn a_directory_that_lacks_a_pulse_has_forgotten() {
     let registry = registry();
-    let forgotten = |told| {
-        let node = 3;
-        let known = 100;
+    let forgotten = |known| {
+        let (node, told) = (3, 101);
         Err(Refusal::Forgotten { node, told, known })
     };
-    let met = |boot| known(30, 50, 100, boot);
-    // The one that introduces itself is of boot 1,003.
-    let told = |pulse, met_boot| judged(&registry, (30, 50, pulse), met(met_boot), None);
-    assert_eq!(told(101, 7), Ok(101), "it was restarted");
-    assert_eq!(told(100, 7), forgotten(100), "a start is a pulse");
-    assert_eq!(told(99, 7), forgotten(99));
-    assert_eq!(told(99, 1_003), Ok(99), "a hello that waited for long");
+    // The one that introduces itself is boot 1,003 of a directory that boot 7 left at 100.
+    let told = |boot, pulse| judged(&registry, (30, 50, 101), known(30, 50, pulse, boot), None);
+    assert_eq!(told(7, 99), Ok(101));
+    assert_eq!(told(7, 100), Ok(101), "it was restarted");
+    assert_eq!(told(7, 101), forgotten(101), "that boot went on elsewhere");
+    assert_eq!(told(8, 50), forgotten(50), "another boot wrote there");
+    assert_eq!(told(1_003, 105), Ok(101), "a hello that waited for long");
     // What was known of the directory before it says nothing of this one.
     let before = known(3, 0, 9_999, 7);
     assert_eq!(judged(&registry, (30, 50, 1), before, None), Ok(1));
@@ -132,13 +145,16 @@ fn a_directory_whose_pulse_went_back_has_forgotten() {
 fn while_a_directory_is_heard_from_nobody_else_uses_it() {
     let registry = registry();
     let twin = Err(Refusal::Twin { node: 3 });
-    let met = known(30, 50, 100, 7);
-    assert_eq!(judged(&registry, (30, 50, 101), met, Some(7)), twin);
-    assert_eq!(judged(&registry, (30, 50, 101), met, Some(1_003)), Ok(101));
+    let met = || known(30, 50, 100, 7);
+    assert_eq!(judged(&registry, (30, 50, 101), met(), Some(7)), twin);
+    assert_eq!(
+        judged(&registry, (30, 50, 101), met(), Some(1_003)),
+        Ok(101)
+    );
     // Its successor need not wait.
-    assert_eq!(judged(&registry, (31, 60, 1), met, Some(7)), Ok(1));
+    assert_eq!(judged(&registry, (31, 60, 1), met(), Some(7)), Ok(1));
     // Somebody who says to be this node itself.
-    let hello = identity(1, 1, 0).hello(cluster::Purpose::Frames, 500);
+    let hello = hello(&identity(1, 1, 0));
     let same = identity(1, 1, 0).judge(&hello, &registry, None, None);
     assert_eq!(same, Err(Refusal::Twin { node: 1 }));
 }
@@ -147,13 +163,13 @@ fn while_a_directory_is_heard_from_nobody_else_uses_it() {
 fn who_is_of_another_life_is_a_stranger() {
     let mut stranger = identity(3, 30, 50);
     stranger.incarnation = Some(LIFE + 1);
-    let hello = stranger.hello(cluster::Purpose::Frames, 1);
-    let refused = identity(1, 1, 0).judge(&hello, &registry(), None, None);
+    let first = hello(&stranger);
+    let refused = identity(1, 1, 0).judge(&first, &registry(), None, None);
     let text = refused.unwrap_err().to_string();
     assert!(text.contains(&format!("{:032x}", LIFE + 1)), "{text}");
     stranger.incarnation = None;
-    let hello = stranger.hello(cluster::Purpose::Frames, 1);
-    let refused = identity(1, 1, 0).judge(&hello, &registry(), None, None);
+    let second = hello(&stranger);
+    let refused = identity(1, 1, 0).judge(&second, &registry(), None, None);
     assert_eq!(refused, Err(Refusal::Unknown { node: 3 }));
 }
 

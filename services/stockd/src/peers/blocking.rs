@@ -9,15 +9,12 @@ use bytes::Bytes;
 use prost::Message;
 use stock_proto::cluster::v1 as cluster;
 
-use super::wire::verdict;
+use super::wire::{HELLO_BYTES_MAX, verdict};
 use super::{HELLO_WITHIN, PeerError};
 use crate::identity::Introductions;
 
 /// A peer that takes or sends nothing for so long has gone.
 const SILENT_FOR: Duration = Duration::from_secs(10);
-
-/// Longest introduction.
-const HELLO_BYTES_MAX: usize = 64 * 1024;
 
 /// Opens a connection to a peer, and both sides introduce themselves.
 pub(super) fn connect(

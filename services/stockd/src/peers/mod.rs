@@ -36,6 +36,7 @@ use self::whereabouts::Whereabouts;
 use crate::clocks;
 use crate::cluster_state::ClusterState;
 use crate::identity::refusal::Told;
+use crate::identity::wire::boot;
 use crate::identity::{self, Introductions, Refusal};
 use crate::inbox::Inbox;
 use crate::log_codec::Commands;
@@ -254,7 +255,7 @@ impl Peers {
         let (stream, hello) = timeout(HELLO_WITHIN, asked)
             .await
             .map_err(|_| PeerError::Silent)??;
-        self.attend(node, stream, hello.boot).await
+        self.attend(node, stream, boot(&hello)).await
     }
 
     /// Dials, and introduces both sides.
@@ -291,7 +292,12 @@ impl Peers {
             return self.introductions.look_at(hello);
         }
         let heard = self.link(node).and_then(|link| link.heard_boot());
-        self.introductions.judge(hello, heard)?;
+        let judged = self.introductions.judge(hello, heard);
+        // What was said of others, or by another who speaks for the same directory, may end who is connected.
+        for node in self.introductions.overtaken() {
+            self.disconnect(node);
+        }
+        judged?;
         self.is_at(node, &hello.peers);
         Ok(())
     }
@@ -304,7 +310,7 @@ impl Peers {
         // A later version may want something that this one does not know.
         let purpose = purpose.map_err(|error| PeerError::Malformed(error.to_string()))?;
         match purpose {
-            cluster::Purpose::Frames => self.attend(hello.node_id, stream, hello.boot).await,
+            cluster::Purpose::Frames => self.attend(hello.node_id, stream, boot(&hello)).await,
             cluster::Purpose::Acquaintance => Ok(()),
             cluster::Purpose::Snapshot => {
                 let identity = &self.introductions.identity;
@@ -359,6 +365,7 @@ impl Peers {
         if let Some(unanswered) = link.disconnect(&connection) {
             tracing::info!(node, "disconnected");
             self.cluster.set_reachable(node, false);
+            self.introductions.parted(node);
             self.inbox.push(Event::PeerDown { node });
             for waiting in unanswered {
                 let _ = waiting.send(Answer::Failed(Failure::OutcomeUnknown));
@@ -455,6 +462,13 @@ impl Peers {
             if let Some(waiting) = link.answered(reply.forward_id) {
                 let _ = waiting.send(convert::answer(reply));
             }
+        }
+    }
+
+    /// Ends the connection to a node; it may introduce itself again.
+    pub fn disconnect(&self, node: u64) {
+        if let Some(link) = self.link(node) {
+            link.close();
         }
     }
 

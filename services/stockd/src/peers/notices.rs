@@ -10,7 +10,7 @@ use crate::placement::{
     AuditReport, AuditVerdict, Directory, GroupReport, HostedReplica, NodeReport, Order, Progress,
     ReplicaId, ReplicaState,
 };
-use crate::worker::event::{GroupId, Notice, StateHash};
+use crate::worker::event::{GroupId, Notice, PulseNotice, StateHash};
 
 /// Adds a notice to those of a frame.
 pub fn add(notices: &mut cluster::Notices, notice: &Notice) {
@@ -32,7 +32,12 @@ pub fn add(notices: &mut cluster::Notices, notice: &Notice) {
         }),
         Notice::Audited(report) => notices.audits.push(encode_audit(report)),
         Notice::Order { term, order } => notices.orders.extend(encode_order(*term, order)),
-        Notice::Pulse(pulse) => notices.pulse = *pulse,
+        Notice::Pulse(pulse) => {
+            notices.own = Some(identity::wire::encode_known(0, &pulse.own));
+            let memory = pulse.memory.iter();
+            let memory = memory.map(|(node, known)| identity::wire::encode_known(*node, known));
+            notices.memory = memory.collect();
+        }
     }
 }
 
@@ -48,8 +53,11 @@ pub fn read(notices: cluster::Notices) -> Vec<Notice> {
         let groups = notices.groups.iter().map(decode_group).collect();
         read.push(Notice::Reports(Box::new((node, groups))));
     }
-    if notices.pulse != 0 {
-        read.push(Notice::Pulse(notices.pulse));
+    let own = notices.own.as_ref().and_then(identity::wire::decode_known);
+    if let Some((_, own)) = own {
+        let memory = notices.memory.iter();
+        let memory = memory.filter_map(identity::wire::decode_known).collect();
+        read.push(Notice::Pulse(Box::new(PulseNotice { own, memory })));
     }
     for hash in notices.hashes {
         let Ok(whole) = hash.hash.as_ref().try_into() else {

@@ -11,6 +11,7 @@ use stock_replica::Point;
 use crate::checkpoint::Restored;
 use crate::chores::Chore;
 use crate::history::{Page, Rows};
+use crate::identity::Known;
 use crate::log_codec::Commands;
 use crate::placement::{AuditReport, GroupReport, NodeReport, Order, RegistryOutcome, ReplicaId};
 
@@ -181,6 +182,11 @@ pub enum Effect<R> {
         /// What.
         notice: Notice,
     },
+    /// The connection to a node is to be ended: it is not the one, or has forgotten something.
+    Disconnect {
+        /// Which.
+        node: u64,
+    },
     /// The nodes of the cluster, or their addresses, have changed.
     NodesChanged,
     /// Somebody gets an answer.
@@ -233,8 +239,8 @@ pub enum Notice {
     Hash(Box<StateHash>),
     /// For the leader of group 0: what an audit found.
     Audited(Box<AuditReport>),
-    /// In how many seconds its directory has been written in, durably.
-    Pulse(u64),
+    /// In how many seconds its directory has been written in, durably, and what it has heard of others'.
+    Pulse(Box<PulseNotice>),
     /// From the leader of group 0.
     Order {
         /// The term of group 0 that it was decided in.
@@ -242,6 +248,15 @@ pub enum Notice {
         /// What to do.
         order: Box<Order>,
     },
+}
+
+/// What a node tells of pulses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PulseNotice {
+    /// Its own directory's.
+    pub own: Known,
+    /// Those of others, by node.
+    pub memory: Vec<(u64, Known)>,
 }
 
 /// What the entries of a stretch of a group's log changed.

@@ -58,13 +58,7 @@ impl<R> Worker<R> {
             to: None,
             notice: Notice::Leads(leads),
         });
-        let pulse = self.cluster.acquaintances(|known| known.pulse());
-        if std::mem::replace(&mut self.pulse.told, pulse) != pulse {
-            effects.push(Effect::Notify {
-                to: None,
-                notice: Notice::Pulse(pulse),
-            });
-        }
+        self.tell_pulses(effects);
         let node = self.node_report();
         match self.leader_of_meta() {
             Some(leader) if leader == self.parts.node => {
@@ -248,7 +242,7 @@ impl<R> Worker<R> {
             Notice::Reports(reports) => self.hear(reports.0, reports.1, now),
             Notice::Hash(hash) => self.hear_hash(*hash, now),
             Notice::Audited(report) => self.hear_audit(*report, now),
-            Notice::Pulse(pulse) => self.cluster.acquaintances(|known| known.heard(from, pulse)),
+            Notice::Pulse(told) => self.hear_pulses(from, *told, effects),
             Notice::Order { term, order } => self.carry_out(term, *order, effects),
         }
     }

@@ -124,6 +124,8 @@ pub struct WorkerParts {
     pub node: u64,
     /// The number of its data directory.
     pub directory: u128,
+    /// The index of group 0's entry that let the directory in; 0: a founder's.
+    pub since: u64,
     /// The life of the cluster, and those that it goes on from, if any: states that were written down in them count.
     pub lives: Vec<u128>,
     /// With whom this node founds the cluster, if it is a founder.

@@ -2,8 +2,11 @@
 
 use stock_storage::WriteBatch;
 
+use super::Worker;
 use super::clock::Now;
+use super::event::{Effect, Notice, PulseNotice};
 use crate::cluster_state::ClusterState;
+use crate::identity::Known;
 
 /// A pulse. What a directory acknowledged since its last one, and before peers have heard of it, is what an older copy
 /// of it may have forgotten unnoticed.
@@ -19,8 +22,6 @@ pub(super) struct Pulse {
     written_boot_ms: u64,
     /// One is in the batch that is being written.
     is_under_way: bool,
-    /// What others were told last.
-    pub(super) told: u64,
 }
 
 impl Pulse {
@@ -30,7 +31,6 @@ impl Pulse {
             due_boot_ms: now.boot_ms + BEAT_EVERY_MS,
             written_boot_ms: now.boot_ms,
             is_under_way: false,
-            told: 0,
         }
     }
 
@@ -54,9 +54,42 @@ impl Pulse {
 
     /// Nothing else may be written for long: what was heard of others must not wait for ever.
     pub(super) fn keep_news(&mut self, now: Now, cluster: &ClusterState, batch: &mut WriteBatch) {
-        let is_due = now.boot_ms >= self.written_boot_ms + NEWS_WAIT_MS;
+        let is_due = now.boot_ms >= self.written_boot_ms + NEWS_WAIT_MS && !self.is_under_way;
         if is_due && cluster.acquaintances(|known| known.has_news()) {
-            self.beat(now, cluster, batch);
+            batch.put_acquaintances(&cluster.acquaintances(|known| known.news()));
+            self.written_boot_ms = now.boot_ms;
         }
+    }
+}
+
+impl<R> Worker<R> {
+    /// Tells everybody of this directory's pulse and of those that were heard, where they have gone on.
+    pub(super) fn tell_pulses(&self, effects: &mut Vec<Effect<R>>) {
+        let untold = self.cluster.acquaintances(|known| known.take_untold());
+        let Some((beats, memory)) = untold else {
+            return;
+        };
+        let own = Known {
+            directory: self.parts.directory,
+            since: self.parts.since,
+            beats,
+        };
+        effects.push(Effect::Notify {
+            to: None,
+            notice: Notice::Pulse(Box::new(PulseNotice { own, memory })),
+        });
+    }
+
+    /// Another node tells of pulses. Whoever is connected and turns out not to be the one has to introduce itself anew.
+    pub(super) fn hear_pulses(&self, from: u64, told: PulseNotice, effects: &mut Vec<Effect<R>>) {
+        let overtaken = self.cluster.acquaintances(|known| {
+            if let Some(latest) = told.own.beats.latest() {
+                known.heard(from, told.own.directory, told.own.since, latest);
+            }
+            known.passed_on(self.parts.node, told.memory.into_iter());
+            known.overtaken()
+        });
+        let overtaken = overtaken.into_iter();
+        effects.extend(overtaken.map(|node| Effect::Disconnect { node }));
     }
 }
