@@ -69,6 +69,10 @@ impl Scene {
                     _ => names(observers.iter()),
                 }
             }
+            ["since", node] => {
+                let record = self.registry.node(node.parse().unwrap()).unwrap();
+                format!("{} replaceable={}", record.since, record.may_be_replaced)
+            }
             ["incarnation"] => self.registry.incarnation().to_string(),
             _ => {
                 let mut change = parse(&words);
@@ -204,7 +208,7 @@ fn parse(words: &[&str]) -> Change {
             directory: directory(dir),
         },
         ["replaceable", node] => Change::AllowReplacement { node: number(node) },
-        ["address", node, grpc, peers] => Change::UpdateAddresses {
+        ["reached", node, grpc, peers] => Change::UpdateAddresses {
             node: number(node),
             grpc: grpc.to_owned(),
             peers: peers.to_owned(),
@@ -393,6 +397,90 @@ fn a_join_that_another_one_overtook_does_not_bring_a_lost_disk_back() {
         joined as 2, floor 1
         > join 2 d22 replaces d21
         joined as 2, floor 1
+        ",
+    );
+}
+
+#[test]
+fn of_two_directories_of_a_node_the_one_that_was_let_in_last_is_known_by_its_entry() {
+    check(
+        "
+        > found 3 1,2,3 1
+        done
+        > since 3
+        0 replaceable=false
+        > replaceable 3
+        done
+        > since 3
+        0 replaceable=true
+        > ask 3 d30
+        joined as 3, floor 1
+        > since 3
+        3 replaceable=false
+        > ask 3 d30
+        joined as 3, floor 1
+        > since 3
+        3 replaceable=false
+        > heard 3 d3
+        no: node 3 does not run on data directory 00000000000000000000000000000003 any more
+        > heard 3 d30
+        done
+        > replaceable 9
+        no: there is no node 9
+        ",
+    );
+}
+
+#[test]
+fn a_node_that_never_reported_counts_for_nothing() {
+    check(
+        "
+        > found 3 1,2,3 1
+        done
+        > ask 0 d40
+        joined as 4, floor 1
+        > nodes
+        1 active http://d1:1, 2 active http://d2:1, 3 active http://d3:1, 4 unheard http://d40:1
+        > drain 3
+        no: without node 3 there would be 2 active nodes, and every group should have 3 replicas: add a node first
+        > observers
+        none
+        > begin 0 +4 -3
+        no: node 4 is not active: it takes no replicas and leads nothing
+        > heard 4 d40
+        done
+        > observers
+        4.1
+        > drain 3
+        done
+        > ask 0 d50
+        joined as 5, floor 2
+        > drain 5
+        done
+        > remove 5
+        done
+        ",
+    );
+}
+
+#[test]
+fn no_address_leads_nowhere_or_to_another_node() {
+    check(
+        "
+        > found 3 1,2,3 1
+        done
+        > reached 2 http://127.0.0.1:7402 127.0.0.1:7422
+        done
+        > reached 3 http://localhost:7402 n3:7423
+        no: http://localhost:7402 is the address of node 2
+        > reached 3 http://n3:7403 [::1]:7422
+        no: [::1]:7422 is the address of node 2
+        > reached 3 http://0.0.0.0:7403 n3:7423
+        no: http://0.0.0.0:7403 is an address to listen on, and leads nowhere: say where others reach the node
+        > reached 3 http://n3:7403 [::]:7423
+        no: [::]:7423 is an address to listen on, and leads nowhere: say where others reach the node
+        > reached 3 http://N2:7402 n3:7423
+        done
         ",
     );
 }
