@@ -20,7 +20,10 @@ impl Disk {
     ) -> Result<Self, LogError> {
         let log = Log::open(volume, dir, options)?;
         if let Some(cut) = log.tail_cut() {
-            tracing::warn!(?cut, "an interrupted write was cut off the end of the log");
+            tracing::warn!(
+                ?cut,
+                "the log goes on before a write at its end that is not whole"
+            );
         }
         Ok(Self(Arc::new(Mutex::new(log))))
     }

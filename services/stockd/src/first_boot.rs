@@ -207,6 +207,8 @@ async fn answer(listener: &TcpListener, identity: &Identity) {
 mod tests {
     use super::*;
     use crate::identity::Addresses;
+    use rand::rngs::SmallRng;
+    use rand::{RngExt, SeedableRng};
 
     fn identity(node: u64, directory: u128) -> Identity {
         Identity {
@@ -303,5 +305,88 @@ mod tests {
         odd.listed.replicas = 1;
         let heard = [(2, founded(2, &[(1, 1), (2, 2), (3, 3)])), (3, down())].into();
         assert!(matches!(judge(&odd, &heard), Verdict::Wait(_)));
+    }
+
+    /// What became of a node.
+    enum Fate {
+        Asks,
+        Founded(Vec<Founder>),
+        Joins,
+    }
+
+    /// Nodes with these lists ask each other in any order, each as often as it likes, until all have decided or have
+    /// asked in vain for long.
+    fn found_at_random(
+        lists: &BTreeMap<u64, Vec<u64>>,
+        dice: &mut SmallRng,
+    ) -> BTreeMap<u64, Fate> {
+        let own = |node: u64, fate: &Fate| {
+            let mut own = identity(node, u128::from(node));
+            own.listed.nodes.clone_from(&lists[&node]);
+            if let Fate::Founded(founders) = fate {
+                own.founders.clone_from(founders);
+                own.incarnation = Some(founded_life("shop", 8, 3, founders));
+            }
+            own
+        };
+        let mut fates: BTreeMap<u64, Fate> = lists.keys().map(|node| (*node, Fate::Asks)).collect();
+        let nodes: Vec<u64> = lists.keys().copied().collect();
+        for _ in 0..60 {
+            let node = nodes[dice.random_range(0..nodes.len())];
+            if !matches!(fates[&node], Fate::Asks) {
+                continue;
+            }
+            let others = lists[&node].iter().filter(|other| **other != node);
+            let heard = others.map(|other| {
+                let is_heard = dice.random_bool(0.8) && fates.contains_key(other);
+                let hello = is_heard.then(|| {
+                    let other = own(*other, &fates[other]);
+                    other.hello(cluster::Purpose::Acquaintance, &Acquaintances::default())
+                });
+                (*other, hello.ok_or_else(|| "not heard".to_owned()))
+            });
+            let heard = heard.collect();
+            match judge(&own(node, &fates[&node]), &heard) {
+                Verdict::Found(founders) => drop(fates.insert(node, Fate::Founded(founders))),
+                Verdict::Join => drop(fates.insert(node, Fate::Joins)),
+                Verdict::Wait(_) => {}
+            }
+        }
+        fates
+    }
+
+    #[test]
+    fn whatever_lists_nodes_were_given_no_two_clusters_share_a_founder() {
+        let mut dice = SmallRng::seed_from_u64(1);
+        let mut clusters = 0;
+        for _ in 0..3_000 {
+            let whole: Vec<u64> = (1..=5).collect();
+            let lists: BTreeMap<u64, Vec<u64>> = (1..=5)
+                .map(|node| {
+                    let is_right = dice.random_bool(0.7);
+                    let part = |listed: &u64| *listed == node || is_right || dice.random_bool(0.5);
+                    (node, whole.iter().copied().filter(part).collect())
+                })
+                .collect();
+            let fates = found_at_random(&lists, &mut dice);
+            let mut founded: Vec<Vec<u64>> = Vec::new();
+            for (node, fate) in &fates {
+                let Fate::Founded(founders) = fate else {
+                    continue;
+                };
+                let founders: Vec<u64> = founders.iter().map(|founder| founder.node).collect();
+                assert_eq!(founders, lists[node], "{lists:?}");
+                if !founded.contains(&founders) {
+                    founded.push(founders);
+                }
+            }
+            clusters += founded.len();
+            for (at, one) in founded.iter().enumerate() {
+                for other in &founded[at + 1..] {
+                    assert!(one.iter().all(|node| !other.contains(node)), "{lists:?}");
+                }
+            }
+        }
+        assert!(clusters > 500, "{clusters}");
     }
 }

@@ -231,7 +231,7 @@ impl Handle for LogFile {
                 };
                 tracing::warn!(
                     file = %cut.file.display(), offset = cut.offset, bytes = cut.len,
-                    "cut off a write that was interrupted before it was durable"
+                    "cut off a write that is not whole: it was interrupted before anybody was told, or the disk has lost its end"
                 );
                 self.note(|notes| notes.cut = Some(cut));
             }

@@ -73,8 +73,8 @@ pub struct Report {
     pub nodes: Vec<Node>,
     /// Whether every byte was read.
     pub verified: bool,
-    /// A write that was interrupted at the end of the log. It had not been acknowledged, and is cut at the next
-    /// start.
+    /// A write at the end of the log that is not whole, and is cut at the next start. One that was interrupted had not
+    /// been acknowledged; one of which the disk has lost the end may have been.
     pub torn_write: Option<TornWrite>,
     /// Every group, group 0 first.
     pub groups: Vec<GroupReport>,

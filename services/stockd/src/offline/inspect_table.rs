@@ -44,7 +44,7 @@ pub(super) fn table(report: &Report) -> String {
     if let Some(torn) = &report.torn_write {
         let _ = write!(
             text,
-            "\nA torn write would be cut at the next start: {}, {} bytes at {}. Nobody was told that it was done.\n",
+            "\nA torn write would be cut at the next start: {}, {} bytes at {}. If it was interrupted, nobody was told that it was done; if the disk has lost its end, somebody may have been.\n",
             torn.file.display(),
             torn.bytes,
             torn.offset

@@ -1,0 +1,379 @@
+//! Loops of several nodes in one thread, each on a directory of its own: what a replica does that must not go on, and
+//! what nobody can make it do.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use stock_core::{Principal, Stamp};
+use stock_replica::Point;
+use stock_storage::{CheckpointStore, LogOptions, OsVolume, Volume};
+use stockd::checkpoint::{self, Image};
+use stockd::cluster_state::ClusterState;
+use stockd::disk::Disk;
+use stockd::identity::Acquaintances;
+use stockd::placement::{Directory, Founder, Order, Policy, ReplicaId};
+use stockd::state::State;
+use stockd::view::ReadView;
+use stockd::worker::clock::Now;
+use stockd::worker::event::{Answer, Effect, Event, Freshness, GroupId, Notice, Question};
+use stockd::worker::{
+    Founding, Persisted, TICK_MS, USUAL_AUDIT_EVERY_MS, USUAL_CHECKPOINT_PACE,
+    USUAL_COMMITTED_BYTES, Worker, WorkerParts,
+};
+use tempfile::TempDir;
+
+const NODES: [u64; 3] = [1, 2, 3];
+const GROUPS: u32 = 2;
+const LIFE: u128 = 7;
+const SHARD: GroupId = GroupId(1);
+
+/// Longest election timeout and what follows it, in ticks.
+const ELECTION_TICKS: u64 = 60;
+
+struct Node {
+    worker: Worker<u64>,
+    store: CheckpointStore,
+    answers: Vec<Answer>,
+}
+
+/// Nodes that founded a cluster together, and the messages between them.
+struct Cluster {
+    nodes: BTreeMap<u64, Node>,
+    dirs: BTreeMap<u64, TempDir>,
+    boot_ms: u64,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let mut cluster = Self {
+            nodes: BTreeMap::new(),
+            dirs: NODES.map(|node| (node, TempDir::new().unwrap())).into(),
+            boot_ms: 0,
+        };
+        NODES.into_iter().for_each(|node| cluster.start(node));
+        cluster
+    }
+
+    fn start(&mut self, node: u64) {
+        let node_opened = open(node, self.dirs[&node].path(), self.now());
+        self.nodes.insert(node, node_opened);
+    }
+
+    fn stop(&mut self, node: u64) {
+        self.nodes.remove(&node);
+    }
+
+    /// A copy of a node's directory, made while it does not run.
+    fn copy(&mut self, node: u64) -> TempDir {
+        self.stop(node);
+        let copy = TempDir::new().unwrap();
+        copy_files(self.dirs[&node].path(), copy.path());
+        self.start(node);
+        copy
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            boot_ms: self.boot_ms,
+            wall_ms: 1_790_000_000_000 + self.boot_ms,
+        }
+    }
+
+    fn ticks(&mut self, ticks: u64) {
+        for _ in 0..ticks {
+            self.boot_ms += TICK_MS;
+            let mut events: Vec<(u64, Event<u64>)> = Vec::new();
+            let ids: Vec<u64> = self.nodes.keys().copied().collect();
+            for node in ids {
+                events.extend(self.turn(node, Vec::new()));
+            }
+            // Each answer to a message is another one.
+            for _ in 0..20 {
+                let mut next = Vec::new();
+                for (to, event) in std::mem::take(&mut events) {
+                    next.extend(self.turn(to, vec![event]));
+                }
+                events = next;
+            }
+        }
+    }
+
+    /// What a node sends after these events.
+    fn turn(&mut self, from: u64, events: Vec<Event<u64>>) -> Vec<(u64, Event<u64>)> {
+        let now = self.now();
+        let Some(node) = self.nodes.get_mut(&from) else {
+            return Vec::new();
+        };
+        let mut effects = Vec::new();
+        let mut events = Some(events);
+        while events.is_some() || node.worker.has_work() {
+            let worker = &mut node.worker;
+            worker.step(now, events.take().unwrap_or_default(), &mut effects);
+            worker.answer(&mut effects).unwrap();
+            assert_eq!(worker.persist().unwrap(), Persisted::All);
+            worker.settle(&mut effects);
+            worker.catch_up(now, &mut effects).unwrap();
+        }
+        let mut sent = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Send {
+                    to,
+                    group,
+                    payload,
+                    cluster_time,
+                } => {
+                    let event = Event::Message {
+                        group,
+                        payload,
+                        cluster_time,
+                        from,
+                    };
+                    sent.push((to, event));
+                }
+                Effect::Answer { answer, .. } => node.answers.push(answer),
+                _ => {}
+            }
+        }
+        sent
+    }
+
+    fn order(&mut self, node: u64, order: Order) {
+        let notice = Notice::Order {
+            term: 100,
+            order: Box::new(order),
+        };
+        let event = Event::Notice { from: 3, notice };
+        let sent = self.turn(node, vec![event]);
+        for (to, event) in sent {
+            self.turn(to, vec![event]);
+        }
+    }
+
+    fn failure(&self, node: u64) -> Option<String> {
+        let mut failures = self.nodes[&node].worker.failures();
+        let found = failures.find(|(group, _)| *group == SHARD);
+        found.map(|(_, why)| why.to_owned())
+    }
+
+    /// The index that a replica has applied, if there is one that works.
+    fn applied(&self, node: u64) -> Option<u64> {
+        let hash = self.nodes[&node].worker.state_hash(SHARD);
+        hash.map(|(index, _)| index)
+    }
+
+    /// Whether a near read is answered from a state.
+    fn answers(&mut self, node: u64) -> bool {
+        let ask = Event::Read {
+            group: SHARD,
+            freshness: Freshness::Near,
+            question: Question::Reached,
+            reply: 0,
+        };
+        self.turn(node, vec![ask]);
+        let answers = std::mem::take(&mut self.nodes.get_mut(&node).unwrap().answers);
+        matches!(answers.last(), Some(Answer::Reached { .. }))
+    }
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => {
+                std::fs::create_dir(&target).unwrap();
+                copy_files(&entry.path(), &target);
+            }
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+fn directory(node: u64) -> u128 {
+    u128::from(node) << 64
+}
+
+fn open(node: u64, dir: &Path, now: Now) -> Node {
+    let volume: Arc<dyn Volume> = Arc::new(OsVolume);
+    let founders = NODES.map(|node| Founder {
+        node,
+        directory: Directory(directory(node)),
+        grpc: format!("http://n{node}:1"),
+        peers: format!("n{node}:2"),
+    });
+    let store = CheckpointStore::open(Arc::clone(&volume), dir).unwrap();
+    let election = 14 + 4 * node as usize - 4;
+    let parts = WorkerParts {
+        node,
+        directory: directory(node),
+        since: 0,
+        lives: vec![LIFE],
+        founding: Some(Founding {
+            incarnation: LIFE,
+            replication: 3,
+            nodes: founders.to_vec(),
+        }),
+        generation_floor: 0,
+        policy: Policy::default(),
+        principal: Principal::new("node").unwrap(),
+        groups: GROUPS,
+        boot: node,
+        disk: Disk::open(Arc::clone(&volume), dir, &LogOptions::default()).unwrap(),
+        checkpoints: store.clone(),
+        ledger_indexes: vec![None; GROUPS as usize],
+        view: Arc::new(ReadView::new(GROUPS - 1)),
+        cluster: Arc::new(ClusterState::new(node, GROUPS, Acquaintances::default())),
+        checkpoint_pace: USUAL_CHECKPOINT_PACE,
+        audit_every_ms: USUAL_AUDIT_EVERY_MS,
+        election_ticks: election..election + 1,
+        committed_bytes_per_turn: USUAL_COMMITTED_BYTES,
+    };
+    Node {
+        worker: Worker::open(parts, now).unwrap(),
+        store,
+        answers: Vec::new(),
+    }
+}
+
+#[test]
+fn who_contradicts_its_leader_answers_nothing_and_a_restart_does_not_bring_it_back() {
+    let mut cluster = Cluster::new();
+    cluster.ticks(ELECTION_TICKS);
+    let copies = [2, 3].map(|node| (node, cluster.copy(node)));
+    // Long enough for entries that tell the time.
+    cluster.ticks(1_000);
+    let applied = cluster.applied(1).unwrap();
+    assert!(applied > 4 && cluster.answers(1));
+    cluster.stop(1);
+    for (node, copy) in copies {
+        cluster.stop(node);
+        cluster.dirs.insert(node, copy);
+        cluster.start(node);
+    }
+    cluster.ticks(ELECTION_TICKS);
+    cluster.start(1);
+    cluster.ticks(ELECTION_TICKS);
+    let why = cluster.failure(1).expect("it contradicts its leader");
+    assert!(why.contains("has forgotten what was acknowledged"), "{why}");
+    assert!(!cluster.answers(1));
+
+    cluster.stop(1);
+    cluster.start(1);
+    cluster.ticks(1);
+    assert_eq!(cluster.failure(1), Some(why));
+    assert_eq!(cluster.applied(1), None);
+    assert!(!cluster.answers(1));
+    // What it has is kept: with the log that knows more, an operator can go on.
+    let disk = Disk::open(
+        Arc::new(OsVolume),
+        {
+            cluster.stop(1);
+            cluster.dirs[&1].path()
+        },
+        &LogOptions::default(),
+    );
+    let (_, last) = disk.unwrap().bounds(u64::from(SHARD.0)).unwrap();
+    assert!(last >= applied);
+}
+
+#[test]
+fn a_state_that_a_replica_before_left_is_not_taken_and_deleted() {
+    let mut cluster = Cluster::new();
+    cluster.ticks(1_000);
+    let applied = cluster.applied(1).unwrap();
+    // The crash came between the batch of the new replica and the deletion of the old one's files.
+    let label = |replica, index| Image {
+        group: SHARD,
+        replica,
+        point: Point {
+            index,
+            ..Point::founding(NODES.to_vec())
+        },
+        stamp: Stamp(1),
+        frozen: State::new(SHARD).freeze(),
+    };
+    let store = cluster.nodes[&1].store.clone();
+    let mut left = label(ReplicaId::new(3, 1), applied - 1);
+    checkpoint::write(&store, LIFE, directory(1), &mut left).unwrap();
+    let mut left = label(ReplicaId::founding(1), applied - 2);
+    checkpoint::write(&store, LIFE + 1, directory(1), &mut left).unwrap();
+    drop(store);
+    cluster.stop(1);
+    cluster.start(1);
+    cluster.ticks(ELECTION_TICKS);
+    let state = |node: u64| cluster.nodes[&node].worker.state_hash(SHARD);
+    assert!(state(1).is_some() && state(1) == state(2));
+    assert!(cluster.nodes[&1].store.list(u64::from(SHARD.0)).is_empty());
+}
+
+#[test]
+fn a_state_that_is_newer_than_the_log_says_that_its_end_is_lost() {
+    let mut cluster = Cluster::new();
+    cluster.ticks(100);
+    let applied = cluster.applied(1).unwrap();
+    let mut newer = Image {
+        group: SHARD,
+        replica: ReplicaId::founding(1),
+        point: Point {
+            index: applied + 10,
+            ..Point::founding(NODES.to_vec())
+        },
+        stamp: Stamp(1),
+        frozen: State::new(SHARD).freeze(),
+    };
+    let store = cluster.nodes[&1].store.clone();
+    checkpoint::write(&store, LIFE, directory(1), &mut newer).unwrap();
+    drop(store);
+    cluster.stop(1);
+    cluster.start(1);
+    cluster.ticks(1);
+    let why = cluster.failure(1).expect("the end of its log is lost");
+    assert!(why.contains("it has lost what it acknowledged"), "{why}");
+    // The other group goes on.
+    assert!(cluster.nodes[&1].worker.state_hash(GroupId::META).is_some());
+}
+
+#[test]
+fn a_voter_that_hears_its_leader_is_not_destroyed_by_what_a_deposed_one_said() {
+    let mut cluster = Cluster::new();
+    cluster.ticks(ELECTION_TICKS);
+    let destroy = Order::Destroy {
+        group: SHARD,
+        replica: ReplicaId::founding(3),
+    };
+    cluster.order(3, destroy.clone());
+    cluster.ticks(1);
+    assert!(cluster.applied(3).is_some(), "it votes, and is led");
+    // One that was taken out hears nobody.
+    cluster.stop(1);
+    cluster.stop(2);
+    cluster.ticks(ELECTION_TICKS);
+    cluster.order(3, destroy);
+    cluster.ticks(1);
+    assert_eq!((cluster.applied(3), cluster.failure(3)), (None, None));
+}
+
+#[test]
+fn a_replica_begins_only_by_an_order_that_names_the_directory() {
+    let mut cluster = Cluster::new();
+    cluster.ticks(ELECTION_TICKS);
+    let next = ReplicaId::new(5, 3);
+    let begin = |directory: u128| Order::BeginReplica {
+        group: SHARD,
+        replica: next,
+        directory: Directory(directory),
+    };
+    let before = cluster.applied(3);
+    cluster.order(3, begin(directory(3) + 1));
+    cluster.ticks(1);
+    assert!(
+        before.is_some() && cluster.applied(3) >= before,
+        "another's"
+    );
+    // A founder's replica gives way to its successor, which has nothing yet.
+    cluster.order(3, begin(directory(3)));
+    cluster.ticks(1);
+    assert_eq!(cluster.applied(3).map(|index| index == 0), Some(true));
+}
