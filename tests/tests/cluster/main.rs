@@ -3,6 +3,7 @@
 //! One program, so that it is linked once. Tests that kill and pause nothing share one cluster; each
 //! makes locations and SKUs of its own.
 
+mod addresses;
 mod away;
 mod bad_input;
 mod checkpoints;
