@@ -9,11 +9,14 @@ use super::disk::Ending;
 use super::faults::FaultKind;
 use super::network::Way;
 use super::plan::SECOND_US;
-use super::world::{Happening, World};
+use super::world::{Chapter, Happening, World};
 
 /// A copy is put back when everybody has heard so many pulses since it was made. With fewer it might be that those who
 /// have heard them forget them, or die before they meet it: then nobody could know.
 const PULSES_SINCE_COPY: u64 = 4;
+
+/// How often it is looked whether a copy may be put back.
+const COPY_TRIES: u32 = 12;
 
 /// Nobody's id.
 const PHANTOM: u64 = 77;
@@ -82,32 +85,62 @@ impl World {
         self.expect_boot(node);
     }
 
-    /// A copy of a node's directory is made or, if there is one that everybody can know, takes its place.
+    /// A copy of a node's directory is made; it takes its place later.
     pub(crate) fn copy_directory(&mut self, kind: FaultKind, node: u64) {
-        let room = self.may_lose(node);
-        let Some(machine) = self
-            .machines
-            .get(&node)
-            .filter(|it| !it.is_on_old && !it.is_copy)
-        else {
+        if !self.is_trusted(node) {
+            return;
+        }
+        let Some(machine) = self.machines.get_mut(&node) else {
             return;
         };
-        let Some(running) = machine.running.as_ref().filter(|_| !machine.is_damaged) else {
+        if machine.copy.is_some() || machine.is_on_old || machine.is_copy || machine.is_damaged {
+            return;
+        }
+        let Some(running) = &machine.running else {
             return;
         };
         let pulse = running.cluster.acquaintances(|known| known.pulse());
-        let directory = machine.directory;
-        let Some(copied) = machine.copy.as_ref().map(|(_, pulse)| *pulse) else {
-            if !self.untrusted.contains(&node)
-                && let Some(machine) = self.machines.get_mut(&node)
-            {
-                machine.make_a_copy(pulse);
+        machine.make_a_copy(pulse);
+        let after_us = self.fate.between(5 * SECOND_US, 9 * SECOND_US);
+        let tries = COPY_TRIES;
+        self.after(after_us, Happening::CopyBack { node, kind, tries });
+    }
+
+    /// A copy takes the place of its original, if everybody can know that it is one; otherwise perhaps later.
+    pub(crate) fn put_copy_back(&mut self, kind: FaultKind, node: u64, tries: u32) {
+        if self.chapter != Chapter::Trouble {
+            return;
+        }
+        if !self.may_put_copy_back(node) {
+            if tries > 0 {
+                let tries = tries - 1;
+                let again = Happening::CopyBack { node, kind, tries };
+                self.after(SECOND_US / 2, again);
             }
             return;
+        }
+        self.tally.add(kind.name());
+        self.untrusted.insert(node);
+        self.die(node, Ending::PowerCut);
+        if let Some(machine) = self.machines.get_mut(&node) {
+            machine.put_copy_back(kind == FaultKind::OlderCopy);
+        }
+        self.expect_boot(node);
+    }
+
+    fn may_put_copy_back(&mut self, node: u64) -> bool {
+        let room = self.may_lose(node);
+        let Some(machine) = self.machines.get(&node).filter(|_| room) else {
+            return false;
         };
+        let is_itself = !machine.is_on_old && !machine.is_copy && !machine.is_damaged;
+        let Some((_, copied)) = machine.copy.as_ref().filter(|_| is_itself) else {
+            return false;
+        };
+        let (copied, directory) = (*copied, machine.directory);
         let nodes = self.nodes();
         let mut others = nodes.iter().filter(|other| **other != node);
-        let all_know = others.all(|other| {
+        others.all(|other| {
             let running = self.machines.get(other).and_then(|it| it.running.as_ref());
             running.is_some_and(|running| {
                 running.cluster.acquaintances(|acquaintances| {
@@ -118,17 +151,7 @@ impl World {
                     })
                 })
             })
-        });
-        if !room || !all_know {
-            return;
-        }
-        self.tally.add(kind.name());
-        self.untrusted.insert(node);
-        self.die(node, Ending::PowerCut);
-        if let Some(machine) = self.machines.get_mut(&node) {
-            machine.put_copy_back(kind == FaultKind::OlderCopy);
-        }
-        self.expect_boot(node);
+        })
     }
 
     /// Somebody starts a process with an empty directory under the id of a node that runs.

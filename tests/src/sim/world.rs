@@ -63,6 +63,12 @@ pub(crate) enum Happening {
     Boot(u64),
     /// A node that has lost its disk gets an empty one.
     NewDisk(u64),
+    /// The copy of a node's directory may take its place.
+    CopyBack {
+        node: u64,
+        kind: FaultKind,
+        tries: u32,
+    },
     /// A node may be started on the directory that it had before.
     StartOnOld(u64),
     /// A node that was started on an old directory gets its own back.
@@ -375,6 +381,10 @@ impl World {
             Happening::Boot(node) => self.boot(node),
             Happening::NewDisk(node) => {
                 self.new_disk(node);
+                Ok(())
+            }
+            Happening::CopyBack { node, kind, tries } => {
+                self.put_copy_back(kind, node, tries);
                 Ok(())
             }
             Happening::StartOnOld(node) => {
