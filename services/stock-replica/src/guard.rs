@@ -177,10 +177,22 @@ fn check_snapshot(raft: &Raft<LogView>, message: &Message) -> Result<(), StepErr
     if !is_configuration(metadata.get_conf_state()) {
         return senseless("its snapshot has members that cannot be");
     }
-    if metadata.index <= raft.raft_log.committed {
-        agrees(raft, metadata.index, metadata.term)?;
+    let committed = raft.raft_log.committed;
+    if metadata.index <= committed {
+        return agrees(raft, metadata.index, metadata.term);
     }
-    Ok(())
+    // Terms never fall along a log: one that is behind what is committed here is of another.
+    match raft.raft_log.term(committed) {
+        Ok(ours) if committed > 0 && metadata.term < ours => {
+            let differs = Contradiction::CommittedDiffers {
+                index: committed,
+                ours,
+                theirs: metadata.term,
+            };
+            Err(StepError::Contradiction(differs))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What a follower acknowledges, where this replica leads: nobody has more than his leader has sent.

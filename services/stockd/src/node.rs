@@ -334,7 +334,14 @@ async fn stand(
 ) -> Result<Standing, NodeError> {
     let began = Instant::now();
     loop {
-        if record.membership == Membership::None {
+        // What a node was told when it was let in once, it asks for again.
+        if record.node_id != 0 {
+            config.node_id = record.node_id;
+        }
+        if record.shards != 0 {
+            config.shards = record.shards;
+        }
+        if record.must_join() {
             become_member(config, disk, record, listener).await?;
         }
         config.node_id = record.node_id;
@@ -372,13 +379,17 @@ async fn stand(
 /// Returns what others say of this node, if it must not go on for it. That somebody else is heard in its place may
 /// pass: a connection that broke without a word is not missed at once.
 async fn refused(introductions: &Introductions) -> Told {
-    let mut twin_since: Option<Instant> = None;
+    // Since when it was told without a pause, and when last.
+    let mut twin: Option<(Instant, Instant)> = None;
     loop {
         let told = introductions.refused().await;
-        let since = *twin_since.get_or_insert_with(Instant::now);
-        if told.kind != ToldKind::Twin || since.elapsed() >= TWIN_FOR {
+        let now = Instant::now();
+        let before = twin.filter(|(_, last)| now - *last < TWIN_FOR);
+        let since = before.map_or(now, |(since, _)| since);
+        if told.kind != ToldKind::Twin || now - since >= TWIN_FOR {
             return told;
         }
+        twin = Some((since, now));
     }
 }
 
@@ -389,7 +400,10 @@ async fn become_member(
     record: &mut NodeRecord,
     listener: &TcpListener,
 ) -> Result<(), NodeError> {
-    let seeds = if config.join.is_empty() {
+    let seeds = if record.membership != Membership::None {
+        // It was a member, and knows more nodes than its configuration does.
+        others(config, record)
+    } else if config.join.is_empty() {
         let verdict = first_boot::decide(config, disk, record, listener).await?;
         if verdict != Verdict::Join {
             return Ok(());

@@ -25,6 +25,10 @@ pub struct NodeRecord {
     pub shards: u32,
     /// Drawn when the directory was first used: 32 hexadecimal digits.
     directory: String,
+    /// The directory has forgotten something, and asks to be let in anew under this number. Until it is, it is what it was,
+    /// and nothing in it is used: 32 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    candidate: Option<String>,
     /// Which life of the cluster the data are of, once the node is a member: hexadecimal digits.
     #[serde(default)]
     incarnation: String,
@@ -111,6 +115,7 @@ impl NodeRecord {
                 node_id: config.node_id,
                 shards: config.shards,
                 directory: draw(),
+                candidate: None,
                 incarnation: String::new(),
                 earlier_incarnations: Vec::new(),
                 membership: Membership::None,
@@ -123,10 +128,11 @@ impl NodeRecord {
             format!("cluster {cluster}, node {node}, {shards} shards")
         };
         let found = identity(&record.cluster_id, record.node_id, record.shards);
-        // What a node that joins leaves out is what it was told when it did.
-        let told = |configured: u64, known: u64| match configured {
-            0 => known,
-            configured => configured,
+        // What a node that joins leaves out is what it was told when it did, and one that has not joined yet was not told.
+        let told = |configured: u64, known: u64| match (configured, known) {
+            (0, known) => known,
+            (_, 0) => 0,
+            (configured, _) => configured,
         };
         let node = told(config.node_id, record.node_id);
         let shards = told(config.shards.into(), record.shards.into()) as u32;
@@ -153,6 +159,14 @@ impl NodeRecord {
         let text = String::from_utf8(bytes).map_err(|error| damaged(error.to_string()))?;
         let record = toml::from_str(&text).map_err(|error| damaged(error.to_string()))?;
         Ok(Some(record))
+    }
+
+    /// Writes it, durably, and that nothing is remembered of others: it would be of another directory.
+    pub fn write_anew(&self, disk: &Disk) -> Result<(), LogError> {
+        let mut batch = WriteBatch::new();
+        batch.put_node_record(self.to_text().as_bytes());
+        batch.put_acquaintances(&[]);
+        disk.write(&mut batch, Durability::Sync)
     }
 
     /// Writes it, durably.
@@ -195,13 +209,33 @@ impl NodeRecord {
         self.incarnation = format!("{incarnation:032x}");
     }
 
-    /// The directory has forgotten something: it becomes another one, that is no member yet. What is in it counts
-    /// for nothing once that has been let in.
+    /// The directory has forgotten something: it is to become another one, which has to be let in first. What is in it
+    /// counts for nothing from then on.
     pub fn renounce(&mut self) {
-        self.directory = draw();
-        self.incarnation = String::new();
+        self.candidate.get_or_insert_with(draw);
+    }
+
+    /// Whether the directory has to be let in, for the first time or anew.
+    pub fn must_join(&self) -> bool {
+        self.membership == Membership::None || self.candidate.is_some()
+    }
+
+    /// The number under which the directory asks to be let in.
+    pub fn asks_as(&self) -> u128 {
+        self.candidate.as_deref().map_or(self.directory(), parse)
+    }
+
+    /// Others have let the directory in, into this life of the cluster: what was in it before is nobody's.
+    pub fn let_in(&mut self, incarnation: u128, generation_floor: u32, since: u64) {
+        if let Some(candidate) = self.candidate.take() {
+            self.directory = candidate;
+        }
         self.earlier_incarnations = Vec::new();
-        self.membership = Membership::None;
+        self.set_incarnation(incarnation);
+        self.membership = Membership::Joined {
+            generation_floor,
+            since,
+        };
     }
 
     /// Makes the node a founder, together with these; each group has so many voters.
@@ -292,6 +326,7 @@ mod tests {
             node_id: 2,
             shards: 8,
             directory: format!("{:032x}", u128::MAX - 7),
+            candidate: None,
             incarnation: String::new(),
             earlier_incarnations: Vec::new(),
             membership: Membership::None,
@@ -313,7 +348,15 @@ mod tests {
         assert_eq!(read.directory(), u128::MAX - 7);
         assert_eq!(read.incarnation(), life);
         record.renounce();
-        assert_ne!(record.directory(), read.directory());
-        assert_eq!((record.founders(), record.incarnation()), (None, 0));
+        let candidate = record.asks_as();
+        record.renounce();
+        assert_eq!(record.asks_as(), candidate, "asked again, it is the same");
+        assert!(record.must_join() && candidate != read.directory());
+        assert_eq!(record.directory(), read.directory(), "until it is let in");
+        let renounced: NodeRecord = toml::from_str(&record.to_text()).unwrap();
+        assert_eq!(renounced, record);
+        record.let_in(99, 7, 50);
+        assert_eq!((record.directory(), record.lives()), (candidate, vec![99]));
+        assert_eq!((record.generation_floor(), record.must_join()), (7, false));
     }
 }

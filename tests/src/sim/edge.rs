@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 use stock_proto::cluster::v1 as cluster;
+use stockd::identity;
 use stockd::log_codec::Commands;
 use stockd::peers::{self, notices};
 use stockd::worker::event::{Answer, Event, Failure, Freshness, GroupId, Outcomes, Question};
@@ -283,6 +284,11 @@ impl World {
 
     /// A node notices that a connection stands.
     pub(crate) fn connected(&mut self, node: u64, peer: u64, connection: ConnectionId) {
+        let other = self.machines.get(&peer).and_then(|m| m.running.as_ref());
+        let theirs = other.and_then(|running| {
+            let hello = running.introductions.hello(cluster::Purpose::Frames);
+            identity::wire::known(&hello)
+        });
         let Some(running) = self
             .machines
             .get_mut(&node)
@@ -291,6 +297,9 @@ impl World {
             return;
         };
         running.peers.insert(peer, connection);
+        if let Some(theirs) = theirs {
+            running.introductions.connected(peer, theirs);
+        }
         running.cluster.set_reachable(peer, true);
         running.inbox.push(Event::PeerUp { node: peer });
         self.fail_forwards(node, peer);

@@ -16,7 +16,7 @@ use crate::cluster_state::ClusterState;
 use crate::config::{Config, Node};
 use crate::disk::Disk;
 use crate::identity;
-use crate::node_record::{Membership, NodeRecord};
+use crate::node_record::NodeRecord;
 
 /// Between two rounds of asking everybody.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -80,7 +80,7 @@ pub async fn join(
     let request = api::JoinNodeRequest {
         cluster_id: config.cluster_id.clone(),
         node_id: config.node_id,
-        directory: record.directory().to_be_bytes().to_vec(),
+        directory: record.asks_as().to_be_bytes().to_vec(),
         endpoint: own.grpc,
         peers: own.peers,
     };
@@ -99,7 +99,7 @@ pub async fn join(
                 }
                 Ok(Ok(Answer::LetIn(let_in))) => {
                     note(&let_in, record);
-                    record.write(disk)?;
+                    record.write_anew(disk)?;
                     tracing::info!(node = let_in.node_id, through = %seed, "joined the cluster");
                     return Ok(());
                 }
@@ -193,13 +193,8 @@ async fn is_removed(config: &Config, other: &str) -> Result<bool, Status> {
 fn note(let_in: &api::JoinNodeResponse, record: &mut NodeRecord) {
     record.node_id = let_in.node_id;
     record.shards = let_in.shard_count;
-    if let Some(incarnation) = identity::number(&let_in.incarnation) {
-        record.set_incarnation(incarnation);
-    }
-    record.membership = Membership::Joined {
-        generation_floor: let_in.generation_floor,
-        since: let_in.since,
-    };
+    let incarnation = identity::number(&let_in.incarnation).unwrap_or_default();
+    record.let_in(incarnation, let_in.generation_floor, let_in.since);
     let nodes = let_in.members.iter().map(|member| Node {
         id: member.node_id,
         // Told by group 0, as soon as it is here.

@@ -16,7 +16,11 @@ use crate::disk::Disk;
 const REMEMBERED_MAX: usize = 2 * crate::placement::NODES_MAX;
 
 /// Boots of a directory that it tells, and that are remembered of it: the latest.
-pub const BOOTS_MAX: usize = 16;
+pub const BOOTS_MAX: usize = 32;
+
+/// What a process tells of itself may have waited for so many pulses while later ones of it were heard: more than an
+/// introduction waits at most.
+const PULSES_BEHIND_MAX: u64 = 8;
 
 /// The last pulse of one boot of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,12 +87,16 @@ pub struct Known {
 }
 
 impl Known {
-    /// A pulse that was heard of this directory and that one with `theirs` lacks, unless it is of the very process that
-    /// speaks: its words may have waited while later ones were heard.
+    /// A pulse that was heard of this directory and that one with `theirs` lacks. Of the very process that speaks a few
+    /// may be lacking: its words may have waited while later ones were heard. One that lacks many was put back, with
+    /// its memory.
     pub fn lacked_by(&self, theirs: &Beats) -> Option<Beat> {
-        let speaker = theirs.latest().map(|beat| beat.boot);
+        let speaker = theirs.latest().unwrap_or(Beat { boot: 0, pulse: 0 });
         let mut heard = self.beats.all().iter().rev();
-        let lacked = heard.find(|beat| Some(beat.boot) != speaker && !theirs.has(**beat));
+        let lacked = heard.find(|beat| match beat.boot == speaker.boot {
+            true => beat.pulse > speaker.pulse + PULSES_BEHIND_MAX,
+            false => !theirs.has(**beat),
+        });
         lacked.copied()
     }
 }
@@ -111,11 +119,20 @@ pub struct Acquaintances {
 
 impl Acquaintances {
     /// As the disk remembers them, and with a pulse of this boot, which is durable before anybody is told.
+    ///
+    /// # Errors
+    ///
+    /// Where what the disk remembers cannot be read: to begin anew would be to have forgotten.
     pub fn begin(disk: &Disk, boot: u64) -> Result<Self, LogError> {
-        let mut begun = disk
-            .acquaintances()
-            .and_then(|bytes| Self::from_bytes(&bytes))
-            .unwrap_or_default();
+        let mut begun = match disk.acquaintances() {
+            Some(bytes) if !bytes.is_empty() => {
+                Self::from_bytes(&bytes).ok_or_else(|| LogError::Damaged {
+                    file: "the log".into(),
+                    reason: "what it remembers of nodes cannot be read".to_owned(),
+                })?
+            }
+            _ => Self::default(),
+        };
         let pulse = begun.pulse() + 1;
         begun.own.raise(Beat { boot, pulse });
         let mut batch = WriteBatch::new();
@@ -162,9 +179,15 @@ impl Acquaintances {
         self.has_news
     }
 
+    /// A node is connected, as this. Whoever connects is told everything that is told from now on once more.
+    pub fn connected(&mut self, node: u64, theirs: Known) {
+        self.connected.insert(node, theirs);
+        self.told = 0;
+        self.fresh = self.nodes.keys().copied().collect();
+    }
+
     /// A node has introduced itself, and was believed.
     pub fn met(&mut self, node: u64, theirs: &Known) {
-        self.connected.insert(node, theirs.clone());
         if let Some(latest) = theirs.beats.latest() {
             self.heard(node, theirs.directory, theirs.since, latest);
         }
@@ -385,6 +408,7 @@ mod tests {
         check(&[(5, 8), (7, 10)], &[(5, 8), (6, 10)], Some(10));
         // The very process that speaks.
         check(&[(6, 12)], &[(5, 8), (6, 9)], None);
+        check(&[(6, 18)], &[(5, 8), (6, 9)], Some(18));
     }
 
     #[test]
@@ -407,12 +431,14 @@ mod tests {
     fn who_is_connected_is_overtaken_by_what_is_heard_of_its_directory() {
         let mut own = Acquaintances::default();
         own.met(2, &known(&[(5, 8), (6, 9)]));
+        own.connected(2, known(&[(5, 8), (6, 9)]));
         own.heard(2, 9, 0, Beat { boot: 6, pulse: 12 });
         assert!(own.overtaken().is_empty(), "it goes on");
         own.heard(2, 9, 0, Beat { boot: 5, pulse: 10 });
         assert_eq!(own.overtaken(), [2], "another went on from before it");
         let mut own = Acquaintances::default();
         own.met(2, &known(&[(5, 8)]));
+        own.connected(2, known(&[(5, 8)]));
         own.heard(2, 10, 50, Beat { boot: 9, pulse: 1 });
         assert_eq!(own.overtaken(), [2], "another directory was let in");
         own.parted(2);

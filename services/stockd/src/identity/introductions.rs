@@ -5,14 +5,16 @@
 //! is dialled          hello, verdict                 what the hello announced
 //! ```
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use stock_proto::cluster::v1 as cluster;
 use tokio::sync::Notify;
 
-use super::{Identity, Known, Refusal, number, wire};
+use super::{Identity, Known, Refusal, number, same, wire};
 use crate::cluster_state::ClusterState;
 use crate::identity::refusal::{self, Told, ToldKind};
+use crate::peers::PeerError;
 
 /// Introduces this node, and judges who introduces himself to it.
 pub struct Introductions {
@@ -22,6 +24,8 @@ pub struct Introductions {
     /// The worst that others have said of this node, until somebody has asked.
     told: Mutex<Option<Told>>,
     was_told: Notify,
+    /// Somebody has believed this process.
+    was_believed: AtomicBool,
 }
 
 impl Introductions {
@@ -32,17 +36,23 @@ impl Introductions {
             cluster,
             told: Mutex::default(),
             was_told: Notify::new(),
+            was_believed: AtomicBool::new(false),
         }
     }
 
     /// How this node introduces itself now.
     pub fn hello(&self, purpose: cluster::Purpose) -> cluster::Hello {
-        self.cluster
-            .acquaintances(|acquaintances| self.identity.hello(purpose, acquaintances))
+        let hello = self
+            .cluster
+            .acquaintances(|acquaintances| self.identity.hello(purpose, acquaintances));
+        cluster::Hello {
+            was_believed: self.was_believed.load(Ordering::Relaxed),
+            ..hello
+        }
     }
 
-    /// Who a member is that introduces itself; `heard` is the boot of it that is connected and heard. Whoever is
-    /// believed is remembered, and what he has heard of others.
+    /// Who a member is that introduces itself and wants to be connected; `heard` is the boot of it that is connected and
+    /// heard. Whoever is believed is remembered, and what he has heard of others.
     pub fn judge(&self, hello: &cluster::Hello, heard: Option<u64>) -> Result<Known, Refusal> {
         let registry = self.cluster.registry();
         let node = hello.node_id;
@@ -55,8 +65,11 @@ impl Introductions {
                     acquaintances.passed_on(self.identity.node, memory);
                     acquaintances.met(node, theirs);
                 }
-                // Of two that speak for one directory the one that is heard may be the older: then it has to go, too.
-                Err(Refusal::Forgotten { .. } | Refusal::Twin { .. }) if heard.is_some() => {
+                // Of two that speak for one directory, and were both believed by somebody, the one that is heard may be
+                // the older: then it has to go, too. One that nobody has believed has promised nothing.
+                Err(Refusal::Forgotten { .. } | Refusal::Twin { .. })
+                    if heard.is_some() && hello.was_believed =>
+                {
                     let theirs = wire::decode_beats(&hello.beats).latest();
                     let directory = number(&hello.directory);
                     if let (Some(beat), Some(directory)) = (theirs, directory) {
@@ -67,6 +80,13 @@ impl Introductions {
             }
             judged
         })
+    }
+
+    /// A node is connected, and both believe each other.
+    pub fn connected(&self, node: u64, theirs: Known) {
+        self.was_believed.store(true, Ordering::Relaxed);
+        self.cluster
+            .acquaintances(|acquaintances| acquaintances.connected(node, theirs));
     }
 
     /// Nodes that are connected and should not be, after what was heard of them since.
@@ -81,14 +101,33 @@ impl Introductions {
             .acquaintances(|acquaintances| acquaintances.parted(node));
     }
 
-    /// As [`Self::judge`], where another connection says who is heard and is to be remembered.
-    pub fn look_at(&self, hello: &cluster::Hello) -> Result<(), Refusal> {
+    /// As [`Self::judge`], where nothing is to be remembered: who only asks has promised nothing yet, and who brings a
+    /// snapshot is known from another connection.
+    pub fn look_at(&self, hello: &cluster::Hello, heard: Option<u64>) -> Result<(), Refusal> {
         let registry = self.cluster.registry();
         self.cluster.acquaintances(|acquaintances| {
             let known = acquaintances.known(hello.node_id);
-            self.identity.judge(hello, &registry, known, None)
+            self.identity.judge(hello, &registry, known, heard)
         })?;
         Ok(())
+    }
+
+    /// Takes what the node at the other end says of this one, if that is the node that was meant, and not this one
+    /// itself: an address may have become another's.
+    ///
+    /// # Errors
+    ///
+    /// What it says, where it does not talk to this one; and where it is not the one.
+    pub fn heed_node(
+        &self,
+        node: u64,
+        from: &str,
+        hello: &cluster::Hello,
+        verdict: &cluster::Verdict,
+    ) -> Result<(), PeerError> {
+        same("the node's id", &hello.node_id, &node)?;
+        self.identity.check(hello)?;
+        Ok(self.heed(from, verdict)?)
     }
 
     /// Takes what another node says of this one.

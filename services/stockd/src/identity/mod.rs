@@ -115,6 +115,7 @@ impl Identity {
             listed_replicas: self.listed.replicas,
             grpc: self.addresses.grpc.clone(),
             peers: self.addresses.peers.clone(),
+            was_believed: false,
         }
     }
 

@@ -9,6 +9,15 @@ pub fn boot(hello: &cluster::Hello) -> u64 {
     hello.beats.last().map_or(0, |beat| beat.boot)
 }
 
+/// What it says of itself.
+pub fn known(hello: &cluster::Hello) -> Option<Known> {
+    Some(Known {
+        directory: number(&hello.directory)?,
+        since: hello.since,
+        beats: decode_beats(&hello.beats),
+    })
+}
+
 /// Pulses, in their order.
 pub fn encode_beats(beats: &Beats) -> Vec<cluster::Beat> {
     let beats = beats.all().iter().map(|beat| cluster::Beat {

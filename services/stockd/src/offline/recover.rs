@@ -317,6 +317,8 @@ pub fn carry_out(dirs: &mut [DataDir], plan: &Plan) -> Result<(), RecoverError> 
     for (dir, batch) in dirs.iter_mut().zip(&mut batches) {
         dir.record.go_on_as(incarnation);
         batch.put_node_record(dir.record.to_text().as_bytes());
+        // What is remembered of others is of the life before.
+        batch.put_acquaintances(&[]);
         dir.disk.write(batch, Durability::Sync)?;
     }
     for (at, dir) in dirs.iter().enumerate() {

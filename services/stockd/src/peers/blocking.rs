@@ -19,10 +19,11 @@ const SILENT_FOR: Duration = Duration::from_secs(10);
 /// Opens a connection to a peer, and both sides introduce themselves.
 pub(super) fn connect(
     introductions: &Introductions,
+    node: u64,
     address: &str,
     purpose: cluster::Purpose,
 ) -> Result<TcpStream, PeerError> {
-    let whom = format!("the node at {address}");
+    let whom = format!("node {node} at {address}");
     let address = address
         .to_socket_addrs()?
         .next()
@@ -33,8 +34,8 @@ pub(super) fn connect(
     write_message(&mut stream, &introductions.hello(purpose))?;
     let hello: cluster::Hello = read_message(&mut stream, HELLO_BYTES_MAX)?;
     let told: cluster::Verdict = read_message(&mut stream, HELLO_BYTES_MAX)?;
-    introductions.heed(&whom, &told)?;
-    let judged = introductions.look_at(&hello);
+    introductions.heed_node(node, &whom, &hello, &told)?;
+    let judged = introductions.look_at(&hello, None);
     write_message(&mut stream, &verdict(&judged))?;
     judged?;
     Ok(stream)

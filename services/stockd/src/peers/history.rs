@@ -192,7 +192,7 @@ impl Historian {
                 .collect();
             drop(peers);
             for (node, address) in nodes {
-                match self.fetch(group, &address) {
+                match self.fetch(group, node, &address) {
                     Ok(0) => {}
                     Ok(indexes) => tracing::info!(
                         group,
@@ -218,9 +218,13 @@ impl Historian {
     }
 
     /// Fetches what a node has, and says how many indexes that were.
-    fn fetch(&self, group: u32, address: &str) -> Result<u64, PeerError> {
-        let mut stream =
-            blocking::connect(&self.introductions, address, cluster::Purpose::History)?;
+    fn fetch(&self, group: u32, node: u64, address: &str) -> Result<u64, PeerError> {
+        let mut stream = blocking::connect(
+            &self.introductions,
+            node,
+            address,
+            cluster::Purpose::History,
+        )?;
         let mut fetched = 0;
         while let Some(from) = self.begins(group).filter(|from| *from > 1) {
             let to = from - 1;

@@ -36,8 +36,8 @@ use self::whereabouts::Whereabouts;
 use crate::clocks;
 use crate::cluster_state::ClusterState;
 use crate::identity::refusal::Told;
-use crate::identity::wire::boot;
-use crate::identity::{self, Introductions, Refusal};
+use crate::identity::wire::{boot, known};
+use crate::identity::{Introductions, Refusal};
 use crate::inbox::Inbox;
 use crate::log_codec::Commands;
 use crate::reply::{Destination, ReplyTo};
@@ -255,7 +255,7 @@ impl Peers {
         let (stream, hello) = timeout(HELLO_WITHIN, asked)
             .await
             .map_err(|_| PeerError::Silent)??;
-        self.attend(node, stream, boot(&hello)).await
+        self.attend(node, stream, &hello).await
     }
 
     /// Dials, and introduces both sides.
@@ -274,10 +274,10 @@ impl Peers {
         wire::write_message(&mut stream, &own).await?;
         let hello = wire::read_hello(&mut stream).await?;
         let verdict = wire::read_verdict(&mut stream).await?;
+        let whom = format!("node {node} at {address}");
         self.introductions
-            .heed(&format!("node {node} at {address}"), &verdict)?;
-        let judged = identity::same("the node's id", &hello.node_id, &node)
-            .and_then(|()| self.judge(&hello, purpose));
+            .heed_node(node, &whom, &hello, &verdict)?;
+        let judged = self.judge(&hello, purpose);
         wire::write_verdict(&mut stream, &judged).await?;
         judged?;
         Ok((stream, hello))
@@ -285,13 +285,17 @@ impl Peers {
 
     fn judge(&self, hello: &cluster::Hello, purpose: cluster::Purpose) -> Result<(), Refusal> {
         let node = hello.node_id;
-        if !matches!(
-            purpose,
-            cluster::Purpose::Frames | cluster::Purpose::Acquaintance
-        ) {
-            return self.introductions.look_at(hello);
-        }
         let heard = self.link(node).and_then(|link| link.heard_boot());
+        match purpose {
+            cluster::Purpose::Frames => {}
+            cluster::Purpose::Acquaintance => {
+                self.introductions.look_at(hello, heard)?;
+                self.is_at(node, &hello.peers);
+                return Ok(());
+            }
+            // Who that is was judged where it is connected.
+            _ => return self.introductions.look_at(hello, None),
+        }
         let judged = self.introductions.judge(hello, heard);
         // What was said of others, or by another who speaks for the same directory, may end who is connected.
         for node in self.introductions.overtaken() {
@@ -310,7 +314,7 @@ impl Peers {
         // A later version may want something that this one does not know.
         let purpose = purpose.map_err(|error| PeerError::Malformed(error.to_string()))?;
         match purpose {
-            cluster::Purpose::Frames => self.attend(hello.node_id, stream, boot(&hello)).await,
+            cluster::Purpose::Frames => self.attend(hello.node_id, stream, &hello).await,
             cluster::Purpose::Acquaintance => Ok(()),
             cluster::Purpose::Snapshot => {
                 let identity = &self.introductions.identity;
@@ -351,12 +355,24 @@ impl Peers {
     }
 
     /// Reads from a connection until it breaks.
-    async fn attend(&self, node: u64, stream: TcpStream, boot: u64) -> Result<(), PeerError> {
+    async fn attend(
+        &self,
+        node: u64,
+        stream: TcpStream,
+        hello: &cluster::Hello,
+    ) -> Result<(), PeerError> {
         let Some(link) = self.link(node) else {
             return Err(Refusal::Unknown { node }.into());
         };
         wire::tune(&stream)?;
-        let (connection, reader) = link.connect(stream, boot);
+        let (connection, reader) = link.connect(stream, boot(hello));
+        // Something may have been heard of it since it was judged.
+        if let Some(theirs) = known(hello) {
+            self.introductions.connected(node, theirs);
+        }
+        if self.introductions.overtaken().contains(&node) {
+            link.close();
+        }
         tracing::info!(node, "connected");
         self.cluster.set_reachable(node, true);
         self.inbox.push(Event::PeerUp { node });

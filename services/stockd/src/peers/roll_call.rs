@@ -42,9 +42,6 @@ async fn ask(introductions: &Introductions, node: u64, address: &str) -> Result<
     let own = introductions.hello(cluster::Purpose::Acquaintance);
     wire::write_message(&mut stream, &own).await?;
     let hello = wire::read_hello(&mut stream).await?;
-    // What a stranger says is of another cluster.
-    introductions.identity.check(&hello)?;
     let verdict = wire::read_verdict(&mut stream).await?;
-    introductions.heed(&format!("node {node} at {address}"), &verdict)?;
-    Ok(())
+    introductions.heed_node(node, &format!("node {node} at {address}"), &hello, &verdict)
 }

@@ -100,7 +100,12 @@ fn send(
         .find(|info| info.meta.index == parcel.index)
         .ok_or_else(|| PeerError::Snapshot("its file is gone".to_owned()))?;
     let file = store.open_raw(&info).map_err(snapshot)?;
-    let mut stream = blocking::connect(introductions, &parcel.address, cluster::Purpose::Snapshot)?;
+    let mut stream = blocking::connect(
+        introductions,
+        parcel.to.node(),
+        &parcel.address,
+        cluster::Purpose::Snapshot,
+    )?;
     write_message(
         &mut stream,
         &cluster::SnapshotOffer {

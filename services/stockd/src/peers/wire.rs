@@ -16,8 +16,8 @@ use crate::identity::Refusal;
 /// Larger than everything one turn can send to one peer: a full window of appends.
 const FRAME_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Longest introduction or verdict: of 256 nodes that are remembered each takes up to 340 bytes.
-pub(super) const HELLO_BYTES_MAX: usize = 128 * 1024;
+/// Longest introduction or verdict: of 256 nodes that are remembered each takes up to 750 bytes.
+pub(super) const HELLO_BYTES_MAX: usize = 256 * 1024;
 
 /// What a read asks the socket for.
 const READ_BYTES: usize = 64 * 1024;

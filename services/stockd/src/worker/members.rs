@@ -135,12 +135,12 @@ impl<R> Worker<R> {
             Order::LeaveJoint { group } => self.change_members(group, MemberChange::LeaveJoint),
             Order::Transfer { group, to } => {
                 if let Some(slot) = self.slots.get_mut(group.index())
-                    && let Some(group) = &mut slot.group
+                    && let Some(led) = &mut slot.group
                     && !self.is_handing_over
                 {
-                    group.replica.transfer_leadership(to.0);
+                    led.replica.transfer_leadership(to.0);
+                    self.touched.insert(group.index());
                 }
-                self.touched.insert(group.index());
             }
             Order::Destroy { group, replica } => self.destroy(group, replica, effects),
         }
@@ -185,11 +185,25 @@ impl<R> Worker<R> {
         let Some(slot) = self.slots.get_mut(id.index()) else {
             return;
         };
-        let Some(group) = &mut slot.group else {
+        if slot.group.is_none() {
+            return;
+        }
+        let may_send = |sender: u64| ReplicaId(sender).node() == from;
+        self.step_replica(id, payload, may_send, effects);
+    }
+
+    /// Tells a replica that is here of a message.
+    pub(super) fn step_replica(
+        &mut self,
+        id: GroupId,
+        payload: &Bytes,
+        may_send: impl FnOnce(u64) -> bool,
+        effects: &mut Vec<Effect<R>>,
+    ) {
+        let Some(group) = &mut self.slots[id.index()].group else {
             return;
         };
         self.touched.insert(id.index());
-        let may_send = |sender: u64| ReplicaId(sender).node() == from;
         // What a peer sends may end this replica, but never the node.
         let stepped = catch_unwind(AssertUnwindSafe(|| {
             group.replica.step_from(payload, may_send)
@@ -287,12 +301,16 @@ impl<R> Worker<R> {
         }));
         self.slots[id.index()] = Slot::with(group, own);
         self.touched.insert(id.index());
+        self.beginning.insert(id.index());
     }
 
     /// A replica is a member no more, and never will be: what it left is deleted.
     fn destroy(&mut self, id: GroupId, replica: ReplicaId, effects: &mut Vec<Effect<R>>) {
         let is_here = self.slots.get(id.index()).is_some_and(|slot| {
-            slot.newest == replica && (slot.group.is_some() || slot.fault.is_some())
+            let fault = slot.fault.as_ref().map(|fault| fault.kind);
+            // What is disputed is kept for whoever has to decide.
+            let may_go = fault.is_some_and(|kind| kind != FaultKind::Disputed);
+            slot.newest == replica && (slot.group.is_some() || may_go)
         });
         if !is_here {
             return;
@@ -459,7 +477,9 @@ impl<R> Worker<R> {
 
     fn node_report(&self) -> NodeReport {
         let slots = self.slots.iter().enumerate();
-        let replicas = slots.map(|(number, slot)| {
+        // One that begins is told once that is durable.
+        let begun = slots.filter(|(number, _)| !self.beginning.contains(number));
+        let replicas = begun.map(|(number, slot)| {
             let fault = slot.fault.as_ref().map(|fault| fault.kind);
             let state = match (&slot.group, fault) {
                 (Some(group), _) if group.replica.origin().index == 0 => ReplicaState::Installing,

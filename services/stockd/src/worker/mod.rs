@@ -94,6 +94,8 @@ pub struct Worker<R> {
     ledger_entries_waiting: usize,
     office: Office,
     pulse: Pulse,
+    /// Groups whose replica begins with the write under way.
+    beginning: BTreeSet<usize>,
     ticks: u64,
     /// Up to where group 0's state was published.
     registry_index: u64,
@@ -266,6 +268,7 @@ impl<R> Worker<R> {
             ledger_entries_waiting: 0,
             office: Office::default(),
             pulse: Pulse::new(now),
+            beginning: BTreeSet::new(),
             ticks: 0,
             registry_index: 0,
             parts,
@@ -359,6 +362,7 @@ impl<R> Worker<R> {
         match self.parts.disk.write(&mut self.batch, Durability::Sync) {
             Ok(()) => {
                 self.pulse.beaten(&self.cluster);
+                self.beginning.clear();
                 Ok(Persisted::All)
             }
             Err(LogError::Full { .. }) => Ok(Persisted::DiskFull),

@@ -22,6 +22,8 @@ pub(super) struct Pulse {
     written_boot_ms: u64,
     /// One is in the batch that is being written.
     is_under_way: bool,
+    /// Only what was heard of others is written: that is no pulse.
+    is_news_only: bool,
 }
 
 impl Pulse {
@@ -31,12 +33,14 @@ impl Pulse {
             due_boot_ms: now.boot_ms + BEAT_EVERY_MS,
             written_boot_ms: now.boot_ms,
             is_under_way: false,
+            is_news_only: false,
         }
     }
 
     /// Something is about to be written: this, too, where it is due.
     pub(super) fn beat(&mut self, now: Now, cluster: &ClusterState, batch: &mut WriteBatch) {
-        if now.boot_ms < self.due_boot_ms || self.is_under_way {
+        let is_news_only = std::mem::take(&mut self.is_news_only);
+        if now.boot_ms < self.due_boot_ms || self.is_under_way || is_news_only {
             return;
         }
         batch.put_acquaintances(&cluster.acquaintances(|known| known.next_beat()));
@@ -56,6 +60,7 @@ impl Pulse {
     pub(super) fn keep_news(&mut self, now: Now, cluster: &ClusterState, batch: &mut WriteBatch) {
         let is_due = now.boot_ms >= self.written_boot_ms + NEWS_WAIT_MS && !self.is_under_way;
         if is_due && cluster.acquaintances(|known| known.has_news()) {
+            self.is_news_only = batch.is_empty();
             batch.put_acquaintances(&cluster.acquaintances(|known| known.news()));
             self.written_boot_ms = now.boot_ms;
         }

@@ -127,10 +127,8 @@ impl<R> Worker<R> {
             return;
         };
         group.arrive(restored);
-        if let Err(error) = group.replica.step(envelope) {
-            tracing::debug!(%error, "a snapshot came too late");
-        }
-        self.touched.insert(id.index());
+        // Its sender was judged when it was connected; one that came too late is ignored.
+        self.step_replica(id, envelope, |_| true, effects);
     }
 
     /// The log of a group has been replaced by a snapshot, durably.

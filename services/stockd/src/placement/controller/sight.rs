@@ -128,10 +128,16 @@ impl<'a> Sight<'a> {
             match newest.replica.cmp(&replica) {
                 Ordering::Equal => is_over,
                 Ordering::Greater => true,
-                // A directory that does not know a voter which was begun in it has forgotten it.
-                Ordering::Less => self.is_placed(group, replica),
+                // A directory that does not know a voter, or a learner, which was begun in it has forgotten it.
+                Ordering::Less => self.is_placed(group, replica) || self.learns(group, replica),
             }
         })
+    }
+
+    /// Whether a group's leader has made a replica a learner. It was begun before that.
+    fn learns(&self, group: GroupId, replica: ReplicaId) -> bool {
+        let report = self.report(group);
+        report.is_some_and(|report| report.learners.contains(&replica))
     }
 
     fn is_placed(&self, group: GroupId, replica: ReplicaId) -> bool {
@@ -288,11 +294,9 @@ impl<'a> Sight<'a> {
             return;
         }
         let failed = self.registry.observers().find(|observer| {
-            let is_over = matches!(
-                self.state(group, *observer),
-                // What an observer has, its leader has: nothing is lost with it.
-                Some(ReplicaState::Failed | ReplicaState::Disputed)
-            );
+            // What an observer has, its leader has: nothing is lost with it.
+            let is_disputed = self.state(group, *observer) == Some(ReplicaState::Disputed);
+            let is_over = self.is_said_to_be_lost(group, *observer) || is_disputed;
             self.is_up(observer.node()) && is_over
         });
         if let Some(replica) = failed {
@@ -333,7 +337,10 @@ impl<'a> Sight<'a> {
         let reports = members.filter(|node| self.is_up(*node));
         let hosted = reports.filter_map(|node| self.reports.node(node));
         let hosted = hosted.flat_map(|report| &report.replicas);
-        let hosted = hosted.filter(|hosted| hosted.state != ReplicaState::Gone);
+        let hosted = hosted.filter(|hosted| {
+            // What is disputed is kept for whoever has to decide.
+            !matches!(hosted.state, ReplicaState::Gone | ReplicaState::Disputed)
+        });
         let retired = hosted.filter(|hosted| {
             let is_member = self.report(hosted.group).is_some_and(|report| {
                 report.voters.contains(&hosted.replica)
