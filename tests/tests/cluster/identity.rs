@@ -45,6 +45,9 @@ const FORGOTTEN: &str = "has forgotten what it acknowledged";
 /// What a node says that another directory has taken the place of.
 const REPLACED: &str = "has another data directory since";
 
+/// What a replica says whose leader does not have what is committed here.
+const CONTRADICTION: &str = "one of them has forgotten what was acknowledged";
+
 /// What a panic says, whoever catches it.
 const PANICKED: &str = "panicked";
 
@@ -212,17 +215,131 @@ async fn two_copies_that_elect_each_other_are_found_by_the_third() {
         .await;
 
     // Node 1 has it all. They join it, once an operator has said that it goes on alone.
-    let from = [2, 3].map(|node| (node, cluster.log(node).len()));
-    cluster.restart(2);
-    cluster.restart(3);
-    for (node, from) in from {
-        says(&cluster, node, from, "joining anew").await;
+    for node in [2, 3] {
+        joins_anew(&cluster, node).await;
     }
     cluster.kill(1);
     recover(&cluster, 1);
     cluster.restart(1);
     let operator = Operator::new(cluster.client().await);
     operator.wait_until_settled(&NODES).await;
+    receipts.check_everywhere(&cluster).await;
+    no_node_panicked(&cluster);
+}
+
+/// Starts a node that was told that it has forgotten something, as a supervisor would: again where it ends, which it
+/// does where nobody has told it in time. It never serves as what it was.
+async fn joins_anew(cluster: &Cluster, node: u64) {
+    let from = cluster.log(node).len();
+    cluster.restart(node);
+    until("a node that joins anew", SAID_WITHIN, async || {
+        let said = cluster.log(node)[from..].to_owned();
+        if cluster.ended(node).is_some() {
+            assert!(said.contains(FORGOTTEN), "{said}");
+            cluster.reap(node);
+            cluster.restart(node);
+        }
+        said.contains("joining anew").then_some(()).ok_or(said)
+    })
+    .await;
+}
+
+/// Where the copies are so new that nobody has heard of anything since, nobody can tell, and they are the majority. But
+/// the third contradicts them, says so, and keeps what it has.
+#[tokio::test]
+async fn two_copies_that_nobody_can_tell_take_nothing_from_the_third() {
+    let cluster = start().await;
+    let receipts = Receipts::open(&cluster).await;
+    receipts.add(3).await;
+    let copies = [2, 3].map(|node| (node, cluster.copy_data(node, "copy")));
+    receipts.add(RECEIPTS).await;
+    receipts.check_everywhere(&cluster).await;
+    cluster.kill_all();
+    for (node, copy) in &copies {
+        cluster.put_back(*node, copy);
+        cluster.restart(*node);
+    }
+    cluster.wait_until_led().await;
+    let theirs = Receipts::open(&cluster).await;
+    theirs.add(RECEIPTS).await;
+
+    let operator = Operator::new(cluster.client().await);
+    let from = cluster.log(1).len();
+    cluster.restart(1);
+    until("a word about it", SAID_WITHIN, async || {
+        found(&cluster, &operator, from).await
+    })
+    .await;
+    cluster.kill_all();
+    recover(&cluster, 1);
+    cluster.restart(1);
+    cluster.wait_until_led().await;
+    receipts.check_everywhere(&cluster).await;
+    no_node_panicked(&cluster);
+}
+
+/// Whether nodes 2 and 3 have ended because they have forgotten something, or all replicas of stock on node 1 have
+/// stopped because they contradict their leaders, and operators are told so.
+async fn found(cluster: &Cluster, operator: &Operator, from: usize) -> Result<(), String> {
+    let has_ended = |node| cluster.ended(node).is_some() && cluster.log(node).contains(FORGOTTEN);
+    if [2, 3].into_iter().all(has_ended) {
+        return Ok(());
+    }
+    let log = cluster.log(1)[from..].to_owned();
+    let (groups, _) = operator.groups().await?;
+    for group in &groups[1..] {
+        let shard = group.shard;
+        let is_disputed = group
+            .waiting
+            .iter()
+            .any(|it| it.reason == "REPLICA_DISPUTED");
+        let is_said = log.lines().any(|line| {
+            line.contains(&format!("group={}", shard + 1)) && line.contains(CONTRADICTION)
+        });
+        if !is_disputed || !is_said {
+            return Err(format!("{group:?}\n{log}"));
+        }
+    }
+    Ok(())
+}
+
+/// More than the pulses that a copy has forgotten.
+const STARTS: usize = 10;
+
+/// Each start is a pulse: none may bring a copy up to what it has forgotten. Node 2, who was away when the last receipts
+/// were acknowledged, knows that node 3 has seen more than its directory has: the two must not elect each other.
+#[tokio::test]
+async fn a_copy_that_was_started_again_and_again_alone_still_has_forgotten() {
+    let cluster = start().await;
+    let receipts = Receipts::open(&cluster).await;
+    receipts.add(3).await;
+    let copy = cluster.copy_data(3, "copy");
+    receipts.add_for(PULSES, RECEIPT_EVERY).await;
+    cluster.pause(2);
+    receipts.add(RECEIPTS).await;
+    cluster.kill(1);
+    cluster.kill(3);
+    cluster.put_back(3, &copy);
+    for _ in 0..STARTS {
+        let from = cluster.log(3).len();
+        cluster.restart(3);
+        says(&cluster, 3, from, "serving").await;
+        cluster.kill(3);
+    }
+
+    cluster.resume(2);
+    let from = cluster.log(3).len();
+    cluster.restart(3);
+    let both = doors(&cluster, &[2, 3]);
+    receipts.knock_in_vain(&both, KNOCK_FOR).await;
+    says(&cluster, 3, from, FORGOTTEN).await;
+    if cluster.ended(3).is_some() {
+        cluster.reap(3);
+        joins_anew(&cluster, 3).await;
+    }
+    cluster.restart(1);
+    let operator = Operator::new(cluster.client().await);
+    made_anew(&operator, 3).await;
     receipts.check_everywhere(&cluster).await;
     no_node_panicked(&cluster);
 }
@@ -278,9 +395,9 @@ async fn a_node_that_lost_the_end_of_its_log_never_panics() {
     let receipts = Receipts::open(&cluster).await;
     let client = cluster.client().await;
     let operator = Operator::new(cluster.client().await);
-    let copy = cluster.copy_data(3, "copy");
     for (seed, loss) in (SEED..).zip(LOSSES) {
         let trouble = async {
+            let copy = cluster.copy_data(3, &format!("{loss:?}"));
             for _ in 0..LARGE_RECEIPTS {
                 receive_many(&client, receipts.location(), LINES)
                     .await
