@@ -73,6 +73,8 @@ pub struct Options {
     pub replace_after_seconds: Option<u64>,
     /// After how many bytes of log a state is written down; none: as `stockd` has it.
     pub checkpoint_after_bytes: Option<u64>,
+    /// Bytes of one file of the log; none: as `stockd` has it.
+    pub log_file_bytes: Option<u64>,
 }
 
 /// Where nodes keep their data.
@@ -106,6 +108,7 @@ impl Default for Options {
             spares: 0,
             replace_after_seconds: None,
             checkpoint_after_bytes: None,
+            log_file_bytes: None,
         }
     }
 }
@@ -214,7 +217,7 @@ impl Cluster {
 
     fn config(&self, node: &Node) -> String {
         let mut text = format!(
-            "cluster_id = \"test-{}\"\n\
+            "cluster_id = \"{}\"\n\
              node_id = {}\n\
              data_dir = {:?}\n\
              {}\
@@ -222,7 +225,7 @@ impl Cluster {
              grpc = \"{host}:{}\"\n\
              peers = \"{host}:{}\"\n\
              metrics = \"{host}:{}\"\n",
-            self.nodes[0].grpc_port,
+            self.cluster_id(),
             node.id,
             self.data_dir(node.id),
             self.config_of_kind(node),
@@ -257,6 +260,9 @@ impl Cluster {
         }
         if let Some(bytes) = self.options.checkpoint_after_bytes {
             text.push_str(&format!("checkpoint_after_bytes = {bytes}\n"));
+        }
+        if let Some(bytes) = self.options.log_file_bytes {
+            text.push_str(&format!("log_file_bytes = {bytes}\n"));
         }
         text
     }
@@ -484,6 +490,16 @@ impl Cluster {
 
 /// Talking to it.
 impl Cluster {
+    /// The cluster's name.
+    pub fn cluster_id(&self) -> String {
+        format!("test-{}", self.nodes[0].grpc_port)
+    }
+
+    /// Where the other nodes reach a node: `host:port`.
+    pub fn peers_address(&self, node: u64) -> String {
+        format!("{}:{}", self.host(node), self.node(node).peers_port)
+    }
+
     /// Where clients reach a node: a URL.
     pub fn endpoint(&self, node: u64) -> String {
         format!("http://{}", self.address(node))

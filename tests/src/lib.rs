@@ -5,6 +5,7 @@
 //! Everything here waits for conditions, never for time, and every wait has a bound with a name.
 
 pub mod cluster;
+pub mod directories;
 pub mod forgetful_disk;
 pub mod inspection;
 pub mod names;
@@ -13,9 +14,11 @@ pub mod operator;
 pub mod ports;
 pub mod programs;
 pub mod raw;
+pub mod receipts;
 pub mod settings;
 pub mod shop;
 pub mod sim;
 pub mod spawner;
 pub mod stock;
+pub mod visitor;
 pub mod wait;

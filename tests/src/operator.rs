@@ -52,7 +52,8 @@ impl Operator {
         until("a settled cluster", SETTLED_WITHIN, || self.settled(nodes)).await
     }
 
-    async fn settled(&self, expected: &[u64]) -> Result<Vec<ShardStatus>, String> {
+    /// What is not yet as [`Operator::wait_until_settled`] waits for it, or the groups.
+    pub async fn settled(&self, expected: &[u64]) -> Result<Vec<ShardStatus>, String> {
         let nodes = self.nodes().await?;
         let ids: Vec<u64> = nodes.iter().map(|node| node.node_id).collect();
         let is_well = |node: &NodeStatus| node.up && node.state() == State::Active;
