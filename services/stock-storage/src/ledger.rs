@@ -187,6 +187,16 @@ impl Ledger {
         opening::open(data_dir, &OsVolume)
     }
 
+    /// Deletes the ledger in a data directory, before it is opened: it belongs to nobody who uses the directory now.
+    /// Whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Io`] if the volume refuses.
+    pub fn delete(data_dir: &Path) -> Result<bool, LedgerError> {
+        opening::delete(data_dir)
+    }
+
     /// Says that the group's ledger begins after `after_index`: at first boot, after a snapshot was
     /// installed, or when a hole cannot be refilled. What was kept of the group is gone: an honest
     /// beginning is better than a gap.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stock_core::Principal;
-use stock_storage::{CheckpointError, CheckpointStore, LedgerError, LogError, OsVolume, Volume};
+use stock_storage::{
+    CheckpointError, CheckpointStore, Ledger, LedgerError, LogError, OsVolume, Volume,
+};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
@@ -400,6 +402,10 @@ async fn become_member(
     record: &mut NodeRecord,
     listener: &TcpListener,
 ) -> Result<(), NodeError> {
+    // Of what lies in such a directory nothing is this member's: the history of an earlier life must not become its own.
+    if Ledger::delete(&config.data_dir)? {
+        tracing::warn!(data_dir = %config.data_dir.display(), "the history in a directory that has to be let in is deleted");
+    }
     let seeds = if record.membership != Membership::None {
         // It was a member, and knows more nodes than its configuration does.
         others(config, record)

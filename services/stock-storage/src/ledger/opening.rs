@@ -32,6 +32,18 @@ pub(super) fn open(data_dir: &Path, volume: &dyn Volume) -> Result<Opened, Ledge
     Ok(opened)
 }
 
+/// See [`Ledger::delete`].
+pub(super) fn delete(data_dir: &Path) -> Result<bool, LedgerError> {
+    let dir = data_dir.join(LEDGER_DIR);
+    match fs::remove_dir_all(&dir) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(io_error("delete", &dir)(error)),
+    }
+    sync_path(data_dir)?;
+    Ok(true)
+}
+
 /// Opens the files and looks at what every group says of itself.
 fn open_files(dir: &Path, volume: &dyn Volume) -> Result<Opened, LedgerError> {
     let engine = Engine::open(dir, volume)?;
