@@ -315,7 +315,7 @@ const STARTS: usize = 10;
 /// were acknowledged, knows that node 3 has seen more than its directory has: the two must not elect each other.
 #[tokio::test]
 async fn a_copy_that_was_started_again_and_again_alone_still_has_forgotten() {
-    let cluster = start().await;
+    let cluster = start_with(1).await;
     let receipts = Receipts::open(&cluster).await;
     receipts.add(3).await;
     let copy = cluster.copy_data(3, "copy");
