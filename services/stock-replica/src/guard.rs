@@ -10,7 +10,6 @@ use raft::{Raft, StateRole};
 use thiserror::Error;
 
 use crate::log_view::LogView;
-use crate::replica::StepError;
 
 /// No group gets so far: an election each microsecond for nine years. Beyond it, raft's sums would overflow.
 const TERM_MAX: u64 = 1 << 48;
@@ -46,6 +45,43 @@ pub enum Contradiction {
         /// The term of the leader's.
         theirs: u64,
     },
+}
+
+/// A message cannot be taken.
+#[derive(Debug, Error)]
+pub enum StepError {
+    /// It is not a raft message.
+    #[error("not a raft message: {0}")]
+    Malformed(protobuf::ProtobufError),
+    /// It is for a replica that was in this one's place before.
+    #[error("the message is for replica {to}")]
+    NotForThis {
+        /// For whom.
+        to: u64,
+    },
+    /// No replica of this group would send it.
+    #[error("the message makes no sense: {0}")]
+    Senseless(&'static str),
+    /// A follower acknowledges what its leader has not got: one of them has forgotten something, or is of
+    /// another history. It is not counted.
+    #[error(
+        "replica {from} says that it has entry {index}, and the log of its leader ends at {last_index}: it is \
+         not counted"
+    )]
+    AheadOfLeader {
+        /// The follower.
+        from: u64,
+        /// What it says.
+        index: u64,
+        /// The end of the leader's log.
+        last_index: u64,
+    },
+    /// It contradicts what this replica knows, which must not go on: it answers nothing any more.
+    #[error(transparent)]
+    Contradiction(Contradiction),
+    /// raft ignores it.
+    #[error("raft ignores the message: {0}")]
+    Ignored(raft::Error),
 }
 
 /// Looks at a message for this replica.

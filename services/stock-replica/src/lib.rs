@@ -32,13 +32,13 @@ mod recovery;
 mod replica;
 mod settings;
 
-pub use guard::Contradiction;
+pub use guard::{Contradiction, StepError};
 pub use log_view::{EntryReader, ReadError};
 pub use membership::{Change, ChangeError, Follower};
 pub use point::{Configuration, Point, PointError};
 pub use ready::{Committed, LogWrite, Outgoing, Prepared, ReadReady, Settled};
 pub use recovery::{Ballot, Ending, Extent, Forced, Replay};
-pub use replica::{OpenError, ProposeError, Proposed, Replica, Restored, StepError, recipient};
+pub use replica::{OpenError, ProposeError, Proposed, Replica, Restored, recipient};
 pub use settings::{
     COMMITTED_BYTES_PER_TURN, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, ENTRY_BYTES_MAX,
     HEARTBEAT_TICKS, LEADER_LOST_TICKS, Settings,

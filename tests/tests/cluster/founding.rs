@@ -178,11 +178,13 @@ async fn checkpoints_of_an_earlier_life_are_not_taken_for_states() {
     for node in NODES {
         let (_, report) = inspect(&cluster.data_dir(node));
         for group in &report["groups"].as_array().unwrap()[1..] {
-            let entries = group["ledger"]["entries"].as_i64();
-            assert_eq!(
-                entries,
-                Some(second.acknowledged()),
-                "node {node}: {group:#}"
+            // Whoever is killed may not have written the last of them, or any; the next start takes them from the log.
+            let entries = group["ledger"]["entries"].as_i64().unwrap_or(0);
+            let to = group["ledger"]["to"].as_u64().unwrap_or(0);
+            assert!(
+                entries <= second.acknowledged()
+                    && to <= group["log"]["last_index"].as_u64().unwrap(),
+                "node {node} has history of the first life: {group:#}"
             );
         }
     }
