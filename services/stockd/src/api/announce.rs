@@ -37,7 +37,7 @@ pub async fn keep_announced(edge: Arc<Edge>, own: Identity) {
             continue;
         }
         let Addresses { grpc, peers } = own.addresses.clone();
-        tracing::info!(%grpc, %peers, was = ?listed, "announcing where this node is reached");
+        tracing::info!(%grpc, %peers, was_grpc = %listed.grpc, was_peers = %listed.peers, "announcing where this node is reached");
         let announced = announce(&edge, &own, grpc, peers).await;
         if let Err(status) = announced {
             let is_refused = matches!(

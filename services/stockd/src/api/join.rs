@@ -1,6 +1,7 @@
 //! How a node with an empty directory joins a cluster that is there already, and how one that was taken
 //! out learns of it.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use stock_proto::stock::v1 as api;
@@ -84,7 +85,8 @@ pub async fn join(
         endpoint: own.grpc,
         peers: own.peers,
     };
-    let mut last_said = String::new();
+    // What each said last, so that the same is not said over and over.
+    let mut said: HashMap<&str, String> = HashMap::new();
     let began = Instant::now();
     loop {
         for seed in seeds {
@@ -124,10 +126,12 @@ pub async fn join(
                     status: Box::new(status),
                 });
             }
-            let said = format!("{seed}: {}", status.message());
-            if said != last_said {
+            if said
+                .get(seed.as_str())
+                .is_none_or(|last| last != status.message())
+            {
                 tracing::info!(%seed, why = status.message(), "cannot join yet; trying again");
-                last_said = said;
+                said.insert(seed, status.message().to_owned());
             }
         }
         sleep(ASK_EVERY).await;
