@@ -278,10 +278,10 @@ fn check_is_no_rival(raft: &Raft<LogView>, message: &Message) -> Result<(), Step
 }
 
 /// Whether the entry of this index, which is committed here, is of this term. What was dropped from the log
-/// cannot be compared any more.
+/// cannot be compared any more: raft says 0 for its term, which no entry has.
 fn agrees(raft: &Raft<LogView>, index: u64, theirs: u64) -> Result<(), StepError> {
     match raft.raft_log.term(index) {
-        Ok(ours) if ours != theirs => {
+        Ok(ours) if ours != 0 && ours != theirs => {
             let differs = Contradiction::CommittedDiffers {
                 index,
                 ours,

@@ -78,6 +78,26 @@ fn who_is_told_of_commits_beyond_its_log_has_lost_its_end() {
     );
 }
 
+/// raft says 0 for the term of an entry that was dropped from the log, as if there were another.
+#[test]
+fn an_append_that_was_held_up_contradicts_nothing_that_was_dropped_from_the_log() {
+    let mut cluster = Cluster::with_entries(3);
+    let proposed = cluster.replica(1).propose(entry(3).to_vec());
+    proposed.unwrap();
+    let held_up = cluster.messages(1, 3);
+    assert!(refusal(cluster.replica(3), &held_up).is_none());
+    cluster.settle();
+    for number in 4..7 {
+        cluster.propose(number);
+    }
+    cluster.settle();
+    let node = cluster.nodes.get_mut(&3).unwrap();
+    assert_eq!(node.applied.len(), 7);
+    node.checkpoint();
+    let refused = refusal(&mut node.replica, &held_up);
+    assert!(refused.is_none(), "{refused:?}");
+}
+
 #[test]
 fn a_log_that_ends_before_what_is_known_to_be_committed_is_not_opened() {
     let mut cluster = Cluster::with_entries(5);
