@@ -97,7 +97,7 @@ async fn ask_until_clear(config: &Config, identity: &Identity) -> Verdict {
 }
 
 /// What follows from what the others say, each by id.
-fn judge(own: &Identity, heard: &BTreeMap<u64, Result<cluster::Hello, String>>) -> Verdict {
+pub fn judge(own: &Identity, heard: &BTreeMap<u64, Result<cluster::Hello, String>>) -> Verdict {
     let me = Founder {
         node: own.node,
         directory: own.directory,

@@ -11,7 +11,7 @@ use stock_storage::{CheckpointStore, Durability, LogOptions, WriteBatch};
 use stockd::checkpoint::{self, Image};
 use stockd::cluster_state::{ClusterState, Health};
 use stockd::disk::Disk as LogDisk;
-use stockd::identity::{self, Acquaintances, Addresses, Identity, Introductions, Listed};
+use stockd::identity::{Acquaintances, Addresses, Identity, Introductions, Listed};
 use stockd::placement::{Directory, Founder, Policy, ReplicaId};
 use stockd::state::State;
 use stockd::view::ReadView;
@@ -25,7 +25,7 @@ use super::clock::EPOCH_MS;
 use super::disk::Ending;
 use super::faults::FaultKind;
 use super::helpers::Helpers;
-use super::machine::{Machine, Running, Stage, Stop};
+use super::machine::{Machine, Running, Stage, Stop, first_address};
 use super::plan::{Plan, SECOND_US};
 use super::world::{Happening, World};
 
@@ -63,6 +63,10 @@ impl World {
         if machine.running.is_some() || machine.is_gone || machine.is_out {
             return Ok(());
         }
+        if machine.lists.is_some() {
+            self.seek_founders(node);
+            return Ok(());
+        }
         machine.boots += 1;
         machine.doom = None;
         machine.paused_until_us = 0;
@@ -84,6 +88,7 @@ impl World {
                 self.tally.add("boots");
                 self.gauge(node);
                 self.wake(node);
+                self.call_the_roll(node);
                 return Ok(());
             }
             Ok(Ok(None)) => {
@@ -179,7 +184,7 @@ fn open(
         directory: machine.directory,
         since,
         lives: vec![machine.life],
-        founding: machine.is_founder.then(|| founding(plan, machine.life)),
+        founding: machine.is_founder.then(|| founding(plan, machine)),
         generation_floor,
         policy: Policy {
             replace_after_ms: plan.replace_after_ms,
@@ -212,6 +217,7 @@ fn open(
         now: drawn.now,
         due: (0, u64::MAX),
         peers: BTreeMap::new(),
+        whereabouts: machine.whereabouts(plan),
         next_forward: drawn.next_forward,
         forwards: BTreeMap::new(),
         remembers_time: vec![false; groups as usize],
@@ -264,11 +270,7 @@ fn membership(machine: &Machine, disk: &LogDisk) -> Result<Option<(u32, u64)>, W
 }
 
 /// Who a node is to the others.
-fn identity(node: u64, machine: &Machine, plan: &Plan, since: u64) -> Identity {
-    let founders = (1..=plan.founders).map(|node| identity::Founder {
-        node,
-        directory: u128::from(node),
-    });
+pub(crate) fn identity(node: u64, machine: &Machine, plan: &Plan, since: u64) -> Identity {
     Identity {
         cluster_id: "sim".to_owned(),
         node,
@@ -277,27 +279,33 @@ fn identity(node: u64, machine: &Machine, plan: &Plan, since: u64) -> Identity {
         since,
         boot: machine.boots,
         founders: match machine.is_founder {
-            true => founders.collect(),
+            true => machine.founders.clone(),
             false => Vec::new(),
         },
-        listed: Listed::default(),
+        listed: Listed {
+            nodes: machine.lists.clone().unwrap_or_default(),
+            replicas: plan.replication,
+        },
         has_joined: !machine.is_founder,
         incarnation: Some(machine.life),
-        addresses: Addresses::default(),
+        addresses: Addresses {
+            grpc: format!("http://{}", machine.address),
+            peers: machine.address.clone(),
+        },
     }
 }
 
 /// The first nodes, each with its first directory.
-fn founding(plan: &Plan, life: u128) -> Founding {
-    let founder = |node: u64| Founder {
-        node,
-        directory: Directory(u128::from(node)),
-        grpc: format!("http://{node}:1"),
-        peers: format!("{node}:1"),
-    };
+fn founding(plan: &Plan, machine: &Machine) -> Founding {
+    let founders = machine.founders.iter().map(|founder| Founder {
+        node: founder.node,
+        directory: Directory(founder.directory),
+        grpc: format!("http://{}", first_address(founder.node)),
+        peers: first_address(founder.node),
+    });
     Founding {
-        incarnation: life,
+        incarnation: machine.life,
         replication: plan.replication,
-        nodes: (1..=plan.founders).map(founder).collect(),
+        nodes: founders.collect(),
     }
 }

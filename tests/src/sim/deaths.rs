@@ -109,10 +109,10 @@ impl World {
 
     /// Somebody puts an empty disk into a node that has lost its own.
     pub(crate) fn new_disk(&mut self, node: u64) {
-        let Some(machine) = self.machines.get_mut(&node).filter(|m| m.is_gone) else {
+        if !self.machines.get(&node).is_some_and(|it| it.is_gone) {
             return;
-        };
-        machine.replace_disk(node);
+        }
+        self.put_empty_disk_in(node);
         self.untrusted.insert(node);
         self.tally.add("damaged nodes emptied");
         self.expect_boot(node);

@@ -106,6 +106,13 @@ fault_kinds! {
     EarlierLife = "earlier-life",
     /// The directories of founders hold checkpoints of an earlier life of the cluster.
     Leftovers = "leftovers",
+    /// A replica is elected just after its vote was taken away, and is cut off, and does not run for a while, the
+    /// moment that it knows.
+    OvertakenRemoval = "overtaken-removal",
+    /// The first nodes were given different lists of founders, which is put right after a while.
+    Disagreement = "disagreeing-founders",
+    /// A node is started with other addresses than before, and nobody is told.
+    MovedMachine = "moved-machine",
 }
 
 impl FaultKind {
@@ -122,6 +129,14 @@ impl FaultKind {
         Self::Intruder,
         Self::Leftovers,
         Self::EarlierLife,
+    ];
+
+    /// Those that came later still. Each is drawn on its own, so that a further one changes nothing of the runs that
+    /// do not meet it.
+    pub const APART: &'static [Self] = &[
+        Self::OvertakenRemoval,
+        Self::Disagreement,
+        Self::MovedMachine,
     ];
 }
 

@@ -66,6 +66,7 @@ impl World {
             && runs(way.to)
             && self.network.is_free(way)
             && self.network.is_free(way.back())
+            && self.finds(way)
             && self.introduce(way);
         let connection = match is_welcome {
             true => self.network.connect(way, from_us),
@@ -74,6 +75,7 @@ impl World {
         let Some(connection) = connection else {
             let after_us = REDIAL_AFTER_US + self.pace.between(0, 10_000);
             self.after(after_us, Happening::Dial(way));
+            self.be_dialled(way.back());
             return;
         };
         let ends = [(way.from, way.to), (way.to, way.from)];
@@ -123,6 +125,8 @@ impl World {
         }
         part(self, way.from);
         part(self, way.to);
+        self.is_at(way.from, way.to);
+        self.is_at(way.to, way.from);
         true
     }
 

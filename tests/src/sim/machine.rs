@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use stockd::cluster_state::ClusterState;
-use stockd::identity::Introductions;
+use stockd::identity::{Founder, Introductions};
+use stockd::peers::whereabouts::Whereabouts;
 use stockd::view::ReadView;
 use stockd::worker::clock::Now;
 use stockd::worker::event::{Effect, Event, GroupId};
@@ -51,6 +52,16 @@ pub(crate) struct Machine {
     pub(crate) directory: u128,
     /// Whether the cluster was founded with just this directory.
     pub(crate) is_founder: bool,
+    /// Those that it founded the cluster with, as it knows.
+    pub(crate) founders: Vec<Founder>,
+    /// The founders that its configuration lists, until it is a member.
+    pub(crate) lists: Option<Vec<u64>>,
+    /// The directory with which it asks them.
+    pub(crate) asks_as: Option<u128>,
+    /// Where it is reached by the others.
+    pub(crate) address: String,
+    /// Where the others are, as its disk remembers from the registry.
+    pub(crate) roster: BTreeMap<u64, String>,
     /// Others have let it in, with this generation floor and by the entry of this index, and its disk has yet to say
     /// so.
     pub(crate) let_in: Option<(u32, u64)>,
@@ -119,6 +130,8 @@ pub(crate) struct Running {
     /// The turn that is due, by its number, and when.
     pub(crate) due: (u64, u64),
     pub(crate) peers: BTreeMap<u64, ConnectionId>,
+    /// Where the others may be.
+    pub(crate) whereabouts: BTreeMap<u64, Whereabouts>,
     pub(crate) next_forward: u64,
     pub(crate) forwards: BTreeMap<u64, (u64, CallId)>,
     /// By group: whether this node knows what time it is there.
@@ -127,6 +140,19 @@ pub(crate) struct Running {
     pub(crate) helpers: Helpers,
     /// When the room on its disk is looked at next.
     pub(crate) gauge_due_us: u64,
+}
+
+/// A founder with its first directory.
+fn first_founder(node: u64) -> Founder {
+    Founder {
+        node,
+        directory: u128::from(node),
+    }
+}
+
+/// Where a machine is at first.
+pub(crate) fn first_address(node: u64) -> String {
+    format!("{node}:1")
 }
 
 /// How a step of the loop ended, if not well.
@@ -156,6 +182,13 @@ impl Machine {
             is_removed: false,
             directory: u128::from(id),
             is_founder,
+            founders: (1..=plan.founders).map(first_founder).collect(),
+            lists: None,
+            asks_as: None,
+            address: first_address(id),
+            roster: (1..=plan.founders)
+                .map(|node| (node, first_address(node)))
+                .collect(),
             let_in: None,
             ledger: LedgerModel::default(),
             is_renounced: false,
@@ -229,6 +262,24 @@ impl Machine {
         self.is_on_old = false;
         self.is_damaged = false;
         self.is_gone = false;
+    }
+
+    /// Where another node may be, as its disk and its configuration have it.
+    pub(crate) fn whereabouts(&self, plan: &Plan) -> BTreeMap<u64, Whereabouts> {
+        let configured = (1..=plan.founders).map(|node| (node, first_address(node)));
+        let configured: BTreeMap<u64, String> = configured.collect();
+        let nodes = self.roster.keys().chain(configured.keys()).copied();
+        nodes
+            .map(|node| {
+                let known = |of: &BTreeMap<u64, String>| of.get(&node).cloned().unwrap_or_default();
+                let whereabouts = Whereabouts {
+                    heard: String::new(),
+                    listed: known(&self.roster),
+                    configured: known(&configured),
+                };
+                (node, whereabouts)
+            })
+            .collect()
     }
 
     /// No two directories have the same number.

@@ -6,6 +6,7 @@ use stockd::worker::event::{GroupId, Outcome};
 
 use super::checks::{Checked, broken};
 use super::edge::Told;
+use super::addresses::listed;
 use super::network::Way;
 use super::world::{Happening, World};
 
@@ -40,6 +41,8 @@ impl World {
         }
         let machine = self.machines.get(&seed);
         let running = machine.and_then(|machine| machine.running.as_ref());
+        let address = self.machines.get(&node).map(|it| it.address.clone());
+        let address = address.unwrap_or_default();
         // As the node that is asked sees it.
         let known = running.map(|running| running.cluster.registry());
         let known = known.and_then(|registry| registry.node(node)?.directory);
@@ -47,8 +50,8 @@ impl World {
             node,
             directory: Directory(directory),
             replaces: known,
-            grpc: format!("http://{node}:1"),
-            peers: format!("{node}:1"),
+            grpc: format!("http://{address}"),
+            peers: address,
         };
         let call = self.ask_group_0(seed, change, None);
         self.joins.insert(call, (node, directory));
@@ -67,11 +70,14 @@ impl World {
         else {
             return;
         };
+        // The answer names the members.
+        let roster = self.registry().map(listed).unwrap_or_default();
         let Some(machine) = self.machines.get_mut(&node) else {
             return;
         };
         if *joined == node && machine.directory == directory && machine.running.is_none() {
             machine.let_in = Some((*generation_floor, *since));
+            machine.roster = roster;
             self.tally.add("nodes let in");
             self.after(1_000, Happening::Boot(node));
         }
@@ -181,6 +187,12 @@ impl World {
             };
             if let Some((group, why)) = running.worker.failures().next() {
                 return Some(format!("{group:?} on node {node} has failed: {why}"));
+            }
+        }
+        for (node, machine) in self.machines.iter().filter(|(_, it)| !it.is_out) {
+            let listed = registry.node(*node).map(|record| record.peers.as_str());
+            if listed != Some(machine.address.as_str()) {
+                return Some(format!("node {node} is not where the registry has it"));
             }
         }
         for (group, placement) in registry.placements() {

@@ -10,8 +10,11 @@
 //! | `machine.rs`, `boot.rs` | a node: its disk and clocks; how it starts, or is let in first |
 //! | `turn.rs`, `deaths.rs` | turns of the loop; deaths between any two of its steps |
 //! | `directories.rs` | old directories and copies that are started, ids given twice, nodes that never were |
+//! | `founding.rs` | the first nodes, which were not all given the same list |
+//! | `addresses.rs` | where nodes are reached, which changes |
 //! | `members.rs` | nodes that join, whose data can be trusted, and whether all groups are whole |
 //! | `operators.rs` | nodes added and emptied, replicas and leadership moved |
+//! | `overtaken.rs` | a replica that is elected though its vote is being taken away |
 //! | `follow.rs` | what nodes know to be committed, for the checks |
 //! | `helpers.rs` | whoever works beside the loop: files, snapshots, the ledger |
 //! | `edge.rs` | the way of a call through a node, as `stockd/src/api/edge.rs` and `peers/` have it |
@@ -22,6 +25,7 @@
 //! To add a fault: name it in `faults.rs`, let it happen in `trouble.rs`. To add a promise: a file in
 //! `checks/`, and a line in its table.
 
+mod addresses;
 mod boot;
 mod checks;
 mod clients;
@@ -33,12 +37,14 @@ mod disk;
 mod edge;
 mod faults;
 mod follow;
+mod founding;
 mod helpers;
 mod links;
 mod machine;
 mod members;
 mod network;
 mod operators;
+mod overtaken;
 mod plan;
 mod shrink;
 mod trace;

@@ -74,12 +74,18 @@ impl Plan {
         let mut faults: BTreeSet<FaultKind> = FaultKind::ALL
             .iter()
             .copied()
-            .filter(|kind| !FaultKind::LATER.contains(kind))
+            .filter(|kind| !FaultKind::LATER.contains(kind) && !FaultKind::APART.contains(kind))
             .filter(|_| dice.chance(share) && !calm)
             .collect();
         let mut later = Dice::new(seed, "later kinds");
         let later_kinds = FaultKind::LATER.iter().copied();
         faults.extend(later_kinds.filter(|_| later.chance(share) && !calm));
+        let apart = FaultKind::APART.iter().copied();
+        faults.extend(apart.filter(|kind| Dice::new(seed, kind.name()).chance(900)));
+        // Where one voter is enough, a node of an earlier life is a cluster of its own.
+        if faults.contains(&FaultKind::OvertakenRemoval) {
+            faults.remove(&FaultKind::EarlierLife);
+        }
         // A network that keeps no order is for one run in four: production's does.
         if dice.chance(750) {
             for kind in [FaultKind::Loss, FaultKind::Duplicate, FaultKind::Reorder] {
@@ -112,10 +118,16 @@ impl Plan {
         if faults.contains(&FaultKind::ClockStep) && !without.contains(&FaultKind::ClockStep) {
             wall_offset_ms[wrong] = step_ms;
         }
+        let drawn = *dice.pick(&[3, founders as u32]).unwrap_or(&3);
+        let replication = match faults.contains(&FaultKind::OvertakenRemoval) {
+            // Its moves have a moment with two voters.
+            true => 1,
+            false => drawn,
+        };
         let plan = Self {
             founders,
             machines,
-            replication: *dice.pick(&[3, founders as u32]).unwrap_or(&3),
+            replication,
             replace_after_ms: *dice.pick(&[4_000, 20_000, u64::MAX / 4]).unwrap_or(&20_000),
             shards: dice.between(1, 2) as u32,
             clients: dice.between(2, 6) as usize,

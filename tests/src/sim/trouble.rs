@@ -33,6 +33,7 @@ impl World {
                         | FaultKind::Duplicate
                         | FaultKind::Reorder
                         | FaultKind::Leftovers
+                        | FaultKind::Disagreement
                 )
             })
             .collect();
@@ -66,6 +67,7 @@ impl World {
         }
         for node in self.nodes() {
             self.put_back(node);
+            self.put_list_right(node);
         }
         for (node, is_gone) in boots {
             self.after(
@@ -138,6 +140,8 @@ impl World {
             | FaultKind::Transfer
             | FaultKind::Remove => self.operate(kind),
             FaultKind::LeaderCutOff => self.cut_off_a_leader(),
+            FaultKind::MovedMachine if runs => self.move_machine(node),
+            FaultKind::OvertakenRemoval => self.operate(FaultKind::Move),
             FaultKind::SlowDisk => {
                 let by_us = self.fate.between(5_000, 400_000);
                 let for_us = self.fate.between(SECOND_US / 5, 4 * SECOND_US);
@@ -284,9 +288,7 @@ impl World {
         self.tally.add(FaultKind::ReplacedDisk.name());
         self.untrusted.insert(node);
         self.die(node, Ending::PowerCut);
-        if let Some(machine) = self.machines.get_mut(&node) {
-            machine.replace_disk(node);
-        }
+        self.put_empty_disk_in(node);
         self.expect_boot(node);
     }
 
@@ -351,7 +353,7 @@ impl World {
         Way { from: node, to }
     }
 
-    fn ways_of(&self, node: u64) -> Vec<Way> {
+    pub(crate) fn ways_of(&self, node: u64) -> Vec<Way> {
         let others = self.nodes().into_iter().filter(|other| *other != node);
         others.flat_map(|other| both(node, other)).collect()
     }

@@ -15,7 +15,8 @@ use super::edge::ReplyTo;
 use super::faults::FaultKind;
 use super::machine::{Stage, Stop};
 use super::network::Way;
-use super::world::{Happening, World};
+use super::overtaken::Overtaken;
+use super::world::{Chapter, Happening, World};
 
 /// A full disk is asked again so much later, as in production.
 const FULL_DISK_AGAIN_US: u64 = 200_000;
@@ -172,7 +173,9 @@ impl World {
                 if looks {
                     self.gauge(node);
                 }
-                return self.see_leaders(node);
+                self.see_leaders(node)?;
+                self.silence_the_overtaken(node);
+                return Ok(());
             }
         };
         running.stage = next;
@@ -204,6 +207,11 @@ impl World {
             change(&mut frames[at].1);
         };
         let peers: Vec<u64> = running.peers.keys().copied().collect();
+        let watches = self.overtaken.is_none()
+            && self.plan.faults.contains(&FaultKind::OvertakenRemoval)
+            && self.chapter == Chapter::Trouble;
+        let mut removal = None;
+        let mut nodes_changed = false;
         let mut beside = Vec::new();
         let mut overtaken = Vec::new();
         for effect in running.effects.drain(..) {
@@ -215,8 +223,7 @@ impl World {
                         });
                     }
                 }
-                // The addresses never change, and everybody dials everybody.
-                Effect::NodesChanged => {}
+                Effect::NodesChanged => nodes_changed = true,
                 Effect::Disconnect { node } => overtaken.push(node),
                 effect @ (Effect::Chore(_) | Effect::SendSnapshot { .. } | Effect::Record(_)) => {
                     beside.push(effect);
@@ -226,10 +233,15 @@ impl World {
                     group,
                     payload,
                     cluster_time,
-                } => frame_for(to, &mut |frame| {
-                    let message = peers::group_message(group, payload.clone(), cluster_time);
-                    frame.messages.push(message);
-                }),
+                } => {
+                    if watches {
+                        removal = removal.or_else(|| Overtaken::by(to, group, &payload));
+                    }
+                    frame_for(to, &mut |frame| {
+                        let message = peers::group_message(group, payload.clone(), cluster_time);
+                        frame.messages.push(message);
+                    });
+                }
                 Effect::Answer { reply, answer } => match reply {
                     ReplyTo::Call(call) => answers.push((call, answer)),
                     ReplyTo::Peer { node, forward_id } => {
@@ -245,6 +257,9 @@ impl World {
             doom.after == stage && wrote && (!doom.in_effects || doom.effects < count)
         });
         let performed = doom.map_or(usize::MAX, |doom| doom.effects);
+        if nodes_changed && let Some(machine) = self.machines.get_mut(&node) {
+            machine.note_nodes();
+        }
         for (at, (call, answer)) in answers.into_iter().enumerate() {
             if at < performed {
                 self.call_answered(call, answer)?;
@@ -269,7 +284,7 @@ impl World {
             for effect in beside {
                 self.help(node, effect)?;
             }
-            return Ok(true);
+            return Ok(!removal.is_some_and(|removal| self.overtake(node, removal)));
         };
         self.tally.add(match doom.in_effects {
             true => FaultKind::DeathInEffects.name(),

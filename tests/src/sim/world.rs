@@ -18,6 +18,7 @@ use super::faults::{FaultKind, Tally};
 use super::helpers::Parcel;
 use super::machine::Machine;
 use super::network::{Arrival, ConnectionId, Network, Way};
+use super::overtaken::Overtaken;
 use super::plan::{Plan, SECOND_US};
 use super::trace::Trace;
 use super::workload::{Wish, Workload};
@@ -58,6 +59,8 @@ pub(crate) enum Happening {
     },
     Dial(Way),
     Free(Vec<Way>),
+    /// Nothing gets through any more.
+    Block(Vec<Way>),
     Speed(Vec<Way>),
     Break(Way),
     Boot(u64),
@@ -73,6 +76,18 @@ pub(crate) enum Happening {
     StartOnOld(u64),
     /// A node that was started on an old directory gets its own back.
     PutBack(u64),
+    /// A node asks with whom it is to found the cluster.
+    AskFounders {
+        node: u64,
+        directory: u128,
+    },
+    /// A node is started again with the right list of founders.
+    PutListRight(u64),
+    /// A node sees to it that group 0 knows where it is.
+    Announce {
+        node: u64,
+        boot: u64,
+    },
     /// A node that is no member asks to be let in.
     AskToJoin {
         node: u64,
@@ -177,6 +192,8 @@ pub(crate) struct World {
     pub(crate) untrusted: BTreeSet<u64>,
     /// Nodes that were refused, and by what right.
     pub(crate) wronged: Vec<(u64, String)>,
+    /// A vote that was taken away by a leader that died of it.
+    pub(crate) overtaken: Option<Overtaken>,
     /// The node whose wall clock is wrong: never more than one.
     pub(crate) wrong_clock: Option<u64>,
     /// For what goes wrong.
@@ -221,6 +238,7 @@ impl World {
             joins: BTreeMap::new(),
             untrusted: BTreeSet::new(),
             wronged: Vec::new(),
+            overtaken: None,
             wrong_clock: None,
             fate: Dice::new(seed, "fate"),
             pace: Dice::new(seed, "pace"),
@@ -229,15 +247,18 @@ impl World {
             scratch: scratch.to_path_buf(),
             plan,
         };
-        world.begin();
+        world.begin(seed);
         world
     }
 
-    fn begin(&mut self) {
+    fn begin(&mut self, seed: u64) {
         let plan = format!("{:?}", self.plan);
         self.trace.note(self.now_us, "plan", &[], || plan);
         if self.plan.faults.contains(&FaultKind::Leftovers) {
             self.tally.add(FaultKind::Leftovers.name());
+        }
+        if self.plan.faults.contains(&FaultKind::Disagreement) {
+            self.begin_unfounded(seed);
         }
         let worst = (1..).zip(&self.plan.wall_offset_ms);
         self.wrong_clock = worst
@@ -366,6 +387,12 @@ impl World {
                 }
                 Ok(())
             }
+            Happening::Block(ways) => {
+                if self.chapter == Chapter::Trouble {
+                    ways.iter().for_each(|way| self.network.block(*way));
+                }
+                Ok(())
+            }
             Happening::Speed(ways) => {
                 for way in ways {
                     self.network.slow_down(way, 0);
@@ -399,6 +426,15 @@ impl World {
             }
             Happening::PutBack(node) => {
                 self.put_back(node);
+                Ok(())
+            }
+            Happening::AskFounders { node, directory } => self.ask_founders(node, directory),
+            Happening::PutListRight(node) => {
+                self.put_list_right(node);
+                Ok(())
+            }
+            Happening::Announce { node, boot } => {
+                self.announce(node, boot);
                 Ok(())
             }
             Happening::AskToJoin { node, directory } => {

@@ -132,3 +132,25 @@ async fn a_cluster_whose_nodes_all_moved_finds_itself_by_its_configuration() {
         assert_eq!(seen.on_hand, 5);
     }
 }
+
+#[tokio::test]
+async fn a_node_that_moved_while_nobody_else_ran_is_found_once_the_others_are_back() {
+    let cluster = Cluster::start(Options {
+        shards: 2,
+        ..Options::default()
+    })
+    .await;
+    cluster.kill_all();
+    // It asks the others what they know of it while none of them runs, and dials nobody: its id is the lowest.
+    let moved = [move_to_other_ports(&cluster, 1)];
+    until("a node that runs", FOUND_WITHIN, async || {
+        let client = Client::builder().endpoint(&moved[0].grpc).connect().await;
+        client.map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+    for node in [2, 3] {
+        cluster.restart(node);
+    }
+    is_found(&cluster.endpoint(2), &moved).await;
+    is_found(&moved[0].grpc, &moved).await;
+}

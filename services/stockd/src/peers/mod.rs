@@ -1,6 +1,6 @@
 //! The other nodes: one TCP connection to each, carrying batches.
 //!
-//! Of two nodes the one with the higher id dials. Each side begins with a `Hello`; frames follow, each
+//! Of two nodes the one with the higher id dials; the other tells it where it is, for as long as it has not. Each side begins with a `Hello`; frames follow, each
 //! a length and a `cluster.v1.Frame`. A frame is written at once, from wherever the loop is, and only
 //! what the socket does not take is left to a task. Nothing is sent twice: Raft repeats what matters,
 //! and a forwarded call whose connection breaks is answered "outcome unknown".
@@ -12,7 +12,7 @@ mod link;
 pub mod notices;
 mod roll_call;
 pub mod snapshots;
-mod whereabouts;
+pub mod whereabouts;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;
@@ -46,6 +46,9 @@ use crate::worker::event::{Answer, Event, Failure, GroupId};
 /// Between two attempts to reach a peer. Short: while it is down, nothing else costs anything.
 const REDIAL_AFTER: Duration = Duration::from_millis(100);
 
+/// A peer that should dial, and has not, is told so often where this node is.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
 /// A peer must connect and introduce itself within this time.
 const HELLO_WITHIN: Duration = Duration::from_secs(3);
 
@@ -72,15 +75,13 @@ struct Member {
     link: Arc<Link>,
     /// Where it may listen for peers.
     at: Whereabouts,
-    /// Keeps the connection, where it is this side that dials.
-    dialing: Option<AbortHandle>,
+    /// Dials it, or tells it where to dial, for as long as it is a member.
+    seeking: AbortHandle,
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        if let Some(dialing) = &self.dialing {
-            dialing.abort();
-        }
+        self.seeking.abort();
         self.link.close();
     }
 }
@@ -146,8 +147,10 @@ impl Peers {
                     configured: self.configured.get(id).cloned().unwrap_or_default(),
                     ..Whereabouts::default()
                 },
-                dialing: (*id < own)
-                    .then(|| tokio::spawn(Arc::clone(self).dial(*id)).abort_handle()),
+                seeking: match *id < own {
+                    true => tokio::spawn(Arc::clone(self).dial(*id)).abort_handle(),
+                    false => tokio::spawn(Arc::clone(self).be_dialled(*id)).abort_handle(),
+                },
             });
             member.at.listed.clone_from(address);
         }
@@ -229,6 +232,23 @@ impl Peers {
                 }
             }
             sleep(REDIAL_AFTER).await;
+        }
+    }
+
+    /// Sees to it that a peer with a higher id, which dials, knows where this node is: it may have moved, and the peer
+    /// have been away when it said so.
+    async fn be_dialled(self: Arc<Self>, node: u64) {
+        loop {
+            sleep(TELL_EVERY).await;
+            if self.cluster.is_reachable(node) {
+                continue;
+            }
+            for address in self.addresses(node) {
+                let told = roll_call::ask(&self.introductions, node, &address);
+                if let Ok(Err(error)) = timeout(HELLO_WITHIN, told).await {
+                    tracing::debug!(node, %address, %error, "no word of this node");
+                }
+            }
         }
     }
 

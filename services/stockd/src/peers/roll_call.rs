@@ -37,7 +37,13 @@ pub async fn roll_call(introductions: &Introductions, others: Vec<(u64, String)>
     })
 }
 
-async fn ask(introductions: &Introductions, node: u64, address: &str) -> Result<(), PeerError> {
+/// Introduces this node to another one, and takes in what that says of it. The other one knows from then on where this
+/// one is.
+pub(super) async fn ask(
+    introductions: &Introductions,
+    node: u64,
+    address: &str,
+) -> Result<(), PeerError> {
     let mut stream = TcpStream::connect(address).await?;
     let own = introductions.hello(cluster::Purpose::Acquaintance);
     wire::write_message(&mut stream, &own).await?;

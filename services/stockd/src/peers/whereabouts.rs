@@ -3,18 +3,18 @@
 
 /// The addresses at which a node may listen for peers: `host:port` each, empty where nobody has said one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Whereabouts {
+pub struct Whereabouts {
     /// As it said itself, when it introduced itself last.
-    pub(super) heard: String,
+    pub heard: String,
     /// As the registry has it.
-    pub(super) listed: String,
+    pub listed: String,
     /// As this node's configuration has it.
-    pub(super) configured: String,
+    pub configured: String,
 }
 
 impl Whereabouts {
     /// Each once, the likeliest first.
-    pub(super) fn all(&self) -> Vec<String> {
+    pub fn all(&self) -> Vec<String> {
         let mut all = Vec::new();
         for address in [&self.heard, &self.listed, &self.configured] {
             if !address.is_empty() && !all.contains(address) {

@@ -2,6 +2,7 @@
 //!
 //! | check | promise |
 //! |---|---|
+//! | `one founding` | nobody founds a cluster with some of those with whom another founds one |
 //! | `one history` | what was committed once is committed for ever, the same on every node |
 //! | `one leader` | a term has one leader |
 //! | `as sent` | the log holds the commands as their callers sent them |
