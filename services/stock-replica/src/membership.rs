@@ -73,6 +73,13 @@ impl Replica {
         &self.configuration
     }
 
+    /// Whether the disk says that the last change of the members is committed. Before it does, whoever left must stay
+    /// able to vote: after a restart this replica would ask him, and where he was half of the voters, nobody else's
+    /// word would do.
+    pub fn remembers_members(&self) -> bool {
+        self.changed_at <= self.written_commit
+    }
+
     /// Puts a change of the members into the leader's log.
     pub fn propose_change(&mut self, change: Change) -> Result<Proposed, ChangeError> {
         if !self.is_leader() || self.node.raft.lead_transferee.is_some() {

@@ -96,7 +96,7 @@ impl Replica {
             return false;
         }
         self.heed_answered();
-        self.node.has_ready()
+        self.node.has_ready() || !self.remembers_members()
     }
 
     /// Begins a turn. Must be followed by [`Replica::settle`] before the next event.
@@ -126,12 +126,18 @@ impl Replica {
         if let Some(state) = ready.hs() {
             self.unwritten_state = Some(state.clone());
         }
-        // A commit index that moved on is no reason to write: it is found again after a restart. It
-        // goes to the disk with whatever goes there next.
-        if ready.must_sync() {
-            prepared.write.state = self.unwritten_state.take().as_ref().map(to_bytes);
-        }
         prepared.committed = self.committed(ready.take_committed_entries());
+        if !self.remembers_members() {
+            self.unwritten_state = Some(self.node.raft.hard_state());
+        }
+        // A commit index that moved on is no reason to write: it is found again after a restart, by asking the others.
+        // It goes to the disk with whatever goes there next. But those who left are not there to be asked.
+        if ready.must_sync() || !self.remembers_members() {
+            prepared.write.state = self.unwritten_state.take().as_ref().map(|state| {
+                self.writing_commit = state.commit;
+                to_bytes(state)
+            });
+        }
         prepared.reads = ready
             .take_read_states()
             .into_iter()
@@ -150,6 +156,7 @@ impl Replica {
         let Some(mut ready) = self.pending.take() else {
             return settled;
         };
+        self.written_commit = self.written_commit.max(self.writing_commit);
         self.outgoing(ready.take_persisted_messages(), &mut settled.messages);
         let mut light = self.node.advance_append(ready);
         self.outgoing(light.take_messages(), &mut settled.messages);
@@ -207,7 +214,10 @@ impl Replica {
             Err(error) => Err(error.into()),
         };
         match changed {
-            Ok(state) => self.configuration = Configuration::from_raft(&state),
+            Ok(state) => {
+                self.configuration = Configuration::from_raft(&state);
+                self.changed_at = entry.index;
+            }
             // The same on every replica: raft decides by the configuration, which is the same.
             Err(error) => {
                 tracing::error!(index = entry.index, %error, "a change of members was void");

@@ -20,6 +20,12 @@ pub struct Replica {
     pub(crate) pending: Option<Ready>,
     /// The hard state, where it differs from what was last written.
     pub(crate) unwritten_state: Option<HardState>,
+    /// The commit index that the disk has.
+    pub(crate) written_commit: u64,
+    /// The one that it will have after the write under way.
+    pub(crate) writing_commit: u64,
+    /// The entry that changed the members last.
+    pub(crate) changed_at: u64,
     /// The highest commit index that any follower was told.
     pub(crate) announced_commit: u64,
     /// Heartbeats that followers have answered and raft has not heard of yet: one of each follower.
@@ -97,6 +103,7 @@ impl Replica {
                 hard_state.commit = restored.origin.index;
             }
         }
+        let written_commit = hard_state.commit;
         // What was applied was committed, though nobody may have written that down.
         let applied = restored.applied.index;
         hard_state.commit = hard_state.commit.max(applied);
@@ -123,6 +130,9 @@ impl Replica {
             node,
             pending: None,
             unwritten_state: None,
+            written_commit,
+            writing_commit: 0,
+            changed_at: 0,
             announced_commit: 0,
             answered: Vec::new(),
             stands_in: None,

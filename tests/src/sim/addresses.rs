@@ -26,7 +26,11 @@ impl Machine {
         let Some(running) = &mut self.running else {
             return;
         };
-        self.roster = listed(&running.cluster.registry());
+        let registry = running.cluster.registry();
+        if !registry.is_founded() {
+            return;
+        }
+        self.roster = listed(&registry);
         running
             .whereabouts
             .retain(|node, _| self.roster.contains_key(node));

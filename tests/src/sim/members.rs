@@ -4,9 +4,9 @@
 use stockd::placement::{Change, Directory, Registry, RegistryOutcome, ReplicaId};
 use stockd::worker::event::{GroupId, Outcome};
 
+use super::addresses::listed;
 use super::checks::{Checked, broken};
 use super::edge::Told;
-use super::addresses::listed;
 use super::network::Way;
 use super::world::{Happening, World};
 

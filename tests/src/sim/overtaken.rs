@@ -70,7 +70,8 @@ impl World {
     /// The one whose vote was taken away was elected, and has just learned that: it neither runs nor hears anything
     /// while the others go on, and is asked before anybody can tell it.
     pub(crate) fn silence_the_overtaken(&mut self, node: u64) {
-        let Some(Overtaken { group, index, .. }) = self.overtaken.filter(|it| it.node == node) else {
+        let Some(Overtaken { group, index, .. }) = self.overtaken.filter(|it| it.node == node)
+        else {
             return;
         };
         let running = self.machines.get(&node).and_then(|it| it.running.as_ref());

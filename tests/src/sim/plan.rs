@@ -81,7 +81,15 @@ impl Plan {
         let later_kinds = FaultKind::LATER.iter().copied();
         faults.extend(later_kinds.filter(|_| later.chance(share) && !calm));
         let apart = FaultKind::APART.iter().copied();
-        faults.extend(apart.filter(|kind| Dice::new(seed, kind.name()).chance(900)));
+        faults.extend(apart.filter(|kind| {
+            // Where one voter is enough, nothing can be lost, and most faults cannot be played.
+            let seldom = match kind {
+                FaultKind::OvertakenRemoval => 4,
+                _ => 2,
+            };
+            Dice::new(seed, kind.name()).chance(share / seldom) && !calm
+        }));
+        faults.retain(|kind| !(FaultKind::APART.contains(kind) && without.contains(kind)));
         // Where one voter is enough, a node of an earlier life is a cluster of its own.
         if faults.contains(&FaultKind::OvertakenRemoval) {
             faults.remove(&FaultKind::EarlierLife);

@@ -285,3 +285,26 @@ fn the_leader_knows_how_far_everybody_is() {
         .collect();
     assert_eq!(active, [(3 - leader, true, true), (3, false, false)]);
 }
+
+#[test]
+fn who_is_left_alone_elects_itself_after_a_restart_though_those_who_left_are_gone() {
+    let mut cluster = Cluster::new();
+    cluster.propose(0);
+    let leader = lead_elsewhere(&mut cluster, 3);
+    let other = 3 - leader;
+    change(&mut cluster, Change::RemoveVoter(3));
+    cluster.nodes.remove(&3);
+    let removed = cluster
+        .replica(leader)
+        .propose_change(Change::RemoveVoter(other));
+    assert!(removed.is_ok());
+    cluster.deliver();
+    // As soon as this is reported, the one that left is destroyed.
+    assert!(cluster.replica(leader).remembers_members());
+    assert_eq!(cluster.replica(leader).configuration().voters, [leader]);
+    cluster.nodes.remove(&other);
+    cluster.nodes.get_mut(&leader).unwrap().restart();
+    assert_eq!(cluster.leader(), leader);
+    cluster.propose(1);
+    assert_eq!(cluster.nodes[&leader].applied, entries(0..2));
+}

@@ -46,8 +46,9 @@ impl<R> Worker<R> {
         }
         let groups: Vec<GroupReport> = self
             .groups()
-            // What is committed and not yet applied may change who the members are.
-            .filter(|(_, group)| group.leads_in_full())
+            // What is committed and not yet applied may change who the members are, and what the disk does not say yet
+            // may be forgotten. Who is no member by this report is destroyed.
+            .filter(|(_, group)| group.leads_in_full() && group.replica.remembers_members())
             .map(|(number, group)| group_report(GroupId(number as u32), &group.replica))
             .collect();
         let leads = groups

@@ -2,6 +2,7 @@
 //! of a toy cluster that carries its orders out, and both under random trouble.
 
 mod controller;
+mod observers;
 mod registry;
 mod slow;
 mod toy;

@@ -72,11 +72,20 @@ impl Sight<'_> {
         .copied()
     }
 
+    /// A sound voter on a node that is to be emptied; not the leader, and not the one that its move takes out.
+    pub(super) fn leader_until_emptied(&self, report: &GroupReport) -> Option<ReplicaId> {
+        let mut voters = report.voters.iter().copied();
+        voters.find(|voter| self.can_lead(report, *voter))
+    }
+
     fn could_lead(&self, report: &GroupReport, voter: ReplicaId) -> bool {
+        self.is_active(voter.node()) && self.can_lead(report, voter)
+    }
+
+    fn can_lead(&self, report: &GroupReport, voter: ReplicaId) -> bool {
         let leaves = self.registry.move_of(report.group).and_then(|m| m.remove);
         voter != report.leader
             && Some(voter) != leaves
-            && self.is_active(voter.node())
             && self.is_up(voter.node())
             && self.is_sound(report, voter)
     }

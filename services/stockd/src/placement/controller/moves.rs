@@ -144,10 +144,12 @@ impl Sight<'_> {
         Step::Changing
     }
 
-    /// Before a leader leaves, it hands over: that takes callers a few milliseconds instead of an election.
+    /// Before a leader leaves, it hands over: that takes callers a few milliseconds instead of an election. Where only
+    /// nodes are left that are to be emptied themselves, one of them leads until then.
     fn lead_elsewhere(&self, report: &GroupReport, decision: &mut Decision) -> Step {
         let group = report.group;
-        match self.next_leader(report) {
+        let heir = self.next_leader(report);
+        match heir.or_else(|| self.leader_until_emptied(report)) {
             Some(to) => decision.order(Order::Transfer { group, to }),
             None => decision.wait(Some(group), Reason::NoOtherLeader),
         }

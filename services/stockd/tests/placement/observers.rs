@@ -1,0 +1,56 @@
+//! Nodes without a voter of group 0 observe it, by transcripts of what a toy cluster is told to do.
+
+use stockd::placement::Change;
+
+use super::controller::{META, check};
+use super::toy::Toy;
+
+#[test]
+fn a_node_that_joins_observes_group_0_until_it_is_removed() {
+    let mut toy = Toy::new(3, 1, 3, 1);
+    toy.ticks(10);
+    toy.add_machine(4);
+    toy.join(4);
+    check(
+        &mut toy,
+        20,
+        &["heard 4 on 4", "0: new 4.1 in 4", "0: learner 4.1"],
+    );
+    toy.nodes.get_mut(&4).unwrap().is_up = false;
+    check(&mut toy, 60, &[]);
+    toy.nodes.get_mut(&4).unwrap().is_up = true;
+    toy.apply(Change::Drain { node: 4 });
+    check(&mut toy, 20, &[]);
+    toy.apply(Change::Remove { node: 4 });
+    check(&mut toy, 20, &["0: drop learner 4.1", "0: destroy 4.1"]);
+}
+
+#[test]
+fn an_observer_on_a_replaced_disk_is_made_anew() {
+    let mut toy = Toy::new(4, 1, 3, 1);
+    toy.ticks(10);
+    toy.replace_disk(4);
+    check(
+        &mut toy,
+        20,
+        &[
+            "heard 4 on 5",
+            "0: drop learner 4.1",
+            "0: new 4.2 in 5",
+            "0: learner 4.2",
+        ],
+    );
+    let observer = toy.registry.observers().next().unwrap();
+    let last_index = toy.groups[&META].last_index;
+    assert_eq!(toy.has(META, observer), Some(last_index));
+}
+
+#[test]
+fn a_node_that_is_not_there_does_not_observe() {
+    let mut toy = Toy::new(5, 1, 3, 1);
+    toy.nodes.get_mut(&4).unwrap().is_up = false;
+    toy.nodes.get_mut(&5).unwrap().directory = stockd::placement::Directory(999);
+    check(&mut toy, 20, &[]);
+    toy.nodes.get_mut(&4).unwrap().is_up = true;
+    check(&mut toy, 20, &["0: new 4.1 in 4", "0: learner 4.1"]);
+}
