@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use stock_proto::cluster::v1 as cluster;
 use stockd::first_boot::{Verdict, judge};
-use stockd::identity::{Acquaintances, founded_life};
+use stockd::identity::{Acquaintances, Identity, founded_life};
 
 use super::boot::identity;
 use super::checks::{Checked, broken};
@@ -17,6 +17,11 @@ use super::world::{Happening, World};
 
 /// Between two rounds of asking everybody, as in production.
 const ASK_EVERY_US: u64 = 100_000;
+/// A round takes so long at most: what was heard first may have changed by then.
+const ROUND_US_MAX: u64 = 60_000;
+
+/// What the others said in a round, each by id.
+pub(crate) type Heard = BTreeMap<u64, Result<cluster::Hello, String>>;
 
 impl World {
     /// Nobody has founded anything yet. One node was given the right list, and every wrong one has that node on it:
@@ -42,6 +47,11 @@ impl World {
                 machine.lists = Some(list);
             }
         }
+    }
+
+    /// Whether all that were to found the cluster have decided.
+    pub(crate) fn is_founding_over(&self) -> bool {
+        self.machines.values().all(|it| it.lists.is_none())
     }
 
     /// Somebody puts an empty disk into a machine; its configuration is as it was.
@@ -78,21 +88,12 @@ impl World {
     }
 
     /// It has asked them all once.
-    pub(crate) fn ask_founders(&mut self, node: u64, directory: u128) -> Checked {
-        let Some(machine) = self.machines.get(&node) else {
-            return Ok(());
+    pub(crate) fn ask_founders(&mut self, node: u64, directory: u128) {
+        let Some(own) = self.seeker(node, directory) else {
+            return;
         };
-        let asks = machine.asks_as == Some(directory) && machine.directory == directory;
-        let (Some(list), true, false) = (machine.lists.clone(), asks, machine.is_gone) else {
-            return Ok(());
-        };
-        let own = identity(node, machine, &self.plan, 0);
-        let own = stockd::identity::Identity {
-            has_joined: false,
-            incarnation: None,
-            ..own
-        };
-        let mut heard = BTreeMap::new();
+        let mut heard = Heard::new();
+        let list = own.listed.nodes.clone();
         for other in list.into_iter().filter(|other| *other != node) {
             let is_silent = self.fate.chance(200);
             let hello = match is_silent {
@@ -105,7 +106,36 @@ impl World {
             });
             heard.insert(other, checked);
         }
-        let verdict = judge(&own, &heard);
+        let heard = Box::new(heard);
+        let after_us = self.pace.between(0, ROUND_US_MAX);
+        let round = Happening::HeardFounders {
+            node,
+            directory,
+            heard,
+        };
+        self.after(after_us, round);
+    }
+
+    /// How a node introduces itself that asks whether to found.
+    fn seeker(&self, node: u64, directory: u128) -> Option<Identity> {
+        let machine = self.machines.get(&node)?;
+        let asks = machine.asks_as == Some(directory)
+            && machine.directory == directory
+            && machine.lists.is_some()
+            && !machine.is_gone;
+        asks.then(|| Identity {
+            has_joined: false,
+            incarnation: None,
+            ..identity(node, machine, &self.plan, 0)
+        })
+    }
+
+    /// It acts upon what it has heard.
+    pub(crate) fn heard_founders(&mut self, node: u64, directory: u128, heard: &Heard) -> Checked {
+        let Some(own) = self.seeker(node, directory) else {
+            return Ok(());
+        };
+        let verdict = judge(&own, heard);
         self.trace.note(self.now_us, "founds", &[node], || {
             format!("node {node}, asking {:?}: {verdict:?}", own.listed.nodes)
         });

@@ -282,7 +282,7 @@ impl World {
 
     /// A node dies and its disk with it.
     pub(crate) fn lose_disk(&mut self, node: u64) {
-        if !self.may_lose(node) {
+        if !self.may_lose(node) || !self.is_founding_over() {
             return;
         }
         self.tally.add(FaultKind::ReplacedDisk.name());

@@ -15,6 +15,7 @@ use super::clients::Client;
 use super::dice::Dice;
 use super::edge::{Call, CallId, Told};
 use super::faults::{FaultKind, Tally};
+use super::founding::Heard;
 use super::helpers::Parcel;
 use super::machine::Machine;
 use super::network::{Arrival, ConnectionId, Network, Way};
@@ -80,6 +81,12 @@ pub(crate) enum Happening {
     AskFounders {
         node: u64,
         directory: u128,
+    },
+    /// It has asked them all.
+    HeardFounders {
+        node: u64,
+        directory: u128,
+        heard: Box<Heard>,
     },
     /// A node is started again with the right list of founders.
     PutListRight(u64),
@@ -428,7 +435,15 @@ impl World {
                 self.put_back(node);
                 Ok(())
             }
-            Happening::AskFounders { node, directory } => self.ask_founders(node, directory),
+            Happening::AskFounders { node, directory } => {
+                self.ask_founders(node, directory);
+                Ok(())
+            }
+            Happening::HeardFounders {
+                node,
+                directory,
+                heard,
+            } => self.heard_founders(node, directory, &heard),
             Happening::PutListRight(node) => {
                 self.put_list_right(node);
                 Ok(())

@@ -5,6 +5,8 @@
 //! contradict each other, nobody answers from either.
 
 use bytes::Bytes;
+use protobuf::Message as _;
+use raft::eraftpb::{ConfState, Message, MessageType, Snapshot};
 use stock_replica::{
     Change, Contradiction, OpenError, Outgoing, Point, Replica, Restored, Settings, StepError,
 };
@@ -240,4 +242,31 @@ fn who_replays_does_not_stand_with_members_of_yesterday() {
     for node in cluster.nodes.values() {
         assert_eq!(node.applied.last(), Some(&data));
     }
+}
+
+#[test]
+fn a_snapshot_of_an_earlier_term_than_what_is_committed_is_of_another_history() {
+    let mut cluster = Cluster::with_entries(3);
+    let follower = cluster.replica(2);
+    let (own, term, commit) = (follower.replica_id(), follower.term(), follower.commit());
+    let snapshot = |index: u64, of_term: u64| {
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgSnapshot);
+        (message.from, message.to, message.term) = (1, own, term);
+        let mut snapshot = Snapshot::default();
+        let metadata = snapshot.mut_metadata();
+        (metadata.index, metadata.term) = (index, of_term);
+        metadata.set_conf_state(ConfState::from((vec![1, 2, 3], Vec::new())));
+        message.set_snapshot(snapshot);
+        Bytes::from(message.write_to_bytes().unwrap())
+    };
+    // Terms never fall along a log.
+    let refused = follower.step(&snapshot(commit + 5, term - 1));
+    let contradicts = matches!(
+        refused,
+        Err(StepError::Contradiction(Contradiction::CommittedDiffers { index, .. }))
+            if index == commit
+    );
+    assert!(contradicts, "{refused:?}");
+    assert!(follower.step(&snapshot(commit + 5, term)).is_ok());
 }

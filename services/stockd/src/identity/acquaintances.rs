@@ -345,6 +345,10 @@ fn take_beats(rest: &mut &[u8]) -> Option<Beats> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use stock_storage::{LogOptions, OsVolume};
+
     use super::*;
 
     fn beats(beats: &[(u64, u64)]) -> Beats {
@@ -425,6 +429,35 @@ mod tests {
         }));
         assert_eq!((own.all().len(), own.all()[0].boot), (BOOTS_MAX, 101));
         assert!(!own.raise(Beat { boot: 8, pulse: 1 }), "older than all");
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_not_taken_for_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Arc::new(OsVolume);
+        let disk = Disk::open(volume, dir.path(), &LogOptions::default()).unwrap();
+        assert_eq!(Acquaintances::begin(&disk, 1).unwrap().pulse(), 1);
+        let mut batch = WriteBatch::new();
+        batch.put_acquaintances(&[1, 2, 3]);
+        disk.write(&mut batch, Durability::Sync).unwrap();
+        let begun = Acquaintances::begin(&disk, 2);
+        assert!(matches!(begun, Err(LogError::Damaged { .. })), "{begun:?}");
+        // A directory that was let in anew, or went on alone, remembers nothing, and says so in as many words.
+        let mut batch = WriteBatch::new();
+        batch.put_acquaintances(&[]);
+        disk.write(&mut batch, Durability::Sync).unwrap();
+        assert_eq!(Acquaintances::begin(&disk, 3).unwrap().pulse(), 1);
+    }
+
+    #[test]
+    fn who_connects_is_told_everything_once_more() {
+        let mut own = Acquaintances::default();
+        own.met(2, &known(&[(5, 8)]));
+        assert!(own.take_untold().is_some());
+        assert_eq!(own.take_untold(), None);
+        own.connected(3, known(&[(6, 1)]));
+        let (_, memory) = own.take_untold().unwrap();
+        assert_eq!(memory, [(2, known(&[(5, 8)]))]);
     }
 
     #[test]

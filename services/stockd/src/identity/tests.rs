@@ -1,6 +1,13 @@
+use std::sync::Arc;
+
 use stock_core::{At, Principal, Stamp};
 
+use futures_util::FutureExt;
+
+use super::refusal::ToldKind;
 use super::*;
+use crate::cluster_state::ClusterState;
+use crate::peers::PeerError;
 use crate::placement::{self, Change, Directory, RegistryCommand, founding_placement};
 
 const LIFE: u128 = 77;
@@ -194,4 +201,73 @@ fn founders_who_differ_in_anything_begin_different_lives() {
     ] {
         assert_ne!(different, life);
     }
+}
+
+/// Node 1 as it introduces itself and judges others, after node 3 was met with boot 7.
+fn introductions() -> Introductions {
+    let mut acquaintances = Acquaintances::default();
+    acquaintances.met(3, &known(3, 0, 100, 7).unwrap());
+    let cluster = Arc::new(ClusterState::new(1, 2, acquaintances));
+    Introductions::new(identity(1, 1, 0), cluster)
+}
+
+/// How node 3 introduces itself with a process of its own.
+fn third(beats_told: &[(u64, u64)], was_believed: bool) -> cluster::Hello {
+    let mut hello = hello(&identity(3, 3, 0));
+    hello.beats = beats(beats_told);
+    hello.was_believed = was_believed;
+    hello
+}
+
+#[test]
+fn who_only_asks_leaves_nothing_behind() {
+    let introductions = introductions();
+    let before = introductions.hello(cluster::Purpose::Frames).memory;
+    let later = third(&[(7, 100), (8, 200)], true);
+    assert_eq!(introductions.look_at(&later, None), Ok(()));
+    assert_eq!(introductions.hello(cluster::Purpose::Frames).memory, before);
+    assert!(introductions.judge(&later, None).is_ok());
+    assert_ne!(introductions.hello(cluster::Purpose::Frames).memory, before);
+}
+
+#[test]
+fn what_somebody_else_says_at_a_nodes_address_is_not_heeded() {
+    let introductions = introductions();
+    let verdict = Refusal::Replaced { node: 1, since: 9 }.verdict();
+    // Node 3 was meant, and another answers: node 2, this node itself, one of another cluster.
+    let mut stranger = hello(&identity(3, 3, 0));
+    stranger.cluster_id = "other".to_owned();
+    for answers in [
+        hello(&identity(2, 2, 0)),
+        hello(&identity(1, 1, 0)),
+        stranger,
+    ] {
+        let heeded = introductions.heed_node(3, "there", &answers, &verdict);
+        assert!(matches!(heeded, Err(PeerError::Refused(_))), "{heeded:?}");
+        assert_eq!(introductions.refused().now_or_never(), None);
+    }
+    let heeded = introductions.heed_node(3, "there", &hello(&identity(3, 3, 0)), &verdict);
+    assert!(matches!(heeded, Err(PeerError::Told(_))), "{heeded:?}");
+    let told = introductions.refused().now_or_never();
+    assert_eq!(told.map(|told| told.kind), Some(ToldKind::Over));
+}
+
+#[test]
+fn a_twin_that_nobody_has_believed_ends_nobody() {
+    let introductions = introductions();
+    let connected = third(&[(7, 100)], true);
+    introductions.connected(3, wire::known(&connected).unwrap());
+    let (node, told, known) = (3, 101, 100);
+    let twin = Err(Refusal::Forgotten { node, told, known });
+    assert_eq!(
+        introductions.judge(&third(&[(7, 99), (8, 101)], false), Some(7)),
+        twin
+    );
+    assert!(introductions.overtaken().is_empty());
+    // One that somebody has believed may have promised something that the connected one lacks.
+    assert_eq!(
+        introductions.judge(&third(&[(7, 99), (8, 101)], true), Some(7)),
+        twin
+    );
+    assert_eq!(introductions.overtaken(), [3]);
 }

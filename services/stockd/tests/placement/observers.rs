@@ -54,3 +54,33 @@ fn a_node_that_is_not_there_does_not_observe() {
     toy.nodes.get_mut(&4).unwrap().is_up = true;
     check(&mut toy, 20, &["0: new 4.1 in 4", "0: learner 4.1"]);
 }
+
+#[test]
+fn a_learner_that_its_node_has_forgotten_is_made_anew() {
+    let mut toy = Toy::new(4, 2, 3, 1);
+    toy.ticks(10);
+    toy.groups.get_mut(&META).unwrap().last_index += 100_000;
+    toy.ticks(600);
+    toy.apply(Change::Drain { node: 3 });
+    let comes = loop {
+        toy.ticks(1);
+        let under_way = toy.registry.moves().next();
+        if let Some((group, add)) = under_way.and_then(|(group, it)| Some((group, it.add?)))
+            && toy.groups[&group].learners.contains(&add)
+        {
+            break (group, add);
+        }
+    };
+    let (group, add) = comes;
+    // The end of its log is gone, and with it that the replica was begun.
+    toy.nodes
+        .get_mut(&add.node())
+        .unwrap()
+        .data
+        .remove(&(group, add));
+    toy.ticks(200);
+    let on_node = toy.groups[&group].voters.iter();
+    let mut on_node = on_node.filter(|voter| voter.node() == add.node());
+    let voter = on_node.next().expect("another is made");
+    assert!(*voter > add, "{voter} {add}");
+}

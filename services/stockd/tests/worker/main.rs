@@ -12,7 +12,7 @@ use stockd::checkpoint::{self, Image};
 use stockd::cluster_state::ClusterState;
 use stockd::disk::Disk;
 use stockd::identity::Acquaintances;
-use stockd::placement::{Directory, Founder, Order, Policy, ReplicaId};
+use stockd::placement::{Directory, Founder, Order, Policy, REPORT_EVERY_MS, ReplicaId};
 use stockd::state::State;
 use stockd::view::ReadView;
 use stockd::worker::clock::Now;
@@ -262,9 +262,15 @@ fn who_contradicts_its_leader_answers_nothing_and_a_restart_does_not_bring_it_ba
     cluster.stop(1);
     cluster.start(1);
     cluster.ticks(1);
-    assert_eq!(cluster.failure(1), Some(why));
+    assert_eq!(cluster.failure(1).as_ref(), Some(&why));
     assert_eq!(cluster.applied(1), None);
     assert!(!cluster.answers(1));
+    // Nor is it deleted, whoever orders it.
+    let replica = ReplicaId::founding(1);
+    let group = SHARD;
+    cluster.order(1, Order::Destroy { group, replica });
+    cluster.ticks(1);
+    assert_eq!(cluster.failure(1), Some(why));
     // What it has is kept: with the log that knows more, an operator can go on.
     let disk = Disk::open(
         Arc::new(OsVolume),
@@ -376,4 +382,72 @@ fn a_replica_begins_only_by_an_order_that_names_the_directory() {
     cluster.order(3, begin(directory(3)));
     cluster.ticks(1);
     assert_eq!(cluster.applied(3).map(|index| index == 0), Some(true));
+}
+
+/// What node 3 reports in the first step of a turn, before anything is durable.
+fn reported(effects: &[Effect<u64>]) -> Option<Vec<ReplicaId>> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Notify {
+            notice: Notice::Reports(reports),
+            ..
+        } => {
+            let replicas = reports.0.replicas.iter();
+            let here = replicas.filter(|it| it.group == SHARD);
+            Some(here.map(|it| it.replica).collect())
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn a_replica_that_begins_is_reported_once_its_disk_has_it() {
+    let mut cluster = Cluster::new();
+    cluster.ticks(ELECTION_TICKS);
+    let next = ReplicaId::new(5, 3);
+    let begin = Order::BeginReplica {
+        group: SHARD,
+        replica: next,
+        directory: Directory(directory(3)),
+    };
+    // Reports go out every so many ticks: the order comes in the turn of one.
+    for _ in 0..2 * REPORT_EVERY_MS / TICK_MS {
+        cluster.boot_ms += TICK_MS;
+        let now = cluster.now();
+        let notice = Notice::Order {
+            term: 100,
+            order: Box::new(begin.clone()),
+        };
+        let is_turn_of_a_report = (cluster.boot_ms / TICK_MS) % (REPORT_EVERY_MS / TICK_MS) == 0;
+        let events = match is_turn_of_a_report {
+            true => vec![Event::Notice { from: 3, notice }],
+            false => Vec::new(),
+        };
+        let mut effects = Vec::new();
+        let worker = &mut cluster.nodes.get_mut(&3).unwrap().worker;
+        worker.step(now, events, &mut effects);
+        if let Some(told) = reported(&effects) {
+            assert!(is_turn_of_a_report && told.is_empty(), "{told:?}");
+            break;
+        }
+        worker.answer(&mut effects).unwrap();
+        assert_eq!(worker.persist().unwrap(), Persisted::All);
+        worker.settle(&mut effects);
+        worker.catch_up(now, &mut effects).unwrap();
+    }
+    let worker = &mut cluster.nodes.get_mut(&3).unwrap().worker;
+    let mut effects = Vec::new();
+    worker.answer(&mut effects).unwrap();
+    assert_eq!(worker.persist().unwrap(), Persisted::All);
+    worker.settle(&mut effects);
+    for _ in 0..REPORT_EVERY_MS / TICK_MS {
+        cluster.boot_ms += TICK_MS;
+        let now = cluster.now();
+        let worker = &mut cluster.nodes.get_mut(&3).unwrap().worker;
+        worker.catch_up(now, &mut effects).unwrap();
+        worker.step(now, Vec::new(), &mut effects);
+        worker.answer(&mut effects).unwrap();
+        assert_eq!(worker.persist().unwrap(), Persisted::All);
+        worker.settle(&mut effects);
+    }
+    assert_eq!(reported(&effects), Some(vec![next]));
 }
