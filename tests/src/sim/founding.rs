@@ -1,7 +1,7 @@
 //! The first nodes, where not all were given the same list of founders: they ask each other until it is clear what to
 //! do, as `stockd/src/first_boot.rs` has it. Nobody may found with some of them what another founds with others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stock_proto::cluster::v1 as cluster;
 use stockd::first_boot::{Verdict, judge};
@@ -135,6 +135,12 @@ impl World {
         let Some(own) = self.seeker(node, directory) else {
             return Ok(());
         };
+        // Who was given another list meanwhile was started again, and asks anew.
+        let asked = heard.keys().chain([&node]);
+        if asked.collect::<BTreeSet<_>>() != own.listed.nodes.iter().collect() {
+            self.ask_founders(node, directory);
+            return Ok(());
+        }
         let verdict = judge(&own, heard);
         self.trace.note(self.now_us, "founds", &[node], || {
             format!("node {node}, asking {:?}: {verdict:?}", own.listed.nodes)

@@ -1,6 +1,6 @@
 //! Nodes without a voter of group 0 observe it, by transcripts of what a toy cluster is told to do.
 
-use stockd::placement::Change;
+use stockd::placement::{Change, ReplicaId};
 
 use super::controller::{META, check};
 use super::toy::Toy;
@@ -72,12 +72,11 @@ fn a_learner_that_its_node_has_forgotten_is_made_anew() {
         }
     };
     let (group, add) = comes;
-    // The end of its log is gone, and with it that the replica was begun.
-    toy.nodes
-        .get_mut(&add.node())
-        .unwrap()
-        .data
-        .remove(&(group, add));
+    // The end of its log is gone, and with it that the replica was begun; the one before it is what it knows of.
+    let before = ReplicaId::new(0, add.node());
+    let data = &mut toy.nodes.get_mut(&add.node()).unwrap().data;
+    data.remove(&(group, add));
+    data.insert((group, before), None);
     toy.ticks(200);
     let on_node = toy.groups[&group].voters.iter();
     let mut on_node = on_node.filter(|voter| voter.node() == add.node());
