@@ -8,16 +8,34 @@
 use bytes::Bytes;
 use protobuf::Message as _;
 use raft::eraftpb::{ConfChangeType, ConfChangeV2, EntryType, Message, MessageType};
-use stockd::placement::ReplicaId;
 use stockd::worker::event::GroupId;
 
 use super::disk::Ending;
 use super::faults::FaultKind;
+use super::network::Way;
 use super::plan::SECOND_US;
-use super::world::{Happening, World};
+use super::world::{Chapter, Happening, World};
 
-/// So long after it knows, what was under way to it has arrived.
+/// Until then it goes on, and may tell the others what it knows to be committed.
+const TELLS_WITHIN_US: u64 = 200_000;
+/// So long after it sleeps, what was under way to it has arrived.
 const STRAGGLERS_US: u64 = 25_000;
+
+/// It is looked so often whether another leads by now, and so many times.
+const LOOK_EVERY_US: u64 = 100_000;
+const LOOKS_MAX: u32 = 80;
+
+/// One that leads without a vote, and does not run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Silenced {
+    node: u64,
+    group: GroupId,
+    /// In which it leads.
+    term: u64,
+    /// The entry that took its vote.
+    index: u64,
+    looks: u32,
+}
 
 /// A vote that was taken away by a leader that died of it.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +61,7 @@ impl Overtaken {
                 && change.merge_from_bytes(&entry.data).is_ok()
                 && change.get_changes().iter().any(|single| {
                     single.get_change_type() == ConfChangeType::RemoveNode
-                        && ReplicaId(single.node_id).node() == to
+                        && single.node_id == message.to
                 })
         };
         let index = message.get_entries().iter().find(takes_its_vote)?.index;
@@ -57,14 +75,26 @@ impl Overtaken {
 }
 
 impl World {
-    /// A leader that has just taken another's vote away dies, as a rule; `true` if it has.
-    pub(crate) fn overtake(&mut self, leader: u64, removal: Overtaken) -> bool {
+    /// A leader that has just taken another's vote away dies, as a rule, before it hears that the other has that entry.
+    pub(crate) fn overtake(&mut self, leader: u64, removal: Overtaken) {
         if !self.fate.chance(700) {
-            return false;
+            return;
         }
         self.overtaken = Some(removal);
-        self.die(leader, Ending::Killed);
-        true
+        let numbers = [leader, removal.node, removal.index];
+        self.trace.note(self.now_us, "takes a vote", &numbers, || {
+            format!(
+                "of node {} in {:?} by {}: node {leader}",
+                removal.node, removal.group, removal.index
+            )
+        });
+        let way = Way {
+            from: removal.node,
+            to: leader,
+        };
+        self.network.block(way);
+        self.after(STRAGGLERS_US, Happening::Die(leader, Ending::Killed));
+        self.after(2 * STRAGGLERS_US, Happening::Free(vec![way]));
     }
 
     /// The one whose vote was taken away was elected, and has just learned that: it neither runs nor hears anything
@@ -82,17 +112,58 @@ impl World {
             return;
         }
         self.overtaken = None;
-        if self.leaders.of(group, status.term) != Some(node) {
+        let term = status.term;
+        if self.leaders.of(group, term) != Some(node) {
             return;
         }
         self.tally.add(FaultKind::OvertakenRemoval.name());
-        let ways = self.ways_of(node);
-        let asleep_us = self.fate.between(3 * SECOND_US, 6 * SECOND_US);
-        let alone_us = self.fate.between(SECOND_US / 10, SECOND_US);
-        if let Some(machine) = self.machines.get_mut(&node) {
-            machine.paused_until_us = self.now_us + asleep_us;
+        self.trace
+            .note(self.now_us, "silenced", &[node, index], || {
+                format!("node {node}, which leads {group:?} without a vote")
+            });
+        self.silenced = Some(Silenced {
+            node,
+            group,
+            term,
+            index,
+            looks: LOOKS_MAX,
+        });
+        let until_told_us = self.fate.between(0, TELLS_WITHIN_US);
+        self.after(until_told_us, Happening::KeepSilent);
+    }
+
+    /// It sleeps until another leads, and has answered somebody; then it is awake for a while before anybody can tell
+    /// it. Nothing else goes wrong meanwhile.
+    pub(crate) fn keep_silent(&mut self) {
+        let Some(silenced) = &mut self.silenced else {
+            return;
+        };
+        let is_first = silenced.looks == LOOKS_MAX;
+        silenced.looks -= 1;
+        let Silenced {
+            node,
+            group,
+            term,
+            index,
+            looks,
+        } = *silenced;
+        if is_first {
+            self.after(STRAGGLERS_US, Happening::Block(self.ways_of(node)));
         }
-        self.after(STRAGGLERS_US, Happening::Block(ways.clone()));
-        self.after(asleep_us + alone_us, Happening::Free(ways));
+        let is_overtaken =
+            self.leaders.is_led_after(group, term) && self.answered[group.index()] > index;
+        if is_overtaken || looks == 0 || self.chapter != Chapter::Trouble {
+            self.silenced = None;
+            self.trace.note(self.now_us, "wakes", &[node], || {
+                format!("node {node}; another has led {group:?} and answered: {is_overtaken}")
+            });
+            let ways = self.ways_of(node);
+            let alone_us = self.fate.between(SECOND_US / 10, 2 * SECOND_US);
+            return self.after(alone_us, Happening::Free(ways));
+        }
+        if let Some(machine) = self.machines.get_mut(&node) {
+            machine.paused_until_us = self.now_us + 2 * LOOK_EVERY_US;
+        }
+        self.after(LOOK_EVERY_US, Happening::KeepSilent);
     }
 }

@@ -37,6 +37,9 @@ impl World {
                 )
             })
             .collect();
+        if self.silenced.is_some() {
+            return;
+        }
         let Some(kind) = self.fate.pick(&kinds).copied() else {
             return;
         };

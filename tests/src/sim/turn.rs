@@ -284,7 +284,10 @@ impl World {
             for effect in beside {
                 self.help(node, effect)?;
             }
-            return Ok(!removal.is_some_and(|removal| self.overtake(node, removal)));
+            if let Some(removal) = removal {
+                self.overtake(node, removal);
+            }
+            return Ok(true);
         };
         self.tally.add(match doom.in_effects {
             true => FaultKind::DeathInEffects.name(),

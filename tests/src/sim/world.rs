@@ -19,7 +19,7 @@ use super::founding::Heard;
 use super::helpers::Parcel;
 use super::machine::Machine;
 use super::network::{Arrival, ConnectionId, Network, Way};
-use super::overtaken::Overtaken;
+use super::overtaken::{Overtaken, Silenced};
 use super::plan::{Plan, SECOND_US};
 use super::trace::Trace;
 use super::workload::{Wish, Workload};
@@ -62,6 +62,8 @@ pub(crate) enum Happening {
     Free(Vec<Way>),
     /// Nothing gets through any more.
     Block(Vec<Way>),
+    /// A replica that leads without a vote sleeps on, or wakes.
+    KeepSilent,
     Speed(Vec<Way>),
     Break(Way),
     Boot(u64),
@@ -201,6 +203,8 @@ pub(crate) struct World {
     pub(crate) wronged: Vec<(u64, String)>,
     /// A vote that was taken away by a leader that died of it.
     pub(crate) overtaken: Option<Overtaken>,
+    /// A replica that leads without a vote, and does not run.
+    pub(crate) silenced: Option<Silenced>,
     /// The node whose wall clock is wrong: never more than one.
     pub(crate) wrong_clock: Option<u64>,
     /// For what goes wrong.
@@ -246,6 +250,7 @@ impl World {
             untrusted: BTreeSet::new(),
             wronged: Vec::new(),
             overtaken: None,
+            silenced: None,
             wrong_clock: None,
             fate: Dice::new(seed, "fate"),
             pace: Dice::new(seed, "pace"),
@@ -398,6 +403,10 @@ impl World {
                 if self.chapter == Chapter::Trouble {
                     ways.iter().for_each(|way| self.network.block(*way));
                 }
+                Ok(())
+            }
+            Happening::KeepSilent => {
+                self.keep_silent();
                 Ok(())
             }
             Happening::Speed(ways) => {

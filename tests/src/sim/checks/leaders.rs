@@ -30,6 +30,12 @@ impl Leaders {
         self.by_term.get(&(group, term)).copied()
     }
 
+    /// Whether a group had a leader in a later term than this.
+    pub(crate) fn is_led_after(&self, group: GroupId, term: u64) -> bool {
+        let later = (group, term + 1)..=(group, u64::MAX);
+        self.by_term.range(later).next().is_some()
+    }
+
     /// How many terms had a leader.
     pub(crate) fn terms(&self) -> usize {
         self.by_term.len()
