@@ -73,11 +73,34 @@ impl Replica {
         &self.configuration
     }
 
-    /// Whether the disk says that the last change of the members is committed. Before it does, whoever left must stay
-    /// able to vote: after a restart this replica would ask him, and where he was half of the voters, nobody else's
-    /// word would do.
-    pub fn remembers_members(&self) -> bool {
+    /// Whether the disk says that the last change of the members is committed.
+    pub(crate) fn remembers_members(&self) -> bool {
         self.changed_at <= self.written_commit
+    }
+
+    /// Whether this replica leads, and a quorum of the present voters has it durably that the last change of the members
+    /// is committed. Before that whoever left must stay able to vote: raft counts votes by the changes that a replica
+    /// knows to be committed, so that one which lost its leader, or was started again, would ask him.
+    pub fn quorum_knows_members(&self) -> bool {
+        let Some((_, led_from)) = self.led_from.filter(|(term, _)| *term == self.term()) else {
+            return false;
+        };
+        // Who knows an entry of this term to be committed knows all changes of earlier leaders.
+        let index = self.changed_at.max(led_from);
+        let progress = self.node.raft.prs();
+        let knows = |id: &u64| match *id == self.replica_id() {
+            true => self.remembers_members(),
+            // What a follower says it knows, its disk has: see `prepare`.
+            false => progress
+                .get(*id)
+                .is_some_and(|it| it.committed_index >= index),
+        };
+        let has_majority =
+            |voters: &[u64]| 2 * voters.iter().filter(|id| knows(id)).count() > voters.len();
+        let Configuration {
+            voters, outgoing, ..
+        } = &self.configuration;
+        self.is_leader() && has_majority(voters) && (outgoing.is_empty() || has_majority(outgoing))
     }
 
     /// Puts a change of the members into the leader's log.

@@ -102,6 +102,10 @@ impl Replica {
     /// Begins a turn. Must be followed by [`Replica::settle`] before the next event.
     pub fn prepare(&mut self) -> Prepared {
         debug_assert!(self.pending.is_none(), "prepare without settle");
+        let term = self.term();
+        if self.is_leader() && self.led_from.is_none_or(|(of, _)| of != term) {
+            self.led_from = Some((term, self.last_index()));
+        }
         let mut ready = self.node.ready();
         let mut prepared = Prepared::default();
         self.outgoing(ready.take_messages(), &mut prepared.messages);
@@ -127,12 +131,17 @@ impl Replica {
             self.unwritten_state = Some(state.clone());
         }
         prepared.committed = self.committed(ready.take_committed_entries());
-        if !self.remembers_members() {
-            self.unwritten_state = Some(self.node.raft.hard_state());
+        // A leader is told of changes of the members that followers know to be committed: where there is more to be
+        // applied than one turn takes, one may be among the rest.
+        let state = self.node.raft.hard_state();
+        let applied = prepared.committed.last().map_or(0, |entry| entry.index);
+        let must_remember = !self.remembers_members() || (applied != 0 && applied < state.commit);
+        if must_remember {
+            self.unwritten_state = Some(state);
         }
         // A commit index that moved on is no reason to write: it is found again after a restart, by asking the others.
         // It goes to the disk with whatever goes there next. But those who left are not there to be asked.
-        if ready.must_sync() || !self.remembers_members() {
+        if ready.must_sync() || must_remember {
             prepared.write.state = self.unwritten_state.take().as_ref().map(|state| {
                 self.writing_commit = state.commit;
                 to_bytes(state)

@@ -26,6 +26,8 @@ pub struct Replica {
     pub(crate) writing_commit: u64,
     /// The entry that changed the members last.
     pub(crate) changed_at: u64,
+    /// The term in which this replica leads, or led last, and an entry of its own in it.
+    pub(crate) led_from: Option<(u64, u64)>,
     /// The highest commit index that any follower was told.
     pub(crate) announced_commit: u64,
     /// Heartbeats that followers have answered and raft has not heard of yet: one of each follower.
@@ -133,6 +135,7 @@ impl Replica {
             written_commit,
             writing_commit: 0,
             changed_at: 0,
+            led_from: None,
             announced_commit: 0,
             answered: Vec::new(),
             stands_in: None,

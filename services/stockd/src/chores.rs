@@ -1,10 +1,11 @@
 //! Work on files that must not stop the loop: writing checkpoints, deleting old ones, freeing the log.
 //!
 //! Chores are done in order, on one thread of their own. What was asked for in vain is asked for again
-//! by the loop; only a log that cannot be trusted any more ends the process.
+//! by the loop, or tried again here; only a log that cannot be trusted any more ends the process.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use stock_storage::{CheckpointStore, LogError, Purger};
 
@@ -66,6 +67,20 @@ impl Chore {
     }
 }
 
+/// What came of a chore.
+#[derive(Debug)]
+pub enum Performed<R> {
+    /// It is done, and the loop is to be told of it.
+    Tell(Event<R>),
+    /// It is done, or will be asked for again.
+    Done,
+    /// It could not be done now, and nobody but whoever does the chores knows.
+    Again(Chore),
+}
+
+/// After so long a chore is tried again.
+pub const AGAIN_AFTER: Duration = Duration::from_secs(5);
+
 /// Whoever does the chores.
 pub struct Chores {
     /// The node's checkpoint files.
@@ -79,11 +94,10 @@ pub struct Chores {
 }
 
 impl Chores {
-    /// Does one. What the loop is to be told comes back. After an error the log cannot be trusted any more,
-    /// and the process must end at once.
-    pub fn perform<R>(&self, chore: Chore) -> Result<Option<Event<R>>, LogError> {
+    /// Does one. After an error the log cannot be trusted any more, and the process must end at once.
+    pub fn perform<R>(&self, chore: Chore) -> Result<Performed<R>, LogError> {
         match chore {
-            Chore::WriteCheckpoint(image) => return Ok(Some(self.write(*image))),
+            Chore::WriteCheckpoint(image) => return Ok(Performed::Tell(self.write(*image))),
             Chore::HashState {
                 group,
                 replica,
@@ -91,7 +105,7 @@ impl Chores {
                 mut frozen,
             } => {
                 let (hash, buckets) = frozen.hash();
-                return Ok(Some(Event::StateHashed(Box::new(StateHash {
+                return Ok(Performed::Tell(Event::StateHashed(Box::new(StateHash {
                     group,
                     replica,
                     index,
@@ -119,8 +133,8 @@ impl Chores {
                 let incoming = self.store.incoming(u64::from(group.0));
                 for info in incoming.iter().filter(|info| info.meta.index == index) {
                     if let Err(error) = self.store.adopt(info) {
-                        // The next start does it.
                         tracing::warn!(group = group.0, index, %error, "a snapshot's file stays where it is for now");
+                        return Ok(Performed::Again(Chore::AdoptSnapshot { group, index }));
                     }
                 }
             }
@@ -130,10 +144,11 @@ impl Chores {
                     && let Err(error) = self.store.discard_incoming(u64::from(group.0))
                 {
                     tracing::warn!(group = group.0, %error, "a snapshot's file stays for now");
+                    return Ok(Performed::Again(Chore::DropSnapshot { group, index }));
                 }
             }
         }
-        Ok(None)
+        Ok(Performed::Done)
     }
 
     fn write<R>(&self, mut image: Image) -> Event<R> {
@@ -182,6 +197,18 @@ fn at_leisure<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
+/// What is to be done next; waits for it. Nothing once nobody asks any more.
+fn next(asked: &Receiver<Chore>, again: &mut Vec<Chore>, after: Duration) -> Option<Vec<Chore>> {
+    if again.is_empty() {
+        return Some(vec![asked.recv().ok()?]);
+    }
+    match asked.recv_timeout(after) {
+        Ok(chore) => Some(vec![chore]),
+        Err(RecvTimeoutError::Timeout) => Some(std::mem::take(again)),
+        Err(RecvTimeoutError::Disconnected) => None,
+    }
+}
+
 /// A thread that does the chores.
 pub struct ChoreThread(Sender<Chore>);
 
@@ -192,17 +219,22 @@ impl ChoreThread {
         std::thread::Builder::new()
             .name("chores".to_owned())
             .spawn(move || {
-                for chore in receiver {
-                    let performed = match chore.is_long() {
-                        true => at_leisure(|| chores.perform(chore)),
-                        false => chores.perform(chore),
-                    };
-                    match performed {
-                        Ok(Some(event)) => inbox.push(event),
-                        Ok(None) => {}
-                        Err(error) => {
-                            tracing::error!(%error, "stopping at once: the log cannot be trusted any more");
-                            std::process::abort();
+                // At most one for each snapshot that has arrived: no other is taken in before it is done.
+                let mut again = Vec::new();
+                while let Some(mut due) = next(&receiver, &mut again, AGAIN_AFTER) {
+                    for chore in due.drain(..) {
+                        let performed = match chore.is_long() {
+                            true => at_leisure(|| chores.perform(chore)),
+                            false => chores.perform(chore),
+                        };
+                        match performed {
+                            Ok(Performed::Tell(event)) => inbox.push(event),
+                            Ok(Performed::Done) => {}
+                            Ok(Performed::Again(chore)) => again.push(chore),
+                            Err(error) => {
+                                tracing::error!(%error, "stopping at once: the log cannot be trusted any more");
+                                std::process::abort();
+                            }
                         }
                     }
                 }
@@ -214,5 +246,34 @@ impl ChoreThread {
     pub fn ask(&self, chore: Chore) {
         // The thread ends only after this does.
         let _ = self.0.send(chore);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_done_is_tried_again_when_nothing_else_is_asked_for() {
+        let (ask, asked) = channel();
+        let chore = |index| Chore::AdoptSnapshot {
+            group: GroupId(1),
+            index,
+        };
+        let mut again = vec![chore(7)];
+        let mut due = |again: &mut Vec<Chore>| {
+            let due = next(&asked, again, Duration::ZERO)?;
+            let indexes = due.iter().map(|chore| match chore {
+                Chore::AdoptSnapshot { index, .. } => *index,
+                other => panic!("{other:?}"),
+            });
+            Some(indexes.collect::<Vec<u64>>())
+        };
+        ask.send(chore(8)).unwrap();
+        assert_eq!(due(&mut again), Some(vec![8]));
+        assert_eq!(due(&mut again), Some(vec![7]));
+        again.push(chore(7));
+        drop(ask);
+        assert_eq!(due(&mut again), None);
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use stock_storage::{CheckpointInfo, CheckpointStore, Purger};
 use stockd::checkpoint;
-use stockd::chores::{Chore, Chores};
+use stockd::chores::{AGAIN_AFTER, Chore, Chores, Performed};
 use stockd::history::Page;
 use stockd::placement::ReplicaId;
 use stockd::worker::event::{Effect, Event, GroupId};
@@ -211,11 +211,18 @@ impl World {
         }
         match done {
             Ok(Err(error)) => return self.stopped(node, Stop::Stopped(error.into())),
-            Ok(Ok(event)) => {
-                if let (Some(event), Some(running)) = (event, self.running(node, boot)) {
+            Ok(Ok(Performed::Tell(event))) => {
+                if let Some(running) = self.running(node, boot) {
                     running.inbox.push(event);
                     self.wake(node);
                 }
+            }
+            Ok(Ok(Performed::Done)) => {}
+            Ok(Ok(Performed::Again(chore))) => {
+                self.after(
+                    AGAIN_AFTER.as_micros() as u64,
+                    Happening::ChoreAgain { node, boot, chore },
+                );
             }
             Err(panic) => return broken("no panic", format!("a chore of node {node}: {panic}")),
         }
@@ -224,6 +231,16 @@ impl World {
             self.after(after_us, Happening::Chore { node, boot });
         }
         Ok(())
+    }
+
+    /// A chore that could not be done is to be tried again.
+    pub(crate) fn chore_again(&mut self, node: u64, boot: u64, chore: Chore) {
+        if let Some(running) = self.running(node, boot) {
+            running.helpers.waiting.push_back(chore);
+            if running.helpers.waiting.len() == 1 {
+                self.after(100, Happening::Chore { node, boot });
+            }
+        }
     }
 
     /// A node's ledger is durable as far as it is written.

@@ -77,8 +77,11 @@ impl Overtaken {
 impl World {
     /// A leader that has just taken another's vote away dies, as a rule, before it hears that the other has that entry.
     pub(crate) fn overtake(&mut self, leader: u64, removal: Overtaken) {
-        if !self.fate.chance(700) {
-            return;
+        if !self.fate.chance(600) {
+            // Or later, when the one that left may be gone: it must not be asked again.
+            let after_us = self.fate.between(SECOND_US / 5, 2 * SECOND_US);
+            let ending = self.ending();
+            return self.after(after_us, Happening::Die(leader, ending));
         }
         self.overtaken = Some(removal);
         let numbers = [leader, removal.node, removal.index];

@@ -361,7 +361,7 @@ impl World {
         others.flat_map(|other| both(node, other)).collect()
     }
 
-    fn ending(&mut self) -> Ending {
+    pub(crate) fn ending(&mut self) -> Ending {
         match self.fate.chance(500) {
             true => Ending::Killed,
             false => Ending::PowerCut,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::path::{Path, PathBuf};
 
 use stock_core::Position;
+use stockd::chores::Chore;
 use stockd::worker::event::GroupId;
 
 use super::checks::history::History;
@@ -106,6 +107,12 @@ pub(crate) enum Happening {
     Chore {
         node: u64,
         boot: u64,
+    },
+    /// One that could not be done is tried again.
+    ChoreAgain {
+        node: u64,
+        boot: u64,
+        chore: Chore,
     },
     /// A node's ledger is made durable.
     LedgerSync {
@@ -466,6 +473,10 @@ impl World {
                 Ok(())
             }
             Happening::Chore { node, boot } => self.chore(node, boot),
+            Happening::ChoreAgain { node, boot, chore } => {
+                self.chore_again(node, boot, chore);
+                Ok(())
+            }
             Happening::LedgerSync { node, boot } => {
                 self.ledger_synced(node, boot);
                 Ok(())

@@ -262,6 +262,25 @@ impl Cluster {
         }
     }
 
+    /// Delivers what a replica sends, and what is answered, and nothing that it sends then.
+    fn deliver_quietly(&mut self, from: u64) {
+        for _ in 0..2 {
+            for node in self.nodes.values_mut() {
+                node.turn(&mut self.network, None);
+            }
+            for (_, message) in std::mem::take(&mut self.network) {
+                if let Some(node) = self.nodes.get_mut(&message.to) {
+                    let _ = node.replica.step(&message.payload);
+                }
+            }
+        }
+        self.nodes
+            .get_mut(&from)
+            .unwrap()
+            .turn(&mut self.network, None);
+        self.network.clear();
+    }
+
     /// As [`Self::deliver`], while all others neither hear nor are heard.
     fn deliver_among(&mut self, heard: &[u64]) {
         let away: Vec<u64> = self.nodes.keys().copied().collect();

@@ -2,7 +2,7 @@
 
 use stock_replica::{Change, ChangeError, Configuration, Point, StepError};
 
-use crate::{Cluster, Node, entry};
+use crate::{Cluster, ELECTION_ROUNDS_MAX, Node, entry};
 
 /// A later replica on node 3.
 const NEW: u64 = 4 << 32 | 3;
@@ -300,11 +300,60 @@ fn who_is_left_alone_elects_itself_after_a_restart_though_those_who_left_are_gon
     assert!(removed.is_ok());
     cluster.deliver();
     // As soon as this is reported, the one that left is destroyed.
-    assert!(cluster.replica(leader).remembers_members());
+    assert!(cluster.replica(leader).quorum_knows_members());
     assert_eq!(cluster.replica(leader).configuration().voters, [leader]);
     cluster.nodes.remove(&other);
     cluster.nodes.get_mut(&leader).unwrap().restart();
     assert_eq!(cluster.leader(), leader);
     cluster.propose(1);
     assert_eq!(cluster.nodes[&leader].applied, entries(0..2));
+}
+
+#[test]
+fn a_change_that_only_the_leader_knows_to_be_committed_is_not_reported() {
+    let mut cluster = Cluster::new();
+    cluster.propose(0);
+    let leader = lead_elsewhere(&mut cluster, 3);
+    change(&mut cluster, Change::AddLearner(NEW));
+    cluster.nodes.insert(NEW, Node::new(NEW, Point::unknown()));
+    cluster.settle();
+    cluster.nodes.get_mut(&leader).unwrap().checkpoint();
+    cluster.settle();
+    let replace = Change::Replace {
+        add: NEW,
+        remove: 3,
+    };
+    change(&mut cluster, replace);
+    assert!(cluster.replica(leader).quorum_knows_members());
+
+    // The others have the entry that ends it, and nobody tells them that it is committed.
+    let left = cluster.replica(leader).propose_change(Change::LeaveJoint);
+    assert!(left.is_ok());
+    cluster.deliver_quietly(leader);
+    assert!(!cluster.replica(leader).configuration().is_joint());
+    assert!(!cluster.replica(leader).quorum_knows_members());
+    let other = 3 - leader;
+    assert!(cluster.replica(other).configuration().is_joint());
+
+    // Were the one that left destroyed now, these two would have no leader without this one.
+    let gone = cluster.nodes.remove(&3).unwrap();
+    let lost = cluster.nodes.remove(&leader).unwrap();
+    for _ in 0..ELECTION_ROUNDS_MAX {
+        cluster.tick();
+    }
+    assert!(
+        [other, NEW]
+            .iter()
+            .all(|id| !cluster.nodes[id].replica.is_leader())
+    );
+
+    // Once they know, they have one.
+    cluster.nodes.insert(leader, lost);
+    cluster.nodes.insert(3, gone);
+    cluster.settle();
+    let leads = cluster.leader();
+    assert!(cluster.replica(leads).quorum_knows_members());
+    cluster.nodes.remove(&3);
+    cluster.nodes.remove(&leads);
+    cluster.leader();
 }

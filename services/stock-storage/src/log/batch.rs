@@ -207,6 +207,13 @@ impl WriteBatch {
         self.steps.is_empty() && self.puts.is_empty() && self.bytes == 0
     }
 
+    /// Whether only what this node remembers of others is written.
+    #[must_use]
+    pub fn is_memory_only(&self) -> bool {
+        let is_memory = |put: &Put| put.group == NODE_GROUP && put.record == RECORD_ACQUAINTANCES;
+        self.steps.is_empty() && self.puts.iter().all(is_memory)
+    }
+
     /// Forgets everything in the batch. Only needed after a write was refused.
     pub fn clear(&mut self) {
         self.steps.clear();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use stock_core::{Action, Amend, Command, Operation, Request as Asked};
 use stock_proto::stock::v1 as api;
+use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
 use stock_proto::stock::v1::reservation_service_server::ReservationService;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -17,6 +18,7 @@ use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::meter::Meter;
+use super::proxy;
 use super::reserve::{self, One};
 use super::reserve_stream::ReserveStream;
 use super::{Applied, read_freshness};
@@ -373,13 +375,21 @@ impl ReservationService for Reservations {
         request: Request<api::GetReservationRequest>,
     ) -> Result<Response<api::GetReservationResponse>, Status> {
         let deadline = Deadline::of(request.metadata());
-        let call = request.into_inner();
+        let (metadata, _, call) = request.into_parts();
         let done = async {
             let mut fields = Fields::default();
             let id = fields.reservation_id(&call.reservation_id, self.edge.shards());
             let freshness = read_freshness(&mut fields, call.consistency, call.at_least_index);
             let (id, freshness) = fields.finish(id.zip(freshness))?;
             let group = GroupId::of_shard(id.shard());
+            if !self.edge.cluster.is_here(group) && !proxy::was_sent_on(&metadata) {
+                let leaderless = ApiError::Failed(Failure::NotLeader { leader: None });
+                let leader = self.edge.cluster.group(group).leader.ok_or(leaderless)?;
+                let mut client = ReservationServiceClient::new(self.edge.proxy.channel(leader));
+                let sent_on = proxy::sent_on(call.clone(), &metadata);
+                let answer = client.get_reservation(sent_on).await;
+                return Ok(answer.map_err(ApiError::Elsewhere)?.into_inner());
+            }
             match self
                 .edge
                 .ask(group, freshness, Question::Reservation(id))

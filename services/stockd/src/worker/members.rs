@@ -46,9 +46,9 @@ impl<R> Worker<R> {
         }
         let groups: Vec<GroupReport> = self
             .groups()
-            // What is committed and not yet applied may change who the members are, and what the disk does not say yet
-            // may be forgotten. Who is no member by this report is destroyed.
-            .filter(|(_, group)| group.leads_in_full() && group.replica.remembers_members())
+            // What is committed and not yet applied may change who the members are, and what only this replica knows of
+            // them may be forgotten. Who is no member by this report is destroyed.
+            .filter(|(_, group)| group.leads_in_full() && group.replica.quorum_knows_members())
             .map(|(number, group)| group_report(GroupId(number as u32), &group.replica))
             .collect();
         let leads = groups
@@ -472,7 +472,8 @@ impl<R> Worker<R> {
             return heard.map(|(node, _)| node);
         }
         let leader = ReplicaId(meta.replica.leader()).node();
-        let may_speak = leader != self.parts.node || meta.replica.is_settled_leader();
+        // By a registry that lacks what leaders before this one have done, a voter may look like one that is gone.
+        let may_speak = leader != self.parts.node || meta.leads_in_full();
         (leader != 0 && may_speak).then_some(leader)
     }
 

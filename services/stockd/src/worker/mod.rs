@@ -511,7 +511,9 @@ impl<R> Worker<R> {
                 reply,
             } => {
                 let number = group.index();
-                let Some(group) = self.slots[number].group.as_mut() else {
+                let group = self.slots[number].group.as_mut();
+                // One that waits for its first snapshot knows nothing, and must not say that there is nothing.
+                let Some(group) = group.filter(|group| group.replica.origin().index > 0) else {
                     let failure = Failure::NotLeader { leader: None };
                     return answer(effects, reply, Answer::Failed(failure));
                 };

@@ -22,8 +22,8 @@ pub(super) struct Pulse {
     written_boot_ms: u64,
     /// One is in the batch that is being written.
     is_under_way: bool,
-    /// Only what was heard of others is written: that is no pulse.
-    is_news_only: bool,
+    /// What was heard of others is in the batch.
+    has_news: bool,
 }
 
 impl Pulse {
@@ -33,13 +33,14 @@ impl Pulse {
             due_boot_ms: now.boot_ms + BEAT_EVERY_MS,
             written_boot_ms: now.boot_ms,
             is_under_way: false,
-            is_news_only: false,
+            has_news: false,
         }
     }
 
-    /// Something is about to be written: this, too, where it is due.
+    /// Something is about to be written: this, too, where it is due. What was heard of others, and nothing else, is no
+    /// pulse.
     pub(super) fn beat(&mut self, now: Now, cluster: &ClusterState, batch: &mut WriteBatch) {
-        let is_news_only = std::mem::take(&mut self.is_news_only);
+        let is_news_only = std::mem::take(&mut self.has_news) && batch.is_memory_only();
         if now.boot_ms < self.due_boot_ms || self.is_under_way || is_news_only {
             return;
         }
@@ -60,7 +61,7 @@ impl Pulse {
     pub(super) fn keep_news(&mut self, now: Now, cluster: &ClusterState, batch: &mut WriteBatch) {
         let is_due = now.boot_ms >= self.written_boot_ms + NEWS_WAIT_MS && !self.is_under_way;
         if is_due && cluster.acquaintances(|known| known.has_news()) {
-            self.is_news_only = batch.is_empty();
+            self.has_news = true;
             batch.put_acquaintances(&cluster.acquaintances(|known| known.news()));
             self.written_boot_ms = now.boot_ms;
         }
@@ -96,5 +97,37 @@ impl<R> Worker<R> {
         });
         let overtaken = overtaken.into_iter();
         effects.extend(overtaken.map(|node| Effect::Disconnect { node }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{Acquaintances, Beat};
+
+    #[test]
+    fn what_is_written_beside_what_was_heard_of_others_is_a_pulse_as_ever() {
+        let cluster = ClusterState::new(1, 2, Acquaintances::default());
+        let at = |boot_ms| Now {
+            boot_ms,
+            wall_ms: 0,
+        };
+        let hear = |pulse| {
+            cluster.acquaintances(|known| known.heard(2, 9, 0, Beat { boot: 5, pulse }));
+        };
+        let mut pulse = Pulse::new(at(0));
+        let mut batch = WriteBatch::new();
+        hear(1);
+        pulse.keep_news(at(NEWS_WAIT_MS), &cluster, &mut batch);
+        pulse.beat(at(NEWS_WAIT_MS), &cluster, &mut batch);
+        assert!(batch.is_memory_only() && !pulse.is_under_way);
+
+        hear(2);
+        let later = at(2 * NEWS_WAIT_MS);
+        let mut batch = WriteBatch::new();
+        pulse.keep_news(later, &cluster, &mut batch);
+        batch.put_state(1, b"a vote");
+        pulse.beat(later, &cluster, &mut batch);
+        assert!(pulse.is_under_way);
     }
 }

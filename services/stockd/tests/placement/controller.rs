@@ -180,6 +180,23 @@ fn a_failed_replica_is_made_anew_at_once_where_it_is() {
 }
 
 #[test]
+fn a_replica_that_works_again_after_a_restart_is_not_deleted_for_its_replacement() {
+    let mut toy = Toy::new(3, 1, 3, 1);
+    toy.ticks(10);
+    let failed = (META, ReplicaId::founding(2));
+    let had = toy.nodes.get_mut(&2).unwrap().data.insert(failed, None);
+    while toy.registry.move_of(META).is_none() {
+        toy.ticks(1);
+    }
+    toy.nodes
+        .get_mut(&2)
+        .unwrap()
+        .data
+        .insert(failed, had.unwrap());
+    check(&mut toy, 40, &["0: end with 1 2 3"]);
+}
+
+#[test]
 fn a_replica_whose_replacement_failed_is_made_anew_again() {
     let mut toy = Toy::new(3, 1, 3, 1);
     toy.ticks(10);

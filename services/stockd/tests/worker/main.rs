@@ -1,7 +1,7 @@
 //! Loops of several nodes in one thread, each on a directory of its own: what a replica does that must not go on, and
 //! what nobody can make it do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,6 +33,7 @@ const ELECTION_TICKS: u64 = 60;
 
 struct Node {
     worker: Worker<u64>,
+    cluster: Arc<ClusterState>,
     store: CheckpointStore,
     answers: Vec<Answer>,
 }
@@ -106,14 +107,24 @@ impl Cluster {
             return Vec::new();
         };
         let mut effects = Vec::new();
-        let mut events = Some(events);
-        while events.is_some() || node.worker.has_work() {
-            let worker = &mut node.worker;
-            worker.step(now, events.take().unwrap_or_default(), &mut effects);
+        node.worker.step(now, events, &mut effects);
+        self.finish(from, effects)
+    }
+
+    /// What a node sends in the turn that it has begun with these effects, and in those that follow from it.
+    fn finish(&mut self, from: u64, mut effects: Vec<Effect<u64>>) -> Vec<(u64, Event<u64>)> {
+        let now = self.now();
+        let node = self.nodes.get_mut(&from).unwrap();
+        let worker = &mut node.worker;
+        loop {
             worker.answer(&mut effects).unwrap();
             assert_eq!(worker.persist().unwrap(), Persisted::All);
             worker.settle(&mut effects);
             worker.catch_up(now, &mut effects).unwrap();
+            if !worker.has_work() {
+                break;
+            }
+            worker.step(now, Vec::new(), &mut effects);
         }
         let mut sent = Vec::new();
         for effect in effects {
@@ -137,6 +148,12 @@ impl Cluster {
             }
         }
         sent
+    }
+
+    /// Up to where a node has applied group 0's log.
+    fn meta_applied(&self, node: u64) -> u64 {
+        let hash = self.nodes[&node].worker.state_hash(GroupId::META);
+        hash.map_or(0, |(index, _)| index)
     }
 
     fn order(&mut self, node: u64, order: Order) {
@@ -205,6 +222,7 @@ fn open(node: u64, dir: &Path, now: Now) -> Node {
     });
     let store = CheckpointStore::open(Arc::clone(&volume), dir).unwrap();
     let election = 14 + 4 * node as usize - 4;
+    let cluster = Arc::new(ClusterState::new(node, GROUPS, Acquaintances::default()));
     let parts = WorkerParts {
         node,
         directory: directory(node),
@@ -224,7 +242,7 @@ fn open(node: u64, dir: &Path, now: Now) -> Node {
         checkpoints: store.clone(),
         ledger_indexes: vec![None; GROUPS as usize],
         view: Arc::new(ReadView::new(GROUPS - 1)),
-        cluster: Arc::new(ClusterState::new(node, GROUPS, Acquaintances::default())),
+        cluster: Arc::clone(&cluster),
         checkpoint_pace: USUAL_CHECKPOINT_PACE,
         audit_every_ms: USUAL_AUDIT_EVERY_MS,
         election_ticks: election..election + 1,
@@ -232,6 +250,7 @@ fn open(node: u64, dir: &Path, now: Now) -> Node {
     };
     Node {
         worker: Worker::open(parts, now).unwrap(),
+        cluster,
         store,
         answers: Vec::new(),
     }
@@ -382,6 +401,8 @@ fn a_replica_begins_only_by_an_order_that_names_the_directory() {
     cluster.order(3, begin(directory(3)));
     cluster.ticks(1);
     assert_eq!(cluster.applied(3).map(|index| index == 0), Some(true));
+    // It does not say that there is nothing.
+    assert!(!cluster.answers(3) && cluster.answers(2));
 }
 
 /// What node 3 reports in the first step of a turn, before anything is durable.
@@ -417,7 +438,8 @@ fn a_replica_that_begins_is_reported_once_its_disk_has_it() {
             term: 100,
             order: Box::new(begin.clone()),
         };
-        let is_turn_of_a_report = (cluster.boot_ms / TICK_MS) % (REPORT_EVERY_MS / TICK_MS) == 0;
+        let is_turn_of_a_report =
+            (cluster.boot_ms / TICK_MS).is_multiple_of(REPORT_EVERY_MS / TICK_MS);
         let events = match is_turn_of_a_report {
             true => vec![Event::Notice { from: 3, notice }],
             false => Vec::new(),
@@ -450,4 +472,52 @@ fn a_replica_that_begins_is_reported_once_its_disk_has_it() {
         worker.settle(&mut effects);
     }
     assert_eq!(reported(&effects), Some(vec![next]));
+}
+
+/// A new leader of group 0 decides nothing before it has applied what leaders before it had committed: by its older registry
+/// a voter may look like one that is gone.
+#[test]
+fn a_new_leader_of_group_0_decides_when_it_has_applied_all() {
+    // The entry that tells it so may be committed in the very step in which it reports, or not.
+    for offset in 0..REPORT_EVERY_MS / TICK_MS {
+        let mut cluster = Cluster::new();
+        cluster.ticks(ELECTION_TICKS + offset);
+        let before = cluster.meta_applied(2);
+        assert!(before > 0 && cluster.nodes[&1].cluster.overview().is_some());
+        cluster.stop(1);
+        // What it is sent is heard with a tick, the next one or that after it.
+        let mut under_way = VecDeque::new();
+        under_way.resize_with(1 + offset as usize % 2, Vec::new);
+        let decided_at = (0..4 * ELECTION_TICKS).find_map(|_| {
+            cluster.boot_ms += TICK_MS;
+            let now = cluster.now();
+            let events = under_way.pop_front().unwrap();
+            let node = cluster.nodes.get_mut(&2).unwrap();
+            let mut effects = Vec::new();
+            node.worker.step(now, events, &mut effects);
+            if node.cluster.overview().is_some() {
+                return Some(cluster.meta_applied(2));
+            }
+            let mut sent = cluster.finish(2, effects);
+            sent.extend(cluster.turn(3, Vec::new()));
+            let mut answers = Vec::new();
+            for (to, event) in sent {
+                match to {
+                    2 => answers.push(event),
+                    3 => {
+                        let told = cluster.turn(3, vec![event]).into_iter();
+                        answers.extend(told.map(|(_, event)| event));
+                    }
+                    _ => {}
+                }
+            }
+            under_way.push_back(answers);
+            None
+        });
+        let decided_at = decided_at.expect("it leads");
+        assert!(
+            decided_at > before,
+            "{decided_at} of {before} and more, offset {offset}"
+        );
+    }
 }

@@ -5,7 +5,7 @@ use super::{Decision, GIVE_UP_AFTER_MS, MoveProgress, Order, PARK_AFTER_MS, Reas
 use crate::placement::command::{Change, EndMove};
 use crate::placement::registry::Move;
 use crate::placement::report::{GroupReport, Progress};
-use crate::placement::{MOVES_MAX, ReplicaId};
+use crate::placement::{MOVES_MAX, ReplicaId, ReplicaState};
 use crate::worker::event::GroupId;
 
 impl Sight<'_> {
@@ -65,6 +65,8 @@ impl Sight<'_> {
             (false, false) => {
                 if let Some(replica) = obstacle {
                     decision.wait(Some(group), Reason::Unsound { replica });
+                } else if leaves.is_some_and(|leaves| self.is_well_again(group, leaves, comes)) {
+                    return end(report, under_way, decision);
                 } else if self.is_begun(group, comes) {
                     let replica = comes;
                     decision.order(Order::AddLearner { group, replica });
@@ -160,6 +162,15 @@ impl Sight<'_> {
     /// is seen to first.
     fn is_lost(&self, group: GroupId, obstacle: Option<ReplicaId>) -> bool {
         obstacle.is_some_and(|replica| self.loss(group, replica).is_some())
+    }
+
+    /// Whether a replica that failed works again, after a restart, while the one that is to take its place on the same node
+    /// has not begun: it would be deleted for it.
+    fn is_well_again(&self, group: GroupId, leaves: ReplicaId, comes: ReplicaId) -> bool {
+        leaves.node() == comes.node()
+            && !self.is_begun(group, comes)
+            && self.state(group, leaves) == Some(ReplicaState::Serving)
+            && self.loss(group, leaves).is_none()
     }
 
     /// Whether a replica that is to come never will.
