@@ -261,7 +261,7 @@ mod tests {
             index,
         };
         let mut again = vec![chore(7)];
-        let mut due = |again: &mut Vec<Chore>| {
+        let due = |again: &mut Vec<Chore>| {
             let due = next(&asked, again, Duration::ZERO)?;
             let indexes = due.iter().map(|chore| match chore {
                 Chore::AdoptSnapshot { index, .. } => *index,

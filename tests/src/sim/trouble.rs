@@ -160,7 +160,7 @@ impl World {
                 let ways = self.ways_of(node);
                 self.cut_off(kind, ways);
             }
-            FaultKind::Partition => {
+            FaultKind::Partition if self.nodes().len() > 1 => {
                 let nodes = self.nodes();
                 let split = self.fate.between(1, nodes.len() as u64 - 1) as usize;
                 let ways = nodes[..split]

@@ -349,6 +349,28 @@ async fn a_copy_that_was_started_again_and_again_alone_still_has_forgotten() {
     no_node_panicked(&cluster);
 }
 
+#[tokio::test]
+async fn a_directory_of_another_node_does_not_start() {
+    let cluster = start_with(1).await;
+    let receipts = Receipts::open(&cluster).await;
+    receipts.add(RECEIPTS).await;
+    let third = cluster.copy_data(3, "copy");
+    cluster.kill(2);
+    let own = cluster.put_aside(2, "own");
+    cluster.put_in_place(2, &third);
+    let from = cluster.log(2).len();
+    cluster.restart(2);
+    let said = ends(&cluster, 2, from).await;
+    assert!(
+        said.contains("point data_dir to this node's own directory"),
+        "{said}"
+    );
+    // Its own is as it was.
+    cluster.put_back(2, &own);
+    cluster.restart(2);
+    receipts.check_everywhere(&cluster).await;
+}
+
 /// Has the cluster go on from one node's directory.
 fn recover(cluster: &Cluster, node: u64) {
     let output = Command::new(programs::stockd())

@@ -9,6 +9,7 @@ use stock_proto::stock::v1::ListShardsRequest;
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::replica_status::Role;
 use tests::cluster::{Cluster, NODES, Options};
+use tests::directories::cut_end_of_log;
 use tests::inspection::inspect;
 use tests::names::{fresh, sku_in};
 use tests::stock::{
@@ -372,6 +373,17 @@ async fn looking_into_the_directories_of_a_whole_cluster_finds_equal_states_and_
         "{}",
         text(&damaged)
     );
+
+    // The end of a log, without which its ledger knows of what it has not got.
+    let dir = cluster.data_dir(2);
+    cut_end_of_log(&dir, 3_000);
+    let (is_well, report) = inspect(&dir);
+    let damage = report["damage"].as_array().unwrap();
+    let is_said = |said: &serde_json::Value| {
+        let what = said["what"].as_str().unwrap_or_default();
+        what.contains("the ledger reaches to index") && what.contains("its end is lost")
+    };
+    assert!(!is_well && damage.iter().any(is_said), "{report:#}");
 
     let nowhere = stockd(&["inspect"], &[&cluster.dir().join("nowhere")]);
     assert_eq!(nowhere.status.code(), Some(1));

@@ -407,7 +407,8 @@ impl Look<'_> {
         Some(report)
     }
 
-    /// What the log lacks and the ledger has not got can only be had from another node.
+    /// What the log lacks and the ledger has not got can only be had from another node. And a ledger has nothing that its
+    /// log has not had: where it goes on behind the end, the end is lost.
     fn check_ledger(
         &self,
         log: &LogReport,
@@ -420,6 +421,16 @@ impl Look<'_> {
             let what = format!(
                 "the ledger ends at index {}, and the log begins only after {}",
                 ledger.to, log.origin_index
+            );
+            damage.push(self.damage(None, &what));
+        }
+        if let Some(ledger) = ledger
+            && log.origin_index > 0
+            && ledger.to > log.last_index
+        {
+            let what = format!(
+                "the ledger reaches to index {}, and the log ends at {}: its end is lost",
+                ledger.to, log.last_index
             );
             damage.push(self.damage(None, &what));
         }
