@@ -34,7 +34,7 @@ mod settings;
 
 pub use guard::{Contradiction, StepError};
 pub use log_view::{EntryReader, ReadError};
-pub use membership::{Change, ChangeError, Follower};
+pub use membership::{Change, ChangeError, Follower, removal_of_recipient};
 pub use point::{Configuration, Point, PointError};
 pub use ready::{Committed, LogWrite, Outgoing, Prepared, ReadReady, Settled};
 pub use recovery::{Ballot, Ending, Extent, Forced, Replay};

@@ -1,9 +1,14 @@
 //! Changes of a group's members, and how far each of them is.
 
+use bytes::Bytes;
+use protobuf::Message as _;
 use raft::ProgressState;
-use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2};
+use raft::eraftpb::{
+    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, Entry, EntryType, Message,
+};
 use thiserror::Error;
 
+use crate::log_view::parse_shared;
 use crate::point::Configuration;
 use crate::replica::{Proposed, Replica};
 
@@ -190,6 +195,25 @@ impl Replica {
         }
         Ok(())
     }
+}
+
+/// The index of an entry by which a message takes its recipient out of the group, if it brings one that it does not say to
+/// be committed. For whoever watches messages.
+pub fn removal_of_recipient(message: &Bytes) -> Option<u64> {
+    let message: Message = parse_shared(message).ok()?;
+    let takes_out = |entry: &&Entry| {
+        let mut change = ConfChangeV2::default();
+        let is_change = entry.get_entry_type() == EntryType::EntryConfChangeV2
+            && change.merge_from_bytes(&entry.data).is_ok();
+        let mut singles = change.get_changes().iter();
+        is_change
+            && singles.any(|single| {
+                single.get_change_type() == ConfChangeType::RemoveNode
+                    && single.node_id == message.to
+            })
+    };
+    let entry = message.get_entries().iter().find(takes_out)?;
+    (entry.index > message.commit).then_some(entry.index)
 }
 
 /// As raft wants it. A change of one member needs no joint configuration.

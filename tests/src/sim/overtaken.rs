@@ -6,8 +6,7 @@
 //! stays: so rare by chance that it is brought about.
 
 use bytes::Bytes;
-use protobuf::Message as _;
-use raft::eraftpb::{ConfChangeType, ConfChangeV2, EntryType, Message, MessageType};
+use stock_replica::removal_of_recipient;
 use stockd::worker::event::GroupId;
 
 use super::disk::Ending;
@@ -50,23 +49,8 @@ pub(crate) struct Overtaken {
 impl Overtaken {
     /// The removal that a message tells a replica of, where it is that replica's own.
     pub(crate) fn by(to: u64, group: GroupId, payload: &Bytes) -> Option<Self> {
-        let mut message = Message::default();
-        message.merge_from_bytes(payload).ok()?;
-        if message.get_msg_type() != MessageType::MsgAppend {
-            return None;
-        }
-        let takes_its_vote = |entry: &&raft::eraftpb::Entry| {
-            let mut change = ConfChangeV2::default();
-            entry.get_entry_type() == EntryType::EntryConfChangeV2
-                && change.merge_from_bytes(&entry.data).is_ok()
-                && change.get_changes().iter().any(|single| {
-                    single.get_change_type() == ConfChangeType::RemoveNode
-                        && single.node_id == message.to
-                })
-        };
-        let index = message.get_entries().iter().find(takes_its_vote)?.index;
-        let is_new = index > message.commit;
-        is_new.then_some(Self {
+        let index = removal_of_recipient(payload)?;
+        Some(Self {
             group,
             node: to,
             index,
