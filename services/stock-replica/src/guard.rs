@@ -82,6 +82,9 @@ pub enum StepError {
     /// raft ignores it.
     #[error("raft ignores the message: {0}")]
     Ignored(raft::Error),
+    /// The replica is over: see [`Replica::over`](crate::Replica::over).
+    #[error("the replica is over")]
+    Over,
 }
 
 /// Looks at a message for this replica.

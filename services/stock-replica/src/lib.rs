@@ -17,6 +17,8 @@
 //! }
 //! ```
 //!
+//! A replica whose log cannot be read is [`Replica::over`], which the driver looks at in every turn.
+//!
 //! Many groups share one disk: the driver prepares all of them, writes once, then settles all.
 //!
 //! Deliberately absent: a clock (the driver ticks), callbacks, knowledge of stock, and any way to
@@ -26,6 +28,7 @@ mod drain;
 mod guard;
 mod log_view;
 mod membership;
+mod over;
 mod point;
 mod ready;
 mod recovery;

@@ -48,6 +48,8 @@ pub(crate) struct LogView {
     offered: Option<Point>,
     /// Somebody needs a snapshot that is not there: of this index at least, with this replica a member.
     wanted: Cell<Option<(u64, u64)>>,
+    /// Why a part of the log could not be read, until somebody asks.
+    unread: Cell<Option<String>>,
     hard_state: HardState,
     last_index: u64,
     recent: VecDeque<Entry>,
@@ -69,6 +71,7 @@ impl LogView {
             restored,
             offered: None,
             wanted: Cell::new(None),
+            unread: Cell::new(None),
             hard_state,
             last_index,
             recent: VecDeque::new(),
@@ -154,18 +157,27 @@ impl LogView {
 
     fn read_entries(&self, low: u64, high: u64, bytes_max: u64) -> raft::Result<Vec<Entry>> {
         let mut stored = Vec::new();
-        self.reader
-            .read(low, high, bytes_max, &mut stored)
-            .map_err(|error| StorageError::Other(Box::new(error)))?;
-        if stored.is_empty() {
-            return Err(StorageError::Unavailable.into());
-        }
-        stored
-            .iter()
-            .map(|bytes| {
-                parse_shared(bytes).map_err(|error| StorageError::Other(Box::new(error)).into())
-            })
-            .collect()
+        let read = self.reader.read(low, high, bytes_max, &mut stored);
+        let entries = match read {
+            Ok(()) if stored.is_empty() => Err("they are not there".to_owned()),
+            Ok(()) => {
+                let parsed: Result<Vec<Entry>, _> = stored.iter().map(parse_shared).collect();
+                parsed.map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        entries.map_err(|why| {
+            let last = high - 1;
+            let unread = format!("entries {low} to {last} of its log cannot be read: {why}");
+            // raft panics for it, whatever it is told.
+            self.unread.set(Some(unread.clone()));
+            StorageError::Other(unread.into()).into()
+        })
+    }
+
+    /// Why a part of the log could not be read, if so.
+    pub(crate) fn unread(&self) -> Option<String> {
+        self.unread.take()
     }
 }
 

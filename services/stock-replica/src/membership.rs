@@ -121,10 +121,15 @@ impl Replica {
             return Err(ChangeError::Joint);
         }
         self.check_members(change)?;
-        self.node
-            .propose_conf_change(Vec::new(), encode(change))
-            .map_err(|_| ChangeError::Busy)?;
-        Ok(self.last_proposed())
+        let encoded = encode(change);
+        let proposed = self.guarded(None, |own| {
+            Some(own.node.propose_conf_change(Vec::new(), encoded))
+        });
+        match proposed {
+            Some(Ok(())) => Ok(self.last_proposed()),
+            Some(Err(_)) => Err(ChangeError::Busy),
+            None => Err(ChangeError::NotLeader),
+        }
     }
 
     /// Every member but this one, as this leader sees it, in the order of their ids; nothing on a

@@ -95,13 +95,19 @@ impl Replica {
         if self.pending.is_some() {
             return false;
         }
-        self.heed_answered();
-        self.node.has_ready() || !self.remembers_members()
+        self.guarded(false, |own| {
+            own.heed_answered();
+            own.node.has_ready() || !own.remembers_members()
+        })
     }
 
     /// Begins a turn. Must be followed by [`Replica::settle`] before the next event.
     pub fn prepare(&mut self) -> Prepared {
         debug_assert!(self.pending.is_none(), "prepare without settle");
+        self.guarded(Prepared::default(), Self::take_ready)
+    }
+
+    fn take_ready(&mut self) -> Prepared {
         let term = self.term();
         if self.is_leader() && self.led_from.is_none_or(|(of, _)| of != term) {
             self.led_from = Some((term, self.last_index()));
@@ -161,6 +167,10 @@ impl Replica {
 
     /// Ends a turn, after the write of [`Replica::prepare`] is durable.
     pub fn settle(&mut self) -> Settled {
+        self.guarded(Settled::default(), Self::advance)
+    }
+
+    fn advance(&mut self) -> Settled {
         let mut settled = Settled::default();
         let Some(mut ready) = self.pending.take() else {
             return settled;

@@ -32,6 +32,8 @@ pub struct Replica {
     pub(crate) announced_commit: u64,
     /// Heartbeats that followers have answered and raft has not heard of yet: one of each follower.
     answered: Vec<Message>,
+    /// Why raft cannot go on.
+    pub(crate) over: Option<String>,
     /// Ticks until this replica stands for election, since the connection to the leader has ended.
     stands_in: Option<usize>,
 }
@@ -138,12 +140,17 @@ impl Replica {
             led_from: None,
             announced_commit: 0,
             answered: Vec::new(),
+            over: None,
             stands_in: None,
         })
     }
 
     /// One tick of time has passed.
     pub fn tick(&mut self) {
+        self.guarded((), Self::pass_a_tick);
+    }
+
+    fn pass_a_tick(&mut self) {
         self.heed_answered();
         self.node.tick();
         if self.leader() != 0 {
@@ -178,11 +185,12 @@ impl Replica {
         if message.to != self.replica_id() {
             return Err(StepError::NotForThis { to: message.to });
         }
-        guard::check(&self.node.raft, &message)?;
+        self.guarded(Ok(()), |own| guard::check(&own.node.raft, &message))?;
         if message.get_msg_type() == MessageType::MsgHeartbeatResponse {
             return self.answered(message);
         }
-        self.node.step(message).map_err(StepError::Ignored)
+        let stepped = self.guarded(None, |own| Some(own.node.step(message)));
+        stepped.ok_or(StepError::Over)?.map_err(StepError::Ignored)
     }
 
     /// Takes note of an answered heartbeat, and forgets an earlier one of the same follower.
@@ -229,10 +237,12 @@ impl Replica {
         if !self.is_leader() || self.node.raft.lead_transferee.is_some() {
             return Err(ProposeError::NotLeader);
         }
-        self.node
-            .propose(Vec::new(), data)
-            .map_err(|_| ProposeError::Dropped)?;
-        Ok(self.last_proposed())
+        let proposed = self.guarded(None, |own| Some(own.node.propose(Vec::new(), data)));
+        match proposed {
+            Some(Ok(())) => Ok(self.last_proposed()),
+            Some(Err(_)) => Err(ProposeError::Dropped),
+            None => Err(ProposeError::NotLeader),
+        }
     }
 
     pub(crate) fn last_proposed(&self) -> Proposed {
@@ -254,10 +264,11 @@ impl Replica {
         } else {
             self.leader() != 0
         };
-        if can_answer {
-            self.node.read_index(context);
-        }
         can_answer
+            && self.guarded(false, |own| {
+                own.node.read_index(context);
+                true
+            })
     }
 
     /// Stands for election now, if it has a vote: raft itself asks only when a timeout has passed.
@@ -265,7 +276,8 @@ impl Replica {
         if !self.node.raft.promotable() {
             return;
         }
-        if let Err(error) = self.node.campaign() {
+        let stood = self.guarded(Ok(()), |own| own.node.campaign());
+        if let Err(error) = stood {
             tracing::debug!(%error, "cannot stand for election");
         }
     }
@@ -280,15 +292,16 @@ impl Replica {
                     && progress.state == ProgressState::Replicate
                     && progress.matched + TRANSFER_LAG_MAX >= last_index
             });
-        if ready {
-            self.node.transfer_leader(to);
-        }
         ready
+            && self.guarded(false, |own| {
+                own.node.transfer_leader(to);
+                true
+            })
     }
 
     /// Tells the followers the commit index.
     pub fn ping(&mut self) {
-        self.node.ping();
+        self.guarded((), |own| own.node.ping());
     }
 
     /// The connection to that replica has ended: what was on its way may be lost.
@@ -318,7 +331,7 @@ impl Replica {
 
     /// Whether this replica leads.
     pub fn is_leader(&self) -> bool {
-        self.node.raft.state == StateRole::Leader
+        self.node.raft.state == StateRole::Leader && self.over.is_none()
     }
 
     /// Whether this replica leads and has committed something in its term, so that it has applied, or
@@ -379,7 +392,7 @@ impl Replica {
             true => SnapshotStatus::Finish,
             false => SnapshotStatus::Failure,
         };
-        self.node.report_snapshot(replica, status);
+        self.guarded((), |own| own.node.report_snapshot(replica, status));
     }
 }
 

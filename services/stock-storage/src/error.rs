@@ -42,6 +42,16 @@ pub enum LogError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
+    /// Entries that the log has, as far as it knows, are not what was written: whose they are has to be built again. The
+    /// rest of the log is as it was.
+    #[error("entries of the log in {} cannot be read: {reason}", dir.display())]
+    Unreadable {
+        /// The log's directory.
+        dir: PathBuf,
+        /// Which, where that is known, and why.
+        reason: String,
+    },
+
     /// The log has lost something that it once promised to keep, so this node may have forgotten a vote
     /// or an entry that it acknowledged. Nothing has been changed on the disk.
     #[error(

@@ -231,7 +231,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`LogError::Compacted`] or [`LogError::Missing`] if the log has not all of them; [`LogError::Damaged`]
+    /// [`LogError::Compacted`] or [`LogError::Missing`] if the log has not all of them; [`LogError::Unreadable`]
     /// if what is on the disk is not what was written. `out` is then as before.
     pub fn read(
         &self,
@@ -443,8 +443,8 @@ impl Log {
         bytes_max: u64,
         out: &mut Vec<Bytes>,
     ) -> Result<(), LogError> {
-        let damaged = |index: u64, reason: &dyn std::fmt::Display| LogError::Damaged {
-            file: self.core.dir.clone(),
+        let damaged = |index: u64, reason: &dyn std::fmt::Display| LogError::Unreadable {
+            dir: self.core.dir.clone(),
             reason: format!("entry {index} of group {group}: {reason}"),
         };
         let mut bytes = 0_u64;

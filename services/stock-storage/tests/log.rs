@@ -488,7 +488,7 @@ fn damage_before_the_last_write_never_passes_unnoticed() {
                 );
                 let mut out = Vec::new();
                 match log.read(1, 1, 4, u64::MAX, &mut out) {
-                    Err(LogError::Damaged { .. }) => found_by_reading += 1,
+                    Err(LogError::Unreadable { .. }) => found_by_reading += 1,
                     Err(error) => panic!("{offset}: {error}"),
                     // The file's header has bytes that nobody reads.
                     Ok(()) => assert_eq!(out, entries, "{offset}"),
@@ -650,4 +650,46 @@ fn a_file_whose_header_was_torn_goes_on_in_the_older_format() {
         }
         assert_eq!(read_all(&open(dir.path()), 1).len(), 3, "cut at {len}");
     }
+}
+
+#[test]
+fn a_purge_that_meets_damage_says_whose_entry_it_is_and_the_log_can_be_written() {
+    let dir = tempdir();
+    let options = LogOptions {
+        file_bytes: 16 << 10,
+    };
+    let mut log = Log::open(Arc::new(OsVolume), dir.path(), &options).unwrap();
+    // Little of two groups in the oldest file, which a purge copies, and much of a third that is truncated.
+    append(&mut log, 1, 1, &["one"]);
+    append(&mut log, 2, 1, &["the other"]);
+    for index in 1..=20 {
+        append(&mut log, 3, index, &["x".repeat(6000).as_str()]);
+    }
+    let mut batch = WriteBatch::new();
+    batch.truncate_before(3, 20);
+    log.write(&mut batch, Durability::Sync).unwrap();
+    let path = log_file(dir.path(), 1);
+    let bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(9).position(|it| it == b"the other").unwrap();
+    flip(&path, at as u64);
+
+    let purger = log.purger();
+    assert!(
+        purger
+            .damaged_groups()
+            .iter()
+            .any(|(group, index, _)| (*group, *index) == (2, 1))
+    );
+    let error = purger.purge(0).unwrap_err();
+    assert!(
+        matches!(error, LogError::Unreadable { .. }) && !error.is_fatal(),
+        "{error}"
+    );
+    append(&mut log, 1, 2, &["two"]);
+    assert_eq!(read_all(&log, 1), ["one", "two"]);
+    // Once the group begins anew nothing of it is damaged any more.
+    let mut batch = WriteBatch::new();
+    batch.reset(2);
+    log.write(&mut batch, Durability::Sync).unwrap();
+    assert_eq!(purger.damaged_groups(), []);
 }

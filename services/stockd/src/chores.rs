@@ -71,7 +71,7 @@ impl Chore {
 #[derive(Debug)]
 pub enum Performed<R> {
     /// It is done, and the loop is to be told of it.
-    Tell(Event<R>),
+    Tell(Vec<Event<R>>),
     /// It is done, or will be asked for again.
     Done,
     /// It could not be done now, and nobody but whoever does the chores knows.
@@ -97,7 +97,7 @@ impl Chores {
     /// Does one. After an error the log cannot be trusted any more, and the process must end at once.
     pub fn perform<R>(&self, chore: Chore) -> Result<Performed<R>, LogError> {
         match chore {
-            Chore::WriteCheckpoint(image) => return Ok(Performed::Tell(self.write(*image))),
+            Chore::WriteCheckpoint(image) => return Ok(Performed::Tell(vec![self.write(*image)])),
             Chore::HashState {
                 group,
                 replica,
@@ -105,13 +105,14 @@ impl Chores {
                 mut frozen,
             } => {
                 let (hash, buckets) = frozen.hash();
-                return Ok(Performed::Tell(Event::StateHashed(Box::new(StateHash {
+                let hash = Box::new(StateHash {
                     group,
                     replica,
                     index,
                     hash,
                     buckets,
-                }))));
+                });
+                return Ok(Performed::Tell(vec![Event::StateHashed(hash)]));
             }
             Chore::DropCheckpoints { group, before } => {
                 let dropped = self
@@ -121,14 +122,15 @@ impl Chores {
                     tracing::warn!(group = group.0, %error, "old checkpoints stay for now");
                 }
             }
-            Chore::FreeLog { room_bytes } => {
-                if let Err(error) = self.purger.purge(room_bytes) {
-                    if error.is_fatal() {
-                        return Err(error);
-                    }
-                    tracing::warn!(%error, "the log keeps its size for now");
+            Chore::FreeLog { room_bytes } => match self.purger.purge(room_bytes) {
+                Ok(()) => {}
+                Err(error @ LogError::Unreadable { .. }) => {
+                    tracing::error!(%error, "the log grows until this node is started again");
+                    return Ok(Performed::Tell(self.find_damage()));
                 }
-            }
+                Err(error) if error.is_fatal() => return Err(error),
+                Err(error) => tracing::warn!(%error, "the log keeps its size for now"),
+            },
             Chore::AdoptSnapshot { group, index } => {
                 let incoming = self.store.incoming(u64::from(group.0));
                 for info in incoming.iter().filter(|info| info.meta.index == index) {
@@ -149,6 +151,19 @@ impl Chores {
             }
         }
         Ok(Performed::Done)
+    }
+
+    /// Whose entries cannot be read: each such replica is built again, and its part of the log dropped with it.
+    fn find_damage<R>(&self) -> Vec<Event<R>> {
+        let damaged = self.purger.damaged_groups().into_iter();
+        damaged
+            .filter_map(|(group, index, why)| {
+                Some(Event::LogDamaged {
+                    group: GroupId(u32::try_from(group).ok()?),
+                    why: format!("entry {index} of its log cannot be read: {why}"),
+                })
+            })
+            .collect()
     }
 
     fn write<R>(&self, mut image: Image) -> Event<R> {
@@ -228,7 +243,7 @@ impl ChoreThread {
                             false => chores.perform(chore),
                         };
                         match performed {
-                            Ok(Performed::Tell(event)) => inbox.push(event),
+                            Ok(Performed::Tell(events)) => events.into_iter().for_each(|event| inbox.push(event)),
                             Ok(Performed::Done) => {}
                             Ok(Performed::Again(chore)) => again.push(chore),
                             Err(error) => {

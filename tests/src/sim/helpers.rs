@@ -211,9 +211,9 @@ impl World {
         }
         match done {
             Ok(Err(error)) => return self.stopped(node, Stop::Stopped(error.into())),
-            Ok(Ok(Performed::Tell(event))) => {
+            Ok(Ok(Performed::Tell(events))) => {
                 if let Some(running) = self.running(node, boot) {
-                    running.inbox.push(event);
+                    running.inbox.extend(events);
                     self.wake(node);
                 }
             }

@@ -35,6 +35,7 @@ use std::sync::Arc;
 
 use super::core::{Core, Failure};
 use super::disk::{self, Queue};
+use super::entry::StoredEntries;
 use crate::LogError;
 
 /// Purging only begins with so much free space on the volume, in bytes, since it copies what is still
@@ -91,7 +92,8 @@ impl Purger {
     ///
     /// [`LogError::Full`] if there are less than [`PURGE_ROOM_BYTES`] free; nothing was done.
     /// [`LogError::Purge`] if it failed half way, then and at each further call: the log can be written,
-    /// but grows until it is opened again. Those that are [fatal](LogError::is_fatal) are as at a write,
+    /// but grows until it is opened again. [`LogError::Unreadable`] if it did because an entry cannot be read, of a group
+    /// that [`Purger::damaged_groups`] names: as before. Those that are [fatal](LogError::is_fatal) are as at a write,
     /// and the log then takes no further write.
     pub fn purge(&self, room_bytes: u64) -> Result<(), LogError> {
         let core = &*self.core;
@@ -141,6 +143,32 @@ impl Purger {
         Ok(())
     }
 
+    /// The groups of which an entry cannot be read, each with the first such entry and the reason, in the order of
+    /// their numbers. Reads the whole log.
+    #[must_use]
+    pub fn damaged_groups(&self) -> Vec<(u64, u64, String)> {
+        let core = &*self.core;
+        let mut groups = core.engine().raft_groups();
+        groups.sort_unstable();
+        let of_group = |group: u64| {
+            let bounds = core
+                .engine()
+                .first_index(group)
+                .zip(core.engine().last_index(group));
+            let (first, last) = bounds?;
+            (first..=last).find_map(|index| {
+                let read = core.engine().get_entry::<StoredEntries>(group, index);
+                match read {
+                    Ok(Some(_)) => None,
+                    // Truncated meanwhile.
+                    Ok(None) => None,
+                    Err(error) => Some((group, index, error.to_string())),
+                }
+            })
+        };
+        core.with_block_cache(|| groups.into_iter().filter_map(of_group).collect())
+    }
+
     fn files(&self) -> Result<Files, LogError> {
         let core = &*self.core;
         let paths = core.disk.volume.list(&core.dir);
@@ -175,7 +203,7 @@ impl Purger {
                 source: "the volume is full".into(),
             },
             Failure::Other(raft_engine::Error::Corruption(reason)) => {
-                LogError::Damaged { file: dir, reason }
+                LogError::Unreadable { dir, reason }
             }
             Failure::Other(error) => LogError::Purge {
                 dir,

@@ -103,6 +103,13 @@ pub enum Event<R> {
         /// How long the file is, or none if it could not be written.
         bytes: Option<u64>,
     },
+    /// An entry of a group's log cannot be read any more, as this says.
+    LogDamaged {
+        /// The group.
+        group: GroupId,
+        /// Which entry, and why.
+        why: String,
+    },
     /// What came of [`Chore::HashState`].
     StateHashed(Box<StateHash>),
     /// What became of [`Effect::SendSnapshot`].

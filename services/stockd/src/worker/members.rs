@@ -2,7 +2,6 @@
 //! reported from here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use stock_replica::{
@@ -206,27 +205,20 @@ impl<R> Worker<R> {
         };
         self.touched.insert(id.index());
         // What a peer sends may end this replica, but never the node.
-        let stepped = catch_unwind(AssertUnwindSafe(|| {
-            group.replica.step_from(payload, may_send)
-        }));
-        match stepped {
-            Ok(Ok(())) => {}
-            Ok(Err(StepError::Contradiction(contradiction))) => {
+        match group.replica.step_from(payload, may_send) {
+            Ok(()) => {}
+            Err(StepError::Contradiction(contradiction)) => {
                 let kind = match contradiction {
                     Contradiction::LostEntries { .. } => FaultKind::Lasting,
                     Contradiction::CommittedDiffers { .. } => FaultKind::Disputed,
                 };
                 self.fail(id, kind, contradiction.to_string(), effects);
             }
-            Ok(Err(StepError::AheadOfLeader { from, .. })) if !group.doubts(from) => {}
-            Ok(Err(error @ StepError::AheadOfLeader { .. })) => {
+            Err(StepError::AheadOfLeader { from, .. }) if !group.doubts(from) => {}
+            Err(error @ StepError::AheadOfLeader { .. }) => {
                 tracing::error!(group = id.0, %error, "a follower contradicts its leader: one of them has forgotten something");
             }
-            Ok(Err(error)) => tracing::debug!(%error, "a peer's message was not taken"),
-            Err(_) => {
-                let why = "a peer's message made raft panic".to_owned();
-                self.fail(id, FaultKind::Passing, why, effects);
-            }
+            Err(error) => tracing::debug!(%error, "a peer's message was not taken"),
         }
     }
 

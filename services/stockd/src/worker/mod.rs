@@ -303,11 +303,15 @@ impl<R> Worker<R> {
             };
             group.flush(now, median_ms, effects);
             group.reads.ask(&mut group.replica, &mut self.contexts);
-            if !group.replica.has_effects() {
-                effects.extend(group.drop_arrived());
+            let prepared = group.replica.has_effects().then(|| group.replica.prepare());
+            if let Some(why) = group.replica.over().map(str::to_owned) {
+                self.fail(GroupId(number as u32), FaultKind::Passing, why, effects);
                 continue;
             }
-            let prepared = group.replica.prepare();
+            let Some(prepared) = prepared else {
+                effects.extend(group.drop_arrived());
+                continue;
+            };
             if prepared.write.install.is_none() {
                 // Raft has something newer.
                 effects.extend(group.drop_arrived());
@@ -421,7 +425,7 @@ impl<R> Worker<R> {
             }
             self.cluster
                 .publish(number, &group.replica, group.applied_index);
-            if group.replica.has_effects() {
+            if group.replica.has_effects() || group.replica.over().is_some() {
                 self.touched.insert(number);
             }
         }
@@ -552,6 +556,15 @@ impl<R> Worker<R> {
                 point,
                 bytes,
             } => self.checkpoint_written(group, replica, point, bytes, now),
+            Event::LogDamaged { group, why } => {
+                if self
+                    .slots
+                    .get(group.index())
+                    .is_some_and(|slot| slot.group.is_some())
+                {
+                    self.fail(group, FaultKind::Passing, why, effects);
+                }
+            }
             Event::StateHashed(hash) => self.state_hashed(*hash, now, effects),
             Event::SnapshotSent { group, to, arrived } => {
                 if let Some(slot) = &mut self.slots[group.index()].group {

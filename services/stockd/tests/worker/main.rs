@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use stock_core::{Principal, Stamp};
-use stock_replica::Point;
+use stock_replica::{EntryReader, Point};
 use stock_storage::{CheckpointStore, LogOptions, OsVolume, Volume};
 use stockd::checkpoint::{self, Image};
 use stockd::cluster_state::ClusterState;
-use stockd::disk::Disk;
+use stockd::disk::{Disk, GroupReader};
 use stockd::identity::Acquaintances;
 use stockd::placement::{Directory, Founder, Order, Policy, REPORT_EVERY_MS, ReplicaId};
 use stockd::state::State;
@@ -519,5 +520,69 @@ fn a_new_leader_of_group_0_decides_when_it_has_applied_all() {
             decided_at > before,
             "{decided_at} of {before} and more, offset {offset}"
         );
+    }
+}
+
+/// Reads an entry of a directory that nobody uses.
+fn read_entry(dir: &Path, group: GroupId, index: u64) -> Option<Bytes> {
+    let disk = Disk::open(Arc::new(OsVolume), dir, &LogOptions::default()).unwrap();
+    let mut read = Vec::new();
+    let reader = GroupReader::new(disk, u64::from(group.0));
+    reader.read(index, index + 1, 1, &mut read).ok()?;
+    read.pop()
+}
+
+/// Turns a bit of an entry over; `false` if it is in no file as it is.
+fn flip_a_bit(dir: &Path, entry: &Bytes, mask: u8) -> bool {
+    for file in std::fs::read_dir(dir.join("log")).unwrap() {
+        let path = file.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        // What is before the last byte stays, so that the same place is found again.
+        let (kept, _) = entry.split_at(entry.len() - 1);
+        if let Some(at) = bytes.windows(kept.len()).position(|it| *it == *kept) {
+            bytes[at + kept.len()] ^= mask;
+            std::fs::write(&path, bytes).unwrap();
+            return true;
+        }
+    }
+    false
+}
+
+/// Damages an entry of the shard that lies in no block with entries of group 0: a block has one checksum.
+fn damage_the_shard_alone(dir: &Path) -> u64 {
+    let of_meta = |index: &u64| read_entry(dir, GroupId::META, *index).is_some();
+    let meta: Vec<u64> = (2..100).filter(of_meta).collect();
+    for index in 3..100 {
+        let Some(entry) = read_entry(dir, SHARD, index) else {
+            break;
+        };
+        if !flip_a_bit(dir, &entry, 1) {
+            continue;
+        }
+        if meta.iter().all(of_meta) && read_entry(dir, SHARD, index).is_none() {
+            return index;
+        }
+        flip_a_bit(dir, &entry, 1);
+    }
+    panic!("no entry of the shard lies alone");
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_ends_one_replica_and_no_node() {
+    let mut cluster = Cluster::new();
+    cluster.ticks(1_000);
+    cluster.stop(1);
+    let index = damage_the_shard_alone(cluster.dirs[&1].path());
+    for _ in 0..2 {
+        cluster.start(1);
+        cluster.ticks(1);
+        let why = cluster.failure(1).expect("it cannot replay its log");
+        assert!(why.contains("of its log cannot be read"), "{why}");
+        assert!(why.contains(&format!("entry {index}")), "{why}");
+        cluster.ticks(ELECTION_TICKS);
+        assert!(!cluster.answers(1) && cluster.answers(2));
+        let meta = |node: u64| cluster.meta_applied(node);
+        assert!(meta(1) > 0 && meta(1) == meta(2));
+        cluster.stop(1);
     }
 }
