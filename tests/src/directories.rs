@@ -83,6 +83,25 @@ pub fn delete_log(data_dir: &Path) {
     std::fs::remove_dir_all(&log).unwrap_or_else(|e| panic!("{}: {e}", log.display()));
 }
 
+/// Turns a bit of an entry over that names this SKU.
+pub fn damage_in_log(data_dir: &Path, sku: &str) {
+    let files = std::fs::read_dir(data_dir.join("log"));
+    let files = files.into_iter().flatten().flatten();
+    for path in files.map(|file| file.path()) {
+        let mut content =
+            std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let found = content
+            .windows(sku.len())
+            .position(|it| it == sku.as_bytes());
+        if let Some(at) = found {
+            content[at] ^= 1;
+            std::fs::write(&path, content).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            return;
+        }
+    }
+    panic!("no entry in {} names {sku}", data_dir.display());
+}
+
 /// Their names are numbers, all of the same length.
 fn newest_log_file(data_dir: &Path) -> PathBuf {
     let files = std::fs::read_dir(data_dir.join("log"));

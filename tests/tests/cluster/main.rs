@@ -9,6 +9,7 @@ mod bad_input;
 mod checkpoints;
 mod command_line;
 mod cut_off;
+mod damage;
 mod durability;
 mod founding;
 mod fsync;

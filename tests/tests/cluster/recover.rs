@@ -369,7 +369,7 @@ async fn looking_into_the_directories_of_a_whole_cluster_finds_equal_states_and_
     let damaged = stockd(&["inspect", "--verify"], &[&dir]);
     assert_eq!(damaged.status.code(), Some(1), "{}", text(&damaged));
     assert!(
-        text(&damaged).contains("the log is damaged"),
+        text(&damaged).contains("cannot be read"),
         "{}",
         text(&damaged)
     );

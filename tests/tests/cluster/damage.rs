@@ -1,0 +1,78 @@
+//! Bytes of a node's files that are not what was written: one damaged byte costs one replica, which is built again from
+//! its peers, and nothing that was acknowledged.
+
+use tests::cluster::{Cluster, NODES, Options};
+use tests::directories::damage_in_log;
+use tests::names::{fresh, sku_in};
+use tests::operator::{Operator, replica_on};
+use tests::receipts::Receipts;
+use tests::stock::receive;
+use tests::wait::until;
+
+const SHARDS: u32 = 2;
+
+/// Before what is damaged and behind it.
+const RECEIPTS: u32 = 20;
+
+#[tokio::test]
+async fn a_damaged_entry_on_each_of_two_nodes_costs_a_replica_each_and_nothing_else() {
+    let cluster = Cluster::start(Options {
+        shards: SHARDS,
+        ..Options::default()
+    })
+    .await;
+    let client = cluster.client().await;
+    let receipts = Receipts::open(&cluster).await;
+    receipts.add(RECEIPTS).await;
+    // Of each shard one on another node.
+    let damaged = [(0, 3), (1, 2)].map(|(shard, node)| {
+        let sku = sku_in(shard, SHARDS, &fresh("damaged"));
+        (shard, node, sku)
+    });
+    for (_, _, sku) in &damaged {
+        receive(&client, sku, receipts.location(), 1).await;
+    }
+    receipts.add(RECEIPTS).await;
+    receipts.check_everywhere(&cluster).await;
+    cluster.kill_all();
+    for (_, node, sku) in &damaged {
+        damage_in_log(&cluster.data_dir(*node), sku);
+    }
+    for node in NODES {
+        cluster.restart(node);
+    }
+    receipts.check_everywhere(&cluster).await;
+
+    let operator = Operator::new(cluster.client().await);
+    until(
+        "new replicas",
+        tests::operator::SETTLED_WITHIN,
+        async || {
+            let groups = operator.wait_until_settled(&NODES).await;
+            let is_new = |(shard, node, _): &(u32, u64, String)| {
+                // The first is group 0.
+                let group = groups[1..].iter().find(|group| group.shard == *shard);
+                let replica = group.and_then(|group| replica_on(group, *node));
+                replica.is_some_and(|replica| replica.generation > 0)
+            };
+            match damaged.iter().all(is_new) {
+                true => Ok(()),
+                false => Err(format!("{groups:?}")),
+            }
+        },
+    )
+    .await;
+    for (_, node, _) in &damaged {
+        let log = cluster.log(*node);
+        assert!(log.contains("of its log cannot be read"), "{log}");
+    }
+    receipts.add(RECEIPTS).await;
+    receipts.check_everywhere(&cluster).await;
+    for node in NODES {
+        assert!(
+            cluster.ended(node).is_none(),
+            "node {node}: {}",
+            cluster.log(node)
+        );
+    }
+}
