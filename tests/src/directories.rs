@@ -102,6 +102,25 @@ pub fn damage_in_log(data_dir: &Path, sku: &str) {
     panic!("no entry in {} names {sku}", data_dir.display());
 }
 
+/// Turns a bit over in the middle of the newest state that was written down of a group.
+pub fn damage_newest_state(data_dir: &Path, group: u32) {
+    let files = std::fs::read_dir(data_dir.join("checkpoints"));
+    let files = files.into_iter().flatten().flatten();
+    let of_group = format!("g{group}-");
+    let newest = files
+        .map(|file| file.path())
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with(&of_group) && name.ends_with(".checkpoint")
+        })
+        .max();
+    let path = newest.unwrap_or_else(|| panic!("{} has no state", data_dir.display()));
+    let mut content = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let middle = content.len() / 2;
+    content[middle] ^= 1;
+    std::fs::write(&path, content).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+}
+
 /// Their names are numbers, all of the same length.
 fn newest_log_file(data_dir: &Path) -> PathBuf {
     let files = std::fs::read_dir(data_dir.join("log"));

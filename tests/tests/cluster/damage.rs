@@ -1,15 +1,23 @@
 //! Bytes of a node's files that are not what was written: one damaged byte costs one replica, which is built again from
 //! its peers, and nothing that was acknowledged.
 
+use std::time::Duration;
+
 use tests::cluster::{Cluster, NODES, Options};
-use tests::directories::damage_in_log;
+use tests::directories::{damage_in_log, damage_newest_state};
 use tests::names::{fresh, sku_in};
 use tests::operator::{Operator, replica_on};
 use tests::receipts::Receipts;
-use tests::stock::receive;
+use tests::stock::{receive, receive_many};
 use tests::wait::until;
 
 const SHARDS: u32 = 2;
+
+/// Lines of one receipt.
+const LINES: usize = 500;
+
+/// Until every node has written two states down, or has ended.
+const LOADED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Before what is damaged and behind it.
 const RECEIPTS: u32 = 20;
@@ -73,6 +81,61 @@ async fn a_damaged_entry_on_each_of_two_nodes_costs_a_replica_each_and_nothing_e
             cluster.ended(node).is_none(),
             "node {node}: {}",
             cluster.log(node)
+        );
+    }
+}
+
+/// A state of some ten thousand bytes is written down again and again, and the log has several files.
+const CHECKPOINT_AFTER_BYTES: u64 = 60_000;
+const LOG_FILE_BYTES: u64 = 65_536;
+
+/// The group of the first shard.
+const GROUP: u32 = 1;
+
+#[tokio::test]
+async fn a_damaged_state_on_two_nodes_costs_no_replica_where_an_older_one_is_whole() {
+    let cluster = Cluster::start(Options {
+        shards: 1,
+        checkpoint_after_bytes: Some(CHECKPOINT_AFTER_BYTES),
+        log_file_bytes: Some(LOG_FILE_BYTES),
+        ..Options::default()
+    })
+    .await;
+    let client = cluster.client().await;
+    let receipts = Receipts::open(&cluster).await;
+    let loaded = async || {
+        receive_many(&client, receipts.location(), LINES).await?;
+        let of_all = NODES.map(|node| cluster.checkpoints(node, GROUP));
+        let have_two = of_all.iter().all(|files| files.len() == 2);
+        have_two.then_some(()).ok_or(format!("{of_all:?}"))
+    };
+    until("two states on each node", LOADED_WITHIN, loaded).await;
+    receipts.add(RECEIPTS).await;
+    receipts.check_everywhere(&cluster).await;
+    for node in NODES {
+        cluster.terminate(node);
+        until("the end of a node", LOADED_WITHIN, async || {
+            cluster.ended(node).map(drop).ok_or("it runs".to_owned())
+        })
+        .await;
+        cluster.reap(node);
+    }
+    let operator = async || Operator::new(cluster.client().await);
+    for node in [2, 3] {
+        damage_newest_state(&cluster.data_dir(node), GROUP);
+    }
+    for node in NODES {
+        cluster.restart(node);
+    }
+    receipts.check_everywhere(&cluster).await;
+    let groups = operator().await.wait_until_settled(&NODES).await;
+    for node in [2, 3] {
+        let log = cluster.log(node);
+        assert!(log.contains("goes on from an older one"), "{log}");
+        let replica = replica_on(&groups[1], node).unwrap();
+        assert_eq!(
+            replica.generation, 0,
+            "node {node} was built again: {groups:?}"
         );
     }
 }

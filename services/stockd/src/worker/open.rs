@@ -198,7 +198,7 @@ fn bring_back<R>(
         let discarded = parts.checkpoints.discard_incoming(number);
         discarded.map_err(|error| failed(error.into()))?;
     }
-    let files = own_files(id, own, &origin, parts)?;
+    let mut files = own_files(id, own, &origin, parts)?;
     let ledger_index = match id.shard() {
         Some(_) => parts.ledger_indexes.get(id.index()).copied().flatten(),
         None => Some(u64::MAX),
@@ -207,12 +207,22 @@ fn bring_back<R>(
     // is filled from a peer.
     let covered = files
         .iter()
-        .find(|(point, _)| ledger_index.is_none_or(|durable| point.index <= durable));
+        .position(|(point, _)| ledger_index.is_none_or(|durable| point.index <= durable));
     let is_founding = origin.index == 1;
-    let restored = match covered.or_else(|| if is_founding { None } else { files.last() }) {
-        Some((_, info)) => {
-            checkpoint::read(&parts.checkpoints, info).map_err(|error| failed(error.into()))?
-        }
+    let from = match covered {
+        Some(at) => at,
+        None if is_founding => files.len(),
+        None => files.len().saturating_sub(1),
+    };
+    // The log goes on from each of them: where the newest cannot be read, an older one will do.
+    let mut damaged: Vec<(CheckpointInfo, ImageError)> = Vec::new();
+    let read = files[from..].iter().find_map(|(_, info)| {
+        let read = checkpoint::read(&parts.checkpoints, info);
+        read.map_err(|error| damaged.push((info.clone(), error)))
+            .ok()
+    });
+    let restored = match read {
+        Some(restored) => restored,
         None if is_founding || origin.index == 0 => Restored {
             point: origin.clone(),
             stamp: Stamp(0),
@@ -220,12 +230,25 @@ fn bring_back<R>(
             bytes: 0,
         },
         None => {
-            return Err(WorkerError::NoCheckpoint {
-                group: id.0,
-                index: origin.index,
-            });
+            let error = damaged.into_iter().next();
+            return Err(error.map_or(
+                WorkerError::NoCheckpoint {
+                    group: id.0,
+                    index: origin.index,
+                },
+                |(_, error)| failed(error.into()),
+            ));
         }
     };
+    for (info, error) in &damaged {
+        tracing::error!(group = id.0, file = %info.path.display(), %error, from = restored.point.index, "a state cannot be read; it is deleted, and the replica goes on from an older one");
+    }
+    if !damaged.is_empty() {
+        let is_whole = |info: &CheckpointInfo| damaged.iter().all(|(it, _)| it.path != info.path);
+        files.retain(|(_, info)| is_whole(info));
+        let retained = parts.checkpoints.retain(number, is_whole);
+        retained.map_err(|error| failed(error.into()))?;
+    }
     let kept = files
         .into_iter()
         .map(|(point, info)| Kept {
