@@ -25,6 +25,9 @@ pub struct NodeRecord {
     pub shards: u32,
     /// Drawn when the directory was first used: 32 hexadecimal digits.
     directory: String,
+    /// A recovery of this directory, together with others, has begun and not ended: nothing in it is used before it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoveryRecord>,
     /// The directory has forgotten something, and asks to be let in anew under this number. Until it is, it is what it was,
     /// and nothing in it is used: 32 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,6 +76,33 @@ pub struct FounderRecord {
     directory: String,
 }
 
+/// A recovery that has begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryRecord {
+    /// The life of the cluster that begins with it: 32 hexadecimal digits.
+    life: String,
+    /// The nodes whose directories belong to it, in ascending order.
+    pub nodes: Vec<u64>,
+    /// Those of them whose directories are of a life that is not kept.
+    pub left_out: Vec<u64>,
+}
+
+impl RecoveryRecord {
+    /// Of these nodes' directories, into this life; some are left out of it.
+    pub fn new(life: u128, nodes: Vec<u64>, left_out: Vec<u64>) -> Self {
+        Self {
+            life: format!("{life:032x}"),
+            nodes,
+            left_out,
+        }
+    }
+
+    /// The life of the cluster that begins with it.
+    pub fn life(&self) -> u128 {
+        parse(&self.life)
+    }
+}
+
 /// A directory cannot be used by this node.
 #[derive(Debug, Error)]
 pub enum NodeRecordError {
@@ -91,6 +121,17 @@ pub enum NodeRecordError {
         found: String,
         /// Who this node is.
         configured: String,
+    },
+    /// A recovery has not ended.
+    #[error(
+        "a recovery of {dir} was interrupted, and parts of it may be of the life before: run `stockd recover` once more \
+         with the data directories of the nodes {nodes:?}, as before"
+    )]
+    Recovering {
+        /// The data directory.
+        dir: String,
+        /// Whose directories belong to it.
+        nodes: Vec<u64>,
     },
     /// The record cannot be read.
     #[error(
@@ -115,6 +156,7 @@ impl NodeRecord {
                 node_id: config.node_id,
                 shards: config.shards,
                 directory: draw(),
+                recovery: None,
                 candidate: None,
                 incarnation: String::new(),
                 earlier_incarnations: Vec::new(),
@@ -124,6 +166,9 @@ impl NodeRecord {
             record.write(disk)?;
             return Ok(record);
         };
+        if let Some(RecoveryRecord { nodes, .. }) = record.recovery {
+            return Err(NodeRecordError::Recovering { dir: dir(), nodes });
+        }
         let identity = |cluster: &str, node: u64, shards: u32| {
             format!("cluster {cluster}, node {node}, {shards} shards")
         };
@@ -197,8 +242,11 @@ impl NodeRecord {
         lives.map(|life| parse(life)).collect()
     }
 
-    /// The cluster is recovered: another life begins, which goes on from this one.
+    /// The cluster is recovered: another life begins, which goes on from this one. To say so twice is no harm.
     pub fn go_on_as(&mut self, incarnation: u128) {
+        if self.incarnation() == incarnation {
+            return;
+        }
         let before = std::mem::take(&mut self.incarnation);
         self.earlier_incarnations.push(before);
         self.set_incarnation(incarnation);
@@ -326,6 +374,7 @@ mod tests {
             node_id: 2,
             shards: 8,
             directory: format!("{:032x}", u128::MAX - 7),
+            recovery: None,
             candidate: None,
             incarnation: String::new(),
             earlier_incarnations: Vec::new(),

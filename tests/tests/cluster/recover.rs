@@ -12,6 +12,8 @@ use tests::cluster::{Cluster, NODES, Options};
 use tests::directories::cut_end_of_log;
 use tests::inspection::inspect;
 use tests::names::{fresh, sku_in};
+use tests::operator::Operator;
+use tests::receipts::Receipts;
 use tests::stock::{
     fresh_location, held, position, position_at, receive, reservation, reserve, sell,
 };
@@ -388,4 +390,67 @@ async fn looking_into_the_directories_of_a_whole_cluster_finds_equal_states_and_
     let nowhere = stockd(&["inspect"], &[&cluster.dir().join("nowhere")]);
     assert_eq!(nowhere.status.code(), Some(1));
     assert!(!cluster.dir().join("nowhere").exists());
+}
+
+/// A recovery, with these directories.
+fn recover(cluster: &Cluster, nodes: &[u64], more: &[&str]) -> Output {
+    let id = cluster.cluster_id();
+    let arguments = ["recover", "--lose-everything-else", "--confirm", &id];
+    let dirs: Vec<_> = nodes.iter().map(|node| cluster.data_dir(*node)).collect();
+    let dirs: Vec<&Path> = dirs.iter().map(|dir| &**dir).collect();
+    stockd(&[&arguments[..], more].concat(), &dirs)
+}
+
+/// A cluster of which node 1 was recovered alone, and has acknowledged more since; the disks of the others turn up.
+async fn recovered_apart() -> (Cluster, Receipts) {
+    let options = Options {
+        shards: SHARDS,
+        ..Options::default()
+    };
+    let cluster = Cluster::start(options).await;
+    let receipts = Receipts::open(&cluster).await;
+    receipts.add(5).await;
+    receipts.check_everywhere(&cluster).await;
+    cluster.kill_all();
+    let recovered = recover(&cluster, &[1], &[]);
+    assert!(recovered.status.success(), "{}", text(&recovered));
+    cluster.restart(1);
+    receipts.add(20).await;
+    cluster.kill(1);
+    (cluster, receipts)
+}
+
+#[tokio::test]
+async fn directories_of_different_lives_are_never_joined() {
+    let (cluster, receipts) = recovered_apart().await;
+    let refused = recover(&cluster, &NODES, &[]);
+    let said = text(&refused);
+    assert!(!refused.status.success(), "{said}");
+    assert!(
+        said.contains("are of different lives of the cluster"),
+        "{said}"
+    );
+    // The one that went on from the other is said to have.
+    let line = said
+        .lines()
+        .find(|line| line.contains("recovered from life"));
+    let life = line
+        .and_then(|line| line.split_whitespace().nth(1))
+        .expect(&said);
+    let unknown = recover(&cluster, &NODES, &["--keep-life", "zz"]);
+    assert!(!unknown.status.success() && text(&unknown).contains("--keep-life zz"));
+
+    let kept = recover(&cluster, &NODES, &["--keep-life", life]);
+    assert!(kept.status.success(), "{}", text(&kept));
+    assert!(
+        text(&kept).contains("of a life that is not kept"),
+        "{}",
+        text(&kept)
+    );
+    for node in NODES {
+        cluster.restart(node);
+    }
+    let operator = Operator::new(cluster.client().await);
+    operator.wait_until_settled(&NODES).await;
+    receipts.check_everywhere(&cluster).await;
 }

@@ -7,6 +7,7 @@ pub mod replay;
 
 mod inspect_table;
 mod ledger_copy;
+pub mod lives;
 mod recover_words;
 
 use std::io;

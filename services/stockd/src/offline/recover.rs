@@ -21,10 +21,11 @@ use stock_storage::{
 };
 use thiserror::Error;
 
+use super::lives::{Life, interrupted, of_lives, outdated};
 use super::replay::bring_back;
 use super::{DataDir, OfflineError};
 use crate::log_codec::{self, CommandsBuilder};
-use crate::node_record::Membership;
+use crate::node_record::{Membership, RecoveryRecord};
 use crate::placement::{
     Change, NodeState, Recover, Registry, RegistryCommand, RegistryOutcome, RegistryRefusal,
     ReplicaId, Survivor, group_name,
@@ -49,6 +50,10 @@ pub struct Options {
     /// Instead of being asked: the cluster's id
     #[arg(long, value_name = "CLUSTER_ID", requires = "lose_everything_else")]
     pub confirm: Option<String>,
+    /// Where the directories are of different lives of the cluster, as after two recoveries: the one to go on from, by the
+    /// first digits of its number. What only the others have is lost
+    #[arg(long, value_name = "LIFE")]
+    pub keep_life: Option<String>,
     /// Go on though some shards have no replica on any node that is left; they stay unavailable
     #[arg(long)]
     pub leave_lost_shards: bool,
@@ -63,8 +68,11 @@ pub struct Plan {
     pub nodes: Vec<u64>,
     /// The nodes that are lost, as the registry knows them.
     pub lost_nodes: Vec<u64>,
-    /// Whether the nodes that are left are already of different lives of the cluster.
-    pub is_torn: bool,
+    /// The directories that are not of the life that is gone on from: nothing of them is used, and their nodes have
+    /// everything made anew.
+    pub outdated: BTreeSet<usize>,
+    /// A recovery that was interrupted, which this goes on with.
+    pub resumed: Option<RecoveryRecord>,
     /// Every group, group 0 first.
     pub groups: Vec<GroupPlan>,
     next_generation: u32,
@@ -122,6 +130,31 @@ pub enum RecoverError {
         other: PathBuf,
         /// Why not.
         what: &'static str,
+    },
+    /// The directories went on from each other, or apart.
+    #[error("{}", of_lives(lives))]
+    Lives {
+        /// The lives.
+        lives: Vec<Life>,
+    },
+    /// No directory is of the life that is to be kept, or more than one life's number begins so.
+    #[error("--keep-life {said}: {}", of_lives(lives))]
+    UnknownLife {
+        /// What was said.
+        said: String,
+        /// The lives there are.
+        lives: Vec<Life>,
+    },
+    /// A recovery was interrupted, and other directories belong to it.
+    #[error(
+        "{}: a recovery of it together with others was interrupted: give the data directories of the nodes {nodes:?}, and \
+         no other", path.display()
+    )]
+    Interrupted {
+        /// A directory.
+        path: PathBuf,
+        /// Whose directories belong to it.
+        nodes: Vec<u64>,
     },
     /// A node never became a member.
     #[error("{}: its node never became a member of a cluster; leave it out", path.display())]
@@ -187,7 +220,7 @@ pub enum RecoverError {
 #[expect(clippy::print_stdout, reason = "this is what the command is for")]
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mut dirs = open(options)?;
-    let plan = plan(&dirs)?;
+    let plan = plan(&dirs, options.keep_life.as_deref())?;
     println!("{}", super::recover_words::plan(&plan, &options.data_dirs));
     if plan.is_needless() {
         return Ok(ExitCode::SUCCESS);
@@ -230,17 +263,32 @@ pub fn open(options: &Options) -> Result<Vec<DataDir>, RecoverError> {
 /// # Errors
 ///
 /// All but those of a disk, [`RecoverError::NotConfirmed`] and [`RecoverError::LostShards`].
-pub fn plan(dirs: &[DataDir]) -> Result<Plan, RecoverError> {
+pub fn plan(dirs: &[DataDir], keep_life: Option<&str>) -> Result<Plan, RecoverError> {
     check_together(dirs)?;
-    let mut best: Option<(Ending, Box<Registry>, Stamp)> = None;
-    let mut meta = candidates(dirs, GroupId::META, None, |ending, state, stamp| {
-        let is_longer = best
-            .as_ref()
-            .is_none_or(|(best, ..)| length(best) < length(&ending));
-        if let (State::Meta(meta), true) = (state, is_longer) {
-            best = Some((ending, Box::new(meta.registry), stamp));
+    let resumed = interrupted(dirs)?;
+    let outdated = match &resumed {
+        Some(recovery) => {
+            let dirs = dirs.iter().enumerate();
+            let left_out = dirs.filter(|(_, dir)| recovery.left_out.contains(&dir.record.node_id));
+            left_out.map(|(at, _)| at).collect()
         }
-    })?;
+        None => outdated(dirs, keep_life)?,
+    };
+    let mut best: Option<(Ending, Box<Registry>, Stamp)> = None;
+    let mut meta = candidates(
+        dirs,
+        &outdated,
+        GroupId::META,
+        None,
+        |ending, state, stamp| {
+            let is_longer = best
+                .as_ref()
+                .is_none_or(|(best, ..)| length(best) < length(&ending));
+            if let (State::Meta(meta), true) = (state, is_longer) {
+                best = Some((ending, Box::new(meta.registry), stamp));
+            }
+        },
+    )?;
     let Some((_, registry, stamp)) = best else {
         let unusable = meta.unusable;
         return Err(RecoverError::NoMeta { unusable });
@@ -248,7 +296,9 @@ pub fn plan(dirs: &[DataDir]) -> Result<Plan, RecoverError> {
     if !registry.is_founded() {
         return Err(RecoverError::NotFounded);
     }
-    let nodes: BTreeSet<u64> = dirs.iter().map(|dir| dir.record.node_id).collect();
+    let kept = dirs.iter().enumerate();
+    let kept = kept.filter(|(at, _)| !outdated.contains(at));
+    let nodes: BTreeSet<u64> = kept.map(|(_, dir)| dir.record.node_id).collect();
     let is_member = |node: &u64| {
         let record = registry.node(*node);
         record.is_some_and(|record| record.state != NodeState::Removed)
@@ -258,14 +308,12 @@ pub fn plan(dirs: &[DataDir]) -> Result<Plan, RecoverError> {
     }
     let mut groups = Vec::new();
     for group in dirs.iter().take(1).flat_map(DataDir::groups).skip(1) {
-        groups.push(candidates(dirs, group, Some(&registry), |_, _, _| {})?);
+        let registry = Some(&*registry);
+        groups.push(candidates(dirs, &outdated, group, registry, |_, _, _| {})?);
     }
-    let is_torn = dirs
-        .windows(2)
-        .any(|pair| pair[0].record.incarnation() != pair[1].record.incarnation());
     // Who is left must be told to the registry, so it is recovered wherever anything is.
     let is_any = |fate| groups.iter().any(|group: &GroupPlan| group.fate == fate);
-    if is_any(Fate::Recovered) || is_any(Fate::Lost) || is_torn {
+    if is_any(Fate::Recovered) || is_any(Fate::Lost) || !outdated.is_empty() || resumed.is_some() {
         meta.fate = Fate::Recovered;
     }
     groups.insert(0, meta);
@@ -278,7 +326,8 @@ pub fn plan(dirs: &[DataDir]) -> Result<Plan, RecoverError> {
             .map_or_else(String::new, |dir| dir.record.cluster_id.clone()),
         lost_nodes: lost_nodes.map(|(node, _)| node).collect(),
         nodes: nodes.into_iter().collect(),
-        is_torn,
+        outdated,
+        resumed,
         next_generation: next_generation(dirs, &groups, &registry)?,
         groups,
         registry: *registry,
@@ -292,8 +341,21 @@ pub fn plan(dirs: &[DataDir]) -> Result<Plan, RecoverError> {
 ///
 /// Those of a disk, and [`RecoverError::Refused`], before anything is changed.
 pub fn carry_out(dirs: &mut [DataDir], plan: &Plan) -> Result<(), RecoverError> {
-    let incarnation = rand::random::<u128>().max(2);
+    let drawn = || {
+        let node = |at: usize| dirs[at].record.node_id;
+        let mut nodes: Vec<u64> = (0..dirs.len()).map(node).collect();
+        nodes.sort_unstable();
+        let left_out = plan.outdated.iter().copied().map(node);
+        RecoveryRecord::new(rand::random::<u128>().max(2), nodes, left_out.collect())
+    };
+    let recovery = plan.resumed.clone().unwrap_or_else(drawn);
+    let incarnation = recovery.life();
     let tell = plan.tell(incarnation)?;
+    // No node starts on a directory of which only a part is done.
+    for dir in dirs.iter_mut() {
+        dir.record.recovery = Some(recovery.clone());
+        dir.record.write(&dir.disk)?;
+    }
     let mut batches: Vec<WriteBatch> = dirs.iter().map(|_| WriteBatch::new()).collect();
     for plan in plan.recovered() {
         let Some(chosen) = plan.candidates.first() else {
@@ -314,8 +376,12 @@ pub fn carry_out(dirs: &mut [DataDir], plan: &Plan) -> Result<(), RecoverError> 
         batches[chosen.dir].put_state(number, &forced.state);
     }
     // What is made comes before what is taken away.
-    for (dir, batch) in dirs.iter_mut().zip(&mut batches) {
-        dir.record.go_on_as(incarnation);
+    for (at, (dir, batch)) in dirs.iter_mut().zip(&mut batches).enumerate() {
+        match plan.outdated.contains(&at) {
+            // What it acknowledged counts for nothing: its node joins anew.
+            true => dir.record.renounce(),
+            false => dir.record.go_on_as(incarnation),
+        }
         batch.put_node_record(dir.record.to_text().as_bytes());
         // What is remembered of others is of the life before.
         batch.put_acquaintances(&[]);
@@ -323,6 +389,10 @@ pub fn carry_out(dirs: &mut [DataDir], plan: &Plan) -> Result<(), RecoverError> 
     }
     for (at, dir) in dirs.iter().enumerate() {
         take_away(dir, at, plan)?;
+    }
+    for dir in dirs.iter_mut() {
+        dir.record.recovery = None;
+        dir.record.write(&dir.disk)?;
     }
     Ok(())
 }
@@ -415,6 +485,7 @@ fn check_together(dirs: &[DataDir]) -> Result<(), RecoverError> {
 /// Brings back every replica of a group that is left, and judges what becomes of the group.
 fn candidates(
     dirs: &[DataDir],
+    outdated: &BTreeSet<usize>,
     group: GroupId,
     registry: Option<&Registry>,
     mut each: impl FnMut(Ending, State, Stamp),
@@ -430,6 +501,10 @@ fn candidates(
             continue;
         };
         let (node, replica) = (dir.record.node_id, slot.newest);
+        if outdated.contains(&at) {
+            unusable.push((node, "it is of a life that is not kept".to_owned()));
+            continue;
+        }
         // Ids that it has not allotted it cannot know.
         let is_retired = registry.is_some_and(|registry| {
             replica.generation() < registry.next_generation() && registry.is_retired(group, replica)
@@ -515,8 +590,10 @@ fn next_generation(
 fn take_away(dir: &DataDir, at: usize, plan: &Plan) -> Result<(), RecoverError> {
     let mut batch = WriteBatch::new();
     let mut gone = Vec::new();
-    for plan in plan.recovered() {
-        let is_chosen = plan.candidates.first().is_some_and(|one| one.dir == at);
+    let is_outdated = plan.outdated.contains(&at);
+    let all = plan.groups.iter();
+    for plan in all.filter(|group| group.fate == Fate::Recovered || is_outdated) {
+        let is_chosen = !is_outdated && plan.candidates.first().is_some_and(|one| one.dir == at);
         let Some(slot) = dir
             .slot(plan.group)?
             .filter(|slot| slot.standing != Standing::Gone)

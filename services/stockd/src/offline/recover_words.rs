@@ -25,11 +25,14 @@ pub(super) fn plan(plan: &Plan, dirs: &[PathBuf]) -> String {
         are(&plan.nodes),
         are(&plan.lost_nodes),
     );
-    if plan.is_torn {
-        text.push_str(
-            "The directories are of different lives of the cluster. If a recovery was interrupted, this goes on \
-             with it. If each was recovered by itself, the longer log of each group wins, and what callers were \
-             told by the other is lost.\n",
+    if plan.resumed.is_some() {
+        text.push_str("A recovery was interrupted: this goes on with it.\n");
+    }
+    for dir in plan.outdated.iter().filter_map(|at| dirs.get(*at)) {
+        let _ = writeln!(
+            text,
+            "Nothing in {} is used: it is of a life that is not kept. What only it has is lost, and its node joins anew.",
+            dir.display()
         );
     }
     text.push('\n');
