@@ -225,6 +225,7 @@ mod tests {
             },
             has_joined: false,
             incarnation: None,
+            earlier_lives: Vec::new(),
             addresses: Addresses::default(),
         }
     }

@@ -33,14 +33,14 @@ use crate::node_record::{Membership, NodeRecord, NodeRecordError};
 use crate::peers::history::{Archive, Historian};
 use crate::peers::snapshots::{Courier, Reception};
 use crate::peers::{CALLS_WAITING_MAX, Peers, roll_call};
-use crate::placement::{self, Directory, Policy};
+use crate::placement::Policy;
 use crate::reply::ReplyTo;
 use crate::roster::Roster;
 use crate::telemetry;
 use crate::view::ReadView;
 use crate::worker::{
-    Founding, USUAL_AUDIT_EVERY_MS, USUAL_COMMITTED_BYTES, USUAL_ELECTION_TICKS, Worker,
-    WorkerError, WorkerParts,
+    USUAL_AUDIT_EVERY_MS, USUAL_COMMITTED_BYTES, USUAL_ELECTION_TICKS, Worker, WorkerError,
+    WorkerParts,
 };
 
 /// How often health is brought in line with what the loop knows.
@@ -148,7 +148,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         directory: record.directory(),
         since: introductions.identity.since,
         lives: record.lives(),
-        founding: founding(&record, &config),
+        founding: record.founding_at(&config.nodes),
+        is_founded: record.is_founded,
         generation_floor: record.generation_floor(),
         policy: Policy {
             replace_after_ms: config.replace_after_seconds * 1_000,
@@ -435,25 +436,6 @@ fn others(config: &Config, record: &NodeRecord) -> Vec<String> {
     urls.sort_unstable();
     urls.dedup();
     urls
-}
-
-/// With whom this node founds the cluster, if it does.
-fn founding(record: &NodeRecord, config: &Config) -> Option<Founding> {
-    let (founders, replication) = record.founders()?;
-    let nodes = founders.iter().map(|founder| {
-        let node = config.nodes.iter().find(|node| node.id == founder.node);
-        placement::Founder {
-            node: founder.node,
-            directory: Directory(founder.directory),
-            grpc: node.map_or_else(String::new, |node| node.grpc.clone()),
-            peers: node.map_or_else(String::new, |node| node.peers.clone()),
-        }
-    });
-    Some(Founding {
-        incarnation: record.incarnation(),
-        replication,
-        nodes: nodes.collect(),
-    })
 }
 
 type Running = tokio::task::JoinHandle<Result<(), WorkerError>>;

@@ -13,6 +13,8 @@ use thiserror::Error;
 use crate::config::{Config, Node};
 use crate::disk::Disk;
 use crate::identity::{Addresses, Founder, Identity, Listed, founded_life};
+use crate::placement::{self, Directory};
+use crate::worker::Founding;
 
 /// What a data directory remembers of its node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +27,9 @@ pub struct NodeRecord {
     pub shards: u32,
     /// Drawn when the directory was first used: 32 hexadecimal digits.
     directory: String,
+    /// Group 0 has been seen to know who founded the cluster: before it does, nobody is answered.
+    #[serde(default)]
+    pub is_founded: bool,
     /// A recovery of this directory, together with others, has begun and not ended: nothing in it is used before it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<RecoveryRecord>,
@@ -156,6 +161,7 @@ impl NodeRecord {
                 node_id: config.node_id,
                 shards: config.shards,
                 directory: draw(),
+                is_founded: false,
                 recovery: None,
                 candidate: None,
                 incarnation: String::new(),
@@ -279,6 +285,7 @@ impl NodeRecord {
             self.directory = candidate;
         }
         self.earlier_incarnations = Vec::new();
+        self.is_founded = true;
         self.set_incarnation(incarnation);
         self.membership = Membership::Joined {
             generation_floor,
@@ -330,6 +337,31 @@ impl NodeRecord {
         Some((founders.collect(), *replicas))
     }
 
+    /// How this node founds the cluster, or has founded it, if it is one of its founders; they are at the addresses that it
+    /// remembers.
+    pub fn founding(&self) -> Option<Founding> {
+        self.founding_at(&self.nodes)
+    }
+
+    /// As [`Self::founding`], with the founders at these addresses.
+    pub fn founding_at(&self, nodes: &[Node]) -> Option<Founding> {
+        let (founders, replication) = self.founders()?;
+        let founders = founders.iter().map(|founder| {
+            let node = nodes.iter().find(|node| node.id == founder.node);
+            placement::Founder {
+                node: founder.node,
+                directory: Directory(founder.directory),
+                grpc: node.map_or_else(String::new, |node| node.grpc.clone()),
+                peers: node.map_or_else(String::new, |node| node.peers.clone()),
+            }
+        });
+        Some(Founding {
+            incarnation: self.incarnation(),
+            replication,
+            nodes: founders.collect(),
+        })
+    }
+
     /// Who the node is to its peers, in this boot.
     pub fn identity(&self, config: &Config, boot: u64) -> Identity {
         let mut listed: Vec<u64> = config.nodes.iter().map(|node| node.id).collect();
@@ -350,6 +382,7 @@ impl NodeRecord {
             addresses: Addresses { grpc, peers },
             has_joined: matches!(self.membership, Membership::Joined { .. }),
             incarnation: (self.membership != Membership::None).then(|| self.incarnation()),
+            earlier_lives: self.lives().split_off(1),
         }
     }
 }
@@ -374,6 +407,7 @@ mod tests {
             node_id: 2,
             shards: 8,
             directory: format!("{:032x}", u128::MAX - 7),
+            is_founded: false,
             recovery: None,
             candidate: None,
             incarnation: String::new(),

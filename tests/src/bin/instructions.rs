@@ -255,6 +255,7 @@ fn worker(dir: &std::path::Path) -> Result<Worker<u64>, Failure> {
             replication: 1,
             nodes: vec![founder],
         }),
+        is_founded: true,
         generation_floor: 0,
         policy: Policy::default(),
         principal: Principal::new("node")?,

@@ -185,6 +185,7 @@ fn open(
         since,
         lives: vec![machine.life],
         founding: machine.is_founder.then(|| founding(plan, machine)),
+        is_founded: !machine.is_founder,
         generation_floor,
         policy: Policy {
             replace_after_ms: plan.replace_after_ms,
@@ -288,6 +289,7 @@ pub(crate) fn identity(node: u64, machine: &Machine, plan: &Plan, since: u64) ->
         },
         has_joined: !machine.is_founder,
         incarnation: Some(machine.life),
+        earlier_lives: Vec::new(),
         addresses: Addresses {
             grpc: format!("http://{}", machine.address),
             peers: machine.address.clone(),

@@ -212,7 +212,11 @@ impl World {
             format!("node {node} by node {by}: {refusal}")
         });
         match refusal {
-            Refusal::Stranger { .. } | Refusal::Unknown { .. } | Refusal::Twin { .. } => {}
+            Refusal::Stranger { .. }
+            | Refusal::Unknown { .. }
+            | Refusal::Twin { .. }
+            | Refusal::EarlierLife { .. }
+            | Refusal::LaterLife { .. } => {}
             Refusal::Removed { .. } => self.tally.add("removed nodes refused"),
             Refusal::Replaced { .. } => {
                 self.tally.add("old directories refused");

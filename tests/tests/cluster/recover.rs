@@ -454,3 +454,51 @@ async fn directories_of_different_lives_are_never_joined() {
     operator.wait_until_settled(&NODES).await;
     receipts.check_everywhere(&cluster).await;
 }
+
+#[tokio::test]
+async fn a_quorum_of_a_life_that_has_ended_stops_when_it_meets_the_one_that_goes_on() {
+    let (cluster, receipts) = recovered_apart().await;
+    // The disks of the others turn up, and they elect.
+    for node in [2, 3] {
+        cluster.restart(node);
+    }
+    cluster.wait_until_led().await;
+    cluster.restart(1);
+    for node in [2, 3] {
+        until("a node that is over", REBUILT_WITHIN, async || {
+            cluster
+                .ended(node)
+                .map(drop)
+                .ok_or_else(|| cluster.log(node))
+        })
+        .await;
+        cluster.reap(node);
+        let log = cluster.log(node);
+        assert!(log.contains("the cluster was recovered"), "{log}");
+        // Nor does it come back as it was.
+        let from = log.len();
+        cluster.restart(node);
+        until(
+            "a node that is told at its start",
+            REBUILT_WITHIN,
+            async || {
+                cluster
+                    .ended(node)
+                    .map(drop)
+                    .ok_or_else(|| cluster.log(node))
+            },
+        )
+        .await;
+        cluster.reap(node);
+        let log = cluster.log(node)[from..].to_owned();
+        assert!(log.contains("the cluster was recovered"), "{log}");
+    }
+    receipts.add(1).await;
+    for node in [2, 3] {
+        cluster.empty(node);
+        cluster.restart(node);
+    }
+    let operator = Operator::new(cluster.client().await);
+    operator.wait_until_settled(&NODES).await;
+    receipts.check_everywhere(&cluster).await;
+}

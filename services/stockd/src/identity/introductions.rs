@@ -56,6 +56,7 @@ impl Introductions {
     pub fn judge(&self, hello: &cluster::Hello, heard: Option<u64>) -> Result<Known, Refusal> {
         let registry = self.cluster.registry();
         let node = hello.node_id;
+        self.look_at_life(&format!("node {node}"), hello)?;
         self.cluster.acquaintances(|acquaintances| {
             let known = acquaintances.known(node);
             let judged = self.identity.judge(hello, &registry, known, heard);
@@ -105,6 +106,7 @@ impl Introductions {
     /// snapshot is known from another connection.
     pub fn look_at(&self, hello: &cluster::Hello, heard: Option<u64>) -> Result<(), Refusal> {
         let registry = self.cluster.registry();
+        self.look_at_life(&format!("node {}", hello.node_id), hello)?;
         self.cluster.acquaintances(|acquaintances| {
             let known = acquaintances.known(hello.node_id);
             self.identity.judge(hello, &registry, known, heard)
@@ -126,8 +128,27 @@ impl Introductions {
         verdict: &cluster::Verdict,
     ) -> Result<(), PeerError> {
         same("the node's id", &hello.node_id, &node)?;
-        self.identity.check(hello)?;
+        self.look_at_life(from, hello)?;
         Ok(self.heed(from, verdict)?)
+    }
+
+    /// Refuses whoever is of another cluster or life. Where his goes on from this one, it is this node that is over: with
+    /// a quorum or without, since what was recovered acknowledges the same units.
+    fn look_at_life(&self, from: &str, hello: &cluster::Hello) -> Result<(), Refusal> {
+        let checked = self.identity.check(hello);
+        if let Err(refusal @ Refusal::LaterLife { .. }) = &checked {
+            self.is_told(Told {
+                from: from.to_owned(),
+                kind: ToldKind::Over,
+                reason: refusal.to_string(),
+            });
+        }
+        checked
+    }
+
+    fn is_told(&self, told: Told) {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+        self.was_told.notify_one();
     }
 
     /// Takes what another node says of this one.
@@ -140,8 +161,7 @@ impl Introductions {
             return Ok(());
         };
         if told.kind != ToldKind::NotNow {
-            *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(told.clone());
-            self.was_told.notify_one();
+            self.is_told(told.clone());
         }
         Err(told)
     }

@@ -40,6 +40,8 @@ pub struct Identity {
     pub has_joined: bool,
     /// Which life of the cluster it is of, once it is a member.
     pub incarnation: Option<u128>,
+    /// The lives that this one goes on from, by recoveries.
+    pub earlier_lives: Vec<u128>,
     /// Where others reach it, as its configuration says.
     pub addresses: Addresses,
 }
@@ -116,6 +118,11 @@ impl Identity {
             grpc: self.addresses.grpc.clone(),
             peers: self.addresses.peers.clone(),
             was_believed: false,
+            earlier_lives: self
+                .earlier_lives
+                .iter()
+                .map(|life| life.to_be_bytes().to_vec().into())
+                .collect(),
         }
     }
 
@@ -130,6 +137,12 @@ impl Identity {
             &self.shards.to_string(),
         )?;
         match (number(&hello.incarnation), self.incarnation) {
+            (Some(theirs), Some(ours)) if self.earlier_lives.contains(&theirs) => {
+                Err(Refusal::EarlierLife { theirs, ours })
+            }
+            (Some(theirs), Some(ours)) if earlier_lives(hello).any(|it| it == ours) => {
+                Err(Refusal::LaterLife { theirs, ours })
+            }
             (Some(theirs), Some(ours)) => same(
                 "the life of the cluster, which begins anew when it is founded or recovered,",
                 &format!("{theirs:032x}"),
@@ -212,6 +225,10 @@ impl Identity {
             }
         }
     }
+}
+
+fn earlier_lives(hello: &cluster::Hello) -> impl Iterator<Item = u128> {
+    hello.earlier_lives.iter().filter_map(|life| number(life))
 }
 
 /// A number of 16 bytes; none if there are not so many.

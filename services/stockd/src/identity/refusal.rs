@@ -16,6 +16,27 @@ pub enum Refusal {
         /// Here.
         ours: String,
     },
+    /// It is of a life of the cluster that has ended.
+    #[error(
+        "the cluster was recovered: its life {ours:032x} goes on from {theirs:032x}, which has ended, and what is \
+         acknowledged in that one counts for nothing any more"
+    )]
+    EarlierLife {
+        /// There.
+        theirs: u128,
+        /// Here.
+        ours: u128,
+    },
+    /// It is of a life of the cluster that goes on from this node's, which has ended.
+    #[error(
+        "the cluster was recovered: the life {theirs:032x} there goes on from {ours:032x} here, which has ended"
+    )]
+    LaterLife {
+        /// There.
+        theirs: u128,
+        /// Here.
+        ours: u128,
+    },
     /// No such node is known here; that may change.
     #[error("node {node} is no member of this cluster, as far as this node knows")]
     Unknown {
@@ -92,8 +113,8 @@ impl Refusal {
     pub fn verdict(&self) -> cluster::Verdict {
         use cluster::verdict::Kind;
         let kind = match self {
-            Self::Stranger { .. } | Self::Unknown { .. } => Kind::NotNow,
-            Self::Replaced { .. } | Self::Removed { .. } => Kind::Over,
+            Self::Stranger { .. } | Self::Unknown { .. } | Self::LaterLife { .. } => Kind::NotNow,
+            Self::Replaced { .. } | Self::Removed { .. } | Self::EarlierLife { .. } => Kind::Over,
             Self::Forgotten { .. } => Kind::Forgotten,
             Self::Twin { .. } => Kind::Twin,
         };

@@ -28,6 +28,7 @@ fn identity(node: u64, directory: u128, since: u64) -> Identity {
         listed: Listed::default(),
         has_joined: false,
         incarnation: Some(LIFE),
+        earlier_lives: Vec::new(),
         addresses: Addresses::default(),
     }
 }
@@ -270,4 +271,35 @@ fn a_twin_that_nobody_has_believed_ends_nobody() {
         twin
     );
     assert_eq!(introductions.overtaken(), [3]);
+}
+
+#[test]
+fn who_is_of_a_life_that_another_goes_on_from_is_over_on_whichever_side_he_hears_of_it() {
+    let mut later = identity(3, 30, 0);
+    (later.incarnation, later.earlier_lives) = (Some(LIFE + 1), vec![LIFE]);
+    let theirs = hello(&later);
+    let earlier = introductions();
+    let refused = earlier.judge(&theirs, None);
+    let (ours, life) = (LIFE, LIFE + 1);
+    assert_eq!(refused, Err(Refusal::LaterLife { theirs: life, ours }));
+    let told = earlier.refused().now_or_never();
+    assert_eq!(told.map(|told| told.kind), Some(ToldKind::Over));
+    // The verdict of the later one says the same.
+    let refusal = later.check(&hello(&identity(1, 1, 0))).unwrap_err();
+    assert_eq!(
+        refusal,
+        Refusal::EarlierLife {
+            theirs: LIFE,
+            ours: life
+        }
+    );
+    let verdict = refusal::told("it", &refusal.verdict()).unwrap();
+    assert_eq!(verdict.kind, ToldKind::Over);
+    // Where neither goes on from the other, nothing follows.
+    later.earlier_lives = vec![LIFE + 7];
+    assert!(matches!(
+        earlier.judge(&hello(&later), None),
+        Err(Refusal::Stranger { .. })
+    ));
+    assert_eq!(earlier.refused().now_or_never(), None);
 }

@@ -75,6 +75,8 @@ pub struct Plan {
     pub resumed: Option<RecoveryRecord>,
     /// Every group, group 0 first.
     pub groups: Vec<GroupPlan>,
+    /// What the surviving log of group 0 lacks of the beginning.
+    founding: Option<RegistryCommand>,
     next_generation: u32,
     registry: Registry,
     stamp: Stamp,
@@ -180,9 +182,9 @@ pub enum RecoverError {
         /// Which.
         node: u64,
     },
-    /// The surviving log ends before the cluster was founded.
+    /// The surviving log of group 0 ends before the cluster was founded, and none of the nodes was a founder.
     #[error(
-        "the cluster had not been founded when its nodes were lost: empty the directories and begin again"
+        "what is left of the meta group ends before the cluster was founded: bring the directory of a node that founded it"
     )]
     NotFounded,
     /// Some shards have no replica left.
@@ -289,13 +291,15 @@ pub fn plan(dirs: &[DataDir], keep_life: Option<&str>) -> Result<Plan, RecoverEr
             }
         },
     )?;
-    let Some((_, registry, stamp)) = best else {
+    let Some((_, mut registry, stamp)) = best else {
         let unusable = meta.unusable;
         return Err(RecoverError::NoMeta { unusable });
     };
-    if !registry.is_founded() {
-        return Err(RecoverError::NotFounded);
-    }
+    // Nothing was acknowledged before the cluster was founded, but this log may end just before it was.
+    let founding = match registry.is_founded() {
+        true => None,
+        false => Some(founding(dirs, &mut registry, stamp)?),
+    };
     let kept = dirs.iter().enumerate();
     let kept = kept.filter(|(at, _)| !outdated.contains(at));
     let nodes: BTreeSet<u64> = kept.map(|(_, dir)| dir.record.node_id).collect();
@@ -328,6 +332,7 @@ pub fn plan(dirs: &[DataDir], keep_life: Option<&str>) -> Result<Plan, RecoverEr
         nodes: nodes.into_iter().collect(),
         outdated,
         resumed,
+        founding,
         next_generation: next_generation(dirs, &groups, &registry)?,
         groups,
         registry: *registry,
@@ -425,7 +430,7 @@ impl Plan {
             })
         });
         let command = RegistryCommand {
-            principal: Principal::new(PRINCIPAL).unwrap_or_else(|_| unreachable!("a good name")),
+            principal: principal(),
             request: None,
             change: Change::Recover(Recover {
                 incarnation,
@@ -445,6 +450,9 @@ impl Plan {
             return Err(RecoverError::Refused(refusal));
         }
         let mut commands = CommandsBuilder::default();
+        if let Some(founding) = &self.founding {
+            commands.push_registry(founding);
+        }
         commands.push_registry(&command);
         // Cluster time never goes back, and need not go on here.
         Ok(log_codec::encode_entry(
@@ -452,6 +460,39 @@ impl Plan {
             [commands.take()].iter(),
         ))
     }
+}
+
+/// What group 0 is to be told of the beginning, as a founder remembers it, and has been told afterwards.
+fn founding(
+    dirs: &[DataDir],
+    registry: &mut Registry,
+    stamp: Stamp,
+) -> Result<RegistryCommand, RecoverError> {
+    let founder = |dir: &DataDir| {
+        let change = dir.record.founding()?.to_change(dir.record.shards + 1);
+        Some(RegistryCommand {
+            principal: principal(),
+            request: None,
+            change,
+        })
+    };
+    let command = dirs
+        .iter()
+        .find_map(founder)
+        .ok_or(RecoverError::NotFounded)?;
+    let at = At {
+        index: u64::MAX,
+        ordinal: 0,
+        stamp,
+    };
+    match registry.apply(at, command.clone()) {
+        RegistryOutcome::Refused(refusal) => Err(RecoverError::Refused(refusal)),
+        _ => Ok(command),
+    }
+}
+
+fn principal() -> Principal {
+    Principal::new(PRINCIPAL).unwrap_or_else(|_| unreachable!("a good name"))
 }
 
 /// Whether the directories are of different nodes of one cluster.

@@ -9,8 +9,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{PeerError, wire};
-use crate::identity::Introductions;
 use crate::identity::refusal::{Told, ToldKind};
+use crate::identity::{Introductions, Refusal};
 
 /// Who has said nothing until then has nothing to say.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
@@ -20,6 +20,11 @@ pub async fn roll_call(introductions: &Introductions, others: Vec<(u64, String)>
     let asked = others.iter().map(|(node, address)| async move {
         match timeout(ANSWER_WITHIN, ask(introductions, *node, address)).await {
             Ok(Err(PeerError::Told(told))) => Some(told),
+            Ok(Err(PeerError::Refused(refusal @ Refusal::LaterLife { .. }))) => Some(Told {
+                from: format!("node {node} at {address}"),
+                kind: ToldKind::Over,
+                reason: refusal.to_string(),
+            }),
             Ok(Err(error)) => {
                 tracing::debug!(node, %address, %error, "no word of this node");
                 None

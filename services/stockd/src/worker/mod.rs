@@ -55,6 +55,7 @@ use crate::cluster_state::ClusterState;
 use crate::disk::Disk;
 use crate::history::Page;
 use crate::placement::{Change, Founder, Policy, ReplicaId, founding_placement};
+use crate::state::State;
 use crate::view::ReadView;
 
 /// How often the loop must see the time, in milliseconds. Raft's timeouts count in these.
@@ -132,6 +133,8 @@ pub struct WorkerParts {
     pub lives: Vec<u128>,
     /// With whom this node founds the cluster, if it is a founder.
     pub founding: Option<Founding>,
+    /// Whether group 0 was seen to know who founded the cluster.
+    pub is_founded: bool,
     /// Replicas of this node of earlier generations than this are lost: they were in another directory.
     pub generation_floor: u32,
     /// What operators may choose of placement.
@@ -201,7 +204,7 @@ impl Founding {
     }
 
     /// For the registry.
-    fn to_change(&self, groups: u32) -> Change {
+    pub(crate) fn to_change(&self, groups: u32) -> Change {
         Change::Found {
             incarnation: self.incarnation,
             replication: self.replication,
@@ -483,6 +486,18 @@ impl<R> Worker<R> {
         })
     }
 
+    /// Whether it is in group 0's log who founded the cluster. What was acknowledged before could not be recovered: nobody
+    /// would know whose it is.
+    fn is_founded(&mut self) -> bool {
+        if !self.parts.is_founded
+            && let Some(group) = &self.slots[0].group
+            && let State::Meta(meta) = &group.state
+        {
+            self.parts.is_founded = meta.registry.is_founded();
+        }
+        self.parts.is_founded
+    }
+
     fn groups(&self) -> impl Iterator<Item = (usize, &Group<R>)> {
         let slots = self.slots.iter().enumerate();
         slots.filter_map(|(number, slot)| Some((number, slot.group.as_ref()?)))
@@ -495,6 +510,10 @@ impl<R> Worker<R> {
                 commands,
                 reply,
             } => {
+                if !self.is_founded() {
+                    let failure = Failure::NotLeader { leader: None };
+                    return answer(effects, reply, Answer::Failed(failure));
+                }
                 let Some(slot) = self.slots[group.index()].group.as_mut() else {
                     let failure = Failure::NotLeader { leader: None };
                     return answer(effects, reply, Answer::Failed(failure));

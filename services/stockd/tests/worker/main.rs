@@ -234,6 +234,7 @@ fn open(node: u64, dir: &Path, now: Now) -> Node {
             replication: 3,
             nodes: founders.to_vec(),
         }),
+        is_founded: false,
         generation_floor: 0,
         policy: Policy::default(),
         principal: Principal::new("node").unwrap(),
