@@ -225,28 +225,24 @@ async fn one_node_of_three_goes_on_alone_and_the_cluster_grows_again() {
     }
     sell(&client, &skus[0], &location, 5).await;
 
-    // The lost nodes were not lost after all. They still are a majority of the cluster as they know it.
-    cluster.restart(2);
-    cluster.restart(3);
-    until(
-        "leaders of the old cluster",
-        OLD_LEADERS_WITHIN,
-        async || {
-            let topology = cluster.topology(2).await?;
-            let groups = topology.meta.iter().chain(&topology.shards);
-            let leaders: Vec<u64> = groups.map(|group| group.leader_node_id).collect();
-            let is_led = leaders.iter().all(|leader| [2, 3].contains(leader));
-            is_led.then_some(()).ok_or(format!("{leaders:?}"))
-        },
-    )
-    .await;
+    // The lost nodes were not lost after all. They still are a majority of the cluster as they know it, and end.
+    for node in [2, 3] {
+        let from = cluster.log(node).len();
+        cluster.restart(node);
+        until("the end of a node", OLD_LEADERS_WITHIN, async || {
+            cluster.ended(node).map(drop).ok_or("it runs".to_owned())
+        })
+        .await;
+        cluster.reap(node);
+        let log = cluster.log(node)[from..].to_owned();
+        assert!(log.contains("the cluster was recovered"), "{log}");
+    }
     let alone = cluster.topology(1).await.unwrap();
     let leaders = alone.meta.iter().chain(&alone.shards);
     for group in leaders {
         assert_eq!(group.leader_node_id, 1, "an old node leads a new group");
     }
     for node in [2, 3] {
-        cluster.kill(node);
         std::fs::remove_dir_all(cluster.data_dir(node)).unwrap();
     }
     sell(&client, &skus[1], &location, 5).await;

@@ -43,8 +43,9 @@ pub(super) fn plan(plan: &Plan, dirs: &[PathBuf]) -> String {
         "\nWhat callers were told and no directory above has is lost: how much that is, nobody can know. What a log \
          has beyond its last known commit becomes committed: it may bring back what was never acknowledged, and a \
          retry with the same request id then gets that answer.\n\
-         Every lost node must stay away. If one comes back with its old disk it is turned away; empty its data \
-         directory, and it joins anew.",
+         Every lost node must stay away, and be switched off before this is done: as long as it reaches no node that \
+         goes on from here, it sells the same units once more. One that does reach it ends; empty its data directory, \
+         and it joins anew.",
     );
     text
 }
