@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stock_proto::stock::v1::ListShardsRequest;
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::replica_status::Role;
 use tests::cluster::{Cluster, NODES, Options};
-use tests::directories::cut_end_of_log;
+use tests::directories::{copy, cut_end_of_log};
 use tests::inspection::inspect;
 use tests::names::{fresh, sku_in};
 use tests::operator::Operator;
@@ -427,12 +427,7 @@ async fn directories_of_different_lives_are_never_joined() {
         "{said}"
     );
     // The one that went on from the other is said to have.
-    let line = said
-        .lines()
-        .find(|line| line.contains("recovered from life"));
-    let life = line
-        .and_then(|line| line.split_whitespace().nth(1))
-        .expect(&said);
+    let life = &latest_life(&cluster);
     let unknown = recover(&cluster, &NODES, &["--keep-life", "zz"]);
     assert!(!unknown.status.success() && text(&unknown).contains("--keep-life zz"));
 
@@ -492,6 +487,83 @@ async fn a_quorum_of_a_life_that_has_ended_stops_when_it_meets_the_one_that_goes
     receipts.add(1).await;
     for node in [2, 3] {
         cluster.empty(node);
+        cluster.restart(node);
+    }
+    let operator = Operator::new(cluster.client().await);
+    operator.wait_until_settled(&NODES).await;
+    receipts.check_everywhere(&cluster).await;
+}
+
+/// Moments at which a recovery is killed, spread over the time that one takes.
+const KILLS: u32 = 16;
+
+/// The life of the last recovery, as a refusal to join directories of several names it.
+fn latest_life(cluster: &Cluster) -> String {
+    let said = text(&recover(cluster, &NODES, &[]));
+    let line = said
+        .lines()
+        .find(|line| line.contains("recovered from life"));
+    let life = line.and_then(|line| line.split_whitespace().nth(1));
+    life.unwrap_or_else(|| panic!("{said}")).to_owned()
+}
+
+#[tokio::test]
+async fn a_recovery_that_is_killed_at_any_moment_is_gone_on_with() {
+    let (cluster, receipts) = recovered_apart().await;
+    let life = latest_life(&cluster);
+    let kept = NODES.map(|node| (node, cluster.copy_data(node, "kept")));
+    let began = Instant::now();
+    let whole = recover(&cluster, &NODES, &["--keep-life", &life]);
+    assert!(whole.status.success(), "{}", text(&whole));
+    let takes = began.elapsed();
+    let mut interrupted = 0;
+    for moment in 0..KILLS {
+        for (node, kept) in &kept {
+            cluster.empty(*node);
+            copy(kept, &cluster.data_dir(*node));
+        }
+        let mut recovering = Command::new(programs::stockd());
+        recovering.args(["recover", "--lose-everything-else", "--keep-life", &life]);
+        recovering.args(["--confirm", &cluster.cluster_id()]);
+        for node in NODES {
+            recovering.arg("--data-dir").arg(cluster.data_dir(node));
+        }
+        let mut recovering = recovering
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        tokio::time::sleep(takes * moment / KILLS).await;
+        recovering.kill().unwrap();
+        recovering.wait().unwrap();
+
+        // Where a part is done, the whole is gone on with, and nothing else.
+        let part = stockd(&["recover"], &[&cluster.data_dir(1)]);
+        if text(&part).contains("was interrupted: give the data directories") {
+            interrupted += 1;
+            let from = cluster.log(1).len();
+            cluster.restart(1);
+            until("a node that does not start", REBUILT_WITHIN, async || {
+                cluster.ended(1).map(drop).ok_or("it runs".to_owned())
+            })
+            .await;
+            cluster.reap(1);
+            let said = cluster.log(1)[from..].to_owned();
+            assert!(said.contains("was interrupted"), "{said}");
+        }
+        let again = recover(&cluster, &NODES, &["--keep-life", &life]);
+        let said = text(&again);
+        // It may have been done before it was killed: then what is left is of one life, and whole.
+        assert!(
+            again.status.success() || said.contains("--keep-life"),
+            "{moment}: {said}"
+        );
+        let (is_well, report) = inspect(&cluster.data_dir(1));
+        assert!(is_well, "{moment}: {report:#}");
+    }
+    assert!(interrupted > 0, "no recovery was killed while it wrote");
+    for node in NODES {
         cluster.restart(node);
     }
     let operator = Operator::new(cluster.client().await);

@@ -22,6 +22,9 @@ use crate::placement::{
 use crate::state::State;
 use crate::worker::TICK_MS;
 
+/// What a leader of a group without a replica here said is true for so long: six times as long as until it says it again.
+const LEADS_FOR_MS: u64 = 6 * REPORT_EVERY_MS;
+
 /// Reports go out, and decisions are made, every so many ticks.
 const REPORT_TICKS: u64 = REPORT_EVERY_MS / TICK_MS;
 
@@ -243,6 +246,7 @@ impl<R> Worker<R> {
                         .is_none_or(|slot| slot.group.is_some());
                     if !is_here {
                         self.cluster.publish_hint(group.index(), from, term);
+                        self.leads_heard.insert(group.index(), now.boot_ms);
                     }
                 }
             }
@@ -252,6 +256,21 @@ impl<R> Worker<R> {
             Notice::Pulse(told) => self.hear_pulses(from, *told, effects),
             Notice::Order { term, order } => self.carry_out(term, *order, effects),
         }
+    }
+
+    /// A leader says twice a second that it leads. Of a group that has no replica here, nothing is known of its leader
+    /// once it has said nothing for long.
+    pub(super) fn forget_leaders(&mut self, now: Now) {
+        let cluster = &self.cluster;
+        let slots = &self.slots;
+        self.leads_heard.retain(|number, heard_boot_ms| {
+            let is_over = now.boot_ms >= *heard_boot_ms + LEADS_FOR_MS;
+            let is_absent = slots.get(*number).is_some_and(|slot| slot.group.is_none());
+            if is_over && is_absent {
+                cluster.publish_absent(*number);
+            }
+            !is_over && is_absent
+        });
     }
 
     /// Begins a replica that group 0 has allotted to this directory. Ids are allotted once, in ascending order: it

@@ -29,7 +29,7 @@ mod reads;
 pub(crate) mod slot;
 mod snapshots;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -100,6 +100,8 @@ pub struct Worker<R> {
     ticks: u64,
     /// Up to where group 0's state was published.
     registry_index: u64,
+    /// When a leader last said that it leads a group that has no replica here, by group.
+    leads_heard: BTreeMap<usize, u64>,
 }
 
 /// What became of a turn's write.
@@ -274,6 +276,7 @@ impl<R> Worker<R> {
             beginning: BTreeSet::new(),
             ticks: 0,
             registry_index: 0,
+            leads_heard: BTreeMap::new(),
             parts,
         })
     }
@@ -666,6 +669,7 @@ impl<R> Worker<R> {
         self.finish_joint_changes();
         self.audit(now, effects);
         self.fail_those_that_differ(effects);
+        self.forget_leaders(now);
         self.report(now, effects);
         self.publish_registry(effects);
     }

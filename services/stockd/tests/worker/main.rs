@@ -380,6 +380,15 @@ fn a_voter_that_hears_its_leader_is_not_destroyed_by_what_a_deposed_one_said() {
     cluster.order(3, destroy);
     cluster.ticks(1);
     assert_eq!((cluster.applied(3), cluster.failure(3)), (None, None));
+
+    // Without a replica it knows a leader by what that one says, and for as long as it says so.
+    let leader = |cluster: &Cluster| cluster.nodes[&3].cluster.group(SHARD).leader;
+    let notice = Notice::Leads(vec![(SHARD, 100)]);
+    cluster.turn(3, vec![Event::Notice { from: 1, notice }]);
+    cluster.ticks(1);
+    assert_eq!(leader(&cluster), Some(1));
+    cluster.ticks(10 * REPORT_EVERY_MS / TICK_MS);
+    assert_eq!(leader(&cluster), None);
 }
 
 #[test]
