@@ -24,21 +24,18 @@ mod leaders;
 mod ledgers;
 mod members;
 mod open;
+mod parts;
 mod pulse;
 mod reads;
 pub(crate) mod slot;
 mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use stock_core::Principal;
-use stock_replica::{
-    COMMITTED_BYTES_PER_TURN, Committed, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, Point,
-};
-use stock_storage::{CheckpointStore, Durability, LogError, WriteBatch};
+use stock_replica::{Committed, Point};
+use stock_storage::{Durability, LogError, WriteBatch};
 
 use self::clock::{DISTANCE_MS_ALERT, Now, WallClocks};
 pub use self::error::WorkerError;
@@ -47,14 +44,17 @@ use self::group::{Group, answer};
 use self::leaders::send;
 use self::ledgers::ENTRIES_WAITING_MAX;
 use self::members::Office;
+pub use self::parts::{
+    CheckpointPace, Founding, USUAL_AUDIT_EVERY_MS, USUAL_CHECKPOINT_PACE, USUAL_COMMITTED_BYTES,
+    USUAL_ELECTION_TICKS, WorkerParts,
+};
 use self::pulse::Pulse;
 use self::reads::ContextSource;
 use self::slot::{FaultKind, Slot};
 use crate::chores::Chore;
 use crate::cluster_state::ClusterState;
-use crate::disk::Disk;
 use crate::history::Page;
-use crate::placement::{Change, Founder, Policy, ReplicaId, founding_placement};
+use crate::placement::ReplicaId;
 use crate::state::State;
 use crate::view::ReadView;
 
@@ -122,105 +122,6 @@ struct Turn {
     /// The snapshot that replaces the log.
     install: Option<Point>,
 }
-
-/// What a worker is made of.
-pub struct WorkerParts {
-    /// This node's id.
-    pub node: u64,
-    /// The number of its data directory.
-    pub directory: u128,
-    /// The index of group 0's entry that let the directory in; 0: a founder's.
-    pub since: u64,
-    /// The life of the cluster, and those that it goes on from, if any: states that were written down in them count.
-    pub lives: Vec<u128>,
-    /// With whom this node founds the cluster, if it is a founder.
-    pub founding: Option<Founding>,
-    /// Whether group 0 was seen to know who founded the cluster.
-    pub is_founded: bool,
-    /// Replicas of this node of earlier generations than this are lost: they were in another directory.
-    pub generation_floor: u32,
-    /// What operators may choose of placement.
-    pub policy: Policy,
-    /// In whose name this node writes things down.
-    pub principal: Principal,
-    /// How many groups there are.
-    pub groups: u32,
-    /// Different at each boot.
-    pub boot: u64,
-    /// The node's log.
-    pub disk: Disk,
-    /// The node's checkpoint files.
-    pub checkpoints: CheckpointStore,
-    /// Up to where the ledger of each group is durable, by group; none where it knows nothing.
-    pub ledger_indexes: Vec<Option<u64>>,
-    /// Where applied state is published.
-    pub view: Arc<ReadView>,
-    /// Where leadership is published.
-    pub cluster: Arc<ClusterState>,
-    /// When a checkpoint is due: [`USUAL_CHECKPOINT_PACE`].
-    pub checkpoint_pace: CheckpointPace,
-    /// How often the replicas of a group are compared, in milliseconds: [`USUAL_AUDIT_EVERY_MS`].
-    pub audit_every_ms: u64,
-    /// From which election timeouts are drawn: [`USUAL_ELECTION_TICKS`], but where a run must be
-    /// repeatable.
-    pub election_ticks: Range<usize>,
-    /// Bytes of committed entries that a group applies in a turn: [`USUAL_COMMITTED_BYTES`], but where short logs are to
-    /// be replayed in many turns.
-    pub committed_bytes_per_turn: u64,
-}
-
-/// When a checkpoint is due: once the log since the last one has outgrown both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CheckpointPace {
-    /// So many bytes of entries, on the disk and of memory.
-    pub log_bytes_min: u64,
-    /// So much of the last file, in percent.
-    pub of_file_percent: u64,
-}
-
-/// See [`WorkerParts::checkpoint_pace`]. What a restart replays takes as long as what it reads, or a second.
-pub const USUAL_CHECKPOINT_PACE: CheckpointPace = CheckpointPace {
-    log_bytes_min: 16 * 1024 * 1024,
-    of_file_percent: 100,
-};
-
-/// See [`WorkerParts::audit_every_ms`]. Hashing ten million positions takes seconds of a processor.
-pub const USUAL_AUDIT_EVERY_MS: u64 = 10 * 60 * 1_000;
-
-/// How the cluster begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Founding {
-    /// Which life of the cluster begins.
-    pub incarnation: u128,
-    /// How many voters a group should have: odd.
-    pub replication: u32,
-    /// All nodes, by id.
-    pub nodes: Vec<Founder>,
-}
-
-impl Founding {
-    /// The nodes that hold the founding replicas, by group.
-    pub fn groups(&self, groups: u32) -> Vec<Vec<u64>> {
-        let nodes: Vec<u64> = self.nodes.iter().map(|founder| founder.node).collect();
-        founding_placement(groups, &nodes, self.replication)
-    }
-
-    /// For the registry.
-    pub(crate) fn to_change(&self, groups: u32) -> Change {
-        Change::Found {
-            incarnation: self.incarnation,
-            replication: self.replication,
-            nodes: self.nodes.clone(),
-            groups: self.groups(groups),
-        }
-    }
-}
-
-/// See [`WorkerParts::committed_bytes_per_turn`].
-pub const USUAL_COMMITTED_BYTES: u64 = COMMITTED_BYTES_PER_TURN;
-
-/// See [`WorkerParts::election_ticks`].
-pub const USUAL_ELECTION_TICKS: Range<usize> = ELECTION_TICKS_MIN..ELECTION_TICKS_MAX;
 
 impl<R> Worker<R> {
     /// Opens every group from the disk, or founds it.
