@@ -139,11 +139,11 @@ impl Replica {
         prepared.committed = self.committed(ready.take_committed_entries());
         // A leader is told of changes of the members that followers know to be committed: where there is more to be
         // applied than one turn takes, one may be among the rest.
-        let state = self.node.raft.hard_state();
-        let applied = prepared.committed.last().map_or(0, |entry| entry.index);
-        let must_remember = !self.remembers_members() || (applied != 0 && applied < state.commit);
+        let applied = prepared.committed.last().map(|entry| entry.index);
+        let has_more = applied.is_some_and(|applied| applied < self.commit());
+        let must_remember = has_more || !self.remembers_members();
         if must_remember {
-            self.unwritten_state = Some(state);
+            self.unwritten_state = Some(self.node.raft.hard_state());
         }
         // A commit index that moved on is no reason to write: it is found again after a restart, by asking the others.
         // It goes to the disk with whatever goes there next. But those who left are not there to be asked.

@@ -32,6 +32,25 @@ fn lead_elsewhere(cluster: &mut Cluster, than: u64) -> u64 {
     cluster.leader()
 }
 
+/// A cluster that has one entry, and its leader, which is not replica 3: that one gives way to the new one, and has not left
+/// yet.
+fn in_a_joint_change() -> (Cluster, u64) {
+    let mut cluster = Cluster::new();
+    cluster.propose(0);
+    let leader = lead_elsewhere(&mut cluster, 3);
+    change(&mut cluster, Change::AddLearner(NEW));
+    cluster.nodes.insert(NEW, Node::new(NEW, Point::unknown()));
+    cluster.settle();
+    cluster.nodes.get_mut(&leader).unwrap().checkpoint();
+    cluster.settle();
+    let replace = Change::Replace {
+        add: NEW,
+        remove: 3,
+    };
+    change(&mut cluster, replace);
+    (cluster, leader)
+}
+
 #[test]
 fn a_follower_that_was_away_too_long_is_sent_a_snapshot() {
     let mut cluster = Cluster::new();
@@ -101,19 +120,7 @@ fn a_replica_is_replaced_by_one_with_an_empty_disk() {
 
 #[test]
 fn a_leader_that_has_lost_its_vote_lets_others_lead() {
-    let mut cluster = Cluster::new();
-    cluster.propose(0);
-    let leader = lead_elsewhere(&mut cluster, 3);
-    change(&mut cluster, Change::AddLearner(NEW));
-    cluster.nodes.insert(NEW, Node::new(NEW, Point::unknown()));
-    cluster.settle();
-    cluster.nodes.get_mut(&leader).unwrap().checkpoint();
-    cluster.settle();
-    let replace = Change::Replace {
-        add: NEW,
-        remove: 3,
-    };
-    change(&mut cluster, replace);
+    let (mut cluster, leader) = in_a_joint_change();
 
     // It does not take its own vote away...
     assert!(cluster.replica(leader).transfer_leadership(3));
@@ -311,19 +318,7 @@ fn who_is_left_alone_elects_itself_after_a_restart_though_those_who_left_are_gon
 
 #[test]
 fn a_change_that_only_the_leader_knows_to_be_committed_is_not_reported() {
-    let mut cluster = Cluster::new();
-    cluster.propose(0);
-    let leader = lead_elsewhere(&mut cluster, 3);
-    change(&mut cluster, Change::AddLearner(NEW));
-    cluster.nodes.insert(NEW, Node::new(NEW, Point::unknown()));
-    cluster.settle();
-    cluster.nodes.get_mut(&leader).unwrap().checkpoint();
-    cluster.settle();
-    let replace = Change::Replace {
-        add: NEW,
-        remove: 3,
-    };
-    change(&mut cluster, replace);
+    let (mut cluster, leader) = in_a_joint_change();
     assert!(cluster.replica(leader).quorum_knows_members());
 
     // The others have the entry that ends it, and nobody tells them that it is committed.
