@@ -1,7 +1,7 @@
 //! The other nodes: one TCP connection to each, carrying batches.
 //!
-//! Of two nodes the one with the higher id dials; the other tells it where it is, for as long as it has not. Each side begins with a `Hello`; frames follow, each
-//! a length and a `cluster.v1.Frame`. A frame is written at once, from wherever the loop is, and only
+//! Of two nodes the one with the higher id dials; the other tells it where it is, for as long as it has
+//! not. Each side begins with a `Hello`; frames follow, each a length and a `cluster.v1.Frame`. A frame is written at once, from wherever the loop is, and only
 //! what the socket does not take is left to a task. Nothing is sent twice: Raft repeats what matters,
 //! and a forwarded call whose connection breaks is answered "outcome unknown".
 
