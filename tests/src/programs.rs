@@ -92,10 +92,11 @@ pub fn workspace_dir() -> &'static Path {
         .unwrap_or_else(|| Path::new("."))
 }
 
-/// `target/debug`, where this test runs as `target/debug/deps/NAME-HASH`.
+/// `target/debug`, where a test runs as `target/debug/deps/NAME-HASH` and a program as `target/debug/NAME`.
 fn profile_dir() -> PathBuf {
     let exe = std::env::current_exe().unwrap_or_else(|e| panic!("where am I? {e}"));
-    let dir = exe.ancestors().nth(2);
+    let mut dirs = exe.ancestors().skip(1);
+    let dir = dirs.find(|dir| !dir.ends_with("deps"));
     dir.unwrap_or_else(|| panic!("{} is in no target directory", exe.display()))
         .to_owned()
 }

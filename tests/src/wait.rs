@@ -11,15 +11,23 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub async fn until<T>(
     what: &str,
     within: Duration,
-    mut look: impl AsyncFnMut() -> Result<T, String>,
+    look: impl AsyncFnMut() -> Result<T, String>,
 ) -> T {
+    let found = self::within(within, look).await;
+    found.unwrap_or_else(|instead| panic!("{what}: not within {within:?}; at last: {instead}"))
+}
+
+/// Waits until `look` finds what it looks for, and returns it, or what it last said instead when that takes longer than
+/// `within`.
+pub async fn within<T>(
+    within: Duration,
+    mut look: impl AsyncFnMut() -> Result<T, String>,
+) -> Result<T, String> {
     let began = Instant::now();
     loop {
         match look().await {
-            Ok(found) => return found,
-            Err(instead) if began.elapsed() > within => {
-                panic!("{what}: not within {within:?}; at last: {instead}");
-            }
+            Ok(found) => return Ok(found),
+            Err(instead) if began.elapsed() > within => return Err(instead),
             Err(_) => tokio::time::sleep(LOOK_EVERY).await,
         }
     }

@@ -55,8 +55,9 @@ pub enum LogError {
     /// The log has lost something that it once promised to keep, so this node may have forgotten a vote
     /// or an entry that it acknowledged. Nothing has been changed on the disk.
     #[error(
-        "the log is damaged: {}: {reason}: do not start this node on it again; move the data \
-         directory away and let the node rejoin as a new replica, which copies its state from the others",
+        "the log is damaged: {}: {reason}. Where the rest of the cluster serves (stockctl cluster status), put the data \
+         directory aside and start this node with an empty one: it joins anew and copies everything from the others. \
+         Where it does not, nothing must be emptied or deleted: see docs/recovery.md",
         file.display()
     )]
     Damaged {
@@ -64,6 +65,19 @@ pub enum LogError {
         file: PathBuf,
         /// What is wrong with it, and where.
         reason: String,
+    },
+
+    /// The log is damaged, and was so often before that its disk cannot be trusted. Nothing has been changed on it.
+    #[error(
+        "the log in {} is damaged once more, after it was so {times} times: replace the disk; or, if it is known to be \
+         well, delete what was put aside (log.damaged-1 and so on) and start again",
+        dir.display()
+    )]
+    DamagedAgain {
+        /// The data directory.
+        dir: PathBuf,
+        /// How often it was.
+        times: u32,
     },
 
     /// An entry was asked for that lies below the first one kept.
@@ -187,6 +201,7 @@ impl LogError {
                 | LogError::Sync { .. }
                 | LogError::Failed { .. }
                 | LogError::Damaged { .. }
+                | LogError::DamagedAgain { .. }
         )
     }
 }

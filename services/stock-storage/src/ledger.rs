@@ -197,6 +197,12 @@ impl Ledger {
         opening::delete(data_dir)
     }
 
+    /// Whether there is a ledger in a data directory.
+    #[must_use]
+    pub fn is_in(data_dir: &Path) -> bool {
+        opening::is_in(data_dir)
+    }
+
     /// Says that the group's ledger begins after `after_index`: at first boot, after a snapshot was
     /// installed, or when a hole cannot be refilled. What was kept of the group is gone: an honest
     /// beginning is better than a gap.

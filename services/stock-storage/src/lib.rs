@@ -17,6 +17,7 @@
 //! ```text
 //! LOCK            held while a process has the directory open; names that process
 //! log/            the files of the log
+//! log.damaged-1/  the log as it was when it was found to be damaged
 //! checkpoints/    the state of each group at some index
 //! incoming/       checkpoints received from other nodes, not yet used
 //! ```
@@ -42,5 +43,7 @@ pub use checkpoint::{
 pub use error::LogError;
 pub use ledger::error::LedgerError;
 pub use ledger::{Coverage, Cursor, Ledger, LedgerBatch, LedgerEntry, Opened, Page, SetAside};
-pub use log::{Durability, Log, LogOptions, PURGE_ROOM_BYTES, Purger, TailCut, WriteBatch};
-pub use volume::{Access, OsVolume, ReadOnlyVolume, Volume, VolumeFile};
+pub use log::{
+    Durability, Log, LogOptions, OnDamage, PURGE_ROOM_BYTES, Purger, Salvage, TailCut, WriteBatch,
+};
+pub use volume::{Access, OsVolume, ReadOnlyVolume, Volume, VolumeFile, read_file, write_file};

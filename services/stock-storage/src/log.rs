@@ -49,20 +49,23 @@ mod core;
 mod disk;
 mod entry;
 mod purge;
+mod salvage;
 mod stage;
 mod tail;
 
 pub use batch::{Durability, WriteBatch};
 pub use disk::TailCut;
 pub use purge::{PURGE_ROOM_BYTES, Purger};
+pub use salvage::Salvage;
 
 use self::core::{Core, Failure, message};
-use disk::{Disk, Queue};
+use disk::{Damage, Disk, Notes, Queue};
 use entry::StoredEntries;
 use stage::Stage;
 
 // On disk for ever: these names never change their meaning.
 const LOG_DIR: &str = "log";
+const ASIDE_DIR: &str = "log.damaged-";
 const NODE_GROUP: u64 = u64::MAX;
 const RECORD_STATE: &[u8] = b"s";
 const RECORD_ORIGIN: &[u8] = b"o";
@@ -74,6 +77,20 @@ const RECORD_NODE: &[u8] = b"n";
 const RECORD_ACQUAINTANCES: &[u8] = b"a";
 /// Never written, only deleted: see [`Log::write`].
 const RECORD_NONE: &[u8] = b"-";
+
+/// A log that was damaged so often is not salvaged again.
+const ASIDE_MAX: u32 = 3;
+
+/// What becomes of a log that is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDamage {
+    /// It is refused, and stays as it is.
+    Refuse,
+    /// What comes before the damage is used, and the rest cut off: for a volume that keeps nothing.
+    Look,
+    /// As [`OnDamage::Look`], after the whole log was copied to a directory beside it.
+    Salvage,
+}
 
 /// How a [`Log`] is kept.
 #[derive(Clone, Debug)]
@@ -97,6 +114,7 @@ impl Default for LogOptions {
 pub struct Log {
     core: Arc<Core>,
     tail_cut: Option<TailCut>,
+    salvage: Option<Salvage>,
     stage: Stage,
     /// Where groups begin whose older entries have come back from the disk after they were truncated.
     /// Seldom any.
@@ -120,80 +138,95 @@ impl Log {
         dir: &Path,
         options: &LogOptions,
     ) -> Result<Log, LogError> {
-        let io = |action, path: &Path| {
-            let path = path.to_path_buf();
-            move |source| LogError::Io {
-                action,
-                path,
-                source,
-            }
-        };
+        Self::open_or(volume, dir, options, OnDamage::Refuse, |_| Ok(()))
+    }
+
+    /// As [`Self::open`]; a log that is damaged is dealt with as `on_damage` says, if there is a write before the damage.
+    /// [`Self::salvage`] then says what was done. Before anything is cut, `before_cut` is told where the log is kept as it
+    /// was found: whoever is asked later must know that something is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`], and [`LogError::DamagedAgain`].
+    pub fn open_or(
+        volume: Arc<dyn Volume>,
+        dir: &Path,
+        options: &LogOptions,
+        on_damage: OnDamage,
+        before_cut: impl FnOnce(&Salvage) -> std::io::Result<()>,
+    ) -> Result<Log, LogError> {
         let log_dir = dir.join(LOG_DIR);
         let disk = Disk::new(volume);
         let volume = &disk.volume;
         volume
             .create_dir(dir)
-            .map_err(io("create the data directory", dir))?;
+            .map_err(named_io("create the data directory", dir))?;
         let lock = volume.lock(dir).map_err(|error| match error.kind() {
             std::io::ErrorKind::WouldBlock => LogError::Locked {
                 dir: dir.to_path_buf(),
                 holder: error.to_string(),
             },
-            _ => io("lock", dir)(error),
+            _ => named_io("lock", dir)(error),
         })?;
         volume
             .create_dir(&log_dir)
-            .map_err(io("create the log directory", &log_dir))?;
-        let files = volume.list(&log_dir).map_err(io("list", &log_dir))?;
+            .map_err(named_io("create the log directory", &log_dir))?;
+        let list = || volume.list(&log_dir).map_err(named_io("list", &log_dir));
+        let files = list()?;
         check_no_file_is_missing(&log_dir, &files)?;
 
-        let open =
-            || Engine::open_with_file_system(config(&log_dir, options)?, Arc::new(disk.clone()));
-        let opened = panic::catch_unwind(AssertUnwindSafe(open));
-        let notes = disk.take_notes(Queue::Append);
-        let damage = notes
-            .damage
-            .or_else(|| disk.take_notes(Queue::Rewrite).damage);
-        let engine = match (opened, damage) {
-            (_, Some((file, reason))) => return Err(LogError::Damaged { file, reason }),
-            (Ok(Ok(engine)), None) => engine,
-            (Ok(Err(raft_engine::Error::Corruption(reason))), None) => {
-                return Err(LogError::Damaged {
-                    file: log_dir,
-                    reason,
-                });
+        let mut opened = open_engine(&disk, &log_dir, options, OnDamage::Refuse);
+        let mut salvage = None;
+        if let (Err(Unopened::Damaged(damage)), true) = (&opened, on_damage != OnDamage::Refuse) {
+            let mut begun = Salvage {
+                aside: None,
+                file: damage.file.clone(),
+                reason: damage.reason.clone(),
+            };
+            if on_damage == OnDamage::Salvage {
+                begun.aside = Some(salvage::set_aside(&**volume, dir, &files)?);
             }
-            (Ok(Err(source)), None) => {
+            before_cut(&begun).map_err(named_io("write in", dir))?;
+            salvage = Some(begun);
+        }
+        // Each time the log becomes shorter.
+        while let (Err(Unopened::Damaged(damage)), true) = (&opened, salvage.is_some()) {
+            let is_kept = on_damage == OnDamage::Look;
+            if !salvage::cut(&**volume, &list()?, damage, is_kept)? {
+                break;
+            }
+            opened = open_engine(&disk, &log_dir, options, on_damage);
+        }
+        let (engine, notes) = match opened {
+            Ok(opened) => opened,
+            Err(Unopened::Damaged(Damage { file, reason, .. })) => {
+                return Err(LogError::Damaged { file, reason });
+            }
+            Err(Unopened::Other(source)) => {
                 return Err(LogError::Open {
                     dir: log_dir,
                     source: source.into(),
                 });
             }
-            // The engine panics when the writes it reads back do not fit together.
-            (Err(panic), None) => {
-                return Err(LogError::Damaged {
-                    file: log_dir,
-                    reason: message(panic),
-                });
-            }
         };
 
         // Contents first, then the directories, from the inside out.
-        for path in volume.list(&log_dir).map_err(io("list", &log_dir))? {
+        for path in list()? {
             volume
                 .open(&path, Access::Read)
                 .and_then(|file| file.sync())
-                .map_err(io("sync", &path))?;
+                .map_err(named_io("sync", &path))?;
         }
         let parent = dir
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
         for dir in [&log_dir, dir, parent] {
-            volume.sync_dir(dir).map_err(io("sync", dir))?;
+            volume.sync_dir(dir).map_err(named_io("sync", dir))?;
         }
 
         Ok(Log {
+            salvage,
             floors: floors(&engine),
             core: Arc::new(Core::new(engine, disk, log_dir, options.file_bytes, lock)),
             tail_cut: notes.cut,
@@ -314,6 +347,12 @@ impl Log {
     #[must_use]
     pub fn tail_cut(&self) -> Option<&TailCut> {
         self.tail_cut.as_ref()
+    }
+
+    /// What was done when it was opened, if it was damaged.
+    #[must_use]
+    pub fn salvage(&self) -> Option<&Salvage> {
+        self.salvage.as_ref()
     }
 
     /// Writes everything in `batch`, or nothing of it, and empties it.
@@ -485,8 +524,63 @@ impl std::fmt::Debug for Log {
     }
 }
 
+/// Why there is no engine.
+enum Unopened {
+    Damaged(Damage),
+    Other(raft_engine::Error),
+}
+
+fn open_engine(
+    disk: &Disk,
+    log_dir: &Path,
+    options: &LogOptions,
+    on_damage: OnDamage,
+) -> Result<(Engine<Disk>, Notes), Unopened> {
+    let open = || {
+        let config = config(log_dir, options, on_damage)?;
+        Engine::open_with_file_system(config, Arc::new(disk.clone()))
+    };
+    let opened = panic::catch_unwind(AssertUnwindSafe(open));
+    let mut notes = disk.take_notes(Queue::Append);
+    let of_rewrite = disk.take_notes(Queue::Rewrite).damage;
+    if let Some(damage) = notes.damage.take().or(of_rewrite) {
+        return Err(Unopened::Damaged(damage));
+    }
+    let somewhere = |reason| {
+        Err(Unopened::Damaged(Damage {
+            file: log_dir.to_owned(),
+            offset: None,
+            reason,
+        }))
+    };
+    match opened {
+        Ok(Ok(engine)) => Ok((engine, notes)),
+        Ok(Err(raft_engine::Error::Corruption(reason))) => somewhere(reason),
+        Ok(Err(error)) => Err(Unopened::Other(error)),
+        // The engine panics when the writes it reads back do not fit together.
+        Err(panic) => somewhere(message(panic)),
+    }
+}
+
+fn named_io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> LogError {
+    let path = path.to_path_buf();
+    move |source| LogError::Io {
+        action,
+        path,
+        source,
+    }
+}
+
+fn aside_dir(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("{ASIDE_DIR}{number}"))
+}
+
 /// The reasons are in the module's description.
-fn config(log_dir: &Path, options: &LogOptions) -> raft_engine::Result<Config> {
+fn config(
+    log_dir: &Path,
+    options: &LogOptions,
+    on_damage: OnDamage,
+) -> raft_engine::Result<Config> {
     let Some(dir) = log_dir.to_str() else {
         return Err(raft_engine::Error::InvalidArgument(
             "the path is not valid UTF-8".to_owned(),
@@ -494,7 +588,11 @@ fn config(log_dir: &Path, options: &LogOptions) -> raft_engine::Result<Config> {
     };
     Ok(Config {
         dir: dir.to_owned(),
-        recovery_mode: RecoveryMode::TolerateTailCorruption,
+        recovery_mode: match on_damage {
+            // What was cut is empty, and there.
+            OnDamage::Look => RecoveryMode::TolerateAnyCorruption,
+            OnDamage::Refuse | OnDamage::Salvage => RecoveryMode::TolerateTailCorruption,
+        },
         batch_compression_threshold: ReadableSize(0),
         target_file_size: ReadableSize(options.file_bytes),
         // A purge has something to do as soon as a queue has two files. See `purge`.

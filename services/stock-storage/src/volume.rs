@@ -74,6 +74,33 @@ pub trait VolumeFile: Send + Sync {
     fn sync(&self) -> io::Result<()>;
 }
 
+/// Everything in a file.
+///
+/// # Errors
+///
+/// Those of the volume.
+pub fn read_file(volume: &dyn Volume, path: &Path) -> io::Result<Vec<u8>> {
+    let file = volume.open(path, Access::Read)?;
+    let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
+    read_exact_at(&*file, &mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// Writes a whole file, or nothing of it, durably; whatever has its name is replaced.
+///
+/// # Errors
+///
+/// Those of the volume.
+pub fn write_file(volume: &dyn Volume, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let partial = path.with_extension("partial");
+    let file = volume.open(&partial, Access::Create)?;
+    file.set_len(0)?;
+    write_all_at(&*file, bytes, 0)?;
+    file.sync()?;
+    volume.rename(&partial, path)?;
+    volume.sync_dir(path.parent().unwrap_or(Path::new(".")))
+}
+
 /// Fills `buf` from `offset` on.
 pub(crate) fn read_exact_at(
     file: &dyn VolumeFile,

@@ -5,20 +5,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use stock_replica::{EntryReader, ReadError};
-use stock_storage::{Durability, Log, LogError, LogOptions, Purger, TailCut, Volume, WriteBatch};
+use stock_storage::{
+    Durability, Log, LogError, LogOptions, OnDamage, Purger, Salvage, TailCut, Volume, WriteBatch,
+};
+
+use crate::forgotten;
 
 /// A handle to the log. Only the worker's thread uses it while the node runs, so the lock is free.
 #[derive(Clone)]
 pub struct Disk(Arc<Mutex<Log>>);
 
 impl Disk {
-    /// Opens the log in a node's data directory.
+    /// Opens the log in a node's data directory. One that is damaged is dealt with as `on_damage` says, and
+    /// [`forgotten::is_said`] from then on.
     pub fn open(
-        volume: Arc<dyn Volume>,
+        volume: &Arc<dyn Volume>,
         dir: &Path,
         options: &LogOptions,
+        on_damage: OnDamage,
     ) -> Result<Self, LogError> {
-        let log = Log::open(volume, dir, options)?;
+        let log = forgotten::open(volume, dir, options, on_damage)?;
         if let Some(cut) = log.tail_cut() {
             tracing::warn!(
                 ?cut,
@@ -51,6 +57,11 @@ impl Disk {
     /// The interrupted write that opening cut off the end, if there was one.
     pub fn tail_cut(&self) -> Option<TailCut> {
         self.log().tail_cut().cloned()
+    }
+
+    /// What was done when the log was opened, if it was damaged.
+    pub fn salvage(&self) -> Option<Salvage> {
+        self.log().salvage().cloned()
     }
 
     /// Frees space, from any thread.

@@ -5,10 +5,12 @@
 //! who lost a disk votes as if he had not. Where one cannot be reached, the node waits and says so.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use stock_proto::cluster::v1 as cluster;
 use stock_storage::LogError;
+use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -38,14 +40,34 @@ pub enum Verdict {
     Wait(Vec<String>),
 }
 
-/// Asks the others on the list until it is clear what to do; founds, if that is it. Meanwhile others
-/// who ask are answered.
+/// A node cannot begin.
+#[derive(Debug, Error)]
+pub enum FirstBootError {
+    /// Nobody has founded a cluster, and this directory has been used.
+    #[error(
+        "{} holds states or history of a cluster, but not its log, and no other node knows a cluster that this one could \
+         join: no second one is founded over what is left of the first. Bring the log back, or the directory of another \
+         node (see docs/recovery.md); for a new cluster, give every node an empty directory",
+        dir.display()
+    )]
+    Used {
+        /// The data directory.
+        dir: PathBuf,
+    },
+    /// The disk failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// Asks the others on the list until it is clear what to do; founds, if that is it and the directory is new. Meanwhile
+/// others who ask are answered.
 pub async fn decide(
     config: &Config,
     disk: &Disk,
     record: &mut NodeRecord,
     listener: &TcpListener,
-) -> Result<Verdict, LogError> {
+    is_new: bool,
+) -> Result<Verdict, FirstBootError> {
     // Nobody remembers a directory that is no member.
     let identity = record.identity(config, 0);
     let answering = answer(listener, &identity);
@@ -57,6 +79,10 @@ pub async fn decide(
         verdict = &mut asking => verdict,
     };
     if let Verdict::Found(founders) = &verdict {
+        if !is_new {
+            let dir = config.data_dir.clone();
+            return Err(FirstBootError::Used { dir });
+        }
         record.found(founders, config.replicas);
         record.write(disk)?;
         tracing::info!(

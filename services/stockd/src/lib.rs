@@ -16,6 +16,7 @@ pub mod dev;
 pub mod disk;
 pub mod disk_gauge;
 pub mod first_boot;
+pub mod forgotten;
 pub mod history;
 pub mod host;
 pub mod identity;

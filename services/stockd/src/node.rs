@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stock_core::Principal;
 use stock_storage::{
-    CheckpointError, CheckpointStore, Ledger, LedgerError, LogError, OsVolume, Volume,
+    CheckpointError, CheckpointStore, Ledger, LedgerError, LogError, OnDamage, OsVolume, Volume,
 };
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -23,7 +23,8 @@ use crate::cluster_state::ClusterState;
 use crate::config::{Config, Hosting};
 use crate::disk::Disk;
 use crate::disk_gauge::DiskGauge;
-use crate::first_boot::{self, Verdict};
+use crate::first_boot::{self, FirstBootError, Verdict};
+use crate::forgotten;
 use crate::history::{History, HistoryThread};
 use crate::host::{self, Driver, Helpers};
 use crate::identity::refusal::{Told, ToldKind};
@@ -79,6 +80,9 @@ pub enum NodeError {
     /// The data directory belongs to another node or cluster, or its record is damaged.
     #[error(transparent)]
     Record(#[from] NodeRecordError),
+    /// The cluster cannot be founded with this directory.
+    #[error(transparent)]
+    FirstBoot(#[from] FirstBootError),
     /// The cluster does not let this node in.
     #[error(transparent)]
     Join(#[from] JoinError),
@@ -124,14 +128,24 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         })?;
 
     let volume: Arc<dyn Volume> = Arc::new(OsVolume);
-    let disk = Disk::open(Arc::clone(&volume), &config.data_dir, &config.log_options())?;
+    let options = config.log_options();
+    let disk = Disk::open(&volume, &config.data_dir, &options, OnDamage::Salvage)?;
     let checkpoints = CheckpointStore::open(Arc::clone(&volume), &config.data_dir)?;
     for damaged in checkpoints.damaged() {
         tracing::error!(file = %damaged.path.display(), reason = damaged.reason, "a checkpoint is damaged; an older one, or a peer, takes its place");
     }
     let mut record = NodeRecord::open(&disk, &config)?;
+    if forgotten::is_said(&*volume, &config.data_dir)? {
+        tracing::error!(
+            "what this data directory held is not used: it joins anew, as an empty one does, once the others let it in"
+        );
+        record.renounce();
+        record.write(&disk)?;
+        forgotten::settle(&*volume, &config.data_dir)?;
+    }
+    let is_new = is_new(&config, &record, &checkpoints);
     let standing = tokio::select! {
-        standing = stand(&mut config, &disk, &mut record, &peer_listener) => standing?,
+        standing = stand(&mut config, &disk, &mut record, &peer_listener, is_new) => standing?,
         () = stop.cancelled() => return Ok(()),
     };
     let Standing {
@@ -316,6 +330,12 @@ fn advice(kind: ToldKind) -> &'static str {
     }
 }
 
+/// Whether nothing was ever kept in a directory: whoever had something is not one to found a cluster with.
+fn is_new(config: &Config, record: &NodeRecord, checkpoints: &CheckpointStore) -> bool {
+    let has_states = !checkpoints.groups().is_empty() || !checkpoints.damaged().is_empty();
+    !record.must_join_anew() && !has_states && !Ledger::is_in(&config.data_dir)
+}
+
 /// Who a node is, once it may take part.
 struct Standing {
     introductions: Arc<Introductions>,
@@ -334,6 +354,7 @@ async fn stand(
     disk: &Disk,
     record: &mut NodeRecord,
     listener: &TcpListener,
+    is_new: bool,
 ) -> Result<Standing, NodeError> {
     let began = Instant::now();
     loop {
@@ -345,7 +366,7 @@ async fn stand(
             config.shards = record.shards;
         }
         if record.must_join() {
-            become_member(config, disk, record, listener).await?;
+            become_member(config, disk, record, listener, is_new).await?;
         }
         config.node_id = record.node_id;
         config.shards = record.shards;
@@ -402,16 +423,13 @@ async fn become_member(
     disk: &Disk,
     record: &mut NodeRecord,
     listener: &TcpListener,
+    is_new: bool,
 ) -> Result<(), NodeError> {
-    // Of what lies in such a directory nothing is this member's: the history of an earlier life must not become its own.
-    if Ledger::delete(&config.data_dir)? {
-        tracing::warn!(data_dir = %config.data_dir.display(), "the history in a directory that has to be let in is deleted");
-    }
     let seeds = if record.membership != Membership::None {
         // It was a member, and knows more nodes than its configuration does.
         others(config, record)
     } else if config.join.is_empty() {
-        let verdict = first_boot::decide(config, disk, record, listener).await?;
+        let verdict = first_boot::decide(config, disk, record, listener, is_new).await?;
         if verdict != Verdict::Join {
             return Ok(());
         }

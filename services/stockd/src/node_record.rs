@@ -90,15 +90,19 @@ pub struct RecoveryRecord {
     pub nodes: Vec<u64>,
     /// Those of them whose directories are of a life that is not kept.
     pub left_out: Vec<u64>,
+    /// The groups that do not go on by themselves, each by its number.
+    #[serde(default)]
+    pub groups: Vec<u32>,
 }
 
 impl RecoveryRecord {
-    /// Of these nodes' directories, into this life; some are left out of it.
-    pub fn new(life: u128, nodes: Vec<u64>, left_out: Vec<u64>) -> Self {
+    /// Of nothing yet, into this life.
+    pub fn into_life(life: u128) -> Self {
         Self {
             life: format!("{life:032x}"),
-            nodes,
-            left_out,
+            nodes: Vec::new(),
+            left_out: Vec::new(),
+            groups: Vec::new(),
         }
     }
 
@@ -271,7 +275,17 @@ impl NodeRecord {
 
     /// Whether the directory has to be let in, for the first time or anew.
     pub fn must_join(&self) -> bool {
-        self.membership == Membership::None || self.candidate.is_some()
+        self.membership == Membership::None || self.must_join_anew()
+    }
+
+    /// Whether the directory has forgotten something.
+    pub fn must_join_anew(&self) -> bool {
+        self.candidate.is_some()
+    }
+
+    /// What the directory has is gone on from, whatever it has forgotten: nobody has more.
+    pub fn reinstate(&mut self) {
+        self.candidate = None;
     }
 
     /// The number under which the directory asks to be let in.

@@ -22,6 +22,8 @@ pub enum LogFormat {
 
 /// Begins to log to standard error. `filter` is as in `RUST_LOG`, which goes before it.
 pub fn log_to_stderr(format: LogFormat, filter: &str) {
+    // The log's engine warns of the space that every killed process leaves reserved, as if it were corrupt.
+    let filter = format!("raft_engine=error,{filter}");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

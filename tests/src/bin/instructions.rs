@@ -14,7 +14,7 @@ use stock_core::{
     Document, Fingerprint, Location, MovementKind, MovementLine, Movements, Principal, Sku, Stamp,
 };
 use stock_proto::stock::v1 as api;
-use stock_storage::{CheckpointStore, LogOptions, OsVolume, Volume};
+use stock_storage::{CheckpointStore, LogOptions, OnDamage, OsVolume, Volume};
 use stockd::api::reserve::{self, One};
 use stockd::applying::{self, Changed};
 use stockd::cluster_state::ClusterState;
@@ -261,7 +261,7 @@ fn worker(dir: &std::path::Path) -> Result<Worker<u64>, Failure> {
         principal: Principal::new("node")?,
         groups: 2,
         boot: 1,
-        disk: Disk::open(Arc::clone(&volume), dir, &LogOptions::default())?,
+        disk: Disk::open(&volume, dir, &LogOptions::default(), OnDamage::Refuse)?,
         checkpoints: CheckpointStore::open(volume, dir)?,
         ledger_indexes: vec![None; 2],
         view: Arc::new(ReadView::new(1)),

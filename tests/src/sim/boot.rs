@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use stock_core::{Principal, Stamp};
 use stock_replica::Point;
-use stock_storage::{CheckpointStore, Durability, LogOptions, WriteBatch};
+use stock_storage::{CheckpointStore, Durability, LogOptions, OnDamage, WriteBatch};
 use stockd::checkpoint::{self, Image};
 use stockd::cluster_state::{ClusterState, Health};
 use stockd::disk::Disk as LogDisk;
@@ -157,7 +157,7 @@ fn open(
     let options = LogOptions {
         file_bytes: plan.log_file_bytes,
     };
-    let disk = LogDisk::open(Arc::clone(&volume), &data, &options)?;
+    let disk = LogDisk::open(&volume, &data, &options, OnDamage::Refuse)?;
     let store = CheckpointStore::open(volume, &data).map_err(|error| WorkerError::Open {
         group: 0,
         error: error.into(),

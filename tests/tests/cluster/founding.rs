@@ -149,6 +149,34 @@ async fn checkpoints_of_an_earlier_life_are_not_taken_for_states() {
         delete_log(&cluster.data_dir(node));
     }
 
+    // Over what is left of a life none is begun.
+    start_all(&cluster);
+    until("the end of a node", CHECKPOINTS_WITHIN, async || {
+        let ended = NODES.iter().find(|node| cluster.ended(**node).is_some());
+        let log = ended.map(|node| cluster.log(*node));
+        match log.is_some_and(|log| log.contains("no second one is founded")) {
+            true => Ok(()),
+            false => Err(format!("{ended:?}")),
+        }
+    })
+    .await;
+    cluster.kill_all();
+
+    // And what an earlier life has left is of no use to the next.
+    let left = NODES.map(|node| (node, cluster.put_aside(node, "left")));
+    start_all(&cluster);
+    cluster.wait_until_led().await;
+    cluster.kill_all();
+    for (node, left) in &left {
+        for file in std::fs::read_dir(left.join("checkpoints")).unwrap() {
+            let file = file.unwrap();
+            let to = cluster
+                .data_dir(*node)
+                .join("checkpoints")
+                .join(file.file_name());
+            std::fs::copy(file.path(), to).unwrap();
+        }
+    }
     start_all(&cluster);
     cluster.wait_until_led().await;
     let second = Receipts::open(&cluster).await;

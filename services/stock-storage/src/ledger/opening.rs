@@ -32,6 +32,11 @@ pub(super) fn open(data_dir: &Path, volume: &dyn Volume) -> Result<Opened, Ledge
     Ok(opened)
 }
 
+/// See [`Ledger::is_in`].
+pub(super) fn is_in(data_dir: &Path) -> bool {
+    data_dir.join(LEDGER_DIR).is_dir()
+}
+
 /// See [`Ledger::delete`].
 pub(super) fn delete(data_dir: &Path) -> Result<bool, LedgerError> {
     let dir = data_dir.join(LEDGER_DIR);

@@ -43,14 +43,23 @@ pub(super) enum Queue {
 /// What the engine would not pass on.
 #[derive(Default)]
 pub(super) struct Notes {
-    /// The file that must not be used any more, and why.
-    pub(super) damage: Option<(PathBuf, String)>,
+    /// What must not be used any more, and why.
+    pub(super) damage: Option<Damage>,
     /// What was cut off while opening.
     pub(super) cut: Option<TailCut>,
     /// The file that could not be synced, and what the operating system said.
     pub(super) sync_error: Option<(PathBuf, io::Error)>,
     /// A write did not fit, and what had been written of it could not be cut off.
     pub(super) cut_failed: bool,
+}
+
+/// Something that the log once had and cannot read any more.
+pub(super) struct Damage {
+    pub(super) file: PathBuf,
+    /// From where on, in bytes, where that is known.
+    pub(super) offset: Option<u64>,
+    /// In words.
+    pub(super) reason: String,
 }
 
 /// A write that a power cut or a crash of the machine had left half done, and that opening the log has
@@ -197,16 +206,21 @@ impl LogFile {
             // The engine writes the older format into a file whose header a power cut had torn; there the
             // writes begin where the alignment would be.
             Ok(()) if version == VERSION_WITHOUT_ALIGNMENT || alignment == [0; 8] => Ok(()),
-            Ok(()) => Err(self.refuse("its header is damaged".to_owned())),
+            Ok(()) => Err(self.refuse(0, "its header is damaged".to_owned())),
             // Shorter than a header: nothing was ever written to it.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
             Err(error) => named("read", &self.path, Err(error)),
         }
     }
 
-    fn refuse(&self, reason: String) -> io::Error {
+    fn refuse(&self, offset: u64, reason: String) -> io::Error {
         let error = io::Error::new(io::ErrorKind::InvalidData, reason.clone());
-        self.note(|notes| notes.damage = Some((self.path.clone(), reason)));
+        let damage = Damage {
+            file: self.path.clone(),
+            offset: Some(offset),
+            reason,
+        };
+        self.note(|notes| notes.damage = Some(damage));
         error
     }
 }
@@ -216,9 +230,14 @@ impl Handle for LogFile {
     fn truncate(&self, offset: usize) -> io::Result<()> {
         let at = offset as u64;
         if self.permission == Permission::ReadOnly {
-            return Err(self.refuse(format!(
+            // A log that is looked at as far as it is whole has empty files behind that.
+            if self.file.len()? <= at {
+                return Ok(());
+            }
+            let reason = format!(
                 "it cannot be read from byte {at} on, and it is not the last file of the log"
-            )));
+            );
+            return Err(self.refuse(at, reason));
         }
         let bytes = named("read", &self.path, self.read_from(at))?;
         match tail::judge(&bytes, file_number(&self.path).unwrap_or_default()) {
@@ -236,10 +255,13 @@ impl Handle for LogFile {
                 self.note(|notes| notes.cut = Some(cut));
             }
             Tail::Damaged { offset } => {
-                return Err(self.refuse(format!(
-                    "it cannot be read from byte {at} on, but a later write is whole at byte {}",
-                    at + offset as u64
-                )));
+                let later = at + offset as u64;
+                return Err(self.refuse(
+                    at,
+                    format!(
+                        "it cannot be read from byte {at} on, but a later write is whole at byte {later}"
+                    ),
+                ));
             }
         }
         named("truncate", &self.path, self.file.set_len(at))

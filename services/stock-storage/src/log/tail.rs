@@ -51,9 +51,12 @@ pub(super) fn judge(bytes: &[u8], file_number: u64) -> Tail {
 }
 
 fn is_batch(bytes: &[u8], file_number: u64) -> bool {
-    let Some((header, _)) = bytes.split_first_chunk::<HEADER_LEN>() else {
-        return false;
-    };
+    batch_len(bytes, file_number).is_some()
+}
+
+/// How long the whole batch is that `bytes` begin with, if they do.
+fn batch_len(bytes: &[u8], file_number: u64) -> Option<usize> {
+    let (header, _) = bytes.split_first_chunk::<HEADER_LEN>()?;
     let number = |at: usize| {
         header[at..at + 8]
             .iter()
@@ -63,17 +66,51 @@ fn is_batch(bytes: &[u8], file_number: u64) -> bool {
     let (length, compression) = (length_and_compression >> 8, length_and_compression & 0xff);
     // Nearly every offset ends here.
     if compression > COMPRESSION_MAX || length > bytes.len() as u64 || footer < HEADER_LEN as u64 {
-        return false;
+        return None;
     }
     // No sum: the footer's offset may be any number. From here on both are at most the length of `bytes`.
     if footer >= length.saturating_sub(CHECKSUM_LEN as u64) {
-        return false;
+        return None;
     }
     let footer = &bytes[footer as usize..length as usize];
-    let Some((items, checksum)) = footer.split_last_chunk::<CHECKSUM_LEN>() else {
-        return false;
-    };
-    crc32fast::hash(items) == u32::from_le_bytes(*checksum) ^ file_number as u32
+    let (items, checksum) = footer.split_last_chunk::<CHECKSUM_LEN>()?;
+    let is_whole = crc32fast::hash(items) == u32::from_le_bytes(*checksum) ^ file_number as u32;
+    is_whole.then_some(length as usize)
+}
+
+/// The name of the format; its version follows, and in all versions but the first an alignment.
+const FORMAT: &[u8] = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5";
+const FIRST_VERSION: [u8; 8] = 1_u64.to_be_bytes();
+
+/// Whether a whole file of the log is one write behind the other.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// It is, and behind the last one nothing was written.
+    Whole,
+    /// There is something else from here on.
+    Broken { offset: usize },
+}
+
+impl Framing {
+    /// Of a file with this number. Entries are not looked into.
+    pub(super) fn of(bytes: &[u8], file_number: u64) -> Self {
+        let version = bytes.strip_prefix(FORMAT);
+        let Some((version, rest)) = version.and_then(<[u8]>::split_first_chunk::<8>) else {
+            return Self::Broken { offset: 0 };
+        };
+        let alignment = match *version == FIRST_VERSION {
+            true => 0,
+            false => size_of::<u64>().min(rest.len()),
+        };
+        let mut at = bytes.len() - rest.len() + alignment;
+        while let Some(len) = batch_len(&bytes[at..], file_number) {
+            at += len;
+        }
+        match bytes[at..].iter().all(|byte| *byte == 0) {
+            true => Self::Whole,
+            false => Self::Broken { offset: at },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -92,6 +129,35 @@ mod tests {
         bytes.extend(items);
         bytes.extend((crc32fast::hash(items) ^ FILE_NUMBER as u32).to_le_bytes());
         bytes
+    }
+
+    #[test]
+    fn a_file_is_whole_or_broken_from_some_write_on() {
+        for version in [1_u64, 2] {
+            let mut bytes = [FORMAT, &version.to_be_bytes()].concat();
+            if version > 1 {
+                bytes.extend([0; 8]);
+            }
+            let mut ends = vec![bytes.len()];
+            for entries in [b"the first".as_slice(), b"the second", b"the third"] {
+                bytes.extend(batch(entries));
+                ends.push(bytes.len());
+            }
+            bytes.resize(1_000, 0);
+            assert_eq!(Framing::of(&bytes, FILE_NUMBER), Framing::Whole);
+            for write in 0..3 {
+                let mut damaged = bytes.clone();
+                // In its footer.
+                damaged[ends[write + 1] - CHECKSUM_LEN - 1] ^= 1;
+                let broken = Framing::Broken {
+                    offset: ends[write],
+                };
+                assert_eq!(Framing::of(&damaged, FILE_NUMBER), broken, "{write}");
+            }
+        }
+        assert_eq!(Framing::of(b"", FILE_NUMBER), Framing::Broken { offset: 0 });
+        let cut = FORMAT;
+        assert_eq!(Framing::of(cut, FILE_NUMBER), Framing::Broken { offset: 0 });
     }
 
     #[test]

@@ -155,7 +155,8 @@ fn the_engine_cuts_with_its_own_file_system_what_this_one_refuses() {
     assert!(matches!(error, LogError::Damaged { .. }), "{error}");
     assert_eq!(fs::read(&file).unwrap(), bytes, "nothing may be changed");
 
-    let engine = Engine::open(config(&log_dir, &LogOptions::default()).unwrap()).unwrap();
+    let engine =
+        Engine::open(config(&log_dir, &LogOptions::default(), OnDamage::Refuse).unwrap()).unwrap();
     assert!(
         engine.last_index(1).unwrap() < 3,
         "the engine forgets without a word"
@@ -174,7 +175,7 @@ fn an_engine_in_the_strict_mode_would_not_survive_a_killed_process() {
     fs::copy(dir.path().join(LOG_DIR).join(name), copy.path().join(name)).unwrap();
 
     let strict = |recovery_mode| {
-        let config = config(copy.path(), &LogOptions::default()).unwrap();
+        let config = config(copy.path(), &LogOptions::default(), OnDamage::Refuse).unwrap();
         Engine::open(Config {
             recovery_mode,
             ..config
@@ -191,7 +192,7 @@ fn the_engines_own_sync_does_nothing() {
     let volume = Unsyncable::default();
     let syncs_fail = Arc::clone(&volume.syncs_fail);
     let disk = Disk::new(Arc::new(volume));
-    let engine = config(dir.path(), &LogOptions::default())
+    let engine = config(dir.path(), &LogOptions::default(), OnDamage::Refuse)
         .and_then(|config| Engine::open_with_file_system(config, Arc::new(disk)))
         .unwrap();
     syncs_fail.store(true, Ordering::Relaxed);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
-use stock_storage::LogError;
+use stock_storage::{Ledger, LedgerError, LogError};
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Channel;
@@ -68,6 +68,9 @@ pub enum JoinError {
     /// The disk failed.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The disk failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
 }
 
 /// Asks one node after the other to be let in, until one does. What it is told is written down.
@@ -100,6 +103,11 @@ pub async fn join(
                     });
                 }
                 Ok(Ok(Answer::LetIn(let_in))) => {
+                    // Of what lies in such a directory nothing is this member's: the history of an earlier life must
+                    // not become its own.
+                    if Ledger::delete(&config.data_dir)? {
+                        tracing::warn!(data_dir = %config.data_dir.display(), "the history in a directory that is let in anew is deleted");
+                    }
                     note(&let_in, record);
                     record.write_anew(disk)?;
                     tracing::info!(node = let_in.node_id, through = %seed, "joined the cluster");

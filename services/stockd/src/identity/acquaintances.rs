@@ -347,7 +347,7 @@ fn take_beats(rest: &mut &[u8]) -> Option<Beats> {
 mod tests {
     use std::sync::Arc;
 
-    use stock_storage::{LogOptions, OsVolume};
+    use stock_storage::{LogOptions, OnDamage, OsVolume, Volume};
 
     use super::*;
 
@@ -434,8 +434,9 @@ mod tests {
     #[test]
     fn a_record_that_cannot_be_read_is_not_taken_for_none() {
         let dir = tempfile::tempdir().unwrap();
-        let volume = Arc::new(OsVolume);
-        let disk = Disk::open(volume, dir.path(), &LogOptions::default()).unwrap();
+        let volume: Arc<dyn Volume> = Arc::new(OsVolume);
+        let options = LogOptions::default();
+        let disk = Disk::open(&volume, dir.path(), &options, OnDamage::Refuse).unwrap();
         assert_eq!(Acquaintances::begin(&disk, 1).unwrap().pulse(), 1);
         let mut batch = WriteBatch::new();
         batch.put_acquaintances(&[1, 2, 3]);

@@ -11,8 +11,9 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use stock_core::Stamp;
 use stock_replica::{Configuration, Extent};
-use stock_storage::ReadOnlyVolume;
+use stock_storage::{OnDamage, ReadOnlyVolume};
 
+use super::account::Account;
 use super::ledger_copy::LedgerCopy;
 use super::replay::{bring_back, read_entries};
 use super::{DataDir, OfflineError};
@@ -71,6 +72,10 @@ pub struct Report {
     pub membership: Membership,
     /// The nodes as last heard of.
     pub nodes: Vec<Node>,
+    /// Something in it was damaged once: what it has counts for nothing, and its node joins anew.
+    pub has_forgotten: bool,
+    /// What was given up when the cluster was recovered with this directory, once for each time.
+    pub recoveries: Vec<Account>,
     /// Whether every byte was read.
     pub verified: bool,
     /// A write at the end of the log that is not whole, and is cut at the next start. One that was interrupted had not
@@ -230,7 +235,8 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
 ///
 /// As [`run`]. Damage that leaves something to look at is in the report.
 pub fn look(options: &Options) -> Result<Report, OfflineError> {
-    let dir = DataDir::open(Arc::new(ReadOnlyVolume::default()), &options.data_dir)?;
+    let volume = Arc::new(ReadOnlyVolume::default());
+    let dir = DataDir::open(volume, &options.data_dir, OnDamage::Look)?;
     let mut damage: Vec<Damage> = dir
         .checkpoints
         .damaged()
@@ -241,6 +247,34 @@ pub fn look(options: &Options) -> Result<Report, OfflineError> {
             what: damaged.reason.clone(),
         })
         .collect();
+    let (recoveries, unreadable) = Account::all_in(&*dir.volume, &dir.path);
+    let of_accounts = unreadable.into_iter().map(|(file, what)| Damage {
+        group: None,
+        file: Some(file),
+        what,
+    });
+    damage.extend(of_accounts);
+    let of_log = dir.disk.salvage().map(|salvage| Damage {
+        group: None,
+        file: Some(salvage.file),
+        what: format!(
+            "the log is damaged, what is shown is what comes before: {}",
+            salvage.reason
+        ),
+    });
+    damage.extend(of_log);
+    if let Some(recovery) = &dir.record.recovery {
+        let what = format!(
+            "a recovery into life {:x} was interrupted: run `stockd recover` once more with the directories of the nodes {:?}",
+            recovery.life(),
+            recovery.nodes
+        );
+        damage.push(Damage {
+            group: None,
+            file: None,
+            what,
+        });
+    }
     let ledger = match options.no_ledger {
         true => None,
         false => LedgerCopy::of(&options.data_dir, &options.scratch)?,
@@ -272,6 +306,8 @@ pub fn look(options: &Options) -> Result<Report, OfflineError> {
         incarnation: format!("{:x}", record.incarnation()),
         membership: record.membership.clone(),
         nodes: record.nodes.clone(),
+        has_forgotten: dir.has_forgotten,
+        recoveries,
         verified: options.verify,
         torn_write: dir.disk.tail_cut().map(|cut| TornWrite {
             file: cut.file,

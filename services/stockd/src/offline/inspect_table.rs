@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
+use super::account::{Account, FateOfGroup};
 use super::inspect::{GroupReport, LogReport, Presence, Report};
+use super::recover_words::entries;
 
 const COLUMNS: [&str; 9] = [
     "GROUP",
@@ -27,6 +29,14 @@ pub(super) fn table(report: &Report) -> String {
         report.data_dir.display(),
         report.directory,
     );
+    if report.has_forgotten {
+        text.push_str(
+            "It has forgotten something: what it has counts for nothing, and its node joins anew at its next start.\n\n",
+        );
+    }
+    for recovery in &report.recoveries {
+        text.push_str(&of_recovery(recovery));
+    }
     let mut rows = vec![COLUMNS.map(str::to_owned)];
     rows.extend(report.groups.iter().map(row));
     let widths: Vec<usize> = (0..COLUMNS.len())
@@ -68,6 +78,30 @@ pub(super) fn table(report: &Report) -> String {
             "A damaged replica is built again from the others: start the node, and watch `stockctl shard list`."
         }
     });
+    text
+}
+
+fn of_recovery(recovery: &Account) -> String {
+    let mut text = format!(
+        "Recovered into life {}, with the directories of the nodes {:?}; lost for good: {:?}\n",
+        recovery.life, recovery.nodes, recovery.lost_nodes
+    );
+    for group in &recovery.groups {
+        let what = match (group.fate, &group.replica, group.index) {
+            (FateOfGroup::Recovered, Some(replica), Some(index)) => {
+                format!("went on with replica {replica} as of index {index}")
+            }
+            (FateOfGroup::Kept, ..) => "had most of its replicas".to_owned(),
+            _ => "LOST".to_owned(),
+        };
+        // Writing to a string never fails.
+        let _ = write!(text, "  {}: {what}", group.name);
+        if let Some((first, last)) = group.lost {
+            let _ = write!(text, "; LOST: {}", entries(first, last));
+        }
+        text.push('\n');
+    }
+    text.push('\n');
     text
 }
 

@@ -1,13 +1,16 @@
 //! A data directory whose node does not run: looking into it, and going on from what is left where most of
 //! the cluster is lost for good.
 
+pub mod account;
 pub mod inspect;
+pub mod lives;
+pub mod plan;
 pub mod recover;
 pub mod replay;
 
+mod carry_out;
 mod inspect_table;
 mod ledger_copy;
-pub mod lives;
 mod recover_words;
 
 use std::io;
@@ -15,10 +18,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stock_replica::{Ballot, OpenError, Point, PointError};
-use stock_storage::{CheckpointError, CheckpointStore, LogError, LogOptions, Volume};
+use stock_storage::{CheckpointError, CheckpointStore, LogError, LogOptions, OnDamage, Volume};
 use thiserror::Error;
 
+use self::ledger_copy::LedgerCopy;
 use crate::disk::Disk;
+use crate::forgotten;
 use crate::node_record::{NodeRecord, NodeRecordError};
 use crate::worker::event::GroupId;
 use crate::worker::slot::SlotRecord;
@@ -29,6 +34,11 @@ pub struct DataDir {
     pub(crate) disk: Disk,
     pub(crate) checkpoints: CheckpointStore,
     pub(crate) record: NodeRecord,
+    /// Its log was damaged once, and is used as far as it is whole: what it held counts for nothing in a vote.
+    pub(crate) has_forgotten: bool,
+    /// How far history goes, of each group, where that is known.
+    pub(crate) history_to: Vec<Option<u64>>,
+    pub(crate) volume: Arc<dyn Volume>,
 }
 
 /// A data directory cannot be looked into.
@@ -95,29 +105,49 @@ pub(crate) struct ReplicaRecord {
 }
 
 impl DataDir {
-    /// Opens it, if a node ever used it.
+    /// Opens it, if a node ever used it; a log that is damaged as far as it is whole.
     ///
     /// # Errors
     ///
     /// All of [`OfflineError`] but those of one group.
-    pub fn open(volume: Arc<dyn Volume>, path: &Path) -> Result<Self, OfflineError> {
+    pub fn open(
+        volume: Arc<dyn Volume>,
+        path: &Path,
+        on_damage: OnDamage,
+    ) -> Result<Self, OfflineError> {
         // To open a log makes one where there is none.
         if !path.join("log").is_dir() || !path.join("LOCK").is_file() {
             let path = path.to_owned();
             return Err(OfflineError::NotUsed { path });
         }
-        let disk = Disk::open(Arc::clone(&volume), path, &LogOptions::default())?;
-        let checkpoints = CheckpointStore::open(volume, path)?;
+        let disk = Disk::open(&volume, path, &LogOptions::default(), on_damage)?;
+        let checkpoints = CheckpointStore::open(Arc::clone(&volume), path)?;
         let Some(record) = NodeRecord::read(&disk, path)? else {
             let path = path.to_owned();
             return Err(OfflineError::NotUsed { path });
         };
         Ok(Self {
             path: path.to_owned(),
+            has_forgotten: record.must_join_anew() || forgotten::is_said(&*volume, path)?,
             disk,
             checkpoints,
             record,
+            history_to: Vec::new(),
+            volume,
         })
+    }
+
+    /// Finds out how far history goes, from a copy of the ledger that is made below `scratch` and deleted again.
+    ///
+    /// # Errors
+    ///
+    /// [`OfflineError::LedgerCopy`].
+    pub(crate) fn look_into_history(&mut self, scratch: &Path) -> Result<(), OfflineError> {
+        if let Some(ledger) = LedgerCopy::of(&self.path, scratch)? {
+            let reaches = |group: GroupId| Some(ledger.coverage(u64::from(group.0))?.to);
+            self.history_to = self.groups().map(reaches).collect();
+        }
+        Ok(())
     }
 
     /// Every group of the cluster.

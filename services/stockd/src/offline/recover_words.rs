@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use super::recover::{Candidate, Fate, GroupPlan, Plan};
+use super::plan::{Candidate, Fate, GroupPlan, Plan};
 use crate::placement::group_name;
 
 /// What would be done, and what may be lost by it.
@@ -51,11 +51,14 @@ pub(super) fn plan(plan: &Plan, dirs: &[PathBuf]) -> String {
 }
 
 /// What has been done, and what comes next.
-pub(super) fn done(plan: &Plan) -> String {
+pub(super) fn done(plan: &Plan, dirs: &[PathBuf]) -> String {
+    let kept = dirs.iter().map(|dir| format!("\n  {}", dir.display()));
     let mut text = format!(
-        "\nDone. Start {}; clients are served at once, with no second copy of the data. Then start fresh nodes with \
+        "\nDone. What was given up is written in recovered-*.json in each of these directories, and `stockd inspect` \
+         shows it:{}\n\nStart {}; clients are served at once, with no second copy of the data. Then start fresh nodes with \
          empty data directories (the lost ones may come back under their ids, others join with `stockd serve \
          --join URL`): replicas are made there by themselves. Watch them: stockctl shard list",
+        kept.collect::<String>(),
         nodes(&plan.nodes)
     );
     if !plan.lost_nodes.is_empty() {
@@ -74,6 +77,17 @@ fn of_group(plan: &GroupPlan, dirs: &[PathBuf]) -> String {
     let mut text = match (plan.fate, plan.candidates.split_first()) {
         (Fate::Recovered, Some((chosen, others))) => {
             let mut text = format!("{name}: goes on with {}\n", of_candidate(chosen, dirs));
+            if let Some(lack) = &chosen.lack {
+                let _ = writeln!(text, "    it would not go on by itself: {lack}");
+            }
+            match plan.lost() {
+                Some((first, last)) => {
+                    let _ = writeln!(text, "    LOST: {}, committed once", entries(first, last));
+                }
+                None => text.push_str(
+                    "    nothing is missing that these directories know to be committed\n",
+                ),
+            }
             let more = chosen
                 .ending
                 .point
@@ -95,7 +109,18 @@ fn of_group(plan: &GroupPlan, dirs: &[PathBuf]) -> String {
             }
             text
         }
-        (Fate::Kept, _) => format!("{name}: has most of its replicas and goes on as it is\n"),
+        (Fate::Kept, _) => {
+            let mut text = format!("{name}: has most of its replicas and goes on as it is\n");
+            let lacking = plan.candidates.iter();
+            for (one, lack) in lacking.filter_map(|one| Some((one, one.lack.as_ref()?))) {
+                let _ = writeln!(
+                    text,
+                    "    to be made anew from the others: replica {}: {lack}",
+                    one.replica
+                );
+            }
+            text
+        }
         (Fate::Lost | Fate::Recovered, _) => format!("{name}: LOST, no replica is left\n"),
     };
     for (node, why) in &plan.unusable {
@@ -114,6 +139,14 @@ fn of_candidate(candidate: &Candidate, dirs: &[PathBuf]) -> String {
         point.index,
         point.term
     )
+}
+
+/// Of a stretch of the log.
+pub(super) fn entries(first: u64, last: u64) -> String {
+    match first == last {
+        true => format!("the entry {first}"),
+        false => format!("the entries {first} to {last}"),
+    }
 }
 
 fn nodes(nodes: &[u64]) -> String {

@@ -7,7 +7,7 @@ use stock_replica::{
 use stock_storage::CheckpointInfo;
 use thiserror::Error;
 
-use super::{DataDir, OfflineError};
+use super::{DataDir, OfflineError, ReplicaRecord};
 use crate::applying::{self, Changed};
 use crate::checkpoint::{self, Belongs, ImageError, Owner};
 use crate::disk::GroupReader;
@@ -20,6 +20,7 @@ use crate::worker::event::GroupId;
 const READ_BYTES_MAX: u64 = 4 << 20;
 
 /// The state of a group, and where in its log that is.
+#[derive(Debug)]
 pub struct BroughtBack {
     /// The state.
     pub state: State,
@@ -27,6 +28,9 @@ pub struct BroughtBack {
     pub stamp: Stamp,
     /// The last entry, and who the members are.
     pub ending: Ending,
+    /// Why the replica does not go on from there by itself, if it does not: it has forgotten what it once acknowledged, or
+    /// cannot read it.
+    pub lack: Option<String>,
 }
 
 /// A replica cannot be brought back.
@@ -43,6 +47,14 @@ pub enum ReplayError {
     NoCheckpoint {
         /// Where the log begins.
         index: u64,
+    },
+    /// What it wrote down says that its log went on.
+    #[error("its log has lost its end: it ends at index {last}, and once reached to {known}")]
+    LostEnd {
+        /// How far it certainly went.
+        known: u64,
+        /// Where it ends.
+        last: u64,
     },
     /// A file cannot be read.
     #[error(transparent)]
@@ -79,6 +91,11 @@ pub fn bring_back(
     if record.origin.index == 0 {
         return Err(ReplayError::Empty);
     }
+    let known = known_to(dir, group, own, &record)?;
+    if known > record.last_index {
+        let last = record.last_index;
+        return Err(ReplayError::LostEnd { known, last });
+    }
     let base = base(dir, group, own, &record.origin, record.last_index)?;
     let base = match base {
         Some(base) => base,
@@ -98,15 +115,116 @@ pub fn bring_back(
     read_entries(dir, group, base.point.index + 1, record.last_index, |_| {})?;
     let restored = Restored {
         origin: record.origin,
-        applied: base.point,
-        state: dir
-            .disk
-            .state(number)
-            .filter(|state| !state.is_empty())
-            .map(Into::into),
+        applied: base.point.clone(),
+        state: hard_state(dir, number),
         last_index: record.last_index,
         reader: Box::new(GroupReader::new(dir.disk.clone(), number)),
     };
+    replay(own, base, restored, extent)
+}
+
+/// As [`bring_back`], to the last entry; where that cannot be, as far as the replica can be brought back at all. What
+/// comes behind that is lost with it.
+///
+/// # Errors
+///
+/// As [`bring_back`], where nothing can be brought back.
+pub fn bring_back_what_is_left(
+    dir: &DataDir,
+    group: GroupId,
+    own: ReplicaId,
+) -> Result<BroughtBack, ReplayError> {
+    let whole = match bring_back(dir, group, own, Extent::Everything) {
+        Ok(mut back) => {
+            if dir.has_forgotten {
+                let lack =
+                    "the log of its directory was damaged, and what came behind that is lost";
+                back.lack = Some(lack.to_owned());
+            }
+            return Ok(back);
+        }
+        Err(error) => error,
+    };
+    let mut back = match bring_back_a_part(dir, group, own) {
+        Ok(Some(back)) => back,
+        Ok(None) | Err(_) => return Err(whole),
+    };
+    back.lack = Some(whole.to_string());
+    Ok(back)
+}
+
+/// From the newest state that can be read to the last entry behind it that can be; the log begins with that state.
+fn bring_back_a_part(
+    dir: &DataDir,
+    group: GroupId,
+    own: ReplicaId,
+) -> Result<Option<BroughtBack>, ReplayError> {
+    let number = u64::from(group.0);
+    let record = dir.replica(group)?;
+    let files = files(dir, group, own, &record.origin, u64::MAX)?;
+    let read = files
+        .iter()
+        .find_map(|info| checkpoint::read(&dir.checkpoints, info).ok());
+    let base = match read {
+        Some(base) => base,
+        None if record.origin.index == 1 => checkpoint::Restored {
+            point: record.origin.clone(),
+            stamp: Stamp(0),
+            state: State::new(group),
+            bytes: 0,
+        },
+        None => return Ok(None),
+    };
+    let behind = base.point.index + 1..=record.last_index;
+    let is_readable = |index: &u64| read_entries(dir, group, *index, *index, |_| {}).is_ok();
+    let last_index = behind.take_while(is_readable).last();
+    let restored = Restored {
+        origin: base.point.clone(),
+        applied: base.point.clone(),
+        state: hard_state(dir, number),
+        last_index: last_index.unwrap_or(base.point.index),
+        reader: Box::new(GroupReader::new(dir.disk.clone(), number)),
+    };
+    replay(own, base, restored, Extent::Everything).map(Some)
+}
+
+/// How far a replica's log certainly went: as far as it knew to be committed, as a state that it wrote
+/// down itself, and as its history.
+///
+/// # Errors
+///
+/// [`ReplayError::File`].
+pub(super) fn known_to(
+    dir: &DataDir,
+    group: GroupId,
+    own: ReplicaId,
+    record: &ReplicaRecord,
+) -> Result<u64, ReplayError> {
+    let lives = dir.record.lives();
+    let owner = owner(dir, own, &lives);
+    let mut known = record.ballot.map_or(0, |ballot| ballot.commit);
+    if let Some(history) = dir.history_to.get(group.index()).copied().flatten() {
+        known = known.max(history);
+    }
+    for info in dir.checkpoints.list(u64::from(group.0)) {
+        if owner.judge(&info, &record.origin)? == Belongs::Written {
+            known = known.max(info.meta.index);
+        }
+    }
+    Ok(known)
+}
+
+fn hard_state(dir: &DataDir, number: u64) -> Option<bytes::Bytes> {
+    let state = dir.disk.state(number);
+    state.filter(|state| !state.is_empty()).map(Into::into)
+}
+
+fn replay(
+    own: ReplicaId,
+    base: checkpoint::Restored,
+    restored: Restored,
+    extent: Extent,
+) -> Result<BroughtBack, ReplayError> {
     let mut replay = Replay::open(own.0, restored, extent)?;
     let (mut state, mut stamp) = (base.state, base.stamp);
     while let Some(entries) = replay.next_entries() {
@@ -122,6 +240,7 @@ pub fn bring_back(
         state,
         stamp,
         ending: replay.ending(),
+        lack: None,
     })
 }
 
@@ -181,11 +300,7 @@ fn files(
             .filter(|info| info.meta.index == origin.index),
     );
     let lives = dir.record.lives();
-    let owner = Owner {
-        replica: own,
-        directory: dir.record.directory(),
-        lives: &lives,
-    };
+    let owner = owner(dir, own, &lives);
     let mut own_files = Vec::new();
     for info in files {
         let belongs = owner.judge(&info, origin)? != Belongs::Not;
@@ -195,6 +310,14 @@ fn files(
     }
     own_files.sort_by_key(|info| std::cmp::Reverse(info.meta.index));
     Ok(own_files)
+}
+
+fn owner<'a>(dir: &DataDir, replica: ReplicaId, lives: &'a [u128]) -> Owner<'a> {
+    Owner {
+        replica,
+        directory: dir.record.directory(),
+        lives,
+    }
 }
 
 /// Returns cluster time after the entry.

@@ -34,15 +34,14 @@ pub enum WorkerError {
         /// Which.
         group: u32,
     },
-    /// A state was written down that is newer than all of the log.
+    /// A state was written down, or history, that is newer than all of the log.
     #[error(
-        "group {group}: its log ends at {last_index}, and its state was written down at {known}: it has lost what \
-         it acknowledged"
+        "group {group}: its log ends at {last_index}, and it once reached to {known}: it has lost what it acknowledged"
     )]
     LostEntries {
         /// Which.
         group: u32,
-        /// The index of the state.
+        /// The index of what was written down.
         known: u64,
         /// The end of the log.
         last_index: u64,

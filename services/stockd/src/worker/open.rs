@@ -203,6 +203,17 @@ fn bring_back<R>(
         Some(_) => parts.ledger_indexes.get(id.index()).copied().flatten(),
         None => Some(u64::MAX),
     };
+    // History is of what was applied, and so of what the log had.
+    let last_index = last_index(id, &origin, parts);
+    if let Some(known) = ledger_index.filter(|known| id.shard().is_some() && *known > last_index)
+        && origin.index > 0
+    {
+        return Err(WorkerError::LostEntries {
+            group: id.0,
+            known,
+            last_index,
+        });
+    }
     // What the ledger lacks is made again by replaying; where no file is old enough, it has a gap that
     // is filled from a peer.
     let covered = files

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use stock_core::{Principal, Stamp};
 use stock_replica::{EntryReader, Point};
-use stock_storage::{CheckpointStore, LogOptions, OsVolume, Volume};
+use stock_storage::{CheckpointStore, LogOptions, OnDamage, OsVolume, Volume};
 use stockd::checkpoint::{self, Image};
 use stockd::cluster_state::ClusterState;
 use stockd::disk::{Disk, GroupReader};
@@ -240,7 +240,7 @@ fn open(node: u64, dir: &Path, now: Now) -> Node {
         principal: Principal::new("node").unwrap(),
         groups: GROUPS,
         boot: node,
-        disk: Disk::open(Arc::clone(&volume), dir, &LogOptions::default()).unwrap(),
+        disk: Disk::open(&volume, dir, &LogOptions::default(), OnDamage::Refuse).unwrap(),
         checkpoints: store.clone(),
         ledger_indexes: vec![None; GROUPS as usize],
         view: Arc::new(ReadView::new(GROUPS - 1)),
@@ -293,15 +293,9 @@ fn who_contradicts_its_leader_answers_nothing_and_a_restart_does_not_bring_it_ba
     cluster.ticks(1);
     assert_eq!(cluster.failure(1), Some(why));
     // What it has is kept: with the log that knows more, an operator can go on.
-    let disk = Disk::open(
-        Arc::new(OsVolume),
-        {
-            cluster.stop(1);
-            cluster.dirs[&1].path()
-        },
-        &LogOptions::default(),
-    );
-    let (_, last) = disk.unwrap().bounds(u64::from(SHARD.0)).unwrap();
+    cluster.stop(1);
+    let disk = open_disk(cluster.dirs[&1].path());
+    let (_, last) = disk.bounds(u64::from(SHARD.0)).unwrap();
     assert!(last >= applied);
 }
 
@@ -533,9 +527,15 @@ fn a_new_leader_of_group_0_decides_when_it_has_applied_all() {
     }
 }
 
+/// The log of a directory that nobody uses.
+fn open_disk(dir: &Path) -> Disk {
+    let volume: Arc<dyn Volume> = Arc::new(OsVolume);
+    Disk::open(&volume, dir, &LogOptions::default(), OnDamage::Refuse).unwrap()
+}
+
 /// Reads an entry of a directory that nobody uses.
 fn read_entry(dir: &Path, group: GroupId, index: u64) -> Option<Bytes> {
-    let disk = Disk::open(Arc::new(OsVolume), dir, &LogOptions::default()).unwrap();
+    let disk = open_disk(dir);
     let mut read = Vec::new();
     let reader = GroupReader::new(disk, u64::from(group.0));
     reader.read(index, index + 1, 1, &mut read).ok()?;

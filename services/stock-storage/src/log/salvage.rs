@@ -1,0 +1,147 @@
+//! What is whole of a log that is damaged: everything before the first write that cannot be read.
+//!
+//! The log then is what it was at an earlier moment, and its node has forgotten what came after. Nothing that it holds
+//! counts as a vote or an acknowledgement any more. But its node knows who it is, so that others can let it in anew,
+//! and where no other node has more, it can be gone on from.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::disk::{Queue, file_number, queue_of};
+use super::tail::Framing;
+use super::{ASIDE_MAX, Damage, LogError, aside_dir, named_io};
+use crate::volume::{Access, Volume, read_exact_at, read_file, write_all_at};
+
+/// What salvaging a log has done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Salvage {
+    /// Where the log is kept as it was found; none where it was only looked at.
+    pub aside: Option<PathBuf>,
+    /// What was damaged first.
+    pub file: PathBuf,
+    /// What was wrong with it.
+    pub reason: String,
+}
+
+/// Bytes that are copied at a time.
+const COPIED_BYTES: usize = 1 << 20;
+
+/// Copies the files of a log to a directory beside it.
+///
+/// # Errors
+///
+/// [`LogError::DamagedAgain`] if that was done [`ASIDE_MAX`] times before; [`LogError::Io`].
+pub(super) fn set_aside(
+    volume: &dyn Volume,
+    dir: &Path,
+    files: &[PathBuf],
+) -> Result<PathBuf, LogError> {
+    let taken = |number: &u32| match volume.list(&aside_dir(dir, *number)) {
+        Ok(files) => !files.is_empty(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    };
+    let number = (1..=ASIDE_MAX).find(|number| !taken(number));
+    let number = number.ok_or_else(|| LogError::DamagedAgain {
+        dir: dir.to_owned(),
+        times: ASIDE_MAX,
+    })?;
+    let aside = aside_dir(dir, number);
+    let made = volume.create_dir(&aside);
+    made.map_err(named_io("make", &aside))?;
+    for file in files {
+        let to = aside.join(file.file_name().unwrap_or_default());
+        copy(volume, file, &to).map_err(named_io("copy the damaged log to", &to))?;
+    }
+    for dir in [&aside, dir] {
+        volume.sync_dir(dir).map_err(named_io("sync", dir))?;
+    }
+    Ok(aside)
+}
+
+fn copy(volume: &dyn Volume, from: &Path, to: &Path) -> io::Result<()> {
+    let (from, to) = (
+        volume.open(from, Access::Read)?,
+        volume.open(to, Access::Create)?,
+    );
+    let mut buf = vec![0; COPIED_BYTES];
+    let (mut at, len) = (0, from.len()?);
+    while at < len {
+        let part = buf
+            .len()
+            .min(usize::try_from(len - at).unwrap_or(usize::MAX));
+        read_exact_at(&*from, &mut buf[..part], at)?;
+        write_all_at(&*to, &buf[..part], at)?;
+        at += part as u64;
+    }
+    to.sync()
+}
+
+/// Cuts off what begins with the damage, in its queue of files: the rest of its file, and the files behind it. They are
+/// emptied, and deleted where `is_kept` does not hold, from the newest on, so that a crash leaves no gap.
+///
+/// `false` if it is not known where the damage is, or if there is nothing to be cut.
+pub(super) fn cut(
+    volume: &dyn Volume,
+    files: &[PathBuf],
+    damage: &Damage,
+    is_kept: bool,
+) -> Result<bool, LogError> {
+    let found = match damage.offset {
+        Some(offset) => Some((damage.file.clone(), offset)),
+        None => first_damage(volume, files)?,
+    };
+    let Some((file, offset)) = found else {
+        return Ok(false);
+    };
+    let (queue, Some(number)) = (queue_of(&file), file_number(&file)) else {
+        return Ok(false);
+    };
+    let is_later = |path: &&PathBuf| queue_of(path) == queue && file_number(path) > Some(number);
+    let mut changed = false;
+    for later in files.iter().rev().filter(is_later) {
+        if is_kept {
+            changed |= set_len(volume, later, 0)?;
+        } else {
+            volume.delete(later).map_err(named_io("delete", later))?;
+            let dir = later.parent().unwrap_or(Path::new("."));
+            volume.sync_dir(dir).map_err(named_io("sync", dir))?;
+            changed = true;
+        }
+    }
+    changed |= set_len(volume, &file, offset)?;
+    Ok(changed)
+}
+
+fn set_len(volume: &dyn Volume, path: &Path, len: u64) -> Result<bool, LogError> {
+    let file = volume.open(path, Access::Write);
+    let file = file.map_err(named_io("open", path))?;
+    let is_longer = file.len().map_err(named_io("measure", path))? > len;
+    if is_longer {
+        let cut = file.set_len(len).and_then(|()| file.sync());
+        cut.map_err(named_io("cut", path))?;
+    }
+    Ok(is_longer)
+}
+
+/// The first place, in the order of writing, that is no whole write. The engine does not say where that is in a file
+/// that is not the last.
+fn first_damage(
+    volume: &dyn Volume,
+    files: &[PathBuf],
+) -> Result<Option<(PathBuf, u64)>, LogError> {
+    for queue in [Queue::Append, Queue::Rewrite] {
+        let mut of_queue: Vec<(u64, &PathBuf)> = files
+            .iter()
+            .filter(|path| queue_of(path) == queue)
+            .filter_map(|path| Some((file_number(path)?, path)))
+            .collect();
+        of_queue.sort_unstable();
+        for (number, path) in of_queue {
+            let bytes = read_file(volume, path).map_err(named_io("read", path))?;
+            if let Framing::Broken { offset } = Framing::of(&bytes, number) {
+                return Ok(Some((path.clone(), offset as u64)));
+            }
+        }
+    }
+    Ok(None)
+}
