@@ -21,7 +21,10 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
 
 /// What came of it.
 pub(super) enum Mended {
-    Whole,
+    Whole {
+        /// `stockd recover` has said that something is lost.
+        is_told: bool,
+    },
     /// What `stockd recover` says.
     Not(String),
 }
@@ -57,7 +60,7 @@ pub(super) async fn mend(cluster: &Cluster, deeds: &mut Vec<String>) -> Mended {
             "the operator empties the directory of nodes {ended:?}"
         ));
         if within(MENDED_WITHIN, || is_whole(cluster)).await.is_ok() {
-            return Mended::Whole;
+            return Mended::Whole { is_told: false };
         }
     }
     recover(cluster, deeds).await
@@ -135,7 +138,9 @@ async fn start(cluster: &Cluster, deeds: &mut Vec<String>, nodes: &[u64], words:
         cluster.restart(node);
     }
     match within(MENDED_WITHIN, || is_whole(cluster)).await {
-        Ok(()) => Mended::Whole,
+        Ok(()) => Mended::Whole {
+            is_told: words.contains("LOST: ") || words.contains("would not go on by itself"),
+        },
         Err(why) => Mended::Not(format!("after that: {why}")),
     }
 }

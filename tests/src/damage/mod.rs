@@ -17,10 +17,23 @@ pub struct Outcome {
     pub trial: Trial,
     /// What the cluster did by itself, and what an operator did.
     pub deeds: Vec<String>,
-    /// What is not there any more of what had been acknowledged, or why nobody can say.
-    pub lost: Option<String>,
+    /// What is not there any more of what had been acknowledged.
+    pub lost: Lost,
     /// What the damaged nodes said of it first, in their own words.
     pub words: Vec<String>,
+}
+
+/// What is not there any more of what had been acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lost {
+    /// All is there.
+    Nothing,
+    /// This, and `stockd recover` had said so before it did anything.
+    Told(String),
+    /// This, and nobody had said so: never to be.
+    Untold(String),
+    /// The cluster is not whole again, for this reason.
+    Everything(String),
 }
 
 /// Every trial there is.

@@ -8,7 +8,7 @@ use stock_client::Client;
 use tokio::time::timeout;
 
 use super::mend::{self, Mended};
-use super::{Harm, Kind, Outcome};
+use super::{Harm, Kind, Lost, Outcome};
 use crate::cluster::{Cluster, NODES, Options};
 use crate::directories::copy;
 use crate::names::{fresh, sku_in};
@@ -193,16 +193,20 @@ impl Sweep {
             deeds.extend(self.healed(&trial.nodes, &began).await);
         }
         let words = self.words(&trial.nodes, &began);
-        let lost = match is_healed {
-            Ok(()) => self.lost().await,
-            Err(_) => match mend::mend(&self.cluster, &mut deeds).await {
-                Mended::Whole => self.lost().await,
-                Mended::Not(why) => Some(why),
+        let mended = match is_healed {
+            Ok(()) => Mended::Whole { is_told: false },
+            Err(_) => mend::mend(&self.cluster, &mut deeds).await,
+        };
+        let lost = match mended {
+            Mended::Not(why) => Lost::Everything(why),
+            Mended::Whole { is_told } => match (self.lost().await, is_told) {
+                (None, _) => Lost::Nothing,
+                (Some(lost), true) => Lost::Told(lost),
+                (Some(lost), false) => Lost::Untold(lost),
             },
         };
-        let trial = trial.clone();
         Outcome {
-            trial,
+            trial: trial.clone(),
             deeds,
             lost,
             words,
