@@ -11,6 +11,7 @@ use stock_storage::{CheckpointStore, Durability, LogOptions, OnDamage, WriteBatc
 use stockd::checkpoint::{self, Image};
 use stockd::cluster_state::{ClusterState, Health};
 use stockd::disk::Disk as LogDisk;
+use stockd::forgotten;
 use stockd::identity::{Acquaintances, Addresses, Identity, Introductions, Listed};
 use stockd::placement::{Directory, Founder, Policy, ReplicaId};
 use stockd::state::State;
@@ -76,11 +77,11 @@ impl World {
         let plan = &self.plan;
         let opened = catch(|| open(node, machine, &root, plan, &drawn));
         let stop = match opened {
-            Ok(Ok(Some(running))) => {
+            Ok(Ok(Opened::Running(running))) => {
                 self.trace.note(self.now_us, "boot", &[node, boot], || {
                     format!("of node {node}")
                 });
-                machine.running = Some(running);
+                machine.running = Some(*running);
                 machine.is_member = true;
                 if machine.let_in.take().is_some() {
                     machine.is_renounced = false;
@@ -91,9 +92,13 @@ impl World {
                 self.call_the_roll(node);
                 return Ok(());
             }
-            Ok(Ok(None)) => {
+            Ok(Ok(opened)) => {
                 machine.disk.unmount(Ending::Killed);
                 machine.remove_root();
+                if let Opened::Forgotten = opened {
+                    machine.renounce(node);
+                    self.tally.add("logs salvaged");
+                }
                 let directory = machine.directory;
                 self.after(1_000, Happening::AskToJoin { node, directory });
                 return Ok(());
@@ -140,14 +145,24 @@ impl World {
     }
 }
 
-/// Everything that a process opens; nothing where the disk says that it is no member yet.
+/// What a process finds on its disk.
+enum Opened {
+    /// All that it needs to run.
+    Running(Box<Running>),
+    /// It is no member yet.
+    NoMember,
+    /// Its log was damaged, and what it held counts for nothing.
+    Forgotten,
+}
+
+/// Everything that a process opens.
 fn open(
     node: u64,
     machine: &Machine,
     root: &Path,
     plan: &Plan,
     drawn: &Drawn,
-) -> Result<Option<Running>, WorkerError> {
+) -> Result<Opened, WorkerError> {
     let groups = plan.shards + 1;
     let volume = machine
         .disk
@@ -157,7 +172,11 @@ fn open(
     let options = LogOptions {
         file_bytes: plan.log_file_bytes,
     };
-    let disk = LogDisk::open(&volume, &data, &options, OnDamage::Refuse)?;
+    let disk = LogDisk::open(&volume, &data, &options, OnDamage::Salvage)?;
+    if forgotten::is_said(&*volume, &data)? {
+        forgotten::settle(&*volume, &data)?;
+        return Ok(Opened::Forgotten);
+    }
     let store = CheckpointStore::open(volume, &data).map_err(|error| WorkerError::Open {
         group: 0,
         error: error.into(),
@@ -166,7 +185,7 @@ fn open(
         leave_behind(node, plan, &store);
     }
     let Some((generation_floor, since)) = membership(machine, &disk)? else {
-        return Ok(None);
+        return Ok(Opened::NoMember);
     };
     let view = Arc::new(ReadView::new(groups - 1));
     let acquaintances = Acquaintances::begin(&disk, machine.boots)?;
@@ -205,7 +224,7 @@ fn open(
         cluster: Arc::clone(&cluster),
     };
     let worker = Worker::open(parts, drawn.now)?;
-    Ok(Some(Running {
+    Ok(Opened::Running(Box::new(Running {
         boot: machine.boots,
         booted_us: drawn.booted_us,
         worker,
@@ -225,7 +244,7 @@ fn open(
         election_ticks: drawn.election_ticks,
         helpers,
         gauge_due_us: 0,
-    }))
+    })))
 }
 
 /// What an earlier life of the cluster left in a directory whose log was deleted: states of the same groups and replicas,

@@ -1,5 +1,8 @@
 //! How a node ends, and that it comes back.
 
+use stock_storage::LogError;
+use stockd::worker::WorkerError;
+
 use super::checks::{Checked, broken};
 use super::disk::Ending;
 use super::faults::FaultKind;
@@ -69,7 +72,8 @@ impl World {
         } else if happened.was_full {
             self.tally.add(FaultKind::DiskFull.name());
             self.die_or_reboot(node, Ending::Killed);
-        } else if machine.is_damaged {
+        } else if machine.disk.is_damaged() && is_of_the_log(&stop) {
+            // What cannot be salvaged, or was damaged too often.
             machine.is_gone = true;
             self.tally.add("nodes lost to damage");
             self.die_or_reboot(node, Ending::Killed);
@@ -117,4 +121,15 @@ impl World {
         self.tally.add("damaged nodes emptied");
         self.expect_boot(node);
     }
+}
+
+/// Whether a node ended because it cannot use its log: damage is no reason to panic, or for any other error.
+fn is_of_the_log(stop: &Stop) -> bool {
+    let Stop::Stopped(WorkerError::Log(error)) = stop else {
+        return false;
+    };
+    matches!(
+        error,
+        LogError::Damaged { .. } | LogError::DamagedAgain { .. }
+    )
 }

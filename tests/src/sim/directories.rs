@@ -27,7 +27,7 @@ impl World {
         let Some(machine) = self.machines.get(&node) else {
             return;
         };
-        if machine.is_on_old || machine.is_gone || machine.is_damaged {
+        if machine.is_on_old || machine.is_gone || machine.disk.is_damaged() {
             return;
         }
         if machine.put_aside.is_none() {
@@ -59,7 +59,7 @@ impl World {
             return;
         };
         let is_whole = machine.is_member && !machine.is_copy && !machine.is_on_old;
-        if !is_whole || machine.is_gone || machine.is_damaged || node > self.plan.founders {
+        if !is_whole || machine.is_gone || machine.disk.is_damaged() || node > self.plan.founders {
             return;
         }
         self.tally.add(FaultKind::EarlierLife.name());
@@ -93,7 +93,11 @@ impl World {
         let Some(machine) = self.machines.get_mut(&node) else {
             return;
         };
-        if machine.copy.is_some() || machine.is_on_old || machine.is_copy || machine.is_damaged {
+        if machine.copy.is_some()
+            || machine.is_on_old
+            || machine.is_copy
+            || machine.disk.is_damaged()
+        {
             return;
         }
         let Some(running) = &machine.running else {
@@ -133,7 +137,7 @@ impl World {
         let Some(machine) = self.machines.get(&node).filter(|_| room) else {
             return false;
         };
-        let is_itself = !machine.is_on_old && !machine.is_copy && !machine.is_damaged;
+        let is_itself = !machine.is_on_old && !machine.is_copy && !machine.disk.is_damaged();
         let Some((_, copied)) = machine.copy.as_ref().filter(|_| is_itself) else {
             return false;
         };

@@ -32,8 +32,10 @@ struct Platter {
     /// Changes of names since the last sync of a directory, in their order.
     name_changes: Vec<(PathBuf, Option<u64>)>,
     next_file: u64,
-    /// Checkpoints in which bits have turned over.
-    damaged: BTreeSet<u64>,
+    /// Files in which a bit has turned over, and where.
+    damaged: BTreeMap<u64, usize>,
+    /// Files that were received, and are states now.
+    adopted: BTreeSet<u64>,
     free_bytes: u64,
     dice: Dice,
     trouble: Trouble,
@@ -96,7 +98,8 @@ impl Disk {
             durable_names: BTreeMap::new(),
             name_changes: Vec::new(),
             next_file: 0,
-            damaged: BTreeSet::new(),
+            damaged: BTreeMap::new(),
+            adopted: BTreeSet::new(),
             free_bytes: u64::MAX,
             dice,
             trouble: Trouble::default(),
@@ -346,6 +349,12 @@ impl Volume for Mounted {
             return Err(io::ErrorKind::NotFound.into());
         };
         if platter.goes_on(self.boot) {
+            if from_name
+                .parent()
+                .is_some_and(|dir| dir.ends_with("incoming"))
+            {
+                platter.adopted.insert(file);
+            }
             platter.rename(to_name, Some(file));
             platter.rename(from_name, None);
             fs::rename(from, to)?;

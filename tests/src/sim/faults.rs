@@ -113,6 +113,9 @@ fault_kinds! {
     Disagreement = "disagreeing-founders",
     /// A node is started with other addresses than before, and nobody is told.
     MovedMachine = "moved-machine",
+    /// A bit of the newest checkpoint of a group turns over on several nodes, each of which has an older one that is
+    /// whole.
+    DamagedStates = "damaged-states",
 }
 
 impl FaultKind {
@@ -137,6 +140,7 @@ impl FaultKind {
         Self::OvertakenRemoval,
         Self::Disagreement,
         Self::MovedMachine,
+        Self::DamagedStates,
     ];
 }
 

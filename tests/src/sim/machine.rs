@@ -38,8 +38,6 @@ pub(crate) struct Machine {
     /// It tells the others how long its disk takes.
     pub(crate) is_gauged: bool,
     pub(crate) doom: Option<Doom>,
-    /// Bits of its log have turned over: it may refuse to go on.
-    pub(crate) is_damaged: bool,
     /// It has refused, and comes back as another member, with an empty disk.
     pub(crate) is_gone: bool,
     /// A boot is scheduled.
@@ -175,7 +173,6 @@ impl Machine {
             slow_disk: (0, 0),
             is_gauged: plan.faults.contains(&FaultKind::AilingDisk),
             doom: None,
-            is_damaged: false,
             is_gone: false,
             is_expected: is_founder,
             is_out: !is_founder,
@@ -255,12 +252,11 @@ impl Machine {
         };
         let old = self.exchange(empty);
         // What is on a damaged one nobody would start again, and one that never was the node's is as good as empty.
-        let is_whole = !self.is_damaged && !self.is_copy && old.is_member;
+        let is_whole = !self.disk.is_damaged() && !self.is_copy && old.is_member;
         self.put_aside = is_whole.then_some(old);
         self.is_copy = false;
         self.copy = None;
         self.is_on_old = false;
-        self.is_damaged = false;
         self.is_gone = false;
     }
 

@@ -133,9 +133,8 @@ impl World {
         let Some(running) = &machine.running else {
             return false;
         };
-        if machine.is_damaged
-            || machine.is_copy
-            || machine.disk.has_damaged_checkpoints()
+        if machine.is_copy
+            || machine.disk.is_damaged()
             || running.worker.failures().next().is_some()
         {
             return false;

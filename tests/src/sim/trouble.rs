@@ -130,6 +130,7 @@ impl World {
             }
             FaultKind::BitFlip => self.flip_a_bit(node),
             FaultKind::DamagedCheckpoint => self.damage_a_checkpoint(node),
+            FaultKind::DamagedStates => self.damage_newest_states(),
             FaultKind::ReplacedDisk => self.lose_disk(node),
             FaultKind::OldDirectory => self.start_on_old(node),
             FaultKind::EarlierLife => self.start_in_an_earlier_life(node),
@@ -239,11 +240,12 @@ impl World {
     /// Never on so many nodes that a quorum could be lost for good.
     fn flip_a_bit(&mut self, node: u64) {
         let room = self.may_lose(node);
-        let Some(machine) = self.machines.get_mut(&node).filter(|_| room) else {
+        // A directory that is not the node's would join under its name.
+        let is_hit = |machine: &&mut Machine| room && !machine.is_on_old;
+        let Some(machine) = self.machines.get_mut(&node).filter(is_hit) else {
             return;
         };
         if machine.disk.flip_a_bit_of_the_log() {
-            machine.is_damaged = true;
             self.untrusted.insert(node);
             self.tally.add(FaultKind::BitFlip.name());
             // Most damage is found when the log is read.
@@ -263,6 +265,22 @@ impl World {
             self.untrusted.insert(node);
             self.tally.add(FaultKind::DamagedCheckpoint.name());
             if self.fate.chance(600) {
+                self.die(node, Ending::Killed);
+            }
+        }
+    }
+
+    /// The newest state of a group is damaged on as many nodes as may be, where an older one is whole: nothing is lost by
+    /// that, so no node counts as lost.
+    fn damage_newest_states(&mut self) {
+        let group = GroupId(self.fate.below(self.histories.len()) as u32);
+        for node in self.nodes() {
+            if !self.is_trusted(node) || self.fate.chance(200) {
+                continue;
+            }
+            let machine = self.machines.get(&node);
+            if machine.is_some_and(|it| it.disk.flip_a_bit_of_the_newest_state(group)) {
+                self.tally.add(FaultKind::DamagedStates.name());
                 self.die(node, Ending::Killed);
             }
         }

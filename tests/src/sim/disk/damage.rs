@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Disk, File, Platter};
 use crate::sim::dice::Dice;
+use stockd::worker::event::GroupId;
 
 impl Disk {
     /// Turns a bit of a log file over, where a whole write that was synced lies behind it: damage to the
@@ -13,7 +14,7 @@ impl Disk {
         let platter = &mut *platter;
         let mut places = Vec::new();
         for (name, file) in &platter.names {
-            if has_ending(name, "raftlog") {
+            if is_of_the_log(name) {
                 let end = platter.files[file].durable_writes.last().copied();
                 places.push((*file, end.unwrap_or_default()));
             }
@@ -24,6 +25,39 @@ impl Disk {
         };
         let at = platter.dice.below(end);
         platter.flip(file, at)
+    }
+
+    /// Turns a bit of the newest checkpoint of a group over, where an older one is whole and the log goes on from it, so that
+    /// nothing is lost. `false` if there are no such files.
+    pub(crate) fn flip_a_bit_of_the_newest_state(&self, group: GroupId) -> bool {
+        let mut platter = self.platter();
+        let platter = &mut *platter;
+        let begin = format!("g{}-", group.0);
+        let is_of_group = |name: &Path| {
+            let file = name.file_name().unwrap_or_default().to_string_lossy();
+            file.starts_with(&begin) && has_ending(name, "checkpoint") && is_in(name, "checkpoints")
+        };
+        let of_group = platter
+            .durable_names
+            .iter()
+            .filter(|(name, _)| is_of_group(name));
+        let files: Vec<u64> = of_group.map(|(_, file)| *file).collect();
+        let is_whole = |file: &u64| {
+            let is_there = platter.names.values().any(|named| named == file);
+            is_there
+                && !platter.damaged.contains_key(file)
+                && !platter.files[file].durable.is_empty()
+        };
+        let (Some(newest), true) = (files.last(), files.len() > 1 && files.iter().all(is_whole))
+        else {
+            return false;
+        };
+        // Behind a snapshot, the log does not go on from what was there before.
+        if platter.adopted.contains(newest) {
+            return false;
+        }
+        let at = platter.dice.below(platter.files[newest].durable.len());
+        platter.flip(*newest, at)
     }
 
     /// Turns a bit of a whole checkpoint over. `false` if there is none.
@@ -38,18 +72,17 @@ impl Disk {
             return false;
         };
         let at = platter.dice.below(platter.files[&file].durable.len());
-        let is_flipped = platter.flip(file, at);
-        if is_flipped {
-            platter.damaged.insert(file);
-        }
-        is_flipped
+        platter.flip(file, at)
     }
 
-    /// Whether a checkpoint with bits turned over is still there.
-    pub(crate) fn has_damaged_checkpoints(&self) -> bool {
+    /// Whether a bit that has turned over is still there.
+    pub(crate) fn is_damaged(&self) -> bool {
         let platter = self.platter();
         let mut files = platter.names.values();
-        files.any(|file| platter.damaged.contains(file))
+        files.any(|file| {
+            let at = platter.damaged.get(file);
+            at.is_some_and(|at| *at < platter.files[file].content.len())
+        })
     }
 
     /// Another disk, empty.
@@ -68,12 +101,12 @@ impl Disk {
     pub(crate) fn put_log_back(&self, other: &Self) {
         let mut platter = other.platter();
         let log: Vec<PathBuf> = platter.names.keys().cloned().collect();
-        for name in log.into_iter().filter(|name| has_ending(name, "raftlog")) {
+        for name in log.into_iter().filter(|name| is_of_the_log(name)) {
             platter.names.remove(&name);
             platter.durable_names.remove(&name);
         }
         drop(platter);
-        self.copy_to(other, |name| has_ending(name, "raftlog"));
+        self.copy_to(other, is_of_the_log);
     }
 
     fn copy_to(&self, other: &Self, is_copied: impl Fn(&Path) -> bool) {
@@ -101,6 +134,7 @@ impl Disk {
 impl Platter {
     fn flip(&mut self, file: u64, at: usize) -> bool {
         let bit = self.dice.below(8);
+        let number = file;
         let Some(file) = self.files.get_mut(&file) else {
             return false;
         };
@@ -109,8 +143,18 @@ impl Platter {
         }
         file.durable[at] ^= 1 << bit;
         file.content[at] ^= 1 << bit;
+        self.damaged.insert(number, at);
         true
     }
+}
+
+/// A log that was set aside is not the log.
+fn is_of_the_log(name: &Path) -> bool {
+    has_ending(name, "raftlog") && is_in(name, "log")
+}
+
+fn is_in(name: &Path, dir: &str) -> bool {
+    name.parent().is_some_and(|parent| parent.ends_with(dir))
 }
 
 fn has_ending(name: &Path, ending: &str) -> bool {
