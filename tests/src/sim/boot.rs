@@ -28,6 +28,7 @@ use super::faults::FaultKind;
 use super::helpers::Helpers;
 use super::machine::{Machine, Running, Stage, Stop, first_address};
 use super::plan::{Plan, SECOND_US};
+use super::recovery::FOUNDED_BEFORE;
 use super::world::{Happening, World};
 
 /// Shortest and longest election timeout, in ticks, as in production. A run draws one for each boot.
@@ -195,14 +196,14 @@ fn open(
     let helpers = Helpers::new(
         store.clone(),
         disk.purger(),
-        machine.life,
+        machine.lives[0],
         machine.directory,
     );
     let parts = WorkerParts {
         node,
         directory: machine.directory,
         since,
-        lives: vec![machine.life],
+        lives: machine.lives.clone(),
         founding: machine.is_founder.then(|| founding(plan, machine)),
         is_founded: !machine.is_founder,
         generation_floor,
@@ -261,7 +262,7 @@ fn leave_behind(node: u64, plan: &Plan, store: &CheckpointStore) {
             stamp: Stamp(EPOCH_MS),
             frozen: State::new(group).freeze(),
         };
-        let written = checkpoint::write(store, LIFE + 1, u128::MAX, &mut image);
+        let written = checkpoint::write(store, FOUNDED_BEFORE, u128::MAX, &mut image);
         written.unwrap_or_else(|error| panic!("nothing is left behind: {error}"));
     }
 }
@@ -307,8 +308,8 @@ pub(crate) fn identity(node: u64, machine: &Machine, plan: &Plan, since: u64) ->
             replicas: plan.replication,
         },
         has_joined: !machine.is_founder,
-        incarnation: Some(machine.life),
-        earlier_lives: Vec::new(),
+        incarnation: Some(machine.lives[0]),
+        earlier_lives: machine.lives[1..].to_vec(),
         addresses: Addresses {
             grpc: format!("http://{}", machine.address),
             peers: machine.address.clone(),
@@ -325,7 +326,7 @@ fn founding(plan: &Plan, machine: &Machine) -> Founding {
         peers: first_address(founder.node),
     });
     Founding {
-        incarnation: machine.life,
+        incarnation: machine.lives[0],
         replication: plan.replication,
         nodes: founders.collect(),
     }

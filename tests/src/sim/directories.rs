@@ -216,11 +216,9 @@ impl World {
             format!("node {node} by node {by}: {refusal}")
         });
         match refusal {
-            Refusal::Stranger { .. }
-            | Refusal::Unknown { .. }
-            | Refusal::Twin { .. }
-            | Refusal::EarlierLife { .. }
-            | Refusal::LaterLife { .. } => {}
+            Refusal::Stranger { .. } | Refusal::Unknown { .. } | Refusal::Twin { .. } => {}
+            Refusal::EarlierLife { .. } => self.is_over(node),
+            Refusal::LaterLife { .. } => self.is_over(by),
             Refusal::Removed { .. } => self.tally.add("removed nodes refused"),
             Refusal::Replaced { .. } => {
                 self.tally.add("old directories refused");

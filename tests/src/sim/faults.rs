@@ -116,6 +116,8 @@ fault_kinds! {
     /// A bit of the newest checkpoint of a group turns over on several nodes, each of which has an older one that is
     /// whole.
     DamagedStates = "damaged-states",
+    /// Most nodes are lost, one is gone on from, and the others turn up afterwards.
+    Recovery = "recovery",
 }
 
 impl FaultKind {
@@ -141,6 +143,7 @@ impl FaultKind {
         Self::Disagreement,
         Self::MovedMachine,
         Self::DamagedStates,
+        Self::Recovery,
     ];
 }
 

@@ -90,7 +90,7 @@ impl World {
     }
 
     /// Two nodes introduce themselves, as `stockd/src/peers/mod.rs` has them do. Whoever is refused acts upon it.
-    fn introduce(&mut self, way: Way) -> bool {
+    pub(crate) fn introduce(&mut self, way: Way) -> bool {
         let hello = |world: &Self, node: u64| {
             let running = world.machines.get(&node)?.running.as_ref()?;
             Some(running.introductions.hello(cluster::Purpose::Frames))

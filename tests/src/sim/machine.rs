@@ -22,6 +22,7 @@ use super::faults::FaultKind;
 use super::helpers::{Helpers, LedgerModel};
 use super::network::ConnectionId;
 use super::plan::Plan;
+use super::recovery::FOUNDED_BEFORE;
 use super::world::World;
 
 /// A machine with its disk and its clocks, whether it runs or not.
@@ -65,8 +66,8 @@ pub(crate) struct Machine {
     pub(crate) let_in: Option<(u32, u64)>,
     /// The directory has forgotten something, and is no member's until it is let in again.
     pub(crate) is_renounced: bool,
-    /// Which life of the cluster the directory is of.
-    pub(crate) life: u128,
+    /// Which life of the cluster the directory is of, and those that it went on from.
+    pub(crate) lives: Vec<u128>,
     /// The directory is a copy that was made before: it has forgotten something.
     pub(crate) is_copy: bool,
     /// The directory has been the node's.
@@ -83,7 +84,7 @@ pub(crate) struct Machine {
 /// What a data directory is to its machine.
 pub(crate) struct Directory {
     pub(crate) number: u128,
-    life: u128,
+    lives: Vec<u128>,
     disk: Disk,
     ledger: LedgerModel,
     is_founder: bool,
@@ -189,7 +190,7 @@ impl Machine {
             let_in: None,
             ledger: LedgerModel::default(),
             is_renounced: false,
-            life: LIFE,
+            lives: vec![LIFE],
             is_copy: false,
             is_member: false,
             put_aside: None,
@@ -242,7 +243,7 @@ impl Machine {
     pub(crate) fn replace_disk(&mut self, id: u64) {
         let empty = Directory {
             number: self.draw_directory(id),
-            life: LIFE,
+            lives: vec![LIFE],
             disk: self.disk.another(),
             ledger: LedgerModel::default(),
             is_founder: false,
@@ -287,7 +288,7 @@ impl Machine {
     fn exchange(&mut self, other: Directory) -> Directory {
         Directory {
             number: std::mem::replace(&mut self.directory, other.number),
-            life: std::mem::replace(&mut self.life, other.life),
+            lives: std::mem::replace(&mut self.lives, other.lives),
             disk: std::mem::replace(&mut self.disk, other.disk),
             ledger: std::mem::replace(&mut self.ledger, other.ledger),
             is_founder: std::mem::replace(&mut self.is_founder, other.is_founder),
@@ -302,7 +303,7 @@ impl Machine {
     pub(crate) fn go_back_to_an_earlier_life(&mut self, id: u64) {
         let earlier = Directory {
             number: self.draw_directory(id),
-            life: LIFE + 1,
+            lives: vec![FOUNDED_BEFORE],
             disk: self.disk.another(),
             ledger: LedgerModel::default(),
             is_founder: true,
@@ -323,7 +324,7 @@ impl Machine {
         let present = self.exchange(other);
         self.is_on_old = !self.is_on_old;
         // One of an earlier life has served its purpose.
-        self.put_aside = (present.life == LIFE).then_some(present);
+        self.put_aside = (present.lives != [FOUNDED_BEFORE]).then_some(present);
         true
     }
 
@@ -333,7 +334,7 @@ impl Machine {
         ledger.lose_what_was_not_synced();
         let copy = Directory {
             number: self.directory,
-            life: self.life,
+            lives: self.lives.clone(),
             disk: self.disk.copy(),
             ledger,
             is_founder: self.is_founder,

@@ -72,11 +72,13 @@ impl World {
         };
         // The answer names the members.
         let roster = self.registry().map(listed).unwrap_or_default();
+        let life = self.life;
         let Some(machine) = self.machines.get_mut(&node) else {
             return;
         };
         if *joined == node && machine.directory == directory && machine.running.is_none() {
             machine.let_in = Some((*generation_floor, *since));
+            machine.lives = vec![life];
             machine.roster = roster;
             self.tally.add("nodes let in");
             self.after(1_000, Happening::Boot(node));
@@ -108,7 +110,19 @@ impl World {
     pub(crate) fn may_lose(&mut self, node: u64) -> bool {
         self.look_at_the_untrusted();
         let most = (self.plan.replication as usize - 1) / 2;
-        self.untrusted.contains(&node) || self.untrusted.len() < most
+        let has_room = self.untrusted.contains(&node) || self.untrusted.len() < most;
+        has_room && self.is_replicated()
+    }
+
+    /// Whether every group has its voters again, after a recovery has left one to each.
+    pub(crate) fn is_replicated(&self) -> bool {
+        let Some(registry) = self.registry().filter(|_| self.recovered.is_some()) else {
+            return self.recovered.is_none();
+        };
+        registry.placements().all(|(group, placement)| {
+            let voters = placement.voters.len();
+            voters >= self.plan.replication as usize && registry.move_of(group).is_none()
+        })
     }
 
     /// Whether a node has all that it has acknowledged.

@@ -46,6 +46,7 @@ mod network;
 mod operators;
 mod overtaken;
 mod plan;
+mod recovery;
 mod shrink;
 mod trace;
 mod trouble;

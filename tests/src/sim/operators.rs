@@ -93,6 +93,8 @@ impl World {
             .collect();
         let (group, holders) = self.fate.pick(&placed).cloned()?;
         match kind {
+            // Where a recovery has left too few replicas, nobody empties the node that the next is to be on.
+            FaultKind::Drain if !self.is_replicated() => None,
             FaultKind::Drain => {
                 let node = *self.fate.pick(&active)?;
                 Some(Change::Drain { node })

@@ -131,6 +131,7 @@ impl World {
             FaultKind::BitFlip => self.flip_a_bit(node),
             FaultKind::DamagedCheckpoint => self.damage_a_checkpoint(node),
             FaultKind::DamagedStates => self.damage_newest_states(),
+            FaultKind::Recovery => self.after(0, Happening::LoseMost(node)),
             FaultKind::ReplacedDisk => self.lose_disk(node),
             FaultKind::OldDirectory => self.start_on_old(node),
             FaultKind::EarlierLife => self.start_in_an_earlier_life(node),

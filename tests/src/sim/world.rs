@@ -8,6 +8,7 @@ use stock_core::Position;
 use stockd::chores::Chore;
 use stockd::worker::event::GroupId;
 
+use super::boot::LIFE;
 use super::checks::history::History;
 use super::checks::leaders::Leaders;
 use super::checks::replicas::Replicas;
@@ -22,6 +23,7 @@ use super::machine::Machine;
 use super::network::{Arrival, ConnectionId, Network, Way};
 use super::overtaken::{Overtaken, Silenced};
 use super::plan::{Plan, SECOND_US};
+use super::recovery::Recovered;
 use super::trace::Trace;
 use super::workload::{Wish, Workload};
 use super::{Options, Run};
@@ -80,6 +82,10 @@ pub(crate) enum Happening {
     StartOnOld(u64),
     /// A node that was started on an old directory gets its own back.
     PutBack(u64),
+    /// All nodes but this one are lost for good.
+    LoseMost(u64),
+    /// Nodes that were lost for good may turn out not to be.
+    TurnUp,
     /// A node asks with whom it is to found the cluster.
     AskFounders {
         node: u64,
@@ -212,6 +218,10 @@ pub(crate) struct World {
     pub(crate) overtaken: Option<Overtaken>,
     /// A replica that leads without a vote, and does not run.
     pub(crate) silenced: Option<Silenced>,
+    /// The latest life of the cluster.
+    pub(crate) life: u128,
+    /// A recovery that has been.
+    pub(crate) recovered: Option<Recovered>,
     /// The node whose wall clock is wrong: never more than one.
     pub(crate) wrong_clock: Option<u64>,
     /// For what goes wrong.
@@ -258,6 +268,8 @@ impl World {
             wronged: Vec::new(),
             overtaken: None,
             silenced: None,
+            life: LIFE,
+            recovered: None,
             wrong_clock: None,
             fate: Dice::new(seed, "fate"),
             pace: Dice::new(seed, "pace"),
@@ -395,6 +407,8 @@ impl World {
                 self.disconnected(node, peer, connection);
                 Ok(())
             }
+            Happening::LoseMost(left) => self.lose_most(left),
+            Happening::TurnUp => self.turn_up(),
             Happening::Dial(way) => {
                 self.dial(way);
                 Ok(())

@@ -16,18 +16,19 @@ use crate::placement::{Change, Recover, RegistryCommand, RegistryOutcome, Surviv
 use crate::worker::event::GroupId;
 use crate::worker::slot::{SlotRecord, Standing};
 
-/// Does what the plan says. May be done again after an interruption.
+/// Does what the plan says, and begins this life of the cluster. May be done again after an interruption, and then goes on
+/// into the life that was begun.
 ///
 /// # Errors
 ///
 /// Those of a disk, and [`RecoverError::Refused`], before anything is changed.
-pub(super) fn carry_out(dirs: &mut [DataDir], plan: &Plan) -> Result<(), RecoverError> {
+pub fn carry_out(dirs: &mut [DataDir], plan: &Plan, life: u128) -> Result<(), RecoverError> {
     let drawn = || {
         let node = |at: usize| dirs[at].record.node_id;
         let mut nodes: Vec<u64> = (0..dirs.len()).map(node).collect();
         nodes.sort_unstable();
         let left_out = plan.outdated.iter().copied().map(node);
-        let mut recovery = RecoveryRecord::into_life(rand::random::<u128>().max(2));
+        let mut recovery = RecoveryRecord::into_life(life);
         recovery.left_out = left_out.collect();
         recovery.groups = plan.recovered().map(|group| group.group.0).collect();
         recovery.nodes = nodes;

@@ -2,13 +2,13 @@
 //! the cluster is lost for good.
 
 pub mod account;
+pub mod carry_out;
 pub mod inspect;
 pub mod lives;
 pub mod plan;
 pub mod recover;
 pub mod replay;
 
-mod carry_out;
 mod inspect_table;
 mod ledger_copy;
 mod recover_words;
@@ -148,6 +148,16 @@ impl DataDir {
             self.history_to = self.groups().map(reaches).collect();
         }
         Ok(())
+    }
+
+    /// What it remembers of its node.
+    pub fn record(&self) -> &NodeRecord {
+        &self.record
+    }
+
+    /// Its log.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     /// Every group of the cluster.

@@ -196,7 +196,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     drop(dirs);
     dirs = open(options, Opened::ToChange)?;
     plan = super::plan::plan(&dirs, options.keep_life.as_deref())?;
-    carry_out(&mut dirs, &plan)?;
+    carry_out(&mut dirs, &plan, rand::random::<u128>().max(2))?;
     println!("{}", super::recover_words::done(&plan, &options.data_dirs));
     Ok(ExitCode::SUCCESS)
 }

@@ -160,7 +160,12 @@ fn bring_back_a_part(
     own: ReplicaId,
 ) -> Result<Option<BroughtBack>, ReplayError> {
     let number = u64::from(group.0);
-    let record = dir.replica(group)?;
+    // Without a word of where its log begins, there are its states.
+    let record = dir.replica(group).unwrap_or(ReplicaRecord {
+        origin: Point::unknown(),
+        ballot: None,
+        last_index: 0,
+    });
     let files = files(dir, group, own, &record.origin, u64::MAX)?;
     let read = files
         .iter()
@@ -175,7 +180,7 @@ fn bring_back_a_part(
         },
         None => return Ok(None),
     };
-    let behind = base.point.index + 1..=record.last_index;
+    let behind = base.point.index + 1..=record.last_index.max(base.point.index);
     let is_readable = |index: &u64| read_entries(dir, group, *index, *index, |_| {}).is_ok();
     let last_index = behind.take_while(is_readable).last();
     let restored = Restored {

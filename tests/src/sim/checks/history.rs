@@ -34,7 +34,7 @@ pub(crate) enum AnyCommand {
 
 /// One committed entry.
 pub(crate) struct Entry {
-    term: u64,
+    pub(crate) term: u64,
     digest: u64,
     /// When the first node knew that it is committed, in true time.
     pub(crate) known_since_us: u64,
