@@ -14,7 +14,7 @@ use crate::directories::copy;
 use crate::names::{fresh, sku_in};
 use crate::operator::{Operator, replica_on};
 use crate::stock::{
-    fresh_location, held, position_at, receive, receive_many, reservation, reserve, sell,
+    fresh_location, held, position_at, receive, receive_many, reservation, reserve, seconds, sell,
 };
 use crate::wait::{until, within};
 
@@ -29,6 +29,9 @@ const LINES: usize = 200;
 
 /// Sales one by one: small entries, as a till makes them.
 const SALES: u32 = 40;
+
+/// Longer than all trials take.
+const HELD_SECONDS: i64 = 7 * 24 * 60 * 60;
 
 /// From the first call until every node keeps everything.
 const LOADED_WITHIN: Duration = Duration::from_secs(120);
@@ -129,7 +132,9 @@ impl Sweep {
             for _ in 0..SALES {
                 sell(client, sku, &self.location, 1).await;
             }
-            let hold = client.reserve(reserve(sku, &self.location, 7)).await;
+            let mut hold = reserve(sku, &self.location, 7);
+            hold.ttl = seconds(HELD_SECONDS);
+            let hold = client.reserve(hold).await;
             let hold = hold.unwrap_or_else(|e| panic!("reserve {sku}: {e}"));
             self.holds.push(held(hold).reservation_id);
         }
