@@ -9,7 +9,7 @@ use tests::names::{fresh, sku_in};
 use tests::operator::{Operator, replica_on};
 use tests::receipts::Receipts;
 use tests::stock::{receive, receive_many};
-use tests::wait::until;
+use tests::wait::{until, within};
 
 const SHARDS: u32 = 2;
 
@@ -138,4 +138,62 @@ async fn a_damaged_state_on_two_nodes_costs_no_replica_where_an_older_one_is_who
             "node {node} was built again: {groups:?}"
         );
     }
+}
+
+/// A node is killed when so many parts of a snapshot have come, of this many; then at the next.
+const MOMENTS: u64 = 20;
+
+/// Until a snapshot is under way to a node, or it needs none.
+const SENT_WITHIN: Duration = Duration::from_secs(10);
+
+/// Bytes of a snapshot that have come to a node so far.
+fn received(cluster: &Cluster, node: u64) -> Option<u64> {
+    let files = std::fs::read_dir(cluster.data_dir(node).join("incoming"));
+    let files = files.into_iter().flatten().flatten();
+    files
+        .map(|file| file.metadata().map_or(0, |it| it.len()))
+        .max()
+}
+
+#[tokio::test]
+async fn a_node_that_is_killed_at_any_moment_of_a_snapshot_comes_back_and_loses_nothing() {
+    let cluster = Cluster::start(Options {
+        shards: 1,
+        checkpoint_after_bytes: Some(CHECKPOINT_AFTER_BYTES),
+        log_file_bytes: Some(LOG_FILE_BYTES),
+        ..Options::default()
+    })
+    .await;
+    let client = cluster.client().await;
+    let receipts = Receipts::open(&cluster).await;
+    let mut killed_in_snapshots = 0;
+    for moment in 0..MOMENTS {
+        cluster.kill(3);
+        // Until the others have dropped what it would need of their logs.
+        let before = cluster.checkpoints(1, GROUP);
+        let dropped = async || {
+            receive_many(&client, receipts.location(), LINES).await?;
+            let now = cluster.checkpoints(1, GROUP);
+            let is_new = now.len() == 2 && now.iter().all(|file| !before.contains(file));
+            is_new.then_some(()).ok_or(format!("{now:?}"))
+        };
+        until("two new states", LOADED_WITHIN, dropped).await;
+        receipts.add(1).await;
+        let states = cluster.data_dir(1).join("checkpoints");
+        let newest = cluster.checkpoints(1, GROUP).pop().unwrap_or_default();
+        let bytes = std::fs::metadata(states.join(newest)).map_or(0, |it| it.len());
+        cluster.restart(3);
+        let has_come = within(SENT_WITHIN, async || match received(&cluster, 3) {
+            Some(so_far) if so_far >= bytes * moment / MOMENTS => Ok(()),
+            so_far => Err(format!("{so_far:?}")),
+        });
+        killed_in_snapshots += u64::from(has_come.await.is_ok());
+    }
+    assert!(killed_in_snapshots > MOMENTS / 2, "{killed_in_snapshots}");
+    cluster.kill(3);
+    cluster.restart(3);
+    let operator = Operator::new(cluster.client().await);
+    operator.wait_until_settled(&NODES).await;
+    receipts.check_everywhere(&cluster).await;
+    assert!(cluster.ended(3).is_none(), "{}", cluster.log(3));
 }

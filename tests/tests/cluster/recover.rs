@@ -589,6 +589,38 @@ async fn a_recovery_that_is_killed_at_any_step_is_gone_on_with() {
     assert!(!cluster.log(1)[from..].contains("was interrupted"));
 }
 
+#[tokio::test]
+async fn a_cluster_that_stopped_while_it_was_founded_is_recovered_from_any_founder() {
+    let cluster = Cluster::prepared(Options {
+        shards: SHARDS,
+        ..Options::default()
+    });
+    for node in NODES {
+        cluster.restart(node);
+    }
+    // Everybody has written down who founds it, and hardly anybody has been elected.
+    until("a founding", OLD_LEADERS_WITHIN, async || {
+        let founds = |node: &u64| cluster.log(*node).contains("founding the cluster");
+        let all = NODES.iter().all(founds);
+        all.then_some(()).ok_or("not all found".to_owned())
+    })
+    .await;
+    cluster.kill_all();
+    let recovered = recover(&cluster, &[2], &[]);
+    assert!(recovered.status.success(), "{}", text(&recovered));
+    cluster.restart(2);
+    cluster.wait_until_led().await;
+    for node in [1, 3] {
+        cluster.empty(node);
+        cluster.restart(node);
+    }
+    let receipts = Receipts::open(&cluster).await;
+    receipts.add(5).await;
+    let operator = Operator::new(cluster.client().await);
+    operator.wait_until_settled(&NODES).await;
+    receipts.check_everywhere(&cluster).await;
+}
+
 /// The states of the shards in a directory: the same stock has the same hash.
 fn states(dir: &Path) -> Vec<String> {
     let (_, report) = inspect(dir);

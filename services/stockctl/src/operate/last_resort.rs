@@ -1,7 +1,38 @@
 //! What is left to do where most nodes are lost for good. `stockd recover` does it, on nodes that do not run; here
 //! an operator learns whether it has come to that.
 
+use std::collections::BTreeMap;
+
 use stock_proto::stock::v1::GetTopologyResponse;
+
+/// The cluster as all nodes see it that answer: a group is led where its leader says so himself. One node alone may be cut
+/// off from all others, or remember a leader that is gone.
+pub(super) fn together(
+    seen: GetTopologyResponse,
+    answers: &BTreeMap<u64, GetTopologyResponse>,
+) -> GetTopologyResponse {
+    let led_by = |group: fn(&GetTopologyResponse, u32) -> Option<u64>, shard: u32| {
+        let leaders = answers.iter();
+        let mut leaders = leaders.filter(|(node, answer)| group(answer, shard) == Some(**node));
+        leaders.next().map_or(0, |(node, _)| *node)
+    };
+    let meta = |answer: &GetTopologyResponse, _| Some(answer.meta.as_ref()?.leader_node_id);
+    let shard = |answer: &GetTopologyResponse, number: u32| {
+        let mut shards = answer.shards.iter();
+        Some(shards.find(|shard| shard.shard == number)?.leader_node_id)
+    };
+    let mut seen = seen;
+    if let Some(group) = &mut seen.meta {
+        group.leader_node_id = led_by(meta, group.shard);
+    }
+    for group in &mut seen.shards {
+        group.leader_node_id = led_by(shard, group.shard);
+    }
+    for node in &mut seen.nodes {
+        node.reachable = answers.contains_key(&node.node_id);
+    }
+    seen
+}
 
 /// Groups without a leader: shards by number, and whether the meta group is among them.
 fn leaderless(topology: &GetTopologyResponse) -> Vec<String> {
@@ -13,7 +44,7 @@ fn leaderless(topology: &GetTopologyResponse) -> Vec<String> {
         .collect()
 }
 
-/// Whether some group has no leader, as the node that was asked sees it.
+/// Whether some group has no leader.
 pub(super) fn is_needed(topology: &GetTopologyResponse) -> bool {
     !leaderless(topology).is_empty()
 }
@@ -24,8 +55,7 @@ pub(super) fn advice(topology: &GetTopologyResponse) -> String {
     let leaderless = leaderless(topology);
     if leaderless.is_empty() {
         return format!(
-            "As node {} sees it, every group of cluster {cluster} has a leader: there is nothing to recover.",
-            topology.node_id
+            "Every group of cluster {cluster} has a leader that says so itself: there is nothing to recover."
         );
     }
     let here = |node: u64, reachable: bool| reachable || node == topology.node_id;
@@ -56,7 +86,7 @@ pub(super) fn advice(topology: &GetTopologyResponse) -> String {
     format!(
         "No leader: {}\nNodes that answer: {}\nNodes that do not: {}\n\n\
          If one of the silent nodes can come back with its disk, start it: that is all, and nothing is lost.\n\
-         Only if they are lost for good, with their disks:\n\n\
+         Only if they are lost for good, with their disks (docs/recovery.md has more):\n\n\
          1. Stop every node that is left.{stops}\n\
          2. Bring their data directories together on one machine, and look at what would be done:\n     \
          stockd recover{dirs}\n\
@@ -98,6 +128,29 @@ mod tests {
             shards: (0..).zip(shards).map(shard).collect(),
             ..GetTopologyResponse::default()
         }
+    }
+
+    #[test]
+    fn a_group_is_led_where_its_leader_says_so() {
+        let answer = |node_id, leaders| GetTopologyResponse {
+            node_id,
+            ..topology(leaders)
+        };
+        // Node 1 hears nobody, and the other two go on without it.
+        let apart = [
+            answer(1, [0, 0, 0]),
+            answer(2, [2, 4, 4]),
+            answer(4, [2, 4, 4]),
+        ];
+        let answers = apart.map(|answer| (answer.node_id, answer)).into();
+        let seen = together(answer(1, [0, 0, 0]), &answers);
+        assert!(!is_needed(&seen));
+        // Node 1 remembers leaders that are gone.
+        let answers = [(1, answer(1, [2, 2, 2]))].into();
+        let seen = together(answer(1, [2, 2, 2]), &answers);
+        let text = advice(&seen);
+        let begin = "No leader: the meta group, shard 0, shard 1\nNodes that answer: 1\nNodes that do not: 2, 4\n";
+        assert!(text.starts_with(begin), "{text}");
     }
 
     #[test]

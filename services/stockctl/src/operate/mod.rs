@@ -5,12 +5,16 @@ pub(crate) mod args;
 mod last_resort;
 mod wait;
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use stock_client::Client;
+use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::{
-    AddNodeRequest, DrainNodeRequest, GetAuditRequest, ListNodesRequest, ListShardsRequest,
-    MoveReplicaRequest, RebuildReplicaRequest, RemoveNodeRequest, ReplaceNodeRequest,
-    TransferLeadershipRequest, UndrainNodeRequest, move_replica_request, rebuild_replica_request,
-    transfer_leadership_request,
+    AddNodeRequest, DrainNodeRequest, GetAuditRequest, GetTopologyRequest, ListNodesRequest,
+    ListShardsRequest, MoveReplicaRequest, RebuildReplicaRequest, RemoveNodeRequest,
+    ReplaceNodeRequest, TransferLeadershipRequest, UndrainNodeRequest, move_replica_request,
+    rebuild_replica_request, transfer_leadership_request,
 };
 
 use self::answer::Operation;
@@ -181,15 +185,33 @@ pub(crate) async fn replica(client: &Client, command: ReplicaCommand) -> Result<
     }))
 }
 
-/// Shows whether the cluster has lost its quorum, and what to do then.
+/// Asks every node, and shows whether the cluster has lost its quorum, and what to do then.
 pub(crate) async fn last_resort(
     client: &Client,
     command: UnsafeCommand,
 ) -> Result<Answer, Failure> {
     let UnsafeCommand::Recover = command;
-    let topology = client.get_topology().await?;
-    Ok(Answer::Operation(Operation::LastResort(topology)))
+    let seen = client.get_topology().await?;
+    let asked = client
+        .node_channels()
+        .into_iter()
+        .map(|(node, channel)| async move {
+            let mut stub = ClusterServiceClient::new(channel);
+            let answer = stub.get_topology(GetTopologyRequest {});
+            let answer = tokio::time::timeout(PROBED_WITHIN, answer).await;
+            Some((node, answer.ok()?.ok()?.into_inner()))
+        });
+    let mut answers = BTreeMap::new();
+    // One after the other: who is silent costs three seconds, and nobody is in a hurry here.
+    for asked in asked {
+        answers.extend(asked.await);
+    }
+    let seen = last_resort::together(seen, &answers);
+    Ok(Answer::Operation(Operation::LastResort(seen)))
 }
+
+/// A node that does not answer a question from memory for so long is silent.
+const PROBED_WITHIN: Duration = Duration::from_secs(3);
 
 /// Shows the last audits.
 pub(crate) async fn audit(client: &Client) -> Result<Answer, Failure> {

@@ -19,12 +19,14 @@ pub(super) fn plan(plan: &Plan, dirs: &[PathBuf]) -> String {
             }
         );
     }
-    let mut text = format!(
-        "Cluster {}: {} left, {} lost for good, with all that only they had.\n",
-        plan.cluster_id,
-        are(&plan.nodes),
-        are(&plan.lost_nodes),
-    );
+    let mut text = format!("Cluster {}: {} left", plan.cluster_id, are(&plan.nodes));
+    text.push_str(&match plan.lost_nodes.len() {
+        0 => ".\n".to_owned(),
+        _ => format!(
+            ", {} lost for good, with all that only they had.\n",
+            are(&plan.lost_nodes)
+        ),
+    });
     if plan.resumed.is_some() {
         text.push_str("A recovery was interrupted: this goes on with it.\n");
     }
@@ -88,17 +90,19 @@ fn of_group(plan: &GroupPlan, dirs: &[PathBuf]) -> String {
                     "    nothing is missing that these directories know to be committed\n",
                 ),
             }
-            let more = chosen
-                .ending
-                .point
-                .index
-                .saturating_sub(chosen.ending.ballot.commit);
-            if more > 0 {
-                let _ = writeln!(
-                    text,
-                    "    {more} entries after index {} are not known to be committed and become so",
-                    chosen.ending.ballot.commit
-                );
+            let (commit, last) = (chosen.ending.ballot.commit, chosen.ending.point.index);
+            if last > commit {
+                let what = entries(commit + 1, last);
+                let _ = match last - commit {
+                    1 => writeln!(
+                        text,
+                        "    {what} is not known to be committed, and becomes so"
+                    ),
+                    _ => writeln!(
+                        text,
+                        "    {what} are not known to be committed, and become so"
+                    ),
+                };
             }
             for other in others {
                 let _ = writeln!(
@@ -159,7 +163,6 @@ fn nodes(nodes: &[u64]) -> String {
 
 fn are(of: &[u64]) -> String {
     match of.len() {
-        0 => "no node is".to_owned(),
         1 => format!("{} is", nodes(of)),
         _ => format!("{} are", nodes(of)),
     }
