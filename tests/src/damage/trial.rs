@@ -1,5 +1,6 @@
 //! One trial: directories as they were, damage, and a look at what comes of it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,7 +38,10 @@ const HELD_SECONDS: i64 = 7 * 24 * 60 * 60;
 const LOADED_WITHIN: Duration = Duration::from_secs(120);
 
 /// From the start of the nodes until the cluster is whole by itself. Ten seconds are usual.
-pub(super) const HEALED_WITHIN: Duration = Duration::from_secs(40);
+pub(super) const HEALED_WITHIN: Duration = Duration::from_secs(30);
+
+/// How often a node that ends is started again in one trial.
+const RESTARTS_MAX: u32 = 3;
 
 /// One node's answer; where there is no leader there is none.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
@@ -193,7 +197,11 @@ impl Sweep {
         let began = NODES.map(|node| self.cluster.log(node).len());
         NODES.iter().for_each(|node| self.cluster.restart(*node));
         let mut deeds = Vec::new();
-        let is_healed = within(HEALED_WITHIN, || self.is_whole()).await;
+        let mut restarts = BTreeMap::new();
+        let is_healed = within(HEALED_WITHIN, || self.is_whole(&mut restarts)).await;
+        if is_healed.is_ok() && !restarts.is_empty() {
+            deeds.push("the node ends, and is started again by whoever supervises it".to_owned());
+        }
         if is_healed.is_ok() {
             deeds.extend(self.healed(&trial.nodes, &began).await);
         }
@@ -218,12 +226,17 @@ impl Sweep {
         }
     }
 
-    /// Whether three sound voters of every group are there, or why not.
-    async fn is_whole(&self) -> Result<(), String> {
-        if let Some(node) = NODES
-            .iter()
-            .find(|node| self.cluster.ended(**node).is_some())
-        {
+    /// Whether three sound voters of every group are there, or why not. A node that ends is started again, as systemd and
+    /// Kubernetes do, a few times.
+    async fn is_whole(&self, restarts: &mut BTreeMap<u64, u32>) -> Result<(), String> {
+        let ended = |node: &u64| self.cluster.ended(*node).is_some();
+        if let Some(node) = NODES.into_iter().find(ended) {
+            let times = restarts.entry(node).or_default();
+            if *times < RESTARTS_MAX {
+                *times += 1;
+                self.cluster.reap(node);
+                self.cluster.restart(node);
+            }
             return Err(format!("node {node} has ended"));
         }
         mend::is_whole(&self.cluster).await
@@ -272,7 +285,9 @@ impl Sweep {
             });
             words.extend(lines.next().map(str::to_owned));
             // Where it has ended, why.
-            let ended = said.lines().rfind(|line| line.starts_with("stockd: "));
+            let is_last =
+                |line: &&str| line.starts_with("stockd: ") || line.contains("stockd: cannot go on");
+            let ended = said.lines().rfind(is_last);
             words.extend(ended.map(str::to_owned));
         }
         words
