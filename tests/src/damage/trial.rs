@@ -198,7 +198,7 @@ impl Sweep {
         NODES.iter().for_each(|node| self.cluster.restart(*node));
         let mut deeds = Vec::new();
         let mut restarts = BTreeMap::new();
-        let is_healed = within(HEALED_WITHIN, || self.is_whole(&mut restarts)).await;
+        let is_healed = within(HEALED_WITHIN, async || self.is_whole(&mut restarts).await).await;
         if is_healed.is_ok() && !restarts.is_empty() {
             deeds.push("the node ends, and is started again by whoever supervises it".to_owned());
         }
