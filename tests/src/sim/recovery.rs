@@ -125,13 +125,24 @@ impl World {
             self.boot(*other)?;
         }
         // All of them first: they are a quorum of what was.
-        for other in lost {
+        for other in &lost {
             self.introduce(Way {
-                from: other,
+                from: *other,
                 to: left,
             });
         }
-        Ok(())
+        let goes_on = |node: &&u64| {
+            let machine = self.machines.get(node);
+            machine.is_some_and(|it| it.running.is_some() && it.lives[0] != self.life)
+        };
+        match lost.iter().find(goes_on) {
+            Some(node) => {
+                let seen =
+                    format!("node {node} has met a life that goes on from its own, and goes on");
+                broken("one life", seen)
+            }
+            None => Ok(()),
+        }
     }
 
     /// A life of the cluster that another goes on from has ended, and whoever is of it ends.

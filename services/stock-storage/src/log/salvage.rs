@@ -50,7 +50,13 @@ pub(super) fn set_aside(
     made.map_err(named_io("make", &aside))?;
     for file in files {
         let to = aside.join(file.file_name().unwrap_or_default());
-        copy(volume, file, &to).map_err(named_io("copy the damaged log to", &to))?;
+        if let Err(error) = copy(volume, file, &to) {
+            // Half a copy is of no use, takes room that may be missing, and would count as a time.
+            for file in volume.list(&aside).unwrap_or_default() {
+                let _ = volume.delete(&file);
+            }
+            return Err(named_io("copy the damaged log to", &to)(error));
+        }
     }
     for dir in [&aside, dir] {
         volume.sync_dir(dir).map_err(named_io("sync", dir))?;

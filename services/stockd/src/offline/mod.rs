@@ -18,7 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stock_replica::{Ballot, OpenError, Point, PointError};
-use stock_storage::{CheckpointError, CheckpointStore, LogError, LogOptions, OnDamage, Volume};
+use stock_storage::{
+    CheckpointError, CheckpointStore, Ledger, LogError, LogOptions, OnDamage, Volume,
+};
 use thiserror::Error;
 
 use self::ledger_copy::LedgerCopy;
@@ -47,6 +49,15 @@ pub enum OfflineError {
     /// There is none.
     #[error("{} is no data directory: no node has used it", path.display())]
     NotUsed {
+        /// Where.
+        path: PathBuf,
+    },
+    /// It was used, and its log is not what it was.
+    #[error(
+        "{}: its log does not say any more whose it is, and nothing in it can be gone on from: leave it out, and keep it",
+        path.display()
+    )]
+    NoRecord {
         /// Where.
         path: PathBuf,
     },
@@ -123,8 +134,12 @@ impl DataDir {
         let disk = Disk::open(&volume, path, &LogOptions::default(), on_damage)?;
         let checkpoints = CheckpointStore::open(Arc::clone(&volume), path)?;
         let Some(record) = NodeRecord::read(&disk, path)? else {
+            let is_new = checkpoints.groups().is_empty() && !Ledger::is_in(path);
             let path = path.to_owned();
-            return Err(OfflineError::NotUsed { path });
+            return Err(match is_new {
+                true => OfflineError::NotUsed { path },
+                false => OfflineError::NoRecord { path },
+            });
         };
         Ok(Self {
             path: path.to_owned(),

@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stock_core::{At, Principal, Stamp};
 use stock_replica::Ending;
+use stock_storage::Ledger;
 
-use super::DataDir;
 use super::lives::{interrupted, outdated};
 use super::recover::RecoverError;
 use super::replay::{bring_back_what_is_left, known_to};
+use super::{DataDir, OfflineError};
 use crate::node_record::{Membership, RecoveryRecord};
 use crate::placement::{NodeState, Registry, RegistryCommand, RegistryOutcome, ReplicaId};
 use crate::state::State;
@@ -241,7 +242,11 @@ fn check_together(dirs: &[DataDir]) -> Result<(), RecoverError> {
     for dir in dirs {
         if dir.record.membership == Membership::None {
             let path = dir.path.clone();
-            return Err(RecoverError::NoMember { path });
+            let was_used = !dir.checkpoints.groups().is_empty() || Ledger::is_in(&path);
+            return Err(match was_used {
+                true => OfflineError::NoRecord { path }.into(),
+                false => RecoverError::NoMember { path },
+            });
         }
         let mixed = |other: &DataDir, what| RecoverError::Mixed {
             one: other.path.clone(),
