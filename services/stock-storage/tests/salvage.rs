@@ -178,3 +178,15 @@ fn a_log_is_not_cut_before_it_was_said_that_it_will_be() {
     assert!(refused.is_err());
     assert!(contents(&dir.path().join("log")) == found);
 }
+
+#[test]
+fn of_a_log_that_was_emptied_nothing_is_left_and_nothing_is_in_the_way() {
+    let dir = written();
+    for file in files(&dir.path().join("log")) {
+        fs::write(file, b"").unwrap();
+    }
+    let (log, told) = open_or(Arc::new(OsVolume), dir.path(), OnDamage::Salvage).unwrap();
+    assert_eq!((log.bounds(GROUP), told), (None, 1));
+    drop(log);
+    drop(Log::open(Arc::new(OsVolume), dir.path(), &OPTIONS).unwrap());
+}

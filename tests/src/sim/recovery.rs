@@ -98,9 +98,12 @@ impl World {
         if self.chapter != Chapter::Trouble || looks > LOOKS_MAX {
             return Ok(());
         }
-        let now_us = self.now_us;
-        let hears =
-            |machine: &Machine| machine.running.is_some() && machine.paused_until_us <= now_us;
+        // Two halves that do not meet nobody could tell.
+        let (now_us, life) = (self.now_us, self.life);
+        let hears = |machine: &Machine| {
+            let is_itself = !machine.is_on_old && machine.lives[0] == life;
+            machine.running.is_some() && machine.paused_until_us <= now_us && is_itself
+        };
         let is_heard = self.machines.get(&left).is_some_and(hears)
             && lost.iter().all(|other| {
                 let way = Way {

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::disk::{Queue, file_number, queue_of};
-use super::tail::Framing;
+use super::tail::{self, Framing, Tail};
 use super::{ASIDE_MAX, Damage, LogError, aside_dir, named_io};
 use crate::volume::{Access, Volume, read_exact_at, read_file, write_all_at};
 
@@ -142,9 +142,16 @@ fn first_damage(
             .filter_map(|path| Some((file_number(path)?, path)))
             .collect();
         of_queue.sort_unstable();
+        let last = of_queue.last().map(|(number, _)| *number);
         for (number, path) in of_queue {
             let bytes = read_file(volume, path).map_err(named_io("read", path))?;
-            if let Framing::Broken { offset } = Framing::of(&bytes, number) {
+            let Framing::Broken { offset } = Framing::of(&bytes, number) else {
+                continue;
+            };
+            // The end of the last file may be a write that was interrupted, or nothing at all.
+            let is_damage =
+                || matches!(tail::judge(&bytes[offset..], number), Tail::Damaged { .. });
+            if last != Some(number) || is_damage() {
                 return Ok(Some((path.clone(), offset as u64)));
             }
         }
