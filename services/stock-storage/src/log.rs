@@ -13,7 +13,8 @@
 //!   whole write behind it is [`LogError::Damaged`]. Two limits remain. Damage to the very last write
 //!   looks like a torn one ([`Log::tail_cut`] tells of it). And after a power cut between a lazy write and
 //!   the next sync, the disk may hold the later write without the earlier; that is refused too, though
-//!   nothing acknowledged was lost, because erring to this side only costs a copy from the other replicas.
+//!   nothing acknowledged was lost, because erring to this side only costs a copy from the other replicas. What a purge
+//!   has copied is all there is of it: how far that goes is written down, see [`mark`].
 //! - **What is read back is synced before it is used.** After a crash of the process the page cache may
 //!   hold writes that never reached the disk. A replica would count them as its own, so opening syncs
 //!   every file and the directories. (The engine does neither, and its `sync()` does nothing.)
@@ -48,6 +49,7 @@ mod batch;
 mod core;
 mod disk;
 mod entry;
+mod mark;
 mod purge;
 mod salvage;
 mod stage;
@@ -540,6 +542,10 @@ fn open_engine(
         let config = config(log_dir, options, on_damage)?;
         Engine::open_with_file_system(config, Arc::new(disk.clone()))
     };
+    disk.mark.read(&*disk.volume, log_dir);
+    if let Some(damage) = disk.mark.missing(&*disk.volume, log_dir) {
+        return Err(Unopened::Damaged(damage));
+    }
     let opened = panic::catch_unwind(AssertUnwindSafe(open));
     let mut notes = disk.take_notes(Queue::Append);
     let of_rewrite = disk.take_notes(Queue::Rewrite).damage;

@@ -190,3 +190,58 @@ fn of_a_log_that_was_emptied_nothing_is_left_and_nothing_is_in_the_way() {
     drop(log);
     drop(Log::open(Arc::new(OsVolume), dir.path(), &OPTIONS).unwrap());
 }
+
+/// A log whose oldest files were purged: what was still needed of them is in the copies alone.
+fn purged() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::open(Arc::new(OsVolume), dir.path(), &OPTIONS).unwrap();
+    let mut batch = WriteBatch::new();
+    batch.put_replica(GROUP + 1, b"who is here");
+    log.write(&mut batch, Durability::Sync).unwrap();
+    for index in 1..=ENTRIES {
+        batch.append(GROUP, index, [entry(index)]);
+        batch.truncate_before(GROUP, index);
+        log.write(&mut batch, Durability::Sync).unwrap();
+    }
+    log.purger().purge(u64::MAX).unwrap();
+    assert!(dir.path().join("log/REWRITTEN").exists());
+    dir
+}
+
+#[test]
+fn damage_to_what_was_copied_is_no_interrupted_write() {
+    let copies = |dir: &TempDir| {
+        let files = fs::read_dir(dir.path().join("log")).unwrap().flatten();
+        let mut files: Vec<PathBuf> = files.map(|file| file.path()).collect();
+        files.retain(|path| path.extension().is_some_and(|end| end == "rewrite"));
+        files.sort();
+        files.pop().unwrap()
+    };
+    let open = |dir: &TempDir| Log::open(Arc::new(OsVolume), dir.path(), &OPTIONS);
+    let whole = purged();
+    let replica = open(&whole).unwrap().replica(GROUP + 1);
+    assert_eq!(replica.as_deref(), Some(b"who is here".as_slice()));
+
+    let content = fs::read(copies(&whole)).unwrap();
+    let written = content.iter().rposition(|byte| *byte != 0).unwrap();
+    let flipped = {
+        let mut content = content.clone();
+        content[written - 8] ^= 1;
+        content
+    };
+    let harms: [(&str, Option<Vec<u8>>); 4] = [
+        ("flipped", Some(flipped)),
+        ("cut", Some(content[..written - 8].to_vec())),
+        ("emptied", Some(Vec::new())),
+        ("deleted", None),
+    ];
+    for (harm, content) in harms {
+        let dir = purged();
+        match content {
+            Some(content) => fs::write(copies(&dir), content).unwrap(),
+            None => fs::remove_file(copies(&dir)).unwrap(),
+        }
+        let refused = open(&dir);
+        assert!(matches!(refused, Err(LogError::Damaged { .. })), "{harm}");
+    }
+}

@@ -70,7 +70,12 @@ pub async fn decide(
 ) -> Result<Verdict, FirstBootError> {
     // Nobody remembers a directory that is no member.
     let identity = record.identity(config, 0);
-    let answering = answer(listener, &identity);
+    // With a directory that was used nobody founds a cluster, the others no more than this node.
+    let mut told = identity.clone();
+    if !is_new {
+        told.listed.nodes.clear();
+    }
+    let answering = answer(listener, &told);
     tokio::pin!(answering);
     let asking = ask_until_clear(config, &identity);
     tokio::pin!(asking);

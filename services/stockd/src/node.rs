@@ -442,7 +442,8 @@ async fn become_member(
     } else {
         config.join.clone()
     };
-    Ok(join::join(config, &seeds, disk, record).await?)
+    let held = record.held(disk);
+    Ok(join::join(config, &seeds, disk, record, &held).await?)
 }
 
 /// Where other nodes serve clients, as far as configuration and disk know.

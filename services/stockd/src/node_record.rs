@@ -15,6 +15,7 @@ use crate::disk::Disk;
 use crate::identity::{Addresses, Founder, Identity, Listed, founded_life};
 use crate::placement::{self, Directory};
 use crate::worker::Founding;
+use crate::worker::slot::{SlotRecord, Standing};
 
 /// What a data directory remembers of its node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -281,6 +282,17 @@ impl NodeRecord {
     /// Whether the directory has forgotten something.
     pub fn must_join_anew(&self) -> bool {
         self.candidate.is_some()
+    }
+
+    /// The groups of which a directory that has to be let in anew has a replica, by their numbers: who is let in gives them
+    /// up.
+    pub fn held(&self, disk: &Disk) -> Vec<u32> {
+        let is_held = |group: &u32| {
+            let slot = disk.replica(u64::from(*group));
+            let slot = slot.and_then(|bytes| SlotRecord::from_bytes(&bytes));
+            slot.is_some_and(|slot| slot.standing != Standing::Gone)
+        };
+        (0..=self.shards).filter(is_held).collect()
     }
 
     /// What the directory has is gone on from, whatever it has forgotten: nobody has more.

@@ -21,7 +21,7 @@ use stockd::worker::event::GroupId;
 use stockd::worker::{Founding, Worker, WorkerError, WorkerParts};
 
 use super::catch;
-use super::checks::Checked;
+use super::checks::{Checked, broken};
 use super::clock::EPOCH_MS;
 use super::disk::Ending;
 use super::faults::FaultKind;
@@ -29,7 +29,7 @@ use super::helpers::Helpers;
 use super::machine::{Machine, Running, Stage, Stop, first_address};
 use super::plan::{Plan, SECOND_US};
 use super::recovery::FOUNDED_BEFORE;
-use super::world::{Happening, World};
+use super::world::{Chapter, Happening, World};
 
 /// Shortest and longest election timeout, in ticks, as in production. A run draws one for each boot.
 const ELECTION_TICKS: (usize, usize) = (
@@ -47,6 +47,8 @@ struct Drawn {
     booted_us: u64,
     election_ticks: usize,
     next_forward: u64,
+    /// The power fails before so many writes and syncs of the start are done.
+    cut_after: Option<u64>,
 }
 
 impl World {
@@ -57,6 +59,7 @@ impl World {
             booted_us: self.true_us(),
             election_ticks: self.draw_election_ticks(),
             next_forward: self.pace.number() >> 1,
+            cut_after: self.draw_cut_in_salvage(node),
         };
         let Some(machine) = self.machines.get_mut(&node) else {
             return Ok(());
@@ -78,6 +81,10 @@ impl World {
         let plan = &self.plan;
         let opened = catch(|| open(node, machine, &root, plan, &drawn));
         let stop = match opened {
+            Ok(Ok(Opened::Running(_))) if machine.disk.was_cut_at_a_damage() => {
+                let seen = format!("node {node} goes on with a log that was cut at a damage");
+                return broken("forgotten", seen);
+            }
             Ok(Ok(Opened::Running(running))) => {
                 self.trace.note(self.now_us, "boot", &[node, boot], || {
                     format!("of node {node}")
@@ -97,6 +104,7 @@ impl World {
                 machine.disk.unmount(Ending::Killed);
                 machine.remove_root();
                 if let Opened::Forgotten = opened {
+                    machine.disk.was_cut_at_a_damage();
                     machine.renounce(node);
                     self.tally.add("logs salvaged");
                 }
@@ -109,6 +117,13 @@ impl World {
         };
         machine.let_in = None;
         self.stopped(node, stop)
+    }
+
+    /// Where a log is to be salvaged, the power may fail in the middle of it.
+    fn draw_cut_in_salvage(&mut self, node: u64) -> Option<u64> {
+        let machine = self.machines.get(&node)?;
+        let is_tried = self.chapter == Chapter::Trouble && machine.disk.is_damaged();
+        (is_tried && self.fate.chance(500)).then(|| self.fate.between(0, 60))
     }
 
     /// raft cannot be given a seed, but one value; no two nodes get the same.
@@ -169,6 +184,9 @@ fn open(
         .disk
         .mount(root)
         .unwrap_or_else(|error| panic!("no scratch directory: {error}"));
+    if let Some(operations) = drawn.cut_after {
+        machine.disk.cut_power_after(operations);
+    }
     let data = root.join("data");
     let options = LogOptions {
         file_bytes: plan.log_file_bytes,

@@ -271,7 +271,7 @@ fn open(
     let options = LogOptions {
         file_bytes: plan.log_file_bytes,
     };
-    let disk = LogDisk::open(&volume, &data, &options, OnDamage::Refuse)?;
+    let disk = LogDisk::open(&volume, &data, &options, OnDamage::Salvage)?;
     let before = disk.node_record().unwrap_or_default();
     let hex = |number: &u128| format!("\"{number:032x}\"");
     let (life, earlier) = machine.lives.split_first().unwrap_or((&LIFE, &[]));

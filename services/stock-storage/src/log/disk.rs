@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::volume::{self, Access, Volume, VolumeFile};
 use raft_engine::env::{FileSystem, Handle, Permission, WriteExt};
 
+use super::mark::Mark;
 use super::tail::{self, Tail};
 
 /// Where in a file the version of its format stands: behind 53 bytes that name the format. The alignment
@@ -29,6 +30,8 @@ pub(super) struct Disk {
     notes: Arc<[Mutex<Notes>; 2]>,
     /// From here on the files stay as they are.
     abandoned: Arc<AtomicBool>,
+    /// How far the copies go that a purge has made.
+    pub(super) mark: Arc<Mark>,
 }
 
 /// The two queues of files that the engine keeps.
@@ -80,6 +83,7 @@ impl Disk {
             volume,
             notes: Arc::default(),
             abandoned: Arc::default(),
+            mark: Arc::default(),
         }
     }
 
@@ -110,11 +114,10 @@ impl Disk {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn file(&self, path: &Path, file: Arc<dyn VolumeFile>, permission: Permission) -> LogFile {
+    fn file(&self, path: &Path, file: Arc<dyn VolumeFile>) -> LogFile {
         LogFile {
             path: path.to_path_buf(),
             file,
-            permission,
             disk: self.clone(),
         }
     }
@@ -130,7 +133,7 @@ impl FileSystem for Disk {
         let file = named("create", path, self.volume.open(path, Access::Create))?;
         // The engine syncs its directory too, but past the volume.
         self.sync_dir_of(path)?;
-        Ok(self.file(path, file, Permission::ReadWrite))
+        Ok(self.file(path, file))
     }
 
     fn open<P: AsRef<Path>>(&self, path: P, permission: Permission) -> io::Result<LogFile> {
@@ -140,7 +143,7 @@ impl FileSystem for Disk {
             Permission::ReadWrite => Access::Write,
         };
         let file = self.volume.open(path, access);
-        let file = self.file(path, named("open", path, file)?, permission);
+        let file = self.file(path, named("open", path, file)?);
         file.check_alignment()?;
         Ok(file)
     }
@@ -149,6 +152,8 @@ impl FileSystem for Disk {
     /// before the next one.
     fn delete<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
         let path = path.as_ref();
+        let dir = path.parent().unwrap_or(Path::new("."));
+        self.mark.before_deletion(&*self.volume, dir);
         named("delete", path, self.volume.delete(path))?;
         self.sync_dir_of(path)
     }
@@ -174,7 +179,6 @@ impl FileSystem for Disk {
 pub(super) struct LogFile {
     path: PathBuf,
     file: Arc<dyn VolumeFile>,
-    permission: Permission,
     disk: Disk,
 }
 
@@ -213,6 +217,15 @@ impl LogFile {
         }
     }
 
+    /// Whether no later file of its queue is there.
+    fn is_last(&self) -> io::Result<bool> {
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        let files = named("list", dir, self.disk.volume.list(dir))?;
+        let own = (file_number(&self.path), self.queue());
+        let mut later = files.iter().filter(|path| queue_of(path) == own.1);
+        Ok(!later.any(|path| file_number(path) > own.0))
+    }
+
     fn refuse(&self, offset: u64, reason: String) -> io::Error {
         let error = io::Error::new(io::ErrorKind::InvalidData, reason.clone());
         let damage = Damage {
@@ -229,7 +242,7 @@ impl Handle for LogFile {
     /// The engine calls this for one reason: while opening, to cut off what it cannot read.
     fn truncate(&self, offset: usize) -> io::Result<()> {
         let at = offset as u64;
-        if self.permission == Permission::ReadOnly {
+        if !self.is_last()? {
             // A log that is looked at as far as it is whole has empty files behind that.
             if self.file.len()? <= at {
                 return Ok(());
@@ -237,6 +250,11 @@ impl Handle for LogFile {
             let reason = format!(
                 "it cannot be read from byte {at} on, and it is not the last file of the log"
             );
+            return Err(self.refuse(at, reason));
+        }
+        if self.disk.mark.is_beyond(&self.path, at) {
+            let reason =
+                format!("it cannot be read from byte {at} on, and what was there is nowhere else");
             return Err(self.refuse(at, reason));
         }
         let bytes = named("read", &self.path, self.read_from(at))?;
@@ -311,10 +329,17 @@ impl Write for Cursor {
         let len = self.handle.file.write_at(buf, self.offset)?;
         // The engine copies in several writes before it syncs once. After a power cut the disk could hold
         // a later one without an earlier, which nobody can tell from damage.
-        if self.handle.queue() == Queue::Rewrite {
+        let is_copy = self.handle.queue() == Queue::Rewrite;
+        if is_copy {
             self.handle.sync()?;
         }
         self.offset += len as u64;
+        if is_copy {
+            self.handle
+                .disk
+                .mark
+                .written(&self.handle.path, self.offset);
+        }
         Ok(len)
     }
 

@@ -8,9 +8,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::disk::{Queue, file_number, queue_of};
+use super::mark;
 use super::tail::{self, Framing, Tail};
 use super::{ASIDE_MAX, Damage, LogError, aside_dir, named_io};
-use crate::volume::{Access, Volume, read_exact_at, read_file, write_all_at};
+use crate::volume::{Access, Volume, read_exact_at, read_file, write_all_at, write_file};
 
 /// What salvaging a log has done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,9 @@ pub struct Salvage {
     /// What was wrong with it.
     pub reason: String,
 }
+
+/// The file that says that a log was copied whole.
+const COPIED: &str = "COPIED";
 
 /// Bytes that are copied at a time.
 const COPIED_BYTES: usize = 1 << 20;
@@ -36,11 +40,17 @@ pub(super) fn set_aside(
     dir: &Path,
     files: &[PathBuf],
 ) -> Result<PathBuf, LogError> {
-    let taken = |number: &u32| match volume.list(&aside_dir(dir, *number)) {
-        Ok(files) => !files.is_empty(),
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    let kept = |number: &u32| volume.list(&aside_dir(dir, *number)).unwrap_or_default();
+    let is_whole = |files: &[PathBuf]| files.iter().any(|file| file.ends_with(COPIED));
+    // It was copied, and then nothing was cut: by a kill, or since nothing could be.
+    let is_it = |number: &u32| {
+        let kept = kept(number);
+        is_whole(&kept) && is_copy(volume, files, &kept)
     };
-    let number = (1..=ASIDE_MAX).find(|number| !taken(number));
+    if let Some(number) = (1..=ASIDE_MAX).find(is_it) {
+        return Ok(aside_dir(dir, number));
+    }
+    let number = (1..=ASIDE_MAX).find(|number| !is_whole(&kept(number)));
     let number = number.ok_or_else(|| LogError::DamagedAgain {
         dir: dir.to_owned(),
         times: ASIDE_MAX,
@@ -48,20 +58,39 @@ pub(super) fn set_aside(
     let aside = aside_dir(dir, number);
     let made = volume.create_dir(&aside);
     made.map_err(named_io("make", &aside))?;
+    // Half a copy is of no use, and takes room that may be missing.
+    let clear = || -> io::Result<()> {
+        let mut files = volume.list(&aside)?.into_iter();
+        files.try_for_each(|file| volume.delete(&file))
+    };
+    clear().map_err(named_io("empty", &aside))?;
     for file in files {
         let to = aside.join(file.file_name().unwrap_or_default());
         if let Err(error) = copy(volume, file, &to) {
-            // Half a copy is of no use, takes room that may be missing, and would count as a time.
-            for file in volume.list(&aside).unwrap_or_default() {
-                let _ = volume.delete(&file);
-            }
+            // What the error says is worth more than whether that succeeds.
+            let _ = clear();
             return Err(named_io("copy the damaged log to", &to)(error));
         }
     }
+    let copied = aside.join(COPIED);
+    write_file(volume, &copied, b"").map_err(named_io("write", &copied))?;
     for dir in [&aside, dir] {
         volume.sync_dir(dir).map_err(named_io("sync", dir))?;
     }
     Ok(aside)
+}
+
+/// Whether these are a copy of the files of a log, by their names and lengths: each salvage makes the log shorter.
+fn is_copy(volume: &dyn Volume, files: &[PathBuf], kept: &[PathBuf]) -> bool {
+    let len = |path: &PathBuf| {
+        let file = volume.open(path, Access::Read);
+        file.and_then(|file| file.len()).ok()
+    };
+    let is_same = |(file, kept): (&PathBuf, &PathBuf)| {
+        file.file_name() == kept.file_name() && len(file) == len(kept)
+    };
+    let kept: Vec<&PathBuf> = kept.iter().filter(|file| !file.ends_with(COPIED)).collect();
+    kept.len() == files.len() && files.iter().zip(kept).all(is_same)
 }
 
 fn copy(volume: &dyn Volume, from: &Path, to: &Path) -> io::Result<()> {
@@ -115,6 +144,10 @@ pub(super) fn cut(
         }
     }
     changed |= set_len(volume, &file, offset)?;
+    if queue == Queue::Rewrite {
+        let dir = file.parent().unwrap_or(Path::new("."));
+        changed |= mark::forget(volume, dir).map_err(named_io("delete the mark in", dir))?;
+    }
     Ok(changed)
 }
 

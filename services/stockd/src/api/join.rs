@@ -73,12 +73,14 @@ pub enum JoinError {
     Ledger(#[from] LedgerError),
 }
 
-/// Asks one node after the other to be let in, until one does. What it is told is written down.
+/// Asks one node after the other to be let in, until one does. What it is told is written down. What the directory has of
+/// the groups `held` is given up with that: not before each of them has a leader without it.
 pub async fn join(
     config: &Config,
     seeds: &[String],
     disk: &Disk,
     record: &mut NodeRecord,
+    held: &[u32],
 ) -> Result<(), JoinError> {
     let own = config.addresses();
     let request = api::JoinNodeRequest {
@@ -91,9 +93,16 @@ pub async fn join(
     // What each said last, so that the same is not said over and over.
     let mut said: HashMap<&str, String> = HashMap::new();
     let began = Instant::now();
+    if seeds.is_empty() {
+        tracing::error!("no other node is known to ask: give one with --join");
+    }
     loop {
         for seed in seeds {
-            let asked = timeout(ANSWER_WITHIN, ask(seed, config.shards, request.clone())).await;
+            let asked = timeout(
+                ANSWER_WITHIN,
+                ask(seed, config.shards, held, request.clone()),
+            )
+            .await;
             let status = match asked {
                 Ok(Ok(Answer::Shards(there))) => {
                     return Err(JoinError::Shards {
@@ -153,13 +162,25 @@ enum Answer {
 }
 
 /// A node that means another number of shards is not let in first and told later.
-async fn ask(seed: &str, shards: u32, request: api::JoinNodeRequest) -> Result<Answer, Status> {
+async fn ask(
+    seed: &str,
+    shards: u32,
+    held: &[u32],
+    request: api::JoinNodeRequest,
+) -> Result<Answer, Status> {
     let mut client = connect(seed).await?;
     let topology = client.get_topology(api::GetTopologyRequest {}).await?;
     let topology = topology.into_inner();
     let is_same_cluster = topology.cluster_id == request.cluster_id;
     if is_same_cluster && shards != 0 && topology.shard_count != shards {
         return Ok(Answer::Shards(topology.shard_count));
+    }
+    let mut leaderless = topology.shards.iter().filter(|it| it.leader_node_id == 0);
+    if let Some(shard) = leaderless.find(|it| held.contains(&(it.shard + 1))) {
+        return Err(Status::unavailable(format!(
+            "shard {} has no leader, and what is left of it may be here: it is not given up before there is one",
+            shard.shard
+        )));
     }
     Ok(Answer::LetIn(client.join_node(request).await?.into_inner()))
 }

@@ -141,6 +141,12 @@ impl Acquaintances {
         Ok(begun)
     }
 
+    /// As the disk of a node that does not run remembers them; nothing where that cannot be read.
+    pub fn remembered(disk: &Disk) -> Option<Self> {
+        let bytes = disk.acquaintances()?;
+        Self::from_bytes(&bytes)
+    }
+
     /// The pulses that others are told: they are durable.
     pub fn own(&self) -> &Beats {
         &self.own

@@ -12,7 +12,7 @@ use crate::checkpoint::{self, Image};
 use crate::forgotten;
 use crate::log_codec::{self, CommandsBuilder};
 use crate::node_record::RecoveryRecord;
-use crate::placement::{Change, Recover, RegistryCommand, RegistryOutcome, Survivor};
+use crate::placement::{Change, Recover, RegistryCommand, RegistryOutcome, ReplicaId, Survivor};
 use crate::worker::event::GroupId;
 use crate::worker::slot::{SlotRecord, Standing};
 
@@ -35,6 +35,9 @@ pub fn carry_out(dirs: &mut [DataDir], plan: &Plan, life: u128) -> Result<(), Re
         recovery
     };
     let recovery = plan.resumed.clone().unwrap_or_else(drawn);
+    if plan.is_marked_only {
+        return unmark(dirs, plan);
+    }
     let incarnation = recovery.life();
     let tell = plan.tell(incarnation)?;
     // No node starts on a directory of which only a part is done.
@@ -81,6 +84,9 @@ pub fn carry_out(dirs: &mut [DataDir], plan: &Plan, life: u128) -> Result<(), Re
             batches[candidate.dir].put_replica(u64::from(plan.group.0), &record.to_bytes());
         }
     }
+    for (at, (dir, batch)) in dirs.iter().zip(&mut batches).enumerate() {
+        bar(dir, at, plan, batch)?;
+    }
     // What is made comes before what is taken away.
     for (at, (dir, batch)) in dirs.iter_mut().zip(&mut batches).enumerate() {
         match plan.outdated.contains(&at) {
@@ -96,13 +102,47 @@ pub fn carry_out(dirs: &mut [DataDir], plan: &Plan, life: u128) -> Result<(), Re
     for (at, dir) in dirs.iter().enumerate() {
         take_away(dir, at, plan)?;
     }
+    unmark(dirs, plan)
+}
+
+/// All is done: nodes may start on the directories. From the first of them on nothing else is done any more, since it may
+/// have been started.
+fn unmark(dirs: &mut [DataDir], plan: &Plan) -> Result<(), RecoverError> {
     for (at, dir) in dirs.iter_mut().enumerate() {
+        // Without the mark, and with that, it would join anew, and what it has would be deleted.
+        forgotten::settle(&*dir.volume, &dir.path)?;
         dir.record.recovery = None;
         if !plan.outdated.contains(&at) {
             dir.record.reinstate();
         }
         dir.record.write(&dir.disk)?;
-        forgotten::settle(&*dir.volume, &dir.path)?;
+    }
+    Ok(())
+}
+
+/// A directory that has forgotten something is its node's again; but of it nothing votes that is not gone on from. Of some
+/// replicas not even the record may be left: a founder would begin those once more.
+fn bar(dir: &DataDir, at: usize, plan: &Plan, batch: &mut WriteBatch) -> Result<(), RecoverError> {
+    if !dir.has_forgotten || plan.outdated.contains(&at) {
+        return Ok(());
+    }
+    for plan in &plan.groups {
+        let is_gone_on_from = plan.chosen().is_some_and(|one| one.dir == at);
+        if plan.fate == Fate::Recovered && is_gone_on_from {
+            continue;
+        }
+        let record = match dir.slot(plan.group)? {
+            Some(slot) if slot.standing == Standing::Gone => continue,
+            Some(slot) => SlotRecord {
+                newest: slot.newest,
+                standing: Standing::Failed("its directory has forgotten something".to_owned()),
+            },
+            None => SlotRecord {
+                newest: ReplicaId::founding(dir.record.node_id),
+                standing: Standing::Gone,
+            },
+        };
+        batch.put_replica(u64::from(plan.group.0), &record.to_bytes());
     }
     Ok(())
 }
@@ -129,15 +169,13 @@ fn begin_log_at(
         stamp: back.stamp,
         frozen: back.state.freeze(),
     };
+    // One that is there already may not be readable.
+    let life = dir.record.incarnation();
+    let written = checkpoint::write(&dir.checkpoints, life, dir.record.directory(), &mut image);
+    let written = written.map_err(|source| gone(source.into()))?;
     // What cannot be read any more, or lies further on than what is gone on from, would be taken for more than that.
-    let is_there = |info: &CheckpointInfo| info.meta.index == point.index;
-    let is_written = dir.checkpoints.list(number).iter().any(is_there);
-    if !is_written {
-        let life = dir.record.incarnation();
-        let written = checkpoint::write(&dir.checkpoints, life, dir.record.directory(), &mut image);
-        written.map_err(|source| gone(source.into()))?;
-    }
-    dir.checkpoints.retain(number, is_there)?;
+    let is_it = |info: &CheckpointInfo| info.path == written.path;
+    dir.checkpoints.retain(number, is_it)?;
     dir.checkpoints.discard_incoming(number)?;
     batch.reset(number);
     batch.put_origin(number, &point.to_bytes());

@@ -19,13 +19,36 @@ pub(super) fn interrupted(dirs: &[DataDir]) -> Result<Option<RecoveryRecord>, Re
     let differs = |(_, other): &(&DataDir, &RecoveryRecord)| {
         *other != first || other.nodes.iter().copied().collect::<BTreeSet<u64>>() != given
     };
-    match begun.find(differs) {
-        Some((dir, other)) => Err(RecoverError::Interrupted {
+    if let Some((dir, other)) = begun.find(differs) {
+        return Err(RecoverError::Interrupted {
             path: dir.path.clone(),
             nodes: other.nodes.clone(),
-        }),
-        None => Ok(Some(first.clone())),
+        });
     }
+    // Who has no mark was not reached yet, or has lost it when all was done; or it was recovered alone meanwhile.
+    let is_kept = |dir: &&DataDir| !first.left_out.contains(&dir.record.node_id);
+    let lives: BTreeSet<u128> = dirs
+        .iter()
+        .filter(is_kept)
+        .map(|dir| dir.record.incarnation())
+        .collect();
+    let before = lives.iter().filter(|life| **life != first.life());
+    let stranger = dirs.iter().find(|dir| dir.record.recovery.is_none());
+    match (before.count() > 1, stranger) {
+        (true, Some(dir)) => Err(RecoverError::Interrupted {
+            path: dir.path.clone(),
+            nodes: first.nodes.clone(),
+        }),
+        _ => Ok(Some(first.clone())),
+    }
+}
+
+/// Whether a recovery that was interrupted had done everything, and had begun to take its marks away.
+pub(super) fn is_done(dirs: &[DataDir], recovery: &RecoveryRecord) -> bool {
+    let is_kept = |dir: &&DataDir| !recovery.left_out.contains(&dir.record.node_id);
+    let mut kept = dirs.iter().filter(is_kept);
+    let is_any_unmarked = dirs.iter().any(|dir| dir.record.recovery.is_none());
+    is_any_unmarked && kept.all(|dir| dir.record.incarnation() == recovery.life())
 }
 
 /// A life of the cluster, and what of it is given.

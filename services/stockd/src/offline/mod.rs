@@ -26,6 +26,7 @@ use thiserror::Error;
 use self::ledger_copy::LedgerCopy;
 use crate::disk::Disk;
 use crate::forgotten;
+use crate::identity::Acquaintances;
 use crate::node_record::{NodeRecord, NodeRecordError};
 use crate::worker::event::GroupId;
 use crate::worker::slot::SlotRecord;
@@ -36,7 +37,8 @@ pub struct DataDir {
     pub(crate) disk: Disk,
     pub(crate) checkpoints: CheckpointStore,
     pub(crate) record: NodeRecord,
-    /// Its log was damaged once, and is used as far as it is whole: what it held counts for nothing in a vote.
+    /// Its log was damaged once, and is used as far as it is whole, or it is an older copy: what it held counts for nothing
+    /// in a vote.
     pub(crate) has_forgotten: bool,
     /// How far history goes, of each group, where that is known.
     pub(crate) history_to: Vec<Option<u64>>,
@@ -113,6 +115,22 @@ pub(crate) struct ReplicaRecord {
     pub(crate) ballot: Option<Ballot>,
     /// The index of the last entry; that of the origin where there is none.
     pub(crate) last_index: u64,
+}
+
+/// Finds directories of which another one remembers more than they do themselves: they were put back to an older copy.
+pub(crate) fn find_older_copies(dirs: &mut [DataDir]) {
+    let remembered = |dir: &DataDir| Acquaintances::remembered(&dir.disk).unwrap_or_default();
+    let memories: Vec<Acquaintances> = dirs.iter().map(remembered).collect();
+    for (at, dir) in dirs.iter_mut().enumerate() {
+        let lacks = |memory: &Acquaintances| {
+            let known = memory.known(dir.record.node_id);
+            known.is_some_and(|known| {
+                known.directory == dir.record.directory()
+                    && known.lacked_by(memories[at].own()).is_some()
+            })
+        };
+        dir.has_forgotten |= memories.iter().any(lacks);
+    }
 }
 
 impl DataDir {

@@ -10,7 +10,7 @@ use stock_core::{At, Principal, Stamp};
 use stock_replica::Ending;
 use stock_storage::Ledger;
 
-use super::lives::{interrupted, outdated};
+use super::lives::{interrupted, is_done, outdated};
 use super::recover::RecoverError;
 use super::replay::{bring_back_what_is_left, known_to};
 use super::{DataDir, OfflineError};
@@ -37,6 +37,9 @@ pub struct Plan {
     pub outdated: BTreeSet<usize>,
     /// A recovery that was interrupted, which this goes on with.
     pub resumed: Option<RecoveryRecord>,
+    /// It was interrupted when all was done, and some of the directories may have been started since: only its marks are
+    /// taken away.
+    pub is_marked_only: bool,
     /// Every group, group 0 first.
     pub groups: Vec<GroupPlan>,
     /// What the surviving log of group 0 lacks of the beginning.
@@ -173,6 +176,9 @@ pub fn plan(dirs: &[DataDir], keep_life: Option<&str>) -> Result<Plan, RecoverEr
             .map_or_else(String::new, |dir| dir.record.cluster_id.clone()),
         lost_nodes: lost_nodes.map(|(node, _)| node).collect(),
         nodes: nodes.into_iter().collect(),
+        is_marked_only: resumed
+            .as_ref()
+            .is_some_and(|recovery| is_done(dirs, recovery)),
         outdated,
         resumed,
         founding,

@@ -143,6 +143,14 @@ pub enum RecoverError {
         /// The cluster's id.
         expected: String,
     },
+    /// What is to be done is not what was confirmed.
+    #[error(
+        "nothing was recovered: what is there is not what was shown any more. It is:\n\n{found}\n\nRun this again to confirm that"
+    )]
+    Changed {
+        /// What would be done now.
+        found: String,
+    },
     /// What was there a moment ago cannot be brought back any more.
     #[error("{}, {}: {source}", path.display(), group_name(*group))]
     Gone {
@@ -177,7 +185,10 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     if plan.is_needless() {
         return Ok(ExitCode::SUCCESS);
     }
-    let lost = plan.lost_groups();
+    let lost = match plan.is_marked_only {
+        true => Vec::new(),
+        false => plan.lost_groups(),
+    };
     if !lost.is_empty() && !options.leave_lost_shards {
         return Err(RecoverError::LostShards { groups: lost }.into());
     }
@@ -195,7 +206,12 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }
     drop(dirs);
     dirs = open(options, Opened::ToChange)?;
+    let shown = super::recover_words::plan(&plan, &options.data_dirs);
     plan = super::plan::plan(&dirs, options.keep_life.as_deref())?;
+    let found = super::recover_words::plan(&plan, &options.data_dirs);
+    if found != shown {
+        return Err(RecoverError::Changed { found }.into());
+    }
     carry_out(&mut dirs, &plan, rand::random::<u128>().max(2))?;
     println!("{}", super::recover_words::done(&plan, &options.data_dirs));
     Ok(ExitCode::SUCCESS)
@@ -222,7 +238,10 @@ fn open(options: &Options, to: Opened) -> Result<Vec<DataDir>, RecoverError> {
         }
         Ok(dir)
     };
-    options.data_dirs.iter().map(open).collect()
+    let dirs: Result<Vec<DataDir>, RecoverError> = options.data_dirs.iter().map(open).collect();
+    let mut dirs = dirs?;
+    super::find_older_copies(&mut dirs);
+    Ok(dirs)
 }
 
 #[expect(clippy::print_stdout, reason = "it asks a person")]

@@ -27,6 +27,12 @@ pub(super) fn plan(plan: &Plan, dirs: &[PathBuf]) -> String {
             are(&plan.lost_nodes)
         ),
     });
+    if plan.is_marked_only {
+        text.push_str(
+            "A recovery was interrupted when all was done: only its marks are taken away, and the nodes may start.\n",
+        );
+        return text;
+    }
     if plan.resumed.is_some() {
         text.push_str("A recovery was interrupted: this goes on with it.\n");
     }
@@ -89,6 +95,9 @@ fn of_group(plan: &GroupPlan, dirs: &[PathBuf]) -> String {
                 None => text.push_str(
                     "    nothing is missing that these directories know to be committed\n",
                 ),
+            }
+            if chosen.lack.is_some() && plan.group.shard().is_some() {
+                text.push_str("    its history may begin anew there\n");
             }
             let (commit, last) = (chosen.ending.ballot.commit, chosen.ending.point.index);
             if last > commit {

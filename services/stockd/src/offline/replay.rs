@@ -137,8 +137,7 @@ pub fn bring_back_what_is_left(
     let whole = match bring_back(dir, group, own, Extent::Everything) {
         Ok(mut back) => {
             if dir.has_forgotten {
-                let lack =
-                    "the log of its directory was damaged, and what came behind that is lost";
+                let lack = "its directory has forgotten something: its log was damaged, or it is an older copy";
                 back.lack = Some(lack.to_owned());
             }
             return Ok(back);

@@ -38,6 +38,15 @@ pub(super) fn slot<R>(
         .map(|founding| founding.groups(parts.groups).swap_remove(id.index()));
     match (record, founders) {
         (Some(record), _) => Ok(remembered(id, record, parts, batch)),
+        // It had one from the beginning: the record was lost, and the replica must not begin once more.
+        (None, Some(founders)) if founders.contains(&parts.node) && parts.is_founded => {
+            let why = "the record of it is lost".to_owned();
+            let kind = FaultKind::Passing;
+            Ok(Slot::failed(
+                ReplicaId::founding(parts.node),
+                Fault { kind, why },
+            ))
+        }
         (None, Some(founders)) if founders.contains(&parts.node) => {
             let own = ReplicaId::founding(parts.node);
             let origin = Point::founding(founders);

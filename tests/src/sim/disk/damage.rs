@@ -85,6 +85,20 @@ impl Disk {
         })
     }
 
+    /// Whether the log was cut where a bit had turned over, since it was last asked: then the directory has forgotten something.
+    pub(crate) fn was_cut_at_a_damage(&self) -> bool {
+        let mut platter = self.platter();
+        let platter = &mut *platter;
+        let is_cut = |file: &u64| {
+            let at = platter.damaged.get(file);
+            at.is_some_and(|at| *at >= platter.files[file].content.len())
+        };
+        let of_log = platter.names.iter().filter(|(name, _)| is_of_the_log(name));
+        let cut: Vec<u64> = of_log.map(|(_, file)| *file).filter(is_cut).collect();
+        platter.damaged.retain(|file, _| !cut.contains(file));
+        !cut.is_empty()
+    }
+
     /// Another disk, empty.
     pub(crate) fn another(&self) -> Self {
         Self::new(Dice::of(self.platter().dice.number()))
