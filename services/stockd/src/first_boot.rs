@@ -77,7 +77,7 @@ pub async fn decide(
     }
     let answering = answer(listener, &told);
     tokio::pin!(answering);
-    let asking = ask_until_clear(config, &identity);
+    let asking = ask_until_clear(config, &identity, is_new);
     tokio::pin!(asking);
     let verdict = tokio::select! {
         () = &mut answering => unreachable!("answering never ends"),
@@ -99,7 +99,7 @@ pub async fn decide(
     Ok(verdict)
 }
 
-async fn ask_until_clear(config: &Config, identity: &Identity) -> Verdict {
+async fn ask_until_clear(config: &Config, identity: &Identity, is_new: bool) -> Verdict {
     let mut said: Option<(Vec<String>, Instant)> = None;
     loop {
         let mut heard = BTreeMap::new();
@@ -107,6 +107,13 @@ async fn ask_until_clear(config: &Config, identity: &Identity) -> Verdict {
             let asked = timeout(ANSWER_WITHIN, ask(&node.peers, identity)).await;
             let answer = asked.unwrap_or(Err(PeerError::Silent));
             heard.insert(node.id, answer.map_err(|error| error.to_string()));
+        }
+        let knows_none = |heard: &Result<cluster::Hello, String>| {
+            let hello = heard.as_ref();
+            hello.is_ok_and(|hello| hello.founders.is_empty() && !hello.has_joined)
+        };
+        if !is_new && heard.values().all(knows_none) {
+            return Verdict::Found(Vec::new());
         }
         match judge(identity, &heard) {
             Verdict::Wait(missing) => {
@@ -184,6 +191,12 @@ fn differs(own: &Listed, hello: &cluster::Hello) -> Option<String> {
         nodes: hello.listed_nodes.clone(),
         replicas: hello.listed_replicas,
     };
+    if theirs.nodes.is_empty() {
+        let node = hello.node_id;
+        return Some(format!(
+            "node {node} has states or history of a cluster, and not its log: none is founded with it (docs/recovery.md)"
+        ));
+    }
     (theirs != *own).then(|| {
         format!(
             "node {} would found the cluster with nodes {:?} and {} replicas, but the configuration here says \
