@@ -331,6 +331,18 @@ mod tests {
     }
 
     #[test]
+    fn nobody_founds_a_cluster_with_a_directory_that_was_used() {
+        let mut used = identity(2, 2);
+        used.listed.nodes.clear();
+        let hello = used.hello(cluster::Purpose::Acquaintance, &Acquaintances::default());
+        check(
+            [(2, Ok(hello)), (3, empty(3))],
+            "wait for node 2 has states or history of a cluster, and not its log: none is founded with it \
+             (docs/recovery.md)",
+        );
+    }
+
+    #[test]
     fn founders_who_were_told_different_lists_found_nothing() {
         let mut other = identity(2, 2);
         other.listed.nodes = vec![1, 2, 3, 4, 5];

@@ -117,7 +117,7 @@ async fn start(cluster: &Cluster, deeds: &mut Vec<String>, nodes: &[u64], words:
     let is_needless = words.contains("Nothing to recover");
     let what = match is_needless {
         true => "`stockd recover` finds nothing to do with the directories of nodes",
-        false => "the operator runs `stockd recover` with the directories of nodes",
+        false => "the operator runs `stockd recover` on",
     };
     deeds.push(format!("{what} {nodes:?}"));
     let others = NODES.into_iter().filter(|node| !nodes.contains(node));

@@ -16,6 +16,7 @@ mod fsync;
 mod history;
 mod idempotency;
 mod identity;
+mod interrupted;
 mod leaders;
 mod membership;
 mod overload;

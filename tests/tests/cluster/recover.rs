@@ -9,7 +9,7 @@ use stock_proto::stock::v1::ListShardsRequest;
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::replica_status::Role;
 use tests::cluster::{Cluster, NODES, Options};
-use tests::directories::{copy, cut_end_of_log};
+use tests::directories::cut_end_of_log;
 use tests::inspection::inspect;
 use tests::names::{fresh, sku_in};
 use tests::operator::Operator;
@@ -29,7 +29,7 @@ const OLD_LEADERS_WITHIN: Duration = Duration::from_secs(30);
 
 const SHARDS: u32 = 2;
 
-fn stockd(arguments: &[&str], dirs: &[&Path]) -> Output {
+pub(crate) fn stockd(arguments: &[&str], dirs: &[&Path]) -> Output {
     let mut command = Command::new(programs::stockd());
     command.args(arguments).stdin(Stdio::null());
     for dir in dirs {
@@ -38,7 +38,7 @@ fn stockd(arguments: &[&str], dirs: &[&Path]) -> Output {
     command.output().unwrap()
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     text(&output.stdout) + &text(&output.stderr)
 }
@@ -387,7 +387,7 @@ async fn looking_into_the_directories_of_a_whole_cluster_finds_equal_states_and_
 const RECOVERED: &str = "the cluster was recovered";
 
 /// Waits until a node ends by itself, and returns what it has logged since `from`.
-async fn ends(cluster: &Cluster, node: u64, from: usize) -> String {
+pub(crate) async fn ends(cluster: &Cluster, node: u64, from: usize) -> String {
     until("the end of a node", REBUILT_WITHIN, async || {
         let log = || cluster.log(node)[from..].to_owned();
         cluster.ended(node).map(drop).ok_or_else(log)
@@ -398,7 +398,7 @@ async fn ends(cluster: &Cluster, node: u64, from: usize) -> String {
 }
 
 /// A recovery, with these directories.
-fn recover(cluster: &Cluster, nodes: &[u64], more: &[&str]) -> Output {
+pub(crate) fn recover(cluster: &Cluster, nodes: &[u64], more: &[&str]) -> Output {
     let id = cluster.cluster_id();
     let arguments = ["recover", "--lose-everything-else", "--confirm", &id];
     let dirs: Vec<_> = nodes.iter().map(|node| cluster.data_dir(*node)).collect();
@@ -407,7 +407,7 @@ fn recover(cluster: &Cluster, nodes: &[u64], more: &[&str]) -> Output {
 }
 
 /// A cluster of which node 1 was recovered alone, and has acknowledged more since; the disks of the others turn up.
-async fn recovered_apart() -> (Cluster, Receipts) {
+pub(crate) async fn recovered_apart() -> (Cluster, Receipts) {
     let options = Options {
         shards: SHARDS,
         ..Options::default()
@@ -484,109 +484,13 @@ async fn a_quorum_of_a_life_that_has_ended_stops_when_it_meets_the_one_that_goes
 }
 
 /// The life of the last recovery, as a refusal to join directories of several names it.
-fn latest_life(cluster: &Cluster) -> String {
+pub(crate) fn latest_life(cluster: &Cluster) -> String {
     let said = text(&recover(cluster, &NODES, &[]));
     let line = said
         .lines()
         .find(|line| line.contains("recovered from life"));
     let life = line.and_then(|line| line.split_whitespace().nth(1));
     life.unwrap_or_else(|| panic!("{said}")).to_owned()
-}
-
-/// Kills a recovery of these nodes' directories at its first step that is to last, then at its second, and so on, and each
-/// time goes on with it. Returns how often it was killed; nothing where that cannot be done.
-fn kill_at_every_step(
-    cluster: &Cluster,
-    nodes: &[u64],
-    more: &[&str],
-    mut check: impl FnMut(u32),
-) -> Option<u32> {
-    let kept = nodes
-        .iter()
-        .map(|node| (*node, cluster.copy_data(*node, "kept")));
-    let kept: Vec<_> = kept.collect();
-    let mut interrupted = 0;
-    let mut step = 1;
-    while step < STEPS_MAX {
-        for (node, kept) in &kept {
-            cluster.empty(*node);
-            copy(kept, &cluster.data_dir(*node));
-        }
-        let kill = format!("inject={STEPS}:signal=SIGKILL:when={step}");
-        let mut killed = Command::new("strace");
-        killed.args(["-f", "-qq", "-o", "/dev/null", "-e", &kill]);
-        killed.arg(programs::stockd());
-        killed.args(["recover", "--lose-everything-else", "--confirm"]);
-        killed.arg(cluster.cluster_id()).args(more);
-        for node in nodes {
-            killed.arg("--data-dir").arg(cluster.data_dir(*node));
-        }
-        let killed = killed.stdin(Stdio::null()).output();
-        let killed = match killed {
-            Ok(killed) if !text(&killed).contains("Operation not permitted") => killed,
-            refused => {
-                eprintln!("SKIPPED: recoveries were not killed: {refused:?}");
-                return None;
-            }
-        };
-        // Where a part is done, the whole is gone on with, and nothing else.
-        let part = stockd(&["recover"], &[&cluster.data_dir(nodes[0])]);
-        if text(&part).contains("was interrupted: give the data directories") {
-            if interrupted == 0 && step > STRIDE {
-                // Nothing was written before; from the first step that was passed over on, each is tried.
-                step -= STRIDE - 1;
-            }
-            interrupted += 1;
-            let (is_well, report) = inspect(&cluster.data_dir(nodes[0]));
-            let damage = report["damage"].to_string();
-            assert!(!is_well && damage.contains("was interrupted"), "{report:#}");
-        }
-        let again = recover(cluster, nodes, more);
-        // It may have been done before it was killed.
-        let is_done = || text(&recover(cluster, &nodes[..1], &[])).contains("Nothing to recover");
-        let said = text(&again);
-        assert!(again.status.success() || is_done(), "{step}: {said}");
-        for node in nodes {
-            let (is_well, report) = inspect(&cluster.data_dir(*node));
-            assert!(is_well, "{step}, node {node}: {report:#}");
-            let recoveries = report["recoveries"].as_array().unwrap();
-            assert!(!recoveries.is_empty(), "{step}, node {node}: {report:#}");
-        }
-        check(step);
-        if killed.status.success() {
-            return Some(interrupted);
-        }
-        step += match interrupted {
-            0 => STRIDE,
-            _ => 1,
-        };
-    }
-    panic!("a recovery has more than {STEPS_MAX} steps");
-}
-
-/// System calls after which something is to last.
-const STEPS: &str = "fdatasync,fsync,rename,unlink,ftruncate";
-const STEPS_MAX: u32 = 400;
-/// Before anything is written, the directories are opened, and every file is synced: of those steps not each is tried.
-const STRIDE: u32 = 4;
-
-#[tokio::test]
-async fn a_recovery_that_is_killed_at_any_step_is_gone_on_with() {
-    let (cluster, receipts) = recovered_apart().await;
-    let life = latest_life(&cluster);
-    let killed = kill_at_every_step(&cluster, &NODES, &["--keep-life", &life], |_| {});
-    assert!(killed.is_none_or(|times| times > 3), "{killed:?}");
-    if killed.is_none() {
-        recover(&cluster, &NODES, &["--keep-life", &life]);
-    }
-    let from = cluster.log(1).len();
-    for node in NODES {
-        cluster.restart(node);
-    }
-    let operator = Operator::new(cluster.client().await);
-    operator.wait_until_settled(&NODES).await;
-    receipts.check_everywhere(&cluster).await;
-    assert!(!cluster.log(1)[from..].contains("was interrupted"));
 }
 
 #[tokio::test]
@@ -619,60 +523,4 @@ async fn a_cluster_that_stopped_while_it_was_founded_is_recovered_from_any_found
     let operator = Operator::new(cluster.client().await);
     operator.wait_until_settled(&NODES).await;
     receipts.check_everywhere(&cluster).await;
-}
-
-/// The states of the shards in a directory: the same stock has the same hash.
-fn states(dir: &Path) -> Vec<String> {
-    let (_, report) = inspect(dir);
-    let groups = report["groups"].as_array().unwrap()[1..].iter();
-    groups
-        .map(|group| group["state"]["hash"].to_string())
-        .collect()
-}
-
-#[tokio::test]
-async fn what_is_left_of_damaged_logs_is_gone_on_from_whenever_that_is_interrupted() {
-    let options = Options {
-        shards: 1,
-        ..Options::default()
-    };
-    let cluster = Cluster::start(options).await;
-    let receipts = Receipts::open(&cluster).await;
-    receipts.add(80).await;
-    receipts.check_everywhere(&cluster).await;
-    // History is written when they stop, so that it knows how far they were.
-    for node in NODES {
-        cluster.terminate(node);
-        ends(&cluster, node, 0).await;
-    }
-    // Node 1 is lost; of the others one has lost the end of its log, and one more than that.
-    cut_end_of_log(&cluster.data_dir(2), 600);
-    cut_end_of_log(&cluster.data_dir(3), 2_000);
-    let shown = stockd(&["recover"], &[&cluster.data_dir(2), &cluster.data_dir(3)]);
-    let said = text(&shown);
-    assert!(said.contains("it would not go on by itself: "), "{said}");
-
-    let mut found: Option<Vec<String>> = None;
-    let killed = kill_at_every_step(&cluster, &[2, 3], &[], |step| {
-        let now = states(&cluster.data_dir(2));
-        let found = found.get_or_insert_with(|| now.clone());
-        assert_eq!(now, *found, "{step}");
-    });
-    assert!(killed.is_none_or(|times| times > 3), "{killed:?}");
-    if killed.is_none() {
-        recover(&cluster, &[2, 3], &[]);
-    }
-    for node in [2, 3] {
-        cluster.restart(node);
-    }
-    cluster.wait_until_led().await;
-    let sku = &receipts.skus()[0];
-    let left = position_at(&cluster.channel(3), sku, receipts.location()).await;
-    let left = left.unwrap().on_hand;
-    assert!((1..80).contains(&left), "{left} of 80");
-    // And it goes on.
-    let client = cluster.client().await;
-    receive(&client, sku, receipts.location(), 5).await;
-    let now = position_at(&cluster.channel(2), sku, receipts.location()).await;
-    assert_eq!(now.unwrap().on_hand, left + 5);
 }

@@ -87,6 +87,12 @@ pub struct Known {
 }
 
 impl Known {
+    /// Whether a directory with `theirs`, in which nobody runs, lacks a pulse that was heard of it. Each was durable there
+    /// before anybody was told.
+    pub fn is_lacked_at_rest(&self, theirs: &Beats) -> bool {
+        self.beats.all().iter().any(|beat| !theirs.has(*beat))
+    }
+
     /// A pulse that was heard of this directory and that one with `theirs` lacks. Of the very process that speaks a few
     /// may be lacking: its words may have waited while later ones were heard. One that lacks many was put back, with
     /// its memory.

@@ -120,13 +120,17 @@ pub(crate) struct ReplicaRecord {
 /// Finds directories of which another one remembers more than they do themselves: they were put back to an older copy.
 pub(crate) fn find_older_copies(dirs: &mut [DataDir]) {
     let remembered = |dir: &DataDir| Acquaintances::remembered(&dir.disk).unwrap_or_default();
-    let memories: Vec<Acquaintances> = dirs.iter().map(remembered).collect();
+    // A recovery has everybody forget: only those of one life know each other.
+    let memories: Vec<(u128, Acquaintances)> = dirs
+        .iter()
+        .map(|dir| (dir.record.incarnation(), remembered(dir)))
+        .collect();
     for (at, dir) in dirs.iter_mut().enumerate() {
-        let lacks = |memory: &Acquaintances| {
-            let known = memory.known(dir.record.node_id);
+        let (life, own) = &memories[at];
+        let lacks = |(other, memory): &(u128, Acquaintances)| {
+            let known = memory.known(dir.record.node_id).filter(|_| other == life);
             known.is_some_and(|known| {
-                known.directory == dir.record.directory()
-                    && known.lacked_by(memories[at].own()).is_some()
+                known.directory == dir.record.directory() && known.is_lacked_at_rest(own.own())
             })
         };
         dir.has_forgotten |= memories.iter().any(lacks);
