@@ -191,8 +191,12 @@ impl Log {
             before_cut(&begun).map_err(named_io("write in", dir))?;
             salvage = Some(begun);
         }
-        // Each time the log becomes shorter.
-        while let (Err(Unopened::Damaged(damage)), true) = (&opened, salvage.is_some()) {
+        // Each time the log becomes shorter by some of its files, or by the rest of one.
+        let rounds_max = 2 * files.len() + 1;
+        for _ in 0..rounds_max {
+            let (Err(Unopened::Damaged(damage)), true) = (&opened, salvage.is_some()) else {
+                break;
+            };
             let is_kept = on_damage == OnDamage::Look;
             if !salvage::cut(&**volume, &list()?, damage, is_kept)? {
                 break;
