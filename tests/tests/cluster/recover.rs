@@ -502,10 +502,10 @@ async fn a_cluster_that_stopped_while_it_was_founded_is_recovered_from_any_found
     for node in NODES {
         cluster.restart(node);
     }
-    // Everybody has written down who founds it, and hardly anybody has been elected.
+    // Everybody has begun its replicas, and hardly anybody has been elected.
     until("a founding", OLD_LEADERS_WITHIN, async || {
-        let founds = |node: &u64| cluster.log(*node).contains("founding the cluster");
-        let all = NODES.iter().all(founds);
+        let has_begun = |node: &u64| cluster.log(*node).contains("stockd::node: serving");
+        let all = NODES.iter().all(has_begun);
         all.then_some(()).ok_or("not all found".to_owned())
     })
     .await;

@@ -134,6 +134,12 @@ pub fn plan(dirs: &[DataDir], keep_life: Option<&str>) -> Result<Plan, RecoverEr
     )?;
     let Some((_, mut registry, stamp)) = best else {
         let unusable = meta.unusable;
+        let has_begun = |dir: &DataDir| {
+            dir.record.is_founded || !matches!(dir.record.membership, Membership::Founder { .. })
+        };
+        if unusable.is_empty() && !dirs.iter().any(has_begun) {
+            return Err(RecoverError::NeverBegun);
+        }
         return Err(RecoverError::NoMeta { unusable });
     };
     // Nothing was acknowledged before the cluster was founded, but this log may end just before it was.

@@ -110,6 +110,12 @@ pub enum RecoverError {
         /// Those that cannot: the node, and why.
         unusable: Vec<(u64, String)>,
     },
+    /// The nodes stopped between the decision to found a cluster and its beginning.
+    #[error(
+        "the cluster that these nodes were to found had not begun, and nothing was ever acknowledged: give every node an \
+         empty directory, and found it anew"
+    )]
+    NeverBegun,
     /// The surviving registry does not know a node that is left.
     #[error(
         "node {node} joined so late that what is left of the registry does not know it: leave its directory out, \
