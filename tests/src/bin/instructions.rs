@@ -5,7 +5,6 @@
 )]
 
 use std::hint::black_box;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -237,19 +236,8 @@ fn receive(state: &mut State, changed: &mut Changed) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The loop of a node that has founded a cluster alone, with one shard.
-fn worker(dir: &Path) -> Result<Worker<u64>, Failure> {
-    // On a thread of its own: a thread's second log is read in another way.
-    let found = || -> Result<(), String> {
-        let worker = parts(dir, false).and_then(|parts| Ok(Worker::<u64>::open(parts, now(0))?));
-        worker.map(drop).map_err(|error| error.to_string())
-    };
-    let founded = std::thread::scope(|scope| scope.spawn(found).join());
-    founded.map_err(|_| "a founding panicked")??;
-    Ok(Worker::open(parts(dir, true)?, now(0))?)
-}
-
-fn parts(dir: &Path, is_founded: bool) -> Result<WorkerParts, Failure> {
+/// The loop of a node that founds a cluster alone, with one shard.
+fn worker(dir: &std::path::Path) -> Result<Worker<u64>, Failure> {
     let volume: Arc<dyn Volume> = Arc::new(OsVolume);
     let founder = Founder {
         node: 1,
@@ -257,7 +245,7 @@ fn parts(dir: &Path, is_founded: bool) -> Result<WorkerParts, Failure> {
         grpc: "http://127.0.0.1:1".to_owned(),
         peers: "127.0.0.1:1".to_owned(),
     };
-    Ok(WorkerParts {
+    let parts = WorkerParts {
         node: 1,
         directory: 1,
         since: 0,
@@ -267,7 +255,7 @@ fn parts(dir: &Path, is_founded: bool) -> Result<WorkerParts, Failure> {
             replication: 1,
             nodes: vec![founder],
         }),
-        is_founded,
+        is_founded: true,
         generation_floor: 0,
         policy: Policy::default(),
         principal: Principal::new("node")?,
@@ -282,7 +270,8 @@ fn parts(dir: &Path, is_founded: bool) -> Result<WorkerParts, Failure> {
         audit_every_ms: USUAL_AUDIT_EVERY_MS,
         election_ticks: USUAL_ELECTION_TICKS,
         committed_bytes_per_turn: USUAL_COMMITTED_BYTES,
-    })
+    };
+    Ok(Worker::open(parts, now(0))?)
 }
 
 fn step(

@@ -38,8 +38,8 @@ pub(super) fn slot<R>(
         .map(|founding| founding.groups(parts.groups).swap_remove(id.index()));
     match (record, founders) {
         (Some(record), _) => Ok(remembered(id, record, parts, batch)),
-        // It had one from the beginning: the record was lost, and the replica must not begin once more.
-        (None, Some(founders)) if founders.contains(&parts.node) && parts.is_founded => {
+        // Its directory says that it had one from the beginning: what says which is lost, and it must not begin once more.
+        (None, Some(founders)) if founders.contains(&parts.node) && has_begun(parts) => {
             let why = "the record of it is lost".to_owned();
             let kind = FaultKind::Passing;
             Ok(Slot::failed(
@@ -66,6 +66,11 @@ pub(super) fn slot<R>(
         }
         (None, _) => Ok(Slot::vacant(before_floor(parts))),
     }
+}
+
+/// Whether this very directory has been seen to know who founded the cluster.
+fn has_begun(parts: &WorkerParts) -> bool {
+    parts.is_founded && parts.disk.node_record().is_some()
 }
 
 /// The last replica that cannot be in this directory: those of the floor itself are allotted after it was.
