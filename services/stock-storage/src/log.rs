@@ -117,7 +117,8 @@ pub struct Log {
     core: Arc<Core>,
     tail_cut: Option<TailCut>,
     salvage: Option<Salvage>,
-    stage: Stage,
+    /// Gone only while a write uses it: a new one allocates.
+    stage: Option<Stage>,
     /// Where groups begin whose older entries have come back from the disk after they were truncated.
     /// Seldom any.
     floors: HashMap<u64, u64>,
@@ -236,7 +237,7 @@ impl Log {
             floors: floors(&engine),
             core: Arc::new(Core::new(engine, disk, log_dir, options.file_bytes, lock)),
             tail_cut: notes.cut,
-            stage: Stage::default(),
+            stage: None,
             lazy_pending: false,
         })
     }
@@ -385,7 +386,7 @@ impl Log {
         durability: Durability,
     ) -> Result<(), LogError> {
         self.core.check_not_failed()?;
-        let mut stage = std::mem::take(&mut self.stage);
+        let mut stage = self.stage.take().unwrap_or_default();
         let result = self.write_staged(&mut stage, batch, durability);
         match &result {
             Ok(()) => {
@@ -403,7 +404,7 @@ impl Log {
                 }
             }
         }
-        self.stage = stage;
+        self.stage = Some(stage);
         result
     }
 

@@ -117,6 +117,7 @@ impl Disk {
     fn file(&self, path: &Path, file: Arc<dyn VolumeFile>) -> LogFile {
         LogFile {
             path: path.to_path_buf(),
+            queue: queue_of(path),
             file,
             disk: self.clone(),
         }
@@ -178,17 +179,15 @@ impl FileSystem for Disk {
 /// One open file of the log.
 pub(super) struct LogFile {
     path: PathBuf,
+    /// What its name says: every write asks for it.
+    queue: Queue,
     file: Arc<dyn VolumeFile>,
     disk: Disk,
 }
 
 impl LogFile {
-    fn queue(&self) -> Queue {
-        queue_of(&self.path)
-    }
-
     fn note(&self, note: impl FnOnce(&mut Notes)) {
-        note(&mut self.disk.notes_of(self.queue()));
+        note(&mut self.disk.notes_of(self.queue));
     }
 
     /// Everything from `offset` on.
@@ -221,7 +220,7 @@ impl LogFile {
     fn is_last(&self) -> io::Result<bool> {
         let dir = self.path.parent().unwrap_or(Path::new("."));
         let files = named("list", dir, self.disk.volume.list(dir))?;
-        let own = (file_number(&self.path), self.queue());
+        let own = (file_number(&self.path), self.queue);
         let mut later = files.iter().filter(|path| queue_of(path) == own.1);
         Ok(!later.any(|path| file_number(path) > own.0))
     }
@@ -329,7 +328,7 @@ impl Write for Cursor {
         let len = self.handle.file.write_at(buf, self.offset)?;
         // The engine copies in several writes before it syncs once. After a power cut the disk could hold
         // a later one without an earlier, which nobody can tell from damage.
-        let is_copy = self.handle.queue() == Queue::Rewrite;
+        let is_copy = self.handle.queue == Queue::Rewrite;
         if is_copy {
             self.handle.sync()?;
         }
