@@ -99,12 +99,7 @@ pub fn bring_back(
     let base = base(dir, group, own, &record.origin, record.last_index)?;
     let base = match base {
         Some(base) => base,
-        None if record.origin.index == 1 => checkpoint::Restored {
-            point: record.origin.clone(),
-            stamp: Stamp(0),
-            state: State::new(group),
-            bytes: 0,
-        },
+        None if record.origin.index == 1 => founded(group, &record.origin),
         None => {
             return Err(ReplayError::NoCheckpoint {
                 index: record.origin.index,
@@ -171,12 +166,7 @@ fn bring_back_a_part(
         .find_map(|info| checkpoint::read(&dir.checkpoints, info).ok());
     let base = match read {
         Some(base) => base,
-        None if record.origin.index == 1 => checkpoint::Restored {
-            point: record.origin.clone(),
-            stamp: Stamp(0),
-            state: State::new(group),
-            bytes: 0,
-        },
+        None if record.origin.index == 1 => founded(group, &record.origin),
         None => return Ok(None),
     };
     let behind = base.point.index + 1..=record.last_index.max(base.point.index);
@@ -216,6 +206,16 @@ pub(super) fn known_to(
         }
     }
     Ok(known)
+}
+
+/// The state that a group was founded with.
+fn founded(group: GroupId, origin: &Point) -> checkpoint::Restored {
+    checkpoint::Restored {
+        point: origin.clone(),
+        stamp: Stamp(0),
+        state: State::new(group),
+        bytes: 0,
+    }
 }
 
 fn hard_state(dir: &DataDir, number: u64) -> Option<bytes::Bytes> {
