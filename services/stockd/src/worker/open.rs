@@ -64,7 +64,11 @@ pub(super) fn slot<R>(
                 own,
             ))
         }
-        (None, _) => Ok(Slot::vacant(before_floor(parts))),
+        (None, _) => {
+            // A directory whose log was cut has forgotten the replica that a snapshot came for, and not its file.
+            forget_incoming(id, parts);
+            Ok(Slot::vacant(before_floor(parts)))
+        }
     }
 }
 

@@ -329,6 +329,42 @@ fn a_state_that_a_replica_before_left_is_not_taken_and_deleted() {
     assert!(cluster.nodes[&1].store.list(u64::from(SHARD.0)).is_empty());
 }
 
+/// Its log was cut at a damage, so that it knows nothing of the replica that the snapshot was for; and while one lies
+/// there no other is let in.
+#[test]
+fn a_snapshot_for_a_replica_that_was_forgotten_is_dropped_at_the_start() {
+    let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let volume: Arc<dyn Volume> = Arc::new(OsVolume);
+    let [sender, store] = [&dirs[0], &dirs[1]]
+        .map(|dir| CheckpointStore::open(Arc::clone(&volume), dir.path()).unwrap());
+    let mut image = Image {
+        group: SHARD,
+        replica: ReplicaId::founding(1),
+        point: Point {
+            index: 20,
+            ..Point::founding(NODES.to_vec())
+        },
+        stamp: Stamp(1),
+        frozen: State::new(SHARD).freeze(),
+    };
+    let sent = checkpoint::write(&sender, LIFE, directory(1), &mut image).unwrap();
+    let mut incoming = store
+        .receive(sent.meta.clone(), sent.bytes, sent.hash)
+        .unwrap();
+    incoming
+        .chunk(0, &std::fs::read(&sent.path).unwrap())
+        .unwrap();
+    incoming.finish().unwrap();
+    assert_eq!(store.incoming(u64::from(SHARD.0)).len(), 1);
+    drop(store);
+    let now = Now {
+        boot_ms: 0,
+        wall_ms: 1_790_000_000_000,
+    };
+    let stranger = open(4, dirs[1].path(), now);
+    assert!(stranger.store.incoming(u64::from(SHARD.0)).is_empty());
+}
+
 #[test]
 fn a_state_that_is_newer_than_the_log_says_that_its_end_is_lost() {
     let mut cluster = Cluster::new();
