@@ -114,7 +114,7 @@ impl Driver {
         let at = At {
             index: 0,
             ordinal: 0,
-            stamp: Stamp(1_790_000_000_000),
+            moment: Stamp(1_790_000_000_000).into(),
         };
         Self {
             shard: Shard::new(),
@@ -176,13 +176,13 @@ impl Driver {
     }
 
     fn id(&self, number: usize) -> ReservationId {
-        ReservationId::compose(self.at.stamp, 0, scattered(number as u64))
+        ReservationId::compose(self.at.stamp(), 0, scattered(number as u64))
     }
 
     fn request(&mut self, operation: Operation) -> Command {
         self.requests += 1;
         let low = scattered(self.requests) >> 4;
-        let bits = u128::from(self.at.stamp.0) << 80 | 0x7 << 76 | u128::from(low);
+        let bits = u128::from(self.at.stamp().0) << 80 | 0x7 << 76 | u128::from(low);
         let request = Request {
             id: RequestId::new(bits.to_be_bytes()).unwrap(),
             fingerprint: Fingerprint([1; 8]),
@@ -215,9 +215,9 @@ impl Driver {
 
     /// Time passes, and everything that is due is forgotten.
     fn pass(&mut self, ms: u64) {
-        self.at.stamp = self.at.stamp.plus_ms(ms);
+        self.at.moment = self.at.stamp().plus_ms(ms).into();
         for _ in 0..1 + (self.shard.counts().requests_remembered / 2_048) {
-            self.shard.advance(self.at.stamp, &mut Vec::new());
+            self.shard.advance(self.at.moment, &mut Vec::new());
         }
     }
 }

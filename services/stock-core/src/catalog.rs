@@ -4,7 +4,7 @@ use crate::buckets::Buckets;
 use crate::canonical::{CatalogHead, MemoryHead, OrderHead, Writer};
 use crate::command::Request;
 use crate::frozen::{FrozenState, Slot};
-use crate::ids::{At, Location, Principal, Stamp};
+use crate::ids::{At, Location, Moment, Principal, Stamp};
 use crate::limits::{CATALOG_BUCKETS, LOCATIONS_MAX, REQUESTS_REMEMBERED_MAX};
 use crate::memory::{Recall, RequestKey, RequestMemory};
 use crate::outcome::Refusal;
@@ -77,25 +77,21 @@ impl Catalog {
             locations: Buckets::new(CATALOG_BUCKETS),
             location_count: 0,
             requests: RequestMemory::new(CATALOG_BUCKETS, REQUESTS_REMEMBERED_MAX),
-            applied: At {
-                index: 0,
-                ordinal: 0,
-                stamp: Stamp(0),
-            },
+            applied: At::default(),
         }
     }
 
     /// Time passes. Called once for each entry, before its commands.
-    pub fn advance(&mut self, stamp: Stamp) {
-        self.applied.stamp = self.applied.stamp.max(stamp);
-        self.requests.forget(self.applied.stamp);
+    pub fn advance(&mut self, moment: Moment) {
+        self.applied.moment = moment.not_before(self.applied.stamp());
+        self.requests.forget(self.applied.stamp());
     }
 
     /// Carries out one command, or refuses it.
     pub fn apply(&mut self, at: At, command: CatalogCommand) -> CatalogOutcome {
         // As in a shard, stamps never go back.
         let at = At {
-            stamp: at.stamp.max(self.applied.stamp),
+            moment: at.moment.not_before(self.applied.stamp()),
             ..at
         };
         self.applied = at;
@@ -105,7 +101,7 @@ impl Catalog {
         };
         match self
             .requests
-            .recall(&key, command.request.fingerprint, at.stamp)
+            .recall(&key, command.request.fingerprint, at.moment)
         {
             Recall::Answered(outcome) => return *outcome,
             Recall::Refused(refusal) => return CatalogOutcome::Refused(refusal),
@@ -121,7 +117,7 @@ impl Catalog {
             .insert(command.put.location.clone(), command.put);
         let outcome = CatalogOutcome::Put;
         self.requests
-            .remember(key, command.request, at.stamp, outcome);
+            .remember(key, command.request, at.stamp(), outcome);
         outcome
     }
 
@@ -139,7 +135,12 @@ impl Catalog {
 
     /// The stamp of the last entry applied.
     pub fn stamp(&self) -> Stamp {
-        self.applied.stamp
+        self.applied.stamp()
+    }
+
+    /// What the last entry applied says of time.
+    pub fn moment(&self) -> Moment {
+        self.applied.moment
     }
 
     /// As [`Shard::freeze`](crate::Shard::freeze).
@@ -189,7 +190,7 @@ mod tests {
         let at = At {
             index: 1,
             ordinal: 0,
-            stamp: Stamp(now),
+            moment: Stamp(now).into(),
         };
         let put = PutLocation {
             location: Location::new(id).unwrap(),
@@ -206,7 +207,7 @@ mod tests {
             },
             put,
         };
-        catalog.advance(at.stamp);
+        catalog.advance(at.moment);
         catalog.apply(at, command)
     }
 
@@ -256,7 +257,7 @@ mod tests {
             let id = format!("L{}", number * 7 % 200);
             put(&mut catalog, NOW + u64::from(number / 3), number, &id, "a");
         }
-        catalog.advance(Stamp(NOW + 600_050));
+        catalog.advance(Stamp(NOW + 600_050).into());
         assert!(catalog.requests.horizon > Stamp(0));
         let mut frozen = catalog.freeze();
         let hash = frozen.hash();

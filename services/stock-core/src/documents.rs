@@ -10,7 +10,9 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::buckets::{Buckets, Key};
 use crate::command::MovementKind;
 use crate::ids::{Document, Fingerprint, Stamp};
-use crate::limits::{CLOCK_AHEAD_MS_MAX, DOCUMENT_MEMORY_MS, FORGOTTEN_PER_ENTRY_MAX};
+use crate::limits::{
+    CLOCK_AHEAD_MS_MAX, DOCUMENT_MEMORY_MS, FORGOTTEN_PER_ENTRY_MAX, WALL_AHEAD_MS_MAX,
+};
 use crate::memory::Recall;
 use crate::order::{Disorder, Queue};
 use crate::outcome::Refusal;
@@ -71,22 +73,25 @@ pub(crate) struct RecordedLine {
     pub(crate) fingerprint: u32,
     /// The low half of the sequence number: far fewer are remembered than it tells apart.
     pub(crate) sequence: u32,
-    /// The stamp, and in the lowest 16 bits how many milliseconds after it the line says it happened.
+    /// The stamp, and in the lowest 16 bits how many minutes after it the line says it happened, rounded up.
     time: u64,
 }
 
 /// 48 bits: in the year 10889.
 const STAMP_MAX: u64 = (1 << 48) - 1;
 
-const _: () = assert!(CLOCK_AHEAD_MS_MAX <= u16::MAX as u64);
+const MINUTE_MS: u64 = 60_000;
+
+const _: () =
+    assert!((WALL_AHEAD_MS_MAX + CLOCK_AHEAD_MS_MAX).div_ceil(MINUTE_MS) <= u16::MAX as u64);
 
 impl RecordedLine {
-    /// Of a line that happened at most [`CLOCK_AHEAD_MS_MAX`] after its stamp.
-    pub(crate) fn new(fingerprint: u32, sequence: u32, stamp: Stamp, ahead_ms: u16) -> Self {
+    /// Of a line that happened so many minutes after its stamp.
+    pub(crate) fn new(fingerprint: u32, sequence: u32, stamp: Stamp, ahead_minutes: u16) -> Self {
         Self {
             fingerprint,
             sequence,
-            time: stamp.0.min(STAMP_MAX) << 16 | u64::from(ahead_ms),
+            time: stamp.0.min(STAMP_MAX) << 16 | u64::from(ahead_minutes),
         }
     }
 
@@ -94,13 +99,14 @@ impl RecordedLine {
         Stamp(self.time >> 16)
     }
 
-    pub(crate) fn ahead_ms(&self) -> u16 {
+    pub(crate) fn ahead_minutes(&self) -> u16 {
         self.time as u16
     }
 
-    /// When it was recorded or happened, whichever is later.
+    /// When it was recorded or happened, whichever is later; up to a minute later than that.
     fn latest(&self) -> Stamp {
-        self.stamp().plus_ms(u64::from(self.ahead_ms()))
+        self.stamp()
+            .plus_ms(u64::from(self.ahead_minutes()) * MINUTE_MS)
     }
 }
 
@@ -158,12 +164,12 @@ impl DocumentMemory {
         if self.len() >= self.remembered_max {
             self.forget_oldest();
         }
-        let ahead_ms = occurred_at.0.saturating_sub(now.0);
+        let ahead_minutes = occurred_at.0.saturating_sub(now.0).div_ceil(MINUTE_MS);
         let recorded = RecordedLine::new(
             short(fingerprint),
             self.next_sequence as u32,
             now,
-            u16::try_from(ahead_ms).unwrap_or(u16::MAX),
+            u16::try_from(ahead_minutes).unwrap_or(u16::MAX),
         );
         self.next_sequence += 1;
         self.order.push(key.high);

@@ -10,7 +10,7 @@ use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::buckets::Key;
-use crate::limits::{IDENTIFIER_BYTES_MAX, QUANTITY_MAX};
+use crate::limits::{IDENTIFIER_BYTES_MAX, QUANTITY_MAX, WALL_AHEAD_MS_MAX};
 
 /// Why a text is no identifier.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -277,15 +277,58 @@ impl Stamp {
     }
 }
 
+/// What an entry says of time.
+///
+/// Cluster time may lag behind the clocks on the walls, as after an outage. Holds end by the one, which nobody can
+/// set; what callers' clocks say is judged by whichever is later, so that a lag refuses nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Moment {
+    /// Cluster time.
+    pub stamp: Stamp,
+    /// The nodes' wall clocks, as the leader saw them when it stamped the entry.
+    pub wall: Stamp,
+}
+
+impl Moment {
+    /// What callers' clocks are judged by.
+    pub fn latest(self) -> Stamp {
+        let wall = self.wall.min(self.stamp.plus_ms(WALL_AHEAD_MS_MAX));
+        self.stamp.max(wall)
+    }
+
+    /// This moment, or the stamp before it, since time never goes back.
+    #[must_use]
+    pub fn not_before(self, stamp: Stamp) -> Self {
+        Self {
+            stamp: self.stamp.max(stamp),
+            ..self
+        }
+    }
+}
+
+/// Cluster time and the clocks on the walls agree.
+impl From<Stamp> for Moment {
+    fn from(stamp: Stamp) -> Self {
+        Self { stamp, wall: stamp }
+    }
+}
+
 /// Where in a shard's history a command stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct At {
     /// The entry's log index.
     pub index: u64,
     /// The command's place inside the entry, from 0.
     pub ordinal: u32,
-    /// The entry's stamp.
-    pub stamp: Stamp,
+    /// What the entry says of time.
+    pub moment: Moment,
+}
+
+impl At {
+    /// Cluster time.
+    pub fn stamp(&self) -> Stamp {
+        self.moment.stamp
+    }
 }
 
 /// 1 to [`QUANTITY_MAX`] units of a SKU.

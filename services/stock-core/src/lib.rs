@@ -1,16 +1,16 @@
 //! The stock state machine: what is on hand, what is reserved, and who holds it.
 //!
 //! A [`Shard`] is driven by a replicated log. For each entry the driver calls [`Shard::advance`] once
-//! with the entry's stamp and [`Shard::apply`] for each command, in order, on every replica:
+//! with what the entry says of time and [`Shard::apply`] for each command, in order, on every replica:
 //!
 //! ```text
-//! shard.advance(stamp, &mut ledger);                  // time passes: due holds expire
+//! shard.advance(moment, &mut ledger);                 // time passes: due holds expire
 //! for (ordinal, command) in entry {
-//!     let outcome = shard.apply(at(index, ordinal, stamp), command, &mut ledger);
+//!     let outcome = shard.apply(at(index, ordinal, moment), command, &mut ledger);
 //! }
 //! ```
 //!
-//! What makes replicas equal is what this crate does not have: no clock (time is the `stamp`
+//! What makes replicas equal is what this crate does not have: no clock (time is an
 //! argument), no randomness, no floats, no hash maps, no IO, no threads, no async. It is total: a
 //! refused command is an [`Outcome`], not an error, and no input makes it panic.
 //!
@@ -62,8 +62,9 @@ pub use command::{
 pub use error::{Flaw, Part, RestoreError};
 pub use frozen::FrozenState;
 pub use ids::{
-    At, Document, Fingerprint, IdentifierError, Location, Principal, Quantity, QuantityError,
-    Reason, RequestId, RequestIdError, ReservationId, ReservationIdError, Sku, Stamp,
+    At, Document, Fingerprint, IdentifierError, Location, Moment, Principal, Quantity,
+    QuantityError, Reason, RequestId, RequestIdError, ReservationId, ReservationIdError, Sku,
+    Stamp,
 };
 pub use ledger::{EntryKind, LedgerEntry, Source};
 pub use names::{Naming, NewNames};

@@ -39,9 +39,11 @@ pub const REQUEST_MEMORY_MS: u64 = 10 * 60 * 1_000;
 pub const REQUESTS_REMEMBERED_MAX: usize = 4 * 1024 * 1024;
 /// ...but never ones younger than this: then new requests are refused instead.
 pub const REQUEST_MEMORY_MS_MIN: u64 = 60 * 1_000;
-/// How far the time inside a request id, or a movement's `occurred_at`, may lie ahead of cluster
-/// time. Callers' clocks differ; an id from further ahead would outlive its memory.
+/// How far the time inside a request id, or a movement's `occurred_at`, may lie ahead of both cluster
+/// time and of the nodes' wall clocks. Callers' clocks differ; an id from further ahead would outlive its memory.
 pub const CLOCK_AHEAD_MS_MAX: u64 = 60 * 1_000;
+/// How far callers' clocks are followed where cluster time lags behind the nodes' wall clocks: 45 days.
+pub const WALL_AHEAD_MS_MAX: u64 = 45 * 24 * 3_600 * 1_000;
 /// Things forgotten while one entry is applied. More than the commands of an entry (1,024), so that
 /// forgetting keeps up.
 pub const FORGOTTEN_PER_ENTRY_MAX: usize = 2_048;

@@ -2,7 +2,7 @@
 
 use crate::buckets::{Buckets, Key};
 use crate::command::Request;
-use crate::ids::{Fingerprint, Principal, RequestId, Stamp};
+use crate::ids::{Fingerprint, Moment, Principal, RequestId, Stamp};
 use crate::limits::{
     CLOCK_AHEAD_MS_MAX, FORGOTTEN_PER_ENTRY_MAX, REQUEST_MEMORY_MS, REQUEST_MEMORY_MS_MIN,
 };
@@ -68,7 +68,7 @@ impl<V: Clone> RequestMemory<V> {
         &self,
         key: &RequestKey,
         fingerprint: Fingerprint,
-        now: Stamp,
+        now: Moment,
     ) -> Recall<'_, V> {
         if let Some(remembered) = self.buckets.get(key) {
             return if remembered.fingerprint == fingerprint {
@@ -83,7 +83,7 @@ impl<V: Clone> RequestMemory<V> {
                 horizon: self.horizon,
             });
         }
-        if made_at > now.plus_ms(CLOCK_AHEAD_MS_MAX) {
+        if made_at > now.latest().plus_ms(CLOCK_AHEAD_MS_MAX) {
             return Recall::Refused(Refusal::RequestFromFuture);
         }
         if self.is_full() && !self.may_forget_oldest_early(now) {
@@ -125,10 +125,10 @@ impl<V: Clone> RequestMemory<V> {
 
     /// Whether the horizon stays a minute behind when the oldest id is forgotten before its time. The
     /// time inside an id may lie ahead of its stamp, and it is that time which moves the horizon.
-    fn may_forget_oldest_early(&self, now: Stamp) -> bool {
+    fn may_forget_oldest_early(&self, now: Moment) -> bool {
         self.order.oldest().is_none_or(|(stamp, key)| {
-            let latest = key.id.made_at().max(*stamp);
-            latest.plus_ms(REQUEST_MEMORY_MS_MIN) <= now
+            stamp.plus_ms(REQUEST_MEMORY_MS_MIN) <= now.stamp
+                && key.id.made_at().plus_ms(REQUEST_MEMORY_MS_MIN) <= now.latest()
         })
     }
 
@@ -165,7 +165,11 @@ mod tests {
     }
 
     fn recall(memory: &RequestMemory<u8>, key: &RequestKey, now: u64) -> Recall<'static, u8> {
-        match memory.recall(key, Fingerprint([1; 8]), Stamp(now)) {
+        recall_at(memory, key, Stamp(now).into())
+    }
+
+    fn recall_at(memory: &RequestMemory<u8>, key: &RequestKey, now: Moment) -> Recall<'static, u8> {
+        match memory.recall(key, Fingerprint([1; 8]), now) {
             Recall::Answered(verdict) => Recall::Answered(Box::leak(Box::new(*verdict))),
             Recall::New => Recall::New,
             Recall::Refused(refusal) => Recall::Refused(refusal),
@@ -198,6 +202,34 @@ mod tests {
         assert_eq!(
             recall(&memory, &ahead, NOW),
             Recall::Refused(Refusal::RequestFromFuture)
+        );
+    }
+
+    #[test]
+    fn while_cluster_time_lags_ids_are_judged_by_the_nodes_wall_clocks() {
+        let hours = 3 * 3_600_000;
+        let mut memory = RequestMemory::<u8>::new(4, 1);
+        let lagging = |ms| Moment {
+            stamp: Stamp(NOW + ms),
+            wall: Stamp(NOW + hours + ms),
+        };
+        let made = key(NOW + hours, 1);
+        assert_eq!(recall_at(&memory, &made, lagging(0)), Recall::New);
+        let ahead = key(NOW + hours + CLOCK_AHEAD_MS_MAX + 1, 2);
+        assert_eq!(
+            recall_at(&memory, &ahead, lagging(0)),
+            Recall::Refused(Refusal::RequestFromFuture)
+        );
+        // A full memory makes room as it does otherwise, and the horizon stays behind what comes next.
+        remember(&mut memory, &made, NOW, 1);
+        let full = Recall::Refused(Refusal::RequestMemoryFull);
+        let next = |ms| key(NOW + hours + ms, 3);
+        let early = REQUEST_MEMORY_MS_MIN - 1;
+        assert_eq!(recall_at(&memory, &next(early), lagging(early)), full);
+        let later = REQUEST_MEMORY_MS_MIN;
+        assert_eq!(
+            recall_at(&memory, &next(later), lagging(later)),
+            Recall::New
         );
     }
 

@@ -8,7 +8,7 @@ use crate::canonical::{MemoryHead, OrderHead, ShardHead, Writer};
 use crate::command::{Action, Command, Operation, Request};
 use crate::documents::DocumentMemory;
 use crate::frozen::{FrozenState, Slot};
-use crate::ids::{At, IdentifierError, Location, Principal, ReservationId, Sku, Stamp};
+use crate::ids::{At, IdentifierError, Location, Moment, Principal, ReservationId, Sku, Stamp};
 use crate::ledger::LedgerEntry;
 use crate::limits::{
     BUCKETS, DOCUMENT_LINES_REMEMBERED_MAX, ENDED_RESERVATIONS_MAX, EXPIRIES_PER_ENTRY_MAX,
@@ -52,19 +52,15 @@ impl Shard {
             requests: RequestMemory::new(BUCKETS, REQUESTS_REMEMBERED_MAX),
             documents: DocumentMemory::new(BUCKETS, DOCUMENT_LINES_REMEMBERED_MAX),
             names: Names::default(),
-            applied: At {
-                index: 0,
-                ordinal: 0,
-                stamp: Stamp(0),
-            },
+            applied: At::default(),
         }
     }
 
     /// Time passes: what is due expires, what is old is forgotten. Called once for each entry,
     /// before its commands.
-    pub fn advance(&mut self, stamp: Stamp, ledger: &mut Vec<LedgerEntry>) {
-        self.applied.stamp = self.applied.stamp.max(stamp);
-        let now = self.applied.stamp;
+    pub fn advance(&mut self, moment: Moment, ledger: &mut Vec<LedgerEntry>) {
+        self.applied.moment = moment.not_before(self.applied.stamp());
+        let now = self.applied.stamp();
         for _ in 0..EXPIRIES_PER_ENTRY_MAX {
             match self.holds.next_due(now) {
                 Some(id) => self.expire(&id, now, ledger),
@@ -80,7 +76,7 @@ impl Shard {
     pub fn apply(&mut self, at: At, command: Command, ledger: &mut Vec<LedgerEntry>) -> Outcome {
         // Stamps never go back, here no more than in `advance`: what is remembered is in their order.
         let at = At {
-            stamp: at.stamp.max(self.applied.stamp),
+            moment: at.moment.not_before(self.applied.stamp()),
             ..at
         };
         self.applied = at;
@@ -139,7 +135,12 @@ impl Shard {
 
     /// The stamp of the last entry applied.
     pub fn stamp(&self) -> Stamp {
-        self.applied.stamp
+        self.applied.stamp()
+    }
+
+    /// What the last entry applied says of time.
+    pub fn moment(&self) -> Moment {
+        self.applied.moment
     }
 
     /// How much there is.
@@ -205,7 +206,7 @@ impl Shard {
             id: request.id,
             principal,
         };
-        match self.requests.recall(&key, request.fingerprint, at.stamp) {
+        match self.requests.recall(&key, request.fingerprint, at.moment) {
             Recall::Answered(verdict) => return verdict.outcome(&key.principal, &operation),
             Recall::Refused(refusal) => return Outcome::Refused(refusal),
             Recall::New => {}
@@ -235,7 +236,7 @@ impl Shard {
             )
         );
         if !is_passing {
-            self.requests.remember(key, request, at.stamp, verdict);
+            self.requests.remember(key, request, at.stamp(), verdict);
         }
         outcome
     }
@@ -312,14 +313,14 @@ mod tests {
             let at = At {
                 index: self.commands,
                 ordinal: 0,
-                stamp: self.now,
+                moment: self.now.into(),
             };
             let command = Command {
                 principal: Principal::new("web").unwrap(),
                 action,
             };
             let mut ledger = Vec::new();
-            self.shard.advance(self.now, &mut ledger);
+            self.shard.advance(self.now.into(), &mut ledger);
             self.shard.apply(at, command, &mut ledger)
         }
 

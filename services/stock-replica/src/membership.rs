@@ -100,12 +100,7 @@ impl Replica {
                 .get(*id)
                 .is_some_and(|it| it.committed_index >= index),
         };
-        let has_majority =
-            |voters: &[u64]| 2 * voters.iter().filter(|id| knows(id)).count() > voters.len();
-        let Configuration {
-            voters, outgoing, ..
-        } = &self.configuration;
-        self.is_leader() && has_majority(voters) && (outgoing.is_empty() || has_majority(outgoing))
+        self.is_leader() && self.configuration.is_quorum(|id| knows(&id))
     }
 
     /// Puts a change of the members into the leader's log.

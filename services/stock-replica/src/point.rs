@@ -54,6 +54,14 @@ impl Configuration {
         !self.outgoing.is_empty()
     }
 
+    /// Whether those of whom something holds are a quorum: a majority of the voters, and while a change is half done of
+    /// those before it, too.
+    pub fn is_quorum(&self, holds: impl Fn(u64) -> bool) -> bool {
+        let has_majority =
+            |voters: &[u64]| 2 * voters.iter().filter(|id| holds(**id)).count() > voters.len();
+        has_majority(&self.voters) && (self.outgoing.is_empty() || has_majority(&self.outgoing))
+    }
+
     /// Whether a replica is a member of any kind.
     pub fn contains(&self, replica: u64) -> bool {
         self.lists().iter().any(|list| list.contains(&replica))

@@ -36,6 +36,8 @@ pub struct Replica {
     pub(crate) over: Option<String>,
     /// Ticks until this replica stands for election, since the connection to the leader has ended.
     stands_in: Option<usize>,
+    /// Whether it heeds a leader that hands over to it.
+    may_stand: bool,
 }
 
 /// What the disk remembers of a replica.
@@ -142,6 +144,7 @@ impl Replica {
             answered: Vec::new(),
             over: None,
             stands_in: None,
+            may_stand: true,
         })
     }
 
@@ -165,6 +168,12 @@ impl Replica {
         }
     }
 
+    /// Whether this replica stands for election when its leader hands over to it. One that has yet to apply what is
+    /// committed would lead, and answer nobody for as long as that takes.
+    pub fn set_may_stand(&mut self, may_stand: bool) {
+        self.may_stand = may_stand;
+    }
+
     /// A message from another replica of the group.
     pub fn step(&mut self, message: &Bytes) -> Result<(), StepError> {
         self.step_from(message, |_| true)
@@ -186,6 +195,9 @@ impl Replica {
             return Err(StepError::NotForThis { to: message.to });
         }
         self.guarded(Ok(()), |own| guard::check(&own.node.raft, &message))?;
+        if message.get_msg_type() == MessageType::MsgTimeoutNow && !self.may_stand {
+            return Ok(());
+        }
         if message.get_msg_type() == MessageType::MsgHeartbeatResponse {
             return self.answered(message);
         }

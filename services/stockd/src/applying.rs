@@ -1,7 +1,7 @@
 //! One entry of a log, applied to the state it belongs to: the same way by a replica that runs and where the
 //! state of a stopped one is brought back.
 
-use stock_core::{At, Command, LedgerEntry, Location, Stamp};
+use stock_core::{At, Command, LedgerEntry, Location};
 
 use crate::log_codec::{self, DecodeError, Entry};
 use crate::placement::codec;
@@ -19,30 +19,29 @@ pub struct Changed {
     commands: Vec<Command>,
 }
 
-/// Applies the entry of this index. `before` is the stamp of the entry before it: time never goes back, though
-/// a new leader's clock may. Returns the state's stamp, and an outcome for each command.
+/// Applies the entry of this index. Time never goes back, though a new leader's clock may. Returns an outcome for each
+/// command.
 ///
 /// # Errors
 ///
 /// A command is not understood. The state is then of no further use.
 pub fn apply(
     state: &mut State,
-    before: Stamp,
     index: u64,
     entry: &Entry<'_>,
     changed: &mut Changed,
-) -> Result<(Stamp, Outcomes), DecodeError> {
-    let stamp = entry.stamp.max(before);
+) -> Result<Outcomes, DecodeError> {
+    let moment = entry.moment.not_before(state.moment().stamp);
     let at = |ordinal: usize| At {
         index,
         ordinal: ordinal as u32,
-        stamp,
+        moment,
     };
     let mut commands = entry.commands.clone();
     let mut outcomes = Outcomes::new();
     match state {
         State::Stock(shard) => {
-            shard.advance(stamp, &mut changed.ledger);
+            shard.advance(moment, &mut changed.ledger);
             // What an entry that could not be read has left there.
             changed.commands.clear();
             while let Some(command) = commands.next_stock(&**shard)? {
@@ -56,8 +55,8 @@ pub fn apply(
             }
         }
         State::Meta(meta) => {
-            meta.catalog.advance(stamp);
-            meta.registry.advance(stamp);
+            meta.catalog.advance(moment);
+            meta.registry.advance(moment.stamp);
             while let Some(command) = commands.next_meta()? {
                 let ordinal = outcomes.len();
                 if codec::is_registry_command(&command) {
@@ -76,5 +75,5 @@ pub fn apply(
             }
         }
     }
-    Ok((stamp, outcomes))
+    Ok(outcomes)
 }

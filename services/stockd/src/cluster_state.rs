@@ -2,14 +2,14 @@
 //! where it leads group 0, what it has decided. The loop writes it, everybody reads it.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use stock_replica::Replica;
 
 use crate::identity::Acquaintances;
 use crate::placement::{Decision, NodeState, Overview, Registry, ReplicaId, Reports};
-use crate::worker::event::GroupId;
+use crate::worker::event::{Failure, GroupId};
 
 /// Leadership of every group and reachability of every node.
 #[derive(Debug)]
@@ -23,10 +23,22 @@ pub struct ClusterState {
     registry_index: AtomicU64,
     overview: RwLock<Option<Overview>>,
     health: RwLock<Health>,
+    /// What there is too little of, as a number: see [`Resource`].
+    short_of: AtomicU8,
+    has_come_back: AtomicBool,
     acquaintances: Mutex<Acquaintances>,
 }
 
-/// How this node's disk does.
+/// What a node may have too little of to take more in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource {
+    /// Room on its disk.
+    Disk = 1,
+    /// Memory.
+    Memory = 2,
+}
+
+/// How this node's disk and memory do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Health {
     /// Whether the rest was measured.
@@ -41,6 +53,8 @@ pub struct Health {
     pub write_p99_us: u64,
     /// Half of those of the last seconds took this long or less; none where there were too few to tell.
     pub recent_write_us: Option<u64>,
+    /// Whether so much memory is used that no more may be.
+    pub is_short_of_memory: bool,
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +62,6 @@ struct GroupState {
     leader: AtomicU64,
     term: AtomicU64,
     applied_index: AtomicU64,
-    is_settled: AtomicBool,
     is_here: AtomicBool,
 }
 
@@ -72,6 +85,15 @@ impl Health {
     pub fn is_short_of_space(&self) -> bool {
         self.was_measured && self.free_bytes < FREE_BYTES_MIN + self.checkpoint_bytes
     }
+
+    /// What there is too little of.
+    pub fn short_of(&self) -> Option<Resource> {
+        match () {
+            () if self.is_short_of_space() => Some(Resource::Disk),
+            () if self.is_short_of_memory => Some(Resource::Memory),
+            () => None,
+        }
+    }
 }
 
 impl ClusterState {
@@ -85,6 +107,8 @@ impl ClusterState {
             registry_index: AtomicU64::new(0),
             overview: RwLock::default(),
             health: RwLock::default(),
+            short_of: AtomicU8::new(0),
+            has_come_back: AtomicBool::new(false),
             acquaintances: Mutex::new(acquaintances),
         }
     }
@@ -96,24 +120,21 @@ impl ClusterState {
     }
 
     /// Takes note of what a replica knows after a turn.
-    pub fn publish(&self, group: usize, replica: &Replica, applied_index: u64) {
+    pub fn publish(&self, group: usize, replica: &Replica, applied_index: u64, has_replayed: bool) {
         let state = &self.groups[group];
         let leader = ReplicaId(replica.leader()).node();
         state.leader.store(leader, Ordering::Relaxed);
         state.term.store(replica.term(), Ordering::Relaxed);
         state.applied_index.store(applied_index, Ordering::Relaxed);
-        // One that waits for its first snapshot knows nothing.
-        let is_here = replica.origin().index > 0;
+        // One that waits for its first snapshot knows nothing, and one that replays its log knows what was once.
+        let is_here = replica.origin().index > 0 && has_replayed;
         state.is_here.store(is_here, Ordering::Relaxed);
-        let is_settled = !replica.is_leader() || replica.is_settled_leader();
-        state.is_settled.store(is_settled, Ordering::Relaxed);
     }
 
     /// Takes note that this node has no replica of a group.
     pub fn publish_absent(&self, group: usize) {
         let state = &self.groups[group];
         state.leader.store(0, Ordering::Relaxed);
-        state.is_settled.store(true, Ordering::Relaxed);
         state.is_here.store(false, Ordering::Relaxed);
     }
 
@@ -179,12 +200,23 @@ impl ClusterState {
 
     /// Takes note of how the disk does.
     pub fn publish_health(&self, health: Health) {
+        let short_of = health.short_of().map_or(0, |resource| resource as u8);
+        self.short_of.store(short_of, Ordering::Relaxed);
         *write(&self.health) = health;
     }
 
     /// How the disk does.
     pub fn health(&self) -> Health {
         *read(&self.health)
+    }
+
+    /// Why what adds to what this node keeps is refused, if it is. The loop asks for each call.
+    pub fn refuses(&self) -> Option<Failure> {
+        match self.short_of.load(Ordering::Relaxed) {
+            0 => None,
+            short_of if short_of == Resource::Disk as u8 => Some(Failure::DiskFull),
+            _ => Some(Failure::MemoryFull),
+        }
     }
 
     /// What this node knows of a group.
@@ -207,11 +239,15 @@ impl ClusterState {
         self.groups() - 1
     }
 
-    /// Whether every group has a leader, and this node serves those it leads.
-    pub fn is_ready(&self) -> bool {
-        self.groups.iter().all(|group| {
-            group.leader.load(Ordering::Relaxed) != 0 && group.is_settled.load(Ordering::Relaxed)
-        })
+    /// Takes note that every replica of this node has caught up since it started.
+    pub fn come_back(&self) {
+        self.has_come_back.store(true, Ordering::Release);
+    }
+
+    /// Whether they have: whatever a client asks this node can answer or pass on. That stays so, whatever becomes of the
+    /// others: to start a node that lacks a quorum once more, or to send callers away from it, helps nobody.
+    pub fn has_come_back(&self) -> bool {
+        self.has_come_back.load(Ordering::Acquire)
     }
 
     /// Whether a node leads any group.

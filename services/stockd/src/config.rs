@@ -53,6 +53,10 @@ pub struct Config {
     /// deleted. At least 10, or 0: all, so that the ledger grows for as long as there are changes.
     #[serde(default = "ledger_keep_default")]
     pub ledger_keep_seconds: u64,
+    /// Bytes of memory that this node may use: near them it refuses what grows. As its control group allows, where this
+    /// is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
     /// For tests only: a state is written down once its log has grown by so many bytes, however large the state.
     /// Otherwise that takes [`USUAL_CHECKPOINT_PACE`], which is more than most tests write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -175,6 +179,9 @@ pub struct Overrides {
     /// Seconds of history that this node keeps; 0 keeps all [default: 2592000, thirty days]
     #[arg(long, env = "STOCKD_LEDGER_KEEP_SECONDS")]
     pub ledger_keep_seconds: Option<u64>,
+    /// Bytes of memory that this node may use: near them it refuses what grows [default: as its cgroup allows]
+    #[arg(long, env = "STOCKD_MEMORY_BYTES")]
+    pub memory_bytes: Option<u64>,
     /// For tests: bytes of log after which a state is written down
     #[arg(long, env = "STOCKD_CHECKPOINT_AFTER_BYTES", hide = true)]
     pub checkpoint_after_bytes: Option<u64>,
@@ -240,6 +247,7 @@ struct File {
     replicas: Option<u32>,
     replace_after_seconds: Option<u64>,
     ledger_keep_seconds: Option<u64>,
+    memory_bytes: Option<u64>,
     checkpoint_after_bytes: Option<u64>,
     log_file_bytes: Option<u64>,
 }
@@ -331,6 +339,7 @@ impl Config {
                 .ledger_keep_seconds
                 .or(file.ledger_keep_seconds)
                 .unwrap_or_else(ledger_keep_default),
+            memory_bytes: overrides.memory_bytes.or(file.memory_bytes),
             checkpoint_after_bytes: overrides
                 .checkpoint_after_bytes
                 .or(file.checkpoint_after_bytes),

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chores::ChoreThread;
 use crate::clocks;
-use crate::disk_gauge::DiskGauge;
+use crate::gauge::Gauge;
 use crate::history::HistoryThread;
 use crate::inbox::{Inbox, Waker};
 use crate::peers::notices;
@@ -55,7 +55,7 @@ pub struct Helpers {
     /// Knows the other nodes.
     pub roster: Roster,
     /// Watches the disk.
-    pub gauge: DiskGauge,
+    pub gauge: Gauge,
 }
 
 /// How often a full disk is asked again.

@@ -22,14 +22,15 @@ use crate::clocks;
 use crate::cluster_state::ClusterState;
 use crate::config::{Config, Hosting};
 use crate::disk::Disk;
-use crate::disk_gauge::DiskGauge;
 use crate::first_boot::{self, FirstBootError, Verdict};
 use crate::forgotten;
+use crate::gauge::Gauge;
 use crate::history::{History, HistoryThread};
 use crate::host::{self, Driver, Helpers};
 use crate::identity::refusal::{Told, ToldKind};
 use crate::identity::{Acquaintances, Introductions};
 use crate::inbox::{Inbox, Waker};
+use crate::memory::MemoryGauge;
 use crate::node_record::{Membership, NodeRecord, NodeRecordError};
 use crate::peers::history::{Archive, Historian};
 use crate::peers::snapshots::{Courier, Reception};
@@ -217,11 +218,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     Historian::start(Arc::clone(&introductions), shelf, history.desk(), &peers).map_err(thread)?;
     let helpers = Helpers {
         roster,
-        gauge: DiskGauge::new(
+        gauge: Gauge::new(
             volume,
             config.data_dir.clone(),
             Arc::clone(&cluster),
             checkpoints.clone(),
+            MemoryGauge::new(config.memory_bytes),
         ),
         history,
         courier: Courier::start(
@@ -488,7 +490,7 @@ async fn listen(what: &'static str, address: &str) -> Result<TcpListener, NodeEr
         })
 }
 
-/// Healthy means: every group has a leader, so whatever a client asks can be answered.
+/// Ready means: since the node started all its replicas have caught up, and it does not stop.
 async fn report_health(
     health: tonic_health::server::HealthReporter,
     cluster: Arc<ClusterState>,
@@ -497,7 +499,7 @@ async fn report_health(
     use tonic_health::ServingStatus;
     let mut reported = None;
     loop {
-        let status = match cluster.is_ready() && !stop.is_cancelled() {
+        let status = match cluster.has_come_back() && !stop.is_cancelled() {
             true => ServingStatus::Serving,
             false => ServingStatus::NotServing,
         };

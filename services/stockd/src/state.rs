@@ -1,7 +1,8 @@
 //! What the log of a group makes: a shard's stock, or what the whole cluster shares.
 
 use stock_core::{
-    Catalog, CatalogRestorer, FrozenState, RestoreError, Shard, ShardRestorer, StateRestorer,
+    Catalog, CatalogRestorer, FrozenState, Moment, RestoreError, Shard, ShardRestorer,
+    StateRestorer,
 };
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_128;
@@ -58,6 +59,14 @@ impl State {
         match group.shard() {
             Some(_) => Self::Stock(Box::default()),
             None => Self::Meta(Box::default()),
+        }
+    }
+
+    /// What the last entry applied says of time.
+    pub fn moment(&self) -> Moment {
+        match self {
+            Self::Stock(shard) => shard.moment(),
+            Self::Meta(meta) => meta.catalog.moment(),
         }
     }
 

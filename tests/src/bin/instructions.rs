@@ -97,7 +97,7 @@ fn apply(times: u64) -> Result<(), Failure> {
         let decoded = log_codec::decode_entry(&entry)?;
         changed.ledger.clear();
         let index = number + 2;
-        let applied = applying::apply(&mut state, Stamp(NOW_MS), index, &decoded, &mut changed)?;
+        let applied = applying::apply(&mut state, index, &decoded, &mut changed)?;
         black_box(applied);
         if let State::Stock(shard) = &state {
             view.publish(shard, &changed.ledger);
@@ -146,7 +146,8 @@ fn answer(times: u64) -> Result<(), Failure> {
     receive(&mut state, &mut changed)?;
     let entry = entry(0)?;
     let decoded = log_codec::decode_entry(&entry)?;
-    let (stamp, outcomes) = applying::apply(&mut state, Stamp(NOW_MS), 2, &decoded, &mut changed)?;
+    let outcomes = applying::apply(&mut state, 2, &decoded, &mut changed)?;
+    let stamp = state.moment().stamp;
     let outcome = outcomes.into_iter().next().ok_or("no outcome")?;
     if !matches!(
         &outcome,
@@ -200,7 +201,10 @@ fn commands(number: u64) -> Result<Commands, Failure> {
 
 fn entry(number: u64) -> Result<Vec<u8>, Failure> {
     let commands = commands(number)?;
-    Ok(log_codec::encode_entry(Stamp(NOW_MS), [commands].iter()))
+    Ok(log_codec::encode_entry(
+        Stamp(NOW_MS).into(),
+        [commands].iter(),
+    ))
 }
 
 fn sku(number: usize) -> String {
@@ -230,9 +234,9 @@ fn receive(state: &mut State, changed: &mut Changed) -> Result<(), Failure> {
             lines: lines?,
         }),
     });
-    let entry = log_codec::encode_entry(Stamp(NOW_MS), [builder.take()].iter());
+    let entry = log_codec::encode_entry(Stamp(NOW_MS).into(), [builder.take()].iter());
     let decoded = log_codec::decode_entry(&entry)?;
-    applying::apply(state, Stamp(NOW_MS), 1, &decoded, changed)?;
+    applying::apply(state, 1, &decoded, changed)?;
     Ok(())
 }
 

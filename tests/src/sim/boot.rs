@@ -44,7 +44,6 @@ const ROOM_BYTES: u64 = 1 << 40;
 /// What a boot is given by chance.
 struct Drawn {
     now: Now,
-    booted_us: u64,
     election_ticks: usize,
     next_forward: u64,
     /// The power fails before so many writes and syncs of the start are done.
@@ -56,7 +55,6 @@ impl World {
     pub(crate) fn boot(&mut self, node: u64) -> Checked {
         let drawn = Drawn {
             now: self.clock_of(node),
-            booted_us: self.true_us(),
             election_ticks: self.draw_election_ticks(),
             next_forward: self.pace.number() >> 1,
             cut_after: self.draw_cut_in_salvage(node),
@@ -245,7 +243,6 @@ fn open(
     let worker = Worker::open(parts, drawn.now)?;
     Ok(Opened::Running(Box::new(Running {
         boot: machine.boots,
-        booted_us: drawn.booted_us,
         worker,
         view,
         cluster,
@@ -259,7 +256,6 @@ fn open(
         whereabouts: machine.whereabouts(plan),
         next_forward: drawn.next_forward,
         forwards: BTreeMap::new(),
-        remembers_time: vec![false; groups as usize],
         election_ticks: drawn.election_ticks,
         helpers,
         gauge_due_us: 0,
@@ -304,6 +300,8 @@ fn membership(machine: &Machine, disk: &LogDisk) -> Result<Option<(u32, u64)>, W
     let mut batch = WriteBatch::new();
     let record = [floor.to_le_bytes().as_slice(), &since.to_le_bytes()].concat();
     batch.put_node_record(&record);
+    // As in production: what is remembered of others would be of another directory, and maybe of another life.
+    batch.put_acquaintances(&[]);
     disk.write(&mut batch, Durability::Sync)?;
     Ok(Some((floor, since)))
 }

@@ -161,6 +161,7 @@ impl World {
                     Failure::NotLeader { .. } => "failed: no leader",
                     Failure::Overloaded => "failed: overloaded",
                     Failure::DiskFull => "failed: disk full",
+                    Failure::MemoryFull => "failed: memory full",
                     Failure::OutcomeUnknown => "failed: outcome unknown",
                     Failure::TooFarBehind => "failed: too far behind",
                 });

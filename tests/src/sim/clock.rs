@@ -12,8 +12,10 @@ pub(crate) struct MachineClock {
     drift_ppm: i64,
     /// When the machine was switched on, in microseconds of true time.
     switched_on_us: u64,
-    /// How far the wall clock is from the truth at time zero.
+    /// How far the wall clock is from the truth at time zero, and since it was last disciplined.
     wall_offset_ms: i64,
+    /// What the quartz had counted too much by then.
+    disciplined_ms: i64,
 }
 
 impl MachineClock {
@@ -23,13 +25,15 @@ impl MachineClock {
             drift_ppm,
             switched_on_us: 0,
             wall_offset_ms,
+            disciplined_ms: 0,
         }
     }
 
     /// What the clocks show.
     pub(crate) fn now(&self, true_us: u64) -> Now {
         let since_boot_us = self.counted(true_us - self.switched_on_us);
-        let wall_ms = EPOCH_MS as i64 + self.counted(true_us) as i64 / 1_000 + self.wall_offset_ms;
+        let counted_ms = self.counted(true_us) as i64 / 1_000 - self.disciplined_ms;
+        let wall_ms = EPOCH_MS as i64 + counted_ms + self.wall_offset_ms;
         Now {
             boot_ms: since_boot_us / 1_000,
             wall_ms: wall_ms as u64,
@@ -55,6 +59,11 @@ impl MachineClock {
     /// Somebody sets the wall clock.
     pub(crate) fn set_wall_offset_ms(&mut self, wall_offset_ms: i64) {
         self.wall_offset_ms = wall_offset_ms;
+    }
+
+    /// What the quartz has gone wrong so far is taken out of the wall clock, as NTP does all the time.
+    pub(crate) fn discipline(&mut self, true_us: u64) {
+        self.disciplined_ms = (self.counted(true_us) as i64 - true_us as i64) / 1_000;
     }
 
     fn counted(&self, true_us: u64) -> u64 {

@@ -118,6 +118,8 @@ fault_kinds! {
     DamagedStates = "damaged-states",
     /// Most nodes are lost, one is gone on from, and the others turn up afterwards.
     Recovery = "recovery",
+    /// All nodes end, or all but one, which is cut off, and come back after seconds to weeks.
+    Outage = "outage",
 }
 
 impl FaultKind {
@@ -144,6 +146,7 @@ impl FaultKind {
         Self::MovedMachine,
         Self::DamagedStates,
         Self::Recovery,
+        Self::Outage,
     ];
 }
 

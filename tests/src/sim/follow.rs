@@ -7,6 +7,7 @@ use stockd::worker::event::GroupId;
 
 use super::checks::Checked;
 use super::checks::history::{AnyCommand, Sighting};
+use super::faults::FaultKind;
 use super::world::World;
 
 impl World {
@@ -26,14 +27,9 @@ impl World {
             .collect();
         let now_us = self.true_us();
         for (group, index, term, data) in seen {
-            // A group of one voter forgets the time with each start, and what it wrote just before is seen only after it.
-            let time_is_forgotten = self.plan.replication == 1
-                || !self.machines.iter().any(|(node, machine)| {
-                    let running = machine.running.as_ref();
-                    running.is_some_and(|running| {
-                        running.remembers_time[group.index()] && running.cluster.is_here(group)
-                    }) && self.takes_part(*node, group)
-                });
+            // One wrong clock among several is borne; a group of one voter has no other, and who was recovered alone.
+            let is_alone = self.plan.replication == 1 || self.recovered.is_some();
+            let clocks_lie = is_alone && self.plan.faults.contains(&FaultKind::ClockStep);
             let leader = self.leaders.of(group, term);
             let handed_in = |command: &AnyCommand| {
                 let id = request_id(command)?;
@@ -43,7 +39,7 @@ impl World {
                 node,
                 now_us,
                 handed_in: &handed_in,
-                time_is_forgotten,
+                clocks_lie,
             };
             let history = &mut self.histories[group.index()];
             if history.committed(index, term, &data, &sighting)? {
@@ -54,39 +50,17 @@ impl World {
                     format!("{group:?} {index} of term {term} and {stamp:?}, seen by node {node}")
                 });
             }
-            // An entry from before its boot, or from an earlier leader, tells a node nothing of what time it is.
-            let known_since_us = self.histories[group.index()]
-                .entry(index)
-                .map_or(0, |entry| entry.known_since_us);
-            let running = self
-                .machines
-                .get_mut(&node)
-                .and_then(|m| m.running.as_mut());
-            if let Some(running) = running
-                && known_since_us >= running.booted_us
-                && term == running.cluster.group(group).term
-                && !data.is_empty()
-            {
-                running.remembers_time[group.index()] = true;
-            }
         }
         Ok(())
     }
 
-    /// Takes note of who leads, and of who has no replica that could know the time.
+    /// Takes note of who leads.
     pub(crate) fn see_leaders(&mut self, node: u64) -> Checked {
-        let Some(running) = self
-            .machines
-            .get_mut(&node)
-            .and_then(|m| m.running.as_mut())
-        else {
+        let Some(running) = self.machines.get(&node).and_then(|m| m.running.as_ref()) else {
             return Ok(());
         };
         for number in 0..running.cluster.groups() {
             let status = running.cluster.group(GroupId(number));
-            if !running.cluster.is_here(GroupId(number)) {
-                running.remembers_time[number as usize] = false;
-            }
             if let Some(leader) = status.leader {
                 self.leaders.saw(GroupId(number), status.term, leader)?;
             }
@@ -98,7 +72,7 @@ impl World {
         if group == GroupId::META {
             return;
         }
-        let entry = log_codec::encode_entry(stock_core::Stamp(0), [commands].into_iter());
+        let entry = log_codec::encode_entry(stock_core::Moment::default(), [commands].into_iter());
         let Ok(log_codec::Entry { mut commands, .. }) = log_codec::decode_entry(&entry) else {
             return;
         };

@@ -116,7 +116,6 @@ pub(crate) struct Doom {
 /// A node that runs.
 pub(crate) struct Running {
     pub(crate) boot: u64,
-    pub(crate) booted_us: u64,
     pub(crate) worker: Worker<ReplyTo>,
     pub(crate) view: Arc<ReadView>,
     pub(crate) cluster: Arc<ClusterState>,
@@ -133,8 +132,6 @@ pub(crate) struct Running {
     pub(crate) whereabouts: BTreeMap<u64, Whereabouts>,
     pub(crate) next_forward: u64,
     pub(crate) forwards: BTreeMap<u64, (u64, CallId)>,
-    /// By group: whether this node knows what time it is there.
-    pub(crate) remembers_time: Vec<bool>,
     pub(crate) election_ticks: usize,
     pub(crate) helpers: Helpers,
     /// When the room on its disk is looked at next.

@@ -91,21 +91,6 @@ impl World {
         registry.is_founded().then_some(registry)
     }
 
-    /// Whether a node has a say in a group, now or soon, and is not about to go: who goes may be out already,
-    /// and asked by nobody.
-    pub(crate) fn takes_part(&self, node: u64, group: GroupId) -> bool {
-        let Some(registry) = self.registry() else {
-            return true;
-        };
-        let voters = registry.placement(group).into_iter();
-        let voters = voters.flat_map(|placement| &placement.voters);
-        let under_way = registry.move_of(group);
-        let comes = under_way.and_then(|under_way| under_way.add);
-        let goes = under_way.and_then(|under_way| under_way.remove);
-        let stay = voters.copied().filter(|it| Some(*it) != goes);
-        stay.chain(comes).any(|it| it.node() == node)
-    }
-
     /// Whether a node may lose what it has acknowledged: never so many that a majority could be lost.
     pub(crate) fn may_lose(&mut self, node: u64) -> bool {
         self.look_at_the_untrusted();

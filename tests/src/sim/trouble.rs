@@ -10,6 +10,18 @@ use super::plan::SECOND_US;
 use super::world::{Chapter, Happening, World};
 
 const MINUTE_US: u64 = 60 * SECOND_US;
+const DAY_US: u64 = 24 * 60 * MINUTE_US;
+
+/// How long outages last: each horizon is crossed, of request ids (ten minutes), of holds (seven days) and of documents
+/// and history (thirty days).
+const OUTAGES_US: [u64; 6] = [
+    20 * SECOND_US,
+    2 * MINUTE_US,
+    20 * MINUTE_US,
+    6 * 60 * MINUTE_US,
+    16 * DAY_US,
+    62 * DAY_US,
+];
 
 impl World {
     /// One of the run's faults happens, and the next is scheduled.
@@ -200,6 +212,7 @@ impl World {
                 self.tally.add(kind.name());
                 self.slept_us += self.fate.between(MINUTE_US / 2, 15 * MINUTE_US);
             }
+            FaultKind::Outage => self.go_out(node),
             FaultKind::ClockStep => self.step_clock(node),
             _ => {}
         }
@@ -240,7 +253,8 @@ impl World {
 
     /// Never on so many nodes that a quorum could be lost for good.
     fn flip_a_bit(&mut self, node: u64) {
-        let room = self.may_lose(node);
+        // A founder that lost its record while others have yet to found takes an operator: see `docs/recovery.md`.
+        let room = self.may_lose(node) && self.is_founding_over();
         // A directory that is not the node's would join under its name.
         let is_hit = |machine: &&mut Machine| room && !machine.is_on_old;
         let Some(machine) = self.machines.get_mut(&node).filter(is_hit) else {
@@ -354,14 +368,35 @@ impl World {
         self.after(after_us, Happening::Free(ways));
     }
 
-    /// One clock at a time may be wrong: a median of three bears no more.
+    /// All nodes end, and for a while nobody starts them. One may run on, and hear nobody.
+    fn go_out(&mut self, alone: u64) {
+        let runs_on = self.fate.chance(250);
+        let Some(away_us) = self.fate.pick(&OUTAGES_US).copied() else {
+            return;
+        };
+        self.tally.add(FaultKind::Outage.name());
+        let ending = self.ending();
+        for node in self.nodes() {
+            if node != alone || !runs_on {
+                self.die(node, ending);
+            }
+        }
+        self.slept_us += self.fate.between(away_us / 2, away_us);
+        let true_us = self.true_us();
+        for machine in self.machines.values_mut() {
+            machine.clock.discipline(true_us);
+        }
+        if runs_on {
+            let ways = self.ways_of(alone);
+            self.cut_off(FaultKind::Isolation, ways);
+        }
+    }
+
+    /// One clock may be wrong: a median of three bears no more. It is the same one all the time, since others may not
+    /// hear for long that it has been put right.
     fn step_clock(&mut self, node: u64) {
         self.tally.add(FaultKind::ClockStep.name());
-        if let Some(before) = self.wrong_clock.replace(node)
-            && let Some(machine) = self.machines.get_mut(&before)
-        {
-            machine.clock.set_wall_offset_ms(0);
-        }
+        let node = *self.wrong_clock.get_or_insert(node);
         let offset_ms = self.fate.between(0, 600_000) as i64 - 300_000;
         if let Some(machine) = self.machines.get_mut(&node) {
             machine.clock.set_wall_offset_ms(offset_ms);

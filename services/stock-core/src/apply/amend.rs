@@ -41,7 +41,7 @@ impl Shard {
             let surplus = line.open - wanted(line).map_or(0, |need| need.quantity);
             if surplus > 0 {
                 let kind = EntryKind::Released;
-                let entry = line.entry(kind, 0, -surplus, amend.id, principal, at.stamp);
+                let entry = line.entry(kind, 0, -surplus, amend.id, principal, at.stamp());
                 self.shelves.post(entry, ledger);
             }
             self.shelves.remove_holder(&line.sku, &amend.id);
@@ -56,7 +56,7 @@ impl Shard {
         }
 
         let expires_at = match amend.ttl_ms {
-            Some(ttl_ms) => Some(at.stamp.plus_ms(ttl_ms)),
+            Some(ttl_ms) => Some(at.stamp().plus_ms(ttl_ms)),
             None => held.expires_at,
         };
         self.holds.reschedule(amend.id, held.expires_at, expires_at);

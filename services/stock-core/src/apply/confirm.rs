@@ -23,7 +23,7 @@ impl Shard {
             Err(refusal) => return Outcome::Refused(refusal),
         };
         let before = held.expires_at;
-        let expires_at = confirm.pickup_within_ms.map(|ms| at.stamp.plus_ms(ms));
+        let expires_at = confirm.pickup_within_ms.map(|ms| at.stamp().plus_ms(ms));
         self.set_life(&confirm.id, State::Confirmed, before, expires_at);
         self.note(&confirm.id, EntryKind::Confirmed, principal, at, ledger)
     }
@@ -45,7 +45,7 @@ impl Shard {
         };
         let state = open.state;
         // A shorter time to live does not end a hold sooner than was promised.
-        let after = before.max(at.stamp.plus_ms(extend.ttl_ms));
+        let after = before.max(at.stamp().plus_ms(extend.ttl_ms));
         self.set_life(&extend.id, state, Some(before), Some(after));
         self.note(&extend.id, EntryKind::Extended, principal, at, ledger)
     }
@@ -61,9 +61,9 @@ impl Shard {
         if self
             .holds
             .get(id)
-            .is_some_and(|reservation| reservation.is_due(at.stamp))
+            .is_some_and(|reservation| reservation.is_due(at.stamp()))
         {
-            self.expire(id, at.stamp, ledger);
+            self.expire(id, at.stamp(), ledger);
         }
         match self.holds.get(id) {
             Some(reservation) => Ok(reservation),
@@ -100,7 +100,7 @@ impl Shard {
         };
         for line in reservation.lines.iter().filter(|line| line.open > 0) {
             self.shelves
-                .post(line.entry(kind, 0, 0, *id, principal, at.stamp), ledger);
+                .post(line.entry(kind, 0, 0, *id, principal, at.stamp()), ledger);
         }
         Outcome::Reservation(Arc::clone(reservation))
     }

@@ -41,7 +41,7 @@ impl Shard {
         line: &MovementLine,
         ledger: &mut Vec<LedgerEntry>,
     ) -> LineVerdict {
-        let stamp = head.at.stamp;
+        let stamp = head.at.stamp();
         let occurred_at = line.occurred_at.unwrap_or(stamp);
         let key = DocumentKey::new(head.kind, &movements.document, &line.line);
         match self.documents.recall(key, line.fingerprint, occurred_at) {
@@ -49,7 +49,7 @@ impl Shard {
             Recall::Refused(refusal) => return LineVerdict::Refused(refusal),
             Recall::New => {}
         }
-        if occurred_at > stamp.plus_ms(CLOCK_AHEAD_MS_MAX) {
+        if occurred_at > head.at.moment.latest().plus_ms(CLOCK_AHEAD_MS_MAX) {
             return LineVerdict::Refused(Refusal::OccurredInFuture);
         }
         if let Err(refusal) = self.make_position(head.kind, number, line) {
@@ -73,7 +73,7 @@ impl Shard {
             },
             principal: head.principal.clone(),
             stamp,
-            occurred_at: occurred_at.min(stamp),
+            occurred_at: occurred_at.min(head.at.moment.latest()),
             reason: movements.reason.clone(),
             discrepancy: None,
         };

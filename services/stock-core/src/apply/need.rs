@@ -52,8 +52,8 @@ impl Need {
             reserved_delta,
             source: Source::Reservation(id),
             principal: principal.clone(),
-            stamp: at.stamp,
-            occurred_at: at.stamp,
+            stamp: at.stamp(),
+            occurred_at: at.stamp(),
             reason: None,
             discrepancy: None,
         }

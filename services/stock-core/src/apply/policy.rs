@@ -56,8 +56,8 @@ impl Shard {
             reserved_delta: 0,
             source: Source::Policy,
             principal: principal.clone(),
-            stamp: at.stamp,
-            occurred_at: at.stamp,
+            stamp: at.stamp(),
+            occurred_at: at.stamp(),
             reason: None,
             discrepancy,
         };

@@ -36,8 +36,8 @@ impl Shard {
         let reservation = Arc::new(Reservation {
             id: reserve.id,
             state: State::Held,
-            expires_at: Some(at.stamp.plus_ms(reserve.ttl_ms)),
-            created_at: at.stamp,
+            expires_at: Some(at.stamp().plus_ms(reserve.ttl_ms)),
+            created_at: at.stamp(),
             principal: principal.clone(),
             lines: needs
                 .into_iter()

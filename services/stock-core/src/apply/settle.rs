@@ -105,7 +105,7 @@ impl Shard {
                     (EntryKind::Fulfilled, -units)
                 }
             };
-            let entry = line.entry(kind, on_hand_delta, -units, *id, principal, at.stamp);
+            let entry = line.entry(kind, on_hand_delta, -units, *id, principal, at.stamp());
             self.shelves.post(entry, ledger);
         }
         for line in &settled.lines {
@@ -123,7 +123,7 @@ impl Shard {
         let expires_at = settled.expires_at;
         let outcome = Outcome::Reservation(Arc::clone(reservation));
         if ended {
-            self.holds.close(*id, expires_at, at.stamp);
+            self.holds.close(*id, expires_at, at.stamp());
         }
         outcome
     }

@@ -2,7 +2,7 @@
 
 use crate::canonical::{Read, Reader, VERSION, Writer};
 use crate::error::Flaw;
-use crate::ids::{At, Stamp};
+use crate::ids::{At, Moment, Stamp};
 use crate::order::Order;
 
 /// The head of a shard. The counts follow from the buckets; that they are here tells when one is not
@@ -110,7 +110,8 @@ impl Writer {
     fn at(&mut self, at: At) {
         self.number(at.index);
         self.number(u64::from(at.ordinal));
-        self.stamp(at.stamp);
+        self.stamp(at.moment.stamp);
+        self.stamp(at.moment.wall);
     }
 
     fn memory(&mut self, memory: MemoryHead) {
@@ -147,7 +148,10 @@ impl Reader<'_> {
         Ok(At {
             index: self.number()?,
             ordinal: self.line()?,
-            stamp: self.stamp()?,
+            moment: Moment {
+                stamp: self.stamp()?,
+                wall: self.stamp()?,
+            },
         })
     }
 

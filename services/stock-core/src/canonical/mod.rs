@@ -20,7 +20,7 @@ pub(crate) use reader::{Read, Reader};
 pub(crate) use writer::Writer;
 
 /// The format that is written. Bytes of another version are refused until there is one to be read, too.
-pub(crate) const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 3;
 
 #[cfg(test)]
 mod tests;

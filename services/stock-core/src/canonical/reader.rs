@@ -213,8 +213,8 @@ impl Reader<'_> {
         let fingerprint = self.narrow("fingerprint")?;
         let sequence = self.narrow("sequence number")?;
         let stamp = self.past()?;
-        let ahead_ms = self.narrow("time ahead")?;
-        let recorded = RecordedLine::new(fingerprint, sequence, stamp, ahead_ms);
+        let ahead_minutes = self.narrow("time ahead")?;
+        let recorded = RecordedLine::new(fingerprint, sequence, stamp, ahead_minutes);
         match recorded.stamp() == stamp {
             true => Ok((key, recorded)),
             false => Err(Flaw::StampTooLate { stamp: stamp.0 }),

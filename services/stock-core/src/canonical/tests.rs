@@ -7,7 +7,9 @@ use crate::apply::holds::Hold;
 use crate::catalog::{CatalogOutcome, Coordinates, LocationType, PutLocation};
 use crate::documents::{DocumentKey, RecordedLine};
 use crate::error::Flaw;
-use crate::ids::{At, Fingerprint, Location, Principal, RequestId, ReservationId, Sku, Stamp};
+use crate::ids::{
+    At, Fingerprint, Location, Moment, Principal, RequestId, ReservationId, Sku, Stamp,
+};
 use crate::memory::{Remembered, RequestKey};
 use crate::names::Names;
 use crate::order::Place;
@@ -381,7 +383,8 @@ fn every_field_of_a_head_counts() {
         &[
             |head| head.applied.index = 20,
             |head| head.applied.ordinal = 20,
-            |head| head.applied.stamp = Stamp(20),
+            |head| head.applied.moment.stamp = Stamp(20),
+            |head| head.applied.moment.wall = Stamp(20),
             |head| head.requests.horizon = Stamp(20),
             |head| head.requests.order.len = 20,
             |head| head.requests.order.next = 20,
@@ -505,7 +508,7 @@ fn what_is_out_of_order_or_comes_twice_is_refused() {
 fn the_format_never_changes() {
     let mut writer = Writer::default();
     shard_head().write(&mut writer, 4);
-    let head = [2, 1, 4, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14];
+    let head = [3, 1, 4, 1, 2, 3, 4, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14];
     assert_eq!(writer.into_bytes(), head);
 
     let mut writer = Writer::default();
@@ -567,7 +570,10 @@ fn shard_head() -> ShardHead {
         applied: At {
             index: 1,
             ordinal: 2,
-            stamp: Stamp(3),
+            moment: Moment {
+                stamp: Stamp(3),
+                wall: Stamp(4),
+            },
         },
         requests: MemoryHead {
             horizon: Stamp(4),

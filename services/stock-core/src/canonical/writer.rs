@@ -120,7 +120,7 @@ impl Writer {
         self.number(u64::from(recorded.fingerprint));
         self.number(u64::from(recorded.sequence));
         self.stamp(recorded.stamp());
-        self.number(u64::from(recorded.ahead_ms()));
+        self.number(u64::from(recorded.ahead_minutes()));
     }
 
     pub(crate) fn location(&mut self, put: &PutLocation) {

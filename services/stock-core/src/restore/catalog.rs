@@ -46,7 +46,7 @@ impl StateRestorer for CatalogRestorer {
 
     fn bucket(&mut self, number: usize, bytes: &[u8]) -> Result<(), RestoreError> {
         self.given.take(number)?;
-        let now = self.head.applied.stamp;
+        let now = self.head.applied.stamp();
         let names = &mut self.names;
         let (locations, requests) = read_part(Part::Bucket(number), bytes, now, |reader| {
             Ok((

@@ -71,7 +71,7 @@ impl StateRestorer for ShardRestorer {
 
     fn bucket(&mut self, number: usize, bytes: &[u8]) -> Result<(), RestoreError> {
         self.given.take(number)?;
-        let now = self.head.applied.stamp;
+        let now = self.head.applied.stamp();
         let (shelf_names, names) = (&mut self.shard.names, &mut self.names);
         let (stocks, holds, requests, documents) =
             read_part(Part::Bucket(number), bytes, now, |reader| {

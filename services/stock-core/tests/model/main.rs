@@ -140,7 +140,7 @@ fn replay(log: &[Step]) -> Shard {
 fn apply(shard: &mut Shard, at: At, step: &Step) -> (Vec<LedgerEntry>, Outcome) {
     let mut ledger = Vec::new();
     if at.ordinal == 0 {
-        shard.advance(at.stamp, &mut ledger);
+        shard.advance(at.moment, &mut ledger);
     }
     let outcome = shard.apply(at, step.command.clone(), &mut ledger);
     (ledger, outcome)
@@ -164,7 +164,7 @@ impl Place {
         At {
             index: self.index,
             ordinal: self.ordinal,
-            stamp: step.stamp,
+            moment: step.moment,
         }
     }
 }
@@ -205,8 +205,8 @@ impl Trial {
         let mut all = Vec::new();
         if at.ordinal == 0 {
             let mut ledger = Vec::new();
-            self.shard.advance(at.stamp, &mut ledger);
-            self.naive.advance(at.stamp);
+            self.shard.advance(at.moment, &mut ledger);
+            self.naive.advance(at.moment);
             self.take(&ledger)?;
             all.append(&mut ledger);
             self.audit.check(&self.shard, &self.ids, &[])?;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use stock_core::{
     Action, At, Command, Discrepancy, Document, EntryKind, Fingerprint, LedgerEntry, Line,
-    LineVerdict, Location, MovementKind, MovementLine, Movements, Operation, Outcome, PartialLine,
-    Policy, Principal, Reason, Refusal, RequestId, Reservation, ReservationId, ReservationLine,
-    SetPolicy, ShortLine, Shortage, Sku, Source, Stamp, State,
+    LineVerdict, Location, Moment, MovementKind, MovementLine, Movements, Operation, Outcome,
+    PartialLine, Policy, Principal, Reason, Refusal, RequestId, Reservation, ReservationId,
+    ReservationLine, SetPolicy, ShortLine, Shortage, Sku, Source, Stamp, State,
 };
 
 const SECOND: u64 = 1_000;
@@ -73,12 +73,15 @@ struct Want {
 /// Who does something, and when.
 struct Who<'a> {
     principal: &'a Principal,
+    /// Cluster time.
     now: u64,
+    /// Or what the nodes' wall clocks show, if that is later.
+    latest: u64,
 }
 
 impl Naive {
-    pub(crate) fn advance(&mut self, stamp: Stamp) {
-        let now = stamp.0;
+    pub(crate) fn advance(&mut self, moment: Moment) {
+        let now = moment.stamp.0;
         let mut due: Vec<(Stamp, ReservationId)> = self
             .reservations
             .iter()
@@ -117,10 +120,11 @@ impl Naive {
     }
 
     pub(crate) fn apply(&mut self, at: At, command: &Command) -> Outcome {
-        let now = at.stamp.0;
+        let now = at.stamp().0;
         let who = Who {
             principal: &command.principal,
             now,
+            latest: now.max(at.moment.wall.0.min(now + 45 * DAY)),
         };
         let (request, operation) = match &command.action {
             Action::Movements(movements) => return self.movements(&who, movements),
@@ -138,7 +142,7 @@ impl Naive {
             let horizon = Stamp(self.requests_horizon);
             return Outcome::Refused(Refusal::RequestTooOld { horizon });
         }
-        if made_at > now + MINUTE {
+        if made_at > who.latest + MINUTE {
             return Outcome::Refused(Refusal::RequestFromFuture);
         }
         let outcome = match self.operate(&who, operation) {
@@ -409,7 +413,7 @@ impl Naive {
             let horizon = Stamp(self.documents_horizon);
             return Err(Refusal::DocumentTooOld { horizon });
         }
-        if occurred_at > who.now + MINUTE {
+        if occurred_at > who.latest + MINUTE {
             return Err(Refusal::OccurredInFuture);
         }
         if movements.kind != MovementKind::Receipt && !self.knows(&line.sku) {
@@ -429,7 +433,7 @@ impl Naive {
             line: line.line.clone(),
             fingerprint: line.fingerprint,
             at: who.now,
-            latest: occurred_at.max(who.now),
+            latest: who.now + occurred_at.saturating_sub(who.now).div_ceil(MINUTE) * MINUTE,
         });
         let reason: Option<Reason> = movements.reason.clone();
         self.ledger.push(LedgerEntry {
@@ -448,7 +452,7 @@ impl Naive {
             },
             principal: who.principal.clone(),
             stamp: Stamp(who.now),
-            occurred_at: Stamp(occurred_at.min(who.now)),
+            occurred_at: Stamp(occurred_at.min(who.latest)),
             reason,
             discrepancy: discrepancy.clone(),
         });
@@ -547,6 +551,7 @@ impl Naive {
         let who = Who {
             principal: &before.principal,
             now,
+            latest: now,
         };
         for line in before.lines.iter().filter(|line| line.open > 0) {
             let kind = EntryKind::Expired;

@@ -29,7 +29,10 @@ pub(crate) fn give_up(seed: u64, log: &[Step], difference: &str) -> ! {
     let mut text = String::new();
     for step in &short {
         let same_entry = if step.same_entry { " (same entry)" } else { "" };
-        text += &format!("at {}{same_entry}: {:?}\n", step.stamp.0, step.command);
+        text += &format!(
+            "at {}{same_entry}: {:?}\n",
+            step.moment.stamp.0, step.command
+        );
     }
     panic!(
         "seed {seed}, step {}: {difference}\n\n{} steps suffice:\n{text}\n{}",

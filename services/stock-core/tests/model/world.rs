@@ -5,8 +5,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use stock_core::{
     Action, Amend, Command, Confirm, Document, Extend, Fingerprint, Fulfill, Line, Location,
-    MovementKind, MovementLine, Movements, Operation, PartialLine, Principal, Quantity, Reason,
-    Release, Request, RequestId, Reservation, ReservationId, Reserve, SetPolicy, Sku, Stamp, State,
+    Moment, MovementKind, MovementLine, Movements, Operation, PartialLine, Principal, Quantity,
+    Reason, Release, Request, RequestId, Reservation, ReservationId, Reserve, SetPolicy, Sku,
+    Stamp, State,
 };
 
 use crate::naive::Naive;
@@ -19,7 +20,7 @@ const DAY: u64 = 24 * 60 * MINUTE;
 /// One command and when it comes.
 #[derive(Debug, Clone)]
 pub(crate) struct Step {
-    pub(crate) stamp: Stamp,
+    pub(crate) moment: Moment,
     /// In the entry of the step before.
     pub(crate) same_entry: bool,
     /// Sent before.
@@ -34,6 +35,8 @@ pub(crate) struct World {
     /// Dice of their own: worlds are the same with restarts and without.
     restarts: StdRng,
     now: Stamp,
+    /// How far cluster time lags behind the nodes' wall clocks.
+    lag_ms: u64,
     made: u64,
     sent: Vec<Command>,
     ids: Vec<ReservationId>,
@@ -45,6 +48,7 @@ impl World {
             dice: StdRng::seed_from_u64(seed),
             restarts: StdRng::seed_from_u64(!seed),
             now: START,
+            lag_ms: 0,
             made: 0,
             sent: Vec::new(),
             ids: Vec::new(),
@@ -55,6 +59,12 @@ impl World {
         let before = self.now;
         self.now = self.later(next_expiry);
         let same_entry = self.now == before && !self.sent.is_empty() && self.chance(50);
+        if !same_entry && self.restarts.random_range(0..1_000) < 5 {
+            self.lag_ms = match self.lag_ms {
+                0 => self.restarts.random_range(0..60 * DAY),
+                _ => 0,
+            };
+        }
         let again = !self.sent.is_empty() && self.chance(6);
         let command = match again {
             true => self.sent_again(naive),
@@ -62,11 +72,22 @@ impl World {
         };
         self.sent.push(command.clone());
         Step {
-            stamp: self.now,
+            moment: Moment {
+                stamp: self.now,
+                wall: self.now.plus_ms(self.lag_ms),
+            },
             same_entry,
             again,
             restart: self.restarts.random_range(0..1_000) < 3,
             command,
+        }
+    }
+
+    /// What callers' clocks show: some are as late as cluster time.
+    fn callers_now(&mut self) -> Stamp {
+        match self.lag_ms > 0 && self.restarts.random_range(0..100) < 80 {
+            true => self.now.plus_ms(self.lag_ms),
+            false => self.now,
         }
     }
 
@@ -306,8 +327,8 @@ impl World {
         let occurred_at = match self.between(0, 99) {
             0..50 => None,
             50..75 => Some(self.now.minus_ms(self.between(0, 5 * MINUTE))),
-            75..88 => Some(self.now.plus_ms(self.between(0, MINUTE))),
-            88..90 => Some(self.now.plus_ms(MINUTE + self.between(1, 5))),
+            75..88 => Some(self.callers_now().plus_ms(self.between(0, MINUTE))),
+            88..90 => Some(self.callers_now().plus_ms(MINUTE + self.between(1, 5))),
             _ => Some(self.now.minus_ms(self.between(0, 40 * DAY))),
         };
         let payload = format!("{sku} {location} {on_hand_delta} {occurred_at:?}");
@@ -429,9 +450,9 @@ impl World {
 
     fn request_id(&mut self) -> RequestId {
         let made_at = match self.between(0, 99) {
-            0..90 => self.now.minus_ms(self.between(0, 2 * SECOND)),
-            90..94 => self.now.plus_ms(self.between(0, MINUTE)),
-            94..95 => self.now.plus_ms(MINUTE + self.between(1, 5)),
+            0..90 => self.callers_now().minus_ms(self.between(0, 2 * SECOND)),
+            90..94 => self.callers_now().plus_ms(self.between(0, MINUTE)),
+            94..95 => self.callers_now().plus_ms(MINUTE + self.between(1, 5)),
             95..98 => self.now.minus_ms(self.between(0, 15 * MINUTE)),
             _ => self.now.minus_ms(self.between(9 * MINUTE, 12 * MINUTE)),
         };

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Each command is a log entry of its own; `&` puts it into the entry of the command before. `+15m`
-//! is an empty entry that much later. What may stand after a command, in any order, is listed at
+//! is an empty entry that much later; from `lag 3h` on the nodes' wall clocks show so much more than cluster time. What may stand after a command, in any order, is listed at
 //! [`Options`]. `reserve a1..a20 MUG@A=1` stands for twenty commands, `each` for their names in the
 //! answer. After every command the shard is audited.
 
@@ -18,9 +18,9 @@ use std::collections::{BTreeSet, HashMap};
 use stock_core::limits::TTL_MS_DEFAULT;
 use stock_core::{
     Action, Amend, At, Command, Confirm, Discrepancy, Document, Extend, Fingerprint, Fulfill,
-    LedgerEntry, Line, LineVerdict, Location, MovementKind, MovementLine, Movements, Operation,
-    Outcome, PartialLine, Principal, Quantity, Reason, Refusal, Release, Request, RequestId,
-    Reservation, ReservationId, Reserve, SetPolicy, Shard, Sku, Source, Stamp, State,
+    LedgerEntry, Line, LineVerdict, Location, Moment, MovementKind, MovementLine, Movements,
+    Operation, Outcome, PartialLine, Principal, Quantity, Reason, Refusal, Release, Request,
+    RequestId, Reservation, ReservationId, Reserve, SetPolicy, Shard, Sku, Source, Stamp, State,
 };
 
 use crate::audit::Audit;
@@ -63,6 +63,8 @@ pub(crate) fn check(transcript: &str) {
 struct Interpreter {
     shard: Shard,
     now: Stamp,
+    /// How far cluster time lags behind the nodes' wall clocks, in milliseconds.
+    lag_ms: u64,
     index: u64,
     ordinal: u32,
     /// Ids of all kinds are numbered, so that later ones are greater.
@@ -83,6 +85,7 @@ impl Interpreter {
         Self {
             shard: Shard::new(),
             now: START,
+            lag_ms: 0,
             index: 0,
             ordinal: 0,
             made: 0,
@@ -100,6 +103,10 @@ impl Interpreter {
         if let Some(span) = line.strip_prefix('+') {
             self.now = self.now.plus_ms(millis(span));
             self.begin_entry();
+            return String::new();
+        }
+        if let Some(span) = line.strip_prefix("lag ") {
+            self.lag_ms = millis(span);
             return String::new();
         }
         if let Some((before, names, after)) = series(line) {
@@ -138,7 +145,7 @@ impl Interpreter {
         let at = At {
             index: self.index,
             ordinal: self.ordinal,
-            stamp: self.now,
+            moment: self.moment(),
         };
         let mut ledger = Vec::new();
         let outcome = self.shard.apply(at, command, &mut ledger);
@@ -158,11 +165,18 @@ impl Interpreter {
         self.outcome(&outcome)
     }
 
+    fn moment(&self) -> Moment {
+        Moment {
+            stamp: self.now,
+            wall: self.now.plus_ms(self.lag_ms),
+        }
+    }
+
     fn begin_entry(&mut self) {
         self.index += 1;
         self.ordinal = 0;
         let mut ledger = Vec::new();
-        self.shard.advance(self.now, &mut ledger);
+        self.shard.advance(self.moment(), &mut ledger);
         self.audit.take(&ledger);
         self.audit();
         self.ledger = ledger;
@@ -364,8 +378,10 @@ impl Interpreter {
             };
             text += &format!(" by {}", entry.principal);
             if entry.occurred_at != entry.stamp {
-                let ago = entry.stamp.0 - entry.occurred_at.0;
-                text += &format!(" {} ago", span(ago));
+                text += &match entry.stamp.0.checked_sub(entry.occurred_at.0) {
+                    Some(ago) => format!(" {} ago", span(ago)),
+                    None => format!(" {} ahead", span(entry.occurred_at.0 - entry.stamp.0)),
+                };
             }
             if let Some(reason) = &entry.reason {
                 text += &format!(" since {}", reason.as_str());

@@ -219,7 +219,8 @@ fn a_forgotten_document_whose_clock_ran_ahead_does_not_count_twice() {
         "receive MUG@A=10
          sale MUG@A=1 doc S1 occurred at 50s     -> recorded
          +31d
-         sale MUG@A=1 doc S1 occurred at 50s     -> refused: document too old, horizon 50001ms
+         // To the minute, since so much is kept of it.
+         sale MUG@A=1 doc S1 occurred at 50s     -> refused: document too old, horizon 60001ms
          show MUG@A                              -> on_hand 9 reserved 0 available 9",
     );
 }

@@ -121,6 +121,27 @@ fn an_id_from_the_future_is_refused() {
 }
 
 #[test]
+fn while_cluster_time_lags_behind_an_outage_callers_are_judged_by_the_wall_clocks() {
+    check(
+        "receive MUG@A=10
+         reserve r0 MUG@A=1 #before              -> r0 held 15m: MUG@A 1 open
+         lag 3h
+         reserve r1 MUG@A=1 made 3h ahead #q     -> r1 held 15m: MUG@A 1 open
+         reserve r2 MUG@A=1 made 10860001ms ahead -> refused: request from the future
+         reserve r0 MUG@A=1 #before              -> r0 held 15m: MUG@A 1 open
+         sale MUG@A=1 doc S1 occurred 3h ahead   -> recorded
+         ledger                                  -> Sale MUG@A on_hand -1 of S1/1 by web 3h ahead
+         sale MUG@A=1 occurred 10860001ms ahead  -> refused: occurred in the future
+         +15m
+         get r1                                  -> r1 expired: MUG@A 1 expired
+         reserve r1 MUG@A=1 #q                   -> refused: request too old, horizon 10800001ms
+         reserve r3 MUG@A=1 made 3h ahead        -> r3 held 15m: MUG@A 1 open
+         +31d
+         sale MUG@A=1 doc S1 occurred at 3h      -> refused: document too old, horizon 10800001ms",
+    );
+}
+
+#[test]
 fn an_id_made_by_a_clock_that_ran_ahead_is_never_carried_out_twice() {
     check(
         "receive MUG@A=10

@@ -235,6 +235,8 @@ fn state_name(state: State) -> &'static str {
 fn up_words(node: &NodeStatus) -> String {
     match (node.state(), node.up) {
         (State::Removed | State::Expected, _) => "-".into(),
+        (_, true) if node.disk_full => "yes, disk full".into(),
+        (_, true) if node.memory_full => "yes, memory full".into(),
         (_, true) if node.slow_disk => "yes, slow disk".into(),
         (_, true) => "yes".into(),
         (_, false) => match node.silent_for.and_then(whole_seconds) {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use prost_types::{Duration, Timestamp};
 use stock_proto::stock::v1 as api;
 
+use crate::cluster_state::Resource;
 use crate::placement::controller::SILENT_AFTER_MS;
 use crate::placement::{
     AuditReport, AuditVerdict, GroupReport, MoveProgress, NodeRecord, NodeState, Overview, Reason,
@@ -37,6 +38,8 @@ fn node_status(overview: &Overview, id: u64, node: &NodeRecord) -> api::NodeStat
     let groups = overview.registry.placements();
     let reports = groups.filter_map(|(group, _)| fresh_report(overview, group));
     let leads = reports.filter(|report| report.leader.node() == id).count();
+    let needed_by = overview.decision.needed.get(&id);
+    let needed_by = needed_by.map_or(&[][..], Vec::as_slice);
     api::NodeStatus {
         node_id: id,
         state: state.into(),
@@ -50,6 +53,10 @@ fn node_status(overview: &Overview, id: u64, node: &NodeRecord) -> api::NodeStat
         write_p50_us: report.map_or(0, |report| report.write_p50_us),
         write_p99_us: report.map_or(0, |report| report.write_p99_us),
         slow_disk: overview.reports.is_disk_slow(id),
+        disk_full: report.is_some_and(|report| report.short_of == Some(Resource::Disk)),
+        memory_full: report.is_some_and(|report| report.short_of == Some(Resource::Memory)),
+        needed_by_meta: needed_by.contains(&GroupId::META),
+        needed_by_shards: needed_by.iter().filter_map(|group| group.shard()).collect(),
     }
 }
 
@@ -169,6 +176,10 @@ fn waiting(waiting: &Waiting) -> api::Waiting {
         Reason::NodeSilent { .. } => "NODE_SILENT",
         Reason::WrongDirectory { .. } => "WRONG_DIRECTORY",
         Reason::SlowDisk { .. } => "SLOW_DISK",
+        Reason::Short { resource, .. } => match resource {
+            Resource::Disk => "DISK_FULL",
+            Resource::Memory => "MEMORY_FULL",
+        },
         Reason::MoveUnderWay => "MOVE_UNDER_WAY",
         Reason::NoOtherLeader => "NO_OTHER_LEADER",
     };

@@ -262,7 +262,14 @@ fn failed(failure: Failure) -> Status {
             Code::ResourceExhausted,
             "DISK_FULL",
             "the disk of the shard's leader is nearly full: new holds and receipts are refused until there \
-             is room; confirm, release, fulfil and sales are still taken; nothing was done",
+             is room; what keeps or ends holds, sales, adjustments and policies are still taken; nothing was done",
+            RETRY_DISK_FULL_AFTER,
+        ),
+        Failure::MemoryFull => (
+            Code::ResourceExhausted,
+            "MEMORY_FULL",
+            "the memory of the shard's leader is nearly used up: new holds and receipts are refused until there \
+             is room; what keeps or ends holds, sales, adjustments and policies are still taken; nothing was done",
             RETRY_DISK_FULL_AFTER,
         ),
         Failure::OutcomeUnknown => (

@@ -224,6 +224,7 @@ fn node_config(node: u64, birth: &Birth, dir: &Path, options: &Options) -> Confi
         ledger_keep_seconds: 0,
         checkpoint_after_bytes: None,
         log_file_bytes: None,
+        memory_bytes: None,
         cluster_id: birth.cluster_id.clone(),
         node_id: node,
         shards: birth.shards,

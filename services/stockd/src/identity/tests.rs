@@ -40,7 +40,7 @@ fn registry() -> Registry {
         let at = At {
             index,
             ordinal: 0,
-            stamp: Stamp(1),
+            moment: Stamp(1).into(),
         };
         let command = RegistryCommand {
             principal: Principal::new("test").unwrap(),

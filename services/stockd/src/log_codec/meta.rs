@@ -109,7 +109,7 @@ mod tests {
         };
         let mut builder = CommandsBuilder::default();
         builder.push_catalog(&command);
-        let entry = encode_entry(Stamp(5), [builder.take()].iter());
+        let entry = encode_entry(Stamp(5).into(), [builder.take()].iter());
         let mut commands = decode_entry(&entry).unwrap().commands;
         let encoded = commands.next_meta().unwrap().unwrap();
         assert_eq!(decode_catalog(0, &encoded).unwrap(), command);

@@ -6,7 +6,7 @@
 //! the low ones first; signed ones are folded (0, -1, 1, ...); texts carry their length.
 //!
 //! ```text
-//! entry      version 1, flags, stamp, [finding: index, how many, as many replica ids], then items to the end
+//! entry      version 1, flags, stamp, [wall clocks: how far ahead of it], [finding: index, how many, as many replica ids], then items to the end
 //! item       principal    0, text: of the commands from here on
 //!            command      1 to 8, as in `stock.rs`
 //!            of group 0   64, length, a log.v1.Command
@@ -23,7 +23,8 @@ mod stock;
 use ::bytes::Bytes;
 use prost::Message;
 use stock_core::{
-    Action, CatalogCommand, Command, MovementKind, Naming, NewNames, Operation, Principal, Stamp,
+    Action, CatalogCommand, Command, Moment, MovementKind, Naming, NewNames, Operation, Principal,
+    Stamp,
 };
 use stock_proto::log::v1 as log;
 use thiserror::Error;
@@ -39,6 +40,8 @@ const VERSION: u8 = 1;
 const AUDIT: u8 = 1;
 /// Which replicas had another state than most when they did. (2 was a finding without names.)
 const FINDING: u8 = 4;
+/// The nodes' wall clocks show something else than the stamp.
+const WALL: u8 = 8;
 
 /// Replicas that one finding names: more than a group ever has.
 const DIFFERING_MAX: u64 = 256;
@@ -58,6 +61,13 @@ pub struct Commands {
     pub is_relief: bool,
     /// Whether there is another principal behind the first.
     pub several_principals: bool,
+}
+
+impl Commands {
+    /// One after the other.
+    pub fn read(&self) -> EncodedCommands<'_> {
+        EncodedCommands::of(Reader::new(&self.bytes))
+    }
 }
 
 /// Collects commands for one group.
@@ -130,26 +140,35 @@ impl CommandsBuilder {
     }
 }
 
-fn is_relief(action: &Action) -> bool {
+/// Whether a command only ends or keeps what is there already, or states a fact.
+pub fn is_relief(action: &Action) -> bool {
     match action {
         Action::Request(_, operation) => matches!(
             operation,
-            Operation::Confirm(_) | Operation::Release(_) | Operation::Fulfill(_)
+            Operation::Confirm(_)
+                | Operation::Release(_)
+                | Operation::Fulfill(_)
+                | Operation::Extend(_)
+                | Operation::SetPolicy(_)
         ),
-        // What was sold is sold, whatever the disk says.
-        Action::Movements(movements) => movements.kind == MovementKind::Sale,
+        // What was sold, or found, is a fact, whatever the disk says.
+        Action::Movements(movements) => {
+            matches!(
+                movements.kind,
+                MovementKind::Sale | MovementKind::Adjustment
+            )
+        }
     }
 }
 
-/// The payload of an entry: a stamp and the commands of everybody who waited.
+/// The payload of an entry: the time and the commands of everybody who waited.
 pub fn encode_entry<'a>(
-    stamp: Stamp,
+    moment: Moment,
     commands: impl Iterator<Item = &'a Commands> + Clone,
 ) -> Vec<u8> {
     let bytes: usize = commands.clone().map(|commands| commands.bytes.len()).sum();
-    // The head takes 12 bytes at most.
-    let mut entry = Writer::with_capacity(12 + bytes);
-    head(&mut entry, 0, stamp);
+    let mut entry = Writer::with_capacity(HEAD_BYTES_MAX + bytes);
+    head(&mut entry, 0, moment);
     let mut principal: &[u8] = &[];
     for commands in commands {
         let items = &commands.bytes[..];
@@ -176,16 +195,16 @@ fn first_principal(items: &[u8]) -> &[u8] {
 }
 
 /// The payload of an entry that has every replica hash its state.
-pub fn encode_audit(stamp: Stamp) -> Vec<u8> {
-    let mut entry = Writer::with_capacity(12);
-    head(&mut entry, AUDIT, stamp);
+pub fn encode_audit(moment: Moment) -> Vec<u8> {
+    let mut entry = Writer::with_capacity(HEAD_BYTES_MAX);
+    head(&mut entry, AUDIT, moment);
     entry.into_vec()
 }
 
 /// The payload of an entry that says which replicas differ from most.
-pub fn encode_finding(stamp: Stamp, finding: &Finding) -> Vec<u8> {
-    let mut entry = Writer::with_capacity(32 + 10 * finding.differing.len());
-    head(&mut entry, FINDING, stamp);
+pub fn encode_finding(moment: Moment, finding: &Finding) -> Vec<u8> {
+    let mut entry = Writer::with_capacity(HEAD_BYTES_MAX + 20 + 10 * finding.differing.len());
+    head(&mut entry, FINDING, moment);
     entry.number(finding.index);
     entry.number(finding.differing.len() as u64);
     for replica in &finding.differing {
@@ -194,17 +213,24 @@ pub fn encode_finding(stamp: Stamp, finding: &Finding) -> Vec<u8> {
     entry.into_vec()
 }
 
-fn head(entry: &mut Writer, flags: u8, stamp: Stamp) {
+/// Two bytes and two numbers.
+const HEAD_BYTES_MAX: usize = 22;
+
+fn head(entry: &mut Writer, flags: u8, moment: Moment) {
+    let ahead_ms = moment.wall.0.wrapping_sub(moment.stamp.0) as i64;
     entry.byte(VERSION);
-    entry.byte(flags);
-    entry.number(stamp.0);
+    entry.byte(flags | if ahead_ms == 0 { 0 } else { WALL });
+    entry.number(moment.stamp.0);
+    if ahead_ms != 0 {
+        entry.signed(ahead_ms);
+    }
 }
 
 /// An entry, its commands still encoded.
 #[derive(Debug)]
 pub struct Entry<'a> {
-    /// Cluster time.
-    pub stamp: Stamp,
+    /// Cluster time, and what the wall clocks showed.
+    pub moment: Moment,
     /// In order.
     pub commands: EncodedCommands<'a>,
     /// Whether the state is to be hashed after it.
@@ -258,26 +284,30 @@ pub fn decode_entry(entry: &[u8]) -> Result<Entry<'_>, DecodeError> {
             other => return Err(format!("it is of version {other}")),
         }
         let flags = reader.byte()?;
-        if flags & !(AUDIT | FINDING) != 0 {
+        if flags & !(AUDIT | FINDING | WALL) != 0 {
             return Err(format!(
                 "it has flags that this version does not know: {flags}"
             ));
         }
         let stamp = Stamp(reader.number()?);
+        let ahead_ms = match flags & WALL != 0 {
+            true => reader.signed()?,
+            false => 0,
+        };
+        let moment = Moment {
+            stamp,
+            wall: Stamp(stamp.0.wrapping_add_signed(ahead_ms)),
+        };
         let finding = match flags & FINDING != 0 {
             true => Some(read_finding(reader)?),
             false => None,
         };
-        Ok((stamp, flags & AUDIT != 0, finding))
+        Ok((moment, flags & AUDIT != 0, finding))
     };
-    let (stamp, audit, finding) = read(&mut reader).map_err(|what| DecodeError::Entry { what })?;
-    let commands = EncodedCommands {
-        items: reader,
-        principal: None,
-        next: 0,
-    };
+    let (moment, audit, finding) = read(&mut reader).map_err(|what| DecodeError::Entry { what })?;
+    let commands = EncodedCommands::of(reader);
     Ok(Entry {
-        stamp,
+        moment,
         commands,
         audit,
         finding,
@@ -302,6 +332,16 @@ pub struct EncodedCommands<'a> {
     items: Reader<'a>,
     principal: Option<Principal>,
     next: usize,
+}
+
+impl<'a> EncodedCommands<'a> {
+    fn of(items: Reader<'a>) -> Self {
+        Self {
+            items,
+            principal: None,
+            next: 0,
+        }
+    }
 }
 
 impl EncodedCommands<'_> {
@@ -429,8 +469,8 @@ mod tests {
             assert!(commands.is_relief);
             encoded.push(commands);
         }
-        let entry = encode_entry(Stamp(123), encoded.iter());
-        assert_eq!(decode_entry(&entry).unwrap().stamp, Stamp(123));
+        let entry = encode_entry(Stamp(123).into(), encoded.iter());
+        assert_eq!(decode_entry(&entry).unwrap().moment, Stamp(123).into());
         assert_eq!(read(&entry).unwrap(), sent);
         // Once for each change.
         let names = entry
@@ -465,27 +505,36 @@ mod tests {
             for number in 0..commands {
                 builder.push(&command(number));
             }
-            encode_entry(Stamp(1_790_000_000_000), [builder.take()].iter()).len()
+            // Clocks differ by some milliseconds.
+            let moment = Moment {
+                stamp: Stamp(1_790_000_000_000),
+                wall: Stamp(1_790_000_000_007),
+            };
+            encode_entry(moment, [builder.take()].iter()).len()
         };
         // Alone with the entry's stamp and the principal; each further one: 32 of ids and fingerprint, 15 of names.
-        assert_eq!((bytes(1), (bytes(257) - bytes(1)) / 256), (73, 54));
+        assert_eq!((bytes(1), (bytes(257) - bytes(1)) / 256), (74, 54));
     }
 
     #[test]
     fn what_audits_say_survives_the_log() {
-        let audit = encode_audit(Stamp(7));
+        let moment = Moment {
+            stamp: Stamp(7),
+            wall: Stamp(3),
+        };
+        let audit = encode_audit(moment);
         let audit = decode_entry(&audit).unwrap();
         assert_eq!(
-            (audit.stamp, audit.audit, audit.finding),
-            (Stamp(7), true, None)
+            (audit.moment, audit.audit, audit.finding),
+            (moment, true, None)
         );
         let found = Finding {
             index: 300,
             differing: vec![ReplicaId::new(7, 3), ReplicaId::founding(1)],
         };
-        let encoded = encode_finding(Stamp(8), &found);
+        let encoded = encode_finding(Stamp(8).into(), &found);
         let finding = decode_entry(&encoded).unwrap();
-        assert_eq!((finding.stamp, finding.audit), (Stamp(8), false));
+        assert_eq!((finding.moment, finding.audit), (Stamp(8).into(), false));
         assert_eq!(finding.finding, Some(found));
     }
 
@@ -495,14 +544,14 @@ mod tests {
         builder.push(&release("web", 1));
         builder.push(&release("web", 2));
         let commands = builder.take();
-        let entry = encode_entry(Stamp(1), [commands].iter());
+        let entry = encode_entry(Stamp(1).into(), [commands].iter());
         let damaged = |at: usize, byte: u8| {
             let mut entry = entry.clone();
             entry[at] = byte;
             read(&entry).unwrap_err().to_string()
         };
         assert!(damaged(0, 9).contains("version 9"));
-        assert!(damaged(1, 8).contains("flags"));
+        assert!(damaged(1, 16).contains("flags"));
         assert!(damaged(1, 2).contains("flags"), "never to be used again");
         let second = entry.len() - (entry.len() - 8) / 2;
         assert_eq!(entry[second], entry[8], "there the second command begins");

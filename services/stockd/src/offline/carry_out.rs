@@ -218,7 +218,7 @@ impl Plan {
         let at = At {
             index: u64::MAX,
             ordinal: 0,
-            stamp: self.stamp,
+            moment: self.stamp.into(),
         };
         if let RegistryOutcome::Refused(refusal) = self.registry.clone().apply(at, command.clone())
         {
@@ -231,7 +231,7 @@ impl Plan {
         commands.push_registry(&command);
         // Cluster time never goes back, and need not go on here.
         Ok(log_codec::encode_entry(
-            self.stamp,
+            self.stamp.into(),
             [commands.take()].iter(),
         ))
     }

@@ -235,7 +235,7 @@ fn founding(
     let at = At {
         index: u64::MAX,
         ordinal: 0,
-        stamp,
+        moment: stamp.into(),
     };
     match registry.apply(at, command.clone()) {
         RegistryOutcome::Refused(refusal) => Err(RecoverError::Refused(refusal)),

@@ -230,19 +230,19 @@ fn replay(
     extent: Extent,
 ) -> Result<BroughtBack, ReplayError> {
     let mut replay = Replay::open(own.0, restored, extent)?;
-    let (mut state, mut stamp) = (base.state, base.stamp);
+    let mut state = base.state;
     while let Some(entries) = replay.next_entries() {
         for entry in &entries {
-            let applied = apply(&mut state, stamp, entry);
-            stamp = applied.map_err(|source| ReplayError::Entry {
+            let applied = apply(&mut state, entry);
+            applied.map_err(|source| ReplayError::Entry {
                 index: entry.index,
                 source,
             })?;
         }
     }
     Ok(BroughtBack {
+        stamp: state.moment().stamp,
         state,
-        stamp,
         ending: replay.ending(),
         lack: None,
     })
@@ -324,14 +324,13 @@ fn owner<'a>(dir: &DataDir, replica: ReplicaId, lives: &'a [u128]) -> Owner<'a> 
     }
 }
 
-/// Returns cluster time after the entry.
-fn apply(state: &mut State, before: Stamp, entry: &Committed) -> Result<Stamp, DecodeError> {
+fn apply(state: &mut State, entry: &Committed) -> Result<(), DecodeError> {
     // A new leader begins its term with an entry of nothing; a change of members is raft's.
     if entry.data.is_empty() {
-        return Ok(before);
+        return Ok(());
     }
     let decoded = log_codec::decode_entry(&entry.data)?;
     let mut changed = Changed::default();
-    let (stamp, _) = applying::apply(state, before, entry.index, &decoded, &mut changed)?;
-    Ok(stamp)
+    applying::apply(state, entry.index, &decoded, &mut changed)?;
+    Ok(())
 }

@@ -85,6 +85,7 @@ fn encode_failure(failure: Failure) -> cluster::Failure {
         Failure::NotLeader { .. } => cluster::Failure::NotLeader,
         Failure::Overloaded => cluster::Failure::Overloaded,
         Failure::DiskFull => cluster::Failure::DiskFull,
+        Failure::MemoryFull => cluster::Failure::MemoryFull,
         Failure::OutcomeUnknown | Failure::TooFarBehind => cluster::Failure::OutcomeUnknown,
     }
 }
@@ -94,6 +95,7 @@ fn decode_failure(failure: i32) -> Failure {
         Ok(cluster::Failure::NotLeader) => Failure::NotLeader { leader: None },
         Ok(cluster::Failure::Overloaded) => Failure::Overloaded,
         Ok(cluster::Failure::DiskFull) => Failure::DiskFull,
+        Ok(cluster::Failure::MemoryFull) => Failure::MemoryFull,
         Ok(cluster::Failure::OutcomeUnknown | cluster::Failure::Unspecified) | Err(_) => {
             Failure::OutcomeUnknown
         }

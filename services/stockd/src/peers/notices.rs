@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use stock_proto::cluster::v1 as cluster;
 
+use crate::cluster_state::Resource;
 use crate::identity;
 use crate::placement::{
     AuditReport, AuditVerdict, Directory, GroupReport, HostedReplica, NodeReport, Order, Progress,
@@ -19,6 +20,10 @@ pub fn add(notices: &mut cluster::Notices, notice: &Notice) {
             let group = group.0;
             cluster::Lead { group, term: *term }
         })),
+        Notice::Fit(groups) => {
+            let groups = groups.iter().map(|group| group.0).collect();
+            notices.fit = Some(cluster::Fit { groups });
+        }
         Notice::Reports(reports) => {
             notices.node = Some(encode_node(&reports.0));
             notices.groups.extend(reports.1.iter().map(encode_group));
@@ -48,6 +53,11 @@ pub fn read(notices: cluster::Notices) -> Vec<Notice> {
         let leads = notices.leads.iter();
         let leads = leads.map(|lead| (GroupId(lead.group), lead.term));
         read.push(Notice::Leads(leads.collect()));
+    }
+    if let Some(fit) = &notices.fit {
+        read.push(Notice::Fit(
+            fit.groups.iter().copied().map(GroupId).collect(),
+        ));
     }
     if let Some(node) = notices.node.as_ref().and_then(decode_node) {
         let groups = notices.groups.iter().map(decode_group).collect();
@@ -94,6 +104,7 @@ fn encode_node(report: &NodeReport) -> cluster::NodeReport {
             ReplicaState::Serving => State::Serving,
             ReplicaState::Failed => State::Failed,
             ReplicaState::Installing => State::Installing,
+            ReplicaState::CatchingUp => State::CatchingUp,
             ReplicaState::Gone => State::Gone,
             ReplicaState::Disputed => State::Disputed,
         }
@@ -106,6 +117,12 @@ fn encode_node(report: &NodeReport) -> cluster::NodeReport {
         write_p50_us: report.write_p50_us,
         write_p99_us: report.write_p99_us,
         recent_write_us: report.recent_write_us,
+        short_of: match report.short_of {
+            None => cluster::Resource::Unspecified,
+            Some(Resource::Disk) => cluster::Resource::Disk,
+            Some(Resource::Memory) => cluster::Resource::Memory,
+        }
+        .into(),
         replicas: replicas.collect(),
     }
 }
@@ -120,6 +137,7 @@ fn decode_node(report: &cluster::NodeReport) -> Option<NodeReport> {
                 State::Serving => ReplicaState::Serving,
                 State::Failed => ReplicaState::Failed,
                 State::Installing => ReplicaState::Installing,
+                State::CatchingUp => ReplicaState::CatchingUp,
                 State::Gone => ReplicaState::Gone,
                 State::Disputed => ReplicaState::Disputed,
                 State::Unspecified => return None,
@@ -135,6 +153,11 @@ fn decode_node(report: &cluster::NodeReport) -> Option<NodeReport> {
         write_p50_us: report.write_p50_us,
         write_p99_us: report.write_p99_us,
         recent_write_us: report.recent_write_us,
+        short_of: match report.short_of() {
+            cluster::Resource::Unspecified => None,
+            cluster::Resource::Disk => Some(Resource::Disk),
+            cluster::Resource::Memory => Some(Resource::Memory),
+        },
         replicas: replicas.collect(),
     })
 }
@@ -296,6 +319,7 @@ mod tests {
             write_p50_us: 90,
             write_p99_us: 400,
             recent_write_us: Some(0),
+            short_of: Some(Resource::Memory),
             replicas: vec![HostedReplica {
                 group,
                 replica: b,
@@ -345,6 +369,7 @@ mod tests {
         };
         let sent: Vec<Notice> = [
             Notice::Leads(vec![(group, 4), (GroupId(0), 2)]),
+            Notice::Fit(vec![group]),
             Notice::Reports(Box::new((node, vec![report]))),
             Notice::Hash(Box::new(StateHash {
                 group,

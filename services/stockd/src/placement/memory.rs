@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use stock_core::limits::{CLOCK_AHEAD_MS_MAX, REQUEST_MEMORY_MS, REQUEST_MEMORY_MS_MIN};
-use stock_core::{At, Fingerprint, Principal, Refusal, Request, RequestId, Stamp};
+use stock_core::{At, Fingerprint, Moment, Principal, Refusal, Request, RequestId, Stamp};
 
 use super::registry::RegistryOutcome;
 
@@ -40,7 +40,7 @@ impl RequestMemory {
         &self,
         principal: &Principal,
         request: Request,
-        now: Stamp,
+        now: Moment,
     ) -> Result<Option<RegistryOutcome>, Refusal> {
         if let Some(known) = self.known.get(&(principal.clone(), request.id)) {
             return if known.fingerprint == request.fingerprint {
@@ -54,7 +54,7 @@ impl RequestMemory {
             let horizon = self.horizon;
             return Err(Refusal::RequestTooOld { horizon });
         }
-        if made_at > now.plus_ms(CLOCK_AHEAD_MS_MAX) {
+        if made_at > now.latest().plus_ms(CLOCK_AHEAD_MS_MAX) {
             return Err(Refusal::RequestFromFuture);
         }
         if self.known.len() >= REQUESTS_REMEMBERED_MAX && !self.may_forget_oldest(now) {
@@ -73,7 +73,7 @@ impl RequestMemory {
         if self.known.len() >= REQUESTS_REMEMBERED_MAX {
             self.forget_oldest();
         }
-        let place = (at.stamp, at.index, at.ordinal);
+        let place = (at.stamp(), at.index, at.ordinal);
         let key = (principal, request.id);
         self.order.insert(place, key.clone());
         let fingerprint = request.fingerprint;
@@ -98,10 +98,11 @@ impl RequestMemory {
     }
 
     /// Whether the horizon stays a minute behind when the oldest id is forgotten before its time.
-    fn may_forget_oldest(&self, now: Stamp) -> bool {
+    fn may_forget_oldest(&self, now: Moment) -> bool {
         let oldest = self.order.first_key_value();
         oldest.is_none_or(|((stamp, ..), (_, id))| {
-            id.made_at().max(*stamp).plus_ms(REQUEST_MEMORY_MS_MIN) <= now
+            stamp.plus_ms(REQUEST_MEMORY_MS_MIN) <= now.stamp
+                && id.made_at().plus_ms(REQUEST_MEMORY_MS_MIN) <= now.latest()
         })
     }
 

@@ -152,7 +152,7 @@ impl Registry {
     /// Carries out one command, or refuses it.
     pub fn apply(&mut self, at: At, command: RegistryCommand) -> RegistryOutcome {
         if let Some(request) = command.request {
-            match self.requests.recall(&command.principal, request, at.stamp) {
+            match self.requests.recall(&command.principal, request, at.moment) {
                 Ok(Some(outcome)) => return outcome,
                 Ok(None) => {}
                 Err(refusal) => return RegistryOutcome::Refused(Refusal::Request(refusal)),

@@ -6,7 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::controller::SILENT_AFTER_MS;
 use super::slow_disks::SlowDisks;
 use super::{Directory, ReplicaId};
+use crate::cluster_state::Resource;
 use crate::worker::event::GroupId;
+
+/// A node that has room again is not led from for so long, in milliseconds: one that has it now and then would have
+/// leadership go to and fro.
+pub const SHORT_FOR_MS: u64 = 60_000;
 
 /// What a group's leader says. Configurations are those of committed entries only.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +63,8 @@ pub struct NodeReport {
     /// Half of those of the last seconds took this long or less, in microseconds; none where there were too
     /// few to tell.
     pub recent_write_us: Option<u64>,
+    /// What it has too little of to take more in.
+    pub short_of: Option<Resource>,
     /// Every replica whose data it has, also those that are no longer members.
     pub replicas: Vec<HostedReplica>,
 }
@@ -82,6 +89,8 @@ pub enum ReplicaState {
     Failed,
     /// A snapshot is being installed.
     Installing,
+    /// Since its node started it has not come as far as its group.
+    CatchingUp,
     /// Nothing is left of it, nor of any before it on this node.
     Gone,
     /// It contradicted its leader about what was acknowledged. It does not take part, and its data are kept
@@ -124,6 +133,8 @@ pub struct Reports {
     nodes: BTreeMap<u64, (u64, NodeReport)>,
     audits: BTreeMap<GroupId, AuditReport>,
     slow_disks: SlowDisks,
+    /// Until when a node that had too little of something is not led from.
+    short_until_ms: BTreeMap<u64, u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -165,6 +176,9 @@ impl Reports {
         let others_us = self.recent_writes_us(now_ms, node);
         self.slow_disks
             .hear(node, directory, report.recent_write_us, others_us);
+        if report.short_of.is_some() {
+            self.short_until_ms.insert(node, now_ms + SHORT_FOR_MS);
+        }
         self.nodes.insert(report.node, (now_ms, report));
     }
 
@@ -212,6 +226,17 @@ impl Reports {
     /// Whether a node's disk is slow or, as its last report says, may be: nothing more should be led there.
     pub fn may_disk_be_slow(&self, node: u64) -> bool {
         self.slow_disks.may_be_slow(node)
+    }
+
+    /// What a node has too little of, as it last said.
+    pub fn short_of(&self, node: u64) -> Option<Resource> {
+        self.node(node)?.short_of
+    }
+
+    /// Whether a node has too little of something to take more in, or had a minute ago.
+    pub fn is_short(&self, node: u64, now_ms: u64) -> bool {
+        let until_ms = self.short_until_ms.get(&node);
+        until_ms.is_some_and(|until_ms| now_ms < *until_ms)
     }
 
     /// How long the latest writes of the other nodes took that report and have written enough to tell.

@@ -113,7 +113,7 @@ impl<R> Worker<R> {
     /// Begins audits where they are due, and concludes those under way.
     pub(super) fn audit(&mut self, now: Now, effects: &mut Vec<Effect<R>>) {
         let every_ms = self.parts.audit_every_ms;
-        let median_ms = self.walls.median_ms(now);
+        let walls = self.walls.median(now);
         let mut reports = Vec::new();
         for (number, slot) in self.slots.iter_mut().enumerate() {
             let Some(group) = &mut slot.group else {
@@ -130,13 +130,11 @@ impl<R> Worker<R> {
             if now.boot_ms >= due {
                 group.audit.due_boot_ms = Some(now.boot_ms + every_ms);
                 group.audit.collecting =
-                    group
-                        .propose_audit(now, median_ms)
-                        .map(|proposed| Collecting {
-                            index: proposed.index,
-                            since_boot_ms: now.boot_ms,
-                            hashes: BTreeMap::new(),
-                        });
+                    group.propose_audit(now, walls).map(|proposed| Collecting {
+                        index: proposed.index,
+                        since_boot_ms: now.boot_ms,
+                        hashes: BTreeMap::new(),
+                    });
                 self.touched.insert(number);
             }
             let voters = group.replica.configuration().voters.clone();
@@ -159,7 +157,7 @@ impl<R> Worker<R> {
                 match hash {
                     Some(_) => {
                         let finding = Finding { index, differing };
-                        group.propose_finding(&finding, now, median_ms);
+                        group.propose_finding(&finding, now, walls);
                     }
                     None => tracing::error!(
                         group = number,

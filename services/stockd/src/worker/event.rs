@@ -240,6 +240,8 @@ pub struct StateHash {
 pub enum Notice {
     /// The groups it leads, and in which terms.
     Leads(Vec<(GroupId, u64)>),
+    /// The groups that it could lead now: its replica is back, it does not stop, and there is room.
+    Fit(Vec<GroupId>),
     /// For the leader of group 0: how the node is, and the groups it leads.
     Reports(Box<(NodeReport, Vec<GroupReport>)>),
     /// For a group's leader: a replica's state after an entry that asked for it.
@@ -342,6 +344,8 @@ pub enum Failure {
     Overloaded,
     /// The leader's disk is nearly full: what adds to it is refused, what only ends or keeps is not.
     DiskFull,
+    /// The leader's memory is nearly used up, likewise.
+    MemoryFull,
     /// Leadership changed on the way: the commands may or may not be carried out.
     OutcomeUnknown,
     /// The state did not become new enough in time.

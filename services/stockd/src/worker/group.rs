@@ -2,18 +2,20 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use stock_core::Stamp;
+use stock_core::{Action, Command, Line, Location, Operation, ReservationLine, Sku, Stamp};
 use stock_replica::{Committed, ENTRY_BYTES_MAX, Point, ProposeError, Proposed, Replica};
 
 use super::audit::Audit;
 use super::checkpoints::{Checkpoints, Kept};
-use super::clock::{ClusterClock, ClusterTime, Now};
+use super::clock::{ClusterClock, ClusterTime, Now, Walls};
+use super::coming_back::ComingBack;
 use super::event::{Answer, Effect, Failure, GroupId, LedgerRows, Outcomes, Question};
 use super::ledgers::LedgerProgress;
 use super::reads::Reads;
 use crate::applying::{self, Changed};
 use crate::checkpoint::{Image, Restored};
 use crate::chores::Chore;
+use crate::cluster_state::ClusterState;
 use crate::history::Rows;
 use crate::log_codec::{self, Commands, DecodeError, Finding};
 use crate::placement::ReplicaId;
@@ -29,8 +31,8 @@ const IDLE_STAMP_MS: u64 = 10_000;
 /// Followers are told of a commit this soon, if no append told them before.
 const ANNOUNCE_AFTER_MS: u64 = 5;
 
-/// A leader that does not know cluster time waits so long for somebody to tell it.
-const TIME_TOLD_WITHIN_MS: u64 = 1_000;
+/// A leader that does not know cluster time, and whose quorum does not either, waits so long for somebody else to tell it.
+const TIME_TOLD_WITHIN_MS: u64 = 250;
 
 /// One group.
 pub(super) struct Group<R> {
@@ -39,10 +41,10 @@ pub(super) struct Group<R> {
     pub(super) state: State,
     pub(super) applied_index: u64,
     pub(super) applied_term: u64,
-    applied_stamp: Stamp,
     pub(super) checkpoints: Checkpoints,
     pub(super) ledger: LedgerProgress,
     pub(super) audit: Audit,
+    pub(super) coming_back: ComingBack,
     /// A snapshot that is here, and that raft has yet to accept.
     arrived: Option<Box<Restored>>,
     clock: ClusterClock,
@@ -95,17 +97,17 @@ impl<R> Group<R> {
     /// A group whose replica has just been opened.
     pub(super) fn new(parts: GroupParts) -> Self {
         let mut clock = ClusterClock::default();
-        clock.applied(parts.restored.stamp, parts.restored.point.term);
+        clock.applied(parts.restored.state.moment(), parts.restored.point.term);
         Self {
             id: parts.id,
             replica: parts.replica,
             state: parts.restored.state,
             applied_index: parts.restored.point.index,
             applied_term: parts.restored.point.term,
-            applied_stamp: parts.restored.stamp,
             checkpoints: parts.checkpoints,
             ledger: parts.ledger,
             audit: Audit::default(),
+            coming_back: ComingBack::default(),
             arrived: None,
             clock,
             led_since: None,
@@ -157,23 +159,23 @@ impl<R> Group<R> {
     }
 
     /// Puts an entry into the log that has every replica hash its state.
-    pub(super) fn propose_audit(&mut self, now: Now, median_ms: i64) -> Option<Proposed> {
+    pub(super) fn propose_audit(&mut self, now: Now, walls: Walls) -> Option<Proposed> {
         if !self.may_stamp(now) {
             return None;
         }
-        let stamp = self.clock.stamp(self.replica.term(), now, median_ms);
-        let proposed = self.replica.propose(log_codec::encode_audit(stamp)).ok();
+        let moment = self.clock.stamp(self.replica.term(), now, walls);
+        let proposed = self.replica.propose(log_codec::encode_audit(moment)).ok();
         self.last_entry_boot_ms = now.boot_ms;
         proposed
     }
 
     /// Puts an entry into the log that says which replicas differ from most.
-    pub(super) fn propose_finding(&mut self, finding: &Finding, now: Now, median_ms: i64) {
+    pub(super) fn propose_finding(&mut self, finding: &Finding, now: Now, walls: Walls) {
         if !self.may_stamp(now) {
             return;
         }
-        let stamp = self.clock.stamp(self.replica.term(), now, median_ms);
-        let entry = log_codec::encode_finding(stamp, finding);
+        let moment = self.clock.stamp(self.replica.term(), now, walls);
+        let entry = log_codec::encode_finding(moment, finding);
         if let Err(error) = self.replica.propose(entry) {
             tracing::debug!(%error, "what an audit found could not be written down");
         }
@@ -181,7 +183,7 @@ impl<R> Group<R> {
     }
 
     /// Puts everything that waits into the log: one entry, or a few where one would be too large.
-    pub(super) fn flush(&mut self, now: Now, median_ms: i64, effects: &mut Vec<Effect<R>>) {
+    pub(super) fn flush(&mut self, now: Now, walls: Walls, effects: &mut Vec<Effect<R>>) {
         if !self.replica.is_leader() {
             // Only who leads may stamp: without an estimate that is a jump of this replica's time.
             for queued in self.queued.drain(..) {
@@ -194,9 +196,9 @@ impl<R> Group<R> {
                 return;
             }
             let fits = entry_fits(&self.queued);
-            let stamp = self.clock.stamp(self.replica.term(), now, median_ms);
+            let moment = self.clock.stamp(self.replica.term(), now, walls);
             let batch = self.queued[..fits].iter().map(|queued| &queued.commands);
-            let proposed = self.replica.propose(log_codec::encode_entry(stamp, batch));
+            let proposed = self.replica.propose(log_codec::encode_entry(moment, batch));
             for queued in self.queued.drain(..fits) {
                 match proposed {
                     Ok(proposed) => {
@@ -221,9 +223,9 @@ impl<R> Group<R> {
         }
     }
 
-    /// Whether this leader may stamp entries: it has applied all that earlier ones stamped, and it knows
-    /// cluster time or nobody does. One that does not know has to wait: after a jump to the median wall
-    /// clock, holds would end before their time if another replica knows better.
+    /// Whether this leader may stamp entries: it has applied all that earlier ones stamped, and it knows cluster time or a
+    /// quorum has forgotten it. One that does not know waits to be told, since another replica knows better than any wall
+    /// clock; but not for one that cannot be heard.
     fn may_stamp(&mut self, now: Now) -> bool {
         if !self.leads_in_full() {
             return false;
@@ -240,20 +242,19 @@ impl<R> Group<R> {
                 now.boot_ms
             }
         };
-        // Group 0 is observed by every node, of which some may be gone for long; and nothing is held there.
+        let has_forgotten = |replica: u64| {
+            replica == self.replica.replica_id()
+                || self.ignorant.contains(&ReplicaId(replica).node())
+        };
         let configuration = self.replica.configuration();
+        // Group 0 is observed by every node, of which some may be gone for long; and nothing is held there.
         let may_know =
             |replica: &u64| self.id != GroupId::META || configuration.voters.contains(replica);
         let mut asked = configuration.members().into_iter().filter(may_know);
-        let all_are_ignorant = asked.all(|replica| {
-            replica == self.replica.replica_id()
-                || self.ignorant.contains(&ReplicaId(replica).node())
-        });
-        if !all_are_ignorant && now.boot_ms.saturating_sub(since) >= TIME_TOLD_WITHIN_MS {
-            // Somebody who cannot be heard may know better than a wall clock.
-            self.clock.go_on(term, now);
+        match now.boot_ms.saturating_sub(since) < TIME_TOLD_WITHIN_MS {
+            true => asked.all(has_forgotten),
+            false => configuration.is_quorum(has_forgotten),
         }
-        all_are_ignorant || self.clock.knows()
     }
 
     /// Whether this leader has applied the first entry of its term, and so all of earlier ones.
@@ -281,13 +282,9 @@ impl<R> Group<R> {
             }
         } else if self.leads_in_full() && !self.clock.knows() {
             match time {
-                Some(time) => {
-                    self.ignorant.remove(&node);
-                    if !self.clock.told(time, term, now) {
-                        tracing::debug!(node, "it knows the time of an earlier leader only");
-                    }
-                }
-                None => {
+                Some(time) if self.clock.told(time, term, now) => {}
+                // It has no idea, or knows the time of an earlier leader only.
+                _ => {
                     self.ignorant.insert(node);
                 }
             }
@@ -295,7 +292,7 @@ impl<R> Group<R> {
     }
 
     /// Proposes an entry without commands where one is due: a hold expires, or time must go on.
-    pub(super) fn let_time_pass(&mut self, now: Now, median_ms: i64) {
+    pub(super) fn let_time_pass(&mut self, now: Now, walls: Walls) {
         if !self.replica.is_settled_leader() {
             // Whatever was on its way may have been dropped with the leadership.
             self.expiring = None;
@@ -313,13 +310,13 @@ impl<R> Group<R> {
         if (expires.is_none() && !is_idle && cluster_now.is_some()) || !self.may_stamp(now) {
             return;
         }
-        let stamp = self.clock.stamp(self.replica.term(), now, median_ms);
+        let moment = self.clock.stamp(self.replica.term(), now, walls);
         if self
             .replica
-            .propose(log_codec::encode_entry(stamp, [].iter()))
+            .propose(log_codec::encode_entry(moment, [].iter()))
             .is_ok()
         {
-            self.expiring = expires.map(|_| stamp);
+            self.expiring = expires.map(|_| moment.stamp);
             self.last_entry_boot_ms = now.boot_ms;
         }
     }
@@ -351,13 +348,15 @@ impl<R> Group<R> {
         }
         let decoded = log_codec::decode_entry(&entry.data)?;
         let (state, changed) = (&mut self.state, &mut self.changed);
-        let (stamp, outcomes) =
-            applying::apply(state, self.applied_stamp, entry.index, &decoded, changed)?;
-        self.clock.applied(stamp, entry.term);
-        self.applied_stamp = stamp;
+        let outcomes = applying::apply(state, entry.index, &decoded, changed)?;
+        let moment = state.moment();
+        self.clock.applied(moment, entry.term);
         if let State::Stock(shard) = &self.state {
             view.publish(shard, &self.changed.ledger);
-            if self.expiring.is_some_and(|expiring| expiring <= stamp) {
+            if self
+                .expiring
+                .is_some_and(|expiring| expiring <= moment.stamp)
+            {
                 self.expiring = None;
             }
         }
@@ -400,7 +399,7 @@ impl<R> Group<R> {
                 let outcomes: Outcomes = outcomes.by_ref().take(waiting.count).collect();
                 let outcomes = Answer::Outcomes {
                     applied_index: entry.index,
-                    stamp: self.applied_stamp,
+                    stamp: self.state.moment().stamp,
                     outcomes,
                 };
                 answer_if_asked(effects, waiting.reply, outcomes);
@@ -465,6 +464,37 @@ impl<R> Group<R> {
         }
     }
 
+    /// Whether commands only end or keep what is there already, or state facts: those are taken though there is hardly any
+    /// room. One that amends a hold to no more than it has keeps it.
+    pub(super) fn is_relief(&self, commands: &Commands) -> bool {
+        let State::Stock(shard) = &self.state else {
+            return commands.is_relief;
+        };
+        let is_relief = |command: &Command| match &command.action {
+            Action::Request(_, Operation::Amend(amend)) => {
+                let held = shard.reservation(&amend.id);
+                held.is_some_and(|held| is_no_more(&amend.lines, &held.lines))
+            }
+            action => log_codec::is_relief(action),
+        };
+        let mut read = commands.read();
+        commands.is_relief
+            || loop {
+                match read.next_stock(&**shard) {
+                    Ok(Some(command)) if is_relief(&command) => {}
+                    Ok(Some(_)) | Err(_) => break false,
+                    Ok(None) => break true,
+                }
+            }
+    }
+
+    /// Says what others may know of it.
+    pub(super) fn publish_standing(&self, cluster: &ClusterState) {
+        let number = self.id.index();
+        let has_replayed = self.coming_back.has_replayed();
+        cluster.publish(number, &self.replica, self.applied_index, has_replayed);
+    }
+
     /// The state as it is now, to be written down. Between two turns all is applied that was handed
     /// out, so the configuration is the one of this index.
     pub(super) fn image(&self) -> Image {
@@ -476,7 +506,7 @@ impl<R> Group<R> {
                 term: self.applied_term,
                 configuration: self.replica.configuration().clone(),
             },
-            stamp: self.applied_stamp,
+            stamp: self.state.moment().stamp,
             frozen: self.state.freeze(),
         }
     }
@@ -518,8 +548,7 @@ impl<R> Group<R> {
         self.state = restored.state;
         self.applied_index = point.index;
         self.applied_term = point.term;
-        self.applied_stamp = restored.stamp;
-        self.clock.applied(restored.stamp, point.term);
+        self.clock.applied(self.state.moment(), point.term);
         self.expiring = None;
         self.audit = Audit::default();
         self.rows.clear();
@@ -561,7 +590,7 @@ impl<R> Group<R> {
             (Question::Reservation(id), State::Stock(shard)) => Answer::Reservation {
                 reservation: shard.reservation(&id).cloned(),
                 applied_index,
-                stamp: self.applied_stamp,
+                stamp: self.state.moment().stamp,
             },
             (Question::Locations, State::Meta(meta)) => Answer::Locations {
                 locations: meta.catalog.locations().cloned().collect(),
@@ -574,8 +603,8 @@ impl<R> Group<R> {
     }
 
     /// How far cluster time is from the median wall clock.
-    pub(super) fn clock_distance_ms(&self, now: Now, median_ms: i64) -> Option<i64> {
-        self.clock.distance_ms(now, median_ms)
+    pub(super) fn clock_distance_ms(&self, now: Now, walls: Walls) -> Option<i64> {
+        self.clock.distance_ms(now, walls)
     }
 
     /// How much the group holds, if it is a stock shard.
@@ -585,6 +614,18 @@ impl<R> Group<R> {
             State::Meta(_) => None,
         }
     }
+}
+
+/// Whether lines ask at each place for no more than is held there.
+fn is_no_more(wanted: &[Line], held: &[ReservationLine]) -> bool {
+    wanted.iter().all(|line| {
+        let at_place =
+            |sku: &Sku, location: &Location| *sku == line.sku && *location == line.location;
+        let wanted = wanted.iter().filter(|it| at_place(&it.sku, &it.location));
+        let held = held.iter().filter(|it| at_place(&it.sku, &it.location));
+        let wanted: i64 = wanted.map(|it| it.quantity.get()).sum();
+        wanted <= held.map(|it| it.open).sum()
+    })
 }
 
 /// How many of those that wait fit into one entry; at least one.

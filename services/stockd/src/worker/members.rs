@@ -61,6 +61,7 @@ impl<R> Worker<R> {
             to: None,
             notice: Notice::Leads(leads),
         });
+        self.tell_what_it_could_lead(effects);
         self.tell_pulses(effects);
         let node = self.node_report();
         match self.leader_of_meta() {
@@ -207,6 +208,8 @@ impl<R> Worker<R> {
             return;
         };
         self.touched.insert(id.index());
+        let may_stand = group.has_caught_up() && !self.is_handing_over;
+        group.replica.set_may_stand(may_stand);
         // What a peer sends may end this replica, but never the node.
         match group.replica.step_from(payload, may_send) {
             Ok(()) => {}
@@ -249,6 +252,9 @@ impl<R> Worker<R> {
                         self.leads_heard.insert(group.index(), now.boot_ms);
                     }
                 }
+            }
+            Notice::Fit(groups) => {
+                self.fit.insert(from, groups.into_iter().collect());
             }
             Notice::Reports(reports) => self.hear(reports.0, reports.1, now),
             Notice::Hash(hash) => self.hear_hash(*hash, now),
@@ -496,6 +502,7 @@ impl<R> Worker<R> {
             let fault = slot.fault.as_ref().map(|fault| fault.kind);
             let state = match (&slot.group, fault) {
                 (Some(group), _) if group.replica.origin().index == 0 => ReplicaState::Installing,
+                (Some(group), _) if !group.coming_back.is_back() => ReplicaState::CatchingUp,
                 (Some(_), _) => ReplicaState::Serving,
                 (None, Some(FaultKind::Disputed)) => ReplicaState::Disputed,
                 (None, Some(FaultKind::Passing | FaultKind::Lasting)) => ReplicaState::Failed,
@@ -515,6 +522,7 @@ impl<R> Worker<R> {
             write_p50_us: health.write_p50_us,
             write_p99_us: health.write_p99_us,
             recent_write_us: health.recent_write_us,
+            short_of: health.short_of(),
             replicas: replicas.collect(),
         }
     }

@@ -17,6 +17,7 @@
 mod audit;
 mod checkpoints;
 pub mod clock;
+mod coming_back;
 mod error;
 pub mod event;
 mod group;
@@ -102,6 +103,8 @@ pub struct Worker<R> {
     registry_index: u64,
     /// When a leader last said that it leads a group that has no replica here, by group.
     leads_heard: BTreeMap<usize, u64>,
+    /// The groups that other nodes say they could lead.
+    fit: BTreeMap<u64, BTreeSet<GroupId>>,
 }
 
 /// What became of a turn's write.
@@ -148,11 +151,7 @@ impl<R> Worker<R> {
         }
         for (number, slot) in slots.iter().enumerate() {
             match &slot.group {
-                Some(group) => {
-                    parts
-                        .cluster
-                        .publish(number, &group.replica, group.applied_index);
-                }
+                Some(group) => group.publish_standing(&parts.cluster),
                 None => parts.cluster.publish_absent(number),
             }
         }
@@ -178,6 +177,7 @@ impl<R> Worker<R> {
             ticks: 0,
             registry_index: 0,
             leads_heard: BTreeMap::new(),
+            fit: BTreeMap::new(),
             parts,
         })
     }
@@ -198,7 +198,7 @@ impl<R> Worker<R> {
             self.next_tick_boot_ms = now.boot_ms + TICK_MS;
             self.tick(now, effects);
         }
-        let median_ms = self.walls.median_ms(now);
+        let walls = self.walls.median(now);
         for (number, slot) in self.slots.iter_mut().enumerate() {
             if slot.group.as_mut().is_some_and(|group| group.announce(now)) {
                 self.touched.insert(number);
@@ -208,7 +208,7 @@ impl<R> Worker<R> {
             let Some(group) = &mut self.slots[number].group else {
                 continue;
             };
-            group.flush(now, median_ms, effects);
+            group.flush(now, walls, effects);
             group.reads.ask(&mut group.replica, &mut self.contexts);
             let prepared = group.replica.has_effects().then(|| group.replica.prepare());
             if let Some(why) = group.replica.over().map(str::to_owned) {
@@ -227,6 +227,7 @@ impl<R> Worker<R> {
             send(number, prepared.messages, cluster_time, effects);
             for ready in &prepared.reads {
                 group.reads.ready(ready);
+                group.coming_back.ready(ready);
             }
             let write = prepared.write;
             let group_number = number as u64;
@@ -309,13 +310,13 @@ impl<R> Worker<R> {
         } in turn.drain(..)
         {
             self.apply(number, committed, effects)?;
-            let median_ms = self.walls.median_ms(now);
+            let walls = self.walls.median(now);
             let Some(group) = &mut self.slots[number].group else {
                 continue;
             };
             group.fail_if_deposed(effects);
             if group.has_overdue_holds() {
-                group.let_time_pass(now, median_ms);
+                group.let_time_pass(now, walls);
             }
             group.announce(now);
             if let Some((index, frozen)) = group.audit.take_marked() {
@@ -330,8 +331,7 @@ impl<R> Worker<R> {
                 self.ledger_entries_waiting += rows.rows.len();
                 effects.push(Effect::Record(Page::Rows(rows)));
             }
-            self.cluster
-                .publish(number, &group.replica, group.applied_index);
+            group.publish_standing(&self.cluster);
             if group.replica.has_effects() || group.replica.over().is_some() {
                 self.touched.insert(number);
             }
@@ -425,8 +425,10 @@ impl<R> Worker<R> {
                 if self.ledger_entries_waiting > ENTRIES_WAITING_MAX {
                     return answer(effects, reply, Answer::Failed(Failure::Overloaded));
                 }
-                if !commands.is_relief && self.cluster.health().is_short_of_space() {
-                    return answer(effects, reply, Answer::Failed(Failure::DiskFull));
+                if let Some(failure) = self.cluster.refuses()
+                    && !slot.is_relief(&commands)
+                {
+                    return answer(effects, reply, Answer::Failed(failure));
                 }
                 slot.propose(commands, reply, effects);
                 self.touched.insert(group.index());
@@ -514,6 +516,7 @@ impl<R> Worker<R> {
             }
             Event::PeerDown { node } => {
                 self.up.remove(&node);
+                self.fit.remove(&node);
                 for (number, slot) in self.slots.iter_mut().enumerate() {
                     let Some(group) = &mut slot.group else {
                         continue;
@@ -528,23 +531,27 @@ impl<R> Worker<R> {
             }
             Event::HandOver => {
                 self.is_handing_over = true;
+                // Before another one that stops hands over to this node.
+                self.tell_what_it_could_lead(effects);
                 self.hand_over();
             }
         }
     }
 
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect<R>>) {
-        let median_ms = self.walls.median_ms(now);
+        let walls = self.walls.median(now);
         for (number, slot) in self.slots.iter_mut().enumerate() {
             let Some(group) = &mut slot.group else {
                 continue;
             };
+            let (replica, applied) = (&mut group.replica, group.applied_index);
+            group.coming_back.tick(replica, applied, &mut self.contexts);
             // While it replays its log a replica does not stand for election: to do so, raft would
             // read all of what is left at once.
             if group.has_caught_up() {
                 group.replica.tick();
             }
-            group.let_time_pass(now, median_ms);
+            group.let_time_pass(now, walls);
             for late in group.reads.tick() {
                 answer(effects, late.reply, Answer::Failed(Failure::TooFarBehind));
             }
@@ -554,7 +561,7 @@ impl<R> Worker<R> {
         }
         let distance_ms = self
             .groups()
-            .find_map(|(_, group)| group.clock_distance_ms(now, median_ms));
+            .find_map(|(_, group)| group.clock_distance_ms(now, walls));
         if let Some(distance_ms) = distance_ms {
             metrics::gauge!("stockd_cluster_time_distance_seconds").set(distance_ms as f64 / 1e3);
             if distance_ms.abs() > DISTANCE_MS_ALERT && self.next_tick_boot_ms % 10_000 < TICK_MS {
@@ -571,6 +578,7 @@ impl<R> Worker<R> {
         self.audit(now, effects);
         self.fail_those_that_differ(effects);
         self.forget_leaders(now);
+        self.look_whether_ready();
         self.report(now, effects);
         self.publish_registry(effects);
     }

@@ -26,7 +26,7 @@ impl ContextSource {
         Self { prefix, next: 0 }
     }
 
-    fn next(&mut self) -> Vec<u8> {
+    pub(super) fn next(&mut self) -> Vec<u8> {
         self.next += 1;
         [self.prefix.as_slice(), &self.next.to_le_bytes()].concat()
     }

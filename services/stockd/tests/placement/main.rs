@@ -7,3 +7,4 @@ mod registry;
 mod slow;
 mod toy;
 mod trouble;
+mod unfit;

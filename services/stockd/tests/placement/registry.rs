@@ -119,7 +119,7 @@ impl Scene {
         let at = At {
             index: self.index,
             ordinal: 0,
-            stamp: Stamp(self.now_ms),
+            moment: Stamp(self.now_ms).into(),
         };
         let command = RegistryCommand {
             principal: Principal::new("ops").unwrap(),
@@ -130,7 +130,7 @@ impl Scene {
         let encoded = codec::encode_command(&command);
         let decoded = codec::decode_command(&encoded).unwrap();
         assert_eq!(decoded, command);
-        self.registry.advance(at.stamp);
+        self.registry.advance(at.stamp());
         let before = self.registry.freeze();
         let outcome = self.registry.apply(at, decoded);
         // And of every state through a checkpoint.

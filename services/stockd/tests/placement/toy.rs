@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stock_core::{At, Principal, Stamp};
+use stockd::cluster_state::Resource;
 use stockd::placement::controller::SILENT_AFTER_MS;
 use stockd::placement::{
     Change, Decision, Directory, Founder, GroupReport, HostedReplica, NodeReport, Order, Policy,
@@ -37,6 +38,10 @@ pub(crate) struct Node {
     pub(crate) free_bytes: u64,
     /// What a log write takes on its disk; none while it writes too little to tell.
     pub(crate) write_us: Option<u64>,
+    /// What it has too little of.
+    pub(crate) short_of: Option<Resource>,
+    /// Whether its replicas have yet to catch up since it was started.
+    pub(crate) is_catching_up: bool,
     /// It reports every so many ticks.
     pub(crate) reports_every: u64,
     /// How much of the log each replica has; `None`: it stopped.
@@ -48,6 +53,7 @@ pub(crate) struct Node {
 impl Node {
     fn hosted(&self) -> impl Iterator<Item = HostedReplica> {
         let here = self.data.iter().map(|(key, has)| match has {
+            Some(_) if self.is_catching_up => (key, ReplicaState::CatchingUp),
             Some(_) => (key, ReplicaState::Serving),
             None => (key, ReplicaState::Failed),
         });
@@ -152,7 +158,7 @@ impl Toy {
         let at = At {
             index: self.index,
             ordinal: 0,
-            stamp: Stamp(self.now_ms),
+            moment: Stamp(self.now_ms).into(),
         };
         let command = RegistryCommand {
             principal: Principal::new("toy").unwrap(),
@@ -171,6 +177,8 @@ impl Toy {
             directory: Directory(self.next_directory),
             free_bytes: 1_000,
             write_us: Some(FAST_US),
+            short_of: None,
+            is_catching_up: false,
             reports_every: 1,
             data: BTreeMap::new(),
             gone: BTreeSet::new(),
@@ -404,6 +412,7 @@ impl Toy {
                 write_p50_us: node.write_us.unwrap_or(0),
                 write_p99_us: node.write_us.unwrap_or(0),
                 recent_write_us: node.write_us,
+                short_of: node.short_of,
                 replicas: node.hosted().collect(),
             })
             .collect();

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use stock_core::{
-    Action, At, CatalogCommand, Command, EntryKind, LedgerEntry, NewNames, Operation, Outcome,
-    Position, PutLocation, Reservation, ReservationId, Shard, Sku, Source, Stamp,
+    Action, At, CatalogCommand, Command, EntryKind, LedgerEntry, Moment, NewNames, Operation,
+    Outcome, Position, PutLocation, Refusal, Reservation, ReservationId, Shard, Sku, Source, Stamp,
+    limits::{CLOCK_AHEAD_MS_MAX, ENDED_RESERVATION_MS},
 };
 use stockd::log_codec;
 use stockd::placement::{Registry, RegistryCommand, codec};
@@ -15,6 +16,7 @@ use stockd::state::{Meta, State as GroupState};
 use stockd::worker::event::{GroupId, Outcome as GroupOutcome};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::super::clock::EPOCH_MS;
 use super::audit::Audit;
 use super::holds::Holds;
 use super::naive::Naive;
@@ -36,8 +38,6 @@ pub(crate) enum AnyCommand {
 pub(crate) struct Entry {
     pub(crate) term: u64,
     digest: u64,
-    /// When the first node knew that it is committed, in true time.
-    pub(crate) known_since_us: u64,
     /// Each command and how it ended.
     pub(crate) commands: Vec<(AnyCommand, GroupOutcome)>,
 }
@@ -48,8 +48,8 @@ pub(crate) struct Sighting<'a> {
     pub(crate) now_us: u64,
     /// When these commands first got to the loop of the node that led in the entry's term.
     pub(crate) handed_in: &'a dyn Fn(&AnyCommand) -> Option<u64>,
-    /// No node that runs remembers the group's time.
-    pub(crate) time_is_forgotten: bool,
+    /// Nobody can say what time it was: the only voter's clock was set while it had forgotten the time.
+    pub(crate) clocks_lie: bool,
 }
 
 /// The log of one group.
@@ -78,7 +78,8 @@ struct Stock {
     ids: Vec<ReservationId>,
     /// What was known of each, from which index on.
     positions: BTreeMap<Sku, Vec<(u64, Vec<Position>)>>,
-    reservations: BTreeMap<ReservationId, Vec<(u64, Arc<Reservation>)>>,
+    /// None from where on it was forgotten, a day after its end.
+    reservations: BTreeMap<ReservationId, Vec<(u64, Option<Arc<Reservation>>)>>,
 }
 
 impl History {
@@ -158,7 +159,6 @@ impl History {
         self.entries.push(Entry {
             term,
             digest,
-            known_since_us: sighting.now_us,
             commands,
         });
         Ok(true)
@@ -184,7 +184,7 @@ impl History {
     /// A reservation when this index was applied.
     pub(crate) fn reservation(&self, id: &ReservationId, index: u64) -> Option<&Arc<Reservation>> {
         match &self.state {
-            State::Stock(stock) => as_of(stock.reservations.get(id)?, index),
+            State::Stock(stock) => as_of(stock.reservations.get(id)?, index)?.as_ref(),
             State::Meta { .. } => None,
         }
     }
@@ -246,23 +246,24 @@ impl History {
             seen: format!("entry {index} cannot be read: {error}"),
         };
         let log_codec::Entry {
-            stamp,
+            moment,
             mut commands,
             ..
         } = log_codec::decode_entry(data).map_err(|error| unreadable(&error))?;
-        self.stamp = self.stamp.max(stamp);
+        let moment = moment.not_before(self.stamp);
+        self.stamp = moment.stamp;
         let at = |ordinal: usize| At {
             index,
             ordinal: ordinal as u32,
-            stamp: self.stamp,
+            moment,
         };
         let mut ended = Vec::new();
         match &mut self.state {
             State::Stock(stock) => {
-                if sighting.time_is_forgotten {
+                if sighting.clocks_lie {
                     stock.holds.forgive();
                 }
-                let mut changed = stock.advance(self.stamp, sighting.now_us)?;
+                let mut changed = stock.advance(moment, sighting.now_us)?;
                 let mut amended = Vec::new();
                 while let Some(command) = commands
                     .next_stock(&NewNames)
@@ -280,7 +281,7 @@ impl History {
                 let Some(Meta { catalog, registry }) = meta(state) else {
                     return Ok(ended);
                 };
-                catalog.advance(self.stamp);
+                catalog.advance(moment);
                 registry.advance(self.stamp);
                 while let Some(command) =
                     commands.next_meta().map_err(|error| unreadable(&error))?
@@ -308,11 +309,37 @@ impl History {
     }
 }
 
+/// What a caller's clock may be ahead by, with a second for the nodes' own.
+const AHEAD_MS: u64 = CLOCK_AHEAD_MS_MAX - 1_000;
+
+/// Whoever's clock is right is never told that it is ahead, however long the cluster was away.
+fn taken_in_time(at: At, command: &Command, outcome: &Outcome, sighting: &Sighting<'_>) -> Checked {
+    let (Action::Request(request, _), Outcome::Refused(Refusal::RequestFromFuture)) =
+        (&command.action, outcome)
+    else {
+        return Ok(());
+    };
+    let handed_in = (sighting.handed_in)(&AnyCommand::Stock(command.clone()));
+    let Some(handed_in_us) = handed_in.filter(|_| !sighting.clocks_lie) else {
+        return Ok(());
+    };
+    let made_at = request.id.made_at();
+    if made_at.0 > EPOCH_MS + handed_in_us / 1_000 + AHEAD_MS {
+        return Ok(());
+    }
+    broken(
+        "taken in time",
+        format!(
+            "a request of {made_at:?} was refused as ahead when it was {handed_in_us} us, in {at:?}"
+        ),
+    )
+}
+
 impl Stock {
-    fn advance(&mut self, stamp: Stamp, now_us: u64) -> Result<Vec<LedgerEntry>, Broken> {
+    fn advance(&mut self, moment: Moment, now_us: u64) -> Result<Vec<LedgerEntry>, Broken> {
         let mut ledger = Vec::new();
-        self.shard.advance(stamp, &mut ledger);
-        self.naive.advance(stamp);
+        self.shard.advance(moment, &mut ledger);
+        self.naive.advance(moment);
         self.same_ledger(&ledger, now_us)?;
         Ok(ledger)
     }
@@ -337,6 +364,7 @@ impl Stock {
             );
         }
         self.same_ledger(&ledger, sighting.now_us)?;
+        taken_in_time(at, command, &outcome, sighting)?;
         if let Outcome::Reservation(reservation) = &outcome {
             self.not_oversold(command, &before)?;
             if !self.reservations.contains_key(&reservation.id) {
@@ -348,9 +376,9 @@ impl Stock {
                 let expires_at = now.expires_at.filter(|_| now.state.is_open());
                 let since_us = (sighting.handed_in)(&AnyCommand::Stock(command.clone()));
                 self.holds
-                    .changed(reservation.id, expires_at, at.stamp, since_us);
+                    .changed(reservation.id, expires_at, at.stamp(), since_us);
                 if let Some(known) = self.reservations.get_mut(&reservation.id) {
-                    note(known, at.index, now);
+                    note(known, at.index, &Some(now.clone()));
                 }
             }
         }
@@ -373,12 +401,27 @@ impl Stock {
             if let Source::Reservation(id) = entry.source
                 && let Some(now) = self.shard.reservation(&id)
             {
-                note(self.reservations.entry(id).or_default(), index, now);
+                let known = self.reservations.entry(id).or_default();
+                note(known, index, &Some(now.clone()));
             }
         }
+        self.forget_ended(index);
         self.audit
             .check(&self.shard, &self.ids, amended)
             .or_else(|seen| broken("conservation", seen))
+    }
+
+    /// What ended a day ago is forgotten, which only long outages bring about.
+    fn forget_ended(&mut self, index: u64) {
+        if self.shard.stamp().0 < EPOCH_MS + ENDED_RESERVATION_MS / 2 {
+            return;
+        }
+        for (id, known) in &mut self.reservations {
+            let is_known = matches!(known.last(), Some((_, Some(_))));
+            if is_known && self.shard.reservation(id).is_none() {
+                note(known, index, &None);
+            }
+        }
     }
 
     fn same_ledger(&mut self, ledger: &[LedgerEntry], now_us: u64) -> Checked {

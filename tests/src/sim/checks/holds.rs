@@ -79,7 +79,7 @@ impl Holds {
         )
     }
 
-    /// No node remembered the time: it jumped, as it may, and holds may have ended with it.
+    /// The time may have jumped as far as somebody set the clock.
     pub(crate) fn forgive(&mut self) {
         for given in self.given.values_mut() {
             given.since_us = None;

@@ -12,7 +12,8 @@
 //! | `answers` | who was answered was told what the log says, at the index it says |
 //! | `real time` | what was answered before something began comes before it in the log |
 //! | `reads` | a read is of the state at the index it names, and as new as was asked for |
-//! | `no early end` | no hold ends before 0.99 of its time to live |
+//! | `no early end` | no hold ends before 0.99 of its time to live, however long the cluster was away |
+//! | `taken in time` | no caller whose clock is right is told that it is ahead |
 //! | `equal replicas` | replicas of equal index have equal states |
 //! | `no panic`, `no stop` | a node neither panics nor gives up, unless its disk gave it reason |
 //! | `no failed replica` | only a disk that was damaged makes a replica fail |

@@ -1,4 +1,4 @@
-//! Who leads: off nodes that are being emptied or have a slow disk, to the nodes that operators prefer, and in equal numbers.
+//! Who leads: off nodes that are being emptied, have a slow disk or too little room, to the nodes that operators prefer, and in equal numbers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -31,9 +31,9 @@ impl Sight<'_> {
             }
             let node = report.leader.node();
             let must_leave = !self.is_active(node);
-            let to = if must_leave || self.is_slow(node) {
+            let to = if must_leave || self.is_unfit(node) {
                 let to = self.next_leader(report);
-                let to = to.filter(|to| must_leave || !self.is_slow(to.node()));
+                let to = to.filter(|to| must_leave || !self.is_unfit(to.node()));
                 if to.is_none() {
                     decision.wait(Some(group), Reason::NoOtherLeader);
                 }
@@ -56,7 +56,7 @@ impl Sight<'_> {
         }
     }
 
-    /// The sound voter on the active node that leads least, on a slow disk only where there is no other; not
+    /// The sound voter on the active node that leads least, on an unfit one only where there is no other; not
     /// the leader, and not one about to leave.
     pub(super) fn next_leader(&self, report: &GroupReport) -> Option<ReplicaId> {
         let led = self.led();
@@ -67,7 +67,7 @@ impl Sight<'_> {
         fit.min_by_key(|voter| {
             let node = voter.node();
             let leads = led.get(&node).map_or(0, Vec::len);
-            (self.is_slow(node), leads, **voter)
+            (self.is_unfit(node), leads, **voter)
         })
         .copied()
     }
@@ -95,7 +95,7 @@ impl Sight<'_> {
         let node = self.registry.preferred_leader(report.group)?;
         let mut voters = report.voters.iter().copied();
         let there = voters.find(|voter| voter.node() == node)?;
-        let can = self.could_lead(report, there) && !self.is_slow(node);
+        let can = self.could_lead(report, there) && !self.is_unfit(node);
         can.then_some(there)
     }
 
@@ -158,6 +158,7 @@ impl Sight<'_> {
             && report.outgoing.is_empty()
             && self.registry.move_of(group).is_none()
             && self.could_lead(report, to)
+            && !self.is_unfit(to.node())
             // A new leader of group 0 has heard too little to be sure.
             && !self.reports.may_disk_be_slow(to.node())
     }

@@ -23,15 +23,19 @@ mod leaders;
 mod moves;
 mod needs;
 mod sight;
+mod stopping;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use self::sight::Sight;
 use super::command::{BeginMove, Change, EndMove};
+use super::report::SHORT_FOR_MS;
 use super::slow_disks::FAST_AFTER_REPORTS;
 use super::{
     Directory, MOVES_MAX, Move, REPORT_EVERY_MS, Registry, ReplicaId, Reports, group_name,
 };
+use crate::cluster_state::Resource;
 use crate::worker::event::GroupId;
 
 /// A replica that lacks fewer entries than this has caught up. Under load a leader's log is always a few
@@ -90,6 +94,8 @@ pub struct Decision {
     pub moves: Vec<MoveProgress>,
     /// What waits, and for what.
     pub waiting: Vec<Waiting>,
+    /// By node, the groups that would have no quorum without it.
+    pub needed: BTreeMap<u64, Vec<GroupId>>,
 }
 
 /// Something to be done. Each may be given twice, and whoever carries it out then does nothing.
@@ -249,6 +255,13 @@ pub enum Reason {
         /// little lately to tell.
         write_us: Option<u64>,
     },
+    /// The node has too little room to take more in, so it leads nothing where another can.
+    Short {
+        /// Which.
+        node: u64,
+        /// Of what.
+        resource: Resource,
+    },
     /// Another move is under way.
     MoveUnderWay,
     /// There is no other voter that could lead.
@@ -297,6 +310,17 @@ impl fmt::Display for Reason {
                     None => Ok(()),
                 }
             }
+            Self::Short { node, resource } => {
+                let what = match resource {
+                    Resource::Disk => "its disk is nearly full",
+                    Resource::Memory => "its memory is nearly used up",
+                };
+                let seconds = SHORT_FOR_MS / 1_000;
+                write!(
+                    f,
+                    "node {node} leads nothing that another can, until there has been room for {seconds} s: {what}"
+                )
+            }
             Self::MoveUnderWay => write!(f, "another replica is being moved"),
             Self::NoOtherLeader => write!(f, "no other replica could lead"),
         }
@@ -323,6 +347,7 @@ pub fn decide(registry: &Registry, reports: &Reports, now_ms: u64, policy: &Poli
     sight.hand_over(&mut decision);
     sight.explain_disputes(&mut decision);
     sight.explain_nodes(&mut decision);
+    sight.explain_stopping(&mut decision);
     decision
 }
 

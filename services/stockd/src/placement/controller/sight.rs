@@ -71,9 +71,9 @@ impl<'a> Sight<'a> {
         joined.is_some() && joined == reported
     }
 
-    /// Whether a node's disk is so slow that it should lead nothing.
-    pub(super) fn is_slow(&self, node: u64) -> bool {
-        self.reports.is_disk_slow(node)
+    /// Whether a node should lead nothing: its disk is slow, or it has too little room to take more in.
+    pub(super) fn is_unfit(&self, node: u64) -> bool {
+        self.reports.is_disk_slow(node) || self.reports.is_short(node, self.now_ms)
     }
 
     /// Active nodes that have joined and have been heard.
@@ -379,7 +379,9 @@ impl<'a> Sight<'a> {
                 decision.wait(None, Reason::NodeSilent { node, for_ms });
             } else if self.reports.node(node).is_some() && !self.has_its_directory(node) {
                 decision.wait(None, Reason::WrongDirectory { node });
-            } else if self.is_slow(node) {
+            } else if let Some(resource) = self.reports.short_of(node) {
+                decision.wait(None, Reason::Short { node, resource });
+            } else if self.reports.is_disk_slow(node) {
                 let report = self.reports.node(node);
                 let write_us = report.and_then(|report| report.recent_write_us);
                 decision.wait(None, Reason::SlowDisk { node, write_us });

@@ -1,4 +1,4 @@
-//! How the node's disk does: a disk that runs full or slow is noticed before it fails.
+//! How the node's disk and memory do: what runs full or slow is noticed before it fails.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use stock_storage::{CheckpointStore, Volume};
 
 use crate::cluster_state::{ClusterState, Health};
+use crate::memory::MemoryGauge;
 
 /// Log writes that are looked at: the last ones.
 const WRITES_KEPT: usize = 256;
@@ -19,12 +20,13 @@ const RECENT_MS: u64 = 5_000;
 /// Fewer writes than these say nothing: one that had to wait is not a slow disk.
 const RECENT_WRITES_MIN: usize = 5;
 
-/// Measures the disk that a node's data are on.
-pub struct DiskGauge {
+/// Measures the disk that a node's data are on, and the memory that the node uses.
+pub struct Gauge {
     volume: Arc<dyn Volume>,
     dir: PathBuf,
     cluster: Arc<ClusterState>,
     checkpoints: CheckpointStore,
+    memory: MemoryGauge,
     /// The last writes, the oldest first.
     writes: VecDeque<Write>,
 }
@@ -36,19 +38,21 @@ struct Write {
     took_us: u64,
 }
 
-impl DiskGauge {
-    /// Of this directory.
+impl Gauge {
+    /// Of this directory, and of this process.
     pub fn new(
         volume: Arc<dyn Volume>,
         dir: PathBuf,
         cluster: Arc<ClusterState>,
         checkpoints: CheckpointStore,
+        memory: MemoryGauge,
     ) -> Self {
         Self {
             volume,
             dir,
             cluster,
             checkpoints,
+            memory,
             writes: VecDeque::with_capacity(WRITES_KEPT),
         }
     }
@@ -72,8 +76,8 @@ impl DiskGauge {
         newest.max().unwrap_or(0)
     }
 
-    /// Says how the disk does now.
-    pub fn publish(&self, now_boot_ms: u64) {
+    /// Says how both do now.
+    pub fn publish(&mut self, now_boot_ms: u64) {
         let kept = sorted_us(self.writes.iter());
         let since_boot_ms = now_boot_ms.saturating_sub(RECENT_MS);
         let recent = self.writes.iter();
@@ -89,6 +93,7 @@ impl DiskGauge {
             write_p50_us: quantile(&kept, 50),
             write_p99_us: quantile(&kept, 99),
             recent_write_us: tells.then(|| quantile(&recent, 50)),
+            is_short_of_memory: self.memory.look(),
         });
     }
 }

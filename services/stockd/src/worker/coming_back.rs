@@ -1,0 +1,99 @@
+//! How far a replica that was brought back has come: it replays its log, and then asks its leader once how far the group
+//! is. Before the first it answers nobody, before the second it is no place to lead from, and its node is not ready: a
+//! rolling restart that took the next one would take a quorum.
+
+use stock_replica::{ReadReady, Replica};
+
+use super::reads::ContextSource;
+
+/// A question that has brought no answer after this many ticks was lost, and is asked again.
+const ASK_TICKS: u64 = 4;
+
+/// Once it is back a replica stays so: what becomes of its group later is not its fault.
+#[derive(Debug, Default)]
+pub(super) struct ComingBack {
+    stage: Stage,
+    tick: u64,
+}
+
+#[derive(Debug, Default)]
+enum Stage {
+    /// What it knows to be committed is not applied yet, or it waits for its first snapshot.
+    #[default]
+    Replaying,
+    /// It asks how far the group is.
+    Asking(Option<Question>),
+    /// The group was here.
+    Following { index: u64 },
+    /// It has been as far as its group.
+    Back,
+}
+
+#[derive(Debug)]
+struct Question {
+    context: Vec<u8>,
+    since_tick: u64,
+}
+
+impl ComingBack {
+    /// Whether all is applied that it knew to be committed when it was brought back.
+    pub(super) fn has_replayed(&self) -> bool {
+        !matches!(self.stage, Stage::Replaying)
+    }
+
+    /// Whether it has been as far as its group since.
+    pub(super) fn is_back(&self) -> bool {
+        matches!(self.stage, Stage::Back)
+    }
+
+    /// Time passes. `true` if the replica has something to send.
+    pub(super) fn tick(
+        &mut self,
+        replica: &mut Replica,
+        applied_index: u64,
+        contexts: &mut ContextSource,
+    ) -> bool {
+        self.tick += 1;
+        if matches!(self.stage, Stage::Replaying)
+            && replica.origin().index > 0
+            && applied_index >= replica.commit()
+        {
+            self.stage = Stage::Asking(None);
+        }
+        let Stage::Asking(asked) = &mut self.stage else {
+            self.applied(applied_index);
+            return false;
+        };
+        let tick = self.tick;
+        if asked
+            .as_ref()
+            .is_some_and(|it| it.since_tick + ASK_TICKS > tick)
+        {
+            return false;
+        }
+        let context = contexts.next();
+        let is_asked = replica.read_index(context.clone());
+        *asked = is_asked.then_some(Question {
+            context,
+            since_tick: tick,
+        });
+        is_asked
+    }
+
+    /// An answer of the group's leader.
+    pub(super) fn ready(&mut self, ready: &ReadReady) {
+        if let Stage::Asking(Some(asked)) = &self.stage
+            && asked.context == ready.context
+        {
+            self.stage = Stage::Following { index: ready.index };
+        }
+    }
+
+    fn applied(&mut self, applied_index: u64) {
+        if let Stage::Following { index } = self.stage
+            && applied_index >= index
+        {
+            self.stage = Stage::Back;
+        }
+    }
+}
