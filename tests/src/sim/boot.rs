@@ -29,6 +29,7 @@ use super::helpers::Helpers;
 use super::machine::{Machine, Running, Stage, Stop, first_address};
 use super::plan::{Plan, SECOND_US};
 use super::recovery::FOUNDED_BEFORE;
+use super::standing::HARDLY_ANY_ROOM_BYTES;
 use super::world::{Chapter, Happening, World};
 
 /// Shortest and longest election timeout, in ticks, as in production. A run draws one for each boot.
@@ -44,6 +45,7 @@ const ROOM_BYTES: u64 = 1 << 40;
 /// What a boot is given by chance.
 struct Drawn {
     now: Now,
+    known_at_boot: Vec<u64>,
     election_ticks: usize,
     next_forward: u64,
     /// The power fails before so many writes and syncs of the start are done.
@@ -55,6 +57,7 @@ impl World {
     pub(crate) fn boot(&mut self, node: u64) -> Checked {
         let drawn = Drawn {
             now: self.clock_of(node),
+            known_at_boot: self.committed_so_far(),
             election_ticks: self.draw_election_ticks(),
             next_forward: self.pace.number() >> 1,
             cut_after: self.draw_cut_in_salvage(node),
@@ -143,6 +146,10 @@ impl World {
     pub(crate) fn gauge(&mut self, node: u64) {
         let now_us = self.now_us;
         let due_us = now_us + SECOND_US;
+        let room_bytes = match self.without_room == Some(node) {
+            true => HARDLY_ANY_ROOM_BYTES,
+            false => ROOM_BYTES,
+        };
         let Some(machine) = self.machines.get_mut(&node) else {
             return;
         };
@@ -151,7 +158,7 @@ impl World {
             running.gauge_due_us = due_us;
             running.cluster.publish_health(Health {
                 was_measured: true,
-                free_bytes: machine.disk.free_bytes().min(ROOM_BYTES),
+                free_bytes: machine.disk.free_bytes().min(room_bytes),
                 recent_write_us,
                 ..Health::default()
             });
@@ -259,6 +266,8 @@ fn open(
         election_ticks: drawn.election_ticks,
         helpers,
         gauge_due_us: 0,
+        known_at_boot: drawn.known_at_boot.clone(),
+        was_ready: false,
     })))
 }
 

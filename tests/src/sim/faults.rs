@@ -120,6 +120,8 @@ fault_kinds! {
     Recovery = "recovery",
     /// All nodes end, or all but one, which is cut off, and come back after seconds to weeks.
     Outage = "outage",
+    /// A disk is nearly full, and stays so for long.
+    NearlyFull = "nearly-full",
 }
 
 impl FaultKind {
@@ -147,6 +149,7 @@ impl FaultKind {
         Self::DamagedStates,
         Self::Recovery,
         Self::Outage,
+        Self::NearlyFull,
     ];
 }
 

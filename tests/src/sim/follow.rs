@@ -5,8 +5,8 @@ use stock_core::{Action, NewNames};
 use stockd::log_codec::{self, Commands};
 use stockd::worker::event::GroupId;
 
-use super::checks::Checked;
 use super::checks::history::{AnyCommand, Sighting};
+use super::checks::{Checked, broken};
 use super::faults::FaultKind;
 use super::world::World;
 
@@ -61,6 +61,11 @@ impl World {
         };
         for number in 0..running.cluster.groups() {
             let status = running.cluster.group(GroupId(number));
+            if status.leader == Some(node) && !running.cluster.is_here(GroupId(number)) {
+                let seen =
+                    format!("node {node} leads group {number} and has yet to replay its log");
+                return broken("fit to lead", seen);
+            }
             if let Some(leader) = status.leader {
                 self.leaders.saw(GroupId(number), status.term, leader)?;
             }

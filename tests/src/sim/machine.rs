@@ -136,6 +136,10 @@ pub(crate) struct Running {
     pub(crate) helpers: Helpers,
     /// When the room on its disk is looked at next.
     pub(crate) gauge_due_us: u64,
+    /// How far each group's log was known to be committed when it started.
+    pub(crate) known_at_boot: Vec<u64>,
+    /// Whether it has said that it is ready.
+    pub(crate) was_ready: bool,
 }
 
 /// A founder with its first directory.

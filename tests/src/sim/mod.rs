@@ -48,6 +48,7 @@ mod overtaken;
 mod plan;
 mod recovery;
 mod shrink;
+mod standing;
 mod trace;
 mod trouble;
 mod turn;

@@ -213,6 +213,7 @@ impl World {
                 self.slept_us += self.fate.between(MINUTE_US / 2, 15 * MINUTE_US);
             }
             FaultKind::Outage => self.go_out(node),
+            FaultKind::NearlyFull => self.run_out_of_room(node),
             FaultKind::ClockStep => self.step_clock(node),
             _ => {}
         }

@@ -174,6 +174,7 @@ impl World {
                     self.gauge(node);
                 }
                 self.see_leaders(node)?;
+                self.see_ready(node)?;
                 self.silence_the_overtaken(node);
                 return Ok(());
             }

@@ -86,6 +86,8 @@ pub(crate) enum Happening {
     LoseMost(u64),
     /// Nodes that were lost for good may turn out not to be.
     TurnUp,
+    /// A node that had hardly any room has enough again.
+    RoomAgain,
     /// A node asks with whom it is to found the cluster.
     AskFounders {
         node: u64,
@@ -224,6 +226,8 @@ pub(crate) struct World {
     pub(crate) recovered: Option<Recovered>,
     /// The node whose wall clock is wrong: never more than one.
     pub(crate) wrong_clock: Option<u64>,
+    /// The node whose disk is nearly full, if one is.
+    pub(crate) without_room: Option<u64>,
     /// For what goes wrong.
     pub(crate) fate: Dice,
     /// For how long things take.
@@ -271,6 +275,7 @@ impl World {
             life: LIFE,
             recovered: None,
             wrong_clock: None,
+            without_room: None,
             fate: Dice::new(seed, "fate"),
             pace: Dice::new(seed, "pace"),
             tally: Tally::default(),
@@ -409,6 +414,7 @@ impl World {
             }
             Happening::LoseMost(left) => self.lose_most(left),
             Happening::TurnUp => self.turn_up(),
+            Happening::RoomAgain => self.make_room(),
             Happening::Dial(way) => {
                 self.dial(way);
                 Ok(())
@@ -509,6 +515,7 @@ impl World {
             }
             Happening::Heal => {
                 self.heal();
+                self.expect_hand_over();
                 self.chapter = Chapter::Recovery;
                 self.well_by_us = self.now_us + WELL_WITHIN_US;
                 self.after(LOOK_EVERY_US, Happening::Look);

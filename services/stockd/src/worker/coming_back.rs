@@ -46,30 +46,28 @@ impl ComingBack {
         matches!(self.stage, Stage::Back)
     }
 
-    /// Time passes. `true` if the replica has something to send.
-    pub(super) fn tick(
-        &mut self,
-        replica: &mut Replica,
-        applied_index: u64,
-        contexts: &mut ContextSource,
-    ) -> bool {
-        self.tick += 1;
-        if matches!(self.stage, Stage::Replaying)
-            && replica.origin().index > 0
-            && applied_index >= replica.commit()
-        {
-            self.stage = Stage::Asking(None);
+    /// The replica has applied so much.
+    pub(super) fn applied(&mut self, replica: &Replica, applied_index: u64) {
+        let knows = replica.origin().index > 0;
+        match self.stage {
+            Stage::Replaying if knows && applied_index >= replica.commit() => {
+                self.stage = Stage::Asking(None);
+            }
+            Stage::Following { index } if applied_index >= index => self.stage = Stage::Back,
+            _ => {}
         }
-        let Stage::Asking(asked) = &mut self.stage else {
-            self.applied(applied_index);
-            return false;
-        };
+    }
+
+    /// Time passes: who has replayed asks, and asks again where no answer came.
+    pub(super) fn tick(&mut self, replica: &mut Replica, contexts: &mut ContextSource) {
+        self.tick += 1;
         let tick = self.tick;
-        if asked
-            .as_ref()
-            .is_some_and(|it| it.since_tick + ASK_TICKS > tick)
-        {
-            return false;
+        let Stage::Asking(asked) = &mut self.stage else {
+            return;
+        };
+        let waits = |it: &Question| it.since_tick + ASK_TICKS > tick;
+        if asked.as_ref().is_some_and(waits) {
+            return;
         }
         let context = contexts.next();
         let is_asked = replica.read_index(context.clone());
@@ -77,7 +75,6 @@ impl ComingBack {
             context,
             since_tick: tick,
         });
-        is_asked
     }
 
     /// An answer of the group's leader.
@@ -86,14 +83,6 @@ impl ComingBack {
             && asked.context == ready.context
         {
             self.stage = Stage::Following { index: ready.index };
-        }
-    }
-
-    fn applied(&mut self, applied_index: u64) {
-        if let Stage::Following { index } = self.stage
-            && applied_index >= index
-        {
-            self.stage = Stage::Back;
         }
     }
 }

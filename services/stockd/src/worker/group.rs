@@ -489,7 +489,8 @@ impl<R> Group<R> {
     }
 
     /// Says what others may know of it.
-    pub(super) fn publish_standing(&self, cluster: &ClusterState) {
+    pub(super) fn publish_standing(&mut self, cluster: &ClusterState) {
+        self.coming_back.applied(&self.replica, self.applied_index);
         let number = self.id.index();
         let has_replayed = self.coming_back.has_replayed();
         cluster.publish(number, &self.replica, self.applied_index, has_replayed);

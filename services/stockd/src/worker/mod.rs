@@ -130,7 +130,7 @@ impl<R> Worker<R> {
     /// Opens every group from the disk, or founds it.
     pub fn open(parts: WorkerParts, now: Now) -> Result<Self, WorkerError> {
         let mut batch = WriteBatch::default();
-        let slots: Vec<Slot<R>> = (0..parts.groups)
+        let mut slots: Vec<Slot<R>> = (0..parts.groups)
             .map(|number| open::slot(GroupId(number), &parts, &mut batch))
             .collect::<Result<_, _>>()?;
         // A crash came between a snapshot and the word to the ledger that history begins behind it.
@@ -149,8 +149,8 @@ impl<R> Worker<R> {
         for group in slots.iter().filter_map(|slot| slot.group.as_ref()) {
             group.publish(&parts.view);
         }
-        for (number, slot) in slots.iter().enumerate() {
-            match &slot.group {
+        for (number, slot) in slots.iter_mut().enumerate() {
+            match &mut slot.group {
                 Some(group) => group.publish_standing(&parts.cluster),
                 None => parts.cluster.publish_absent(number),
             }
@@ -544,8 +544,10 @@ impl<R> Worker<R> {
             let Some(group) = &mut slot.group else {
                 continue;
             };
-            let (replica, applied) = (&mut group.replica, group.applied_index);
-            group.coming_back.tick(replica, applied, &mut self.contexts);
+            group.publish_standing(&self.cluster);
+            group
+                .coming_back
+                .tick(&mut group.replica, &mut self.contexts);
             // While it replays its log a replica does not stand for election: to do so, raft would
             // read all of what is left at once.
             if group.has_caught_up() {

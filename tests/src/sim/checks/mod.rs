@@ -5,6 +5,9 @@
 //! | `one founding` | nobody founds a cluster with some of those with whom another founds one |
 //! | `one history` | what was committed once is committed for ever, the same on every node |
 //! | `one leader` | a term has one leader |
+//! | `ready` | who says that it is ready has come as far as its groups were when it started |
+//! | `room to lead` | who has no room leads nothing that another could lead |
+//! | `fit to lead` | nobody leads before it has replayed its log |
 //! | `as sent` | the log holds the commands as their callers sent them |
 //! | `the rules` | outcomes and ledger are what an independent model of the rules says |
 //! | `no oversell` | no accepted basket leaves available below its limit |
