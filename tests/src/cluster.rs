@@ -75,6 +75,8 @@ pub struct Options {
     pub checkpoint_after_bytes: Option<u64>,
     /// Bytes of one file of the log; none: as `stockd` has it.
     pub log_file_bytes: Option<u64>,
+    /// Bytes of memory that a node may use; none: as its control group has it.
+    pub memory_bytes: Option<u64>,
 }
 
 /// Where nodes keep their data.
@@ -109,6 +111,7 @@ impl Default for Options {
             replace_after_seconds: None,
             checkpoint_after_bytes: None,
             log_file_bytes: None,
+            memory_bytes: None,
         }
     }
 }
@@ -263,6 +266,9 @@ impl Cluster {
         }
         if let Some(bytes) = self.options.log_file_bytes {
             text.push_str(&format!("log_file_bytes = {bytes}\n"));
+        }
+        if let Some(bytes) = self.options.memory_bytes {
+            text.push_str(&format!("memory_bytes = {bytes}\n"));
         }
         text
     }

@@ -16,6 +16,16 @@ pub fn stockctl() -> PathBuf {
     built().join("stockctl")
 }
 
+/// What memory a process has of its own, without the pages of files.
+pub fn resident_bytes(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or_else(|| panic!("process {process} does not run")) * 1_024
+}
+
 /// A directory for the data of tests, below the target directory: on a real disk, where a temporary
 /// directory is often in memory and fsync means nothing.
 pub fn data_root() -> PathBuf {

@@ -19,6 +19,7 @@ mod identity;
 mod interrupted;
 mod leaders;
 mod membership;
+mod outages;
 mod overload;
 mod oversell;
 mod reads;

@@ -8,6 +8,7 @@ mod cuts;
 mod disk;
 mod faults;
 mod ledger;
+mod room;
 mod slow;
 
 use std::sync::LazyLock;
