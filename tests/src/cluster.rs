@@ -77,6 +77,8 @@ pub struct Options {
     pub log_file_bytes: Option<u64>,
     /// Bytes of memory that a node may use; none: as its control group has it.
     pub memory_bytes: Option<u64>,
+    /// File descriptors that each node may have open, as `ulimit` is told; none: as this process.
+    pub descriptors: Option<&'static str>,
 }
 
 /// Where nodes keep their data.
@@ -112,6 +114,7 @@ impl Default for Options {
             checkpoint_after_bytes: None,
             log_file_bytes: None,
             memory_bytes: None,
+            descriptors: None,
         }
     }
 }
@@ -345,7 +348,7 @@ impl Cluster {
         let log = open.unwrap_or_else(|e| panic!("node {node} has no log: {e}"));
         let mut command = match &self.network {
             Some(network) => network.command(node, &programs::stockd()),
-            None => Command::new(programs::stockd()),
+            None => self.command(),
         };
         command
             .args(["serve", "--die-with-parent", "--log"])
@@ -363,6 +366,18 @@ impl Cluster {
             child,
             is_paused: false,
         });
+    }
+
+    fn command(&self) -> Command {
+        let Some(descriptors) = self.options.descriptors else {
+            return Command::new(programs::stockd());
+        };
+        let mut command = Command::new("sh");
+        command
+            .arg("-c")
+            .arg(format!("ulimit {descriptors} && exec \"$0\" \"$@\""))
+            .arg(programs::stockd());
+        command
     }
 
     /// Ends a node as a power cut would: SIGKILL.
@@ -519,9 +534,7 @@ impl Cluster {
     /// What a node has counted so far, as it tells whoever collects metrics: the sum of all counters of this name
     /// that have all of these labels, `label="value"`.
     pub async fn counted(&self, node: u64, name: &str, labels: &[&str]) -> u64 {
-        let address = format!("{}:{}", self.host(node), self.node(node).metrics_port);
-        let text = scrape(&address).await;
-        let text = text.unwrap_or_else(|e| panic!("{address}: {e}"));
+        let text = self.page(node, "/metrics").await;
         let counters = text.lines().filter_map(|line| line.rsplit_once(' '));
         counters
             .filter(|(counter, _)| {
@@ -530,6 +543,18 @@ impl Cluster {
             })
             .map(|(counter, count)| count.parse::<u64>().expect(counter))
             .sum()
+    }
+
+    /// Where a node shows its metrics: `host:port`.
+    pub fn metrics_address(&self, node: u64) -> String {
+        format!("{}:{}", self.host(node), self.node(node).metrics_port)
+    }
+
+    /// A page of those that a node shows beside its metrics, with its head.
+    pub async fn page(&self, node: u64, path: &str) -> String {
+        let address = self.metrics_address(node);
+        let page = page(&address, path).await;
+        page.unwrap_or_else(|e| panic!("{address}{path}: {e}"))
     }
 
     fn host(&self, node: u64) -> String {
@@ -689,10 +714,11 @@ impl Drop for Shared {
     }
 }
 
-/// The answer of an exporter of metrics, which closes the connection behind it.
-async fn scrape(address: &str) -> std::io::Result<String> {
+/// A page over HTTP, whose server closes the connection behind it.
+async fn page(address: &str, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
+    let question = format!("GET {path} HTTP/1.0\r\n\r\n");
+    stream.write_all(question.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     Ok(answer)

@@ -5,6 +5,7 @@
 //! Everything here waits for conditions, never for time, and every wait has a bound with a name.
 
 pub mod cluster;
+pub mod crowd;
 pub mod damage;
 pub mod directories;
 pub mod forgetful_disk;

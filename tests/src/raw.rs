@@ -1,11 +1,14 @@
 //! gRPC by hand: bytes on a socket, for what no well-behaved client can send.
 
 use std::future::poll_fn;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
 use http::{HeaderMap, Request};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tonic::{Code, Status};
 
 /// A connection to one node.
@@ -87,4 +90,57 @@ fn check(headers: &HeaderMap) -> Result<(), Status> {
         Some(status) if status.code() != Code::Ok => Err(status),
         _ => Ok(()),
     }
+}
+
+/// Begins calls and resets each at once, as no caller does whose deadline came. Returns after how many the other side
+/// ended the connection; none if it took `resets_max`.
+pub async fn reset_at_once(address: &str, resets_max: usize) -> Option<usize> {
+    /// Calls that are written together.
+    const TOGETHER: usize = 100;
+    /// Between them: 10,000 a second.
+    const EVERY: Duration = Duration::from_millis(10);
+    let stream = TcpStream::connect(address).await;
+    let mut stream = stream.unwrap_or_else(|e| panic!("{address}: {e}"));
+    let begun = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    begun.unwrap_or_else(|e| panic!("{address}: {e}"));
+    // An empty frame of settings.
+    let begun = stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
+    begun.unwrap_or_else(|e| panic!("{address}: {e}"));
+    let (mut reader, mut writer) = stream.into_split();
+    // Whatever it says is of no interest, until it hangs up.
+    let over = async {
+        let mut bytes = vec![0; 64 * 1024];
+        while reader.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
+    };
+    tokio::pin!(over);
+    let mut path = b"\x83\x86\x44\x2b".to_vec();
+    path.extend(b"/stock.v1.ReservationService/ReserveNothing");
+    let mut resets = 0;
+    while resets < resets_max {
+        let mut frames = BytesMut::new();
+        for _ in 0..TOGETHER {
+            // HEADERS that end here, the call does not; then RST_STREAM with CANCEL.
+            let stream_id = 2 * resets as u32 + 1;
+            frames.put_slice(&(path.len() as u32).to_be_bytes()[1..]);
+            frames.put_slice(&[1, 4]);
+            frames.put_u32(stream_id);
+            frames.put_slice(&path);
+            frames.put_slice(&[0, 0, 4, 3, 0]);
+            frames.put_u32(stream_id);
+            frames.put_u32(8);
+            resets += 1;
+        }
+        tokio::select! {
+            () = &mut over => return Some(resets),
+            written = writer.write_all(&frames) => {
+                if written.is_err() {
+                    return Some(resets);
+                }
+            }
+        }
+        if timeout(EVERY, &mut over).await.is_ok() {
+            return Some(resets);
+        }
+    }
+    None
 }

@@ -52,6 +52,10 @@ const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// What a node may send on all calls together before it waits for the client.
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
+/// Answers of one connection that came after their calls were given up. The transport takes each for a fault of the
+/// other side, and ends the connection after a thousand of them, and every call on it: after a stall there are more.
+const LATE_ANSWERS_MAX: usize = 1024 * 1024;
+
 /// One node, or an endpoint that the caller gave and that is no node's published one (a load
 /// balancer, a forwarded port).
 #[derive(Debug)]
@@ -90,6 +94,7 @@ impl Link {
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .http2_max_local_error_reset_streams(LATE_ANSWERS_MAX)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .connect_lazy();

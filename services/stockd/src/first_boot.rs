@@ -8,15 +8,18 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use stock_proto::cluster::v1 as cluster;
 use stock_storage::LogError;
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::identity::{Acquaintances, Founder, Identity, Listed, founded_life, number, refusal};
+use crate::listeners::{Accepted, Listener};
 use crate::node_record::NodeRecord;
 use crate::peers::{PeerError, wire};
 
@@ -65,7 +68,7 @@ pub async fn decide(
     config: &Config,
     disk: &Disk,
     record: &mut NodeRecord,
-    listener: &TcpListener,
+    listener: &Listener,
     is_new: bool,
 ) -> Result<Verdict, FirstBootError> {
     // Nobody remembers a directory that is no member.
@@ -225,25 +228,35 @@ async fn ask(address: &str, identity: &Identity) -> Result<cluster::Hello, PeerE
     Ok(hello)
 }
 
-/// Tells everybody who asks, one after the other, who this node is. Whoever wants more is disconnected
-/// and tries again.
-async fn answer(listener: &TcpListener, identity: &Identity) {
+/// Tells everybody who asks who this node is. Whoever wants more is disconnected and tries again.
+async fn answer(listener: &Listener, identity: &Identity) {
+    // As many as the listener has room for.
+    let mut conversations = FuturesUnordered::new();
     loop {
-        let Ok((mut stream, _)) = listener.accept().await else {
-            sleep(ASK_EVERY).await;
-            continue;
-        };
-        let conversation = timeout(ANSWER_WITHIN, async {
-            let hello = wire::read_hello(&mut stream).await?;
-            let own = identity.hello(cluster::Purpose::Acquaintance, &Acquaintances::default());
-            wire::write_message(&mut stream, &own).await?;
-            let checked = identity.check(&hello);
-            wire::write_verdict(&mut stream, &checked).await?;
-            Ok::<_, PeerError>(checked?)
-        });
-        if let Ok(Err(error)) = conversation.await {
-            tracing::debug!(%error, "a stranger asked");
+        tokio::select! {
+            accepted = listener.accept() => conversations.push(tell(accepted, identity)),
+            Some(()) = conversations.next() => {}
         }
+    }
+}
+
+async fn tell(mut accepted: Accepted, identity: &Identity) {
+    let stream = &mut accepted.stream;
+    let conversation = timeout(ANSWER_WITHIN, async {
+        let hello = wire::read_hello(stream).await?;
+        let own = identity.hello(cluster::Purpose::Acquaintance, &Acquaintances::default());
+        wire::write_message(stream, &own).await?;
+        let checked = identity.check(&hello);
+        wire::write_verdict(stream, &checked).await?;
+        Ok::<_, PeerError>(checked?)
+    });
+    tokio::select! {
+        told = conversation => {
+            if let Ok(Err(error)) = told {
+                tracing::debug!(%error, "a stranger asked");
+            }
+        }
+        () = accepted.guest.asked_to_leave() => {}
     }
 }
 

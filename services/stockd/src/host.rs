@@ -16,6 +16,7 @@ use crate::clocks;
 use crate::gauge::Gauge;
 use crate::history::HistoryThread;
 use crate::inbox::{Inbox, Waker};
+use crate::liveness::Liveness;
 use crate::peers::notices;
 use crate::peers::snapshots::{Courier, Parcel};
 use crate::peers::{self, Peers};
@@ -32,6 +33,7 @@ pub struct Driver {
     inbox: Arc<Inbox<ReplyTo>>,
     peers: Arc<Peers>,
     helpers: Helpers,
+    liveness: Arc<Liveness>,
     events: Vec<Event<ReplyTo>>,
     effects: Vec<Effect<ReplyTo>>,
     /// One frame for each peer, filled during a phase and sent at its end.
@@ -71,12 +73,14 @@ impl Driver {
         inbox: Arc<Inbox<ReplyTo>>,
         peers: Arc<Peers>,
         helpers: Helpers,
+        liveness: Arc<Liveness>,
     ) -> Self {
         Self {
             worker,
             inbox,
             peers,
             helpers,
+            liveness,
             events: Vec::new(),
             effects: Vec::new(),
             frames: Vec::new(),
@@ -92,6 +96,7 @@ impl Driver {
     /// answered.
     fn begin(&mut self) -> Result<bool, WorkerError> {
         self.now = clocks::now();
+        self.liveness.turned(self.now.boot_ms);
         self.inbox.drain(&mut self.events);
         self.worker
             .step(self.now, self.events.drain(..), &mut self.effects);
@@ -109,6 +114,8 @@ impl Driver {
                     tracing::error!("the disk is full: this node stands still until there is room");
                 }
                 self.helpers.gauge.publish(self.now.boot_ms);
+                // It waits for room, which no restart makes.
+                self.liveness.turned(clocks::now().boot_ms);
                 return Ok(false);
             }
             let elapsed = began.elapsed();

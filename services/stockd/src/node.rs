@@ -9,7 +9,6 @@ use stock_storage::{
     CheckpointError, CheckpointStore, Ledger, LedgerError, LogError, OnDamage, OsVolume, Volume,
 };
 use thiserror::Error;
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +29,9 @@ use crate::host::{self, Driver, Helpers};
 use crate::identity::refusal::{Told, ToldKind};
 use crate::identity::{Acquaintances, Introductions};
 use crate::inbox::{Inbox, Waker};
+use crate::listeners::pages::Pages;
+use crate::listeners::{self, Listener};
+use crate::liveness::Liveness;
 use crate::memory::MemoryGauge;
 use crate::node_record::{Membership, NodeRecord, NodeRecordError};
 use crate::peers::history::{Archive, Historian};
@@ -103,30 +105,24 @@ pub enum NodeError {
     /// The loop stopped.
     #[error(transparent)]
     Worker(#[from] WorkerError),
-    /// gRPC stopped.
-    #[error("the gRPC server failed: {0}")]
-    Grpc(#[from] tonic::transport::Error),
-    /// Metrics cannot be served.
-    #[error("cannot serve metrics on {address}: {why}")]
-    Metrics {
-        /// The address.
-        address: String,
-        /// Why.
-        why: String,
-    },
+    /// Metrics cannot be collected.
+    #[error("cannot collect metrics: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
 
 /// Runs a node until `stop`, then hands leadership over, finishes the calls under way and returns.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeError> {
     let mut config = config;
-    let grpc = listen("clients", &config.listen.grpc).await?;
-    let peer_listener = listen("peers", &config.listen.peers).await?;
-    telemetry::serve_metrics(&config.listen.metrics)
-        .await
-        .map_err(|why| NodeError::Metrics {
-            address: config.listen.metrics.clone(),
-            why,
-        })?;
+    let places = listeners::raise();
+    let grpc = listen("clients", &config.listen.grpc, places.clients).await?;
+    let peer_listener = listen("peers", &config.listen.peers, places.peers).await?;
+    let page_listener = listen("metrics", &config.listen.metrics, places.pages).await?;
+    let liveness = Arc::new(Liveness::default());
+    let pages = Arc::new(Pages {
+        metrics: telemetry::collect_metrics()?,
+        liveness: Arc::clone(&liveness),
+    });
+    tokio::spawn(pages.serve(page_listener));
 
     let volume: Arc<dyn Volume> = Arc::new(OsVolume);
     let options = config.log_options();
@@ -226,12 +222,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
             MemoryGauge::new(config.memory_bytes),
         ),
         history,
-        courier: Courier::start(
+        courier: Courier::new(
             Arc::clone(&introductions),
             checkpoints.clone(),
             Arc::clone(&inbox),
-        )
-        .map_err(thread)?,
+        ),
         chores: ChoreThread::start(
             Chores {
                 store: checkpoints,
@@ -243,11 +238,18 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         )
         .map_err(thread)?,
     };
-    let driver = Driver::new(worker, Arc::clone(&inbox), Arc::clone(&peers), helpers);
+    let driver = Driver::new(
+        worker,
+        Arc::clone(&inbox),
+        Arc::clone(&peers),
+        helpers,
+        liveness,
+    );
     let stop_loop = CancellationToken::new();
     let mut running = start_loop(config.hosting, driver, &stop_loop);
 
     tokio::spawn(Arc::clone(&peers).listen(peer_listener));
+    tokio::spawn(Arc::clone(&peers).give_up_unanswered());
 
     let edge = Arc::new(Edge::new(
         config.node_id,
@@ -287,7 +289,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     );
 
     tokio::select! {
-        served = &mut serving => served?,
+        () = &mut serving => {}
         ended = &mut running => return joined(ended),
         removed = join::removed(&config, &others, &cluster) => return Err(removed.into()),
         told = refused(&introductions) => return Err(told.into()),
@@ -298,12 +300,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     tokio::select! {
         () = led_by_others(&cluster, config.node_id) => {}
         () = tokio::time::sleep(HAND_OVER_WITHIN) => {}
-        served = &mut serving => served?,
+        () = &mut serving => {}
         ended = &mut running => return joined(ended),
     }
     stop_grpc.cancel();
     tokio::select! {
-        served = &mut serving => served?,
+        () = &mut serving => {}
         () = tokio::time::sleep(FINISH_WITHIN) => {
             tracing::warn!("some clients keep their connections open; leaving all the same");
         }
@@ -355,7 +357,7 @@ async fn stand(
     config: &mut Config,
     disk: &Disk,
     record: &mut NodeRecord,
-    listener: &TcpListener,
+    listener: &Listener,
     is_new: bool,
 ) -> Result<Standing, NodeError> {
     let began = Instant::now();
@@ -424,7 +426,7 @@ async fn become_member(
     config: &Config,
     disk: &Disk,
     record: &mut NodeRecord,
-    listener: &TcpListener,
+    listener: &Listener,
     is_new: bool,
 ) -> Result<(), NodeError> {
     let seeds = if record.membership != Membership::None {
@@ -480,8 +482,8 @@ fn joined(ended: Result<Result<(), WorkerError>, tokio::task::JoinError>) -> Res
     }
 }
 
-async fn listen(what: &'static str, address: &str) -> Result<TcpListener, NodeError> {
-    TcpListener::bind(address)
+async fn listen(what: &'static str, address: &str, places: usize) -> Result<Listener, NodeError> {
+    Listener::bind(what, address, places)
         .await
         .map_err(|source| NodeError::Listen {
             what,

@@ -1,8 +1,14 @@
 //! Logs and metrics.
 
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use stock_core::Counts;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::log_limit::LogLimit;
 
 /// From 50 microseconds, where an echo is, to 5 seconds, where a client has given up.
 const SECONDS: &[f64] = &[
@@ -25,29 +31,35 @@ pub fn log_to_stderr(format: LogFormat, filter: &str) {
     // The log's engine warns of the space that every killed process leaves reserved, as if it were corrupt.
     let filter = format!("raft_engine=error,{filter}");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    // A second subscriber in one process (as in tests) is no reason to stop.
-    let _ = match format {
-        LogFormat::Text => builder.with_ansi(false).try_init(),
-        LogFormat::Json => builder.json().try_init(),
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+        LogFormat::Json => lines.json().boxed(),
     };
+    // A second subscriber in one process (as in tests) is no reason to stop.
+    let _ = tracing_subscriber::registry()
+        .with(lines)
+        .with(LogLimit::default())
+        .with(filter)
+        .try_init();
 }
 
-/// Begins to serve Prometheus over HTTP.
-pub async fn serve_metrics(address: &str) -> Result<(), String> {
-    let address = tokio::net::lookup_host(address)
-        .await
-        .map_err(|error| error.to_string())?
-        .next()
-        .ok_or("the name has no address")?;
-    PrometheusBuilder::new()
-        .with_http_listener(address)
-        .set_buckets_for_metric(Matcher::Suffix("seconds".to_owned()), SECONDS)
-        .map_err(|error| error.to_string())?
-        .install()
-        .map_err(|error| error.to_string())
+/// How often what was measured is summed up: until then it takes memory.
+const SUM_UP_EVERY: Duration = Duration::from_secs(5);
+
+/// Begins to collect metrics, and returns who renders them.
+pub fn collect_metrics() -> Result<PrometheusHandle, BuildError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("seconds".to_owned()), SECONDS)?
+        .install_recorder()?;
+    let sums = handle.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(SUM_UP_EVERY).await;
+            sums.run_upkeep();
+        }
+    });
+    Ok(handle)
 }
 
 /// Reports how much the shards hold.

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
+use super::deadline::Deadline;
 use super::{ApiError, Edge, proxy};
 use crate::identity::{Addresses, Identity};
 use crate::placement::{Change, Directory, RegistryCommand, RegistryOutcome};
@@ -85,5 +86,8 @@ async fn announce(edge: &Edge, own: &Identity, grpc: String, peers: String) -> R
     };
     let mut client = ClusterServiceClient::new(edge.proxy.channel(leader));
     let request = proxy::sent_on(request, &MetadataMap::new());
-    client.join_node(request).await.map(drop)
+    let joined = client.join_node(request);
+    let joined = proxy::answer(Deadline::of(&MetadataMap::new()), joined).await?;
+    drop(joined);
+    Ok(())
 }

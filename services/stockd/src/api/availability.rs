@@ -129,11 +129,11 @@ impl AvailabilityReads {
                 .copied()
                 .collect(),
         };
-        let answer = AvailabilityServiceClient::new(channel)
-            .max_decoding_message_size(super::TRANSPORT_BYTES_MAX)
-            .get_availability(proxy::sent_on(call, metadata))
-            .await;
-        Ok(answer.map_err(ApiError::Elsewhere)?.into_inner())
+        let mut client = AvailabilityServiceClient::new(channel)
+            .max_decoding_message_size(super::TRANSPORT_BYTES_MAX);
+        let answer = client.get_availability(proxy::sent_on(call, metadata));
+        let answer = proxy::answer(Deadline::of(metadata), answer).await?;
+        Ok(answer.into_inner())
     }
 
     /// How new each shard's state must be; shards that may be as they are, are left out.

@@ -188,7 +188,8 @@ impl ClusterCalls {
         };
         let (metadata, _, call) = request.into_parts();
         if let Some(leader) = self.elsewhere(&metadata) {
-            return there(leader, proxy::sent_on(call, &metadata)).await;
+            let answer = there(leader, proxy::sent_on(call, &metadata));
+            return Ok(proxy::answer(deadline, answer).await?);
         }
         meter.run(deadline, &id, here(call)).await
     }

@@ -11,7 +11,7 @@ use super::error::ApiError;
 /// anything happens, so that the caller need not wonder.
 const MUTATION_MIN: Duration = Duration::from_millis(2);
 
-/// The transport ends a call at its deadline, too, but cannot say what that means. This much earlier,
+/// The caller's transport ends a call at its deadline, too, but cannot say what that means. This much earlier,
 /// the call ends by itself and says it. One step of the runtime's timer.
 const BEFORE_TRANSPORT: Duration = Duration::from_millis(1);
 
@@ -24,6 +24,11 @@ impl Deadline {
     pub(super) fn of(metadata: &MetadataMap) -> Self {
         let header = metadata.get("grpc-timeout");
         Self(header.and_then(|value| parse(value.to_str().ok()?)))
+    }
+
+    /// The same, or this where the caller gave none.
+    pub(super) fn or(self, usual: Duration) -> Self {
+        Self(self.0.or(Some(usual)))
     }
 
     /// Refuses a mutation whose caller will not wait for its answer.

@@ -275,7 +275,8 @@ fn failed(failure: Failure) -> Status {
         Failure::OutcomeUnknown => (
             Code::Unavailable,
             "OUTCOME_UNKNOWN",
-            "leadership changed while the call was on its way; it may or may not have been done: \
+            "leadership changed, or the leader did not answer in time, while the call was on its way; it may or may not \
+             have been done: \
              repeat it with the same request id or document",
             RETRY_LEADERLESS_AFTER,
         ),

@@ -32,17 +32,18 @@ use stock_proto::stock::v1::catalog_service_server::CatalogServiceServer;
 use stock_proto::stock::v1::cluster_service_server::ClusterServiceServer;
 use stock_proto::stock::v1::inventory_service_server::InventoryServiceServer;
 use stock_proto::stock::v1::reservation_service_server::ReservationServiceServer;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
 
 pub use self::edge::Edge;
 pub use self::error::ApiError;
 use self::fields::Fields;
 pub use self::proxy::Proxy;
 use crate::config::Config;
+use crate::listeners::calls::{self, Caller};
+use crate::listeners::{Accepted, Listener};
 use crate::worker::event::{Freshness, Outcomes};
 
 /// What a proposal came to.
@@ -59,27 +60,23 @@ pub struct Applied {
 /// by the transport, before it is read.
 const TRANSPORT_BYTES_MAX: usize = 4 * MESSAGE_BYTES_MAX;
 
-/// Calls of one connection that may be on their way at once.
-const STREAMS_PER_CONNECTION_MAX: u32 = 4_096;
-
-/// Serves until told to stop; then takes no new calls and finishes those under way.
+/// Serves clients, and other nodes that make calls in clients' names, until told to stop; then takes no new calls and
+/// finishes those under way.
 pub async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     config: Arc<Config>,
     edge: Arc<Edge>,
     health_service: tonic_health::pb::health_server::HealthServer<
         impl tonic_health::pb::health_server::Health,
     >,
-    from_peers: mpsc::Receiver<TcpStream>,
+    mut from_peers: mpsc::Receiver<Accepted>,
     stop: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
+) {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(api::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1();
-    let mut server = Server::builder()
-        .tcp_nodelay(true)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+    let mut routes = Routes::default()
         .add_service(
             ReservationServiceServer::new(reservations::Reservations::new(
                 Arc::clone(&edge),
@@ -105,28 +102,34 @@ pub async fn serve(
         )
         .add_service(health_service);
     match reflection {
-        Ok(reflection) => server = server.add_service(reflection),
+        Ok(reflection) => routes = routes.add_service(reflection),
         Err(error) => tracing::error!(%error, "reflection is off: the descriptors are damaged"),
     }
-    server
-        .serve_with_incoming_shutdown(incoming(listener, from_peers), stop.cancelled_owned())
-        .await
-}
-
-/// Connections of clients, and of other nodes that make calls in clients' names. Small answers go at once; without this
-/// the last percent of them waits 40 ms.
-fn incoming(
-    listener: TcpListener,
-    from_peers: mpsc::Receiver<TcpStream>,
-) -> impl tokio_stream::Stream<Item = std::io::Result<TcpStream>> {
-    use tokio_stream::StreamExt;
-    let clients = TcpListenerStream::new(listener);
-    let peers = ReceiverStream::new(from_peers).map(Ok);
-    clients.merge(peers).map(|stream| {
-        let stream = stream?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    })
+    let routes = routes.prepare();
+    let connections = TaskTracker::new();
+    let serve = |accepted, caller| {
+        connections.spawn(calls::serve(accepted, caller, routes.clone(), stop.clone()));
+    };
+    // Apart from each other: a connection that is just being let in is not lost because another one came.
+    let clients = async {
+        loop {
+            serve(listener.accept().await, Caller::Client);
+        }
+    };
+    let nodes = async {
+        while let Some(accepted) = from_peers.recv().await {
+            serve(accepted, Caller::Node);
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = clients => {}
+        () = nodes => {}
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
 }
 
 /// How new an answer must be: what the call says, as one thing.

@@ -3,18 +3,31 @@
 //! itself. They take the way between peers, so that they need no other address and come from nobody unknown.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tonic::Request;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Request, Response, Status};
 
+use super::deadline::Deadline;
+use super::error::ApiError;
 use crate::peers::Peers;
 
 /// Marks a call as sent on by a node.
 const SENT_ON: &str = "stockd-sent-on";
+
+/// The other node answers within this, where the caller gave no deadline: it may stand still for as long as its disk
+/// is full.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
+
+/// The other node is pinged so often while it owes an answer...
+const PING_EVERY: Duration = Duration::from_secs(10);
+/// ...and taken for gone when it has not answered after this.
+const PONG_WITHIN: Duration = Duration::from_secs(5);
 
 /// Connections to the other nodes' edges, made when they are first needed.
 pub struct Proxy {
@@ -45,6 +58,8 @@ impl Proxy {
             };
             // Its name is only for the calls' heads.
             Endpoint::from_static("http://peer")
+                .http2_keep_alive_interval(PING_EVERY)
+                .keep_alive_timeout(PONG_WITHIN)
                 .connect_with_connector_lazy(tower::service_fn(connect))
         });
         channel.clone()
@@ -63,6 +78,15 @@ pub(super) fn sent_on<T>(call: T, metadata: &MetadataMap) -> Request<T> {
         .metadata_mut()
         .insert(SENT_ON, tonic::metadata::MetadataValue::from_static("1"));
     request
+}
+
+/// Waits for the node that was asked in this one's place, for as long as the caller does, and not for ever.
+pub(super) async fn answer<T>(
+    deadline: Deadline,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<Response<T>, ApiError> {
+    let call = async { call.await.map_err(ApiError::Elsewhere) };
+    deadline.or(ANSWERED_WITHIN).limit(call).await
 }
 
 /// Whether a node has sent this call on: it is not sent on again.

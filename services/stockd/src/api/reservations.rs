@@ -387,8 +387,8 @@ impl ReservationService for Reservations {
                 let leader = self.edge.cluster.group(group).leader.ok_or(leaderless)?;
                 let mut client = ReservationServiceClient::new(self.edge.proxy.channel(leader));
                 let sent_on = proxy::sent_on(call.clone(), &metadata);
-                let answer = client.get_reservation(sent_on).await;
-                return Ok(answer.map_err(ApiError::Elsewhere)?.into_inner());
+                let answer = client.get_reservation(sent_on);
+                return Ok(proxy::answer(deadline, answer).await?.into_inner());
             }
             match self
                 .edge

@@ -7,17 +7,20 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use stock_proto::cluster::v1 as cluster;
 use stock_storage::{Cursor, Ledger, LedgerError};
 
+use tokio::time::timeout;
+
 use super::blocking::{self, read_message, write_message};
-use super::{PeerError, Peers};
+use super::slots::Slots;
+use super::{HELLO_WITHIN, PeerError, Peers, wire};
 use crate::history::{HistoryDesk, Shelf, Stretch};
 use crate::identity::Introductions;
+use crate::listeners::Accepted;
 use crate::worker::event::GroupId;
 
 /// How often it is looked whether something is missing.
@@ -35,13 +38,21 @@ const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// A page of one index on the wire: all the changes of one entry of the log, and what is around them.
 const MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+/// A page has come within this.
+const PAGE_WITHIN: Duration = Duration::from_secs(60);
+
+/// Who asks says so in a few bytes...
+const WANTED_BYTES_MAX: usize = 64;
+/// ...and asks again within this, or gives its place to another.
+const ASKS_WITHIN: Duration = Duration::from_secs(10);
+
 /// Nodes that are told history at a time; others try again later.
 const TELLING_MAX: usize = 2;
 
 /// Tells other nodes what this node's ledger has.
 pub struct Archive {
     shelf: Shelf,
-    telling: AtomicUsize,
+    telling: Arc<Slots>,
 }
 
 impl Archive {
@@ -49,33 +60,44 @@ impl Archive {
     pub fn new(shelf: Shelf) -> Self {
         Self {
             shelf,
-            telling: AtomicUsize::new(0),
+            telling: Slots::new(TELLING_MAX),
         }
     }
 
-    /// Answers over a connection on which both sides have introduced themselves, on a thread of its own.
-    pub(super) fn tell(self: &Arc<Self>, stream: TcpStream) -> io::Result<()> {
+    /// Answers over a connection on which both sides have introduced themselves, on a thread of its own. Who has not
+    /// asked for anything takes neither thread nor place.
+    pub(super) async fn tell(self: &Arc<Self>, mut accepted: Accepted) -> Result<(), PeerError> {
+        let wanted = wire::read_message(&mut accepted.stream, WANTED_BYTES_MAX);
+        let wanted = timeout(HELLO_WITHIN, wanted);
+        let wanted = wanted.await.map_err(|_| PeerError::Silent)??;
+        let Some(slot) = self.telling.take() else {
+            return Ok(());
+        };
         let archive = Arc::clone(self);
+        let Accepted { stream, guest, .. } = accepted;
+        let stream = stream.into_std()?;
         std::thread::Builder::new()
             .name("archive".to_owned())
             .spawn(move || {
-                if archive.telling.fetch_add(1, Ordering::Relaxed) < TELLING_MAX
-                    && let Err(error) = archive.converse(stream)
-                {
+                if let Err(error) = archive.converse(stream, wanted) {
                     tracing::debug!(%error, "a node asks for history no more");
                 }
-                archive.telling.fetch_sub(1, Ordering::Relaxed);
+                drop((slot, guest));
             })?;
         Ok(())
     }
 
-    fn converse(&self, mut stream: TcpStream) -> Result<(), PeerError> {
+    fn converse(
+        &self,
+        mut stream: TcpStream,
+        mut wanted: cluster::HistoryWanted,
+    ) -> Result<(), PeerError> {
         blocking::prepare(&stream)?;
         loop {
-            let wanted: cluster::HistoryWanted = read_message(&mut stream, MESSAGE_BYTES_MAX)?;
             let ledger = self.shelf.ledger();
             let page = ledger.and_then(|ledger| page(&ledger, u64::from(wanted.group), wanted.to));
             write_message(&mut stream, &page.unwrap_or_default())?;
+            wanted = read_message(&mut stream, WANTED_BYTES_MAX, ASKS_WITHIN)?;
         }
     }
 }
@@ -229,7 +251,8 @@ impl Historian {
         while let Some(from) = self.begins(group).filter(|from| *from > 1) {
             let to = from - 1;
             write_message(&mut stream, &cluster::HistoryWanted { group, to })?;
-            let page: cluster::HistoryPage = read_message(&mut stream, MESSAGE_BYTES_MAX)?;
+            let page: cluster::HistoryPage =
+                read_message(&mut stream, MESSAGE_BYTES_MAX, PAGE_WITHIN)?;
             if page.from == 0 || page.from > to {
                 break;
             }

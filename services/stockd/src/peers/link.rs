@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use stock_proto::cluster::v1 as cluster;
@@ -21,7 +22,43 @@ const OUTGOING_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Calls that one peer may owe an answer to.
 const FORWARDS_WAITING_MAX: usize = 16_384;
 
-type Waiting = oneshot::Sender<Answer>;
+/// A peer answers what was forwarded to it after so many rounds at most, or what came of it is not known. It may have
+/// no end otherwise: a leader whose disk is full stands still until there is room.
+const ANSWERED_WITHIN_ROUNDS: u64 = 10;
+/// From one round to the next.
+pub(super) const ROUND: Duration = Duration::from_secs(1);
+
+/// Who waits for an answer, and since which round: a timer for each call would cost more than a look at all of them now
+/// and then.
+struct Waiting {
+    sender: oneshot::Sender<Answer>,
+    since: u64,
+}
+
+/// A call that waits for the peer's answer. Dropped before, it waits no more.
+pub(super) struct Forwarded {
+    link: Arc<Link>,
+    id: u64,
+    receiver: oneshot::Receiver<Answer>,
+    is_answered: bool,
+}
+
+impl Forwarded {
+    /// What the peer says, or that nobody knows.
+    pub(super) async fn answer(mut self) -> Answer {
+        let answer = (&mut self.receiver).await;
+        self.is_answered = true;
+        answer.unwrap_or(Answer::Failed(Failure::OutcomeUnknown))
+    }
+}
+
+impl Drop for Forwarded {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.link.state().waiting.remove(&self.id);
+        }
+    }
+}
 
 /// Nodes tell each other something twice a second at least: one that has said nothing for so long is not heard.
 const HEARD_WITHIN_MS: u64 = 2_000;
@@ -41,6 +78,15 @@ struct State {
     boot: u64,
     outgoing: BytesMut,
     waiting: HashMap<u64, Waiting>,
+    round: u64,
+}
+
+impl State {
+    fn give_up_all(&mut self) {
+        for (_, waiting) in self.waiting.drain() {
+            let _ = waiting.sender.send(Answer::Failed(Failure::OutcomeUnknown));
+        }
+    }
 }
 
 /// A connection; clones are the same one.
@@ -90,9 +136,7 @@ impl Link {
             state.boot = boot;
             state.outgoing.clear();
             // Their answers would have come over the connection before.
-            for (_, waiting) in state.waiting.drain() {
-                let _ = waiting.send(Answer::Failed(Failure::OutcomeUnknown));
-            }
+            state.give_up_all();
             if let Some(replaced) = state.connection.replace(connection.clone()) {
                 // Its reader and writer end, and the peer sees that it is not listened to there.
                 replaced.has_outgoing.notify_one();
@@ -103,17 +147,29 @@ impl Link {
         (connection, reader)
     }
 
-    /// Stops using a connection. Returns the calls it leaves unanswered, or nothing if another
+    /// Stops using a connection; what became of the calls that it leaves unanswered is not known. `false` if another
     /// connection has taken its place.
-    pub(super) fn disconnect(&self, connection: &Connection) -> Option<Vec<Waiting>> {
+    pub(super) fn disconnect(&self, connection: &Connection) -> bool {
         let mut state = self.state();
         if !is_current(&state, connection) {
-            return None;
+            return false;
         }
         state.connection = None;
         state.outgoing.clear();
         connection.has_outgoing.notify_one();
-        Some(state.waiting.drain().map(|(_, waiting)| waiting).collect())
+        state.give_up_all();
+        true
+    }
+
+    /// Another round: what became of the calls that wait for too long is not known.
+    pub(super) fn next_round(&self) {
+        let mut state = self.state();
+        state.round += 1;
+        let round = state.round;
+        let is_late = |waiting: &Waiting| round - waiting.since > ANSWERED_WITHIN_ROUNDS;
+        for (_, late) in state.waiting.extract_if(|_, waiting| is_late(waiting)) {
+            let _ = late.sender.send(Answer::Failed(Failure::OutcomeUnknown));
+        }
     }
 
     /// Ends the connection, if there is one; its reader does the rest.
@@ -154,19 +210,30 @@ impl Link {
         true
     }
 
-    /// Takes note of a call that waits for the peer's answer; `false` if too many do.
-    pub(super) fn expect(&self, forward_id: u64, waiting: Waiting) -> bool {
+    /// Takes note of a call that waits for the peer's answer; none if too many do.
+    pub(super) fn expect(self: &Arc<Self>, id: u64) -> Option<Forwarded> {
+        let (sender, receiver) = oneshot::channel();
         let mut state = self.state();
-        let has_room = state.waiting.len() < FORWARDS_WAITING_MAX;
-        if has_room {
-            state.waiting.insert(forward_id, waiting);
+        if state.waiting.len() >= FORWARDS_WAITING_MAX {
+            return None;
         }
-        has_room
+        let since = state.round;
+        state.waiting.insert(id, Waiting { sender, since });
+        drop(state);
+        Some(Forwarded {
+            link: Arc::clone(self),
+            id,
+            receiver,
+            is_answered: false,
+        })
     }
 
-    /// Whoever waits for this answer.
-    pub(super) fn answered(&self, forward_id: u64) -> Option<Waiting> {
-        self.state().waiting.remove(&forward_id)
+    /// The peer has answered.
+    pub(super) fn answered(&self, id: u64, answer: Answer) {
+        let waiting = self.state().waiting.remove(&id);
+        if let Some(waiting) = waiting {
+            let _ = waiting.sender.send(answer);
+        }
     }
 
     /// Writes what the socket did not take at once, until the connection is no longer used.

@@ -11,6 +11,7 @@ pub mod history;
 mod link;
 pub mod notices;
 mod roll_call;
+mod slots;
 pub mod snapshots;
 pub mod whereabouts;
 pub(crate) mod wire;
@@ -23,9 +24,9 @@ use std::time::Duration;
 
 use stock_proto::cluster::v1 as cluster;
 use thiserror::Error;
+use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
@@ -39,6 +40,7 @@ use crate::identity::refusal::Told;
 use crate::identity::wire::{boot, known};
 use crate::identity::{Introductions, Refusal};
 use crate::inbox::Inbox;
+use crate::listeners::{Accepted, Listener};
 use crate::log_codec::Commands;
 use crate::reply::{Destination, ReplyTo};
 use crate::worker::event::{Answer, Event, Failure, GroupId};
@@ -61,7 +63,7 @@ pub struct Peers {
     reception: Arc<Reception>,
     archive: Arc<Archive>,
     /// Takes connections over which another node makes calls of the public API.
-    calls: mpsc::Sender<TcpStream>,
+    calls: mpsc::Sender<Accepted>,
     /// Where nodes are, as the configuration says.
     configured: BTreeMap<u64, String>,
     next_forward: AtomicU64,
@@ -104,6 +106,15 @@ pub enum PeerError {
     /// The peer does not talk to this node.
     #[error(transparent)]
     Told(#[from] Told),
+    /// The peer takes or sends next to nothing.
+    #[error("stalled: {bytes} bytes in 10 s")]
+    Stalled {
+        /// So much in that time.
+        bytes: usize,
+    },
+    /// Its place was needed.
+    #[error("ended for another connection")]
+    Crowded,
     /// A snapshot cannot be sent or taken in.
     #[error("{0}")]
     Snapshot(String),
@@ -117,7 +128,7 @@ impl Peers {
         cluster: Arc<ClusterState>,
         reception: Arc<Reception>,
         archive: Arc<Archive>,
-        calls: mpsc::Sender<TcpStream>,
+        calls: mpsc::Sender<Accepted>,
         configured: BTreeMap<u64, String>,
     ) -> Self {
         Self {
@@ -190,25 +201,31 @@ impl Peers {
     }
 
     /// Takes connections from peers with higher ids, for as long as the node runs.
-    pub async fn listen(self: Arc<Self>, listener: TcpListener) {
+    pub async fn listen(self: Arc<Self>, listener: Listener) {
         loop {
-            match listener.accept().await {
-                Ok((stream, from)) => {
-                    let peers = Arc::clone(&self);
-                    tokio::spawn(async move {
-                        match peers.welcome(stream, from).await {
-                            Ok(()) => {}
-                            // Whoever dialled has hung up.
-                            Err(PeerError::Io(error)) => {
-                                tracing::debug!(%from, %error, "a connection ended");
-                            }
-                            Err(error) => tracing::warn!(%from, %error, "refused a connection"),
-                        }
-                    });
+            let accepted = listener.accept().await;
+            let peers = Arc::clone(&self);
+            tokio::spawn(async move {
+                let from = accepted.from;
+                match peers.welcome(accepted).await {
+                    Ok(()) => {}
+                    // Whoever dialled has hung up.
+                    Err(PeerError::Io(error)) => {
+                        tracing::debug!(%from, %error, "a connection ended");
+                    }
+                    Err(error) => tracing::warn!(%from, %error, "refused a connection"),
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a peer's connection");
-                    sleep(REDIAL_AFTER).await;
+            });
+        }
+    }
+
+    /// Gives up forwarded calls that are not answered, for as long as the node runs.
+    pub async fn give_up_unanswered(self: Arc<Self>) {
+        loop {
+            sleep(link::ROUND).await;
+            for node in self.nodes() {
+                if let Some(link) = self.link(node) {
+                    link.next_round();
                 }
             }
         }
@@ -326,27 +343,37 @@ impl Peers {
         Ok(())
     }
 
-    async fn welcome(&self, mut stream: TcpStream, from: SocketAddr) -> Result<(), PeerError> {
-        let hello = timeout(HELLO_WITHIN, self.let_in(&mut stream, from))
-            .await
-            .map_err(|_| PeerError::Silent)??;
+    async fn welcome(&self, mut accepted: Accepted) -> Result<(), PeerError> {
+        let from = accepted.from;
+        let hello = tokio::select! {
+            hello = timeout(HELLO_WITHIN, self.let_in(&mut accepted.stream, from)) => {
+                hello.map_err(|_| PeerError::Silent)??
+            }
+            () = accepted.guest.asked_to_leave() => return Err(PeerError::Crowded),
+        };
         let purpose = cluster::Purpose::try_from(hello.purpose);
         // A later version may want something that this one does not know.
         let purpose = purpose.map_err(|error| PeerError::Malformed(error.to_string()))?;
+        accepted.guest.introduced();
         match purpose {
-            cluster::Purpose::Frames => self.attend(hello.node_id, stream, &hello).await,
+            cluster::Purpose::Frames => {
+                let Accepted { stream, guest, .. } = accepted;
+                let attended = self.attend(hello.node_id, stream, &hello).await;
+                drop(guest);
+                attended
+            }
             cluster::Purpose::Acquaintance => Ok(()),
             cluster::Purpose::Snapshot => {
                 let identity = &self.introductions.identity;
-                Ok(self.reception.receive(stream.into_std()?, identity)?)
+                self.reception.receive(accepted, identity).await
             }
             cluster::Purpose::Calls => {
-                wire::tune(&stream)?;
+                wire::tune(&accepted.stream)?;
                 // Who gets no place is disconnected, and tries again.
-                let _ = self.calls.try_send(stream);
+                let _ = self.calls.try_send(accepted);
                 Ok(())
             }
-            cluster::Purpose::History => Ok(self.archive.tell(stream.into_std()?)?),
+            cluster::Purpose::History => self.archive.tell(accepted).await,
         }
     }
 
@@ -398,14 +425,11 @@ impl Peers {
         self.inbox.push(Event::PeerUp { node });
         let read = self.read_frames(node, &link, reader).await;
         // A connection that was replaced in the meantime takes nothing down with it.
-        if let Some(unanswered) = link.disconnect(&connection) {
+        if link.disconnect(&connection) {
             tracing::info!(node, "disconnected");
             self.cluster.set_reachable(node, false);
             self.introductions.parted(node);
             self.inbox.push(Event::PeerDown { node });
-            for waiting in unanswered {
-                let _ = waiting.send(Answer::Failed(Failure::OutcomeUnknown));
-            }
         }
         read
     }
@@ -495,9 +519,7 @@ impl Peers {
             events.push(Event::Notice { from: node, notice });
         }
         for reply in frame.replies {
-            if let Some(waiting) = link.answered(reply.forward_id) {
-                let _ = waiting.send(convert::answer(reply));
-            }
+            link.answered(reply.forward_id, convert::answer(reply));
         }
     }
 
@@ -513,16 +535,15 @@ impl Peers {
         self.link(node).is_some_and(|link| link.send(frame))
     }
 
-    /// Has a peer's group carry commands out.
+    /// Has a peer's group carry commands out. What is not answered in time may or may not have been done.
     pub async fn forward(&self, node: u64, group: GroupId, commands: Commands) -> Answer {
         let Some(link) = self.link(node) else {
             return Answer::Failed(Failure::NotLeader { leader: None });
         };
         let forward_id = self.next_forward.fetch_add(1, Ordering::Relaxed);
-        let (sender, receiver) = oneshot::channel();
-        if !link.expect(forward_id, sender) {
+        let Some(forwarded) = link.expect(forward_id) else {
             return Answer::Failed(Failure::Overloaded);
-        }
+        };
         let frame = cluster::Frame {
             wall_clock_ms: clocks::wall_ms(),
             forwards: vec![cluster::Forward {
@@ -536,12 +557,9 @@ impl Peers {
             ..Default::default()
         };
         if !link.send(&frame) {
-            link.answered(forward_id);
             return Answer::Failed(Failure::NotLeader { leader: None });
         }
-        receiver
-            .await
-            .unwrap_or(Answer::Failed(Failure::OutcomeUnknown))
+        forwarded.answer().await
     }
 }
 

@@ -4,22 +4,25 @@
 //! it, having kept what came over an earlier connection; then the file's bytes follow, as fast as TCP
 //! lets them.
 
-use std::io::{self, Read, Write};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use stock_proto::cluster::v1 as cluster;
 use stock_storage::{CheckpointMeta, CheckpointStore};
 
-use super::PeerError;
-use super::blocking::{self, read_message, write_message};
+use tokio::time::timeout;
+
+use super::blocking::{self, Pace, read_message, write_message};
+use super::slots::{Slot, Slots};
+use super::{HELLO_WITHIN, PeerError, wire};
 use crate::checkpoint;
 use crate::identity::{Identity, Introductions};
 use crate::inbox::Inbox;
+use crate::listeners::Accepted;
 use crate::placement::ReplicaId;
 use crate::reply::ReplyTo;
 use crate::worker::event::{Event, GroupId};
@@ -27,8 +30,16 @@ use crate::worker::event::{Event, GroupId};
 /// Read from the file and written to the socket at once.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// The receiver checks the whole file and brings the state back before it says that all is well.
-const CHECKED_WITHIN: Duration = Duration::from_secs(300);
+/// The receiver checks the whole file and brings the state back before it says that all is well: within this...
+const CHECKED_WITHIN: Duration = Duration::from_secs(30);
+/// ...and a second more for each so many bytes.
+const CHECKED_BYTES_PER_SECOND: u64 = 4 * 1024 * 1024;
+
+/// A receiver says within this whether it wants what it is offered.
+const WANTED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Nodes that are sent snapshots at a time; for others the loop is told that none arrived, and offers it again.
+const TARGETS_MAX: usize = 16;
 
 /// Snapshots that one node receives at a time; others are refused and offered again.
 const RECEIVING_MAX: usize = 2;
@@ -51,40 +62,89 @@ pub struct Parcel {
     pub envelope: Bytes,
 }
 
-/// Sends snapshots, one after the other, on a thread of its own. No more than one for each follower of
-/// each group waits: raft sends it nothing else meanwhile.
-pub struct Courier(Sender<Parcel>);
+/// Sends snapshots: to each node one after the other, on a thread that ends when nothing is left to send there. So a
+/// node that takes nothing keeps nobody else waiting. No more than one for each follower of each group waits: raft
+/// sends it nothing else meanwhile.
+pub struct Courier(Arc<Dispatch>);
+
+struct Dispatch {
+    introductions: Arc<Introductions>,
+    store: CheckpointStore,
+    inbox: Arc<Inbox<ReplyTo>>,
+    /// What waits, by node; there is a thread for each of them.
+    waiting: Mutex<BTreeMap<u64, VecDeque<Parcel>>>,
+}
 
 impl Courier {
-    /// Begins. The thread ends when this is dropped.
-    pub fn start(
+    /// Nothing to send yet.
+    pub fn new(
         introductions: Arc<Introductions>,
         store: CheckpointStore,
         inbox: Arc<Inbox<ReplyTo>>,
-    ) -> io::Result<Self> {
-        let (sender, receiver): (Sender<Parcel>, Receiver<Parcel>) = channel();
-        std::thread::Builder::new()
-            .name("courier".to_owned())
-            .spawn(move || {
-                for parcel in receiver {
-                    let (group, to) = (parcel.group, parcel.to);
-                    let arrived = match send(&introductions, &store, &parcel) {
-                        Ok(()) => true,
-                        Err(error) => {
-                            tracing::info!(group = group.0, %to, %error, "a snapshot did not arrive; it will be offered again");
-                            false
-                        }
-                    };
-                    inbox.push(Event::SnapshotSent { group, to, arrived });
-                }
-            })?;
-        Ok(Self(sender))
+    ) -> Self {
+        Self(Arc::new(Dispatch {
+            introductions,
+            store,
+            inbox,
+            waiting: Mutex::default(),
+        }))
     }
 
     /// Sends one: [`Event::SnapshotSent`].
     pub fn send(&self, parcel: Parcel) {
-        // The thread ends only after this does.
-        let _ = self.0.send(parcel);
+        let node = parcel.to.node();
+        let mut waiting = self.0.waiting();
+        if let Some(of_node) = waiting.get_mut(&node) {
+            of_node.push_back(parcel);
+            return;
+        }
+        if waiting.len() >= TARGETS_MAX {
+            drop(waiting);
+            return self.0.is_sent(&parcel, false);
+        }
+        waiting.insert(node, VecDeque::from([parcel]));
+        drop(waiting);
+        let dispatch = Arc::clone(&self.0);
+        let started = std::thread::Builder::new()
+            .name("courier".to_owned())
+            .spawn(move || dispatch.send_all(node));
+        if let Err(error) = started {
+            tracing::warn!(%error, "cannot start a thread to send a snapshot");
+            let of_node = self.0.waiting().remove(&node);
+            for parcel in of_node.into_iter().flatten() {
+                self.0.is_sent(&parcel, false);
+            }
+        }
+    }
+}
+
+impl Dispatch {
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, VecDeque<Parcel>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next(&self, node: u64) -> Option<Parcel> {
+        let mut waiting = self.waiting();
+        let next = waiting.get_mut(&node).and_then(VecDeque::pop_front);
+        if next.is_none() {
+            waiting.remove(&node);
+        }
+        next
+    }
+
+    fn send_all(&self, node: u64) {
+        while let Some(parcel) = self.next(node) {
+            let sent = send(&self.introductions, &self.store, &parcel);
+            if let Err(error) = &sent {
+                tracing::info!(group = parcel.group.0, to = %parcel.to, %error, "a snapshot did not arrive; it will be offered again");
+            }
+            self.is_sent(&parcel, sent.is_ok());
+        }
+    }
+
+    fn is_sent(&self, parcel: &Parcel, arrived: bool) {
+        let (group, to) = (parcel.group, parcel.to);
+        self.inbox.push(Event::SnapshotSent { group, to, arrived });
     }
 }
 
@@ -120,7 +180,9 @@ fn send(
             envelope: parcel.envelope.clone(),
         },
     )?;
-    let mut offset = expect(&mut stream, cluster::snapshot_answer::Verdict::Wanted)?;
+    let wanted = cluster::snapshot_answer::Verdict::Wanted;
+    let mut offset = expect(&mut stream, wanted, WANTED_WITHIN)?;
+    let mut pace = Pace::begin();
     let mut chunk = vec![0; CHUNK_BYTES];
     while offset < file.bytes() {
         let read = file.read_at(&mut chunk, offset).map_err(snapshot)?;
@@ -129,20 +191,30 @@ fn send(
                 "its file has become shorter".to_owned(),
             ));
         }
-        stream.write_all(&chunk[..read])?;
+        let mut rest = &chunk[..read];
+        while !rest.is_empty() {
+            let written = stream.write(rest)?;
+            pace.moved(written)?;
+            rest = &rest[written..];
+        }
         offset += read as u64;
         metrics::counter!("stockd_snapshot_sent_bytes_total").increment(read as u64);
     }
-    stream.set_read_timeout(Some(CHECKED_WITHIN))?;
-    expect(&mut stream, cluster::snapshot_answer::Verdict::Arrived)?;
+    let arrived = cluster::snapshot_answer::Verdict::Arrived;
+    expect(&mut stream, arrived, checked_within(file.bytes()))?;
     Ok(())
+}
+
+fn checked_within(bytes: u64) -> Duration {
+    CHECKED_WITHIN + Duration::from_secs(bytes / CHECKED_BYTES_PER_SECOND)
 }
 
 fn expect(
     stream: &mut TcpStream,
     verdict: cluster::snapshot_answer::Verdict,
+    within: Duration,
 ) -> Result<u64, PeerError> {
-    let answer: cluster::SnapshotAnswer = read_message(stream, MESSAGE_BYTES_MAX)?;
+    let answer: cluster::SnapshotAnswer = read_message(stream, MESSAGE_BYTES_MAX, within)?;
     match answer.verdict() == verdict {
         true => Ok(answer.offset),
         false => Err(PeerError::Snapshot(format!(
@@ -158,7 +230,7 @@ pub struct Reception {
     store: CheckpointStore,
     incarnation: u128,
     inbox: Arc<Inbox<ReplyTo>>,
-    receiving: AtomicUsize,
+    receiving: Arc<Slots>,
 }
 
 impl Reception {
@@ -168,51 +240,73 @@ impl Reception {
             store,
             incarnation,
             inbox,
-            receiving: AtomicUsize::new(0),
+            receiving: Slots::new(RECEIVING_MAX),
         }
     }
 
-    /// Receives one over a connection on which both sides have introduced themselves, on a thread of
-    /// its own.
-    pub fn receive(self: &Arc<Self>, stream: TcpStream, identity: &Identity) -> io::Result<()> {
+    /// Receives one over a connection on which both sides have introduced themselves, on a thread of its own. Who has
+    /// not said what he brings takes neither thread nor place.
+    pub(super) async fn receive(
+        self: &Arc<Self>,
+        mut accepted: Accepted,
+        identity: &Identity,
+    ) -> Result<(), PeerError> {
+        let offer = wire::read_message(&mut accepted.stream, MESSAGE_BYTES_MAX);
+        let offer = timeout(HELLO_WITHIN, offer);
+        let offer: cluster::SnapshotOffer = offer.await.map_err(|_| PeerError::Silent)??;
+        let slot = match self.let_in(&offer, identity) {
+            Ok(slot) => slot,
+            Err(reason) => {
+                let refused = cluster::SnapshotAnswer {
+                    verdict: cluster::snapshot_answer::Verdict::Refused.into(),
+                    offset: 0,
+                    reason: reason.to_owned(),
+                };
+                let said = wire::write_message(&mut accepted.stream, &refused);
+                return timeout(HELLO_WITHIN, said)
+                    .await
+                    .map_err(|_| PeerError::Silent)?;
+            }
+        };
         let reception = Arc::clone(self);
-        let (node, groups) = (identity.node, identity.shards + 1);
+        let Accepted { stream, guest, .. } = accepted;
+        let stream = stream.into_std()?;
         std::thread::Builder::new()
             .name("reception".to_owned())
             .spawn(move || {
-                let is_free = reception.receiving.fetch_add(1, Ordering::Relaxed) < RECEIVING_MAX;
-                if let Err(error) = reception.converse(stream, is_free, node, groups) {
+                if let Err(error) = reception.converse(stream, &offer) {
                     tracing::info!(%error, "a snapshot did not arrive whole");
                 }
-                reception.receiving.fetch_sub(1, Ordering::Relaxed);
+                drop((slot, guest));
             })?;
         Ok(())
+    }
+
+    fn let_in(
+        &self,
+        offer: &cluster::SnapshotOffer,
+        identity: &Identity,
+    ) -> Result<Slot, &'static str> {
+        let groups = identity.shards + 1;
+        if offer.group >= groups || ReplicaId(offer.replica_id).node() != identity.node {
+            return Err("there is no such replica here");
+        }
+        if !self.store.incoming(u64::from(offer.group)).is_empty() {
+            // Its file must stay until the loop has made up its mind.
+            return Err("an earlier one is being installed");
+        }
+        let slot = self.receiving.take();
+        slot.ok_or("enough snapshots are on their way already")
     }
 
     fn converse(
         &self,
         mut stream: TcpStream,
-        is_free: bool,
-        node: u64,
-        groups: u32,
+        offer: &cluster::SnapshotOffer,
     ) -> Result<(), PeerError> {
         use cluster::snapshot_answer::Verdict;
         blocking::prepare(&stream)?;
-        let offer: cluster::SnapshotOffer = read_message(&mut stream, MESSAGE_BYTES_MAX)?;
-        let refusal = if offer.group >= groups || ReplicaId(offer.replica_id).node() != node {
-            Some("there is no such replica here")
-        } else if !self.store.incoming(u64::from(offer.group)).is_empty() {
-            // Its file must stay until the loop has made up its mind.
-            Some("an earlier one is being installed")
-        } else if !is_free {
-            Some("enough snapshots are on their way already")
-        } else {
-            None
-        };
-        if let Some(reason) = refusal {
-            return answer(&mut stream, Verdict::Refused, 0, reason.to_owned());
-        }
-        match self.take_in(&mut stream, &offer) {
+        match self.take_in(&mut stream, offer) {
             Ok(event) => {
                 self.inbox.push(event);
                 answer(&mut stream, Verdict::Arrived, offer.length, String::new())
@@ -249,6 +343,7 @@ impl Reception {
         let mut offset = incoming.have();
         answer(stream, Verdict::Wanted, offset, String::new())?;
         let mut chunk = vec![0; CHUNK_BYTES];
+        let mut pace = Pace::begin();
         while offset < offer.length {
             let room = CHUNK_BYTES.min((offer.length - offset) as usize);
             let read = stream.read(&mut chunk[..room])?;
@@ -260,6 +355,9 @@ impl Reception {
             }
             incoming.chunk(offset, &chunk[..read]).map_err(snapshot)?;
             offset += read as u64;
+            if offset < offer.length {
+                pace.moved(read)?;
+            }
             metrics::counter!("stockd_snapshot_received_bytes_total").increment(read as u64);
         }
         let restored = checkpoint::take_in(&self.store, incoming).map_err(snapshot)?;

@@ -69,19 +69,21 @@ pub(crate) fn verdict<T>(judged: &Result<T, Refusal>) -> cluster::Verdict {
 }
 
 pub(crate) async fn read_hello(stream: &mut TcpStream) -> Result<cluster::Hello, PeerError> {
-    read_message(stream).await
+    read_message(stream, HELLO_BYTES_MAX).await
 }
 
 pub(crate) async fn read_verdict(stream: &mut TcpStream) -> Result<cluster::Verdict, PeerError> {
-    read_message(stream).await
+    read_message(stream, HELLO_BYTES_MAX).await
 }
 
-async fn read_message<M: Message + Default>(stream: &mut TcpStream) -> Result<M, PeerError> {
+/// Reads a message of so many bytes at most.
+pub(super) async fn read_message<M: Message + Default>(
+    stream: &mut TcpStream,
+    bytes_max: usize,
+) -> Result<M, PeerError> {
     let length = stream.read_u32_le().await? as usize;
-    if length > HELLO_BYTES_MAX {
-        return Err(PeerError::Malformed(format!(
-            "an introduction of {length} bytes"
-        )));
+    if length > bytes_max {
+        return Err(PeerError::Malformed(format!("a message of {length} bytes")));
     }
     let mut bytes = vec![0; length];
     stream.read_exact(&mut bytes).await?;
