@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -338,8 +338,8 @@ impl Cluster {
             .open(self.log_path(node));
         let log = open.unwrap_or_else(|e| panic!("node {node} has no log: {e}"));
         let mut command = match &self.network {
-            Some(network) => network.command(node, &programs::stockd()),
-            None => Command::new(programs::stockd()),
+            Some(network) => programs::without_settings(network.command(node, &programs::stockd())),
+            None => programs::run_stockd(),
         };
         command
             .args(["serve", "--die-with-parent", "--log"])

@@ -15,6 +15,7 @@ pub mod desk;
 pub mod dev;
 pub mod disk;
 pub mod disk_gauge;
+pub mod environment;
 pub mod first_boot;
 pub mod forgotten;
 pub mod history;
