@@ -4,11 +4,12 @@
 //! it, having kept what came over an earlier connection; then the file's bytes follow, as fast as TCP
 //! lets them.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -158,7 +159,24 @@ pub struct Reception {
     store: CheckpointStore,
     incarnation: u128,
     inbox: Arc<Inbox<ReplyTo>>,
+    /// Connections over which a snapshot comes, or is offered.
     receiving: AtomicUsize,
+    /// Groups of which one is being received: at most one of each.
+    groups: Mutex<BTreeSet<u32>>,
+}
+
+/// The right to receive a snapshot of a group, from the question whether an earlier one is there until the loop has been
+/// told of this one. Without it two could pass that question at the same time, and the file of the one that is being
+/// installed would be deleted for the other.
+struct Claim<'a> {
+    reception: &'a Reception,
+    group: u32,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.reception.groups().remove(&self.group);
+    }
 }
 
 impl Reception {
@@ -169,7 +187,20 @@ impl Reception {
             incarnation,
             inbox,
             receiving: AtomicUsize::new(0),
+            groups: Mutex::default(),
         }
+    }
+
+    fn claim(&self, group: u32) -> Option<Claim<'_>> {
+        let is_new = self.groups().insert(group);
+        is_new.then_some(Claim {
+            reception: self,
+            group,
+        })
+    }
+
+    fn groups(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Receives one over a connection on which both sides have introduced themselves, on a thread of
@@ -199,8 +230,11 @@ impl Reception {
         use cluster::snapshot_answer::Verdict;
         blocking::prepare(&stream)?;
         let offer: cluster::SnapshotOffer = read_message(&mut stream, MESSAGE_BYTES_MAX)?;
+        let claim = self.claim(offer.group);
         let refusal = if offer.group >= groups || ReplicaId(offer.replica_id).node() != node {
             Some("there is no such replica here")
+        } else if claim.is_none() {
+            Some("another one is on its way")
         } else if !self.store.incoming(u64::from(offer.group)).is_empty() {
             // Its file must stay until the loop has made up its mind.
             Some("an earlier one is being installed")
@@ -289,4 +323,26 @@ fn answer(
             reason,
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use stock_storage::OsVolume;
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::inbox::Waker;
+
+    #[test]
+    fn of_each_group_one_snapshot_is_received_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = CheckpointStore::open(Arc::new(OsVolume), dir.path()).unwrap();
+        let inbox = Arc::new(Inbox::new(3, Waker::Task(Notify::new())));
+        let reception = Reception::new(store, 7, inbox);
+        let first = reception.claim(1);
+        assert!(first.is_some() && reception.claim(1).is_none());
+        assert!(reception.claim(2).is_some(), "another group");
+        drop(first);
+        assert!(reception.claim(1).is_some(), "the first one is done");
+    }
 }
