@@ -118,6 +118,12 @@ impl Nodes {
         let log = File::options().create(true).append(true).open(log_path)?;
         let port = |node: u64, which| self.port(node, which);
         let mut command = Command::new(&self.stockd);
+        // What is set for other nodes, or for whoever runs this, is not meant for these.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("STOCKD_") {
+                command.env_remove(name);
+            }
+        }
         command
             .args(["serve", "--die-with-parent", "--log", "info"])
             .args(["--cluster-id", &format!("loadtests-{}", self.ports[0])])

@@ -1,7 +1,7 @@
 //! What stopped nodes have on their disks, as `stockd inspect --verify` finds it.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use crate::programs;
 /// What `stockd inspect --verify` says of a data directory, and whether it found all well. Panics where it
 /// finds nothing to look at.
 pub fn inspect(dir: &Path) -> (bool, Value) {
-    let output = Command::new(programs::stockd())
+    let output = programs::run_stockd()
         .args(["inspect", "--verify", "-o", "json", "--data-dir"])
         .arg(dir)
         .stdin(Stdio::null())

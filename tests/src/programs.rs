@@ -26,6 +26,27 @@ pub fn resident_bytes(process: u32) -> u64 {
     kib.unwrap_or_else(|| panic!("process {process} does not run")) * 1_024
 }
 
+/// A command that runs `stockd`.
+pub fn run_stockd() -> Command {
+    without_settings(Command::new(stockd()))
+}
+
+/// A command that runs `stockctl`.
+pub fn run_stockctl() -> Command {
+    without_settings(Command::new(stockctl()))
+}
+
+/// A command that is handed none of the variables by which tests, or whoever runs them, set how long they run and where a
+/// cluster is: a node takes each for its own, and refuses those that it does not know.
+pub fn without_settings(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("STOCKD_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// A directory for the data of tests, below the target directory: on a real disk, where a temporary
 /// directory is often in memory and fsync means nothing.
 pub fn data_root() -> PathBuf {

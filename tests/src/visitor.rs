@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tonic::transport::{Channel, Endpoint};
@@ -54,7 +54,7 @@ impl Visitor {
         let log = data_dir.with_extension("log");
         let open = File::options().create(true).append(true).open(&log);
         let stderr = open.unwrap_or_else(|e| panic!("{}: {e}", log.display()));
-        let mut command = Command::new(programs::stockd());
+        let mut command = programs::run_stockd();
         command
             .args(["serve", "--die-with-parent"])
             .args(["--listen-grpc", &addresses.grpc])

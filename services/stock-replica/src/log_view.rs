@@ -18,6 +18,10 @@ mod contract;
 /// that is a second behind at full load still finds its entries here.
 const CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Ticks for which a snapshot is wanted after somebody asked for it last: one second. Whoever needs one and can be
+/// sent it asks again with each heartbeat that it answers, every two ticks.
+const WANTED_TICKS: usize = 20;
+
 /// Reads entries back from the disk.
 pub trait EntryReader: Send {
     /// Appends the stored bytes of entries `low..high` to `out`: as many as fit into `bytes_max`, but
@@ -46,8 +50,8 @@ pub(crate) struct LogView {
     restored: Configuration,
     /// A snapshot that could be sent.
     offered: Option<Point>,
-    /// Somebody needs a snapshot that is not there: of this index at least, with this replica a member.
-    wanted: Cell<Option<(u64, u64)>>,
+    /// Somebody needs a snapshot that is not there.
+    wanted: Cell<Option<Wanted>>,
     /// Why a part of the log could not be read, until somebody asks.
     unread: Cell<Option<String>>,
     hard_state: HardState,
@@ -56,6 +60,23 @@ pub(crate) struct LogView {
     recent_bytes: usize,
     cache_bytes_max: usize,
     reader: Box<dyn EntryReader>,
+}
+
+/// A snapshot that somebody asked for and that is not there.
+#[derive(Clone, Copy)]
+struct Wanted {
+    /// Of this index at least.
+    index_min: u64,
+    /// With this replica a member.
+    replica: u64,
+    /// For so long, unless it is asked for again.
+    ticks_left: usize,
+}
+
+impl Wanted {
+    fn fits(&self, point: &Point) -> bool {
+        point.index >= self.index_min && point.configuration.contains(self.replica)
+    }
 }
 
 impl LogView {
@@ -110,13 +131,19 @@ impl LogView {
 
     /// A snapshot that could be sent from now on.
     pub(crate) fn offer(&mut self, point: Point) {
-        if let Some((index, replica)) = self.wanted.get()
-            && point.index >= index
-            && point.configuration.contains(replica)
-        {
-            self.wanted.set(None);
-        }
+        self.wanted.get_mut().take_if(|wanted| wanted.fits(&point));
         self.offered = Some(point);
+    }
+
+    /// A tick has passed. What nobody asks for any more is wanted no more: a learner may be taken out before a state
+    /// is written down that has it as a member, and then none that fits would ever come.
+    pub(crate) fn tick(&mut self) {
+        if let Some(wanted) = self.wanted.get_mut() {
+            wanted.ticks_left = wanted.ticks_left.saturating_sub(1);
+        }
+        self.wanted
+            .get_mut()
+            .take_if(|wanted| wanted.ticks_left == 0);
     }
 
     pub(crate) fn wants_snapshot(&self) -> bool {
@@ -269,10 +296,14 @@ impl Storage for LogView {
     /// The state itself travels on its own: this is only the envelope. A replica takes no snapshot in
     /// which it is no member, so a new one needs a snapshot from after it was added.
     fn snapshot(&self, index_min: u64, to: u64) -> raft::Result<Snapshot> {
-        let index_min = index_min.max(self.origin.index);
-        let fits = |point: &&Point| point.index >= index_min && point.configuration.contains(to);
-        let Some(point) = self.offered.as_ref().filter(fits) else {
-            self.wanted.set(Some((index_min, to)));
+        let wanted = Wanted {
+            index_min: index_min.max(self.origin.index),
+            replica: to,
+            ticks_left: WANTED_TICKS,
+        };
+        let offered = self.offered.as_ref();
+        let Some(point) = offered.filter(|point| wanted.fits(point)) else {
+            self.wanted.set(Some(wanted));
             return Err(StorageError::SnapshotTemporarilyUnavailable.into());
         };
         let mut snapshot = Snapshot::default();

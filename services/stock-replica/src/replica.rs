@@ -154,6 +154,8 @@ impl Replica {
     }
 
     fn pass_a_tick(&mut self) {
+        // Before those are heard who ask anew.
+        self.node.mut_store().tick();
         self.heed_answered();
         self.node.tick();
         if self.leader() != 0 {
@@ -393,7 +395,7 @@ impl Replica {
         self.node.mut_store().offer(point);
     }
 
-    /// Whether a follower needs a snapshot newer than the one offered.
+    /// Whether a follower needs a snapshot newer than the one offered, and asked for it a moment ago.
     pub fn wants_snapshot(&self) -> bool {
         self.is_leader() && self.node.store().wants_snapshot()
     }

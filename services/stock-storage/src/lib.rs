@@ -44,6 +44,7 @@ pub use error::LogError;
 pub use ledger::error::LedgerError;
 pub use ledger::{Coverage, Cursor, Ledger, LedgerBatch, LedgerEntry, Opened, Page, SetAside};
 pub use log::{
-    Durability, Log, LogOptions, OnDamage, PURGE_ROOM_BYTES, Purger, Salvage, TailCut, WriteBatch,
+    BATCH_BYTES_MAX, Durability, Log, LogOptions, OnDamage, PURGE_ROOM_BYTES, Purger, Salvage,
+    TailCut, WriteBatch,
 };
 pub use volume::{Access, OsVolume, ReadOnlyVolume, Volume, VolumeFile, read_file, write_file};

@@ -55,7 +55,7 @@ mod salvage;
 mod stage;
 mod tail;
 
-pub use batch::{Durability, WriteBatch};
+pub use batch::{BATCH_BYTES_MAX, Durability, WriteBatch};
 pub use disk::TailCut;
 pub use purge::{PURGE_ROOM_BYTES, Purger};
 pub use salvage::Salvage;

@@ -597,6 +597,76 @@ fn of_each_group_at_most_one_is_being_received_and_one_received() {
     assert!(names(&incoming_dir).is_empty() && reopened.incoming(1).is_empty());
 }
 
+/// A store that has received a whole file on this volume, and the sender of it.
+fn received(
+    here: &TempDir,
+    there: &TempDir,
+    volume: &Faulty,
+) -> (CheckpointStore, CheckpointStore, CheckpointInfo) {
+    let sender = open(there.path());
+    let info = write(&sender, meta(1, 5), &sections()).unwrap();
+    let store = CheckpointStore::open(Arc::new(volume.clone()), here.path()).unwrap();
+    let mut incoming = store
+        .receive(info.meta.clone(), info.bytes, info.hash)
+        .unwrap();
+    send(&sender, &info, &mut incoming, usize::MAX);
+    incoming.finish().unwrap();
+    (store, sender, info)
+}
+
+#[test]
+fn one_that_has_its_name_but_not_durably_is_adopted_at_the_next_try() {
+    for dir in ["checkpoints", "incoming"] {
+        let (here, there) = (tempdir(), tempdir());
+        let volume = Faulty::default();
+        let (store, ..) = received(&here, &there, &volume);
+        let whole = store.incoming(1).remove(0);
+        volume.state().syncs_fail = Some(dir);
+        store.adopt(&whole).unwrap_err();
+        assert_eq!(store.incoming(1).len(), 1, "it is not done");
+        volume.state().syncs_fail = None;
+        let adopted = store.adopt(&whole).unwrap();
+        for store in [store, open(here.path())] {
+            assert_eq!(store.list(1), std::slice::from_ref(&adopted));
+            assert_eq!(store.incoming(1), []);
+            assert_eq!(read(&store, &adopted).unwrap(), sections());
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_gone_is_not_incoming_for_ever() {
+    let (here, there) = (tempdir(), tempdir());
+    let (store, ..) = received(&here, &there, &Faulty::default());
+    let whole = store.incoming(1).remove(0);
+    fs::remove_file(&whole.path).unwrap();
+    store.adopt(&whole).unwrap_err();
+    assert_eq!((store.list(1), store.incoming(1)), (vec![], vec![]));
+}
+
+#[test]
+fn what_cannot_be_deleted_does_not_keep_the_next_from_being_received() {
+    let (here, there) = (tempdir(), tempdir());
+    let volume = Faulty::default();
+    let (store, sender, old) = received(&here, &there, &volume);
+    volume.state().deletes_fail = true;
+    store.discard_incoming(1).unwrap_err();
+    assert_eq!(store.incoming(1), [], "nobody waits for it any more");
+    let incoming_dir = here.path().join("incoming");
+    assert_eq!(names(&incoming_dir).len(), 1);
+    let new = write(&sender, meta(1, 6), &sections()).unwrap();
+    let receive = || store.receive(new.meta.clone(), new.bytes, new.hash);
+    // Not beside it: what is in the way does not become more.
+    receive().unwrap_err();
+    volume.state().deletes_fail = false;
+    let mut incoming = receive().unwrap();
+    assert_eq!(names(&incoming_dir).len(), 1, "the part of the new one");
+    send(&sender, &new, &mut incoming, usize::MAX);
+    let whole = incoming.finish().unwrap();
+    assert_eq!(store.incoming(1), [whole]);
+    assert_ne!(old.hash, new.hash);
+}
+
 #[test]
 fn a_store_is_used_on_several_threads() {
     let dir = tempdir();

@@ -59,6 +59,9 @@ fn by_reason(reason: &str) -> Option<&'static str> {
         "UNKNOWN_SHARD" | "NO_REPLICA_THERE" | "REPLICA_THERE" | "MOVE_UNDER_WAY" => {
             "`stockctl shard list` shows where replicas are and go."
         }
+        "REQUEST_MEMORY_FULL" => {
+            "Wait a minute and try again. If it comes back, the load needs a cluster with more shards."
+        }
         "DOCUMENT_REUSED" => "Give another --document, or repeat exactly what it named.",
         _ => return None,
     })

@@ -8,6 +8,7 @@ mod advice;
 mod answer;
 mod args;
 mod command;
+mod environment;
 mod failure;
 mod json;
 mod notation;
@@ -17,18 +18,19 @@ mod table;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 
 use crate::args::{Cli, Output};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let matches = environment::command().try_get_matches();
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(usage) => return explain_usage(&usage),
     };
     let output = cli.output;
-    match run(cli) {
+    match environment::check().and_then(|()| run(cli)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             let text = match output {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stock_storage::{CheckpointStore, LogError, Purger};
 
@@ -167,7 +167,7 @@ impl Chores {
     }
 
     fn write<R>(&self, mut image: Image) -> Event<R> {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let written = checkpoint::write(&self.store, self.incarnation, self.directory, &mut image);
         let bytes = match written {
             Ok(info) => {
@@ -212,14 +212,39 @@ fn at_leisure<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// What is to be done next; waits for it. Nothing once nobody asks any more.
-fn next(asked: &Receiver<Chore>, again: &mut Vec<Chore>, after: Duration) -> Option<Vec<Chore>> {
-    if again.is_empty() {
-        return Some(vec![asked.recv().ok()?]);
+/// Chores that could not be done. At most one for each snapshot that has arrived: no other is taken in before it is done.
+#[derive(Default)]
+struct Again {
+    chores: Vec<Chore>,
+    /// When they are tried again, if there are any.
+    due: Option<Instant>,
+}
+
+impl Again {
+    fn push(&mut self, chore: Chore) {
+        self.chores.push(chore);
+        self.due.get_or_insert(Instant::now() + AGAIN_AFTER);
     }
-    match asked.recv_timeout(after) {
+
+    fn take(&mut self) -> Vec<Chore> {
+        self.due = None;
+        std::mem::take(&mut self.chores)
+    }
+}
+
+/// What is to be done next; waits for it. Nothing once nobody asks any more. What is to be tried again has its turn when it
+/// is due, however much else is asked for: as long as it is not done, no snapshot of its group is taken in.
+fn next(asked: &Receiver<Chore>, again: &mut Again) -> Option<Vec<Chore>> {
+    let Some(due) = again.due else {
+        return Some(vec![asked.recv().ok()?]);
+    };
+    let left = due.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Some(again.take());
+    }
+    match asked.recv_timeout(left) {
         Ok(chore) => Some(vec![chore]),
-        Err(RecvTimeoutError::Timeout) => Some(std::mem::take(again)),
+        Err(RecvTimeoutError::Timeout) => Some(again.take()),
         Err(RecvTimeoutError::Disconnected) => None,
     }
 }
@@ -234,9 +259,8 @@ impl ChoreThread {
         std::thread::Builder::new()
             .name("chores".to_owned())
             .spawn(move || {
-                // At most one for each snapshot that has arrived: no other is taken in before it is done.
-                let mut again = Vec::new();
-                while let Some(mut due) = next(&receiver, &mut again, AGAIN_AFTER) {
+                let mut again = Again::default();
+                while let Some(mut due) = next(&receiver, &mut again) {
                     for chore in due.drain(..) {
                         let performed = match chore.is_long() {
                             true => at_leisure(|| chores.perform(chore)),
@@ -269,26 +293,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_could_not_be_done_is_tried_again_when_nothing_else_is_asked_for() {
+    fn what_could_not_be_done_is_tried_again_when_it_is_due_whatever_else_is_asked_for() {
         let (ask, asked) = channel();
         let chore = |index| Chore::AdoptSnapshot {
             group: GroupId(1),
             index,
         };
-        let mut again = vec![chore(7)];
-        let due = |again: &mut Vec<Chore>| {
-            let due = next(&asked, again, Duration::ZERO)?;
+        let due = |again: &mut Again| {
+            let due = next(&asked, again)?;
             let indexes = due.iter().map(|chore| match chore {
                 Chore::AdoptSnapshot { index, .. } => *index,
                 other => panic!("{other:?}"),
             });
             Some(indexes.collect::<Vec<u64>>())
         };
-        ask.send(chore(8)).unwrap();
-        assert_eq!(due(&mut again), Some(vec![8]));
-        assert_eq!(due(&mut again), Some(vec![7]));
+        let mut again = Again::default();
+        for index in 8..12 {
+            ask.send(chore(index)).unwrap();
+        }
         again.push(chore(7));
+        assert_eq!(due(&mut again), Some(vec![8]), "it is not due yet");
+        again.due = Some(Instant::now());
+        assert_eq!(due(&mut again), Some(vec![7]));
+        assert_eq!(due(&mut again), Some(vec![9]));
         drop(ask);
+        again.push(chore(7));
+        assert_eq!(due(&mut again), Some(vec![10]));
+        assert_eq!(due(&mut again), Some(vec![11]));
         assert_eq!(due(&mut again), None);
     }
 }

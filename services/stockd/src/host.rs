@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stock_proto::cluster::v1 as cluster;
+use stock_storage::BATCH_BYTES_MAX;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -15,17 +16,17 @@ use crate::chores::ChoreThread;
 use crate::clocks;
 use crate::gauge::Gauge;
 use crate::history::HistoryThread;
-use crate::inbox::{Inbox, Waker};
+use crate::inbox::{COMMAND_BYTES_IN_FLIGHT_MAX, Inbox, PEER_BYTES_WAITING_MAX, Waker};
 use crate::liveness::Liveness;
 use crate::peers::notices;
 use crate::peers::snapshots::{Courier, Parcel};
-use crate::peers::{self, Peers};
+use crate::peers::{self, OUTGOING_BYTES_MAX, Peers};
 use crate::reply::{Destination, ReplyTo};
 use crate::roster::Roster;
 use crate::telemetry;
 use crate::worker::clock::Now;
 use crate::worker::event::{Effect, Event};
-use crate::worker::{Persisted, Worker, WorkerError};
+use crate::worker::{PROPOSED_BYTES_PER_TURN_MAX, Persisted, Worker, WorkerError};
 
 /// Runs the loop's turns and performs what comes out.
 pub struct Driver {
@@ -59,6 +60,23 @@ pub struct Helpers {
     /// Watches the disk.
     pub gauge: Gauge,
 }
+
+/// What a turn writes beside commands and what peers have sent, at most: votes, origins and records of all groups, and
+/// what frames the entries.
+const BESIDE_ENTRIES_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+// A turn must fit into one batch of the log. What peers send waits until it is so much, and then the connection that
+// was last may bring what the other side can have waiting for it.
+const _: () = assert!(
+    (PROPOSED_BYTES_PER_TURN_MAX
+        + PEER_BYTES_WAITING_MAX
+        + OUTGOING_BYTES_MAX
+        + BESIDE_ENTRIES_BYTES_MAX) as u64
+        <= BATCH_BYTES_MAX
+);
+
+// Whatever was let in fits into a turn that has room for nothing else.
+const _: () = assert!(COMMAND_BYTES_IN_FLIGHT_MAX <= PROPOSED_BYTES_PER_TURN_MAX);
 
 /// How often a full disk is asked again.
 const FULL_DISK_AGAIN: Duration = Duration::from_millis(200);

@@ -16,7 +16,7 @@ pub const COMMANDS_IN_FLIGHT_MAX: usize = 4_096;
 pub const COMMAND_BYTES_IN_FLIGHT_MAX: usize = 32 * 1024 * 1024;
 
 /// Bytes of peers' messages that may wait here. Past this their connections are read no further.
-const PEER_BYTES_WAITING_MAX: usize = 64 * 1024 * 1024;
+pub(crate) const PEER_BYTES_WAITING_MAX: usize = 64 * 1024 * 1024;
 
 /// Events for the loop.
 pub struct Inbox<R> {

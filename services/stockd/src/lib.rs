@@ -14,6 +14,7 @@ pub mod config;
 pub mod desk;
 pub mod dev;
 pub mod disk;
+pub mod environment;
 pub mod first_boot;
 pub mod forgotten;
 pub mod gauge;

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use stockd::config::{Config, Overrides};
 use stockd::offline::{inspect, recover};
 use stockd::telemetry::{self, LogFormat};
-use stockd::{dev, node};
+use stockd::{dev, environment, node};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -97,7 +97,13 @@ struct Show {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let matches = environment::without_empty(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let Err(error) = environment::check(&Cli::command()) {
+        eprintln!("stockd: {error}");
+        return ExitCode::FAILURE;
+    }
+    let result = match cli.command {
         Command::Dev(options) => dev::run(options).map(|()| ExitCode::SUCCESS),
         Command::Serve(serve) => run_node(serve),
         Command::Config(show) => show_config(show).map(|()| ExitCode::SUCCESS),

@@ -1,7 +1,7 @@
 //! What an operator does who follows the words of the nodes and the pages about recovery, and nothing else.
 
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use super::trial::HEALED_WITHIN;
@@ -146,7 +146,7 @@ async fn start(cluster: &Cluster, deeds: &mut Vec<String>, nodes: &[u64], words:
 }
 
 fn stockd_recover(cluster: &Cluster, dirs: &[PathBuf]) -> Output {
-    let mut command = Command::new(programs::stockd());
+    let mut command = programs::run_stockd();
     command.args([
         "recover",
         "--lose-everything-else",

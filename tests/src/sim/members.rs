@@ -207,7 +207,17 @@ impl World {
         }
         let mut observers = registry.observers();
         let behind = observers.find(|it| !self.is_current(*it, GroupId::META));
-        behind.map(|behind| format!("group 0 lacks its observer {behind:?}"))
+        if let Some(behind) = behind {
+            return Some(format!("group 0 lacks its observer {behind:?}"));
+        }
+        // All have all, so nobody asks for a snapshot any more. While one is wanted, its state is written again and again.
+        let running = self.machines.iter().filter(|(_, it)| !it.is_out);
+        let mut wanted = running.flat_map(|(node, machine)| {
+            let workers = machine.running.iter().map(|running| &running.worker);
+            workers.flat_map(move |worker| worker.snapshots_wanted().map(move |it| (*node, it)))
+        });
+        let wanted = wanted.next();
+        wanted.map(|(node, group)| format!("node {node} wants a snapshot of {group:?}"))
     }
 
     /// What the leader of group 0 has under way, and waits for.

@@ -25,7 +25,7 @@ struct Ctl {
 
 impl Ctl {
     fn run(&self, command: &[&str]) -> (i32, String, String) {
-        let output = Command::new(programs::stockctl())
+        let output = programs::run_stockctl()
             .args(["--endpoint", &self.endpoint, "-o", "json"])
             .args(command)
             .output()
@@ -172,7 +172,7 @@ async fn cluster_status_names_nodes_and_leaders() {
 async fn a_configuration_is_checked_before_it_is_used() {
     let cluster = Cluster::shared().await;
     let check = |path: &Path, more: &[&str]| {
-        let output = Command::new(programs::stockd())
+        let output = programs::run_stockd()
             .args(["config", "--check", "--config"])
             .arg(path)
             .args(more)
@@ -196,6 +196,71 @@ async fn a_configuration_is_checked_before_it_is_used() {
     assert!(said.contains("nodeid"), "{said}");
 }
 
+/// What a program says on its standard error, and its exit code, with these variables in its environment.
+fn said(mut command: Command, variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let command = command.envs(variables.iter().copied());
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), stderr)
+}
+
+#[tokio::test]
+async fn a_misspelt_variable_is_refused_and_an_empty_one_is_not_set() {
+    let cluster = Cluster::shared().await;
+    let check = |variables: &[(&str, &str)]| {
+        let mut command = programs::run_stockd();
+        let path = cluster.config_path(1);
+        command.args(["config", "--check", "--config"]).arg(path);
+        said(command, variables)
+    };
+    let good = (Some(0), String::new());
+    for set in [
+        // Another program's, or Kubernetes' for a service called stockd.
+        ("STOCKD_ENDPOINT", "http://127.0.0.1:1"),
+        ("STOCKD_PORT_7401_TCP", "tcp://10.0.0.1:7401"),
+        ("STOCKD_SHARDS", "16"),
+        // Founders have no `join`, and each key its own type.
+        ("STOCKD_JOIN", ""),
+        ("STOCKD_SHARDS", ""),
+        ("STOCKD_DATA_DIR", ""),
+        ("STOCKD_SHARD", ""),
+    ] {
+        assert_eq!(check(&[set]), good, "{set:?}");
+    }
+    let (code, words) = check(&[("STOCKD_SHARD", "16")]);
+    assert_eq!(code, Some(1), "{words}");
+    let names = ["STOCKD_SHARD ", "the nearest is STOCKD_SHARDS"];
+    assert!(names.iter().all(|name| words.contains(name)), "{words}");
+
+    // Who only looks at a directory is told as well: what is set is meant for something.
+    let mut inspect = programs::run_stockd();
+    inspect.args(["inspect", "--data-dir", "nowhere"]);
+    let (code, words) = said(inspect, &[("STOCKD_KILLS", "200")]);
+    assert_eq!(code, Some(1));
+    assert!(words.contains("STOCKD_KILLS"), "{words}");
+}
+
+#[tokio::test]
+async fn stockctl_takes_no_misspelt_variable_for_none() {
+    let cluster = Cluster::shared().await;
+    let status = |variables: &[(&str, &str)]| {
+        let mut command = programs::run_stockctl();
+        command.args(["--timeout", "5s", "cluster", "status"]);
+        said(command, variables)
+    };
+    let endpoint = cluster.endpoint(1);
+    let here = ("STOCKD_ENDPOINT", endpoint.as_str());
+    assert_eq!(status(&[here]).0, Some(DONE));
+    // As in a container in which a node runs, too.
+    assert_eq!(status(&[here, ("STOCKD_NODE_ID", "1")]).0, Some(DONE));
+    let (code, words) = status(&[("STOCKD_ENDPOINTS", &endpoint)]);
+    assert_eq!(code, Some(INVALID), "{words}");
+    assert!(words.contains("the nearest is STOCKD_ENDPOINT"), "{words}");
+    // It then asks where it asks if nothing is said.
+    let (_, words) = status(&[("STOCKD_ENDPOINT", "")]);
+    assert!(!words.contains("Give it as"), "{words}");
+}
+
 /// From its start until `stockd dev` prints that it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
@@ -216,7 +281,7 @@ impl Dev {
             .create(true)
             .append(true)
             .open(data_dir.join("dev.stderr"));
-        let mut child = Command::new(programs::stockd())
+        let mut child = programs::run_stockd()
             .args(["dev", "--no-sample", "--shards", "2", "--base-port"])
             .arg(base_port.to_string())
             .arg("--data-dir")

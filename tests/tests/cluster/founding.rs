@@ -3,7 +3,7 @@
 //! `docs/identity.md` has the rules.
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use stock_client::{Client, Error};
@@ -360,7 +360,7 @@ async fn nobody_takes_the_id_of_a_node_that_is_heard() {
     receipts.check_everywhere(&cluster).await;
     drop(newcomer);
 
-    let replace = Command::new(programs::stockctl())
+    let replace = programs::run_stockctl()
         .args(["--endpoint", &one, "node", "replace", "2"])
         .stdin(Stdio::null())
         .output()

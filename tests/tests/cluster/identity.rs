@@ -2,7 +2,7 @@
 //! lost their end. `docs/identity.md` says what becomes of each. None of them makes anything acknowledged be lost
 //! where somebody who knows better can be asked.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use stock_proto::stock::v1::ShardStatus;
@@ -373,7 +373,7 @@ async fn a_directory_of_another_node_does_not_start() {
 
 /// Has the cluster go on from one node's directory.
 fn recover(cluster: &Cluster, node: u64) {
-    let output = Command::new(programs::stockd())
+    let output = programs::run_stockd()
         .args(["recover", "--lose-everything-else", "--confirm"])
         .arg(cluster.cluster_id())
         .arg("--data-dir")

@@ -38,7 +38,7 @@ fn kill_at_every_step(
             copy(kept, &cluster.data_dir(*node));
         }
         let kill = format!("inject={STEPS}:signal=SIGKILL:when={step}");
-        let mut killed = Command::new("strace");
+        let mut killed = programs::without_settings(Command::new("strace"));
         killed.args(["-f", "-qq", "-o", "/dev/null", "-e", &kill]);
         killed.arg(programs::stockd());
         killed.args(["recover", "--lose-everything-else", "--confirm"]);

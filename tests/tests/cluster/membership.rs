@@ -158,8 +158,8 @@ async fn a_node_that_stays_away_is_replaced_where_there_is_room_and_is_welcome_a
     assert_eq!(shop.failures(), 0, "failed calls");
 }
 
-#[tokio::test]
-async fn a_replica_is_made_anew_when_an_operator_says_so() {
+/// An operator has a shard's replicas made anew, of which `which` takes those that are meant: the leader's is the first.
+async fn make_anew(which: std::ops::Range<usize>) {
     let cluster = Cluster::start(Options {
         shards: 2,
         ..Options::default()
@@ -167,30 +167,54 @@ async fn a_replica_is_made_anew_when_an_operator_says_so() {
     .await;
     let shop = Shop::open(&cluster).await;
     let operator = Operator::new(cluster.client().await);
-    let follower = tests::cluster::others(cluster.leader_of(1).await)[0];
+    cluster.wait_until_spread().await;
+    let leader = cluster.leader_of(1).await;
+    let [one, other] = tests::cluster::others(leader);
+    let meant = &[leader, one, other][which];
     let change = async {
         shop.more_calls(CALLS_BETWEEN).await;
-        operator.rebuild(1, follower).await.unwrap();
-        let new = until(
-            "a new replica",
-            tests::operator::SETTLED_WITHIN,
-            async || {
-                let groups = operator.wait_until_settled(&NODES).await;
-                let replica = replica_on(&groups[2], follower).cloned();
-                let replica = replica.filter(|replica| replica.generation > 0);
-                replica.ok_or(format!("{groups:?}"))
-            },
-        )
+        for node in meant {
+            operator.rebuild(1, *node).await.unwrap();
+        }
+        let within = tests::operator::SETTLED_WITHIN;
+        let groups = until("new replicas", within, async || {
+            let groups = operator.settled(&NODES).await?;
+            let is_new = |node: &u64| {
+                replica_on(&groups[2], *node).is_some_and(|replica| replica.generation > 0)
+            };
+            match meant.iter().all(is_new) {
+                true => Ok(groups),
+                false => Err(format!("{groups:?}")),
+            }
+        })
         .await;
-        assert_eq!(new.role(), Role::Voter);
-        let log = cluster.log(follower);
-        assert!(log.contains("a new replica begins"), "{log}");
-        assert!(!log.contains("a replica failed"), "it gave way: {log}");
+        for node in meant {
+            let new = replica_on(&groups[2], *node).expect("a replica");
+            assert_eq!(new.role(), Role::Voter);
+            let log = cluster.log(*node);
+            assert!(log.contains("a new replica begins"), "{log}");
+            assert!(!log.contains("a replica failed"), "it gave way: {log}");
+        }
         shop.more_calls(CALLS_BETWEEN).await;
     };
     shop.trade_during(SEED, change).await;
     shop.account_for_all(&cluster).await;
     assert_eq!(shop.failures(), 0, "failed calls");
+}
+
+#[tokio::test]
+async fn a_replica_is_made_anew_when_an_operator_says_so() {
+    make_anew(1..2).await;
+}
+
+#[tokio::test]
+async fn a_replica_that_leads_hands_over_and_is_made_anew_when_an_operator_says_so() {
+    make_anew(0..1).await;
+}
+
+#[tokio::test]
+async fn all_replicas_of_a_shard_are_made_anew_one_after_the_other() {
+    make_anew(0..3).await;
 }
 
 fn reason(refused: Result<(), Error>) -> (String, String) {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
 use stock_proto::stock::v1::ListShardsRequest;
@@ -30,7 +30,7 @@ const OLD_LEADERS_WITHIN: Duration = Duration::from_secs(30);
 const SHARDS: u32 = 2;
 
 pub(crate) fn stockd(arguments: &[&str], dirs: &[&Path]) -> Output {
-    let mut command = Command::new(programs::stockd());
+    let mut command = programs::run_stockd();
     command.args(arguments).stdin(Stdio::null());
     for dir in dirs {
         command.arg("--data-dir").arg(dir);
@@ -74,7 +74,7 @@ impl Stranger {
             .collect();
         let [grpc, peers, metrics] = addresses.try_into().unwrap();
         let log = File::create(cluster.dir().join("stranger.log")).unwrap();
-        let mut command = Command::new(programs::stockd());
+        let mut command = programs::run_stockd();
         command
             .args(["serve", "--die-with-parent", "--cluster-id", cluster_id])
             .args(["--join", &cluster.endpoint(through)])
@@ -161,7 +161,7 @@ async fn one_node_of_three_goes_on_alone_and_the_cluster_grows_again() {
     cluster.kill(2);
     cluster.kill(3);
     until("the last node to notice", OLD_LEADERS_WITHIN, async || {
-        let advice = Command::new(programs::stockctl())
+        let advice = programs::run_stockctl()
             .args(["--endpoint", &cluster.endpoint(1), "unsafe", "recover"])
             .output()
             .unwrap();

@@ -118,6 +118,56 @@ fn a_replica_is_replaced_by_one_with_an_empty_disk() {
     assert_eq!(cluster.nodes[&leader].applied, entries(0..7));
 }
 
+/// A cluster whose leader is asked for a snapshot by a learner that lacks the beginning of the log.
+fn asked_for_a_snapshot() -> (Cluster, u64) {
+    let mut cluster = Cluster::new();
+    cluster.propose(0);
+    let leader = lead_elsewhere(&mut cluster, 3);
+    change(&mut cluster, Change::AddLearner(NEW));
+    cluster.nodes.insert(NEW, Node::new(NEW, Point::unknown()));
+    cluster.settle();
+    assert!(cluster.replica(leader).wants_snapshot());
+    (cluster, leader)
+}
+
+/// Time passes, and states are written down, for as long as the leader has to notice that nobody asks any more.
+fn write_states_down(cluster: &mut Cluster, leader: u64) {
+    for number in 1..4 {
+        cluster.propose(number);
+        cluster.nodes.get_mut(&leader).unwrap().checkpoint();
+        cluster.settle();
+    }
+}
+
+#[test]
+fn a_snapshot_is_wanted_for_as_long_as_somebody_asks_for_it() {
+    let (mut cluster, leader) = asked_for_a_snapshot();
+    for _ in 0..10 {
+        cluster.settle();
+        assert!(cluster.replica(leader).wants_snapshot(), "it asks again");
+    }
+    // No state that was written down since has it as a member.
+    change(&mut cluster, Change::RemoveLearner(NEW));
+    cluster.nodes.remove(&NEW);
+    write_states_down(&mut cluster, leader);
+    assert!(!cluster.replica(leader).wants_snapshot(), "it has left");
+}
+
+#[test]
+fn nobody_is_written_a_snapshot_who_is_not_there_to_take_it() {
+    let (mut cluster, leader) = asked_for_a_snapshot();
+    let away = cluster.nodes.remove(&NEW).unwrap();
+    cluster.settle();
+    assert!(!cluster.replica(leader).wants_snapshot(), "it is away");
+    cluster.nodes.insert(NEW, away);
+    cluster.settle();
+    assert!(cluster.replica(leader).wants_snapshot(), "it is back");
+    cluster.nodes.get_mut(&leader).unwrap().checkpoint();
+    cluster.settle();
+    assert_eq!(cluster.nodes[&NEW].applied, entries(0..1));
+    assert!(!cluster.replica(leader).wants_snapshot());
+}
+
 #[test]
 fn a_leader_that_has_lost_its_vote_lets_others_lead() {
     let (mut cluster, leader) = in_a_joint_change();

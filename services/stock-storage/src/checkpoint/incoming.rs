@@ -40,10 +40,7 @@ impl Incoming {
         // The name is the identity: what lies under another one is of no use here.
         let partial = dir.join(format!("{stem}-{bytes}-{hash:032x}.partial"));
         let volume = store.volume();
-        let known = volume.list(dir).map_err(io("list", dir))?;
-        if !known.contains(&partial) {
-            store.delete_partials(dir, &format!("g{}-", meta.group))?;
-        }
+        store.delete_incoming_but(meta.group, Some(&partial))?;
         let file = volume
             .open(&partial, Access::Create)
             .map_err(io("create", &partial))?;
@@ -127,7 +124,7 @@ impl Incoming {
             bytes: self.bytes,
             hash: self.hash,
         };
-        self.store.add_incoming(&info)?;
+        self.store.add_incoming(&info);
         Ok(info)
     }
 

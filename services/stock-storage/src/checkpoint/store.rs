@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -41,7 +42,8 @@ struct Files {
     receiving: Vec<u64>,
 }
 
-/// A file that looks like a checkpoint by its name, but is none. It is left where it is.
+/// A file that looks like a checkpoint by its name, but is none. It is left where it is; one that had been received, until
+/// the next one of its group is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedCheckpoint {
     /// The file.
@@ -204,13 +206,21 @@ impl CheckpointStore {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Io`]; it may then be the one or the other, also after a restart.
+    /// [`CheckpointError::Io`]; it may then be the one or the other, also after a restart, and may be adopted again.
+    /// Where the file is gone, it is incoming no more.
     pub fn adopt(&self, info: &CheckpointInfo) -> Result<CheckpointInfo, CheckpointError> {
         let path = self.path(&info.meta);
         let volume = self.volume();
-        volume
-            .rename(&info.path, &path)
-            .map_err(io("rename", &info.path))?;
+        match volume.rename(&info.path, &path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // An earlier try may have come as far as the name, and failed at making it durable.
+                if let Err(error) = self.open_file(&path) {
+                    remove(&mut self.files().incoming, info);
+                    return Err(error);
+                }
+            }
+            renamed => renamed.map_err(io("rename", &info.path))?,
+        }
         for dir in [&self.shared.checkpoints_dir, &self.shared.incoming_dir] {
             volume.sync_dir(dir).map_err(io("sync", dir))?;
         }
@@ -254,14 +264,12 @@ impl CheckpointStore {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Busy`] if one is being received; [`CheckpointError::Io`].
+    /// [`CheckpointError::Busy`] if one is being received; [`CheckpointError::Io`]: nothing is incoming any more, and what
+    /// could not be deleted is deleted before the next one is received, or found incoming by the next start.
     pub fn discard_incoming(&self, group: u64) -> Result<(), CheckpointError> {
         let _turn = self.turn(group, Kind::Receiving)?;
-        for info in self.incoming(group) {
-            self.delete(&info.path)?;
-            remove(&mut self.files().incoming, &info);
-        }
-        self.delete_partials(&self.shared.incoming_dir, &format!("g{group}-"))?;
+        self.files().incoming.remove(&group);
+        self.delete_incoming_but(group, None)?;
         let dir = &self.shared.incoming_dir;
         self.volume().sync_dir(dir).map_err(io("sync", dir))
     }
@@ -304,13 +312,30 @@ impl CheckpointStore {
         insert(&mut self.files().own, info);
     }
 
-    /// Takes a file received whole into the list, and deletes what was received for its group before.
-    pub(super) fn add_incoming(&self, info: &CheckpointInfo) -> Result<(), CheckpointError> {
-        let older = self.incoming(info.meta.group);
-        insert(&mut self.files().incoming, info.clone());
-        for older in older.iter().filter(|older| older.path != info.path) {
-            self.delete(&older.path)?;
-            remove(&mut self.files().incoming, older);
+    /// Takes a file received whole into the list, in the place of what was received for its group before.
+    pub(super) fn add_incoming(&self, info: &CheckpointInfo) {
+        let group = info.meta.group;
+        self.files().incoming.insert(group, vec![info.clone()]);
+        // What cannot be deleted now is deleted before the next one is received.
+        drop(self.delete_incoming_but(group, None));
+    }
+
+    /// Deletes the files of a group in the directory for incoming ones, but those in the list and `kept`.
+    pub(super) fn delete_incoming_but(
+        &self,
+        group: u64,
+        kept: Option<&Path>,
+    ) -> Result<(), CheckpointError> {
+        let dir = &self.shared.incoming_dir;
+        let listed = self.incoming(group);
+        let prefix = format!("g{group}-");
+        for path in self.volume().list(dir).map_err(io("list", dir))? {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let is_of_group = name.is_some_and(|name| name.starts_with(&prefix));
+            let is_listed = listed.iter().any(|info| info.path == path);
+            if is_of_group && !is_listed && kept != Some(&*path) {
+                self.delete(&path)?;
+            }
         }
         Ok(())
     }
@@ -327,9 +352,7 @@ impl CheckpointStore {
 
     fn delete(&self, path: &Path) -> Result<(), CheckpointError> {
         match self.volume().delete(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(io("delete", path)(error))
-            }
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(io("delete", path)(error)),
             _ => Ok(()),
         }
     }

@@ -7,9 +7,9 @@ use super::{
     NODE_GROUP, RECORD_ACQUAINTANCES, RECORD_NODE, RECORD_ORIGIN, RECORD_REPLICA, RECORD_STATE,
 };
 
-/// The most that one batch may carry, in bytes of entries and records. A turn of the loop stays far
-/// below; the engine itself would take 2 GiB and keep them in memory.
-pub(super) const BATCH_BYTES_MAX: u64 = 256 << 20;
+/// The most that one batch of the log may carry, in bytes of entries and records. Whoever makes batches stays below; the
+/// engine itself would take 2 GiB and keep them in memory.
+pub const BATCH_BYTES_MAX: u64 = 256 << 20;
 
 /// Larger buffers are given back after use, so that one large entry does not stay in memory for ever.
 const KEPT_PAYLOAD_BYTES_MAX: usize = 64 << 10;

@@ -20,6 +20,8 @@ pub(crate) struct State {
     pub(crate) creating_needs: u64,
     /// The files and directories, by the end of their names, that cannot be synced.
     pub(crate) syncs_fail: Option<&'static str>,
+    /// No file can be deleted.
+    pub(crate) deletes_fail: bool,
     /// What happened, in order: a verb, and the name of the file or directory.
     pub(crate) events: Vec<(&'static str, String)>,
 }
@@ -75,6 +77,9 @@ impl Volume for Faulty {
     }
 
     fn delete(&self, path: &Path) -> io::Result<()> {
+        if self.state().deletes_fail {
+            return Err(io::Error::from_raw_os_error(5));
+        }
         let len = OsVolume.open(path, Access::Read)?.len()?;
         OsVolume.delete(path)?;
         self.give(len);

@@ -171,6 +171,7 @@ fn waiting(waiting: &Waiting) -> api::Waiting {
         Reason::GroupSilent => "SHARD_SILENT",
         Reason::VotersDiffer => "VOTERS_DIFFER",
         Reason::Unsound { .. } => "REPLICA_BEHIND",
+        Reason::TooFewCopies { .. } => "TOO_FEW_COPIES",
         Reason::Disputed { .. } => "REPLICA_DISPUTED",
         Reason::NoRoom => "NO_ROOM",
         Reason::NodeSilent { .. } => "NODE_SILENT",

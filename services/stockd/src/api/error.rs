@@ -339,7 +339,7 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             ..refused(
                 Code::ResourceExhausted,
                 "REQUEST_MEMORY_FULL",
-                "the shard remembers as many request ids as it may: try again later",
+                "the shard remembers as many request ids as it may: try again later; where that lasts, more shards are needed, each of which takes 70,000 new ids a second for long",
             )
         },
         Refusal::DocumentTooOld { .. } => Refused {
@@ -463,5 +463,23 @@ fn state_name(state: State) -> &'static str {
         State::Fulfilled => "FULFILLED",
         State::Released => "RELEASED",
         State::Expired => "EXPIRED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stock_core::limits::{REQUEST_MEMORY_MS_MIN, REQUESTS_REMEMBERED_MAX};
+
+    use super::*;
+
+    #[test]
+    fn a_shard_that_remembers_all_it_may_says_what_it_takes_for_long() {
+        let per_second = REQUESTS_REMEMBERED_MAX as u64 * 1_000 / REQUEST_MEMORY_MS_MIN;
+        assert_eq!((per_second + 500) / 1_000, 70);
+        let status = Status::from(ApiError::Refused(Refusal::RequestMemoryFull));
+        let message = status.message();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert!(message.contains("more shards"), "{message}");
+        assert!(message.contains("70,000 new ids a second"), "{message}");
     }
 }

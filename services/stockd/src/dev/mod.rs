@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::config::{Advertise, Config, Hosting, Listen, Node};
+use crate::environment;
 
 const NODES: u64 = 3;
 const SHARDS_DEFAULT: u32 = 8;
@@ -266,6 +267,9 @@ impl NodeStart {
             .append(true)
             .open(&self.log_path)?;
         let mut command = Command::new(std::env::current_exe()?);
+        for variable in environment::of_one_node() {
+            command.env_remove(variable);
+        }
         command
             .args([
                 "serve",

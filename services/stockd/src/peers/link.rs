@@ -17,7 +17,7 @@ use crate::worker::event::{Answer, Failure};
 
 /// Bytes that may wait for a peer's socket. Past this the peer is too slow to be worth the memory:
 /// the connection is dropped, and Raft sends again what it missed.
-const OUTGOING_BYTES_MAX: usize = 128 * 1024 * 1024;
+pub(crate) const OUTGOING_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// Calls that one peer may owe an answer to.
 const FORWARDS_WAITING_MAX: usize = 16_384;

@@ -573,4 +573,5 @@ pub fn reply_frame(forward_id: u64, answer: Answer) -> cluster::Frame {
 }
 
 pub use convert::{answer, cluster_time, group_message, reply};
+pub(crate) use link::OUTGOING_BYTES_MAX;
 pub use roll_call::roll_call;

@@ -4,7 +4,7 @@
 //! it, having kept what came over an earlier connection; then the file's bytes follow, as fast as TCP
 //! lets them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -231,6 +231,38 @@ pub struct Reception {
     incarnation: u128,
     inbox: Arc<Inbox<ReplyTo>>,
     receiving: Arc<Slots>,
+    /// Groups of which one is being received: at most one of each.
+    groups: Arc<Groups>,
+}
+
+type Groups = Mutex<BTreeSet<u32>>;
+
+/// The right to receive a snapshot of a group, from the question whether an earlier one is there until the loop has been
+/// told of this one. Without it two could pass that question at the same time, and the file of the one that is being
+/// installed would be deleted for the other.
+struct Claim {
+    groups: Arc<Groups>,
+    group: u32,
+}
+
+impl Claim {
+    fn on(groups: &Arc<Groups>, group: u32) -> Option<Self> {
+        let is_new = locked(groups).insert(group);
+        is_new.then(|| Self {
+            groups: Arc::clone(groups),
+            group,
+        })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        locked(&self.groups).remove(&self.group);
+    }
+}
+
+fn locked(groups: &Groups) -> MutexGuard<'_, BTreeSet<u32>> {
+    groups.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Reception {
@@ -241,6 +273,7 @@ impl Reception {
             incarnation,
             inbox,
             receiving: Slots::new(RECEIVING_MAX),
+            groups: Arc::default(),
         }
     }
 
@@ -254,8 +287,8 @@ impl Reception {
         let offer = wire::read_message(&mut accepted.stream, MESSAGE_BYTES_MAX);
         let offer = timeout(HELLO_WITHIN, offer);
         let offer: cluster::SnapshotOffer = offer.await.map_err(|_| PeerError::Silent)??;
-        let slot = match self.let_in(&offer, identity) {
-            Ok(slot) => slot,
+        let admitted = match self.let_in(&offer, identity) {
+            Ok(admitted) => admitted,
             Err(reason) => {
                 let refused = cluster::SnapshotAnswer {
                     verdict: cluster::snapshot_answer::Verdict::Refused.into(),
@@ -277,7 +310,7 @@ impl Reception {
                 if let Err(error) = reception.converse(stream, &offer) {
                     tracing::info!(%error, "a snapshot did not arrive whole");
                 }
-                drop((slot, guest));
+                drop((admitted, guest));
             })?;
         Ok(())
     }
@@ -286,17 +319,19 @@ impl Reception {
         &self,
         offer: &cluster::SnapshotOffer,
         identity: &Identity,
-    ) -> Result<Slot, &'static str> {
+    ) -> Result<(Slot, Claim), &'static str> {
         let groups = identity.shards + 1;
         if offer.group >= groups || ReplicaId(offer.replica_id).node() != identity.node {
             return Err("there is no such replica here");
         }
+        let claim = Claim::on(&self.groups, offer.group).ok_or("another one is on its way")?;
         if !self.store.incoming(u64::from(offer.group)).is_empty() {
             // Its file must stay until the loop has made up its mind.
             return Err("an earlier one is being installed");
         }
         let slot = self.receiving.take();
-        slot.ok_or("enough snapshots are on their way already")
+        let slot = slot.ok_or("enough snapshots are on their way already")?;
+        Ok((slot, claim))
     }
 
     fn converse(
@@ -387,4 +422,19 @@ fn answer(
             reason,
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_each_group_one_snapshot_is_received_at_a_time() {
+        let groups = Arc::default();
+        let first = Claim::on(&groups, 1);
+        assert!(first.is_some() && Claim::on(&groups, 1).is_none());
+        assert!(Claim::on(&groups, 2).is_some(), "another group");
+        drop(first);
+        assert!(Claim::on(&groups, 1).is_some(), "the first one is done");
+    }
 }

@@ -85,6 +85,15 @@ struct Queued<R> {
     reply: Option<R>,
 }
 
+/// How much of what waited is in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flushed {
+    /// All that may be by now.
+    Whole,
+    /// The turn has no room for the rest.
+    InPart,
+}
+
 /// Commands in the log that wait to be committed.
 struct Waiting<R> {
     proposed: Proposed,
@@ -182,8 +191,15 @@ impl<R> Group<R> {
         self.last_entry_boot_ms = now.boot_ms;
     }
 
-    /// Puts everything that waits into the log: one entry, or a few where one would be too large.
-    pub(super) fn flush(&mut self, now: Now, walls: Walls, effects: &mut Vec<Effect<R>>) {
+    /// Puts everything that waits into the log: one entry, or a few where one would be too large. `room` is for how many
+    /// bytes of commands the turn still has room.
+    pub(super) fn flush(
+        &mut self,
+        now: Now,
+        walls: Walls,
+        room: &mut usize,
+        effects: &mut Vec<Effect<R>>,
+    ) -> Flushed {
         if !self.replica.is_leader() {
             // Only who leads may stamp: without an estimate that is a jump of this replica's time.
             for queued in self.queued.drain(..) {
@@ -193,9 +209,13 @@ impl<R> Group<R> {
         }
         while !self.queued.is_empty() {
             if !self.may_stamp(now) {
-                return;
+                return Flushed::Whole;
             }
-            let fits = entry_fits(&self.queued);
+            let (fits, bytes) = entry_fits(&self.queued);
+            if bytes > *room {
+                return Flushed::InPart;
+            }
+            *room -= bytes;
             let moment = self.clock.stamp(self.replica.term(), now, walls);
             let batch = self.queued[..fits].iter().map(|queued| &queued.commands);
             let proposed = self.replica.propose(log_codec::encode_entry(moment, batch));
@@ -221,6 +241,7 @@ impl<R> Group<R> {
             }
             self.last_entry_boot_ms = now.boot_ms;
         }
+        Flushed::Whole
     }
 
     /// Whether this leader may stamp entries: it has applied all that earlier ones stamped, and it knows cluster time or a
@@ -629,15 +650,18 @@ fn is_no_more(wanted: &[Line], held: &[ReservationLine]) -> bool {
     })
 }
 
-/// How many of those that wait fit into one entry; at least one.
-fn entry_fits<R>(queued: &[Queued<R>]) -> usize {
-    let (mut commands, mut bytes) = (0, 0);
-    let fits = queued.iter().take_while(|queued| {
+/// How many of those that wait fit into one entry, at least one, and their bytes.
+fn entry_fits<R>(queued: &[Queued<R>]) -> (usize, usize) {
+    let (mut fits, mut commands, mut bytes) = (0, 0, 0);
+    for queued in queued {
         commands += queued.commands.count as usize;
-        bytes += queued.commands.bytes.len();
-        commands <= COMMANDS_PER_ENTRY_MAX && bytes <= ENTRY_BYTES_MAX
-    });
-    fits.count().max(1)
+        let with = bytes + queued.commands.bytes.len();
+        if fits > 0 && (commands > COMMANDS_PER_ENTRY_MAX || with > ENTRY_BYTES_MAX) {
+            break;
+        }
+        (fits, bytes) = (fits + 1, with);
+    }
+    (fits, bytes)
 }
 
 fn answer_if_asked<R>(effects: &mut Vec<Effect<R>>, reply: Option<R>, what: Answer) {

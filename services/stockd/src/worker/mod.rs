@@ -41,7 +41,7 @@ use stock_storage::{Durability, LogError, WriteBatch};
 use self::clock::{DISTANCE_MS_ALERT, Now, WallClocks};
 pub use self::error::WorkerError;
 use self::event::{Answer, Effect, Event, Failure, Freshness, GroupId};
-use self::group::{Group, answer};
+use self::group::{Flushed, Group, answer};
 use self::leaders::send;
 use self::ledgers::ENTRIES_WAITING_MAX;
 use self::members::Office;
@@ -66,6 +66,11 @@ pub const TICK_MS: u64 = 50;
 /// connection may hold (`peers/link.rs`), since one entry may be four times an append.
 const WINDOW_BYTES: u64 = 32 * 1024 * 1024;
 
+/// Bytes of commands that one turn puts into the logs of all groups led here together; what is left waits for the next
+/// turn. No less than one group may have on its way. All groups together may have any multiple of it, as after the disk
+/// was full, and what a turn writes must fit into one batch of the log, beside what peers have sent (`host.rs`).
+pub const PROPOSED_BYTES_PER_TURN_MAX: usize = 32 * 1024 * 1024;
+
 /// Reads that may wait in one group. Past this they are refused.
 const READS_WAITING_MAX: usize = 16_384;
 
@@ -81,6 +86,8 @@ pub struct Worker<R> {
     after_write: Vec<Effect<R>>,
     /// Groups that something happened to since they were last looked at.
     touched: BTreeSet<usize>,
+    /// The first group of which the turn before left commands out: it comes first in the next.
+    left_out: Option<usize>,
     contexts: ContextSource,
     walls: WallClocks,
     view: Arc<ReadView>,
@@ -161,6 +168,7 @@ impl<R> Worker<R> {
             batch,
             after_write,
             touched: BTreeSet::new(),
+            left_out: None,
             contexts: ContextSource::new(parts.node, parts.boot),
             walls: WallClocks::default(),
             view: Arc::clone(&parts.view),
@@ -204,11 +212,17 @@ impl<R> Worker<R> {
                 self.touched.insert(number);
             }
         }
-        for number in std::mem::take(&mut self.touched) {
+        let touched = std::mem::take(&mut self.touched);
+        let first = self.left_out.take().unwrap_or(0);
+        let mut room = PROPOSED_BYTES_PER_TURN_MAX;
+        for &number in touched.range(first..).chain(touched.range(..first)) {
             let Some(group) = &mut self.slots[number].group else {
                 continue;
             };
-            group.flush(now, walls, effects);
+            if group.flush(now, walls, &mut room, effects) == Flushed::InPart {
+                self.left_out.get_or_insert(number);
+                self.touched.insert(number);
+            }
             group.reads.ask(&mut group.replica, &mut self.contexts);
             let prepared = group.replica.has_effects().then(|| group.replica.prepare());
             if let Some(why) = group.replica.over().map(str::to_owned) {
@@ -379,6 +393,15 @@ impl<R> Worker<R> {
         let slots = self.slots.iter().enumerate();
         slots.filter_map(|(number, slot)| {
             Some((GroupId(number as u32), slot.fault.as_ref()?.why.as_str()))
+        })
+    }
+
+    /// The groups led here of which somebody waits for a snapshot that is not there yet.
+    pub fn snapshots_wanted(&self) -> impl Iterator<Item = GroupId> {
+        let groups = self.groups();
+        groups.filter_map(|(number, group)| {
+            let is_wanted = group.replica.wants_snapshot();
+            is_wanted.then_some(GroupId(number as u32))
         })
     }
 

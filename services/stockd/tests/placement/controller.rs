@@ -8,7 +8,7 @@ use stockd::worker::event::GroupId;
 use super::toy::{POLICY, TICK_MS, Toy};
 
 /// Runs the toy for a time, and says which orders came, leaving out repetitions.
-fn orders(toy: &mut Toy, seconds: u64) -> Vec<String> {
+pub(crate) fn orders(toy: &mut Toy, seconds: u64) -> Vec<String> {
     let mut said = Vec::new();
     for _ in 0..seconds * 1_000 / TICK_MS {
         for order in toy.tick().orders {
@@ -70,7 +70,7 @@ fn words(order: &Order) -> String {
     }
 }
 
-fn waits(toy: &Toy) -> Vec<Reason> {
+pub(crate) fn waits(toy: &Toy) -> Vec<Reason> {
     toy.last
         .waiting
         .iter()

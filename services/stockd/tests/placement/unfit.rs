@@ -88,8 +88,8 @@ fn where_no_node_has_room_leaders_stay() {
 fn nobody_hands_over_to_a_replica_that_has_yet_to_catch_up() {
     let mut toy = settled();
     toy.nodes.get_mut(&3).unwrap().is_catching_up = true;
-    let asked = (0..6).map(GroupId);
-    for group in asked.clone() {
+    let asked: Vec<GroupId> = (0..6).map(GroupId).collect();
+    for group in asked.iter().copied() {
         let node = Some(3);
         toy.apply(Change::PreferLeader { group, node });
     }
@@ -102,8 +102,8 @@ fn nobody_hands_over_to_a_replica_that_has_yet_to_catch_up() {
     }
     toy.nodes.get_mut(&3).unwrap().is_catching_up = false;
     toy.ticks(SETTLED_TICKS);
-    let is_led_there = |group| toy.groups[&group].leader.unwrap().node() == 3;
-    assert!(asked.clone().all(is_led_there));
+    let is_led_there = |group| toy.groups[group].leader.unwrap().node() == 3;
+    assert!(asked.iter().all(is_led_there));
 }
 
 #[test]

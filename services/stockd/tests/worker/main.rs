@@ -1,6 +1,8 @@
 //! Loops of several nodes in one thread, each on a directory of its own: what a replica does that must not go on, and
 //! what nobody can make it do.
 
+mod turns;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
@@ -214,16 +216,28 @@ fn directory(node: u64) -> u128 {
 }
 
 fn open(node: u64, dir: &Path, now: Now) -> Node {
+    open_of(&NODES, GROUPS, USUAL_COMMITTED_BYTES, node, dir, now)
+}
+
+/// A node of a cluster that these nodes found with so many groups, each of which applies so much in a turn.
+fn open_of(
+    nodes: &[u64],
+    groups: u32,
+    committed_bytes_per_turn: u64,
+    node: u64,
+    dir: &Path,
+    now: Now,
+) -> Node {
     let volume: Arc<dyn Volume> = Arc::new(OsVolume);
-    let founders = NODES.map(|node| Founder {
-        node,
-        directory: Directory(directory(node)),
+    let founders = nodes.iter().map(|node| Founder {
+        node: *node,
+        directory: Directory(directory(*node)),
         grpc: format!("http://n{node}:1"),
         peers: format!("n{node}:2"),
     });
     let store = CheckpointStore::open(Arc::clone(&volume), dir).unwrap();
     let election = 14 + 4 * node as usize - 4;
-    let cluster = Arc::new(ClusterState::new(node, GROUPS, Acquaintances::default()));
+    let cluster = Arc::new(ClusterState::new(node, groups, Acquaintances::default()));
     let parts = WorkerParts {
         node,
         directory: directory(node),
@@ -231,24 +245,24 @@ fn open(node: u64, dir: &Path, now: Now) -> Node {
         lives: vec![LIFE],
         founding: Some(Founding {
             incarnation: LIFE,
-            replication: 3,
-            nodes: founders.to_vec(),
+            replication: nodes.len() as u32,
+            nodes: founders.collect(),
         }),
         is_founded: false,
         generation_floor: 0,
         policy: Policy::default(),
         principal: Principal::new("node").unwrap(),
-        groups: GROUPS,
+        groups,
         boot: node,
         disk: Disk::open(&volume, dir, &LogOptions::default(), OnDamage::Refuse).unwrap(),
         checkpoints: store.clone(),
-        ledger_indexes: vec![None; GROUPS as usize],
-        view: Arc::new(ReadView::new(GROUPS - 1)),
+        ledger_indexes: vec![None; groups as usize],
+        view: Arc::new(ReadView::new(groups - 1)),
         cluster: Arc::clone(&cluster),
         checkpoint_pace: USUAL_CHECKPOINT_PACE,
         audit_every_ms: USUAL_AUDIT_EVERY_MS,
         election_ticks: election..election + 1,
-        committed_bytes_per_turn: USUAL_COMMITTED_BYTES,
+        committed_bytes_per_turn,
     };
     Node {
         worker: Worker::open(parts, now).unwrap(),

@@ -42,6 +42,9 @@ pub(crate) struct Entry {
     pub(crate) commands: Vec<(AnyCommand, GroupOutcome)>,
 }
 
+/// A reservation as it was from each index on.
+type Versions = Vec<(u64, Option<Arc<Reservation>>)>;
+
 /// Who saw an entry committed, and what is known of where it came from.
 pub(crate) struct Sighting<'a> {
     pub(crate) node: u64,
@@ -79,7 +82,7 @@ struct Stock {
     /// What was known of each, from which index on.
     positions: BTreeMap<Sku, Vec<(u64, Vec<Position>)>>,
     /// None from where on it was forgotten, a day after its end.
-    reservations: BTreeMap<ReservationId, Vec<(u64, Option<Arc<Reservation>>)>>,
+    reservations: BTreeMap<ReservationId, Versions>,
 }
 
 impl History {

@@ -11,8 +11,9 @@
 //! - **What is replaced.** A failed replica, at once and on its own node; a lost disk's, at once and on its
 //!   own node; those of a node away for longer than [`Policy::replace_after_ms`], elsewhere; a draining
 //!   node's, elsewhere.
-//! - **When.** Only while every other voter of the group is active and caught up, only while old and new
-//!   voters keep their majority, and one replica at a time.
+//! - **When.** Only while every other voter of the group is active and caught up, or to be replaced itself; only
+//!   while old and new voters keep a majority of those that work; and one replica at a time. What an operator wants
+//!   made anew works until its turn comes, and a leader hands over before it gives way.
 //! - **Group 0** has a replica on every node: where none votes, one observes.
 //! - **Balance.** Nodes differ by at most [`REPLICA_DIFFERENCE_MAX`] replicas and [`LEADER_DIFFERENCE_MAX`]
 //!   leaders. Where they differ by no more, nothing moves.
@@ -228,6 +229,11 @@ pub enum Reason {
         /// Which.
         replica: ReplicaId,
     },
+    /// A replica is to be made anew where it is, and without it the group has no majority.
+    TooFewCopies {
+        /// Which.
+        replica: ReplicaId,
+    },
     /// A replica contradicts its leader about what was acknowledged, and has stopped.
     Disputed {
         /// Which.
@@ -284,6 +290,10 @@ impl fmt::Display for Reason {
             Self::GroupSilent => write!(f, "no leader has reported"),
             Self::VotersDiffer => write!(f, "its voters are not those that are written down"),
             Self::Unsound { replica } => write!(f, "replica {replica} is not caught up"),
+            Self::TooFewCopies { replica } => write!(
+                f,
+                "replica {replica} is made anew once the group has a majority without it: bring in another node"
+            ),
             Self::Disputed { replica } => write!(
                 f,
                 "replica {replica} contradicts its leader about what was acknowledged, and has stopped: one of \

@@ -70,8 +70,7 @@ impl Sight<'_> {
                 } else if self.is_begun(group, comes) {
                     let replica = comes;
                     decision.order(Order::AddLearner { group, replica });
-                } else if comes.node() == report.leader.node() && self.next_leader(report).is_some()
-                {
+                } else if comes.node() == report.leader.node() {
                     // What is on its node gives way to it, and hands over before it does.
                     return self.lead_elsewhere(report, decision);
                 } else {
@@ -147,15 +146,27 @@ impl Sight<'_> {
     }
 
     /// Before a leader leaves, it hands over: that takes callers a few milliseconds instead of an election. Where only
-    /// nodes are left that are to be emptied themselves, one of them leads until then.
+    /// nodes are left that are to be emptied themselves, or replicas that are to be made anew, one of them leads until then.
     fn lead_elsewhere(&self, report: &GroupReport, decision: &mut Decision) -> Step {
         let group = report.group;
         let heir = self.next_leader(report);
-        match heir.or_else(|| self.leader_until_emptied(report)) {
+        let heir = heir.or_else(|| self.leader_until_emptied(report));
+        match heir.or_else(|| self.leader_until_made_anew(report)) {
             Some(to) => decision.order(Order::Transfer { group, to }),
             None => decision.wait(Some(group), Reason::NoOtherLeader),
         }
         Step::HandingOver
+    }
+
+    fn leader_until_made_anew(&self, report: &GroupReport) -> Option<ReplicaId> {
+        let leaves = self.registry.move_of(report.group).and_then(|m| m.remove);
+        let mut voters = report.voters.iter().copied();
+        voters.find(|voter| {
+            *voter != report.leader
+                && Some(*voter) != leaves
+                && self.is_up(voter.node())
+                && self.works(report, *voter)
+        })
     }
 
     /// Whether what stands in a move's way will stay there. Then the move ends where it is, and what is lost

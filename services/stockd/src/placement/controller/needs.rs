@@ -159,6 +159,10 @@ impl Sight<'_> {
         // The new replica has no id yet; any that is no voter's will do.
         let comes = add.map(|node| ReplicaId::new(u32::MAX, node));
         match self.obstacle(report, comes, remove) {
+            // It works until it gives way, and the others are too few to go on without it.
+            Some(replica) if Some(replica) == remove && self.works(report, replica) => {
+                Need::Wait(Reason::TooFewCopies { replica })
+            }
             Some(replica) => Need::Wait(Reason::Unsound { replica }),
             None => Need::Begin(BeginMove {
                 group,

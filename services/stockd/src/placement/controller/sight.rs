@@ -94,8 +94,17 @@ impl<'a> Sight<'a> {
         self.is_active(node) && self.is_up(node) && room >= self.policy.free_bytes_min
     }
 
-    /// Why a replica is lost, if it is: it will not come back by itself.
+    /// Why a replica is lost, if it is: it will not come back by itself, or an operator wants it made anew.
     pub(super) fn loss(&self, group: GroupId, replica: ReplicaId) -> Option<Why> {
+        match self.loss_as_seen(group, replica) {
+            Some(Why::DiskReplaced) => Some(Why::DiskReplaced),
+            _ if self.registry.failure(group, replica).is_some() => Some(Why::Failed),
+            seen => seen,
+        }
+    }
+
+    /// Why a replica will not come back by itself, if so, whatever an operator says.
+    fn loss_as_seen(&self, group: GroupId, replica: ReplicaId) -> Option<Why> {
         let node = replica.node();
         let Some(record) = self.registry.node(node) else {
             return Some(Why::NodeAway);
@@ -103,9 +112,7 @@ impl<'a> Sight<'a> {
         if replica.generation() < record.generation_floor {
             return Some(Why::DiskReplaced);
         }
-        if (self.is_up(node) && self.is_said_to_be_lost(group, replica))
-            || self.registry.failure(group, replica).is_some()
-        {
+        if self.is_up(node) && self.is_said_to_be_lost(group, replica) {
             return Some(Why::Failed);
         }
         match record.state {
@@ -191,9 +198,16 @@ impl<'a> Sight<'a> {
 
     /// Whether a replica is active and caught up, as its leader sees it.
     pub(super) fn is_sound(&self, report: &GroupReport, replica: ReplicaId) -> bool {
-        if self.loss(report.group, replica).is_some() {
-            return false;
-        }
+        self.loss(report.group, replica).is_none() && self.keeps_up(report, replica)
+    }
+
+    /// Whether a replica votes and acknowledges. One that an operator wants made anew does so, and counts until its turn
+    /// comes: of two such replicas in a group of three, else neither could ever be replaced.
+    pub(super) fn works(&self, report: &GroupReport, replica: ReplicaId) -> bool {
+        self.loss_as_seen(report.group, replica).is_none() && self.keeps_up(report, replica)
+    }
+
+    fn keeps_up(&self, report: &GroupReport, replica: ReplicaId) -> bool {
         let is_serving = !self.is_up(replica.node())
             || self
                 .state(report.group, replica)
@@ -208,7 +222,7 @@ impl<'a> Sight<'a> {
     }
 
     /// The first voter that stands in the way of a change: it is neither sound nor lost, or there is no
-    /// majority of sound ones before or after. `add` counts as sound: it is not added before it is.
+    /// majority of those that work before or after. `add` counts as sound: it is not added before it is.
     pub(super) fn obstacle(
         &self,
         report: &GroupReport,
@@ -225,14 +239,19 @@ impl<'a> Sight<'a> {
             return waits;
         }
         let new: BTreeSet<ReplicaId> = others.chain(add).collect();
+        // What is replaced on its own node stops when the new one begins.
+        let stops = remove.filter(|gone| add.is_some_and(|add| add.node() == gone.node()));
+        let counts = |voter: &ReplicaId| {
+            Some(*voter) == add || (Some(*voter) != stops && self.works(report, *voter))
+        };
         let has_majority = |voters: &BTreeSet<ReplicaId>| {
-            2 * voters.iter().filter(|voter| is_sound(voter)).count() > voters.len()
+            2 * voters.iter().filter(|voter| counts(voter)).count() > voters.len()
         };
         if has_majority(&report.voters) && has_majority(&new) {
             return None;
         }
         let mut all = report.voters.union(&new);
-        all.find(|voter| !is_sound(voter)).copied()
+        all.find(|voter| !counts(voter)).copied()
     }
 
     /// The active node with the fewest replicas that holds none of this group and has room.
