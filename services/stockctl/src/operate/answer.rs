@@ -194,6 +194,7 @@ fn node_table(answer: &ListNodesResponse) -> String {
         ">FREE",
         ">P50",
         ">P99",
+        "NEEDED BY",
         "URL",
         "PEERS",
     ]);
@@ -214,12 +215,16 @@ fn node_table(answer: &ListNodesResponse) -> String {
             reported(gibibytes(node.free_bytes)),
             reported(format!("{} us", node.write_p50_us)),
             reported(format!("{} us", node.write_p99_us)),
+            needed_words(node),
             node.endpoint.clone(),
             node.peers.clone(),
         ]);
     }
     let each = count(u64::from(answer.replication), "replica");
-    format!("{}\n\nEvery shard should have {each}.", table.finish())
+    format!(
+        "{}\n\nEvery shard should have {each}. A node that nobody needs may be stopped: the others are a quorum.",
+        table.finish()
+    )
 }
 
 fn state_name(state: State) -> &'static str {
@@ -243,6 +248,30 @@ fn up_words(node: &NodeStatus) -> String {
             Some(silent) => format!("silent for {silent}"),
             None => "no".into(),
         },
+    }
+}
+
+/// Shards that are named; where there are more they are counted.
+const NEEDED_NAMED_MAX: usize = 4;
+
+/// Who would have no quorum without a node: nobody, where it may be stopped.
+fn needed_words(node: &NodeStatus) -> String {
+    if !matches!(node.state(), State::Active | State::Draining) {
+        return "-".into();
+    }
+    let meta = node.needed_by_meta.then(|| "meta".to_owned());
+    let shards = &node.needed_by_shards;
+    let named = shards.iter().take(NEEDED_NAMED_MAX).map(u32::to_string);
+    let all: Vec<String> = match shards.len() > NEEDED_NAMED_MAX {
+        true => meta
+            .into_iter()
+            .chain([count(shards.len() as u64, "shard")])
+            .collect(),
+        false => meta.into_iter().chain(named).collect(),
+    };
+    match all.is_empty() {
+        true => "nobody".into(),
+        false => all.join(", "),
     }
 }
 
@@ -373,9 +402,14 @@ mod tests {
         let answer = ListNodesResponse {
             nodes: vec![
                 node(1, State::Active, true),
-                node(2, State::Draining, false),
+                NodeStatus {
+                    needed_by_shards: vec![0, 1, 2, 3, 4],
+                    needed_by_meta: true,
+                    ..node(2, State::Draining, false)
+                },
                 NodeStatus {
                     slow_disk: true,
+                    needed_by_shards: vec![1, 4],
                     ..node(3, State::Active, true)
                 },
             ],
@@ -384,12 +418,12 @@ mod tests {
         assert_eq!(
             Operation::Nodes(answer).table(),
             "\
-NODE  STATE     UP                 REPLICAS  LEADS     FREE    P50     P99  URL             PEERS
-   1  active    yes                       9      3  5.5 GiB  48 us  310 us  http://n1:7401  n1:7402
-   2  draining  silent for 1m 12s         9      3        -      -       -  http://n2:7401  n2:7402
-   3  active    yes, slow disk            9      3  5.5 GiB  48 us  310 us  http://n3:7401  n3:7402
+NODE  STATE     UP                 REPLICAS  LEADS     FREE    P50     P99  NEEDED BY       URL             PEERS
+   1  active    yes                       9      3  5.5 GiB  48 us  310 us  nobody          http://n1:7401  n1:7402
+   2  draining  silent for 1m 12s         9      3        -      -       -  meta, 5 shards  http://n2:7401  n2:7402
+   3  active    yes, slow disk            9      3  5.5 GiB  48 us  310 us  1, 4            http://n3:7401  n3:7402
 
-Every shard should have 3 replicas."
+Every shard should have 3 replicas. A node that nobody needs may be stopped: the others are a quorum."
         );
     }
 

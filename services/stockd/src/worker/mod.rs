@@ -464,8 +464,13 @@ impl<R> Worker<R> {
             } => {
                 let number = group.index();
                 let group = self.slots[number].group.as_mut();
-                // One that waits for its first snapshot knows nothing, and must not say that there is nothing.
-                let Some(group) = group.filter(|group| group.replica.origin().index > 0) else {
+                // One that waits for its first snapshot knows nothing, and must not say that there is nothing. One that
+                // replays its log knows what was once.
+                let knows = |group: &&mut Group<R>| {
+                    let is_old = freshness == Freshness::Near && !group.coming_back.has_replayed();
+                    group.replica.origin().index > 0 && !is_old
+                };
+                let Some(group) = group.filter(knows) else {
                     let failure = Failure::NotLeader { leader: None };
                     return answer(effects, reply, Answer::Failed(failure));
                 };

@@ -1,6 +1,7 @@
 //! Loops of several nodes in one thread, each on a directory of its own: what a replica does that must not go on, and
 //! what nobody can make it do.
 
+mod coming_back;
 mod turns;
 
 use std::collections::{BTreeMap, VecDeque};
