@@ -28,9 +28,8 @@ pub const ENTRY_BYTES_MAX: usize = 1024 * 1024;
 /// Entries of one append, in bytes: a follower that lags catches up in messages of this size.
 const APPEND_BYTES_MAX: u64 = 256 * 1024;
 
-/// Appends under way to one follower, whatever the window. A few, so that one travels while another
-/// is written; and no more than a healthy follower ever needs.
-const APPENDS_IN_FLIGHT: std::ops::RangeInclusive<u64> = 4..=64;
+/// Appends under way to one follower, whatever the window: one at least, and no more than a healthy follower ever needs.
+const APPENDS_IN_FLIGHT: std::ops::RangeInclusive<u64> = 1..=64;
 
 /// Proposed and not yet committed; past this, proposals are refused. A leader that has lost its
 /// quorum must not fill its memory before it steps down.
@@ -67,8 +66,14 @@ impl Settings {
     }
 }
 
+/// How many appends may be under way to one follower of a group with this window. One entry may be four times an append,
+/// so that they are four windows at most, where those are as large as an append.
+fn appends_in_flight(window_bytes: u64) -> u64 {
+    let in_flight = window_bytes / APPEND_BYTES_MAX;
+    in_flight.clamp(*APPENDS_IN_FLIGHT.start(), *APPENDS_IN_FLIGHT.end())
+}
+
 pub(crate) fn config(settings: &Settings, applied: u64) -> Config {
-    let in_flight = settings.window_bytes / APPEND_BYTES_MAX;
     Config {
         id: settings.replica_id,
         applied,
@@ -78,8 +83,7 @@ pub(crate) fn config(settings: &Settings, applied: u64) -> Config {
         max_election_tick: settings.election_ticks.end,
         // The default, 0, would send one entry a message.
         max_size_per_msg: APPEND_BYTES_MAX,
-        max_inflight_msgs: in_flight.clamp(*APPENDS_IN_FLIGHT.start(), *APPENDS_IN_FLIGHT.end())
-            as usize,
+        max_inflight_msgs: appends_in_flight(settings.window_bytes) as usize,
         // A leader that hears no quorum steps down instead of collecting what it cannot commit.
         check_quorum: true,
         // A node that was away asks before it raises the term: a healthy leader stays.
@@ -101,6 +105,19 @@ pub(crate) fn config(settings: &Settings, applied: u64) -> Config {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    /// With a floor of four, what more than 32 groups had under way was more than their connection holds, and a follower
+    /// that lagged was disconnected again and again.
+    #[test]
+    fn what_is_under_way_is_four_windows_at_most_however_many_share_a_connection() {
+        let shared: u64 = 32 << 20;
+        for groups in 1..=shared / APPEND_BYTES_MAX {
+            let under_way = appends_in_flight(shared / groups) * ENTRY_BYTES_MAX as u64;
+            assert!(under_way * groups <= 4 * shared, "{groups} groups");
+        }
+    }
+
     #[test]
     fn raft_accepts_the_settings() {
         super::config(&super::Settings::new(1, 1 << 20), 0)

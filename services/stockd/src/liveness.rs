@@ -1,23 +1,35 @@
-//! Whether the loop turns: what a supervisor asks that starts a process again which has hung. It needs no quorum and no
-//! data: a node that waits for others, or for room on its disk, gains nothing from a restart.
+//! What a supervisor asks. Whether the loop turns: a process that has hung is started again. That needs no quorum and no
+//! data: a node that waits for others, or for room on its disk, gains nothing from a restart. And whether the node is
+//! ready: its replicas have caught up once since it started, so that a rolling restart may go on to the next.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A loop turns several times a second, also where there is nothing to do. The longest that a turn was seen to take on
 /// a disk that hung was seconds; whoever takes longer than this has stopped.
 const TURNS_WITHIN_MS: u64 = 30_000;
 
-/// When the loop turned last.
+/// When the loop turned last, and whether the node is ready.
 #[derive(Debug, Default)]
 pub struct Liveness {
     /// On the boot clock; 0 before the first turn.
     turned_boot_ms: AtomicU64,
+    is_ready: AtomicBool,
 }
 
 impl Liveness {
     /// The loop turns now.
     pub fn turned(&self, boot_ms: u64) {
         self.turned_boot_ms.store(boot_ms, Ordering::Relaxed);
+    }
+
+    /// The node is ready, or stops.
+    pub fn set_ready(&self, is_ready: bool) {
+        self.is_ready.store(is_ready, Ordering::Relaxed);
+    }
+
+    /// Whether the node is ready.
+    pub fn is_ready(&self) -> bool {
+        self.is_ready.load(Ordering::Relaxed)
     }
 
     /// Whether it has turned lately. A node that is still looking for the others has no loop yet.

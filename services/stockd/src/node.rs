@@ -243,7 +243,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         Arc::clone(&inbox),
         Arc::clone(&peers),
         helpers,
-        liveness,
+        Arc::clone(&liveness),
     );
     let stop_loop = CancellationToken::new();
     let mut running = start_loop(config.hosting, driver, &stop_loop);
@@ -268,6 +268,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     tokio::spawn(report_health(
         health.clone(),
         Arc::clone(&cluster),
+        Arc::clone(&liveness),
         stop.clone(),
     ));
     let stop_grpc = CancellationToken::new();
@@ -496,6 +497,7 @@ async fn listen(what: &'static str, address: &str, places: usize) -> Result<List
 async fn report_health(
     health: tonic_health::server::HealthReporter,
     cluster: Arc<ClusterState>,
+    liveness: Arc<Liveness>,
     stop: CancellationToken,
 ) {
     use tonic_health::ServingStatus;
@@ -508,6 +510,7 @@ async fn report_health(
         if reported != Some(status) {
             reported = Some(status);
             health.set_service_status("", status).await;
+            liveness.set_ready(status == ServingStatus::Serving);
             metrics::gauge!("stockd_ready").set(f64::from(status == ServingStatus::Serving));
         }
         tokio::time::sleep(HEALTH_EVERY).await;

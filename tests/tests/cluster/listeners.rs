@@ -5,6 +5,7 @@ use std::time::Duration;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
 use tests::cluster::{Cluster, NODES, Options};
 use tests::crowd::{Crowd, addresses, raise_descriptors, ticks};
+use tests::operator::SETTLED_WITHIN;
 use tests::stock::{fresh_location, held, receive, reserve};
 use tests::wait::{finish, until};
 
@@ -152,10 +153,15 @@ async fn ten_thousand_idle_and_a_thousand_slow_connections_cost_the_checkout_no_
 #[tokio::test]
 async fn the_port_for_metrics_has_its_pages_and_no_others() {
     let cluster = Cluster::shared().await;
+    until("a node that is ready", SETTLED_WITHIN, async || {
+        let page = cluster.page(NODES[0], "/ready").await;
+        page.contains("200 OK").then_some(()).ok_or(page)
+    })
+    .await;
     for (path, status) in [
         ("/metrics", "200"),
         ("/live", "200"),
-        ("/health", "200"),
+        ("/health", "404"),
         ("/", "404"),
         ("/metrics/more", "404"),
         ("/ready-or-not", "404"),

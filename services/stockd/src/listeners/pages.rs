@@ -24,7 +24,7 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 pub struct Pages {
     /// The metrics.
     pub metrics: PrometheusHandle,
-    /// Whether the loop turns.
+    /// Whether the loop turns, and whether the node is ready.
     pub liveness: Arc<Liveness>,
 }
 
@@ -72,11 +72,16 @@ impl Pages {
                 true => page(StatusCode::OK, "the loop turns\n"),
                 false => page(StatusCode::SERVICE_UNAVAILABLE, "the loop stands still\n"),
             },
-            // The process answers, and nothing more.
-            "/health" => page(StatusCode::OK, "OK"),
+            "/ready" => match self.liveness.is_ready() {
+                true => page(StatusCode::OK, "ready\n"),
+                false => page(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "its replicas have yet to catch up, or it stops\n",
+                ),
+            },
             _ => page(
                 StatusCode::NOT_FOUND,
-                "there are /metrics, /live and /health\n",
+                "there are /metrics, /live and /ready\n",
             ),
         };
         Ok(page)
