@@ -6,34 +6,12 @@ use stockd::placement::slow_disks::{
 use stockd::placement::{Change, Order, Reason, Reports};
 use stockd::worker::event::GroupId;
 
-use super::toy::{FAST_US, TICK_MS, Toy};
+use super::toy::{FAST_US, SETTLED_TICKS, TICK_MS, Toy};
 
 const SLOW_US: u64 = 200_000;
 
-/// Long enough for leaders to settle and be evened out.
-const SETTLED_TICKS: u64 = 60;
-
-/// Six groups on three nodes, two led by each.
-fn settled() -> Toy {
-    let mut toy = Toy::new(3, 6, 3, 1);
-    toy.ticks(SETTLED_TICKS);
-    assert_eq!(leads(&toy), [2, 2, 2]);
-    toy
-}
-
 fn set(toy: &mut Toy, node: u64, write_us: impl Into<Option<u64>>) {
     toy.nodes.get_mut(&node).unwrap().write_us = write_us.into();
-}
-
-/// Groups that each of the nodes leads.
-fn leads(toy: &Toy) -> Vec<usize> {
-    let leaders: Vec<u64> = toy
-        .groups
-        .values()
-        .map(|group| group.leader.unwrap().node())
-        .collect();
-    let count = |node: &u64| leaders.iter().filter(|leader| *leader == node).count();
-    toy.nodes.keys().map(count).collect()
 }
 
 /// Nodes that are said to have a slow disk.
@@ -57,11 +35,11 @@ fn stay(toy: &mut Toy, ticks: u64) {
 
 #[test]
 fn a_slow_disk_loses_its_leaderships_within_seconds_and_keeps_its_replicas() {
-    let mut toy = settled();
+    let mut toy = Toy::settled();
     set(&mut toy, 2, SLOW_US);
     stay(&mut toy, u64::from(SLOW_AFTER_REPORTS) - 1);
     toy.ticks(2);
-    assert_eq!(leads(&toy), [3, 0, 3]);
+    assert_eq!(toy.leads(), [3, 0, 3]);
     assert_eq!(said_slow(&toy), [2]);
     assert!(toy.reports.is_disk_slow(2));
     let waiting = toy.last.waiting[0].to_string();
@@ -75,20 +53,20 @@ fn a_slow_disk_loses_its_leaderships_within_seconds_and_keeps_its_replicas() {
 
 #[test]
 fn a_disk_that_has_kept_up_for_a_minute_leads_its_share_again() {
-    let mut toy = settled();
+    let mut toy = Toy::settled();
     set(&mut toy, 2, SLOW_US);
     toy.ticks(SETTLED_TICKS);
     set(&mut toy, 2, FAST_US);
     stay(&mut toy, u64::from(FAST_AFTER_REPORTS) - 1);
     assert_eq!(said_slow(&toy), [2]);
     toy.ticks(SETTLED_TICKS);
-    assert_eq!(leads(&toy), [2, 2, 2]);
+    assert_eq!(toy.leads(), [2, 2, 2]);
     assert!(said_slow(&toy).is_empty());
 }
 
 #[test]
 fn a_disk_that_is_slow_now_and_then_does_not_have_leadership_go_to_and_fro() {
-    let mut toy = settled();
+    let mut toy = Toy::settled();
     set(&mut toy, 2, SLOW_US);
     toy.ticks(SETTLED_TICKS);
     for _ in 0..10 {
@@ -101,7 +79,7 @@ fn a_disk_that_is_slow_now_and_then_does_not_have_leadership_go_to_and_fro() {
 
 #[test]
 fn a_pause_is_not_a_slow_disk() {
-    let mut toy = settled();
+    let mut toy = Toy::settled();
     for _ in 0..10 {
         set(&mut toy, 2, SLOW_US);
         stay(&mut toy, u64::from(SLOW_AFTER_REPORTS) - 1);
@@ -118,7 +96,7 @@ fn a_disk_is_slow_only_for_callers_and_only_beside_the_others() {
         // Felt, and hardly better elsewhere.
         (SLOW_US, SLOW_US / SLOW_TIMES_THE_OTHERS + 1),
     ] {
-        let mut toy = settled();
+        let mut toy = Toy::settled();
         set(&mut toy, 1, others_us);
         set(&mut toy, 2, slow_us);
         set(&mut toy, 3, others_us);
@@ -129,7 +107,7 @@ fn a_disk_is_slow_only_for_callers_and_only_beside_the_others() {
 #[test]
 fn where_most_disks_are_slow_nothing_is_done() {
     for slow in [&[1, 2][..], &[1, 2, 3]] {
-        let mut toy = settled();
+        let mut toy = Toy::settled();
         for node in slow {
             set(&mut toy, *node, SLOW_US);
         }
@@ -140,26 +118,26 @@ fn where_most_disks_are_slow_nothing_is_done() {
 
 #[test]
 fn when_most_others_become_slow_too_the_slow_disk_has_its_share_again() {
-    let mut toy = settled();
+    let mut toy = Toy::settled();
     set(&mut toy, 2, SLOW_US);
     toy.ticks(SETTLED_TICKS);
     set(&mut toy, 1, SLOW_US);
     toy.ticks(u64::from(FAST_AFTER_REPORTS) + SETTLED_TICKS);
-    assert_eq!(leads(&toy), [2, 2, 2]);
+    assert_eq!(toy.leads(), [2, 2, 2]);
 }
 
 #[test]
 fn a_node_that_writes_too_little_to_tell_stays_what_it_was() {
-    let mut toy = settled();
+    let mut toy = Toy::settled();
     set(&mut toy, 2, None);
     stay(&mut toy, 200);
     set(&mut toy, 2, SLOW_US);
     toy.ticks(SETTLED_TICKS);
     set(&mut toy, 2, None);
     stay(&mut toy, 200);
-    assert_eq!(leads(&toy), [3, 0, 3]);
+    assert_eq!(toy.leads(), [3, 0, 3]);
     // Nothing to compare with.
-    let mut toy = settled();
+    let mut toy = Toy::settled();
     set(&mut toy, 1, None);
     set(&mut toy, 2, SLOW_US);
     set(&mut toy, 3, None);
@@ -168,7 +146,7 @@ fn a_node_that_writes_too_little_to_tell_stays_what_it_was() {
 
 #[test]
 fn a_node_that_died_with_fast_disks_is_not_compared_with() {
-    let mut toy = settled();
+    let mut toy = Toy::settled();
     toy.nodes.get_mut(&3).unwrap().is_up = false;
     toy.ticks(20);
     set(&mut toy, 1, SLOW_US);
@@ -179,7 +157,7 @@ fn a_node_that_died_with_fast_disks_is_not_compared_with() {
 
 #[test]
 fn an_operators_choice_waits_while_its_disk_is_slow() {
-    let mut toy = settled();
+    let mut toy = Toy::settled();
     let group = GroupId(3);
     let node = Some(2);
     toy.apply(Change::PreferLeader { group, node });
@@ -187,7 +165,7 @@ fn an_operators_choice_waits_while_its_disk_is_slow() {
     assert_eq!(toy.groups[&group].leader.unwrap().node(), 2);
     set(&mut toy, 2, SLOW_US);
     toy.ticks(SETTLED_TICKS);
-    assert_eq!(leads(&toy), [3, 0, 3]);
+    assert_eq!(toy.leads(), [3, 0, 3]);
     set(&mut toy, 2, FAST_US);
     toy.ticks(u64::from(FAST_AFTER_REPORTS) + SETTLED_TICKS);
     assert_eq!(toy.groups[&group].leader.unwrap().node(), 2);
@@ -200,7 +178,7 @@ fn where_nobody_else_can_lead_the_slow_disk_does() {
     toy.ticks(SETTLED_TICKS);
     set(&mut toy, 2, SLOW_US);
     stay(&mut toy, 100);
-    assert_eq!(leads(&toy), [1, 1]);
+    assert_eq!(toy.leads(), [1, 1]);
     let waiting = &toy.last.waiting;
     let said = waiting
         .iter()
@@ -241,7 +219,7 @@ fn a_draining_node_hands_to_a_slow_one_before_it_keeps_what_it_leads() {
 
 #[test]
 fn a_replaced_disk_is_judged_anew() {
-    let mut toy = settled();
+    let mut toy = Toy::settled();
     set(&mut toy, 2, SLOW_US);
     toy.ticks(SETTLED_TICKS);
     toy.replace_disk(2);
@@ -251,7 +229,7 @@ fn a_replaced_disk_is_judged_anew() {
 
 #[test]
 fn a_new_leader_of_group_0_judges_anew_before_it_evens_out() {
-    let mut toy = settled();
+    let mut toy = Toy::settled();
     set(&mut toy, 2, SLOW_US);
     toy.ticks(SETTLED_TICKS);
     // It reports as seldom as a node does that waits for its disk in every turn.
@@ -261,6 +239,6 @@ fn a_new_leader_of_group_0_judges_anew_before_it_evens_out() {
         stay(&mut toy, 11);
         toy.reports = Reports::new(toy.now_ms);
         stay(&mut toy, SETTLED_TICKS);
-        assert_eq!(leads(&toy), [3, 0, 3]);
+        assert_eq!(toy.leads(), [3, 0, 3]);
     }
 }

@@ -25,6 +25,9 @@ pub(crate) const POLICY: Policy = Policy {
 /// What a log write takes on a good disk, in microseconds.
 pub(crate) const FAST_US: u64 = 800;
 
+/// Long enough for leaders to settle and be evened out.
+pub(crate) const SETTLED_TICKS: u64 = 60;
+
 /// Entries that a replica receives in a tick.
 const ENTRIES_PER_TICK: u64 = 200;
 
@@ -98,6 +101,25 @@ pub(crate) struct Toy {
 }
 
 impl Toy {
+    /// Six groups on three nodes, two led by each.
+    pub(crate) fn settled() -> Self {
+        let mut toy = Self::new(3, 6, 3, 1);
+        toy.ticks(SETTLED_TICKS);
+        assert_eq!(toy.leads(), [2, 2, 2]);
+        toy
+    }
+
+    /// How many groups each of the nodes leads.
+    pub(crate) fn leads(&self) -> Vec<usize> {
+        let leaders = self
+            .groups
+            .values()
+            .map(|group| group.leader.unwrap().node());
+        let leaders: Vec<u64> = leaders.collect();
+        let count = |node: &u64| leaders.iter().filter(|leader| *leader == node).count();
+        self.nodes.keys().map(count).collect()
+    }
+
     pub(crate) fn new(nodes: u64, groups: u32, replication: u32, seed: u64) -> Self {
         let ids: Vec<u64> = (1..=nodes).collect();
         let mut toy = Self {

@@ -6,29 +6,7 @@ use stockd::placement::report::SHORT_FOR_MS;
 use stockd::placement::{Change, Order, Reason};
 use stockd::worker::event::GroupId;
 
-use super::toy::{TICK_MS, Toy};
-
-/// Long enough for leaders to settle and be evened out.
-const SETTLED_TICKS: u64 = 60;
-
-/// Six groups on three nodes, two led by each.
-fn settled() -> Toy {
-    let mut toy = Toy::new(3, 6, 3, 1);
-    toy.ticks(SETTLED_TICKS);
-    assert_eq!(leads(&toy), [2, 2, 2]);
-    toy
-}
-
-/// Groups that each of the nodes leads.
-fn leads(toy: &Toy) -> Vec<usize> {
-    let leaders = toy
-        .groups
-        .values()
-        .map(|group| group.leader.unwrap().node());
-    let leaders: Vec<u64> = leaders.collect();
-    let count = |node: &u64| leaders.iter().filter(|leader| *leader == node).count();
-    toy.nodes.keys().map(count).collect()
-}
+use super::toy::{SETTLED_TICKS, TICK_MS, Toy};
 
 fn set_short(toy: &mut Toy, node: u64, short_of: Option<Resource>) {
     toy.nodes.get_mut(&node).unwrap().short_of = short_of;
@@ -50,30 +28,30 @@ fn needed_by(toy: &Toy, node: u64) -> Vec<u32> {
 #[test]
 fn a_node_without_room_loses_its_leaderships_and_has_its_share_again_after_a_minute_of_room() {
     for resource in [Resource::Disk, Resource::Memory] {
-        let mut toy = settled();
+        let mut toy = Toy::settled();
         set_short(&mut toy, 2, Some(resource));
         toy.ticks(4);
-        assert_eq!(leads(&toy), [3, 0, 3]);
+        assert_eq!(toy.leads(), [3, 0, 3]);
         assert_eq!(said_short(&toy), [(2, resource)]);
         assert_eq!(toy.registry.replicas_on(2), 6, "its replicas stay");
         // Now and then there is room: leadership does not go to and fro.
         for _ in 0..5 {
             set_short(&mut toy, 2, None);
             toy.ticks(SHORT_FOR_MS / TICK_MS - 2);
-            assert_eq!(leads(&toy), [3, 0, 3]);
+            assert_eq!(toy.leads(), [3, 0, 3]);
             set_short(&mut toy, 2, Some(resource));
             toy.ticks(1);
         }
         set_short(&mut toy, 2, None);
         toy.ticks(SHORT_FOR_MS / TICK_MS + SETTLED_TICKS);
-        assert_eq!(leads(&toy), [2, 2, 2]);
+        assert_eq!(toy.leads(), [2, 2, 2]);
         assert!(said_short(&toy).is_empty());
     }
 }
 
 #[test]
 fn where_no_node_has_room_leaders_stay() {
-    let mut toy = settled();
+    let mut toy = Toy::settled();
     for node in 1..=3 {
         set_short(&mut toy, node, Some(Resource::Disk));
     }
@@ -86,7 +64,7 @@ fn where_no_node_has_room_leaders_stay() {
 
 #[test]
 fn nobody_hands_over_to_a_replica_that_has_yet_to_catch_up() {
-    let mut toy = settled();
+    let mut toy = Toy::settled();
     toy.nodes.get_mut(&3).unwrap().is_catching_up = true;
     let asked: Vec<GroupId> = (0..6).map(GroupId).collect();
     for group in asked.iter().copied() {
@@ -108,7 +86,7 @@ fn nobody_hands_over_to_a_replica_that_has_yet_to_catch_up() {
 
 #[test]
 fn a_node_may_be_stopped_where_the_others_are_a_quorum_of_each_group() {
-    let mut toy = settled();
+    let mut toy = Toy::settled();
     let all: Vec<u32> = (0..6).collect();
     for node in 1..=3 {
         assert!(needed_by(&toy, node).is_empty());
