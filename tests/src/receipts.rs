@@ -76,6 +76,7 @@ impl Receipts {
             for sku in &self.skus {
                 // The document makes that each counts once, however often it is sent.
                 let receipt = RecordReceiptsRequest {
+                    source: String::new(),
                     document: fresh("note"),
                     lines: vec![movement(sku, &self.location, 1)],
                 };
@@ -168,6 +169,7 @@ impl Receipts {
             for (node, channel) in doors {
                 for (sku, knock) in self.skus.iter().zip(&knocks) {
                     let write = AdjustRequest {
+                        source: String::new(),
                         document: fresh("knock"),
                         lines: vec![movement(knock, &self.location, 1)],
                         reason: "a knock".to_owned(),

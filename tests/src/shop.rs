@@ -240,6 +240,7 @@ impl Shop {
 
     async fn receive(&self, sku: &str, quantity: i64) {
         let request = RecordReceiptsRequest {
+            source: String::new(),
             document: fresh("note"),
             lines: vec![movement(sku, &self.location, quantity)],
         };

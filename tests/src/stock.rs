@@ -31,7 +31,7 @@ pub fn movement(sku: &str, location: &str, quantity: i64) -> MovementLine {
         sku: sku.to_owned(),
         location: location.to_owned(),
         quantity,
-        occurred_at: None,
+        occurred_at: Some(stock_client::now()),
     }
 }
 
@@ -90,6 +90,7 @@ pub async fn fresh_location(client: &Client) -> String {
 /// Has units of a SKU arrive, under a fresh document.
 pub async fn receive(client: &Client, sku: &str, location: &str, quantity: i64) -> LineVerdict {
     let request = RecordReceiptsRequest {
+        source: String::new(),
         document: fresh("note"),
         lines: vec![movement(sku, location, quantity)],
     };
@@ -101,6 +102,7 @@ pub async fn receive(client: &Client, sku: &str, location: &str, quantity: i64) 
 /// Sells units at a till, under a fresh document.
 pub async fn sell(client: &Client, sku: &str, location: &str, quantity: i64) -> LineVerdict {
     let request = RecordSaleRequest {
+        source: String::new(),
         document: fresh("till"),
         lines: vec![movement(sku, location, quantity)],
     };
@@ -115,6 +117,7 @@ pub async fn sell(client: &Client, sku: &str, location: &str, quantity: i64) -> 
 /// Finds or loses units, under a fresh document.
 pub async fn adjust(client: &Client, sku: &str, location: &str, quantity: i64) -> LineVerdict {
     let request = AdjustRequest {
+        source: String::new(),
         document: fresh("found"),
         lines: vec![movement(sku, location, quantity)],
         reason: "counted".to_owned(),
@@ -214,6 +217,7 @@ pub async fn receive_many(client: &Client, location: &str, lines: usize) -> Resu
         ..movement(&fresh("kept"), location, 1)
     };
     let receipt = RecordReceiptsRequest {
+        source: String::new(),
         document: fresh("note"),
         lines: (0..lines).map(line).collect(),
     };

@@ -160,13 +160,14 @@ async fn stock_up(client: &Client, sku: &str) -> anyhow::Result<()> {
     };
     client.put_location(put).await?;
     let receipt = RecordReceiptsRequest {
+        source: String::new(),
         document: "failover".to_owned(),
         lines: vec![MovementLine {
             line: "1".to_owned(),
             sku: sku.to_owned(),
             location: LOCATION.to_owned(),
             quantity: STOCK,
-            occurred_at: None,
+            occurred_at: Some(stock_client::now()),
         }],
     };
     client.record_receipts([receipt]).await?;

@@ -102,12 +102,13 @@ async fn receive(
         sku: assortment.sku(position / assortment.locations),
         location: assortment.location(position),
         quantity: UNITS,
-        occurred_at: None,
+        occurred_at: Some(stock_client::now()),
     };
     let lines: Vec<MovementLine> = positions.map(line).collect();
     let messages: Vec<RecordReceiptsRequest> = lines
         .chunks(LINES_PER_MESSAGE)
         .map(|lines| RecordReceiptsRequest {
+            source: String::new(),
             document: document.clone(),
             lines: lines.to_vec(),
         })

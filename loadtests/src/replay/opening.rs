@@ -71,12 +71,13 @@ async fn receive(counter: &Counter<'_>, document: String, indexes: &[usize]) -> 
             sku: position.sku.clone(),
             location: position.location.clone(),
             quantity: position.opening,
-            occurred_at: None,
+            occurred_at: Some(stock_client::now()),
         }
     };
     let messages: Vec<RecordReceiptsRequest> = indexes
         .chunks(RECEIPT_LINES_PER_MESSAGE)
         .map(|chunk| RecordReceiptsRequest {
+            source: String::new(),
             document: document.clone(),
             lines: chunk.iter().map(line).collect(),
         })

@@ -140,6 +140,7 @@ impl Shop {
     /// What was bought at a till.
     pub(crate) async fn sell(&self, lines: &[OrderLine]) -> Result<(), String> {
         let request = RecordSaleRequest {
+            source: String::new(),
             document: self.next_document(),
             lines: self.movements(lines),
         };
@@ -154,6 +155,7 @@ impl Shop {
         let document = self.next_document();
         let all = self.movements(lines);
         let message = |lines: &[MovementLine]| RecordReceiptsRequest {
+            source: String::new(),
             document: document.clone(),
             lines: lines.to_vec(),
         };
@@ -211,7 +213,7 @@ impl Shop {
                 sku,
                 location,
                 quantity,
-                occurred_at: None,
+                occurred_at: Some(stock_client::now()),
             }
         };
         lines.iter().enumerate().map(movement).collect()

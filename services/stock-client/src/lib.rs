@@ -54,3 +54,8 @@ pub use reserve_stream::{ReserveStream, UNANSWERED_MAX};
 pub use route::{home_shard, shard_of_reservation, shard_of_sku};
 pub use stock_proto::stock::v1;
 pub use topology::Topology;
+
+/// The time now, by this machine's clock: the `occurred_at` of a movement that has just happened.
+pub fn now() -> prost_types::Timestamp {
+    std::time::SystemTime::now().into()
+}

@@ -9,8 +9,8 @@ use std::hint::black_box;
 
 use stock_core::{
     Action, At, Command, Document, Fingerprint, Line, Location, MovementKind, MovementLine,
-    Movements, Operation, Outcome, Principal, Quantity, Release, Request, RequestId, ReservationId,
-    Reserve, Shard, ShardRestorer, Sku, Stamp, StateRestorer,
+    Movements, Operation, Outcome, Principal, Quantity, Release, Reporter, Request, RequestId,
+    ReservationId, Reserve, Secret, Shard, ShardRestorer, Sku, Stamp, StateRestorer,
 };
 
 const SKUS: usize = 200_000;
@@ -117,7 +117,7 @@ impl Driver {
             moment: Stamp(1_790_000_000_000).into(),
         };
         Self {
-            shard: Shard::new(),
+            shard: Shard::new(Secret(1)),
             at,
             requests: 0,
         }
@@ -133,14 +133,14 @@ impl Driver {
                     sku: sku.clone(),
                     location: location.clone(),
                     on_hand_delta: 1_000,
-                    occurred_at: None,
-                    fingerprint: Fingerprint([1; 8]),
+                    occurred_at: self.at.stamp(),
                 });
             }
         }
         self.at.index += 1;
         let movements = Movements {
             kind: MovementKind::Receipt,
+            source: Reporter::new("warehouse").unwrap(),
             document: Document::new(&self.at.index.to_string()).unwrap(),
             reason: None,
             lines,

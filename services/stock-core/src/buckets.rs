@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use crate::ids::Secret;
+
 /// What is kept in [`Buckets`].
 pub(crate) trait Key: Ord + Clone {
-    /// Which of so many buckets it belongs to: part of the replicated rules, never to change.
-    fn bucket(&self, buckets: usize) -> usize;
+    /// Which of so many buckets it belongs to, by the cluster's secret: part of the replicated rules, never to change.
+    fn bucket(&self, secret: Secret, buckets: usize) -> usize;
 }
 
 /// What a bucket is: a map in the order of its keys.
@@ -76,15 +78,17 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> for BTreeMap<K, V> {
 #[derive(Debug)]
 pub(crate) struct Buckets<K, V, M = BTreeMap<K, V>> {
     maps: Box<[Arc<M>]>,
+    secret: Secret,
     of: PhantomData<(K, V)>,
 }
 
 impl<K: Key, V, M: Table<K, V>> Buckets<K, V, M> {
-    pub(crate) fn new(buckets: usize) -> Self {
+    pub(crate) fn new(secret: Secret, buckets: usize) -> Self {
         // One empty map for all: each is made when it gets something.
         let empty = Arc::new(M::default());
         Self {
             maps: vec![empty; buckets].into(),
+            secret,
             of: PhantomData,
         }
     }
@@ -107,17 +111,17 @@ impl<K: Key, V, M: Table<K, V>> Buckets<K, V, M> {
 
     /// The bucket of a key.
     pub(crate) fn bucket_of(&self, key: &K) -> &M {
-        &self.maps[key.bucket(self.maps.len())]
+        &self.maps[key.bucket(self.secret, self.maps.len())]
     }
 
     /// A bucket by what its keys say of so many.
-    pub(crate) fn by(&self, number: impl FnOnce(usize) -> usize) -> &M {
-        &self.maps[number(self.maps.len())]
+    pub(crate) fn by(&self, number: impl FnOnce(Secret, usize) -> usize) -> &M {
+        &self.maps[number(self.secret, self.maps.len())]
     }
 
     /// The bucket of a key, to be changed.
     pub(crate) fn of(&mut self, key: &K) -> &mut M {
-        Arc::make_mut(&mut self.maps[key.bucket(self.maps.len())])
+        Arc::make_mut(&mut self.maps[key.bucket(self.secret, self.maps.len())])
     }
 
     /// Shares every bucket as it is now.

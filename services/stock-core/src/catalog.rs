@@ -4,9 +4,9 @@ use crate::buckets::Buckets;
 use crate::canonical::{CatalogHead, MemoryHead, OrderHead, Writer};
 use crate::command::Request;
 use crate::frozen::{FrozenState, Slot};
-use crate::ids::{At, Location, Moment, Principal, Stamp};
-use crate::limits::{CATALOG_BUCKETS, LOCATIONS_MAX, REQUESTS_REMEMBERED_MAX};
-use crate::memory::{Recall, RequestKey, RequestMemory};
+use crate::ids::{At, Location, Moment, Principal, Secret, Stamp};
+use crate::limits::{CATALOG_BUCKETS, LOCATIONS_MAX, REQUEST_MEMORY_BYTES_MAX};
+use crate::memory::{Recall, RequestKey, RequestMemory, Weigh};
 use crate::outcome::Refusal;
 
 /// What is known of every location. Driven like a [`Shard`](crate::Shard).
@@ -16,6 +16,7 @@ pub struct Catalog {
     pub(crate) location_count: usize,
     pub(crate) requests: RequestMemory<CatalogOutcome>,
     pub(crate) applied: At,
+    pub(crate) secret: Secret,
 }
 
 /// One command of a log entry of group 0.
@@ -71,13 +72,14 @@ pub enum CatalogOutcome {
 }
 
 impl Catalog {
-    /// No location.
-    pub fn new() -> Self {
+    /// No location, in a cluster with this secret.
+    pub fn new(secret: Secret) -> Self {
         Self {
-            locations: Buckets::new(CATALOG_BUCKETS),
+            locations: Buckets::new(secret, CATALOG_BUCKETS),
             location_count: 0,
-            requests: RequestMemory::new(CATALOG_BUCKETS, REQUESTS_REMEMBERED_MAX),
+            requests: RequestMemory::new(secret, CATALOG_BUCKETS, REQUEST_MEMORY_BYTES_MAX),
             applied: At::default(),
+            secret,
         }
     }
 
@@ -117,7 +119,7 @@ impl Catalog {
             .insert(command.put.location.clone(), command.put);
         let outcome = CatalogOutcome::Put;
         self.requests
-            .remember(key, command.request, at.stamp(), outcome);
+            .remember(key, command.request, at.moment, outcome);
         outcome
     }
 
@@ -159,6 +161,7 @@ impl Catalog {
     fn head(&self) -> CatalogHead {
         CatalogHead {
             applied: self.applied,
+            secret: self.secret,
             requests: MemoryHead {
                 horizon: self.requests.horizon,
                 order: OrderHead::of(&self.requests.order),
@@ -168,9 +171,9 @@ impl Catalog {
     }
 }
 
-impl Default for Catalog {
-    fn default() -> Self {
-        Self::new()
+impl Weigh for CatalogOutcome {
+    fn bytes(&self) -> usize {
+        0
     }
 }
 
@@ -217,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_location_is_put_and_replaced() {
-        let mut catalog = Catalog::new();
+        let mut catalog = Catalog::new(Secret(1));
         assert_eq!(
             put(&mut catalog, NOW, 1, "B", "Berlin"),
             CatalogOutcome::Put
@@ -234,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_request_sent_again_does_not_put_back_what_was_replaced() {
-        let mut catalog = Catalog::new();
+        let mut catalog = Catalog::new(Secret(1));
         put(&mut catalog, NOW, 1, "B", "Berlin");
         put(&mut catalog, NOW, 2, "B", "Bonn");
         assert_eq!(
@@ -252,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_catalog_comes_back_from_its_bytes_and_goes_on() {
-        let mut catalog = Catalog::new();
+        let mut catalog = Catalog::new(Secret(1));
         for number in 0..300 {
             let id = format!("L{}", number * 7 % 200);
             put(&mut catalog, NOW + u64::from(number / 3), number, &id, "a");
@@ -286,7 +289,7 @@ mod tests {
         );
         assert_eq!(answer, CatalogOutcome::Put);
         for catalog in [&mut catalog, &mut restored] {
-            catalog.requests.remembered_max = 50;
+            catalog.requests.bytes_max = 50 * 128;
             put(catalog, NOW + 600_060, 1_000_901, "M", "b");
             // An earlier stamp counts as the latest.
             put(catalog, NOW, 1_000_902, "N", "c");
@@ -302,7 +305,7 @@ mod tests {
 
     #[test]
     fn changed_bytes_of_a_catalog_are_an_error_or_another_catalog() {
-        let mut catalog = Catalog::new();
+        let mut catalog = Catalog::new(Secret(1));
         for number in 0..40 {
             put(&mut catalog, NOW, number, &format!("L{number}"), "a");
         }
@@ -342,7 +345,7 @@ mod tests {
 
     #[test]
     fn past_its_bound_a_catalog_takes_no_more_locations() {
-        let mut catalog = Catalog::new();
+        let mut catalog = Catalog::new(Secret(1));
         for number in 0..LOCATIONS_MAX as u32 {
             let id = format!("L{number}");
             assert_eq!(

@@ -2,8 +2,8 @@
 //! and times are in range, and a basket has 1 to 100 lines.
 
 use crate::ids::{
-    Document, Fingerprint, Location, Principal, Quantity, Reason, RequestId, ReservationId, Sku,
-    Stamp,
+    Document, Fingerprint, Location, Principal, Quantity, Reason, Reporter, RequestId,
+    ReservationId, Sku, Stamp,
 };
 
 /// One command of a log entry.
@@ -29,8 +29,16 @@ pub enum Action {
 pub struct Request {
     /// The caller's id for it.
     pub id: RequestId,
-    /// Of what the caller sent.
+    /// Of what it asks for: [`Operation::fingerprint`].
     pub fingerprint: Fingerprint,
+}
+
+impl Request {
+    /// A request under this id for this.
+    pub fn of(id: RequestId, operation: &Operation) -> Self {
+        let fingerprint = operation.fingerprint();
+        Self { id, fingerprint }
+    }
 }
 
 /// What a request asks for.
@@ -142,6 +150,8 @@ pub struct SetPolicy {
 pub struct Movements {
     /// What they are.
     pub kind: MovementKind,
+    /// Who reports them.
+    pub source: Reporter,
     /// The document's name.
     pub document: Document,
     /// Given for adjustments.
@@ -172,8 +182,6 @@ pub struct MovementLine {
     pub location: Location,
     /// By how much on hand changes: positive for a receipt, negative for a sale, never 0.
     pub on_hand_delta: i64,
-    /// When it happened, by the wall; left out: when it was stamped.
-    pub occurred_at: Option<Stamp>,
-    /// Of the line as the caller sent it.
-    pub fingerprint: Fingerprint,
+    /// When it happened, by the clock of whoever reports it.
+    pub occurred_at: Stamp,
 }

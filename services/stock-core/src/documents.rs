@@ -5,20 +5,20 @@
 
 use std::collections::BTreeMap;
 
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::buckets::{Buckets, Key};
-use crate::command::MovementKind;
-use crate::ids::{Document, Fingerprint, Stamp};
+use crate::command::{MovementKind, MovementLine, Movements};
+use crate::ids::{Fingerprint, Location, Moment, ReservationId, Secret, Sku, Stamp};
 use crate::limits::{
-    CLOCK_AHEAD_MS_MAX, DOCUMENT_MEMORY_MS, FORGOTTEN_PER_ENTRY_MAX, WALL_AHEAD_MS_MAX,
+    DOCUMENT_MEMORY_MS, FORGOTTEN_PER_ENTRY_MAX, OCCURRED_AHEAD_MS_MAX, WALL_AHEAD_MS_MAX,
 };
-use crate::memory::Recall;
 use crate::order::{Disorder, Queue};
-use crate::outcome::Refusal;
+use crate::outcome::{Discrepancy, Refusal};
 
-/// XXH3-128 of kind, document and line; the parts cannot run into each other, since names have no
-/// NUL byte.
+/// XXH3-128 of what a line is known by: kind, source, document, line, SKU and location; the cluster's secret is the
+/// seed, so that nobody can make up a line that is taken for another one. The parts cannot run into each other, since
+/// names have no NUL byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DocumentKey {
     high: u64,
@@ -26,23 +26,26 @@ pub(crate) struct DocumentKey {
 }
 
 impl DocumentKey {
-    pub(crate) fn new(kind: MovementKind, document: &Document, line: &Document) -> Self {
-        // Two names of at most 64 bytes, the kind and a separator.
-        let mut bytes = [0; 130];
-        let mut len = 0;
-        let mut put = |part: &[u8]| {
-            bytes[len..len + part.len()].copy_from_slice(part);
-            len += part.len();
-        };
-        put(&[match kind {
+    pub(crate) fn new(secret: Secret, movements: &Movements, line: &MovementLine) -> Self {
+        // The kind, and five names of at most 64 bytes with what parts them.
+        let mut bytes = [0; 1 + 5 * 65];
+        bytes[0] = match movements.kind {
             MovementKind::Receipt => 1,
             MovementKind::Sale => 2,
             MovementKind::Adjustment => 3,
-        }]);
-        put(document.as_str().as_bytes());
-        put(&[0]);
-        put(line.as_str().as_bytes());
-        Self::from_bytes(xxh3_128(&bytes[..len]).to_be_bytes())
+        };
+        let mut len = 1;
+        for part in [
+            movements.source.as_str(),
+            movements.document.as_str(),
+            line.line.as_str(),
+            line.sku.as_str(),
+            line.location.as_str(),
+        ] {
+            bytes[len..len + part.len()].copy_from_slice(part.as_bytes());
+            len += part.len() + 1;
+        }
+        Self::from_bytes(xxh3_128_with_seed(&bytes[..len], secret.0).to_be_bytes())
     }
 
     pub(crate) fn to_bytes(self) -> [u8; 16] {
@@ -59,8 +62,8 @@ impl DocumentKey {
 }
 
 impl Key for DocumentKey {
-    /// By the half that the order knows, so that it finds the record.
-    fn bucket(&self, buckets: usize) -> usize {
+    /// By the half that the order knows, so that it finds the record. The secret is in it already.
+    fn bucket(&self, _: Secret, buckets: usize) -> usize {
         self.high as usize % buckets
     }
 }
@@ -73,25 +76,26 @@ pub(crate) struct RecordedLine {
     pub(crate) fingerprint: u32,
     /// The low half of the sequence number: far fewer are remembered than it tells apart.
     pub(crate) sequence: u32,
-    /// The stamp, and in the lowest 16 bits how many minutes after it the line says it happened, rounded up.
+    /// The stamp, and in the lowest 16 bits how many [`AHEAD_STEP_MS`] after it the line says it happened, rounded up.
     time: u64,
 }
 
 /// 48 bits: in the year 10889.
 const STAMP_MAX: u64 = (1 << 48) - 1;
 
-const MINUTE_MS: u64 = 60_000;
+/// Two minutes.
+pub(crate) const AHEAD_STEP_MS: u64 = 2 * 60_000;
 
 const _: () =
-    assert!((WALL_AHEAD_MS_MAX + CLOCK_AHEAD_MS_MAX).div_ceil(MINUTE_MS) <= u16::MAX as u64);
+    assert!((WALL_AHEAD_MS_MAX + OCCURRED_AHEAD_MS_MAX).div_ceil(AHEAD_STEP_MS) <= u16::MAX as u64);
 
 impl RecordedLine {
-    /// Of a line that happened so many minutes after its stamp.
-    pub(crate) fn new(fingerprint: u32, sequence: u32, stamp: Stamp, ahead_minutes: u16) -> Self {
+    /// Of a line that happened so many [`AHEAD_STEP_MS`] after its stamp.
+    pub(crate) fn new(fingerprint: u32, sequence: u32, stamp: Stamp, ahead_steps: u16) -> Self {
         Self {
             fingerprint,
             sequence,
-            time: stamp.0.min(STAMP_MAX) << 16 | u64::from(ahead_minutes),
+            time: stamp.0.min(STAMP_MAX) << 16 | u64::from(ahead_steps),
         }
     }
 
@@ -99,38 +103,91 @@ impl RecordedLine {
         Stamp(self.time >> 16)
     }
 
-    pub(crate) fn ahead_minutes(&self) -> u16 {
+    pub(crate) fn ahead_steps(&self) -> u16 {
         self.time as u16
     }
 
-    /// When it was recorded or happened, whichever is later; up to a minute later than that.
+    /// When it was recorded or happened, whichever is later; up to a step later than that.
     fn latest(&self) -> Stamp {
         self.stamp()
-            .plus_ms(u64::from(self.ahead_minutes()) * MINUTE_MS)
+            .plus_ms(u64::from(self.ahead_steps()) * AHEAD_STEP_MS)
     }
 }
 
-/// Document lines that were recorded, for [`DOCUMENT_MEMORY_MS`].
+/// What was found amiss when a line was recorded: a [`Discrepancy`] without the names that the line has itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Amiss {
+    pub(crate) available: i64,
+    pub(crate) short_by: i64,
+    pub(crate) endangered: Box<[ReservationId]>,
+}
+
+impl Amiss {
+    pub(crate) fn to_discrepancy(&self, sku: &Sku, location: &Location) -> Box<Discrepancy> {
+        Box::new(Discrepancy {
+            sku: sku.clone(),
+            location: location.clone(),
+            available: self.available,
+            short_by: self.short_by,
+            endangered: self.endangered.to_vec(),
+        })
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        AMISS_BYTES + size_of::<ReservationId>() * self.endangered.len()
+    }
+}
+
+/// What one line takes: in its bucket and in the order.
+pub(crate) const LINE_BYTES: usize = 48;
+/// With its place in a bucket.
+const AMISS_BYTES: usize = 96;
+
+/// What is known of a line.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Known<'a> {
+    /// It was recorded; that was amiss.
+    Recorded(Option<&'a Amiss>),
+    /// It is new and may be recorded.
+    New,
+    /// It may not.
+    Refused(Refusal),
+}
+
+/// Document lines that were recorded, for [`DOCUMENT_MEMORY_MS`]. None is forgotten before that: where there is no room
+/// for a line, it is not recorded.
 #[derive(Debug)]
 pub(crate) struct DocumentMemory {
     pub(crate) buckets: Buckets<DocumentKey, RecordedLine>,
+    /// Of the few lines where something was.
+    pub(crate) amiss: Buckets<DocumentKey, Amiss>,
     /// Of each key the high half, in the order in which they came. A record leaves only as the oldest, so
     /// their sequence numbers have no gaps.
     order: Queue<u64>,
     pub(crate) next_sequence: u64,
     /// What happened before this may have been recorded and forgotten.
     pub(crate) horizon: Stamp,
-    pub(crate) remembered_max: usize,
+    pub(crate) bytes: usize,
+    pub(crate) bytes_max: usize,
+    pub(crate) sale_bytes_max: usize,
 }
 
 impl DocumentMemory {
-    pub(crate) fn new(buckets: usize, remembered_max: usize) -> Self {
+    pub(crate) fn new(
+        secret: Secret,
+        buckets: usize,
+        bytes_max: usize,
+        sale_bytes_max: usize,
+    ) -> Self {
         Self {
-            buckets: Buckets::new(buckets),
+            buckets: Buckets::new(secret, buckets),
+            amiss: Buckets::new(secret, buckets),
             order: Queue::new(),
             next_sequence: 0,
             horizon: Stamp(0),
-            remembered_max,
+            bytes: 0,
+            bytes_max,
+            sale_bytes_max,
         }
     }
 
@@ -142,16 +199,28 @@ impl DocumentMemory {
         &self,
         key: DocumentKey,
         fingerprint: Fingerprint,
-        occurred_at: Stamp,
-    ) -> Recall<'_, ()> {
+        (kind, occurred_at): (MovementKind, Stamp),
+        now: Moment,
+    ) -> Known<'_> {
         match self.buckets.get(&key) {
-            Some(recorded) if recorded.fingerprint == short(fingerprint) => Recall::Answered(&()),
-            Some(_) => Recall::Refused(Refusal::DocumentReused),
-            None if occurred_at < self.horizon => Recall::Refused(Refusal::DocumentTooOld {
-                horizon: self.horizon,
-            }),
-            None => Recall::New,
+            Some(recorded) if recorded.fingerprint == short(fingerprint) => {
+                return Known::Recorded(self.amiss.get(&key));
+            }
+            Some(_) => return Known::Refused(Refusal::DocumentReused),
+            None => {}
         }
+        let horizon = self.horizon.max(now.latest().minus_ms(DOCUMENT_MEMORY_MS));
+        if occurred_at < horizon {
+            return Known::Refused(Refusal::DocumentTooOld { horizon });
+        }
+        let bytes_max = match kind {
+            MovementKind::Sale => self.sale_bytes_max,
+            MovementKind::Receipt | MovementKind::Adjustment => self.bytes_max,
+        };
+        if self.bytes >= bytes_max {
+            return Known::Refused(Refusal::DocumentMemoryFull);
+        }
+        Known::New
     }
 
     pub(crate) fn remember(
@@ -160,19 +229,30 @@ impl DocumentMemory {
         fingerprint: Fingerprint,
         now: Stamp,
         occurred_at: Stamp,
+        discrepancy: Option<&Discrepancy>,
     ) {
-        if self.len() >= self.remembered_max {
-            self.forget_oldest();
-        }
-        let ahead_minutes = occurred_at.0.saturating_sub(now.0).div_ceil(MINUTE_MS);
+        let ahead_steps = occurred_at.0.saturating_sub(now.0).div_ceil(AHEAD_STEP_MS);
         let recorded = RecordedLine::new(
             short(fingerprint),
             self.next_sequence as u32,
             now,
-            u16::try_from(ahead_minutes).unwrap_or(u16::MAX),
+            u16::try_from(ahead_steps).unwrap_or(u16::MAX),
         );
         self.next_sequence += 1;
         self.order.push(key.high);
+        self.bytes += LINE_BYTES;
+        if let Some(found) = discrepancy {
+            // Near the end of the room it is remembered how much is missing, and not who is endangered.
+            let has_room = self.bytes < self.bytes_max;
+            let endangered = if has_room { &found.endangered[..] } else { &[] };
+            let amiss = Amiss {
+                available: found.available,
+                short_by: found.short_by,
+                endangered: endangered.into(),
+            };
+            self.bytes += amiss.bytes();
+            self.amiss.insert(key, amiss);
+        }
         self.buckets.insert(key, recorded);
     }
 
@@ -241,10 +321,14 @@ impl DocumentMemory {
     fn forget_oldest(&mut self) {
         let oldest = self.oldest();
         self.order.pop();
-        // Judged by when it happened, so that is what the horizon must lie behind. A line that gave no
-        // time happened when it was stamped.
+        // Judged by when it happened, so that is what the horizon must lie behind.
         if let Some((key, recorded)) = oldest {
             self.buckets.remove(&key);
+            self.bytes -= LINE_BYTES;
+            if let Some(amiss) = self.amiss.get(&key) {
+                self.bytes -= amiss.bytes();
+                self.amiss.remove(&key);
+            }
             self.horizon = self.horizon.max(recorded.latest().plus_ms(1));
         }
     }
@@ -284,38 +368,112 @@ mod tests {
         DocumentKey { high, low }
     }
 
+    const SAME: Fingerprint = Fingerprint([1; 8]);
+
+    fn memory(bytes_max: usize) -> DocumentMemory {
+        DocumentMemory::new(Secret(1), 4, bytes_max, bytes_max + LINE_BYTES)
+    }
+
+    fn recall(
+        memory: &DocumentMemory,
+        key: DocumentKey,
+        kind: MovementKind,
+        now: u64,
+    ) -> Known<'_> {
+        memory.recall(key, SAME, (kind, Stamp(now)), Stamp(now).into())
+    }
+
     #[test]
     fn a_forgotten_document_line_is_refused_by_when_it_happened() {
-        let mut memory = DocumentMemory::new(4, 100);
-        let name = |text| Document::new(text).unwrap();
-        let key = DocumentKey::new(MovementKind::Receipt, &name("D1"), &name("1"));
-        let same = Fingerprint([1; 8]);
-        memory.remember(key, same, Stamp(NOW), Stamp(NOW));
-        assert_eq!(memory.recall(key, same, Stamp(NOW)), Recall::Answered(&()));
+        let mut memory = memory(9_999);
+        let key = key(1, 1);
+        let (receipt, now) = (MovementKind::Receipt, Stamp(NOW));
+        memory.remember(key, SAME, now, now, None);
+        assert_eq!(recall(&memory, key, receipt, NOW), Known::Recorded(None));
         assert_eq!(
-            memory.recall(key, Fingerprint([2; 8]), Stamp(NOW)),
-            Recall::Refused(Refusal::DocumentReused)
+            memory.recall(key, Fingerprint([2; 8]), (receipt, now), now.into()),
+            Known::Refused(Refusal::DocumentReused)
         );
-        memory.forget(Stamp(NOW + DOCUMENT_MEMORY_MS + 1));
+        let later = Stamp(NOW + DOCUMENT_MEMORY_MS + 1);
+        memory.forget(later);
         assert_eq!(
-            memory.recall(key, same, Stamp(NOW)),
-            Recall::Refused(Refusal::DocumentTooOld {
+            memory.recall(key, SAME, (receipt, now), later.into()),
+            Known::Refused(Refusal::DocumentTooOld {
                 horizon: Stamp(NOW + 1)
             })
+        );
+        assert_eq!(memory.bytes, 0);
+    }
+
+    #[test]
+    fn what_happened_before_all_that_is_remembered_is_refused_though_nothing_was_forgotten() {
+        let memory = memory(9_999);
+        let horizon = Stamp(NOW - DOCUMENT_MEMORY_MS);
+        let recall =
+            |at| memory.recall(key(1, 1), SAME, (MovementKind::Sale, at), Stamp(NOW).into());
+        assert_eq!(recall(horizon), Known::New);
+        assert_eq!(
+            recall(horizon.minus_ms(1)),
+            Known::Refused(Refusal::DocumentTooOld { horizon })
         );
     }
 
     #[test]
+    fn nothing_is_forgotten_for_want_of_room_and_sales_have_some_of_their_own() {
+        let mut memory = memory(2 * LINE_BYTES);
+        let full = Known::Refused(Refusal::DocumentMemoryFull);
+        for number in 1..=2 {
+            assert_eq!(
+                recall(&memory, key(number, 1), MovementKind::Receipt, NOW),
+                Known::New
+            );
+            memory.remember(key(number, 1), SAME, Stamp(NOW), Stamp(NOW), None);
+        }
+        let next = key(3, 1);
+        assert_eq!(recall(&memory, next, MovementKind::Receipt, NOW), full);
+        assert_eq!(recall(&memory, next, MovementKind::Adjustment, NOW), full);
+        assert_eq!(recall(&memory, next, MovementKind::Sale, NOW), Known::New);
+        memory.remember(next, SAME, Stamp(NOW), Stamp(NOW), None);
+        assert_eq!(recall(&memory, key(4, 1), MovementKind::Sale, NOW), full);
+        for number in 1..=3 {
+            let known = recall(&memory, key(number, 1), MovementKind::Sale, NOW);
+            assert_eq!(known, Known::Recorded(None));
+        }
+    }
+
+    #[test]
+    fn what_was_amiss_is_remembered_as_long_as_its_line() {
+        let mut memory = memory(9_999);
+        let found = Discrepancy {
+            sku: Sku::new("MUG").unwrap(),
+            location: Location::new("A").unwrap(),
+            available: -3,
+            short_by: 3,
+            endangered: vec![ReservationId::compose(Stamp(1), 0, 1)],
+        };
+        memory.remember(key(1, 1), SAME, Stamp(NOW), Stamp(NOW), Some(&found));
+        let Known::Recorded(Some(amiss)) = recall(&memory, key(1, 1), MovementKind::Sale, NOW)
+        else {
+            panic!("nothing was amiss");
+        };
+        assert_eq!(*amiss.to_discrepancy(&found.sku, &found.location), found);
+        memory.forget(Stamp(NOW + DOCUMENT_MEMORY_MS + 1));
+        assert_eq!((memory.bytes, memory.amiss.iter().count()), (0, 0));
+    }
+
+    #[test]
     fn lines_whose_hashes_are_alike_leave_in_the_order_they_came() {
-        let mut memory = DocumentMemory::new(4, 2);
-        let same = Fingerprint([1; 8]);
-        let at = |ms| Stamp(NOW + ms);
-        memory.remember(key(7, 2), same, at(0), at(0));
-        memory.remember(key(7, 1), same, at(1), at(1));
-        memory.remember(key(7, 3), same, at(2), at(2));
-        let is_known = |low| memory.recall(key(7, low), same, at(9)) == Recall::Answered(&());
+        let mut memory = memory(9_999);
+        for (low, ms) in [(2, 0), (1, 1), (3, 2)] {
+            let at = Stamp(NOW + ms);
+            memory.remember(key(7, low), SAME, at, at, None);
+        }
+        memory.forget(Stamp(NOW + 1 + DOCUMENT_MEMORY_MS));
+        let is_known = |low| {
+            recall(&memory, key(7, low), MovementKind::Sale, NOW + 9) == Known::Recorded(None)
+        };
         assert_eq!([1, 2, 3].map(is_known), [true, false, true]);
-        assert_eq!(memory.horizon, at(1));
+        assert_eq!(memory.horizon, Stamp(NOW + 1));
         assert_eq!(memory.len(), 2);
     }
 
@@ -327,7 +485,7 @@ mod tests {
             stamp: Stamp(stamp),
         };
         let restore = |places: &[DocumentPlace], next| {
-            let mut memory = DocumentMemory::new(4, 100);
+            let mut memory = memory(9_999);
             memory.restore_order(places.to_vec(), next).is_ok()
         };
         assert!(restore(&[place(6, 2), place(5, 1)], 7));

@@ -181,6 +181,12 @@ pub enum Flaw {
         /// What.
         what: &'static str,
     },
+    /// Something is said of a record that is not there.
+    #[error("{what} of a line that was never recorded")]
+    WithoutRecord {
+        /// What is said.
+        what: &'static str,
+    },
     /// A reservation is not as any can be.
     #[error("{reservation} {why}")]
     Unsound {

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::apply::holds::Hold;
 use crate::canonical::Writer;
 use crate::catalog::{CatalogOutcome, PutLocation};
-use crate::documents::{DocumentKey, RecordedLine};
+use crate::documents::{Amiss, DocumentKey, RecordedLine};
 use crate::ids::{Location, ReservationId, Sku};
 use crate::memory::{Remembered, RequestKey};
 use crate::stock::Stock;
@@ -85,6 +85,7 @@ pub(crate) enum Slot {
         holds: Arc<Timeline<ReservationId, Hold>>,
         requests: Arc<Timeline<RequestKey, Remembered<Verdict>>>,
         documents: Arc<BTreeMap<DocumentKey, RecordedLine>>,
+        amiss: Arc<BTreeMap<DocumentKey, Amiss>>,
     },
     Catalog {
         locations: Arc<BTreeMap<Location, PutLocation>>,
@@ -104,11 +105,13 @@ impl Slot {
                 holds,
                 requests,
                 documents,
+                amiss,
             } => {
                 writer.stocks(stocks);
                 writer.holds(holds);
                 writer.requests(requests, Writer::verdict);
                 writer.documents(documents);
+                writer.amiss(amiss);
             }
             Self::Catalog {
                 locations,

@@ -7,7 +7,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use thiserror::Error;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::buckets::Key;
 use crate::limits::{IDENTIFIER_BYTES_MAX, QUANTITY_MAX, WALL_AHEAD_MS_MAX};
@@ -96,9 +96,8 @@ impl Hash for Sku {
 }
 
 impl Key for Sku {
-    /// Low bits of the hash, which are independent of the shard.
-    fn bucket(&self, buckets: usize) -> usize {
-        self.hash as usize % buckets
+    fn bucket(&self, secret: Secret, buckets: usize) -> usize {
+        secret.bucket(self.name.as_bytes(), buckets)
     }
 }
 
@@ -127,8 +126,8 @@ impl<'a> SkuName<'a> {
         }
     }
 
-    pub(crate) fn bucket(&self, buckets: usize) -> usize {
-        self.hash as usize % buckets
+    pub(crate) fn bucket(&self, secret: Secret, buckets: usize) -> usize {
+        secret.bucket(self.name.as_bytes(), buckets)
     }
 }
 
@@ -176,6 +175,18 @@ impl fmt::Display for Sku {
     }
 }
 
+/// A number that only the nodes of a cluster know. Their states are cut into buckets by it, so that nobody can make up
+/// names and ids that all come to lie in one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Secret(pub u64);
+
+impl Secret {
+    /// XXH3, 64 bits, with the secret as its seed: part of the replicated rules, never to change.
+    pub(crate) fn bucket(self, name: &[u8], buckets: usize) -> usize {
+        xxh3_64_with_seed(name, self.0) as usize % buckets
+    }
+}
+
 macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -220,8 +231,8 @@ identifier!(
     Location
 );
 impl Key for Location {
-    fn bucket(&self, buckets: usize) -> usize {
-        xxh3_64(self.0.as_bytes()) as usize % buckets
+    fn bucket(&self, secret: Secret, buckets: usize) -> usize {
+        secret.bucket(self.0.as_bytes(), buckets)
     }
 }
 
@@ -232,6 +243,10 @@ identifier!(
 identifier!(
     /// A delivery note, till receipt or the like, or a line's name inside one.
     Document
+);
+identifier!(
+    /// Which till, warehouse or system reports a movement: two of them may name a document alike.
+    Reporter
 );
 
 /// Why stock was adjusted: 1-64 bytes of text without control characters.
@@ -392,8 +407,8 @@ impl RequestId {
         Stamp(u64::from_be_bytes(ms))
     }
 
-    pub(crate) fn bucket(&self, buckets: usize) -> usize {
-        low_bits(&self.0) as usize % buckets
+    pub(crate) fn bucket(&self, secret: Secret, buckets: usize) -> usize {
+        secret.bucket(&self.0, buckets)
     }
 }
 
@@ -448,8 +463,8 @@ impl ReservationId {
 }
 
 impl Key for ReservationId {
-    fn bucket(&self, buckets: usize) -> usize {
-        low_bits(&self.0) as usize % buckets
+    fn bucket(&self, secret: Secret, buckets: usize) -> usize {
+        secret.bucket(&self.0, buckets)
     }
 }
 
@@ -475,12 +490,6 @@ impl fmt::Debug for ReservationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
-}
-
-fn low_bits(uuid: &[u8; 16]) -> u64 {
-    let mut low = [0; 8];
-    low.copy_from_slice(&uuid[8..]);
-    u64::from_be_bytes(low)
 }
 
 /// XXH3-64 of what a client sent: enough to tell a retry from another request that somebody sends under the

@@ -1,6 +1,6 @@
 //! What each applied change leaves behind: the deltas whose sums are the counters.
 
-use crate::ids::{Document, Location, Principal, Reason, ReservationId, Sku, Stamp};
+use crate::ids::{Document, Location, Principal, Reason, Reporter, ReservationId, Sku, Stamp};
 use crate::outcome::Discrepancy;
 
 /// One change of one position. The driver adds (index, ordinal): the place in history.
@@ -63,6 +63,8 @@ pub enum Source {
     Reservation(ReservationId),
     /// A line of a document.
     Document {
+        /// Who reported it.
+        reporter: Reporter,
         /// The document.
         document: Document,
         /// Its line.

@@ -36,7 +36,9 @@ mod catalog;
 mod command;
 mod documents;
 mod error;
+mod fingerprint;
 mod frozen;
+mod holders;
 mod ids;
 mod ledger;
 pub mod limits;
@@ -63,8 +65,8 @@ pub use error::{Flaw, Part, RestoreError};
 pub use frozen::FrozenState;
 pub use ids::{
     At, Document, Fingerprint, IdentifierError, Location, Moment, Principal, Quantity,
-    QuantityError, Reason, RequestId, RequestIdError, ReservationId, ReservationIdError, Sku,
-    Stamp,
+    QuantityError, Reason, Reporter, RequestId, RequestIdError, ReservationId, ReservationIdError,
+    Secret, Sku, Stamp,
 };
 pub use ledger::{EntryKind, LedgerEntry, Source};
 pub use names::{Naming, NewNames};

@@ -2,9 +2,10 @@
 
 use crate::buckets::{Buckets, Key};
 use crate::command::Request;
-use crate::ids::{Fingerprint, Moment, Principal, RequestId, Stamp};
+use crate::ids::{Fingerprint, Moment, Principal, RequestId, Secret, Stamp};
 use crate::limits::{
-    CLOCK_AHEAD_MS_MAX, FORGOTTEN_PER_ENTRY_MAX, REQUEST_MEMORY_MS, REQUEST_MEMORY_MS_MIN,
+    CLOCK_AHEAD_MS_MAX, FORGOTTEN_PER_ENTRY_MAX, REQUEST_BYTES, REQUEST_MEMORY_MS,
+    REQUEST_MEMORY_MS_MIN,
 };
 use crate::order::{Order, Place};
 use crate::outcome::Refusal;
@@ -18,9 +19,15 @@ pub(crate) struct RequestKey {
 }
 
 impl Key for RequestKey {
-    fn bucket(&self, buckets: usize) -> usize {
-        self.id.bucket(buckets)
+    fn bucket(&self, secret: Secret, buckets: usize) -> usize {
+        self.id.bucket(secret, buckets)
     }
+}
+
+/// What is remembered of an answer.
+pub(crate) trait Weigh {
+    /// Bytes that it takes beyond its own size, about: of replicated rules, so not what an allocator says.
+    fn bytes(&self) -> usize;
 }
 
 #[derive(Debug, Clone)]
@@ -51,16 +58,24 @@ pub(crate) struct RequestMemory<V> {
     pub(crate) buckets: Buckets<RequestKey, Remembered<V>, Timeline<RequestKey, Remembered<V>>>,
     pub(crate) order: Order<RequestKey>,
     pub(crate) horizon: Stamp,
-    pub(crate) remembered_max: usize,
+    pub(crate) bytes: usize,
+    pub(crate) bytes_max: usize,
 }
 
-impl<V: Clone> RequestMemory<V> {
-    pub(crate) fn new(buckets: usize, remembered_max: usize) -> Self {
+impl<V: Clone + Weigh> Remembered<V> {
+    pub(crate) fn bytes(&self) -> usize {
+        REQUEST_BYTES + self.verdict.bytes()
+    }
+}
+
+impl<V: Clone + Weigh> RequestMemory<V> {
+    pub(crate) fn new(secret: Secret, buckets: usize, bytes_max: usize) -> Self {
         Self {
-            buckets: Buckets::new(buckets),
+            buckets: Buckets::new(secret, buckets),
             order: Order::new(),
             horizon: Stamp(0),
-            remembered_max,
+            bytes: 0,
+            bytes_max,
         }
     }
 
@@ -92,15 +107,18 @@ impl<V: Clone> RequestMemory<V> {
         Recall::New
     }
 
-    pub(crate) fn remember(&mut self, key: RequestKey, request: Request, now: Stamp, verdict: V) {
-        if self.is_full() {
+    /// Makes room first by forgetting what may be forgotten early. Where that is not enough the answer is remembered all
+    /// the same: it was given, and the next one finds that there is no room.
+    pub(crate) fn remember(&mut self, key: RequestKey, request: Request, now: Moment, verdict: V) {
+        while self.is_full() && self.may_forget_oldest_early(now) && self.order.len() > 0 {
             self.forget_oldest();
         }
         let remembered = Remembered {
             fingerprint: request.fingerprint,
-            place: self.order.push(now, key.clone()),
+            place: self.order.push(now.stamp, key.clone()),
             verdict,
         };
+        self.bytes += remembered.bytes();
         self.buckets.insert(key, remembered);
     }
 
@@ -120,7 +138,7 @@ impl<V: Clone> RequestMemory<V> {
     }
 
     fn is_full(&self) -> bool {
-        self.order.len() >= self.remembered_max
+        self.bytes >= self.bytes_max
     }
 
     /// Whether the horizon stays a minute behind when the oldest id is forgotten before its time. The
@@ -135,6 +153,7 @@ impl<V: Clone> RequestMemory<V> {
     fn forget_oldest(&mut self) {
         if let Some(key) = self.order.pop() {
             self.horizon = self.horizon.max(key.id.made_at().plus_ms(1));
+            self.bytes -= self.buckets.get(&key).map_or(0, Remembered::bytes);
             self.buckets.remove(&key);
         }
     }
@@ -156,12 +175,23 @@ mod tests {
         }
     }
 
+    /// Takes nothing beyond its own size.
+    impl Weigh for u8 {
+        fn bytes(&self) -> usize {
+            0
+        }
+    }
+
+    fn memory(requests_max: usize) -> RequestMemory<u8> {
+        RequestMemory::new(Secret(1), 4, requests_max * REQUEST_BYTES)
+    }
+
     fn remember(memory: &mut RequestMemory<u8>, key: &RequestKey, now: u64, verdict: u8) {
         let request = Request {
             id: key.id,
             fingerprint: Fingerprint([1; 8]),
         };
-        memory.remember(key.clone(), request, Stamp(now), verdict);
+        memory.remember(key.clone(), request, Stamp(now).into(), verdict);
     }
 
     fn recall(memory: &RequestMemory<u8>, key: &RequestKey, now: u64) -> Recall<'static, u8> {
@@ -178,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_forgotten_id_is_refused_even_when_its_clock_ran_ahead() {
-        let mut memory = RequestMemory::new(4, 100);
+        let mut memory = memory(100);
         let ahead = key(NOW + CLOCK_AHEAD_MS_MAX, 1);
         assert_eq!(recall(&memory, &ahead, NOW), Recall::New);
         remember(&mut memory, &ahead, NOW, 7);
@@ -197,7 +227,7 @@ mod tests {
 
     #[test]
     fn an_id_from_too_far_ahead_is_refused() {
-        let memory = RequestMemory::<u8>::new(4, 100);
+        let memory = memory(100);
         let ahead = key(NOW + CLOCK_AHEAD_MS_MAX + 1, 1);
         assert_eq!(
             recall(&memory, &ahead, NOW),
@@ -208,7 +238,7 @@ mod tests {
     #[test]
     fn while_cluster_time_lags_ids_are_judged_by_the_nodes_wall_clocks() {
         let hours = 3 * 3_600_000;
-        let mut memory = RequestMemory::<u8>::new(4, 1);
+        let mut memory = memory(1);
         let lagging = |ms| Moment {
             stamp: Stamp(NOW + ms),
             wall: Stamp(NOW + hours + ms),
@@ -235,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_full_memory_forgets_the_oldest_but_never_a_young_one() {
-        let mut memory = RequestMemory::new(4, 2);
+        let mut memory = memory(2);
         remember(&mut memory, &key(NOW, 1), NOW, 1);
         remember(&mut memory, &key(NOW, 2), NOW, 2);
         let full = Recall::Refused(Refusal::RequestMemoryFull);
@@ -256,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_full_memory_keeps_a_minute_of_ids_whose_clock_ran_ahead() {
-        let mut memory = RequestMemory::new(4, 1);
+        let mut memory = memory(1);
         remember(&mut memory, &key(NOW + CLOCK_AHEAD_MS_MAX, 1), NOW, 1);
         let later = NOW + CLOCK_AHEAD_MS_MAX + REQUEST_MEMORY_MS_MIN;
         assert_eq!(

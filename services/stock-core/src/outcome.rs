@@ -43,7 +43,7 @@ pub struct ShortLine {
 }
 
 /// A position's policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// Units that no channel may sell.
     pub safety_stock: i64,
@@ -51,15 +51,26 @@ pub struct Policy {
     pub backorder_limit: i64,
     /// What this leaves available.
     pub available: i64,
+    /// Set when this took available too low.
+    pub discrepancy: Option<Box<Discrepancy>>,
 }
 
 /// What became of a movement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LineVerdict {
-    /// It counts. Where it took available too low, that is said.
-    Recorded(Option<Box<Discrepancy>>),
+    /// It counts.
+    Recorded {
+        /// Set where it took available too low.
+        discrepancy: Option<Box<Discrepancy>>,
+        /// By how many milliseconds its `occurred_at` lay ahead of the clocks, where that was more than
+        /// [`CLOCK_AHEAD_MS_MAX`](crate::limits::CLOCK_AHEAD_MS_MAX); else 0. It counts as having happened now.
+        ahead_ms: u64,
+    },
     /// It counted before; nothing changed.
-    AlreadyRecorded,
+    AlreadyRecorded {
+        /// As it was said then.
+        discrepancy: Option<Box<Discrepancy>>,
+    },
     /// It does not count; nothing changed.
     Refused(Refusal),
 }
@@ -75,9 +86,17 @@ pub struct Discrepancy {
     pub available: i64,
     /// How far that is below the backorder limit.
     pub short_by: i64,
-    /// The newest reservations there whose open units cover `short_by`, at most
-    /// [`ENDANGERED_MAX`](crate::limits::ENDANGERED_MAX).
+    /// The reservations held last there whose open units cover `short_by`, newest first. Each is named once by a command;
+    /// at most [`ENDANGERED_MAX`](crate::limits::ENDANGERED_MAX) of a position, and
+    /// [`ENDANGERED_PER_CALL_MAX`](crate::limits::ENDANGERED_PER_CALL_MAX) in all.
     pub endangered: Vec<ReservationId>,
+}
+
+impl Discrepancy {
+    /// Bytes of memory that it takes, about.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Self>() + size_of::<ReservationId>() * self.endangered.len()
+    }
 }
 
 /// Why a command was refused.
@@ -90,10 +109,12 @@ pub enum Refusal {
     },
     /// The time inside the request id lies too far ahead of cluster time.
     RequestFromFuture,
-    /// The request id was used for another payload.
+    /// The request id was used for another kind of call, or with another content.
     RequestReused,
     /// As many request ids are remembered as may be, and the oldest is too young to be forgotten.
     RequestMemoryFull,
+    /// As many document lines are remembered as may be.
+    DocumentMemoryFull,
     /// The movement happened before what is remembered of documents.
     DocumentTooOld {
         /// What is remembered begins here.
@@ -101,7 +122,7 @@ pub enum Refusal {
     },
     /// The document's line was recorded with another content.
     DocumentReused,
-    /// The movement claims to happen later than now.
+    /// The movement claims to happen more than a day from now.
     OccurredInFuture,
     /// No receipt and no policy ever named this SKU.
     UnknownSku {

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use crate::apply::{holds::Holds, shelves::Shelves};
-use crate::buckets::Key;
 use crate::canonical::{MemoryHead, OrderHead, ShardHead, Writer};
 use crate::command::{Action, Command, Operation, Request};
 use crate::documents::DocumentMemory;
 use crate::frozen::{FrozenState, Slot};
-use crate::ids::{At, IdentifierError, Location, Moment, Principal, ReservationId, Sku, Stamp};
+use crate::ids::{
+    At, IdentifierError, Location, Moment, Principal, ReservationId, Secret, Sku, Stamp,
+};
 use crate::ledger::LedgerEntry;
 use crate::limits::{
-    BUCKETS, DOCUMENT_LINES_REMEMBERED_MAX, ENDED_RESERVATIONS_MAX, EXPIRIES_PER_ENTRY_MAX,
-    OPEN_RESERVATIONS_MAX, POSITIONS_MAX, REQUESTS_REMEMBERED_MAX,
+    BUCKETS, DOCUMENT_BYTES_MAX, ENDED_RESERVATION_BYTES_MAX, EXPIRIES_PER_ENTRY_MAX,
+    OPEN_RESERVATION_BYTES_MAX, POSITIONS_MAX, REQUEST_MEMORY_BYTES_MAX, SALE_BYTES_MAX,
 };
 use crate::memory::{Recall, RequestKey, RequestMemory};
 use crate::names::{Names, Naming};
@@ -30,6 +31,7 @@ pub struct Shard {
     pub(crate) documents: DocumentMemory,
     pub(crate) names: Names,
     pub(crate) applied: At,
+    pub(crate) secret: Secret,
 }
 
 /// How much a shard holds.
@@ -41,18 +43,29 @@ pub struct Counts {
     pub open_reservations: usize,
     pub ended_reservations: usize,
     pub requests_remembered: usize,
+    pub document_lines_remembered: usize,
+    /// Of what is bounded in bytes, about so many are used.
+    pub request_bytes: usize,
+    pub document_bytes: usize,
+    pub open_reservation_bytes: usize,
 }
 
 impl Shard {
-    /// An empty shard.
-    pub fn new() -> Self {
+    /// An empty shard of a cluster with this secret.
+    pub fn new(secret: Secret) -> Self {
         Self {
-            shelves: Shelves::new(BUCKETS, POSITIONS_MAX),
-            holds: Holds::new(BUCKETS, OPEN_RESERVATIONS_MAX, ENDED_RESERVATIONS_MAX),
-            requests: RequestMemory::new(BUCKETS, REQUESTS_REMEMBERED_MAX),
-            documents: DocumentMemory::new(BUCKETS, DOCUMENT_LINES_REMEMBERED_MAX),
+            shelves: Shelves::new(secret, BUCKETS, POSITIONS_MAX),
+            holds: Holds::new(
+                secret,
+                BUCKETS,
+                OPEN_RESERVATION_BYTES_MAX,
+                ENDED_RESERVATION_BYTES_MAX,
+            ),
+            requests: RequestMemory::new(secret, BUCKETS, REQUEST_MEMORY_BYTES_MAX),
+            documents: DocumentMemory::new(secret, BUCKETS, DOCUMENT_BYTES_MAX, SALE_BYTES_MAX),
             names: Names::default(),
             applied: At::default(),
+            secret,
         }
     }
 
@@ -98,11 +111,16 @@ impl Shard {
             let Action::Request(request, operation) = &command.action else {
                 continue;
             };
-            let requests = self.requests.buckets.by(|of| request.id.bucket(of));
-            seen += requests.last().map_or(0, |last| last.id.bucket(2));
+            let requests = &self.requests.buckets;
+            let requests = requests.by(|secret, of| request.id.bucket(secret, of));
+            seen += requests
+                .last()
+                .map_or(0, |last| usize::from(last.id.as_bytes()[15]));
             if let Operation::Reserve(reserve) = operation {
                 let holds = self.holds.buckets.bucket_of(&reserve.id);
-                seen += holds.last().map_or(0, |last| last.bucket(2));
+                seen += holds
+                    .last()
+                    .map_or(0, |last| usize::from(last.as_bytes()[15]));
             }
         }
         seen
@@ -151,6 +169,10 @@ impl Shard {
             open_reservations: self.holds.open(),
             ended_reservations: self.holds.ended(),
             requests_remembered: self.requests.len(),
+            document_lines_remembered: self.documents.len(),
+            request_bytes: self.requests.bytes,
+            document_bytes: self.documents.bytes,
+            open_reservation_bytes: self.holds.open_bytes,
         }
     }
 
@@ -164,18 +186,23 @@ impl Shard {
             .zip(self.holds.buckets.share())
             .zip(self.requests.buckets.share())
             .zip(self.documents.buckets.share())
-            .map(|(((stocks, holds), requests), documents)| Slot::Shard {
-                stocks,
-                holds,
-                requests,
-                documents,
-            });
+            .zip(self.documents.amiss.share())
+            .map(
+                |((((stocks, holds), requests), documents), amiss)| Slot::Shard {
+                    stocks,
+                    holds,
+                    requests,
+                    documents,
+                    amiss,
+                },
+            );
         FrozenState::new(head, slots)
     }
 
     fn head(&self) -> ShardHead {
         ShardHead {
             applied: self.applied,
+            secret: self.secret,
             requests: MemoryHead {
                 horizon: self.requests.horizon,
                 order: OrderHead::of(&self.requests.order),
@@ -212,18 +239,14 @@ impl Shard {
             Recall::New => {}
         }
         let who = &key.principal;
-        let (outcome, verdict) = match operation {
-            Operation::Reserve(reserve) => {
-                let outcome = self.reserve(at, who, &reserve, ledger);
-                let verdict = Verdict::of_reserve(&outcome);
-                (outcome, verdict)
-            }
-            Operation::Confirm(confirm) => Verdict::of(self.confirm(at, who, &confirm, ledger)),
-            Operation::Release(release) => Verdict::of(self.release(at, who, &release, ledger)),
-            Operation::Fulfill(fulfill) => Verdict::of(self.fulfill(at, who, &fulfill, ledger)),
-            Operation::Extend(extend) => Verdict::of(self.extend(at, who, &extend, ledger)),
-            Operation::Amend(amend) => Verdict::of(self.amend(at, who, &amend, ledger)),
-            Operation::SetPolicy(policy) => Verdict::of(self.set_policy(at, who, &policy, ledger)),
+        let outcome = match &operation {
+            Operation::Reserve(reserve) => self.reserve(at, who, reserve, ledger),
+            Operation::Confirm(confirm) => self.confirm(at, who, confirm, ledger),
+            Operation::Release(release) => self.release(at, who, release, ledger),
+            Operation::Fulfill(fulfill) => self.fulfill(at, who, fulfill, ledger),
+            Operation::Extend(extend) => self.extend(at, who, extend, ledger),
+            Operation::Amend(amend) => self.amend(at, who, amend, ledger),
+            Operation::SetPolicy(policy) => self.set_policy(at, who, policy, ledger),
         };
         // A retry may find what this one did not: room, or a reservation id that is free. Nothing
         // changed, so forgetting such an answer repeats nothing.
@@ -236,7 +259,8 @@ impl Shard {
             )
         );
         if !is_passing {
-            self.requests.remember(key, request, at.stamp(), verdict);
+            let verdict = Verdict::of(&outcome, &operation);
+            self.requests.remember(key, request, at.moment, verdict);
         }
         outcome
     }
@@ -271,12 +295,6 @@ impl Naming for Shard {
     }
 }
 
-impl Default for Shard {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// What happens at the bounds, of which a test needs nearer ones. All else is tested from outside.
 #[cfg(test)]
 mod tests {
@@ -285,12 +303,17 @@ mod tests {
         Confirm, Line, MovementKind, MovementLine, Movements, Release, Reserve, SetPolicy,
     };
     use crate::error::RestoreError;
-    use crate::ids::{Document, Fingerprint, Quantity, RequestId};
+    use crate::ids::{Document, Fingerprint, Quantity, Reporter, RequestId};
     use crate::outcome::LineVerdict;
     use crate::reservation::State;
     use crate::restore::{ShardRestorer, StateRestorer};
 
     const NOW: u64 = 1_790_000_000_000;
+
+    const RECORDED: LineVerdict = LineVerdict::Recorded {
+        discrepancy: None,
+        ahead_ms: 0,
+    };
 
     /// A shard and how many commands it has had.
     struct Till {
@@ -337,6 +360,7 @@ mod tests {
             let name = (self.commands + 1).to_string();
             let outcome = self.apply(Action::Movements(Movements {
                 kind: MovementKind::Receipt,
+                source: Reporter::new("dock").unwrap(),
                 document: Document::new(&name).unwrap(),
                 reason: None,
                 lines: vec![MovementLine {
@@ -344,8 +368,7 @@ mod tests {
                     sku: Sku::new(sku).unwrap(),
                     location: Location::new("A").unwrap(),
                     on_hand_delta: 9,
-                    occurred_at: None,
-                    fingerprint: Fingerprint([1; 8]),
+                    occurred_at: self.now,
                 }],
             }));
             match outcome {
@@ -392,8 +415,8 @@ mod tests {
     #[test]
     fn past_its_bound_a_shard_takes_no_more_reservations() {
         let mut till = Till::new(Shard {
-            holds: Holds::new(BUCKETS, 2, 9),
-            ..Shard::new()
+            holds: Holds::new(Secret(1), BUCKETS, 2 * 256, 9 * 256),
+            ..Shard::new(Secret(1))
         });
         till.receive("MUG");
         assert!(matches!(till.reserve(1), Outcome::Reservation(_)));
@@ -407,8 +430,8 @@ mod tests {
     #[test]
     fn past_their_bound_the_reservations_that_ended_first_are_forgotten() {
         let mut till = Till::new(Shard {
-            holds: Holds::new(BUCKETS, 9, 2),
-            ..Shard::new()
+            holds: Holds::new(Secret(1), BUCKETS, 9 * 256, 2 * 256),
+            ..Shard::new(Secret(1))
         });
         till.receive("MUG");
         for number in 1..=4 {
@@ -424,10 +447,10 @@ mod tests {
     #[test]
     fn past_its_bound_a_shard_takes_no_more_positions() {
         let mut till = Till::new(Shard {
-            shelves: Shelves::new(BUCKETS, 1),
-            ..Shard::new()
+            shelves: Shelves::new(Secret(1), BUCKETS, 1),
+            ..Shard::new(Secret(1))
         });
-        assert_eq!(till.receive("MUG"), LineVerdict::Recorded(None));
+        assert_eq!(till.receive("MUG"), RECORDED);
         let refusal = Refusal::TooManyPositions;
         assert_eq!(till.receive("PEN"), LineVerdict::Refused(refusal));
         let policy = SetPolicy {
@@ -438,15 +461,15 @@ mod tests {
         };
         let outcome = till.request(1, Operation::SetPolicy(policy));
         assert_eq!(outcome, Outcome::Refused(refusal));
-        assert_eq!(till.receive("MUG"), LineVerdict::Recorded(None));
+        assert_eq!(till.receive("MUG"), RECORDED);
         assert!(till.shard.stock(&Sku::new("PEN").unwrap()).is_none());
     }
 
     #[test]
     fn with_a_memory_full_of_young_requests_new_ones_are_refused_and_change_nothing() {
         let mut till = Till::new(Shard {
-            requests: RequestMemory::new(BUCKETS, 2),
-            ..Shard::new()
+            requests: RequestMemory::new(Secret(1), BUCKETS, 2 * 128),
+            ..Shard::new(Secret(1))
         });
         till.receive("MUG");
         let first = till.reserve(1);
@@ -457,7 +480,7 @@ mod tests {
         assert_eq!(till.shard.counts().open_reservations, 2);
         // What is remembered is answered all the same, and facts need no memory of requests.
         assert_eq!(till.reserve(1), first);
-        assert_eq!(till.receive("MUG"), LineVerdict::Recorded(None));
+        assert_eq!(till.receive("MUG"), RECORDED);
         till.now = till.now.plus_ms(60_000);
         assert!(matches!(till.reserve(3), Outcome::Reservation(_)));
         assert_eq!(till.shard.counts().requests_remembered, 2);
@@ -482,7 +505,7 @@ mod tests {
     fn a_reserved_counter_that_is_not_what_is_held_is_not_restored() {
         let sku = Sku::new("MUG").unwrap();
         let error_at = |reserved| {
-            let mut till = Till::new(Shard::new());
+            let mut till = Till::new(Shard::new(Secret(1)));
             till.receive("MUG");
             till.reserve(1);
             till.reserve(2);
@@ -506,7 +529,7 @@ mod tests {
 
     #[test]
     fn what_came_first_is_forgotten_first_after_a_restore_too() {
-        let mut till = Till::new(Shard::new());
+        let mut till = Till::new(Shard::new(Secret(1)));
         till.receive("MUG");
         for number in 1..=9 {
             till.reserve(number);
@@ -520,14 +543,13 @@ mod tests {
         }
         let mut again = Till {
             shard: restored(&till.shard),
-            ..Till::new(Shard::new())
+            ..Till::new(Shard::new(Secret(1)))
         };
         again.commands = till.commands;
         for shard in [&mut till.shard, &mut again.shard] {
             // Five were released, and four more end by themselves.
-            shard.holds.ended_max = 7;
-            shard.requests.remembered_max = 4;
-            shard.documents.remembered_max = 4;
+            shard.holds.ended_bytes_max = 7 * 256;
+            shard.requests.bytes_max = 4 * 128;
         }
         for till in [&mut till, &mut again] {
             till.now = till.now.plus_ms(60_000);
@@ -546,7 +568,7 @@ mod tests {
 
     #[test]
     fn names_are_shared_after_a_restore_as_before() {
-        let mut till = Till::new(Shard::new());
+        let mut till = Till::new(Shard::new(Secret(1)));
         till.receive("MUG");
         till.receive("PEN");
         till.reserve(1);
@@ -589,7 +611,7 @@ mod tests {
 
     #[test]
     fn time_never_goes_back() {
-        let mut till = Till::new(Shard::new());
+        let mut till = Till::new(Shard::new(Secret(1)));
         till.receive("MUG");
         till.now = Stamp(NOW - 5_000);
         let Outcome::Reservation(held) = till.reserve(1) else {

@@ -1,10 +1,10 @@
 //! Everything a shard knows of one SKU.
 
-use std::collections::BTreeSet;
 use std::iter;
 use std::sync::Arc;
 
-use crate::ids::{Location, ReservationId};
+use crate::holders::Holders;
+use crate::ids::Location;
 use crate::position::Position;
 
 /// A SKU's positions, by location, and who holds units of them.
@@ -12,9 +12,7 @@ use crate::position::Position;
 pub struct Stock {
     /// Shared with readers and with copies of the state; copied before a change if it is.
     positions: Arc<[Position]>,
-    /// Open reservations with open units of this SKU: what a discrepancy endangers. Not written down: they
-    /// are found again from the reservations.
-    pub(crate) holders: BTreeSet<ReservationId>,
+    pub(crate) holders: Holders,
 }
 
 impl Stock {
@@ -22,7 +20,7 @@ impl Stock {
     pub(crate) fn new(positions: Vec<Position>) -> Self {
         Self {
             positions: positions.into(),
-            holders: BTreeSet::new(),
+            holders: Holders::default(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The command line's grammar, with an example for every command.
 
 use std::ffi::OsString;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -65,9 +65,10 @@ pub(crate) enum Command {
     /// Record units that arrived
     #[command(after_help = "\
 Example:
-  stockctl receive milk-1l@store-7=24 bread@store-7=10 --document note-4711
+  stockctl receive milk-1l@store-7=24 bread@store-7=10
+  stockctl receive milk-1l@store-7=24 --document note-4711 --occurred-at 2026-11-30T09:15:00Z
 
-The same document and lines again change nothing, so a receive may be repeated.")]
+The same document, lines and time again change nothing, so such a receive may be repeated.")]
     Receive(Receive),
 
     /// Hold units for a shopper, all or nothing
@@ -135,7 +136,7 @@ Example:
     /// Record units that were sold at a till; never refused for want of stock
     #[command(after_help = "\
 Example:
-  stockctl sale milk-1l@store-7=1 --document till-3-000812")]
+  stockctl sale milk-1l@store-7=1 --document 000812 --source till-3 --occurred-at 2026-11-30T09:15:00Z")]
     Sale(Sale),
 
     /// Record units that were found or lost
@@ -254,9 +255,23 @@ pub(crate) struct RequestId {
 /// What makes a repeated movement the same one.
 #[derive(Debug, Args)]
 pub(crate) struct Document {
-    /// The document that tells of the movement: repeated, it is recorded once. A new one unless given
+    /// The document that tells of the movement; repeated with the same lines and --occurred-at, it is recorded once. A
+    /// new one unless given
     #[arg(long, value_name = "ID")]
     pub(crate) document: Option<String>,
+
+    /// When it happened, as 2026-11-30T09:15:00Z; now unless given
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339_weak)]
+    pub(crate) occurred_at: Option<SystemTime>,
+
+    /// Which till, warehouse or system reports it; whoever runs the command unless given
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) source: String,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use prost_types::Timestamp;
 use stock_client::{Client, Error};
 use stock_proto::stock::v1::{
     AdjustRequest, AmendRequest, ConfirmRequest, Consistency, Coordinates, ExtendRequest,
@@ -187,8 +188,10 @@ async fn availability(client: &Client, args: Availability) -> Result<Answer, Fai
 }
 
 async fn receive(client: &Client, args: Receive) -> Result<Answer, Failure> {
-    let (document, lines) = (args.document.or_new("receipt"), movement_lines(args.lines));
+    let (document, source, at) = args.document.or_new("receipt");
+    let lines = movement_lines(args.lines, at);
     let request = RecordReceiptsRequest {
+        source,
         document: document.clone(),
         lines: lines.clone(),
     };
@@ -198,8 +201,10 @@ async fn receive(client: &Client, args: Receive) -> Result<Answer, Failure> {
 }
 
 async fn sale(client: &Client, args: Sale) -> Result<Answer, Failure> {
-    let (document, lines) = (args.document.or_new("sale"), movement_lines(args.lines));
+    let (document, source, at) = args.document.or_new("sale");
+    let lines = movement_lines(args.lines, at);
     let request = RecordSaleRequest {
+        source,
         document: document.clone(),
         lines: lines.clone(),
     };
@@ -209,8 +214,10 @@ async fn sale(client: &Client, args: Sale) -> Result<Answer, Failure> {
 }
 
 async fn adjust(client: &Client, args: Adjust) -> Result<Answer, Failure> {
-    let (document, lines) = (args.document.or_new("adjust"), movement_lines(args.lines));
+    let (document, source, at) = args.document.or_new("adjust");
+    let lines = movement_lines(args.lines, at);
     let request = AdjustRequest {
+        source,
         document: document.clone(),
         lines: lines.clone(),
         reason: args.reason,
@@ -288,9 +295,13 @@ impl RequestId {
 }
 
 impl Document {
-    fn or_new(self, kind: &str) -> String {
-        self.document
-            .unwrap_or_else(|| format!("{kind}-{}", Uuid::now_v7()))
+    /// Its name, who reports it, and when it happened.
+    fn or_new(self, kind: &str) -> (String, String, Timestamp) {
+        let document = self
+            .document
+            .unwrap_or_else(|| format!("{kind}-{}", Uuid::now_v7()));
+        let at = self.occurred_at.map_or_else(stock_client::now, Into::into);
+        (document, self.source, at)
     }
 }
 

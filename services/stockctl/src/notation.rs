@@ -3,6 +3,7 @@
 
 use std::str::FromStr;
 
+use prost_types::Timestamp;
 use stock_proto::stock::v1::{Line, MovementLine, PartialLine, PositionKey};
 
 /// `SKU@LOC=QTY`; the quantity may carry a sign.
@@ -131,7 +132,7 @@ impl From<Key> for PositionKey {
 
 /// The lines of one document, named by their place in it: the same command again names the same
 /// lines, and changes nothing.
-pub(crate) fn movement_lines(units: Vec<Units>) -> Vec<MovementLine> {
+pub(crate) fn movement_lines(units: Vec<Units>, occurred_at: Timestamp) -> Vec<MovementLine> {
     (1..)
         .zip(units)
         .map(|(number, units): (u32, Units)| MovementLine {
@@ -139,7 +140,7 @@ pub(crate) fn movement_lines(units: Vec<Units>) -> Vec<MovementLine> {
             sku: units.position.sku,
             location: units.position.location,
             quantity: units.quantity,
-            occurred_at: None,
+            occurred_at: Some(occurred_at),
         })
         .collect()
 }

@@ -412,7 +412,7 @@ shard 0, applied index 9"
             sku: "milk".into(),
             location: "S9".into(),
             quantity: 3,
-            occurred_at: None,
+            occurred_at: Some(stock_client::now()),
         }];
         let mut verdict = LineVerdict {
             error: Some(LineError {

@@ -1,7 +1,7 @@
 //! What the log of a group makes: a shard's stock, or what the whole cluster shares.
 
 use stock_core::{
-    Catalog, CatalogRestorer, FrozenState, Moment, RestoreError, Shard, ShardRestorer,
+    Catalog, CatalogRestorer, FrozenState, Moment, RestoreError, Secret, Shard, ShardRestorer,
     StateRestorer,
 };
 use thiserror::Error;
@@ -20,7 +20,7 @@ pub enum State {
 }
 
 /// What group 0 replicates.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Meta {
     /// The locations.
     pub catalog: Catalog,
@@ -54,11 +54,14 @@ pub enum SectionError {
 }
 
 impl State {
-    /// As it is before the first entry.
-    pub fn new(group: GroupId) -> Self {
+    /// As it is before the first entry, in a cluster with this secret.
+    pub fn new(group: GroupId, secret: Secret) -> Self {
         match group.shard() {
-            Some(_) => Self::Stock(Box::default()),
-            None => Self::Meta(Box::default()),
+            Some(_) => Self::Stock(Box::new(Shard::new(secret))),
+            None => Self::Meta(Box::new(Meta {
+                catalog: Catalog::new(secret),
+                registry: Registry::default(),
+            })),
         }
     }
 

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use stock_core::{
-    Document, Fingerprint, Location, MovementKind, MovementLine, Movements, Principal, Sku, Stamp,
+    Document, Location, MovementKind, MovementLine, Movements, Principal, Reporter, Secret, Sku,
+    Stamp,
 };
 use stock_proto::stock::v1 as api;
 use stock_storage::{CheckpointStore, LogOptions, OnDamage, OsVolume, Volume};
@@ -89,7 +90,7 @@ fn encode(times: u64) -> Result<(), Failure> {
 
 /// The same, and then what a replica does with the entry.
 fn apply(times: u64) -> Result<(), Failure> {
-    let (mut state, view) = (State::new(GroupId(1)), ReadView::new(1));
+    let (mut state, view) = (State::new(GroupId(1), Secret(1)), ReadView::new(1));
     let (mut changed, mut rows) = (Changed::default(), Rows::default());
     receive(&mut state, &mut changed)?;
     for number in 0..times {
@@ -142,7 +143,7 @@ fn turn(times: u64) -> Result<(), Failure> {
 
 /// From an outcome to a message's bytes.
 fn answer(times: u64) -> Result<(), Failure> {
-    let (mut state, mut changed) = (State::new(GroupId(1)), Changed::default());
+    let (mut state, mut changed) = (State::new(GroupId(1), Secret(1)), Changed::default());
     receive(&mut state, &mut changed)?;
     let entry = entry(0)?;
     let decoded = log_codec::decode_entry(&entry)?;
@@ -219,8 +220,7 @@ fn receive(state: &mut State, changed: &mut Changed) -> Result<(), Failure> {
             sku: Sku::new(&sku(number))?,
             location: Location::new("bench")?,
             on_hand_delta: 1_000_000_000,
-            occurred_at: None,
-            fingerprint: Fingerprint::of(b"as sent"),
+            occurred_at: Stamp(NOW_MS),
         })
     };
     let lines: Result<Vec<MovementLine>, Failure> = (0..SKUS).map(line).collect();
@@ -229,6 +229,7 @@ fn receive(state: &mut State, changed: &mut Changed) -> Result<(), Failure> {
         principal: Principal::new("anonymous")?,
         action: stock_core::Action::Movements(Movements {
             kind: MovementKind::Receipt,
+            source: Reporter::new("dock")?,
             document: Document::new("D")?,
             reason: None,
             lines: lines?,

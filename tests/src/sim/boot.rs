@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use stock_core::{Principal, Stamp};
+use stock_core::{Principal, Secret, Stamp};
 use stock_replica::Point;
 use stock_storage::{CheckpointStore, Durability, LogOptions, OnDamage, WriteBatch};
 use stockd::checkpoint::{self, Image};
@@ -283,7 +283,7 @@ fn leave_behind(node: u64, plan: &Plan, store: &CheckpointStore) {
                 ..Point::founding((1..=plan.founders).collect())
             },
             stamp: Stamp(EPOCH_MS),
-            frozen: State::new(group).freeze(),
+            frozen: State::new(group, Secret(1)).freeze(),
         };
         let written = checkpoint::write(store, FOUNDED_BEFORE, u128::MAX, &mut image);
         written.unwrap_or_else(|error| panic!("nothing is left behind: {error}"));

@@ -1,6 +1,6 @@
 //! What operators do: nodes are added and emptied, replicas and leadership moved.
 
-use stock_core::{Fingerprint, Principal, Request, RequestId};
+use stock_core::{Principal, Request, RequestId};
 use stockd::placement::{Change, NodeState, Registry, RegistryCommand};
 use stockd::worker::event::GroupId;
 
@@ -32,7 +32,7 @@ impl World {
             | u128::from(self.fate.number() >> 2);
         let request = RequestId::new(bits.to_be_bytes()).ok().map(|id| Request {
             id,
-            fingerprint: Fingerprint::of(format!("{change:?}").as_bytes()),
+            fingerprint: change.fingerprint(),
         });
         // Some are impatient, and ask a second node for the same.
         let times = self.fate.between(1, 2);

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use stock_core::{
-    Action, Amend, CatalogCommand, Command, Confirm, Coordinates, Document, Extend, Fingerprint,
-    Fulfill, Line, Location, LocationType, MovementKind, MovementLine, Movements, Operation,
-    Outcome, PartialLine, Principal, PutLocation, Quantity, Reason, Release, Request, RequestId,
-    Reservation, ReservationId, Reserve, SetPolicy, Sku, Stamp,
+    Action, Amend, CatalogCommand, Command, Confirm, Coordinates, Document, Extend, Fulfill, Line,
+    Location, LocationType, MovementKind, MovementLine, Movements, Operation, Outcome, PartialLine,
+    Principal, PutLocation, Quantity, Reason, Release, Reporter, Request, RequestId, Reservation,
+    ReservationId, Reserve, SetPolicy, Sku, Stamp,
 };
 use stockd::log_codec::{Commands, CommandsBuilder};
 use stockd::worker::event::{Freshness, GroupId, Outcome as GroupOutcome};
@@ -96,7 +96,7 @@ impl Workload {
         // First there must be something to sell.
         if self.made <= 2 * self.skus.len() as u64 {
             let shard = (self.made as usize - 1) % self.skus.len();
-            return (self.receipt_of_all(shard), false);
+            return (self.receipt_of_all(now, shard), false);
         }
         if self.dice.chance(60)
             && let Some(wish) = self.dice.pick(&self.sent).cloned()
@@ -197,7 +197,7 @@ impl Workload {
         wishes
     }
 
-    fn receipt_of_all(&mut self, shard: usize) -> Wish {
+    fn receipt_of_all(&mut self, now: Stamp, shard: usize) -> Wish {
         let skus = self.skus[shard].clone();
         let locations = self.locations.clone();
         let lines = skus
@@ -206,7 +206,7 @@ impl Workload {
             .enumerate()
             .filter_map(|(number, (sku, location))| {
                 let units = self.dice.between(2, 30) as i64;
-                movement_line(&number.to_string(), sku, location, units, None)
+                movement_line(&number.to_string(), sku, location, units, now)
             })
             .collect();
         self.movements(shard, MovementKind::Receipt, lines)
@@ -221,9 +221,18 @@ impl Workload {
             MovementKind::Adjustment => Reason::new("counted").ok(),
             MovementKind::Receipt | MovementKind::Sale => None,
         };
-        let action = Document::new(&format!("D{number}")).map(|document| {
+        let source = if self.dice.chance(300) {
+            "till-2"
+        } else {
+            "till-1"
+        };
+        let names = Document::new(&format!("D{number}"))
+            .ok()
+            .zip(Reporter::new(source).ok());
+        let action = names.map(|(document, source)| {
             Action::Movements(Movements {
                 kind,
+                source,
                 document,
                 reason,
                 lines,
@@ -297,9 +306,9 @@ impl Workload {
                             MovementKind::Adjustment => units,
                         };
                         let occurred_at = match self.dice.between(0, 9) {
-                            0..7 => None,
-                            7..9 => Some(now.minus_ms(self.dice.between(0, 300_000))),
-                            _ => Some(now.plus_ms(self.dice.between(0, 61_000))),
+                            0..7 => now,
+                            7..9 => now.minus_ms(self.dice.between(0, 300_000)),
+                            _ => now.plus_ms(self.dice.between(0, 61_000)),
                         };
                         let on_hand_delta = if on_hand_delta == 0 {
                             -1
@@ -400,7 +409,7 @@ impl Workload {
             principal: self.principal(),
             request: Request {
                 id: self.request_id(now),
-                fingerprint: Fingerprint::of(format!("{put:?}").as_bytes()),
+                fingerprint: put.fingerprint(),
             },
             put,
         };
@@ -411,16 +420,7 @@ impl Workload {
     }
 
     fn request(&mut self, now: Stamp, operation: Operation) -> Action {
-        // The id that the edge made is no part of what the client sent.
-        let payload = match &operation {
-            Operation::Reserve(reserve) => format!("{:?} {}", reserve.lines, reserve.ttl_ms),
-            other => format!("{other:?}"),
-        };
-        let request = Request {
-            id: self.request_id(now),
-            fingerprint: Fingerprint::of(payload.as_bytes()),
-        };
-        Action::Request(request, operation)
+        Action::Request(Request::of(self.request_id(now), &operation), operation)
     }
 
     fn request_id(&mut self, now: Stamp) -> RequestId {
@@ -516,16 +516,14 @@ fn movement_line(
     sku: &Sku,
     location: &Location,
     on_hand_delta: i64,
-    occurred_at: Option<Stamp>,
+    occurred_at: Stamp,
 ) -> Option<MovementLine> {
-    let payload = format!("{sku} {location} {on_hand_delta} {occurred_at:?}");
     Some(MovementLine {
         line: Document::new(name).ok()?,
         sku: sku.clone(),
         location: location.clone(),
         on_hand_delta,
         occurred_at,
-        fingerprint: Fingerprint::of(payload.as_bytes()),
     })
 }
 

@@ -255,6 +255,7 @@ impl Shop {
 
     fn sale(&self, lines: Vec<MovementLine>) -> Call {
         Call::Sale(RecordSaleRequest {
+            source: String::new(),
             document: fresh("till"),
             lines,
         })
@@ -266,6 +267,7 @@ impl Shop {
 
     fn adjust_with(&self, change: impl FnOnce(&mut AdjustRequest)) -> Call {
         let mut call = AdjustRequest {
+            source: String::new(),
             document: fresh("found"),
             lines: vec![movement(&self.sku, &self.location, 1)],
             reason: "counted".to_owned(),
@@ -782,6 +784,7 @@ async fn a_line_that_a_shard_refuses_changes_nothing() {
     let shop = Shop::open().await;
     let document = fresh("till");
     let sale = |lines: Vec<MovementLine>| RecordSaleRequest {
+        source: String::new(),
         document: document.clone(),
         lines,
     };
@@ -845,6 +848,7 @@ async fn a_stream_of_receipts_records_its_good_lines_and_says_what_is_wrong_with
     };
     let messages = [
         RecordReceiptsRequest {
+            source: String::new(),
             document: fresh("note"),
             lines: vec![
                 named("good", &|line| line.quantity = 7),
@@ -856,10 +860,12 @@ async fn a_stream_of_receipts_records_its_good_lines_and_says_what_is_wrong_with
             ],
         },
         RecordReceiptsRequest {
+            source: String::new(),
             document: "no document".to_owned(),
             lines: vec![named("1", &|_| ())],
         },
         RecordReceiptsRequest {
+            source: String::new(),
             document: fresh("note"),
             lines: vec![named("good", &|line| line.quantity = 5)],
         },
@@ -893,6 +899,7 @@ async fn a_stream_of_receipts_records_its_good_lines_and_says_what_is_wrong_with
 async fn a_stream_of_too_many_receipts_records_none() {
     let shop = Shop::open().await;
     let message = |first: usize, count: usize| RecordReceiptsRequest {
+        source: String::new(),
         document: fresh("note"),
         lines: (first..first + count)
             .map(|n| shop.movement_with(|line| line.line = format!("{n}")))

@@ -437,6 +437,7 @@ fn large_receipt(sku: &str, location: &str) -> RecordReceiptsRequest {
         ..movement(sku, location, 1)
     };
     RecordReceiptsRequest {
+        source: String::new(),
         document: format!("{:0>64}", fresh("note")),
         lines: (0..LINES_PER_DOCUMENT).map(line).collect(),
     }

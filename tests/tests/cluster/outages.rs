@@ -56,6 +56,7 @@ async fn after_an_outage_of_a_minute_calls_are_taken_though_one_node_is_still_aw
     let answer = client.reserve(reserve(&sku, &location, 2)).await;
     held(answer.unwrap_or_else(|e| panic!("a reserve after the outage: {e}")));
     let sale = RecordSaleRequest {
+        source: String::new(),
         document: fresh("till"),
         lines: vec![MovementLine {
             occurred_at: Some(now()),

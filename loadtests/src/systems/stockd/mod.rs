@@ -339,13 +339,17 @@ async fn stock_up(client: &Client, skus: &[String]) -> anyhow::Result<i64> {
             sku: item.sku.clone(),
             location: LOCATION.into(),
             quantity: RECEIPT_UNITS,
-            occurred_at: None,
+            occurred_at: Some(stock_client::now()),
         })
         .collect();
     if !lines.is_empty() {
         let document = format!("bench-{}", Uuid::now_v7());
         let answer = client
-            .record_receipts(vec![RecordReceiptsRequest { document, lines }])
+            .record_receipts(vec![RecordReceiptsRequest {
+                source: String::new(),
+                document,
+                lines,
+            }])
             .await
             .context("cannot receive the bench's stock")?;
         let refused = answer

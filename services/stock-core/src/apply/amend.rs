@@ -28,6 +28,9 @@ impl Shard {
             return Outcome::Refused(Refusal::UnknownReservation);
         };
         let mut needs = Need::merge(&amend.lines);
+        if needs.len() > held.lines.len() && self.holds.is_full() {
+            return Outcome::Refused(Refusal::TooManyReservations);
+        }
         if let Err(outcome) = self.check_needs(&mut needs, Some(&held)) {
             return outcome;
         }
@@ -44,7 +47,9 @@ impl Shard {
                 let entry = line.entry(kind, 0, -surplus, amend.id, principal, at.stamp());
                 self.shelves.post(entry, ledger);
             }
-            self.shelves.remove_holder(&line.sku, &amend.id);
+            let position = (&line.sku, &line.location);
+            self.shelves
+                .remove_holder(position, held.created_at, amend.id);
         }
         for need in &needs {
             let extra = need.quantity - held.open_units_at(&need.sku, &need.location);
@@ -52,7 +57,8 @@ impl Shard {
                 let entry = need.entry(EntryKind::Reserved, extra, amend.id, principal, at);
                 self.shelves.post(entry, ledger);
             }
-            self.shelves.add_holder(&need.sku, amend.id);
+            let position = (&need.sku, &need.location);
+            self.shelves.add_holder(position, held.created_at, amend.id);
         }
 
         let expires_at = match amend.ttl_ms {
@@ -60,6 +66,7 @@ impl Shard {
             None => held.expires_at,
         };
         self.holds.reschedule(amend.id, held.expires_at, expires_at);
+        let bytes_before = held.bytes();
         drop(held);
         let Some(reservation) = self.holds.get_mut(&amend.id) else {
             return Outcome::Refused(Refusal::UnknownReservation);
@@ -70,6 +77,9 @@ impl Shard {
             .into_iter()
             .map(|need| ReservationLine::new(need.sku, need.location, need.quantity))
             .collect();
-        Outcome::Reservation(Arc::clone(reservation))
+        let bytes = amended.bytes();
+        let outcome = Outcome::Reservation(Arc::clone(reservation));
+        self.holds.resized(bytes_before, bytes);
+        outcome
     }
 }

@@ -15,11 +15,13 @@ impl Shard {
         };
         let expired = Arc::make_mut(reservation);
         expired.state = State::Expired;
+        let held_at = expired.created_at;
         for line in expired.lines.iter_mut().filter(|line| line.open > 0) {
             let units = std::mem::take(&mut line.open);
             let entry = line.entry(EntryKind::Expired, 0, -units, *id, &expired.principal, now);
             self.shelves.post(entry, ledger);
-            self.shelves.remove_holder(&line.sku, id);
+            self.shelves
+                .remove_holder((&line.sku, &line.location), held_at, *id);
         }
         let expires_at = expired.expires_at;
         self.holds.close(*id, expires_at, now);

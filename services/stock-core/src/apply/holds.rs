@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::buckets::Buckets;
-use crate::ids::{ReservationId, Stamp};
+use crate::ids::{ReservationId, Secret, Stamp};
 use crate::limits::{ENDED_RESERVATION_MS, FORGOTTEN_PER_ENTRY_MAX};
 use crate::order::{Order, Place};
 use crate::reservation::Reservation;
@@ -16,8 +16,10 @@ pub(crate) struct Holds {
     pub(crate) expiries: BTreeSet<(Stamp, ReservationId)>,
     pub(crate) ended: Order<ReservationId>,
     pub(crate) open: usize,
-    open_max: usize,
-    pub(crate) ended_max: usize,
+    pub(crate) open_bytes: usize,
+    pub(crate) ended_bytes: usize,
+    open_bytes_max: usize,
+    pub(crate) ended_bytes_max: usize,
 }
 
 /// A reservation, and when it ended if it has.
@@ -29,14 +31,21 @@ pub(crate) struct Hold {
 }
 
 impl Holds {
-    pub(crate) fn new(buckets: usize, open_max: usize, ended_max: usize) -> Self {
+    pub(crate) fn new(
+        secret: Secret,
+        buckets: usize,
+        open_bytes_max: usize,
+        ended_bytes_max: usize,
+    ) -> Self {
         Self {
-            buckets: Buckets::new(buckets),
+            buckets: Buckets::new(secret, buckets),
             expiries: BTreeSet::new(),
             ended: Order::new(),
             open: 0,
-            open_max,
-            ended_max,
+            open_bytes: 0,
+            ended_bytes: 0,
+            open_bytes_max,
+            ended_bytes_max,
         }
     }
 
@@ -54,7 +63,7 @@ impl Holds {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.open >= self.open_max
+        self.open_bytes >= self.open_bytes_max
     }
 
     pub(crate) fn ended(&self) -> usize {
@@ -66,6 +75,7 @@ impl Holds {
             self.expiries.insert((at, reservation.id));
         }
         self.open += 1;
+        self.open_bytes += reservation.bytes();
         let hold = Hold {
             reservation,
             ended: None,
@@ -83,6 +93,11 @@ impl Holds {
         }
     }
 
+    /// Takes note that an open reservation has other lines.
+    pub(crate) fn resized(&mut self, before: usize, after: usize) {
+        self.open_bytes = self.open_bytes - before + after;
+    }
+
     /// Takes note that a reservation has ended.
     pub(crate) fn close(&mut self, id: ReservationId, expires_at: Option<Stamp>, now: Stamp) {
         self.reschedule(id, expires_at, None);
@@ -90,6 +105,9 @@ impl Holds {
         let place = self.ended.push(now, id);
         if let Some(hold) = self.buckets.get_mut(&id) {
             hold.ended = Some(Box::new(place));
+            let bytes = hold.reservation.bytes();
+            self.open_bytes -= bytes;
+            self.ended_bytes += bytes;
         }
     }
 
@@ -110,10 +128,11 @@ impl Holds {
             let Some((ended_at, id)) = self.ended.oldest().copied() else {
                 break;
             };
-            if ended_at >= keep_from && self.ended.len() <= self.ended_max {
+            if ended_at >= keep_from && self.ended_bytes <= self.ended_bytes_max {
                 break;
             }
             self.ended.pop();
+            self.ended_bytes -= self.get(&id).map_or(0, |ended| ended.bytes());
             self.buckets.remove(&id);
         }
     }

@@ -1,17 +1,17 @@
 //! Movements: facts. They are recorded once, and never refused for want of stock.
 
+use std::collections::BTreeMap;
+
 use crate::command::{MovementKind, MovementLine, Movements};
-use crate::documents::DocumentKey;
+use crate::documents::{DocumentKey, Known};
 use crate::ids::{At, Location, Principal, ReservationId, Sku};
 use crate::ledger::{EntryKind, LedgerEntry, Source};
-use crate::limits::{CLOCK_AHEAD_MS_MAX, ENDANGERED_MAX};
-use crate::memory::Recall;
+use crate::limits::{
+    CLOCK_AHEAD_MS_MAX, ENDANGERED_MAX, ENDANGERED_PER_CALL_MAX, OCCURRED_AHEAD_MS_MAX,
+};
 use crate::outcome::{Discrepancy, LineVerdict, Outcome, Refusal};
 use crate::position::Position;
 use crate::shard::Shard;
-
-/// Holders looked at in search of the endangered ones: a SKU may be held in a thousand other places.
-const HOLDERS_EXAMINED_MAX: usize = 10 * ENDANGERED_MAX;
 
 impl Shard {
     pub(crate) fn record(
@@ -21,44 +21,54 @@ impl Shard {
         movements: &Movements,
         ledger: &mut Vec<LedgerEntry>,
     ) -> Outcome {
-        let head = Head {
+        let mut head = Head {
             at,
             principal: principal.clone(),
-            kind: movements.kind,
+            movements,
+            named: Named::default(),
         };
         let verdicts = (0..)
             .zip(&movements.lines)
-            .map(|(number, line)| self.record_line(&head, movements, number, line, ledger))
+            .map(|(number, line)| self.record_line(&mut head, number, line, ledger))
             .collect();
         Outcome::Movements(verdicts)
     }
 
     fn record_line(
         &mut self,
-        head: &Head,
-        movements: &Movements,
+        head: &mut Head<'_>,
         number: u32,
         line: &MovementLine,
         ledger: &mut Vec<LedgerEntry>,
     ) -> LineVerdict {
+        let movements = head.movements;
+        let (kind, moment) = (movements.kind, head.at.moment);
         let stamp = head.at.stamp();
-        let occurred_at = line.occurred_at.unwrap_or(stamp);
-        let key = DocumentKey::new(head.kind, &movements.document, &line.line);
-        match self.documents.recall(key, line.fingerprint, occurred_at) {
-            Recall::Answered(()) => return LineVerdict::AlreadyRecorded,
-            Recall::Refused(refusal) => return LineVerdict::Refused(refusal),
-            Recall::New => {}
+        let occurred_at = line.occurred_at;
+        let key = DocumentKey::new(self.secret, movements, line);
+        let fingerprint = line.fingerprint(movements.reason.as_ref());
+        match self
+            .documents
+            .recall(key, fingerprint, (kind, occurred_at), moment)
+        {
+            Known::Recorded(amiss) => {
+                let discrepancy = amiss.map(|it| it.to_discrepancy(&line.sku, &line.location));
+                return LineVerdict::AlreadyRecorded { discrepancy };
+            }
+            Known::Refused(refusal) => return LineVerdict::Refused(refusal),
+            Known::New => {}
         }
-        if occurred_at > head.at.moment.latest().plus_ms(CLOCK_AHEAD_MS_MAX) {
+        let ahead_ms = occurred_at.0.saturating_sub(moment.latest().0);
+        if ahead_ms > OCCURRED_AHEAD_MS_MAX {
             return LineVerdict::Refused(Refusal::OccurredInFuture);
         }
-        if let Err(refusal) = self.make_position(head.kind, number, line) {
+        if let Err(refusal) = self.make_position(kind, number, line) {
             return LineVerdict::Refused(refusal);
         }
 
         let short_before = self.short_by(&line.sku, &line.location);
         let mut entry = LedgerEntry {
-            kind: match head.kind {
+            kind: match kind {
                 MovementKind::Receipt => EntryKind::Receipt,
                 MovementKind::Sale => EntryKind::Sale,
                 MovementKind::Adjustment => EntryKind::Adjustment,
@@ -68,25 +78,35 @@ impl Shard {
             on_hand_delta: line.on_hand_delta,
             reserved_delta: 0,
             source: Source::Document {
+                reporter: movements.source.clone(),
                 document: movements.document.clone(),
                 line: line.line.clone(),
             },
             principal: head.principal.clone(),
             stamp,
-            occurred_at: occurred_at.min(head.at.moment.latest()),
+            occurred_at: occurred_at.min(moment.latest()),
             reason: movements.reason.clone(),
             discrepancy: None,
         };
         // Facts fall below what was promised rather than be refused; the entry says so.
-        let discrepancy = self
-            .discrepancy(&line.sku, &line.location, line.on_hand_delta)
-            .filter(|discrepancy| discrepancy.short_by > short_before)
-            .map(Box::new);
+        let discrepancy = self.discrepancy(
+            (&line.sku, &line.location),
+            line.on_hand_delta,
+            short_before,
+            &mut head.named,
+        );
         entry.discrepancy.clone_from(&discrepancy);
         self.shelves.post(entry, ledger);
         self.documents
-            .remember(key, line.fingerprint, stamp, occurred_at);
-        LineVerdict::Recorded(discrepancy)
+            .remember(key, fingerprint, stamp, occurred_at, discrepancy.as_deref());
+        LineVerdict::Recorded {
+            discrepancy,
+            ahead_ms: if ahead_ms > CLOCK_AHEAD_MS_MAX {
+                ahead_ms
+            } else {
+                0
+            },
+        }
     }
 
     /// Sees that the position exists and can take the movement.
@@ -133,49 +153,92 @@ impl Shard {
         position.map_or(0, |position| position.short_by())
     }
 
-    /// What would be amiss at the position after a change of on hand, if anything.
+    /// What would be amiss at the position after a change of on hand, if it is more than it was before.
     pub(crate) fn discrepancy(
         &self,
-        sku: &Sku,
-        location: &Location,
+        (sku, location): (&Sku, &Location),
         on_hand_delta: i64,
-    ) -> Option<Discrepancy> {
+        short_before: i64,
+        named: &mut Named,
+    ) -> Option<Box<Discrepancy>> {
         let stock = self.shelves.stock(sku)?;
         let mut position = stock.position(location)?.clone();
         position.on_hand += on_hand_delta;
         let short_by = position.short_by();
-        if short_by == 0 {
+        if short_by <= short_before {
             return None;
         }
         let mut covered = 0;
         let mut endangered: Vec<ReservationId> = Vec::new();
-        // Ids begin with the time they were made: backwards is newest first.
-        for id in stock.holders.iter().rev().take(HOLDERS_EXAMINED_MAX) {
-            if covered >= short_by || endangered.len() >= ENDANGERED_MAX {
+        let mut place = named.at(sku, location);
+        for (number, id) in (0..).zip(stock.holders.newest_first(location)) {
+            if covered >= short_by || number >= ENDANGERED_MAX {
                 break;
             }
-            let open = self
-                .holds
-                .get(id)
-                .map_or(0, |held| held.open_units_at(sku, location));
-            if open > 0 {
-                covered += open;
-                endangered.push(*id);
+            if number >= place.here {
+                if place.in_all >= ENDANGERED_PER_CALL_MAX {
+                    break;
+                }
+                place.here += 1;
+                place.in_all += 1;
+                endangered.push(id);
             }
+            covered += self
+                .holds
+                .get(&id)
+                .map_or(0, |held| held.open_units_at(sku, location));
         }
-        Some(Discrepancy {
+        named.set(sku, location, place);
+        Some(Box::new(Discrepancy {
             sku: sku.clone(),
             location: location.clone(),
             available: position.available(),
             short_by,
             endangered,
-        })
+        }))
     }
 }
 
 /// What the lines of one document have in common.
-struct Head {
+struct Head<'a> {
     at: At,
     principal: Principal,
-    kind: MovementKind,
+    movements: &'a Movements,
+    named: Named,
+}
+
+/// How many of the endangered a command has named: nobody is named twice, and there are bounds.
+#[derive(Debug, Default)]
+pub(crate) struct Named {
+    positions: BTreeMap<(Sku, Location), usize>,
+    in_all: usize,
+}
+
+/// As far as one position is concerned.
+#[derive(Debug, Clone, Copy)]
+struct NamedHere {
+    /// The newest so many holders.
+    here: usize,
+    in_all: usize,
+}
+
+impl Named {
+    fn at(&self, sku: &Sku, location: &Location) -> NamedHere {
+        let here = match self.positions.is_empty() {
+            true => None,
+            false => self.positions.get(&(sku.clone(), location.clone())),
+        };
+        NamedHere {
+            here: here.copied().unwrap_or(0),
+            in_all: self.in_all,
+        }
+    }
+
+    fn set(&mut self, sku: &Sku, location: &Location, named: NamedHere) {
+        self.in_all = named.in_all;
+        if named.here > 0 {
+            let position = (sku.clone(), location.clone());
+            self.positions.insert(position, named.here);
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Policies: how much of what is there may be sold.
 
+use crate::apply::movements::Named;
 use crate::command::SetPolicy;
 use crate::ids::{At, Principal};
 use crate::ledger::{EntryKind, LedgerEntry, Source};
@@ -39,15 +40,14 @@ impl Shard {
         };
         position.safety_stock = policy.safety_stock.unwrap_or(position.safety_stock);
         position.backorder_limit = policy.backorder_limit.unwrap_or(position.backorder_limit);
-        let answer = Policy {
+        let mut answer = Policy {
             safety_stock: position.safety_stock,
             backorder_limit: position.backorder_limit,
             available: position.available(),
+            discrepancy: None,
         };
-        let discrepancy = self
-            .discrepancy(sku, location, 0)
-            .filter(|discrepancy| discrepancy.short_by > short_before)
-            .map(Box::new);
+        let discrepancy = self.discrepancy((sku, location), 0, short_before, &mut Named::default());
+        answer.discrepancy.clone_from(&discrepancy);
         let entry = LedgerEntry {
             kind: EntryKind::Policy,
             sku: sku.clone(),

@@ -90,11 +90,16 @@ impl Shard {
             }
         }
         let settled = Arc::make_mut(reservation);
+        let held_at = settled.created_at;
         for (line, units) in settled.lines.iter_mut().zip(taken) {
             if units == 0 {
                 continue;
             }
             line.open -= units;
+            if line.open == 0 {
+                let position = (&line.sku, &line.location);
+                self.shelves.remove_holder(position, held_at, *id);
+            }
             let (kind, on_hand_delta) = match exit {
                 Exit::Released => {
                     line.released += units;
@@ -107,11 +112,6 @@ impl Shard {
             };
             let entry = line.entry(kind, on_hand_delta, -units, *id, principal, at.stamp());
             self.shelves.post(entry, ledger);
-        }
-        for line in &settled.lines {
-            if !settled.has_open_units_of(&line.sku) {
-                self.shelves.remove_holder(&line.sku, id);
-            }
         }
         let ended = !settled.has_open_units();
         if ended {

@@ -1,7 +1,7 @@
 //! The counters of every position, and the one function that changes them.
 
 use crate::buckets::Buckets;
-use crate::ids::{Location, Named, ReservationId, Sku, SkuName};
+use crate::ids::{Location, Named, ReservationId, Secret, Sku, SkuName, Stamp};
 use crate::ledger::LedgerEntry;
 use crate::stock::Stock;
 
@@ -14,9 +14,9 @@ pub(crate) struct Shelves {
 }
 
 impl Shelves {
-    pub(crate) fn new(buckets: usize, positions_max: usize) -> Self {
+    pub(crate) fn new(secret: Secret, buckets: usize, positions_max: usize) -> Self {
         Self {
-            buckets: Buckets::new(buckets),
+            buckets: Buckets::new(secret, buckets),
             skus: 0,
             positions: 0,
             positions_max,
@@ -51,7 +51,9 @@ impl Shelves {
     /// The copy of a SKU that is kept, by its name.
     pub(crate) fn sku_named(&self, text: &str) -> Option<&Sku> {
         let name = SkuName::new(text);
-        let bucket = self.buckets.by(|buckets| name.bucket(buckets));
+        let bucket = self
+            .buckets
+            .by(|secret, buckets| name.bucket(secret, buckets));
         let (sku, _) = bucket.get_key_value(&name as &dyn Named)?;
         Some(sku)
     }
@@ -84,7 +86,7 @@ impl Shelves {
         }
     }
 
-    /// As [`Self::post`], of units that a reservation comes to hold.
+    /// As [`Self::post`], of units that a reservation comes to hold, and holds from now on.
     pub(crate) fn post_held(
         &mut self,
         entry: LedgerEntry,
@@ -97,20 +99,32 @@ impl Shelves {
         if let Some(position) = stock.position_mut(&entry.location) {
             position.on_hand += entry.on_hand_delta;
             position.reserved += entry.reserved_delta;
-            stock.holders.insert(id);
+            stock.holders.add(&entry.location, entry.stamp, id);
             ledger.push(entry);
         }
     }
 
-    pub(crate) fn add_holder(&mut self, sku: &Sku, id: ReservationId) {
+    /// Takes note that a reservation, held then, has open units there.
+    pub(crate) fn add_holder(
+        &mut self,
+        (sku, location): (&Sku, &Location),
+        held_at: Stamp,
+        id: ReservationId,
+    ) {
         if let Some(stock) = self.stock_mut(sku) {
-            stock.holders.insert(id);
+            stock.holders.add(location, held_at, id);
         }
     }
 
-    pub(crate) fn remove_holder(&mut self, sku: &Sku, id: &ReservationId) {
+    /// Takes note that it has none there any more.
+    pub(crate) fn remove_holder(
+        &mut self,
+        (sku, location): (&Sku, &Location),
+        held_at: Stamp,
+        id: ReservationId,
+    ) {
         if let Some(stock) = self.stock_mut(sku) {
-            stock.holders.remove(id);
+            stock.holders.remove(location, held_at, id);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::canonical::{Read, Reader, VERSION, Writer};
 use crate::error::Flaw;
-use crate::ids::{At, Moment, Stamp};
+use crate::ids::{At, Moment, Secret, Stamp};
 use crate::order::Order;
 
 /// The head of a shard. The counts follow from the buckets; that they are here tells when one is not
@@ -10,6 +10,7 @@ use crate::order::Order;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ShardHead {
     pub(crate) applied: At,
+    pub(crate) secret: Secret,
     pub(crate) requests: MemoryHead,
     pub(crate) documents: MemoryHead,
     pub(crate) ended: OrderHead,
@@ -22,6 +23,7 @@ pub(crate) struct ShardHead {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CatalogHead {
     pub(crate) applied: At,
+    pub(crate) secret: Secret,
     pub(crate) requests: MemoryHead,
     pub(crate) locations: u64,
 }
@@ -60,6 +62,7 @@ impl ShardHead {
     pub(crate) fn write(&self, writer: &mut Writer, buckets: usize) {
         writer.start(SHARD, buckets);
         writer.at(self.applied);
+        writer.secret(self.secret);
         writer.memory(self.requests);
         writer.memory(self.documents);
         writer.order(self.ended);
@@ -72,6 +75,7 @@ impl ShardHead {
         reader.start(SHARD, buckets)?;
         Ok(Self {
             applied: reader.at()?,
+            secret: reader.secret()?,
             requests: reader.memory()?,
             documents: reader.memory()?,
             ended: reader.order()?,
@@ -86,6 +90,7 @@ impl CatalogHead {
     pub(crate) fn write(&self, writer: &mut Writer, buckets: usize) {
         writer.start(CATALOG, buckets);
         writer.at(self.applied);
+        writer.secret(self.secret);
         writer.memory(self.requests);
         writer.number(self.locations);
     }
@@ -94,6 +99,7 @@ impl CatalogHead {
         reader.start(CATALOG, buckets)?;
         Ok(Self {
             applied: reader.at()?,
+            secret: reader.secret()?,
             requests: reader.memory()?,
             locations: reader.number()?,
         })
@@ -112,6 +118,10 @@ impl Writer {
         self.number(u64::from(at.ordinal));
         self.stamp(at.moment.stamp);
         self.stamp(at.moment.wall);
+    }
+
+    fn secret(&mut self, secret: Secret) {
+        self.fixed(&secret.0.to_be_bytes());
     }
 
     fn memory(&mut self, memory: MemoryHead) {
@@ -153,6 +163,10 @@ impl Reader<'_> {
                 wall: self.stamp()?,
             },
         })
+    }
+
+    fn secret(&mut self) -> Read<Secret> {
+        Ok(Secret(u64::from_be_bytes(self.fixed()?)))
     }
 
     fn memory(&mut self) -> Read<MemoryHead> {

@@ -16,11 +16,11 @@ mod reader;
 mod writer;
 
 pub(crate) use head::{CatalogHead, MemoryHead, OrderHead, ShardHead};
-pub(crate) use reader::{Read, Reader};
+pub(crate) use reader::{Bucket, Read, Reader};
 pub(crate) use writer::Writer;
 
 /// The format that is written. Bytes of another version are refused until there is one to be read, too.
-pub(crate) const VERSION: u8 = 3;
+pub(crate) const VERSION: u8 = 4;
 
 #[cfg(test)]
 mod tests;

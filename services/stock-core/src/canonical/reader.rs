@@ -7,19 +7,19 @@ use std::sync::Arc;
 use crate::apply::holds::Hold;
 use crate::buckets::{Key, Table};
 use crate::catalog::{CatalogOutcome, Coordinates, LocationType, PutLocation};
-use crate::documents::{DocumentKey, RecordedLine};
+use crate::documents::{Amiss, DocumentKey, RecordedLine};
 use crate::error::Flaw;
-use crate::ids::{Fingerprint, Location, RequestId, ReservationId, Sku, Stamp};
+use crate::ids::{Fingerprint, Location, RequestId, ReservationId, Secret, Sku, Stamp};
 use crate::limits::COUNTER_MAX;
 use crate::memory::{Remembered, RequestKey};
 use crate::names::Names;
 use crate::order::Place;
-use crate::outcome::{Policy, Refusal, ShortLine, Shortage};
+use crate::outcome::{Discrepancy, Policy, Refusal};
 use crate::position::Position;
 use crate::reservation::{Reservation, ReservationLine, State};
 use crate::stock::Stock;
 use crate::timeline::Timeline;
-use crate::verdict::Verdict;
+use crate::verdict::{ShortNeeds, Verdict};
 
 pub(crate) type Read<T> = Result<T, Flaw>;
 
@@ -36,26 +36,32 @@ pub(crate) struct Reader<'a> {
 /// be sold besides.
 const HELD_MAX: i64 = 2 * COUNTER_MAX;
 
-/// What a bucket is made of: the bucket `number` of so many.
+/// Which bucket is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bucket {
+    pub(crate) number: usize,
+    pub(crate) buckets: usize,
+    pub(crate) secret: Secret,
+}
+
+/// What a bucket is made of.
 impl Reader<'_> {
     pub(crate) fn stocks(
         &mut self,
-        number: usize,
-        buckets: usize,
+        place: Bucket,
         names: &mut Names,
     ) -> Read<BTreeMap<Sku, Stock>> {
-        self.map("SKUs", number, buckets, 3, |reader| {
+        self.map("SKUs", place, 3, |reader| {
             Ok((reader.sku()?, reader.stock(names)?))
         })
     }
 
     pub(crate) fn holds(
         &mut self,
-        number: usize,
-        buckets: usize,
+        place: Bucket,
         names: &mut Names,
     ) -> Read<Timeline<ReservationId, Hold>> {
-        self.map("reservations", number, buckets, 22, |reader| {
+        self.map("reservations", place, 22, |reader| {
             let hold = reader.hold(names)?;
             Ok((hold.reservation.id, hold))
         })
@@ -63,30 +69,33 @@ impl Reader<'_> {
 
     pub(crate) fn requests<V: Clone>(
         &mut self,
-        number: usize,
-        buckets: usize,
+        place: Bucket,
         names: &mut Names,
         verdict: impl Fn(&mut Self, &mut Names) -> Read<V>,
     ) -> Read<Timeline<RequestKey, Remembered<V>>> {
-        self.map("requests", number, buckets, 29, |reader| {
+        self.map("requests", place, 29, |reader| {
             reader.remembered(names, &verdict)
         })
     }
 
-    pub(crate) fn documents(
-        &mut self,
-        number: usize,
-        buckets: usize,
-    ) -> Read<BTreeMap<DocumentKey, RecordedLine>> {
-        self.map("documents", number, buckets, 20, Self::recorded)
+    pub(crate) fn documents(&mut self, place: Bucket) -> Read<BTreeMap<DocumentKey, RecordedLine>> {
+        self.map("documents", place, 20, Self::recorded)
     }
 
-    pub(crate) fn locations(
-        &mut self,
-        number: usize,
-        buckets: usize,
-    ) -> Read<BTreeMap<Location, PutLocation>> {
-        self.map("locations", number, buckets, 6, |reader| {
+    pub(crate) fn amiss(&mut self, place: Bucket) -> Read<BTreeMap<DocumentKey, Amiss>> {
+        self.map("discrepancies", place, 19, |reader| {
+            let key = DocumentKey::from_bytes(reader.fixed()?);
+            let amiss = Amiss {
+                available: reader.signed()?,
+                short_by: reader.signed()?,
+                endangered: reader.ids()?.into(),
+            };
+            Ok((key, amiss))
+        })
+    }
+
+    pub(crate) fn locations(&mut self, place: Bucket) -> Read<BTreeMap<Location, PutLocation>> {
+        self.map("locations", place, 6, |reader| {
             let put = reader.location()?;
             Ok((put.location.clone(), put))
         })
@@ -96,8 +105,7 @@ impl Reader<'_> {
     fn map<K: Key, V, M: Table<K, V>>(
         &mut self,
         what: &'static str,
-        number: usize,
-        buckets: usize,
+        place: Bucket,
         bytes_min: usize,
         mut record: impl FnMut(&mut Self) -> Read<(K, V)>,
     ) -> Read<M> {
@@ -105,7 +113,7 @@ impl Reader<'_> {
         let mut records: Vec<(K, V)> = Vec::with_capacity(count);
         for _ in 0..count {
             let (key, value) = record(self)?;
-            if key.bucket(buckets) != number {
+            if key.bucket(place.secret, place.buckets) != place.number {
                 return Err(Flaw::WrongBucket { what });
             }
             if records.last().is_some_and(|(before, _)| *before >= key) {
@@ -213,8 +221,8 @@ impl Reader<'_> {
         let fingerprint = self.narrow("fingerprint")?;
         let sequence = self.narrow("sequence number")?;
         let stamp = self.past()?;
-        let ahead_minutes = self.narrow("time ahead")?;
-        let recorded = RecordedLine::new(fingerprint, sequence, stamp, ahead_minutes);
+        let ahead_steps = self.narrow("time ahead")?;
+        let recorded = RecordedLine::new(fingerprint, sequence, stamp, ahead_steps);
         match recorded.stamp() == stamp {
             true => Ok((key, recorded)),
             false => Err(Flaw::StampTooLate { stamp: stamp.0 }),
@@ -284,8 +292,8 @@ impl Reader<'_> {
                 expires_at: self.stamp()?,
             },
             2 => Verdict::Reservation(Arc::new(self.reservation(names)?)),
-            3 => Verdict::Shortage(Arc::new(self.shortage(names)?)),
-            4 => Verdict::Policy(Box::new(self.policy()?)),
+            3 => Verdict::Shortage(ShortNeeds::from_bytes(self.blob()?)?),
+            4 => Verdict::Policy(Box::new(self.policy(names)?)),
             5 => Verdict::Refused(Box::new(self.refusal()?)),
             tag => {
                 let what = "verdict";
@@ -305,27 +313,36 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn shortage(&mut self, names: &mut Names) -> Read<Shortage> {
-        let count = self.count(7)?;
-        let mut lines = Vec::with_capacity(count);
-        for _ in 0..count {
-            lines.push(ShortLine {
-                sku: self.sku()?,
-                location: names.location_named(self.text()?)?,
-                requested: self.signed()?,
-                available: self.signed()?,
-                reservable: self.signed()?,
-            });
-        }
-        Ok(Shortage { lines })
-    }
-
-    pub(super) fn policy(&mut self) -> Read<Policy> {
+    pub(super) fn policy(&mut self, names: &mut Names) -> Read<Policy> {
         Ok(Policy {
             safety_stock: self.signed()?,
             backorder_limit: self.signed()?,
             available: self.signed()?,
+            discrepancy: match self.tag()? {
+                0 => None,
+                1 => Some(Box::new(self.discrepancy(names)?)),
+                tag => {
+                    let what = "discrepancy";
+                    return Err(Flaw::UnknownTag { what, tag });
+                }
+            },
         })
+    }
+
+    fn discrepancy(&mut self, names: &mut Names) -> Read<Discrepancy> {
+        Ok(Discrepancy {
+            sku: self.sku()?,
+            location: names.location_named(self.text()?)?,
+            available: self.signed()?,
+            short_by: self.signed()?,
+            endangered: self.ids()?,
+        })
+    }
+
+    fn ids(&mut self) -> Read<Vec<ReservationId>> {
+        let count = self.count(16)?;
+        let ids = (0..count).map(|_| Ok(ReservationId::new(self.fixed()?)?));
+        ids.collect()
     }
 
     pub(super) fn refusal(&mut self) -> Read<Refusal> {
@@ -358,6 +375,7 @@ impl Reader<'_> {
             17 => Refusal::TooManyPositions,
             18 => Refusal::TooManyLocations,
             19 => Refusal::ReservationIdTaken,
+            20 => Refusal::DocumentMemoryFull,
             tag => {
                 let what = "refusal";
                 return Err(Flaw::UnknownTag { what, tag });
@@ -479,17 +497,21 @@ impl<'a> Reader<'a> {
     }
 
     fn text(&mut self) -> Read<&'a str> {
+        std::str::from_utf8(self.blob()?).map_err(|_| Flaw::NotUtf8)
+    }
+
+    fn blob(&mut self) -> Read<&'a [u8]> {
         let len = self.count(1)?;
         let bytes = &self.bytes[self.position..self.position + len];
         self.position += len;
-        std::str::from_utf8(bytes).map_err(|_| Flaw::NotUtf8)
+        Ok(bytes)
     }
 
     fn sku(&mut self) -> Read<Sku> {
         Ok(Sku::new(self.text()?)?)
     }
 
-    fn fixed<const N: usize>(&mut self) -> Read<[u8; N]> {
+    pub(crate) fn fixed<const N: usize>(&mut self) -> Read<[u8; N]> {
         let bytes = self.bytes[self.position..].first_chunk().ok_or(Flaw::Cut)?;
         self.position += N;
         Ok(*bytes)

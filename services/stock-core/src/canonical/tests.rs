@@ -1,22 +1,23 @@
 //! Every field shows in the bytes, and what is written can be read again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
 use crate::apply::holds::Hold;
 use crate::catalog::{CatalogOutcome, Coordinates, LocationType, PutLocation};
-use crate::documents::{DocumentKey, RecordedLine};
+use crate::documents::{Amiss, DocumentKey, RecordedLine};
 use crate::error::Flaw;
 use crate::ids::{
-    At, Fingerprint, Location, Moment, Principal, RequestId, ReservationId, Sku, Stamp,
+    At, Fingerprint, Location, Moment, Principal, RequestId, ReservationId, Secret, Sku, Stamp,
 };
 use crate::memory::{Remembered, RequestKey};
 use crate::names::Names;
 use crate::order::Place;
-use crate::outcome::{Policy, Refusal, ShortLine, Shortage};
+use crate::outcome::{Discrepancy, Policy, Refusal};
 use crate::reservation::{Reservation, ReservationLine, ReservationLines, State};
 use crate::stock::Stock;
-use crate::verdict::Verdict;
+use crate::verdict::{ShortNeeds, Verdict};
 
 /// Each change must show in the bytes, and no two in the same way: a field that is not written is
 /// a difference between replicas that nobody finds, and lost when the state is brought back. What is read
@@ -57,6 +58,13 @@ fn whole<T>(bytes: &[u8], read: impl FnOnce(&mut Reader<'_>) -> Read<T>) -> Read
 }
 
 const NOW: Stamp = Stamp(9);
+
+/// The only bucket: everything is in it.
+const ONLY: Bucket = Bucket {
+    number: 0,
+    buckets: 1,
+    secret: Secret(5),
+};
 
 fn sku(name: &str) -> Sku {
     Sku::new(name).unwrap()
@@ -133,29 +141,36 @@ fn every_field_of_stock_counts() {
 }
 
 #[test]
-fn every_field_of_a_shortage_counts() {
-    let line = |name| ShortLine {
-        sku: sku(name),
-        location: location("A"),
-        requested: 3,
-        available: 2,
-        reservable: 1,
-    };
-    let make = || Shortage {
-        lines: vec![line("MUG"), line("PEN")],
+fn every_field_of_what_was_amiss_counts() {
+    let key = |number| DocumentKey::from_bytes([number; 16]);
+    let make = || {
+        let amiss = Amiss {
+            available: 3,
+            short_by: 2,
+            endangered: [id(1), id(2)].into(),
+        };
+        BTreeMap::from([(key(1), amiss)])
     };
     check(
         make,
-        Writer::shortage,
-        |reader, names| reader.shortage(names),
+        |writer, amiss| writer.amiss(amiss),
+        |reader, _| reader.amiss(ONLY),
         &[
-            |s| s.lines.reverse(),
-            |s| assert!(s.lines.pop().is_some()),
-            |s| s.lines[1].sku = sku("CUP"),
-            |s| s.lines[1].location = location("B"),
-            |s| s.lines[1].requested = 4,
-            |s| s.lines[1].available = -2,
-            |s| s.lines[1].reservable = 0,
+            |all| assert!(all.pop_first().is_some()),
+            |all| {
+                let (_, amiss) = all.pop_first().unwrap();
+                all.insert(DocumentKey::from_bytes([2; 16]), amiss);
+            },
+            |all| all.values_mut().for_each(|amiss| amiss.available = 4),
+            |all| all.values_mut().for_each(|amiss| amiss.short_by = 4),
+            |all| {
+                all.values_mut()
+                    .for_each(|amiss| amiss.endangered.reverse())
+            },
+            |all| {
+                all.values_mut()
+                    .for_each(|amiss| amiss.endangered = [].into())
+            },
         ],
     );
 }
@@ -166,15 +181,28 @@ fn every_field_of_a_policy_counts() {
         safety_stock: 1,
         backorder_limit: 2,
         available: 3,
+        discrepancy: Some(Box::new(Discrepancy {
+            sku: sku("MUG"),
+            location: location("A"),
+            available: 4,
+            short_by: 5,
+            endangered: vec![id(1)],
+        })),
     };
     check(
         make,
         Writer::policy,
-        |reader, _| reader.policy(),
+        |reader, names| reader.policy(names),
         &[
             |p| p.safety_stock = 0,
             |p| p.backorder_limit = 0,
             |p| p.available = -1,
+            |p| p.discrepancy = None,
+            |p| p.discrepancy.as_mut().unwrap().sku = sku("PEN"),
+            |p| p.discrepancy.as_mut().unwrap().location = location("B"),
+            |p| p.discrepancy.as_mut().unwrap().available = -1,
+            |p| p.discrepancy.as_mut().unwrap().short_by = -1,
+            |p| p.discrepancy.as_mut().unwrap().endangered.clear(),
         ],
     );
 }
@@ -217,6 +245,7 @@ fn every_refusal_counts() {
             |r| *r = Refusal::TooManyPositions,
             |r| *r = Refusal::TooManyLocations,
             |r| *r = Refusal::ReservationIdTaken,
+            |r| *r = Refusal::DocumentMemoryFull,
         ],
     );
 }
@@ -302,6 +331,7 @@ fn every_field_of_a_verdict_counts() {
         safety_stock: 0,
         backorder_limit: 0,
         available,
+        discrepancy: None,
     };
     let other = Reservation {
         created_at: Stamp(3),
@@ -314,7 +344,8 @@ fn every_field_of_a_verdict_counts() {
         held(1, 1, 2),
         Verdict::Reservation(Arc::new(reservation())),
         Verdict::Reservation(Arc::new(other)),
-        Verdict::Shortage(Arc::new(Shortage { lines: Vec::new() })),
+        Verdict::Shortage(ShortNeeds::from_bytes(&[0]).unwrap()),
+        Verdict::Shortage(ShortNeeds::from_bytes(&[1, 0, 2, 0]).unwrap()),
         Verdict::Policy(Box::new(policy(1))),
         Verdict::Policy(Box::new(policy(2))),
         Verdict::Refused(Box::new(Refusal::NothingToExtend)),
@@ -388,6 +419,7 @@ fn every_field_of_a_head_counts() {
             |head| head.requests.horizon = Stamp(20),
             |head| head.requests.order.len = 20,
             |head| head.requests.order.next = 20,
+            |head| head.secret = Secret(20),
             |head| head.documents.horizon = Stamp(20),
             |head| head.documents.order.len = 20,
             |head| head.documents.order.next = 20,
@@ -400,6 +432,7 @@ fn every_field_of_a_head_counts() {
     );
     let make = || CatalogHead {
         applied: shard_head().applied,
+        secret: shard_head().secret,
         requests: shard_head().requests,
         locations: 7,
     };
@@ -409,6 +442,7 @@ fn every_field_of_a_head_counts() {
         |reader, _| CatalogHead::read(reader, 4),
         &[
             |head| head.applied.index = 20,
+            |head| head.secret = Secret(20),
             |head| head.requests.horizon = Stamp(20),
             |head| head.requests.order.len = 20,
             |head| head.requests.order.next = 20,
@@ -469,7 +503,7 @@ fn a_number_has_one_way_to_be_written() {
 fn a_list_longer_than_its_bytes_is_refused_before_there_is_room_for_it() {
     let count = u64::MAX >> 8;
     let bytes = written(|writer, n| writer.number(*n), &count);
-    let documents = whole(&bytes, |reader| reader.documents(0, 1));
+    let documents = whole(&bytes, |reader| reader.documents(ONLY));
     assert_eq!(documents.err(), Some(Flaw::CountTooLarge { count }));
 }
 
@@ -485,7 +519,7 @@ fn what_is_out_of_order_or_comes_twice_is_refused() {
         writer.into_bytes()
     };
     let read = |numbers: &[u8]| {
-        let documents = whole(&bytes(numbers), |reader| reader.documents(0, 1));
+        let documents = whole(&bytes(numbers), |reader| reader.documents(ONLY));
         documents.map(|documents| documents.len())
     };
     let what = "documents";
@@ -508,7 +542,9 @@ fn what_is_out_of_order_or_comes_twice_is_refused() {
 fn the_format_never_changes() {
     let mut writer = Writer::default();
     shard_head().write(&mut writer, 4);
-    let head = [3, 1, 4, 1, 2, 3, 4, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14];
+    let head = [
+        4, 1, 4, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 15, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,
+    ];
     assert_eq!(writer.into_bytes(), head);
 
     let mut writer = Writer::default();
@@ -524,7 +560,7 @@ fn the_format_never_changes() {
     let expected = [Held, Confirmed, Fulfilled, Released, Expired];
     assert_eq!(states, expected.map(|state| Refusal::WrongState { state }));
     let mut refusals = Vec::new();
-    for tag in 1..=19_u8 {
+    for tag in 1..=20_u8 {
         let tails: [&[u8]; 3] = [&[], &[1], &[1, 1]];
         let read = |tail: &&[u8]| whole(&[&[tag], *tail].concat(), |reader| reader.refusal()).ok();
         refusals.push(tails.iter().find_map(read).unwrap());
@@ -550,6 +586,7 @@ fn the_format_never_changes() {
         Refusal::TooManyPositions,
         Refusal::TooManyLocations,
         Refusal::ReservationIdTaken,
+        Refusal::DocumentMemoryFull,
     ];
     assert_eq!(refusals, expected);
 }
@@ -575,6 +612,7 @@ fn shard_head() -> ShardHead {
                 wall: Stamp(4),
             },
         },
+        secret: Secret(15),
         requests: MemoryHead {
             horizon: Stamp(4),
             order: OrderHead { len: 5, next: 6 },

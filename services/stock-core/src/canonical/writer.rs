@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use crate::apply::holds::Hold;
 use crate::buckets::Table;
 use crate::catalog::{CatalogOutcome, LocationType, PutLocation};
-use crate::documents::{DocumentKey, RecordedLine};
+use crate::documents::{Amiss, DocumentKey, RecordedLine};
 use crate::ids::{Location, ReservationId, Sku, Stamp};
 use crate::memory::{Remembered, RequestKey};
 use crate::order::Place;
-use crate::outcome::{Policy, Refusal, Shortage};
+use crate::outcome::{Discrepancy, Policy, Refusal};
 use crate::reservation::{Reservation, State};
 use crate::stock::Stock;
 use crate::timeline::Timeline;
@@ -54,6 +54,16 @@ impl Writer {
         self.count(documents.len());
         for (key, recorded) in documents {
             self.recorded(*key, recorded);
+        }
+    }
+
+    pub(crate) fn amiss(&mut self, amiss: &BTreeMap<DocumentKey, Amiss>) {
+        self.count(amiss.len());
+        for (key, amiss) in amiss {
+            self.fixed(&key.to_bytes());
+            self.signed(amiss.available);
+            self.signed(amiss.short_by);
+            self.ids(&amiss.endangered);
         }
     }
 
@@ -120,7 +130,7 @@ impl Writer {
         self.number(u64::from(recorded.fingerprint));
         self.number(u64::from(recorded.sequence));
         self.stamp(recorded.stamp());
-        self.number(u64::from(recorded.ahead_minutes()));
+        self.number(u64::from(recorded.ahead_steps()));
     }
 
     pub(crate) fn location(&mut self, put: &PutLocation) {
@@ -160,9 +170,9 @@ impl Writer {
                 self.tag(2);
                 self.reservation(reservation);
             }
-            Verdict::Shortage(shortage) => {
+            Verdict::Shortage(needs) => {
                 self.tag(3);
-                self.shortage(shortage);
+                self.blob(needs.as_bytes());
             }
             Verdict::Policy(policy) => {
                 self.tag(4);
@@ -185,21 +195,32 @@ impl Writer {
         }
     }
 
-    pub(crate) fn shortage(&mut self, shortage: &Shortage) {
-        self.count(shortage.lines.len());
-        for line in &shortage.lines {
-            self.text(line.sku.as_str());
-            self.text(line.location.as_str());
-            self.signed(line.requested);
-            self.signed(line.available);
-            self.signed(line.reservable);
-        }
-    }
-
     pub(crate) fn policy(&mut self, policy: &Policy) {
         self.signed(policy.safety_stock);
         self.signed(policy.backorder_limit);
         self.signed(policy.available);
+        match &policy.discrepancy {
+            None => self.tag(0),
+            Some(discrepancy) => {
+                self.tag(1);
+                self.discrepancy(discrepancy);
+            }
+        }
+    }
+
+    fn discrepancy(&mut self, found: &Discrepancy) {
+        self.text(found.sku.as_str());
+        self.text(found.location.as_str());
+        self.signed(found.available);
+        self.signed(found.short_by);
+        self.ids(&found.endangered);
+    }
+
+    fn ids(&mut self, ids: &[ReservationId]) {
+        self.count(ids.len());
+        for id in ids {
+            self.fixed(id.as_bytes());
+        }
     }
 
     pub(crate) fn refusal(&mut self, refusal: &Refusal) {
@@ -231,6 +252,7 @@ impl Writer {
             Refusal::TooManyPositions => put(17, &[]),
             Refusal::TooManyLocations => put(18, &[]),
             Refusal::ReservationIdTaken => put(19, &[]),
+            Refusal::DocumentMemoryFull => put(20, &[]),
         }
     }
 }
@@ -282,11 +304,15 @@ impl Writer {
     }
 
     fn text(&mut self, text: &str) {
-        self.count(text.len());
-        self.bytes.extend_from_slice(text.as_bytes());
+        self.blob(text.as_bytes());
     }
 
-    fn fixed<const N: usize>(&mut self, bytes: &[u8; N]) {
+    fn blob(&mut self, bytes: &[u8]) {
+        self.count(bytes.len());
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    pub(crate) fn fixed<const N: usize>(&mut self, bytes: &[u8; N]) {
         self.bytes.extend_from_slice(bytes);
     }
 }

@@ -1,12 +1,12 @@
 //! A catalog from its bytes.
 
 use crate::buckets::Table;
-use crate::canonical::CatalogHead;
+use crate::canonical::{Bucket, CatalogHead};
 use crate::catalog::Catalog;
 use crate::error::{Part, RestoreError};
 use crate::ids::Stamp;
 use crate::limits::CATALOG_BUCKETS;
-use crate::memory::RequestKey;
+use crate::memory::{Remembered, RequestKey};
 use crate::names::Names;
 use crate::order::Place;
 use crate::restore::{Given, StateRestorer, check_count, read_part, restored_order};
@@ -28,7 +28,7 @@ impl StateRestorer for CatalogRestorer {
         let head = read_part(Part::Head, head, Stamp(u64::MAX), |reader| {
             CatalogHead::read(reader, CATALOG_BUCKETS)
         })?;
-        let mut catalog = Catalog::new();
+        let mut catalog = Catalog::new(head.secret);
         catalog.applied = head.applied;
         catalog.requests.horizon = head.requests.horizon;
         Ok(Self {
@@ -48,16 +48,21 @@ impl StateRestorer for CatalogRestorer {
         self.given.take(number)?;
         let now = self.head.applied.stamp();
         let names = &mut self.names;
+        let place = Bucket {
+            number,
+            buckets: CATALOG_BUCKETS,
+            secret: self.head.secret,
+        };
         let (locations, requests) = read_part(Part::Bucket(number), bytes, now, |reader| {
             Ok((
-                reader.locations(number, CATALOG_BUCKETS)?,
-                reader.requests(number, CATALOG_BUCKETS, names, |reader, _| {
-                    reader.catalog_outcome()
-                })?,
+                reader.locations(place)?,
+                reader.requests(place, names, |reader, _| reader.catalog_outcome())?,
             ))
         })?;
         let places = requests.iter().map(|(key, it)| (it.place, key.clone()));
         self.requests.extend(places);
+        let bytes = requests.iter().map(|(_, it)| Remembered::bytes(it));
+        self.catalog.requests.bytes += bytes.sum::<usize>();
         self.catalog.location_count += locations.len();
         self.catalog.locations.set(number, locations);
         self.catalog.requests.buckets.set(number, requests);

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use crate::apply::holds::Holds;
 use crate::apply::shelves::Shelves;
 use crate::buckets::Table;
-use crate::canonical::ShardHead;
-use crate::documents::{self, DocumentPlace};
-use crate::error::{Part, RestoreError};
+use crate::canonical::{Bucket, ShardHead};
+use crate::documents::{self, DocumentPlace, LINE_BYTES};
+use crate::error::{Flaw, Part, RestoreError};
 use crate::ids::{Location, ReservationId, Sku, Stamp};
 use crate::limits::BUCKETS;
 use crate::memory::{Remembered, RequestKey};
@@ -49,7 +49,7 @@ impl StateRestorer for ShardRestorer {
         let head = read_part(Part::Head, head, Stamp(u64::MAX), |reader| {
             ShardHead::read(reader, BUCKETS)
         })?;
-        let mut shard = Shard::new();
+        let mut shard = Shard::new(head.secret);
         shard.applied = head.applied;
         shard.requests.horizon = head.requests.horizon;
         shard.documents.horizon = head.documents.horizon;
@@ -73,16 +73,27 @@ impl StateRestorer for ShardRestorer {
         self.given.take(number)?;
         let now = self.head.applied.stamp();
         let (shelf_names, names) = (&mut self.shard.names, &mut self.names);
-        let (stocks, holds, requests, documents) =
+        let place = Bucket {
+            number,
+            buckets: BUCKETS,
+            secret: self.head.secret,
+        };
+        let (stocks, holds, requests, documents, amiss) =
             read_part(Part::Bucket(number), bytes, now, |reader| {
-                Ok((
-                    reader.stocks(number, BUCKETS, shelf_names)?,
-                    reader.holds(number, BUCKETS, names)?,
-                    reader.requests(number, BUCKETS, names, |reader, names| {
-                        reader.verdict(names)
-                    })?,
-                    reader.documents(number, BUCKETS)?,
-                ))
+                let read = (
+                    reader.stocks(place, shelf_names)?,
+                    reader.holds(place, names)?,
+                    reader.requests(place, names, |reader, names| reader.verdict(names))?,
+                    reader.documents(place)?,
+                    reader.amiss(place)?,
+                );
+                let (_, _, _, documents, amiss) = &read;
+                match amiss.keys().all(|key| documents.contains_key(key)) {
+                    true => Ok(read),
+                    false => Err(Flaw::WithoutRecord {
+                        what: "a discrepancy",
+                    }),
+                }
             })?;
         for (_, hold) in holds.iter() {
             let id = hold.reservation.id;
@@ -92,10 +103,15 @@ impl StateRestorer for ShardRestorer {
         let places = requests.iter().map(|(key, it)| (it.place, key.clone()));
         self.requests.extend(places);
         self.documents.extend(documents::places(&documents));
+        let bytes = requests.iter().map(|(_, it)| Remembered::bytes(it));
+        self.shard.requests.bytes += bytes.sum::<usize>();
+        let amiss_bytes: usize = amiss.values().map(|amiss| amiss.bytes()).sum();
+        self.shard.documents.bytes += LINE_BYTES * documents.len() + amiss_bytes;
         self.take_stocks(number, stocks);
         self.shard.holds.buckets.set(number, holds);
         self.shard.requests.buckets.set(number, requests);
         self.shard.documents.buckets.set(number, documents);
+        self.shard.documents.amiss.set(number, amiss);
         Ok(())
     }
 
@@ -158,7 +174,10 @@ fn post_holds(holds: &mut Holds, shelves: &mut Shelves) -> Result<(), RestoreErr
         let id = reservation.id;
         if reservation.state.is_open() {
             holds.open += 1;
+            holds.open_bytes += reservation.bytes();
             expiries.extend(reservation.expires_at.map(|at| (at, id)));
+        } else {
+            holds.ended_bytes += reservation.bytes();
         }
         share_names(reservation, shelves);
         for line in reservation.lines.iter().filter(|line| line.open > 0) {
@@ -179,7 +198,9 @@ fn post_holds(holds: &mut Holds, shelves: &mut Shelves) -> Result<(), RestoreErr
                     by: position.reserved,
                 });
             }
-            stock.holders.insert(id);
+            stock
+                .holders
+                .add(&line.location, reservation.created_at, id);
         }
     }
     holds.expiries = expiries.into_iter().collect();
@@ -213,14 +234,7 @@ fn share_verdict(remembered: &mut Remembered<Verdict>, holds: &Holds, shelves: &
             Some(held) if held == reservation => *reservation = Arc::clone(held),
             _ => share_names(Arc::make_mut(reservation), shelves),
         },
-        Verdict::Shortage(shortage) => {
-            for line in &mut Arc::make_mut(shortage).lines {
-                if let Some((sku, _)) = shelves.shared_sku(&line.sku) {
-                    line.sku = sku.clone();
-                }
-            }
-        }
-        Verdict::Held { .. } | Verdict::Policy(_) | Verdict::Refused(_) => {}
+        Verdict::Held { .. } | Verdict::Shortage(_) | Verdict::Policy(_) | Verdict::Refused(_) => {}
     }
 }
 

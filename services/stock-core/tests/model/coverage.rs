@@ -107,8 +107,8 @@ fn expected() -> impl Iterator<Item = String> {
         ),
         ("policy", "policy | policy, again | CounterOutOfRange"),
     ];
-    let movements = "recorded | recorded with a discrepancy | already recorded | DocumentReused
-         | DocumentTooOld | OccurredInFuture | CounterOutOfRange";
+    let movements = "recorded | recorded with a discrepancy | recorded, ahead | already recorded
+         | already recorded with a discrepancy | DocumentReused | DocumentTooOld | OccurredInFuture | CounterOutOfRange";
     let ledger = "Reserved | Confirmed | Released | Fulfilled | Expired | Extended | Receipt | Sale
          | Adjustment | Policy | Receipt with a discrepancy | Sale with a discrepancy
          | Adjustment with a discrepancy | Policy with a discrepancy";
@@ -157,9 +157,13 @@ fn outcome_name(outcome: &Outcome) -> String {
 
 fn verdict_name(verdict: &LineVerdict) -> String {
     match verdict {
-        LineVerdict::Recorded(None) => "recorded".to_string(),
-        LineVerdict::Recorded(Some(_)) => "recorded with a discrepancy".to_string(),
-        LineVerdict::AlreadyRecorded => "already recorded".to_string(),
+        LineVerdict::Recorded { ahead_ms: 1.., .. } => "recorded, ahead".to_string(),
+        LineVerdict::Recorded {
+            discrepancy: None, ..
+        } => "recorded".to_string(),
+        LineVerdict::Recorded { .. } => "recorded with a discrepancy".to_string(),
+        LineVerdict::AlreadyRecorded { discrepancy: None } => "already recorded".to_string(),
+        LineVerdict::AlreadyRecorded { .. } => "already recorded with a discrepancy".to_string(),
         LineVerdict::Refused(refusal) => refusal_name(refusal),
     }
 }

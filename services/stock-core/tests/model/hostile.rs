@@ -6,7 +6,7 @@ use stock_core::{Flaw, Part, RestoreError, Shard, ShardRestorer, StateRestorer};
 
 use crate::restart::Written;
 use crate::world::{Step, World};
-use crate::{Place, Trial, apply};
+use crate::{Place, SECRET, Trial, apply};
 
 const WORLDS: u64 = 4;
 const STEPS: usize = 300;
@@ -16,7 +16,7 @@ const CHANGES_A_WORLD: usize = 300;
 fn lived(seed: u64) -> (Written, Vec<Step>) {
     let mut world = World::new(seed);
     let mut trial = Trial::new();
-    let mut shard = Shard::new();
+    let mut shard = Shard::new(SECRET);
     let mut place = Place::default();
     let mut next = |trial: &mut Trial| {
         let step = world.next(&trial.naive, trial.shard.next_expiry());
@@ -55,8 +55,8 @@ fn changed_bytes_are_an_error_or_another_state_but_never_a_panic() {
     for seed in 0..WORLDS {
         let (written, later) = lived(seed);
         assert_eq!(try_out(&written, &later), Ok(()));
-        // An empty bucket has four counts, all of nothing.
-        let full = (0..written.buckets.len()).filter(|bucket| written.buckets[*bucket].len() > 4);
+        // An empty bucket has five counts, all of nothing.
+        let full = (0..written.buckets.len()).filter(|bucket| written.buckets[*bucket].len() > 5);
         let full: Vec<usize> = full.collect();
         let mut dice = StdRng::seed_from_u64(seed);
         for _ in 0..CHANGES_A_WORLD {
@@ -110,7 +110,7 @@ fn bytes_of_nobody_are_an_error() {
 #[test]
 fn a_bucket_that_is_missing_twice_there_or_elsewhere_is_an_error() {
     let (written, _) = lived(2);
-    let full = |bucket: &usize| written.buckets[*bucket].len() > 4;
+    let full = |bucket: &usize| written.buckets[*bucket].len() > 5;
     let mut full = (0..written.buckets.len()).filter(full);
     let (one, other) = (full.next().unwrap(), full.next().unwrap());
 
@@ -149,9 +149,9 @@ fn a_bucket_that_was_emptied_is_an_error() {
     let (written, _) = lived(3);
     let mut found = 0;
     for bucket in 0..written.buckets.len() {
-        if written.buckets[bucket].len() > 4 {
+        if written.buckets[bucket].len() > 5 {
             let mut changed = written.clone();
-            changed.buckets[bucket] = vec![0; 4];
+            changed.buckets[bucket] = vec![0; 5];
             let error = changed.restore().unwrap_err();
             found += usize::from(matches!(
                 error,

@@ -22,9 +22,12 @@ use naive::Naive;
 use restart::Restarted;
 use stock_core::{
     Action, At, Command, Fingerprint, FrozenState, LedgerEntry, Location, Operation, Outcome,
-    ReservationId, Shard, Sku,
+    ReservationId, Secret, Shard, Sku, Stamp,
 };
 use world::{Step, World};
+
+/// Of a cluster: none is better than another.
+const SECRET: Secret = Secret(77);
 
 const WORLDS: u64 = 104;
 const STEPS: usize = 1_000;
@@ -122,14 +125,14 @@ fn change(command: &mut Command) {
         }
         Action::Movements(movements) => {
             for line in &mut movements.lines {
-                line.fingerprint = another;
+                line.occurred_at = Stamp(line.occurred_at.0 - 1);
             }
         }
     }
 }
 
 fn replay(log: &[Step]) -> Shard {
-    let mut shard = Shard::new();
+    let mut shard = Shard::new(SECRET);
     let mut place = Place::default();
     for step in log {
         apply(&mut shard, place.next(step), step);
@@ -186,9 +189,9 @@ struct Trial {
 impl Trial {
     fn new() -> Self {
         Self {
-            shard: Shard::new(),
+            shard: Shard::new(SECRET),
             naive: Naive::default(),
-            replica: Shard::new(),
+            replica: Shard::new(SECRET),
             restarted: Restarted::new(),
             audit: Audit::default(),
             place: Place::default(),
@@ -315,6 +318,17 @@ impl Trial {
         }
         let counts = self.shard.counts();
         let known = self.naive.reservations.len();
+        let (open, documents) = (self.naive.open_bytes(), self.naive.document_bytes());
+        if counts.open_reservation_bytes != open
+            || counts.document_bytes != documents
+            || counts.request_bytes > self.naive.request_bytes_max()
+        {
+            return Err(format!(
+                "{counts:?}; the model counts {open} bytes of open reservations, {documents} of documents, and {} of \
+                 requests at most",
+                self.naive.request_bytes_max()
+            ));
+        }
         if counts.positions != expected.len()
             || counts.open_reservations + counts.ended_reservations != known
             || counts.requests_remembered != self.naive.requests_remembered()

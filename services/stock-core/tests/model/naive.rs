@@ -6,9 +6,9 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use stock_core::{
-    Action, At, Command, Discrepancy, Document, EntryKind, Fingerprint, LedgerEntry, Line,
-    LineVerdict, Location, Moment, MovementKind, MovementLine, Movements, Operation, Outcome,
-    PartialLine, Policy, Principal, Reason, Refusal, RequestId, Reservation, ReservationId,
+    Action, At, Command, Discrepancy, Document, EntryKind, LedgerEntry, Line, LineVerdict,
+    Location, Moment, MovementKind, MovementLine, Movements, Operation, Outcome, PartialLine,
+    Policy, Principal, Reason, Refusal, Reporter, RequestId, Reservation, ReservationId,
     ReservationLine, SetPolicy, ShortLine, Shortage, Sku, Source, Stamp, State,
 };
 
@@ -19,6 +19,7 @@ const COUNTER_MAX: i128 = 1_000_000_000_000_000;
 const EXPIRIES_PER_ENTRY: usize = 512;
 const FORGOTTEN_PER_ENTRY: usize = 2_048;
 const ENDANGERED_MAX: usize = 100;
+const ENDANGERED_IN_ALL_MAX: usize = 1_000;
 
 #[derive(Default)]
 pub(crate) struct Naive {
@@ -48,18 +49,33 @@ pub(crate) struct Known {
 struct Answered {
     principal: Principal,
     id: RequestId,
-    fingerprint: Fingerprint,
+    asked: Operation,
     at: u64,
     outcome: Outcome,
 }
 
 struct Recorded {
     kind: MovementKind,
+    source: Reporter,
     document: Document,
-    line: Document,
-    fingerprint: Fingerprint,
+    line: MovementLine,
+    reason: Option<Reason>,
     at: u64,
     latest: u64,
+    discrepancy: Option<Box<Discrepancy>>,
+}
+
+fn reservation_bytes(what: &Reservation) -> usize {
+    184 + 72 * what.lines.len()
+}
+
+/// What a client sent: the id that a reserve proposes is the edge's.
+fn as_sent(operation: &Operation) -> Operation {
+    let mut sent = operation.clone();
+    if let Operation::Reserve(reserve) = &mut sent {
+        reserve.id = ReservationId::compose(Stamp(0), 0, 0);
+    }
+    sent
 }
 
 /// So many units of a SKU at a location; the number of the first line that says so.
@@ -132,7 +148,7 @@ impl Naive {
         };
         let same = |known: &&Answered| known.principal == *who.principal && known.id == request.id;
         if let Some(known) = self.requests.iter().find(same) {
-            return match known.fingerprint == request.fingerprint {
+            return match known.asked == as_sent(operation) {
                 true => known.outcome.clone(),
                 false => Outcome::Refused(Refusal::RequestReused),
             };
@@ -153,7 +169,7 @@ impl Naive {
             self.requests.push(Answered {
                 principal: command.principal.clone(),
                 id: request.id,
-                fingerprint: request.fingerprint,
+                asked: as_sent(operation),
                 at: now,
                 outcome: outcome.clone(),
             });
@@ -357,7 +373,8 @@ impl Naive {
             shelf.backorder_limit = units;
         }
         let (safety_stock, backorder_limit) = (shelf.safety_stock, shelf.backorder_limit);
-        let discrepancy = self.discrepancy(&policy.sku, &policy.location, before);
+        let nobody = &mut Vec::new();
+        let discrepancy = self.discrepancy(&policy.sku, &policy.location, before, nobody);
         self.ledger.push(LedgerEntry {
             kind: EntryKind::Policy,
             sku: policy.sku.clone(),
@@ -369,22 +386,26 @@ impl Naive {
             stamp: Stamp(who.now),
             occurred_at: Stamp(who.now),
             reason: None,
-            discrepancy,
+            discrepancy: discrepancy.clone(),
         });
         Ok(Outcome::Policy(Policy {
             safety_stock,
             backorder_limit,
             available: self.available(&policy.sku, &policy.location),
+            discrepancy,
         }))
     }
 
     fn movements(&mut self, who: &Who<'_>, movements: &Movements) -> Outcome {
         let mut verdicts = Vec::new();
+        let mut named = Vec::new();
         for (number, line) in (0..).zip(&movements.lines) {
-            verdicts.push(match self.movement(who, movements, number, line) {
-                Ok(verdict) => verdict,
-                Err(refusal) => LineVerdict::Refused(refusal),
-            });
+            verdicts.push(
+                match self.movement(who, movements, number, line, &mut named) {
+                    Ok(verdict) => verdict,
+                    Err(refusal) => LineVerdict::Refused(refusal),
+                },
+            );
         }
         Outcome::Movements(verdicts.into())
     }
@@ -395,25 +416,31 @@ impl Naive {
         movements: &Movements,
         number: u32,
         line: &MovementLine,
+        named: &mut Vec<(Sku, Location, ReservationId)>,
     ) -> Result<LineVerdict, Refusal> {
-        let occurred_at = line.occurred_at.map_or(who.now, |at| at.0);
+        let occurred_at = line.occurred_at.0;
         let same = |known: &&Recorded| {
             known.kind == movements.kind
+                && known.source == movements.source
                 && known.document == movements.document
-                && known.line == line.line
+                && known.line.line == line.line
+                && known.line.sku == line.sku
+                && known.line.location == line.location
         };
         match self.documents.iter().find(same) {
-            Some(known) if known.fingerprint == line.fingerprint => {
-                return Ok(LineVerdict::AlreadyRecorded);
+            Some(known) if known.line == *line && known.reason == movements.reason => {
+                let discrepancy = known.discrepancy.clone();
+                return Ok(LineVerdict::AlreadyRecorded { discrepancy });
             }
             Some(_) => return Err(Refusal::DocumentReused),
             None => {}
         }
-        if occurred_at < self.documents_horizon {
-            let horizon = Stamp(self.documents_horizon);
+        let horizon = self.documents_horizon.max(who.latest - 30 * DAY);
+        if occurred_at < horizon {
+            let horizon = Stamp(horizon);
             return Err(Refusal::DocumentTooOld { horizon });
         }
-        if occurred_at > who.latest + MINUTE {
+        if occurred_at > who.latest + DAY {
             return Err(Refusal::OccurredInFuture);
         }
         if movements.kind != MovementKind::Receipt && !self.knows(&line.sku) {
@@ -426,14 +453,16 @@ impl Naive {
         }
         let before = self.short_by(&line.sku, &line.location);
         self.shelf_or_new(&line.sku, &line.location).on_hand += line.on_hand_delta;
-        let discrepancy = self.discrepancy(&line.sku, &line.location, before);
+        let discrepancy = self.discrepancy(&line.sku, &line.location, before, named);
         self.documents.push(Recorded {
             kind: movements.kind,
+            source: movements.source.clone(),
             document: movements.document.clone(),
-            line: line.line.clone(),
-            fingerprint: line.fingerprint,
+            line: line.clone(),
+            reason: movements.reason.clone(),
             at: who.now,
-            latest: who.now + occurred_at.saturating_sub(who.now).div_ceil(MINUTE) * MINUTE,
+            latest: who.now + occurred_at.saturating_sub(who.now).div_ceil(2 * MINUTE) * 2 * MINUTE,
+            discrepancy: discrepancy.clone(),
         });
         let reason: Option<Reason> = movements.reason.clone();
         self.ledger.push(LedgerEntry {
@@ -447,6 +476,7 @@ impl Naive {
             on_hand_delta: line.on_hand_delta,
             reserved_delta: 0,
             source: Source::Document {
+                reporter: movements.source.clone(),
                 document: movements.document.clone(),
                 line: line.line.clone(),
             },
@@ -456,31 +486,46 @@ impl Naive {
             reason,
             discrepancy: discrepancy.clone(),
         });
-        Ok(LineVerdict::Recorded(discrepancy))
+        let ahead_ms = occurred_at.saturating_sub(who.latest);
+        Ok(LineVerdict::Recorded {
+            discrepancy,
+            ahead_ms: if ahead_ms > MINUTE { ahead_ms } else { 0 },
+        })
     }
 
-    /// What is amiss at a position, if it is more than it was.
-    fn discrepancy(&self, sku: &Sku, location: &Location, before: i64) -> Option<Box<Discrepancy>> {
+    /// What is amiss at a position, if it is more than it was. Who was named before by the same command is not named again.
+    fn discrepancy(
+        &self,
+        sku: &Sku,
+        location: &Location,
+        before: i64,
+        named: &mut Vec<(Sku, Location, ReservationId)>,
+    ) -> Option<Box<Discrepancy>> {
         let short_by = self.short_by(sku, location);
         if short_by <= before {
             return None;
         }
-        let mut holders: Vec<(ReservationId, i64)> = Vec::new();
+        let mut holders: Vec<((Stamp, ReservationId), i64)> = Vec::new();
         for known in &self.reservations {
             for line in &known.what.lines {
                 if line.open > 0 && line.sku == *sku && line.location == *location {
-                    holders.push((known.what.id, line.open));
+                    holders.push(((known.what.created_at, known.what.id), line.open));
                 }
             }
         }
         holders.sort_by_key(|(id, _)| Reverse(*id));
         let mut endangered = Vec::new();
         let mut left = short_by;
-        for (id, open) in holders.into_iter().take(ENDANGERED_MAX) {
-            if left <= 0 {
+        for ((_, id), open) in holders.into_iter().take(ENDANGERED_MAX) {
+            let name = (sku.clone(), location.clone(), id);
+            let is_new = !named.contains(&name);
+            if left <= 0 || (is_new && named.len() >= ENDANGERED_IN_ALL_MAX) {
                 break;
             }
-            endangered.push(id);
+            if is_new {
+                named.push(name);
+                endangered.push(id);
+            }
             left -= open;
         }
         Some(Box::new(Discrepancy {
@@ -659,6 +704,40 @@ impl Naive {
     }
 
     /// Requests and lines of documents.
+    /// What open reservations take of the room there is for them.
+    pub(crate) fn open_bytes(&self) -> usize {
+        let open = self.reservations.iter().map(|known| &known.what);
+        let open = open.filter(|what| what.state == State::Held || what.state == State::Confirmed);
+        open.map(reservation_bytes).sum()
+    }
+
+    /// What document lines take of the room there is for them.
+    pub(crate) fn document_bytes(&self) -> usize {
+        let of_line = |known: &Recorded| {
+            let found = known.discrepancy.as_ref();
+            48 + found.map_or(0, |found| 96 + 16 * found.endangered.len())
+        };
+        self.documents.iter().map(of_line).sum()
+    }
+
+    /// What requests take of the room there is for them, at most: of a refused basket, a few numbers for each line.
+    pub(crate) fn request_bytes_max(&self) -> usize {
+        let of_request = |known: &Answered| {
+            128 + match &known.outcome {
+                Outcome::Reservation(_) if matches!(known.asked, Operation::Reserve(_)) => 0,
+                Outcome::Reservation(what) => reservation_bytes(what),
+                Outcome::Shortage(shortage) => 1 + 21 * shortage.lines.len(),
+                Outcome::Policy(policy) => {
+                    let found = policy.discrepancy.as_ref();
+                    64 + found.map_or(0, |found| 96 + 16 * found.endangered.len())
+                }
+                Outcome::Refused(_) => 32,
+                Outcome::Movements(_) => 0,
+            }
+        };
+        self.requests.iter().map(of_request).sum()
+    }
+
     pub(crate) fn remembered(&self) -> usize {
         self.requests.len() + self.documents.len()
     }

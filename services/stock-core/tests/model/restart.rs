@@ -1,5 +1,6 @@
 //! A replica that is written down and brought back, again and again.
 
+use crate::SECRET;
 use stock_core::{FrozenState, RestoreError, Shard, ShardRestorer, StateRestorer};
 
 /// The bytes of a state: the head and every bucket.
@@ -37,7 +38,7 @@ pub(crate) struct Restarted {
 impl Restarted {
     pub(crate) fn new() -> Self {
         Self {
-            shard: Shard::new(),
+            shard: Shard::new(SECRET),
             before: None,
         }
     }

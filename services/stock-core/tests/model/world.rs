@@ -4,9 +4,9 @@
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use stock_core::{
-    Action, Amend, Command, Confirm, Document, Extend, Fingerprint, Fulfill, Line, Location,
-    Moment, MovementKind, MovementLine, Movements, Operation, PartialLine, Principal, Quantity,
-    Reason, Release, Request, RequestId, Reservation, ReservationId, Reserve, SetPolicy, Sku,
+    Action, Amend, Command, Confirm, Document, Extend, Fulfill, Line, Location, Moment,
+    MovementKind, MovementLine, Movements, Operation, PartialLine, Principal, Quantity, Reason,
+    Release, Reporter, Request, RequestId, Reservation, ReservationId, Reserve, SetPolicy, Sku,
     Stamp, State,
 };
 
@@ -65,7 +65,7 @@ impl World {
                 _ => 0,
             };
         }
-        let again = !self.sent.is_empty() && self.chance(6);
+        let again = !self.sent.is_empty() && self.chance(9);
         let command = match again {
             true => self.sent_again(naive),
             false => self.new_command(naive),
@@ -156,15 +156,10 @@ impl World {
             return Command { principal, action };
         }
         let operation = self.operation(naive);
-        // The id that the edge made is no part of what the client sent.
-        let payload = match &operation {
-            Operation::Reserve(reserve) => format!("{:?} {}", reserve.lines, reserve.ttl_ms),
-            other => format!("{other:?}"),
-        };
-        let fingerprint = Fingerprint::of(payload.as_bytes());
+        let fingerprint = operation.fingerprint();
         // Now and then somebody uses an id that he, or somebody else, has used before.
         let used = self.sent.len();
-        let used = match used > 0 && self.chance(5) {
+        let used = match used > 0 && self.chance(7) {
             true => used - 1 - self.below(used.min(30)),
             false => used,
         };
@@ -285,8 +280,12 @@ impl World {
         };
         let lines = self.between(1, 3);
         let reason = (kind == MovementKind::Adjustment).then(|| Reason::new("broken").unwrap());
+        let source = self
+            .pick(&["till-1", "till-1", "till-2"])
+            .unwrap_or("till-1");
         Movements {
             kind,
+            source: Reporter::new(source).unwrap(),
             document: Document::new(&format!("D{document}")).unwrap(),
             reason,
             lines: (0..lines)
@@ -305,7 +304,7 @@ impl World {
             MovementKind::Adjustment => units - 3,
         };
         // Far away, counters are driven to their ends.
-        if self.chance(12) {
+        if self.chance(15) {
             location = far();
             let end = 1_000_000_000_000_000;
             let on_hand = naive.on_hand(&sku, &location);
@@ -325,20 +324,19 @@ impl World {
             on_hand_delta = self.pick(&wild).unwrap_or(1);
         }
         let occurred_at = match self.between(0, 99) {
-            0..50 => None,
-            50..75 => Some(self.now.minus_ms(self.between(0, 5 * MINUTE))),
-            75..88 => Some(self.callers_now().plus_ms(self.between(0, MINUTE))),
-            88..90 => Some(self.callers_now().plus_ms(MINUTE + self.between(1, 5))),
-            _ => Some(self.now.minus_ms(self.between(0, 40 * DAY))),
+            0..30 => self.now,
+            30..70 => self.now.minus_ms(self.between(0, 5 * MINUTE)),
+            70..78 => self.callers_now().plus_ms(self.between(0, MINUTE)),
+            78..86 => self.callers_now().plus_ms(self.between(MINUTE, DAY)),
+            86..90 => self.callers_now().plus_ms(DAY + self.between(1, 5)),
+            _ => self.now.minus_ms(self.between(0, 40 * DAY)),
         };
-        let payload = format!("{sku} {location} {on_hand_delta} {occurred_at:?}");
         MovementLine {
             line: Document::new(&self.between(1, 4).to_string()).unwrap(),
             sku,
             location,
             on_hand_delta,
             occurred_at,
-            fingerprint: Fingerprint::of(payload.as_bytes()),
         }
     }
 
@@ -348,7 +346,7 @@ impl World {
     }
 
     fn line(&mut self) -> Line {
-        let location = match self.chance(12) {
+        let location = match self.chance(15) {
             true => far(),
             false => self.location(),
         };
@@ -371,7 +369,7 @@ impl World {
                 });
             }
         }
-        if lines.is_empty() || self.chance(30) {
+        if lines.is_empty() || self.chance(45) {
             lines.push(self.line());
         }
         lines

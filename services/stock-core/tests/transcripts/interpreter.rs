@@ -17,10 +17,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use stock_core::limits::TTL_MS_DEFAULT;
 use stock_core::{
-    Action, Amend, At, Command, Confirm, Discrepancy, Document, Extend, Fingerprint, Fulfill,
-    LedgerEntry, Line, LineVerdict, Location, Moment, MovementKind, MovementLine, Movements,
-    Operation, Outcome, PartialLine, Principal, Quantity, Reason, Refusal, Release, Request,
-    RequestId, Reservation, ReservationId, Reserve, SetPolicy, Shard, Sku, Source, Stamp, State,
+    Action, Amend, At, Command, Confirm, Discrepancy, Document, Extend, Fulfill, LedgerEntry, Line,
+    LineVerdict, Location, Moment, MovementKind, MovementLine, Movements, Operation, Outcome,
+    PartialLine, Principal, Quantity, Reason, Refusal, Release, Reporter, Request, RequestId,
+    Reservation, ReservationId, Reserve, Secret, SetPolicy, Shard, Sku, Source, Stamp, State,
 };
 
 use crate::audit::Audit;
@@ -83,7 +83,7 @@ struct Interpreter {
 impl Interpreter {
     fn new() -> Self {
         Self {
-            shard: Shard::new(),
+            shard: Shard::new(Secret(7)),
             now: START,
             lag_ms: 0,
             index: 0,
@@ -202,8 +202,7 @@ impl Interpreter {
             }
             _ => {
                 let operation = self.operation(verb, words, options);
-                let payload = format!("{verb} {words:?} {:?}", options.payload());
-                let fingerprint = Fingerprint::of(payload.as_bytes());
+                let fingerprint = operation.fingerprint();
                 let id = self.request_id(options);
                 Action::Request(Request { id, fingerprint }, operation)
             }
@@ -271,7 +270,6 @@ impl Interpreter {
             let (at, quantity) = word.split_once('=').unwrap();
             let (sku, location) = place(at);
             let quantity: i64 = quantity.parse().unwrap();
-            let payload = format!("{word} {:?}", options.occurred_at);
             MovementLine {
                 line: Document::new(&number.to_string()).unwrap(),
                 sku,
@@ -280,12 +278,13 @@ impl Interpreter {
                     MovementKind::Sale => -quantity,
                     _ => quantity,
                 },
-                occurred_at: options.occurred_at,
-                fingerprint: Fingerprint::of(payload.as_bytes()),
+                occurred_at: options.occurred_at.unwrap_or(self.now),
             }
         };
+        let source = options.source.or(options.principal).unwrap_or("web");
         Movements {
             kind,
+            source: Reporter::new(source).unwrap(),
             document: Document::new(&document).unwrap(),
             reason: options.reason.map(|text| Reason::new(text).unwrap()),
             lines: (1..).zip(words).map(line).collect(),
@@ -373,7 +372,14 @@ impl Interpreter {
             }
             text += &match &entry.source {
                 Source::Reservation(id) => format!(" of {}", self.name(id)),
-                Source::Document { document, line } => format!(" of {document}/{line}"),
+                Source::Document {
+                    reporter,
+                    document,
+                    line,
+                } => match reporter.as_str() == entry.principal.as_str() {
+                    true => format!(" of {document}/{line}"),
+                    false => format!(" of {document}/{line} from {reporter}"),
+                },
                 Source::Policy => String::new(),
             };
             text += &format!(" by {}", entry.principal);
@@ -418,23 +424,43 @@ impl Interpreter {
                 });
                 format!("short {}", lines.collect::<Vec<_>>().join(", "))
             }
-            Outcome::Policy(policy) => format!(
-                "safety {} backorder {} available {}",
-                policy.safety_stock, policy.backorder_limit, policy.available
-            ),
+            Outcome::Policy(policy) => {
+                let mut text = format!(
+                    "safety {} backorder {} available {}",
+                    policy.safety_stock, policy.backorder_limit, policy.available
+                );
+                if let Some(discrepancy) = &policy.discrepancy {
+                    text += &format!(", {}", self.discrepancy(discrepancy));
+                }
+                text
+            }
             Outcome::Movements(verdicts) => {
                 let verdicts = verdicts.iter().map(|verdict| match verdict {
-                    LineVerdict::Recorded(None) => "recorded".to_string(),
-                    LineVerdict::Recorded(Some(discrepancy)) => {
-                        format!("recorded, {}", self.discrepancy(discrepancy))
+                    LineVerdict::Recorded {
+                        discrepancy,
+                        ahead_ms,
+                    } => {
+                        let mut text = "recorded".to_string();
+                        if *ahead_ms > 0 {
+                            text += &format!(" {} ahead", span(*ahead_ms));
+                        }
+                        text + &self.and(discrepancy.as_deref())
                     }
-                    LineVerdict::AlreadyRecorded => "already recorded".to_string(),
+                    LineVerdict::AlreadyRecorded { discrepancy } => {
+                        "already recorded".to_string() + &self.and(discrepancy.as_deref())
+                    }
                     LineVerdict::Refused(refusal) => refused(refusal),
                 });
                 verdicts.collect::<Vec<_>>().join("; ")
             }
             Outcome::Refused(refusal) => refused(refusal),
         }
+    }
+
+    fn and(&self, discrepancy: Option<&Discrepancy>) -> String {
+        discrepancy.map_or_else(String::new, |found| {
+            format!(", {}", self.discrepancy(found))
+        })
     }
 
     fn reservation(&self, reservation: &Reservation) -> String {
@@ -490,6 +516,8 @@ impl Interpreter {
 struct Options<'a> {
     /// `by NAME`: who asks; else `web`.
     principal: Option<&'a str>,
+    /// `from NAME`: who reports a movement; else whoever asks.
+    source: Option<&'a str>,
     /// `#NAME`: the request's id, to use it again; else a new one.
     request: Option<&'a str>,
     /// `made 5m ago`: the time inside a new request id; else now.
@@ -522,6 +550,7 @@ impl<'a> Options<'a> {
             let mut value = || rest.next().unwrap_or_else(|| panic!("{word} what?"));
             match word {
                 "by" => options.principal = Some(value()),
+                "from" => options.source = Some(value()),
                 "made" => options.made_at = Some(moment(value(), value(), now)),
                 "id" => options.id = Some(value()),
                 "occurred" => options.occurred_at = Some(moment(value(), value(), now)),
@@ -538,11 +567,6 @@ impl<'a> Options<'a> {
         drop(rest);
         *words = left;
         options
-    }
-
-    /// What of it the client sends as part of its request.
-    fn payload(&self) -> impl std::fmt::Debug + use<> {
-        (self.ttl_ms, self.pickup_ms, self.safety, self.backorder)
     }
 }
 
@@ -656,6 +680,7 @@ fn refused(refusal: &Refusal) -> String {
             format!("document too old, horizon {}", span(horizon.0 - START.0))
         }
         Refusal::DocumentReused => "document reused".to_string(),
+        Refusal::DocumentMemoryFull => "document memory full".to_string(),
         Refusal::OccurredInFuture => "occurred in the future".to_string(),
         Refusal::UnknownSku { line } => format!("line {line} unknown sku"),
         Refusal::UnknownReservation => "unknown reservation".to_string(),

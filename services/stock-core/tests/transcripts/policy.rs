@@ -34,7 +34,7 @@ fn safety_stock_above_what_is_free_endangers_the_newest() {
          reserve r3 MUG@A=1
          policy MUG@A safety 2                   -> safety 2 backorder 0 available 0
          ledger                                  -> Policy MUG@A by web
-         policy MUG@A safety 4                   -> safety 4 backorder 0 available -2
+         policy MUG@A safety 4                   -> safety 4 backorder 0 available -2, MUG@A available -2 short by 2 endangers r3 r2
          ledger                                  -> Policy MUG@A by web, MUG@A available -2 short by 2 endangers r3 r2
          policy MUG@A safety 3                   -> safety 3 backorder 0 available -1
          // Still too low, but no lower than it was: nothing new to say.
@@ -48,7 +48,7 @@ fn a_lower_backorder_limit_endangers_the_newest() {
         "policy MUG@A backorder 3
          reserve r1 MUG@A=2
          reserve r2 MUG@A=1
-         policy MUG@A backorder 1                -> safety 0 backorder 1 available -3
+         policy MUG@A backorder 1                -> safety 0 backorder 1 available -3, MUG@A available -3 short by 2 endangers r2 r1
          ledger                                  -> Policy MUG@A by web, MUG@A available -3 short by 2 endangers r2 r1",
     );
 }

@@ -65,9 +65,27 @@ fn a_request_id_names_one_request() {
          reserve r1 MUG@A=2 #q
          reserve r2 MUG@A=3 #q                   -> refused: request id reused
          confirm r1 #q                           -> refused: request id reused
+         confirm r1 #c
+         release r1 #c                           -> refused: request id reused
+         fulfill r1 #c                           -> refused: request id reused
          policy MUG@A safety 1 #q                -> refused: request id reused
          reserve r1 MUG@A=2 #q                   -> r1 held 15m: MUG@A 2 open
          show MUG@A                              -> on_hand 10 reserved 2 available 8",
+    );
+}
+
+#[test]
+fn the_same_fields_of_another_kind_of_call_are_another_request() {
+    check(
+        "receive MUG@A=10
+         reserve r1 MUG@A=2
+         extend r1 ttl 20m #q
+         confirm r1 pickup 20m #q                -> refused: request id reused
+         confirm r1
+         release r1 MUG=1 #p
+         fulfill r1 MUG=1 #p                     -> refused: request id reused
+         amend r1 MUG@A=1 #p                     -> refused: request id reused
+         get r1                                  -> r1 confirmed: MUG@A 1 open 1 released",
     );
 }
 
@@ -131,13 +149,15 @@ fn while_cluster_time_lags_behind_an_outage_callers_are_judged_by_the_wall_clock
          reserve r0 MUG@A=1 #before              -> r0 held 15m: MUG@A 1 open
          sale MUG@A=1 doc S1 occurred 3h ahead   -> recorded
          ledger                                  -> Sale MUG@A on_hand -1 of S1/1 by web 3h ahead
-         sale MUG@A=1 occurred 10860001ms ahead  -> refused: occurred in the future
+         sale MUG@A=1 occurred 10860001ms ahead  -> recorded 60001ms ahead
+         sale MUG@A=1 occurred 97200001ms ahead  -> refused: occurred in the future
          +15m
          get r1                                  -> r1 expired: MUG@A 1 expired
          reserve r1 MUG@A=1 #q                   -> refused: request too old, horizon 10800001ms
          reserve r3 MUG@A=1 made 3h ahead        -> r3 held 15m: MUG@A 1 open
-         +31d
-         sale MUG@A=1 doc S1 occurred at 3h      -> refused: document too old, horizon 10800001ms",
+         lag 0s
+         +30d
+         sale MUG@A=1 doc S1 occurred at 3h      -> refused: document too old, horizon 10920001ms",
     );
 }
 

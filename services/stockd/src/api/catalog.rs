@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use stock_core::limits::QUANTITY_MAX;
 use stock_core::{
-    Action, CatalogCommand, Command, Location, LocationType, Operation, PutLocation, SetPolicy, Sku,
+    Action, CatalogCommand, Command, Location, LocationType, Operation, PutLocation,
+    Request as Asked, SetPolicy, Sku,
 };
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::catalog_service_server::CatalogService;
@@ -49,14 +50,17 @@ impl CatalogCalls {
         call: &api::PutLocationRequest,
     ) -> Result<api::PutLocationResponse, ApiError> {
         let mut fields = Fields::default();
-        let request = fields.request(&call.request_id, call);
+        let request_id = fields.request_id(&call.request_id);
         let put = check_location(&mut fields, call.location.as_ref());
-        let (request, put) = fields.finish(request.zip(put))?;
+        let (request_id, put) = fields.finish(request_id.zip(put))?;
         let location = convert::location(&put);
         let mut commands = CommandsBuilder::default();
         commands.push_catalog(&CatalogCommand {
             principal: self.edge.principal.clone(),
-            request,
+            request: Asked {
+                id: request_id,
+                fingerprint: put.fingerprint(),
+            },
             put,
         });
         let applied = self.edge.propose(GroupId::META, commands.take()).await?;
@@ -92,7 +96,7 @@ impl CatalogCalls {
         call: &api::SetPositionPolicyRequest,
     ) -> Result<api::SetPositionPolicyResponse, ApiError> {
         let mut fields = Fields::default();
-        let request = fields.request(&call.request_id, call);
+        let request_id = fields.request_id(&call.request_id);
         let sku = fields.check("sku", Sku::new(&call.sku));
         let location = fields.check("location", Location::new(&call.location));
         for (field, value) in [
@@ -109,7 +113,7 @@ impl CatalogCalls {
         if call.safety_stock.is_none() && call.backorder_limit.is_none() {
             fields.refuse("safety_stock", "or backorder_limit must be given");
         }
-        let (request, (sku, location)) = fields.finish(request.zip(sku.zip(location)))?;
+        let (request_id, (sku, location)) = fields.finish(request_id.zip(sku.zip(location)))?;
         if self
             .edge
             .first_unknown_location(&[&location])
@@ -131,7 +135,7 @@ impl CatalogCalls {
         let mut commands = CommandsBuilder::default();
         commands.push(&Command {
             principal: self.edge.principal.clone(),
-            action: Action::Request(request, operation),
+            action: Action::Request(Asked::of(request_id, &operation), operation),
         });
         let applied = self
             .edge
@@ -143,6 +147,7 @@ impl CatalogCalls {
             safety_stock: policy.safety_stock,
             backorder_limit: policy.backorder_limit,
             available: policy.available,
+            discrepancy: policy.discrepancy.as_deref().map(convert::discrepancy),
             shard,
             applied_index: applied.applied_index,
         })

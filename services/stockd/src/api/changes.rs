@@ -7,7 +7,7 @@ use super::error::ApiError;
 use super::fields::Fields;
 
 /// A message that asks for a change of one reservation.
-pub(super) trait Change: prost::Message {
+pub(super) trait Change {
     /// The caller's id for the request.
     fn request_id(&self) -> &str;
     /// Which reservation.
@@ -22,14 +22,14 @@ pub(super) fn check(
     shards: u32,
 ) -> Result<(Request, ReservationId, Operation), ApiError> {
     let mut fields = Fields::default();
-    let request = fields.request(call.request_id(), call);
+    let request_id = fields.request_id(call.request_id());
     let id = fields.reservation_id(call.reservation_id(), shards);
     // The other fields are looked at also where the id is bad.
     let any_id = id.unwrap_or(ReservationId::compose(stock_core::Stamp(0), 0, 0));
     let operation = call.operation(any_id, &mut fields);
-    let checked = request.zip(id).zip(operation);
-    let ((request, id), operation) = fields.finish(checked)?;
-    Ok((request, id, operation))
+    let checked = request_id.zip(id).zip(operation);
+    let ((request_id, id), operation) = fields.finish(checked)?;
+    Ok((Request::of(request_id, &operation), id, operation))
 }
 
 impl Change for api::ConfirmRequest {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
-use stock_core::Request as RequestKey;
+use stock_core::{Request as Asked, RequestId};
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::cluster_service_server::ClusterService;
@@ -149,12 +149,15 @@ impl ClusterCalls {
     /// Has group 0 carry a change out: what came of it, and the index of its entry.
     async fn change(
         &self,
-        request: Option<RequestKey>,
+        request_id: Option<RequestId>,
         change: Change,
     ) -> Result<(RegistryOutcome, u64), ApiError> {
         let command = RegistryCommand {
             principal: self.edge.principal.clone(),
-            request,
+            request: request_id.map(|id| Asked {
+                id,
+                fingerprint: change.fingerprint(),
+            }),
             change,
         };
         let changed = self.edge.desk.change(command).await;
@@ -204,12 +207,13 @@ impl ClusterCalls {
 
     async fn do_add(&self, call: &api::AddNodeRequest) -> Result<api::AddNodeResponse, ApiError> {
         let mut fields = Fields::default();
-        let request = fields.request(&call.request_id, call);
+        let request_id = fields.request_id(&call.request_id);
         let node = check_node(&mut fields, "node_id", call.node_id, true);
         let addresses = check_addresses(&mut fields, &call.endpoint, &call.peers);
-        let (request, (node, (grpc, peers))) = fields.finish(request.zip(node.zip(addresses)))?;
+        let (request_id, (node, (grpc, peers))) =
+            fields.finish(request_id.zip(node.zip(addresses)))?;
         let change = Change::Announce { node, grpc, peers };
-        let (outcome, applied_index) = self.change(Some(request), change).await?;
+        let (outcome, applied_index) = self.change(Some(request_id), change).await?;
         let (node_id, ..) = joined(&outcome)?;
         Ok(api::AddNodeResponse {
             node_id,
@@ -272,9 +276,9 @@ impl ClusterCalls {
         &self,
         call: &api::ReplaceNodeRequest,
     ) -> Result<api::ReplaceNodeResponse, ApiError> {
-        let (request, node) = check_named(&call.request_id, call.node_id, call)?;
+        let (request_id, node) = check_named(&call.request_id, call.node_id)?;
         let change = Change::AllowReplacement { node };
-        let (_, applied_index) = self.change(Some(request), change).await?;
+        let (_, applied_index) = self.change(Some(request_id), change).await?;
         Ok(api::ReplaceNodeResponse { applied_index })
     }
 
@@ -282,8 +286,10 @@ impl ClusterCalls {
         &self,
         call: &api::DrainNodeRequest,
     ) -> Result<api::DrainNodeResponse, ApiError> {
-        let (request, node) = check_named(&call.request_id, call.node_id, call)?;
-        let (_, applied_index) = self.change(Some(request), Change::Drain { node }).await?;
+        let (request_id, node) = check_named(&call.request_id, call.node_id)?;
+        let (_, applied_index) = self
+            .change(Some(request_id), Change::Drain { node })
+            .await?;
         let replicas = self.edge.desk.registry().replicas_on(node);
         Ok(api::DrainNodeResponse {
             replicas: replicas as u32,
@@ -295,8 +301,10 @@ impl ClusterCalls {
         &self,
         call: &api::UndrainNodeRequest,
     ) -> Result<api::UndrainNodeResponse, ApiError> {
-        let (request, node) = check_named(&call.request_id, call.node_id, call)?;
-        let (_, applied_index) = self.change(Some(request), Change::Undrain { node }).await?;
+        let (request_id, node) = check_named(&call.request_id, call.node_id)?;
+        let (_, applied_index) = self
+            .change(Some(request_id), Change::Undrain { node })
+            .await?;
         Ok(api::UndrainNodeResponse { applied_index })
     }
 
@@ -304,8 +312,10 @@ impl ClusterCalls {
         &self,
         call: &api::RemoveNodeRequest,
     ) -> Result<api::RemoveNodeResponse, ApiError> {
-        let (request, node) = check_named(&call.request_id, call.node_id, call)?;
-        let (_, applied_index) = self.change(Some(request), Change::Remove { node }).await?;
+        let (request_id, node) = check_named(&call.request_id, call.node_id)?;
+        let (_, applied_index) = self
+            .change(Some(request_id), Change::Remove { node })
+            .await?;
         Ok(api::RemoveNodeResponse { applied_index })
     }
 
@@ -315,7 +325,7 @@ impl ClusterCalls {
     ) -> Result<api::MoveReplicaResponse, ApiError> {
         use api::move_replica_request::Group;
         let mut fields = Fields::default();
-        let request = fields.request(&call.request_id, call);
+        let request_id = fields.request_id(&call.request_id);
         let group = match call.group {
             Some(Group::Shard(shard)) => self.check_group(&mut fields, Some(shard), false),
             Some(Group::Meta(is_meta)) => self.check_group(&mut fields, None, is_meta),
@@ -323,9 +333,10 @@ impl ClusterCalls {
         };
         let from = check_node(&mut fields, "from_node_id", call.from_node_id, false);
         let to = check_node(&mut fields, "to_node_id", call.to_node_id, false);
-        let (request, (group, (from, to))) = fields.finish(request.zip(group.zip(from.zip(to))))?;
+        let (request_id, (group, (from, to))) =
+            fields.finish(request_id.zip(group.zip(from.zip(to))))?;
         let change = Change::MoveReplica { group, from, to };
-        let (_, applied_index) = self.change(Some(request), change).await?;
+        let (_, applied_index) = self.change(Some(request_id), change).await?;
         Ok(api::MoveReplicaResponse { applied_index })
     }
 
@@ -335,17 +346,17 @@ impl ClusterCalls {
     ) -> Result<api::TransferLeadershipResponse, ApiError> {
         use api::transfer_leadership_request::Group;
         let mut fields = Fields::default();
-        let request = fields.request(&call.request_id, call);
+        let request_id = fields.request_id(&call.request_id);
         let group = match call.group {
             Some(Group::Shard(shard)) => self.check_group(&mut fields, Some(shard), false),
             Some(Group::Meta(is_meta)) => self.check_group(&mut fields, None, is_meta),
             None => self.check_group(&mut fields, None, false),
         };
         let to = check_node(&mut fields, "to_node_id", call.to_node_id, true);
-        let (request, (group, to)) = fields.finish(request.zip(group.zip(to)))?;
+        let (request_id, (group, to)) = fields.finish(request_id.zip(group.zip(to)))?;
         let node = Some(to).filter(|node| *node != 0);
         let change = Change::PreferLeader { group, node };
-        let (_, applied_index) = self.change(Some(request), change).await?;
+        let (_, applied_index) = self.change(Some(request_id), change).await?;
         Ok(api::TransferLeadershipResponse { applied_index })
     }
 
@@ -355,16 +366,16 @@ impl ClusterCalls {
     ) -> Result<api::RebuildReplicaResponse, ApiError> {
         use api::rebuild_replica_request::Group;
         let mut fields = Fields::default();
-        let request = fields.request(&call.request_id, call);
+        let request_id = fields.request_id(&call.request_id);
         let group = match call.group {
             Some(Group::Shard(shard)) => self.check_group(&mut fields, Some(shard), false),
             Some(Group::Meta(is_meta)) => self.check_group(&mut fields, None, is_meta),
             None => self.check_group(&mut fields, None, false),
         };
         let node = check_node(&mut fields, "node_id", call.node_id, false);
-        let (request, (group, node)) = fields.finish(request.zip(group.zip(node)))?;
+        let (request_id, (group, node)) = fields.finish(request_id.zip(group.zip(node)))?;
         let change = Change::RebuildReplica { group, node };
-        let (_, applied_index) = self.change(Some(request), change).await?;
+        let (_, applied_index) = self.change(Some(request_id), change).await?;
         Ok(api::RebuildReplicaResponse { applied_index })
     }
 
@@ -393,15 +404,11 @@ impl ClusterCalls {
 }
 
 /// A change of one node: its request and its id.
-fn check_named(
-    request_id: &str,
-    node_id: u64,
-    call: &impl prost::Message,
-) -> Result<(RequestKey, u64), ApiError> {
+fn check_named(request_id: &str, node_id: u64) -> Result<(RequestId, u64), ApiError> {
     let mut fields = Fields::default();
-    let request = fields.request(request_id, call);
+    let request_id = fields.request_id(request_id);
     let node = check_node(&mut fields, "node_id", node_id, false);
-    fields.finish(request.zip(node))
+    fields.finish(request_id.zip(node))
 }
 
 fn check_node(fields: &mut Fields, field: &str, node: u64, may_be_zero: bool) -> Option<u64> {

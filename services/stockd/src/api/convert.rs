@@ -158,11 +158,18 @@ pub(super) fn line_verdict(
         ..Default::default()
     };
     let verdict = match verdict {
-        LineVerdict::Recorded(found) => {
+        LineVerdict::Recorded {
+            discrepancy: found,
+            ahead_ms,
+        } => {
             out.discrepancy = found.as_deref().map(discrepancy);
+            out.clock_ahead = (*ahead_ms > 0).then(|| duration_ms(*ahead_ms));
             Verdict::Recorded
         }
-        LineVerdict::AlreadyRecorded => Verdict::AlreadyRecorded,
+        LineVerdict::AlreadyRecorded { discrepancy: found } => {
+            out.discrepancy = found.as_deref().map(discrepancy);
+            Verdict::AlreadyRecorded
+        }
         LineVerdict::Refused(refusal) => {
             let refused = describe(refusal);
             out.error = Some(api::LineError {
@@ -177,7 +184,8 @@ pub(super) fn line_verdict(
     out
 }
 
-fn discrepancy(found: &Discrepancy) -> api::Discrepancy {
+/// What a movement or a policy endangers.
+pub(super) fn discrepancy(found: &Discrepancy) -> api::Discrepancy {
     api::Discrepancy {
         sku: found.sku.as_str().to_owned(),
         location: found.location.as_str().to_owned(),

@@ -331,7 +331,7 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             ..refused(
                 Code::AlreadyExists,
                 "REQUEST_REUSED",
-                "was used before for a request with other content: use a new id",
+                "was used before, for another kind of call or with other content: use a new id",
             )
         },
         Refusal::RequestMemoryFull => Refused {
@@ -347,7 +347,15 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             ..refused(
                 Code::FailedPrecondition,
                 "DOCUMENT_TOO_OLD",
-                "is before what is remembered of documents, so the line may have been recorded",
+                "is longer ago than documents are remembered, 30 days, so the line may have been recorded",
+            )
+        },
+        Refusal::DocumentMemoryFull => Refused {
+            retry_after: Some(RETRY_MEMORY_AFTER),
+            ..refused(
+                Code::ResourceExhausted,
+                "DOCUMENT_MEMORY_FULL",
+                "the shard remembers as many document lines as it may: keep the line and send it again later; where that lasts, more shards are needed",
             )
         },
         Refusal::DocumentReused => Refused {
@@ -355,7 +363,7 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             ..refused(
                 Code::AlreadyExists,
                 "DOCUMENT_REUSED",
-                "was recorded before with other content",
+                "was recorded before with another quantity, time or reason",
             )
         },
         Refusal::OccurredInFuture => Refused {
@@ -363,7 +371,7 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             ..refused(
                 Code::InvalidArgument,
                 "OCCURRED_IN_FUTURE",
-                "is more than a minute ahead of the cluster's time",
+                "is more than a day ahead of the cluster's time: correct the clock that it was taken from",
             )
         },
         Refusal::UnknownSku { line } => of_line(
@@ -468,13 +476,14 @@ fn state_name(state: State) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use stock_core::limits::{REQUEST_MEMORY_MS_MIN, REQUESTS_REMEMBERED_MAX};
+    use stock_core::limits::{REQUEST_BYTES, REQUEST_MEMORY_BYTES_MAX, REQUEST_MEMORY_MS_MIN};
 
     use super::*;
 
     #[test]
     fn a_shard_that_remembers_all_it_may_says_what_it_takes_for_long() {
-        let per_second = REQUESTS_REMEMBERED_MAX as u64 * 1_000 / REQUEST_MEMORY_MS_MIN;
+        let requests = (REQUEST_MEMORY_BYTES_MAX / REQUEST_BYTES) as u64;
+        let per_second = requests * 1_000 / REQUEST_MEMORY_MS_MIN;
         assert_eq!((per_second + 500) / 1_000, 70);
         let status = Status::from(ApiError::Refused(Refusal::RequestMemoryFull));
         let message = status.message();

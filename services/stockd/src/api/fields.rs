@@ -4,11 +4,8 @@
 use std::fmt::Display;
 
 use prost_types::{Duration, Timestamp};
-use stock_core::Fingerprint;
 use stock_core::limits::{LINES_MAX, TTL_MS_MAX, TTL_MS_MIN};
-use stock_core::{
-    Line, Location, PartialLine, Quantity, Request, RequestId, ReservationId, Sku, Stamp,
-};
+use stock_core::{Line, Location, PartialLine, Quantity, RequestId, ReservationId, Sku, Stamp};
 use stock_proto::stock::v1 as api;
 use tonic_types::FieldViolation;
 use uuid::Uuid;
@@ -23,19 +20,6 @@ const VIOLATIONS_MAX: usize = 20;
 pub(super) struct Fields {
     violations: Vec<FieldViolation>,
     prefix: String,
-}
-
-/// Of the message as it was sent; few are longer than the room there is for them on the stack.
-pub(super) fn fingerprint(message: &impl prost::Message) -> Fingerprint {
-    let mut room = [0; 256];
-    let mut left = &mut room[..];
-    match message.encode(&mut left) {
-        Ok(()) => {
-            let unused = left.len();
-            Fingerprint::of(&room[..room.len() - unused])
-        }
-        Err(_) => Fingerprint::of(&message.encode_to_vec()),
-    }
 }
 
 impl Fields {
@@ -87,12 +71,14 @@ impl Fields {
         self.violations.into_iter().next()
     }
 
-    /// A request's id, with the fingerprint of the message it came in.
-    pub(super) fn request(
-        &mut self,
-        request_id: &str,
-        message: &impl prost::Message,
-    ) -> Option<Request> {
+    /// All of them that are told.
+    #[cfg(test)]
+    pub(super) fn into_all(self) -> Vec<FieldViolation> {
+        self.violations
+    }
+
+    /// A request's id, however it is spelled.
+    pub(super) fn request_id(&mut self, request_id: &str) -> Option<RequestId> {
         let uuid = match Uuid::parse_str(request_id) {
             Ok(uuid) => uuid,
             Err(_) if request_id.is_empty() => {
@@ -107,11 +93,7 @@ impl Fields {
                 return None;
             }
         };
-        let id = self.check("request_id", RequestId::new(*uuid.as_bytes()))?;
-        Some(Request {
-            id,
-            fingerprint: fingerprint(message),
-        })
+        self.check("request_id", RequestId::new(*uuid.as_bytes()))
     }
 
     /// A reservation's id.
@@ -155,20 +137,20 @@ impl Fields {
     }
 
     /// When something happened, in milliseconds since the Unix epoch.
-    pub(super) fn occurred_at(
-        &mut self,
-        field: &str,
-        at: Option<&Timestamp>,
-    ) -> Option<Option<Stamp>> {
+    pub(super) fn occurred_at(&mut self, field: &str, at: Option<&Timestamp>) -> Option<Stamp> {
         let Some(at) = at else {
-            return Some(None);
+            self.refuse(
+                field,
+                "must be given: when it happened, so that the line is known again for what it is",
+            );
+            return None;
         };
         let whole = u64::try_from(at.seconds)
             .ok()
             .and_then(|s| s.checked_mul(1_000));
         let ms = whole.map(|ms| ms.saturating_add(at.nanos.max(0) as u64 / 1_000_000));
         match ms.filter(|ms| *ms > 0 && (0..1_000_000_000).contains(&at.nanos)) {
-            Some(ms) => Some(Some(Stamp(ms))),
+            Some(ms) => Some(Stamp(ms)),
             None => {
                 self.refuse(field, "must be a time after 1970");
                 None

@@ -3,15 +3,12 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use stock_core::limits::QUANTITY_MAX;
 use stock_core::{
-    Action, Command, Document, Fingerprint, Location, MovementKind, MovementLine, Movements,
-    Quantity, Reason, Sku,
+    Action, Command, Document, MovementKind, MovementLine, Movements, Reason, Reporter,
 };
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::inventory_service_server::InventoryService;
 use tonic::{Request, Response, Status, Streaming};
-use tonic_types::FieldViolation;
 
 use super::convert;
 use super::deadline::Deadline;
@@ -19,11 +16,13 @@ use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::meter::Meter;
+use super::movement_lines::{check_line, check_reason, check_source};
+use super::verdicts::Verdicts;
 use crate::log_codec::CommandsBuilder;
 use crate::worker::event::{Failure, GroupId};
 
 /// Lines of one call.
-const LINES_MAX: usize = 10_000;
+pub(super) const LINES_MAX: usize = 10_000;
 
 /// Lines of one command: small enough that others get their turn between two.
 const LINES_PER_COMMAND_MAX: usize = 256;
@@ -36,16 +35,28 @@ pub(super) struct Inventory {
     adjust: Meter,
 }
 
-/// What the lines of a call have in common.
-struct Head<'a> {
+/// What the lines of a document have in common.
+#[derive(Clone, PartialEq, Eq)]
+struct Head {
     kind: MovementKind,
+    source: Reporter,
+    document: Document,
+    reason: Option<Reason>,
+}
+
+/// A document's message as it came.
+struct Whole<'a> {
+    kind: MovementKind,
+    source: &'a str,
+    document: &'a str,
     reason: Option<&'a str>,
+    lines: &'a [api::MovementLine],
 }
 
 /// A line that passed every check, and its place in the call.
 struct Checked {
     place: usize,
-    document: Document,
+    head: Arc<Head>,
     line: MovementLine,
 }
 
@@ -61,98 +72,92 @@ impl Inventory {
     }
 
     /// A document in one message: whatever is wrong with any line refuses all of them.
-    async fn record_whole(
-        &self,
-        head: Head<'_>,
-        document: &str,
-        lines: &[api::MovementLine],
-    ) -> Result<Vec<api::LineVerdict>, ApiError> {
+    async fn record_whole(&self, whole: Whole<'_>) -> Result<Vec<api::LineVerdict>, ApiError> {
         let mut fields = Fields::default();
-        if lines.is_empty() || lines.len() > LINES_MAX {
-            let found = lines.len();
-            fields.refuse(
-                "lines",
-                format!("has {found} lines; a call has 1 to {LINES_MAX}"),
-            );
-        }
-        let name = fields.check("document", Document::new(document));
-        let reason = check_reason(&mut fields, &head);
-        let mut checked = Vec::with_capacity(lines.len());
-        for (place, line) in lines.iter().enumerate().take(LINES_MAX) {
+        check_count(&mut fields, whole.lines.len());
+        let source = check_source(&mut fields, whole.source, &self.edge.principal);
+        let document = fields.check("document", Document::new(whole.document));
+        let reason = check_reason(&mut fields, whole.reason);
+        let mut lines = Vec::with_capacity(whole.lines.len().min(LINES_MAX));
+        for (place, line) in whole.lines.iter().enumerate().take(LINES_MAX) {
             let path = format!("lines[{place}].");
-            if let Some(line) = check_line(&mut fields, &path, head.kind, line)
-                && let Some(document) = &name
-            {
-                let document = document.clone();
-                checked.push(Checked {
-                    place,
-                    document,
-                    line,
-                });
-            }
+            lines.extend(check_line(&mut fields, &path, whole.kind, line));
         }
-        let reason = fields.finish(reason)?;
-        let locations: Vec<_> = checked
-            .iter()
-            .map(|checked| &checked.line.location)
-            .collect();
+        let (source, (document, reason)) = fields.finish(source.zip(document.zip(reason)))?;
+        let locations: Vec<_> = lines.iter().map(|line| &line.location).collect();
         self.edge.check_locations(&locations).await?;
-        let mut verdicts = vec![None; lines.len()];
-        self.record(head.kind, reason, checked, &mut verdicts)
-            .await?;
-        Ok(verdicts.into_iter().flatten().collect())
+        let mut verdicts = Verdicts::default();
+        let head = Arc::new(Head {
+            kind: whole.kind,
+            source,
+            document,
+            reason,
+        });
+        let checked = lines.into_iter().map(|line| Checked {
+            place: verdicts.wait(),
+            head: Arc::clone(&head),
+            line,
+        });
+        let checked = checked.collect();
+        self.record(checked, &mut verdicts).await?;
+        Ok(verdicts.into_answer())
     }
 
-    /// A stream of documents: a bad line is refused, the others count.
+    /// A stream of documents: a document that is none refuses all of it, before anything is recorded; a bad line is
+    /// refused, and the others count.
     async fn record_stream(
         &self,
         mut stream: Streaming<api::RecordReceiptsRequest>,
     ) -> Result<Vec<api::LineVerdict>, Status> {
         let kind = MovementKind::Receipt;
-        let mut verdicts = Vec::new();
+        let mut verdicts = Verdicts::default();
         let mut checked: Vec<Checked> = Vec::new();
         while let Some(message) = stream.message().await? {
-            if verdicts.len() + message.lines.len() > LINES_MAX {
-                let mut fields = Fields::default();
+            let mut fields = Fields::default();
+            check_count(&mut fields, message.lines.len());
+            let count = verdicts.len() + message.lines.len();
+            if count > LINES_MAX {
                 fields.refuse(
                     "lines",
                     format!("are more than {LINES_MAX} in all; nothing was recorded"),
                 );
-                return Err(fields
-                    .finish::<()>(None)
-                    .err()
-                    .map_or_else(|| Status::invalid_argument("too many lines"), Status::from));
             }
+            let source = check_source(&mut fields, &message.source, &self.edge.principal);
+            let document = fields.check("document", Document::new(&message.document));
+            let (source, document) = fields.finish(source.zip(document))?;
+            let head = Arc::new(Head {
+                kind,
+                source,
+                document,
+                reason: None,
+            });
             for line in &message.lines {
                 let mut fields = Fields::default();
-                let document = fields.check("document", Document::new(&message.document));
                 let good = check_line(&mut fields, "", kind, line);
-                match (document.zip(good), fields.into_first()) {
-                    (Some((document, line)), None) => {
-                        let place = verdicts.len();
+                match (good, fields.into_first()) {
+                    (Some(line), None) => {
                         checked.push(Checked {
-                            place,
-                            document,
+                            place: verdicts.wait(),
+                            head: Arc::clone(&head),
                             line,
                         });
-                        verdicts.push(None);
                     }
                     (_, violation) => {
-                        verdicts.push(Some(refused(&message.document, &line.line, violation)));
+                        verdicts.refuse(&head.document, &line.line, violation);
                     }
                 }
             }
         }
         self.refuse_unknown_locations(&mut checked, &mut verdicts)
             .await?;
-        self.record(kind, None, checked, &mut verdicts).await?;
-        Ok(verdicts.into_iter().flatten().collect())
+        self.record(checked, &mut verdicts).await?;
+        Ok(verdicts.into_answer())
     }
 
     async fn refuse_unknown_locations(
         &self,
         checked: &mut Vec<Checked>,
-        verdicts: &mut [Option<api::LineVerdict>],
+        verdicts: &mut Verdicts,
     ) -> Result<(), ApiError> {
         let locations: Vec<_> = checked
             .iter()
@@ -174,25 +179,13 @@ impl Inventory {
                 .is_some()
         };
         for bad in checked.extract_if(.., is_unknown) {
-            let mut verdict = refused(bad.document.as_str(), bad.line.line.as_str(), None);
-            verdict.error = Some(api::LineError {
-                reason: "UNKNOWN_LOCATION".to_owned(),
-                field: "location".to_owned(),
-                message: format!("there is no location {}; put it first", bad.line.location),
-            });
-            verdicts[bad.place] = Some(verdict);
+            verdicts.refuse_location(bad.place, &bad.head.document, &bad.line);
         }
         Ok(())
     }
 
     /// Has every shard record its lines, and fills in their verdicts.
-    async fn record(
-        &self,
-        kind: MovementKind,
-        reason: Option<Reason>,
-        checked: Vec<Checked>,
-        verdicts: &mut [Option<api::LineVerdict>],
-    ) -> Result<(), ApiError> {
+    async fn record(&self, checked: Vec<Checked>, verdicts: &mut Verdicts) -> Result<(), ApiError> {
         let shards = self.edge.shards();
         let mut by_shard: Vec<Vec<Checked>> = Vec::new();
         by_shard.resize_with(shards as usize, Vec::new);
@@ -202,7 +195,7 @@ impl Inventory {
         let recorded = by_shard
             .into_iter()
             .enumerate()
-            .map(|(shard, lines)| self.record_in_shard(shard as u32, kind, reason.clone(), lines));
+            .map(|(shard, lines)| self.record_in_shard(shard as u32, lines));
         // All are waited for: what one shard did not record another may have.
         let recorded = join_all(recorded).await;
         let in_part = recorded
@@ -217,7 +210,7 @@ impl Inventory {
                 }
             })?;
             for (place, verdict) in lines {
-                verdicts[place] = Some(verdict);
+                verdicts.decide(place, verdict);
             }
         }
         Ok(())
@@ -227,21 +220,20 @@ impl Inventory {
     async fn record_in_shard(
         &self,
         shard: u32,
-        kind: MovementKind,
-        reason: Option<Reason>,
         lines: Vec<Checked>,
     ) -> Result<Vec<(usize, api::LineVerdict)>, ApiError> {
         let mut recorded = Vec::with_capacity(lines.len());
-        for of_document in lines.chunk_by(|a, b| a.document == b.document) {
+        for of_document in lines.chunk_by(|a, b| a.head == b.head) {
             for chunk in of_document.chunks(LINES_PER_COMMAND_MAX) {
-                let document = &chunk[0].document;
+                let head = &chunk[0].head;
                 let mut commands = CommandsBuilder::default();
                 commands.push(&Command {
                     principal: self.edge.principal.clone(),
                     action: Action::Movements(Movements {
-                        kind,
-                        document: document.clone(),
-                        reason: reason.clone(),
+                        kind: head.kind,
+                        source: head.source.clone(),
+                        document: head.document.clone(),
+                        reason: head.reason.clone(),
                         lines: chunk.iter().map(|checked| checked.line.clone()).collect(),
                     }),
                 });
@@ -256,11 +248,9 @@ impl Inventory {
                 let index = applied.applied_index;
                 let outcome = applied.outcomes.into_iter().next();
                 let outcome = outcome.ok_or(ApiError::Failed(Failure::OutcomeUnknown))?;
-                let verdicts = convert::verdicts(outcome)?;
-                for (checked, verdict) in chunk.iter().zip(&verdicts) {
-                    let line = checked.line.line.as_str();
-                    let verdict =
-                        convert::line_verdict(document.as_str(), line, verdict, shard, index);
+                for (checked, verdict) in chunk.iter().zip(&convert::verdicts(outcome)?) {
+                    let (document, line) = (head.document.as_str(), checked.line.line.as_str());
+                    let verdict = convert::line_verdict(document, line, verdict, shard, index);
                     recorded.push((checked.place, verdict));
                 }
             }
@@ -269,72 +259,20 @@ impl Inventory {
     }
 }
 
+fn check_count(fields: &mut Fields, lines: usize) {
+    if lines == 0 || lines > LINES_MAX {
+        fields.refuse(
+            "lines",
+            format!("has {lines} lines; a call has 1 to {LINES_MAX}"),
+        );
+    }
+}
+
 /// A failure that says "nothing was done" is not true of a call of which a part was.
 fn unknown_if_failed(error: ApiError) -> ApiError {
     match error {
         ApiError::Failed(_) => ApiError::Failed(Failure::OutcomeUnknown),
         other => other,
-    }
-}
-
-fn check_reason(fields: &mut Fields, head: &Head<'_>) -> Option<Option<Reason>> {
-    match head.reason {
-        None => Some(None),
-        Some(text) => fields.check("reason", Reason::new(text)).map(Some),
-    }
-}
-
-fn check_line(
-    fields: &mut Fields,
-    path: &str,
-    kind: MovementKind,
-    line: &api::MovementLine,
-) -> Option<MovementLine> {
-    let field = |name: &str| format!("{path}{name}");
-    let name = fields.check(&field("line"), Document::new(&line.line));
-    let sku = fields.check(&field("sku"), Sku::new(&line.sku));
-    let location = fields.check(&field("location"), Location::new(&line.location));
-    let on_hand_delta = match kind {
-        MovementKind::Receipt | MovementKind::Sale => {
-            let quantity = fields.check(&field("quantity"), Quantity::new(line.quantity));
-            let sign = if kind == MovementKind::Sale { -1 } else { 1 };
-            quantity.map(|quantity| sign * quantity.get())
-        }
-        MovementKind::Adjustment => {
-            let is_in_range =
-                line.quantity != 0 && (-QUANTITY_MAX..=QUANTITY_MAX).contains(&line.quantity);
-            if !is_in_range {
-                let found = line.quantity;
-                let why = format!(
-                    "is {found}; it must be between -{QUANTITY_MAX} and {QUANTITY_MAX}, and not 0"
-                );
-                fields.refuse(&field("quantity"), why);
-            }
-            is_in_range.then_some(line.quantity)
-        }
-    };
-    let occurred_at = fields.occurred_at(&field("occurred_at"), line.occurred_at.as_ref());
-    Some(MovementLine {
-        line: name?,
-        sku: sku?,
-        location: location?,
-        on_hand_delta: on_hand_delta?,
-        occurred_at: occurred_at?,
-        fingerprint: Fingerprint::of(&prost::Message::encode_to_vec(line)),
-    })
-}
-
-fn refused(document: &str, line: &str, violation: Option<FieldViolation>) -> api::LineVerdict {
-    api::LineVerdict {
-        document: document.to_owned(),
-        line: line.to_owned(),
-        verdict: api::line_verdict::Verdict::Refused.into(),
-        error: violation.map(|violation| api::LineError {
-            reason: "FIELD_INVALID".to_owned(),
-            field: violation.field,
-            message: violation.description,
-        }),
-        ..Default::default()
     }
 }
 
@@ -372,12 +310,15 @@ impl InventoryService for Inventory {
         let deadline = Deadline::of(request.metadata());
         deadline.check_mutation()?;
         let call = request.into_inner();
-        let head = Head {
+        let whole = Whole {
             kind: MovementKind::Sale,
+            source: &call.source,
+            document: &call.document,
             reason: None,
+            lines: &call.lines,
         };
         let recorded = async {
-            let verdicts = self.record_whole(head, &call.document, &call.lines).await?;
+            let verdicts = self.record_whole(whole).await?;
             Ok(api::RecordSaleResponse { verdicts })
         };
         self.sale.run(deadline, &call.document, recorded).await
@@ -390,12 +331,15 @@ impl InventoryService for Inventory {
         let deadline = Deadline::of(request.metadata());
         deadline.check_mutation()?;
         let call = request.into_inner();
-        let head = Head {
+        let whole = Whole {
             kind: MovementKind::Adjustment,
+            source: &call.source,
+            document: &call.document,
             reason: Some(&call.reason),
+            lines: &call.lines,
         };
         let recorded = async {
-            let verdicts = self.record_whole(head, &call.document, &call.lines).await?;
+            let verdicts = self.record_whole(whole).await?;
             Ok(api::AdjustResponse { verdicts })
         };
         self.adjust.run(deadline, &call.document, recorded).await

@@ -17,10 +17,12 @@ mod first_sight;
 mod inventory;
 pub mod join;
 mod meter;
+mod movement_lines;
 mod proxy;
 mod reservations;
 pub mod reserve;
 mod reserve_stream;
+mod verdicts;
 
 use std::sync::Arc;
 

@@ -335,12 +335,12 @@ impl ReservationService for Reservations {
         let call = request.into_inner();
         let done = async {
             let mut fields = Fields::default();
-            let request = fields.request(&call.request_id, &call);
+            let request_id = fields.request_id(&call.request_id);
             let id = fields.reservation_id(&call.reservation_id, self.edge.shards());
             let lines = fields.basket(&call.lines);
             let ttl_ms = fields.ttl_ms("ttl", call.ttl.as_ref());
-            let checked = fields.finish(request.zip(id).zip(lines.zip(ttl_ms)));
-            let ((request, id), (lines, ttl_ms)) = checked?;
+            let checked = fields.finish(request_id.zip(id).zip(lines.zip(ttl_ms)));
+            let ((request_id, id), (lines, ttl_ms)) = checked?;
             if reserve::one_shard(&lines, self.edge.shards())? != id.shard() {
                 return Err(ApiError::SeveralShards);
             }
@@ -349,6 +349,7 @@ impl ReservationService for Reservations {
                 .check_locations(&locations.iter().collect::<Vec<_>>())
                 .await?;
             let operation = Operation::Amend(Amend { id, lines, ttl_ms });
+            let request = Asked::of(request_id, &operation);
             let shard = id.shard();
             let applied = self
                 .propose(shard, &self.command(request, operation))

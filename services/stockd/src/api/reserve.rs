@@ -3,7 +3,7 @@
 use rand::Rng;
 use stock_core::limits::TTL_MS_DEFAULT;
 use stock_core::{
-    Action, Command, Line, Location, Operation, Principal, ReservationId, Reserve, Stamp,
+    Action, Command, Line, Location, Operation, Principal, Request, ReservationId, Reserve, Stamp,
 };
 use stock_proto::stock::v1 as api;
 
@@ -44,14 +44,14 @@ pub(super) fn checked(
     principal: &Principal,
     mut fields: Fields,
 ) -> Result<(u32, Command), ApiError> {
-    let request = fields.request(&call.request_id, call);
+    let request_id = fields.request_id(&call.request_id);
     let lines = fields.basket(&call.lines);
     let ttl_ms = fields.ttl_ms("ttl", call.ttl.as_ref());
-    let checked = request.zip(lines).zip(ttl_ms);
-    let ((request, lines), ttl_ms) = fields.finish(checked)?;
+    let checked = request_id.zip(lines).zip(ttl_ms);
+    let ((request_id, lines), ttl_ms) = fields.finish(checked)?;
     let shard = one_shard(&lines, shards)?;
     // An id made when the request was, as far as its maker knows: ids of one shop sort by time.
-    let id = ReservationId::compose(request.id.made_at(), shard, rand::rng().next_u64());
+    let id = ReservationId::compose(request_id.made_at(), shard, rand::rng().next_u64());
     let operation = Operation::Reserve(Reserve {
         id,
         lines,
@@ -59,7 +59,7 @@ pub(super) fn checked(
     });
     let command = Command {
         principal: principal.clone(),
-        action: Action::Request(request, operation),
+        action: Action::Request(Request::of(request_id, &operation), operation),
     };
     Ok((shard, command))
 }

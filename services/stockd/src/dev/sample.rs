@@ -159,10 +159,11 @@ fn receipts(place: &Place, skus: &[String]) -> api::RecordReceiptsRequest {
             sku: sku.clone(),
             location: place.id.to_owned(),
             quantity: quantity as i64,
-            occurred_at: None,
+            occurred_at: Some(stock_client::now()),
         })
     });
     api::RecordReceiptsRequest {
+        source: String::new(),
         document: format!("SAMPLE-{}", place.id),
         lines: lines.collect(),
     }

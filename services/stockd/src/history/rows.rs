@@ -82,7 +82,7 @@ fn encode(entry: &LedgerEntry, out: &mut Vec<u8>) {
     }
     match &entry.source {
         Source::Reservation(id) => bytes(10, id.as_bytes(), out),
-        Source::Document { document, line } => {
+        Source::Document { document, line, .. } => {
             bytes(11, document.as_str().as_bytes(), out);
             bytes(12, line.as_str().as_bytes(), out);
         }
@@ -94,6 +94,11 @@ fn encode(entry: &LedgerEntry, out: &mut Vec<u8>) {
         encode_key(13, WireType::LengthDelimited, out);
         encode_varint(message.len() as u64, out);
         out.extend_from_slice(&message);
+    }
+    if let Source::Document { reporter, .. } = &entry.source
+        && reporter.as_str() != entry.principal.as_str()
+    {
+        bytes(14, reporter.as_str().as_bytes(), out);
     }
 }
 
@@ -130,7 +135,9 @@ fn folded(number: i64) -> u64 {
 #[cfg(test)]
 mod tests {
     use prost::Message;
-    use stock_core::{Document, EntryKind, Location, Principal, Reason, ReservationId, Sku};
+    use stock_core::{
+        Document, EntryKind, Location, Principal, Reason, Reporter, ReservationId, Sku,
+    };
     use stock_proto::log::v1 as log;
 
     use super::*;
@@ -159,6 +166,7 @@ mod tests {
             on_hand_delta: i64::MIN / 4,
             reserved_delta: 0,
             source: Source::Document {
+                reporter: Reporter::new("till-1").unwrap(),
                 document: Document::new("D-1").unwrap(),
                 line: Document::new("2").unwrap(),
             },
@@ -205,6 +213,7 @@ mod tests {
                 short_by: 4,
                 endangered: vec![id.as_bytes().to_vec().into(); 2],
             }),
+            source: "till-1".into(),
             ..held.clone()
         };
         assert_eq!(read, [(3, held), (3, adjusted)]);

@@ -8,7 +8,7 @@
 //! ```text
 //! entry      version 1, flags, stamp, [wall clocks: how far ahead of it], [finding: index, how many, as many replica ids], then items to the end
 //! item       principal    0, text: of the commands from here on
-//!            command      1 to 8, as in `stock.rs`
+//!            command      1 to 9, as in `stock.rs`
 //!            of group 0   64, length, a log.v1.Command
 //! ```
 //!
@@ -85,7 +85,7 @@ impl CommandsBuilder {
     pub fn push(&mut self, command: &Command) {
         self.adds |= !is_relief(&command.action);
         self.principal(&command.principal);
-        stock::write(&mut self.items, &command.action);
+        stock::write(&mut self.items, command);
         self.count += 1;
     }
 
@@ -371,8 +371,8 @@ impl EncodedCommands<'_> {
         let Some(kind) = self.next_kind(names)? else {
             return Ok(None);
         };
-        let action = stock::read(kind, &mut self.items, names)?;
         let principal = self.principal.clone().ok_or("a command of nobody")?;
+        let action = stock::read(kind, &principal, &mut self.items, names)?;
         Ok(Some(Command { principal, action }))
     }
 

@@ -8,8 +8,8 @@
 //! 5 extend       request, id, ttl in ms
 //! 6 amend        request, id, ttl in ms, 0: the expiry stays, lines
 //! 7 policy       request, sku, location, safety stock + 1, backorder limit + 1; 0: as it is
-//! 8 movements    kind, document, reason; empty: none, lines of
-//!                line, sku, location, change of on hand, occurred at; 0: when stamped, fingerprint
+//! 9 movements    kind, source; empty: the principal, document, reason; empty: none, lines of
+//!                line, sku, location, change of on hand, occurred at
 //!
 //! request        16 bytes of id, 8 of fingerprint
 //! id             its lower 8 bytes; the upper ones, less what the request's time would make them
@@ -17,9 +17,9 @@
 //! ```
 
 use stock_core::{
-    Action, Amend, Confirm, Document, Extend, Fingerprint, Fulfill, Line, MovementKind,
-    MovementLine, Movements, Naming, Operation, PartialLine, Quantity, Reason, Release, Request,
-    RequestId, ReservationId, Reserve, SetPolicy, Stamp,
+    Action, Amend, Command, Confirm, Document, Extend, Fingerprint, Fulfill, Line, MovementKind,
+    MovementLine, Movements, Naming, Operation, PartialLine, Principal, Quantity, Reason, Release,
+    Reporter, Request, RequestId, ReservationId, Reserve, SetPolicy, Stamp,
 };
 
 use super::at;
@@ -32,19 +32,25 @@ const FULFILL: u8 = 4;
 const EXTEND: u8 = 5;
 const AMEND: u8 = 6;
 const POLICY: u8 = 7;
-const MOVEMENTS: u8 = 8;
+/// 8 was movements that did not say who reports them.
+const MOVEMENTS: u8 = 9;
 
 /// A line takes three bytes at least: what claims to be longer than that allows is no list.
 const LINE_BYTES_MIN: usize = 3;
 
-pub(super) fn write(items: &mut Writer, action: &Action) {
-    match action {
+pub(super) fn write(items: &mut Writer, command: &Command) {
+    match &command.action {
         Action::Request(request, operation) => write_request(items, request, operation),
-        Action::Movements(movements) => write_movements(items, movements),
+        Action::Movements(movements) => write_movements(items, &command.principal, movements),
     }
 }
 
-pub(super) fn read(kind: u8, items: &mut Reader<'_>, names: &impl Naming) -> Read<Action> {
+pub(super) fn read(
+    kind: u8,
+    principal: &Principal,
+    items: &mut Reader<'_>,
+    names: &impl Naming,
+) -> Read<Action> {
     match kind {
         RESERVE..=POLICY => {
             let request = Request {
@@ -54,7 +60,7 @@ pub(super) fn read(kind: u8, items: &mut Reader<'_>, names: &impl Naming) -> Rea
             let operation = read_operation(kind, items, names, request.id)?;
             Ok(Action::Request(request, operation))
         }
-        MOVEMENTS => Ok(Action::Movements(read_movements(items, names)?)),
+        MOVEMENTS => Ok(Action::Movements(read_movements(principal, items, names)?)),
         kind => Err(format!("a command of kind {kind} in a stock shard")),
     }
 }
@@ -220,12 +226,16 @@ fn read_partials(items: &mut Reader<'_>, names: &impl Naming) -> Read<Vec<Partia
     })
 }
 
-fn write_movements(items: &mut Writer, movements: &Movements) {
+fn write_movements(items: &mut Writer, principal: &Principal, movements: &Movements) {
     items.byte(MOVEMENTS);
     items.byte(match movements.kind {
         MovementKind::Receipt => 1,
         MovementKind::Sale => 2,
         MovementKind::Adjustment => 3,
+    });
+    items.text(match movements.source.as_str() {
+        source if source == principal.as_str() => "",
+        source => source,
     });
     items.text(movements.document.as_str());
     items.text(movements.reason.as_ref().map_or("", Reason::as_str));
@@ -235,12 +245,15 @@ fn write_movements(items: &mut Writer, movements: &Movements) {
         items.text(line.sku.as_str());
         items.text(line.location.as_str());
         items.signed(line.on_hand_delta);
-        items.number(line.occurred_at.map_or(0, |at| at.0));
-        items.raw(&line.fingerprint.0);
+        items.number(line.occurred_at.0);
     }
 }
 
-fn read_movements(items: &mut Reader<'_>, names: &impl Naming) -> Read<Movements> {
+fn read_movements(
+    principal: &Principal,
+    items: &mut Reader<'_>,
+    names: &impl Naming,
+) -> Read<Movements> {
     Ok(Movements {
         kind: match items.byte()? {
             1 => MovementKind::Receipt,
@@ -248,6 +261,11 @@ fn read_movements(items: &mut Reader<'_>, names: &impl Naming) -> Read<Movements
             3 => MovementKind::Adjustment,
             kind => return Err(format!("a movement of kind {kind}")),
         },
+        source: match items.text()? {
+            "" => Reporter::new(principal.as_str()),
+            source => Reporter::new(source),
+        }
+        .map_err(at("source"))?,
         document: Document::new(items.text()?).map_err(at("document"))?,
         reason: match items.text()? {
             "" => None,
@@ -259,8 +277,7 @@ fn read_movements(items: &mut Reader<'_>, names: &impl Naming) -> Read<Movements
                 sku: names.sku(items.text()?).map_err(at("sku"))?,
                 location: names.location(items.text()?).map_err(at("location"))?,
                 on_hand_delta: read_change(items)?,
-                occurred_at: nonzero(items.number()?).map(Stamp),
-                fingerprint: Fingerprint(items.fixed()?),
+                occurred_at: Stamp(items.number()?),
             })
         })?,
     })
@@ -324,6 +341,7 @@ mod tests {
     fn movements(kind: MovementKind, on_hand_delta: i64) -> Action {
         Action::Movements(Movements {
             kind,
+            source: Reporter::new(if on_hand_delta < 0 { "till-1" } else { "web" }).unwrap(),
             document: Document::new("D-1").unwrap(),
             reason: (kind == MovementKind::Adjustment).then(|| Reason::new("found it").unwrap()),
             lines: vec![MovementLine {
@@ -331,8 +349,7 @@ mod tests {
                 sku: Sku::new("MUG").unwrap(),
                 location: Location::new("A").unwrap(),
                 on_hand_delta,
-                occurred_at: (on_hand_delta > 0).then_some(Stamp(5)),
-                fingerprint: Fingerprint([4; 8]),
+                occurred_at: Stamp(5),
             }],
         })
     }
@@ -396,16 +413,24 @@ mod tests {
         ]
     }
 
+    fn principal() -> Principal {
+        Principal::new("web").unwrap()
+    }
+
     fn written(action: &Action) -> Vec<u8> {
         let mut items = Writer::default();
-        write(&mut items, action);
+        let command = Command {
+            principal: principal(),
+            action: action.clone(),
+        };
+        write(&mut items, &command);
         items.into_vec()
     }
 
     fn read_back(bytes: &[u8]) -> Read<Action> {
         let mut items = Reader::new(bytes);
         let kind = items.byte()?;
-        let action = read(kind, &mut items, &NewNames)?;
+        let action = read(kind, &principal(), &mut items, &NewNames)?;
         match items.is_empty() {
             true => Ok(action),
             false => Err("there is more".to_owned()),

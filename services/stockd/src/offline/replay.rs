@@ -1,6 +1,6 @@
 //! Bringing the state of a group back without running its replica.
 
-use stock_core::Stamp;
+use stock_core::{Secret, Stamp};
 use stock_replica::{
     Committed, Ending, EntryReader, Extent, OpenError, Point, ReadError, Replay, Restored,
 };
@@ -99,7 +99,7 @@ pub fn bring_back(
     let base = base(dir, group, own, &record.origin, record.last_index)?;
     let base = match base {
         Some(base) => base,
-        None if record.origin.index == 1 => founded(group, &record.origin),
+        None if record.origin.index == 1 => founded(dir, group, &record.origin),
         None => {
             return Err(ReplayError::NoCheckpoint {
                 index: record.origin.index,
@@ -166,7 +166,7 @@ fn bring_back_a_part(
         .find_map(|info| checkpoint::read(&dir.checkpoints, info).ok());
     let base = match read {
         Some(base) => base,
-        None if record.origin.index == 1 => founded(group, &record.origin),
+        None if record.origin.index == 1 => founded(dir, group, &record.origin),
         None => return Ok(None),
     };
     let behind = base.point.index + 1..=record.last_index.max(base.point.index);
@@ -209,11 +209,13 @@ pub(super) fn known_to(
 }
 
 /// The state that a group was founded with.
-fn founded(group: GroupId, origin: &Point) -> checkpoint::Restored {
+fn founded(dir: &DataDir, group: GroupId, origin: &Point) -> checkpoint::Restored {
+    let founding = dir.record.founding();
+    let secret = founding.map_or(Secret::default(), |founding| founding.secret());
     checkpoint::Restored {
         point: origin.clone(),
         stamp: Stamp(0),
-        state: State::new(group),
+        state: State::new(group, secret),
         bytes: 0,
     }
 }

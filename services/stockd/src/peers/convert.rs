@@ -115,6 +115,7 @@ fn encode_outcome(outcome: &Outcome) -> cluster::Outcome {
             safety_stock: policy.safety_stock,
             backorder_limit: policy.backorder_limit,
             available: policy.available,
+            discrepancy: policy.discrepancy.as_deref().map(encode_discrepancy),
         }),
         Outcome::Stock(stock_core::Outcome::Movements(verdicts)) => {
             Out::Movements(cluster::LineVerdicts {
@@ -147,6 +148,7 @@ fn decode_outcome(outcome: cluster::Outcome) -> Option<Outcome> {
             safety_stock: policy.safety_stock,
             backorder_limit: policy.backorder_limit,
             available: policy.available,
+            discrepancy: decode_discrepancy(policy.discrepancy.as_ref())?,
         }),
         In::Movements(verdicts) => {
             let verdicts = verdicts.verdicts.iter().map(decode_verdict);
@@ -267,16 +269,18 @@ fn decode_shortage(shortage: &cluster::Shortage) -> Option<Shortage> {
 fn encode_verdict(verdict: &LineVerdict) -> cluster::LineVerdict {
     use cluster::line_verdict::Verdict;
     let verdict = match verdict {
-        LineVerdict::Recorded(discrepancy) => Verdict::Recorded(cluster::Recorded {
-            discrepancy: discrepancy.as_ref().map(|found| cluster::Discrepancy {
-                sku: found.sku.as_str().to_owned(),
-                location: found.location.as_str().to_owned(),
-                available: found.available,
-                short_by: found.short_by,
-                endangered: found.endangered.iter().map(encode_id).collect(),
-            }),
+        LineVerdict::Recorded {
+            discrepancy,
+            ahead_ms,
+        } => Verdict::Recorded(cluster::Recorded {
+            discrepancy: discrepancy.as_deref().map(encode_discrepancy),
+            ahead_ms: *ahead_ms,
         }),
-        LineVerdict::AlreadyRecorded => Verdict::AlreadyRecorded(cluster::AlreadyRecorded {}),
+        LineVerdict::AlreadyRecorded { discrepancy } => {
+            Verdict::AlreadyRecorded(cluster::AlreadyRecorded {
+                discrepancy: discrepancy.as_deref().map(encode_discrepancy),
+            })
+        }
         LineVerdict::Refused(refusal) => Verdict::Refusal(encode_refusal(refusal)),
     };
     cluster::LineVerdict {
@@ -287,25 +291,40 @@ fn encode_verdict(verdict: &LineVerdict) -> cluster::LineVerdict {
 fn decode_verdict(verdict: &cluster::LineVerdict) -> Option<LineVerdict> {
     use cluster::line_verdict::Verdict;
     Some(match verdict.verdict.as_ref()? {
-        Verdict::Recorded(recorded) => {
-            let found = match &recorded.discrepancy {
-                Some(found) => {
-                    let endangered = found.endangered.iter().map(|id| decode_id(id));
-                    Some(Box::new(Discrepancy {
-                        sku: Sku::new(&found.sku).ok()?,
-                        location: Location::new(&found.location).ok()?,
-                        available: found.available,
-                        short_by: found.short_by,
-                        endangered: endangered.collect::<Option<_>>()?,
-                    }))
-                }
-                None => None,
-            };
-            LineVerdict::Recorded(found)
-        }
-        Verdict::AlreadyRecorded(_) => LineVerdict::AlreadyRecorded,
+        Verdict::Recorded(recorded) => LineVerdict::Recorded {
+            discrepancy: decode_discrepancy(recorded.discrepancy.as_ref())?,
+            ahead_ms: recorded.ahead_ms,
+        },
+        Verdict::AlreadyRecorded(recorded) => LineVerdict::AlreadyRecorded {
+            discrepancy: decode_discrepancy(recorded.discrepancy.as_ref())?,
+        },
         Verdict::Refusal(refusal) => LineVerdict::Refused(decode_refusal(refusal)?),
     })
+}
+
+fn encode_discrepancy(found: &Discrepancy) -> cluster::Discrepancy {
+    cluster::Discrepancy {
+        sku: found.sku.as_str().to_owned(),
+        location: found.location.as_str().to_owned(),
+        available: found.available,
+        short_by: found.short_by,
+        endangered: found.endangered.iter().map(encode_id).collect(),
+    }
+}
+
+/// None inside where there is none; none at all where it is not understood.
+fn decode_discrepancy(found: Option<&cluster::Discrepancy>) -> Option<Option<Box<Discrepancy>>> {
+    let Some(found) = found else {
+        return Some(None);
+    };
+    let endangered = found.endangered.iter().map(|id| decode_id(id));
+    Some(Some(Box::new(Discrepancy {
+        sku: Sku::new(&found.sku).ok()?,
+        location: Location::new(&found.location).ok()?,
+        available: found.available,
+        short_by: found.short_by,
+        endangered: endangered.collect::<Option<_>>()?,
+    })))
 }
 
 fn encode_refusal(refusal: &Refusal) -> cluster::Refusal {
@@ -355,6 +374,7 @@ fn encode_refusal(refusal: &Refusal) -> cluster::Refusal {
         Refusal::TooManyPositions => Kind::TooManyPositions,
         Refusal::TooManyLocations => Kind::TooManyLocations,
         Refusal::ReservationIdTaken => Kind::ReservationIdTaken,
+        Refusal::DocumentMemoryFull => Kind::DocumentMemoryFull,
     };
     out.kind = kind.into();
     out
@@ -390,6 +410,7 @@ fn decode_refusal(refusal: &cluster::Refusal) -> Option<Refusal> {
         Kind::TooManyPositions => Refusal::TooManyPositions,
         Kind::TooManyLocations => Refusal::TooManyLocations,
         Kind::ReservationIdTaken => Refusal::ReservationIdTaken,
+        Kind::DocumentMemoryFull => Refusal::DocumentMemoryFull,
     })
 }
 
@@ -461,10 +482,20 @@ mod tests {
             short_by: 3,
             endangered: vec![id],
         };
+        let discrepancy = Some(Box::new(discrepancy));
         let verdicts = [
-            LineVerdict::Recorded(None),
-            LineVerdict::Recorded(Some(Box::new(discrepancy))),
-            LineVerdict::AlreadyRecorded,
+            LineVerdict::Recorded {
+                discrepancy: None,
+                ahead_ms: 0,
+            },
+            LineVerdict::Recorded {
+                discrepancy: discrepancy.clone(),
+                ahead_ms: 70_000,
+            },
+            LineVerdict::AlreadyRecorded { discrepancy: None },
+            LineVerdict::AlreadyRecorded {
+                discrepancy: discrepancy.clone(),
+            },
             LineVerdict::Refused(Refusal::DocumentReused),
         ];
         check(Outcome::Stock(stock_core::Outcome::Movements(Box::new(
@@ -475,6 +506,7 @@ mod tests {
             safety_stock: 1,
             backorder_limit: 2,
             available: 3,
+            discrepancy,
         };
         check(Outcome::Stock(stock_core::Outcome::Policy(policy)));
     }
@@ -503,6 +535,7 @@ mod tests {
             Refusal::TooManyPositions,
             Refusal::TooManyLocations,
             Refusal::ReservationIdTaken,
+            Refusal::DocumentMemoryFull,
         ] {
             assert_eq!(decode_refusal(&encode_refusal(&refusal)), Some(refusal));
         }

@@ -65,6 +65,15 @@ pub fn encode_command(command: &RegistryCommand) -> log::Command {
     }
 }
 
+impl Change {
+    /// The fingerprint of a request for it. Which change it is stands in its encoding by number, and a field that was
+    /// left out does not stand there.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let change = Some(encode_change(self));
+        Fingerprint::of(&log::RegistryChange { change }.encode_to_vec())
+    }
+}
+
 /// Whether a command of group 0 is for the registry, and not for the catalog.
 pub fn is_registry_command(command: &log::Command) -> bool {
     let operation = command.operation.as_ref();

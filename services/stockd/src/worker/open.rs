@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use stock_core::{Secret, Stamp};
 use stock_replica::{Point, Replica, Restored as RestoredReplica, Settings};
 use stock_storage::{CheckpointInfo, WriteBatch};
 
@@ -10,13 +11,13 @@ use super::checkpoints::{Checkpoints, Kept};
 use super::event::GroupId;
 use super::group::{Group, GroupParts};
 use super::ledgers::LedgerProgress;
+use super::parts::Founding;
 use super::slot::{Fault, FaultKind, Slot, SlotRecord, Standing};
 use super::{WINDOW_BYTES, WorkerError, WorkerParts};
 use crate::checkpoint::{self, Belongs, ImageError, Owner, Restored};
 use crate::disk::GroupReader;
 use crate::placement::ReplicaId;
 use crate::state::State;
-use stock_core::Stamp;
 
 /// The slot of a group as the disk remembers it. A replica that cannot be brought back fails alone:
 /// the others go on, and it is built again from its peers.
@@ -55,7 +56,7 @@ pub(super) fn slot<R>(
             let restored = Restored {
                 point: origin.clone(),
                 stamp: Stamp(0),
-                state: State::new(id),
+                state: State::new(id, founding_secret(parts)),
                 bytes: 0,
             };
             let log = LogOnDisk::empty(&origin);
@@ -70,6 +71,14 @@ pub(super) fn slot<R>(
             Ok(Slot::vacant(before_floor(parts)))
         }
     }
+}
+
+/// What the states of a founder's replicas begin with. Who joined gets it with a snapshot.
+fn founding_secret(parts: &WorkerParts) -> Secret {
+    parts
+        .founding
+        .as_ref()
+        .map_or(Secret::default(), Founding::secret)
 }
 
 /// Whether this very directory has been seen to know who founded the cluster.
@@ -153,7 +162,8 @@ pub(super) fn newcomer<R>(
     let restored = Restored {
         point: unknown.clone(),
         stamp: Stamp(0),
-        state: State::new(id),
+        // The snapshot brings the cluster's.
+        state: State::new(id, Secret::default()),
         bytes: 0,
     };
     // Until the batch is written, the disk still has the log and the votes of whoever was here before.
@@ -255,7 +265,7 @@ fn bring_back<R>(
         None if is_founding || origin.index == 0 => Restored {
             point: origin.clone(),
             stamp: Stamp(0),
-            state: State::new(id),
+            state: State::new(id, founding_secret(parts)),
             bytes: 0,
         },
         None => {

@@ -3,9 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use stock_core::Principal;
+use stock_core::{Principal, Secret};
 use stock_replica::{COMMITTED_BYTES_PER_TURN, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN};
 use stock_storage::CheckpointStore;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cluster_state::ClusterState;
 use crate::disk::Disk;
@@ -92,6 +93,22 @@ impl Founding {
     pub fn groups(&self, groups: u32) -> Vec<Vec<u64>> {
         let nodes: Vec<u64> = self.nodes.iter().map(|founder| founder.node).collect();
         founding_placement(groups, &nodes, self.replication)
+    }
+
+    /// What the buckets of its states are chosen by. The founders' directories are drawn at random, nobody is told their
+    /// numbers but nodes and operators, and a recovery, which begins another life, changes none of them.
+    pub fn secret(&self) -> Secret {
+        let mut founders: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|it| (it.node, it.directory.0))
+            .collect();
+        founders.sort_unstable();
+        let mut text = "buckets\n".to_owned();
+        for (node, directory) in founders {
+            text.push_str(&format!("{node} {directory:032x}\n"));
+        }
+        Secret(xxh3_64(text.as_bytes()))
     }
 
     /// For the registry.

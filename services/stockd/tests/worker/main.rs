@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stock_core::{Principal, Stamp};
+use stock_core::{Principal, Secret, Stamp};
 use stock_replica::{EntryReader, Point};
 use stock_storage::{CheckpointStore, LogOptions, OnDamage, OsVolume, Volume};
 use stockd::checkpoint::{self, Image};
@@ -328,7 +328,7 @@ fn a_state_that_a_replica_before_left_is_not_taken_and_deleted() {
             ..Point::founding(NODES.to_vec())
         },
         stamp: Stamp(1),
-        frozen: State::new(SHARD).freeze(),
+        frozen: State::new(SHARD, Secret(1)).freeze(),
     };
     let store = cluster.nodes[&1].store.clone();
     let mut left = label(ReplicaId::new(3, 1), applied - 1);
@@ -360,7 +360,7 @@ fn a_snapshot_for_a_replica_that_was_forgotten_is_dropped_at_the_start() {
             ..Point::founding(NODES.to_vec())
         },
         stamp: Stamp(1),
-        frozen: State::new(SHARD).freeze(),
+        frozen: State::new(SHARD, Secret(1)).freeze(),
     };
     let sent = checkpoint::write(&sender, LIFE, directory(1), &mut image).unwrap();
     let mut incoming = store
@@ -393,7 +393,7 @@ fn a_state_that_is_newer_than_the_log_says_that_its_end_is_lost() {
             ..Point::founding(NODES.to_vec())
         },
         stamp: Stamp(1),
-        frozen: State::new(SHARD).freeze(),
+        frozen: State::new(SHARD, Secret(1)).freeze(),
     };
     let store = cluster.nodes[&1].store.clone();
     checkpoint::write(&store, LIFE, directory(1), &mut newer).unwrap();

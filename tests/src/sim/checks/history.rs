@@ -7,7 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use stock_core::{
     Action, At, CatalogCommand, Command, EntryKind, LedgerEntry, Moment, NewNames, Operation,
-    Outcome, Position, PutLocation, Refusal, Reservation, ReservationId, Shard, Sku, Source, Stamp,
+    Outcome, Position, PutLocation, Refusal, Reservation, ReservationId, Secret, Shard, Sku,
+    Source, Stamp,
     limits::{CLOCK_AHEAD_MS_MAX, ENDED_RESERVATION_MS},
 };
 use stockd::log_codec;
@@ -89,7 +90,7 @@ impl History {
     pub(crate) fn new(group: GroupId) -> Self {
         let state = match group.shard() {
             Some(_) => State::Stock(Box::new(Stock {
-                shard: Shard::new(),
+                shard: Shard::new(Secret::default()),
                 naive: Naive::default(),
                 audit: Audit::default(),
                 holds: Holds::default(),
@@ -98,7 +99,7 @@ impl History {
                 reservations: BTreeMap::new(),
             })),
             None => State::Meta {
-                state: GroupState::new(group),
+                state: GroupState::new(group, Secret::default()),
                 locations: Vec::new(),
             },
         };
