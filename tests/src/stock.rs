@@ -5,10 +5,10 @@ use stock_client::{Client, Error};
 use stock_proto::stock::v1::availability_service_client::AvailabilityServiceClient;
 use stock_proto::stock::v1::line_verdict::Verdict;
 use stock_proto::stock::v1::{
-    AdjustRequest, Availability, Consistency, GetAvailabilityRequest, GetReservationRequest, Line,
-    LineVerdict, Location, MovementLine, PositionKey, PutLocationRequest, RecordReceiptsRequest,
-    RecordSaleRequest, Reservation, ReserveRequest, ReserveResponse, ShardIndex, Shortage,
-    location, reserve_response,
+    AdjustRequest, Availability, BatchReserveResult, Consistency, GetAvailabilityRequest,
+    GetReservationRequest, Line, LineVerdict, Location, MovementLine, PositionKey,
+    PutLocationRequest, RecordReceiptsRequest, RecordSaleRequest, Reservation, ReserveRequest,
+    ReserveResponse, ShardIndex, Shortage, batch_reserve_result, location, reserve_response,
 };
 use tonic::Status;
 use tonic::transport::Channel;
@@ -64,6 +64,17 @@ pub fn outcome(answer: ReserveResponse) -> Result<Reservation, Shortage> {
         Some(reserve_response::Outcome::Shortage(shortage)) => Err(shortage),
         None => panic!("an answer without outcome: {answer:?}"),
     }
+}
+
+/// Whether one request of a batch is held.
+pub fn is_held(result: &BatchReserveResult) -> bool {
+    let Some(batch_reserve_result::Result::Response(response)) = &result.result else {
+        return false;
+    };
+    matches!(
+        response.outcome,
+        Some(reserve_response::Outcome::Reservation(_))
+    )
 }
 
 /// A request to put a warehouse, with a new request id.

@@ -798,7 +798,11 @@ async fn a_line_that_a_shard_refuses_changes_nothing() {
     let before = shop.books().await;
 
     let future = prost_types::Timestamp {
-        seconds: (now_ms() / 1_000 + 3_600) as i64,
+        seconds: (now_ms() / 1_000 + 25 * 3_600) as i64,
+        nanos: 0,
+    };
+    let an_hour_ago = prost_types::Timestamp {
+        seconds: (now_ms() / 1_000 - 3_600) as i64,
         nanos: 0,
     };
     for (line, reason, field) in [
@@ -808,7 +812,7 @@ async fn a_line_that_a_shard_refuses_changes_nothing() {
             "line",
         ),
         (
-            shop.movement_with(|line| line.sku.clone_from(&shop.sibling)),
+            shop.movement_with(|line| line.occurred_at = Some(an_hour_ago)),
             "DOCUMENT_REUSED",
             "line",
         ),

@@ -103,8 +103,8 @@ impl Inventory {
         Ok(verdicts.into_answer())
     }
 
-    /// A stream of documents: a document that is none refuses all of it, before anything is recorded; a bad line is
-    /// refused, and the others count.
+    /// A stream of documents: a bad line is refused, and the others count. A message without lines, or of nobody, refuses
+    /// all of it before anything is recorded.
     async fn record_stream(
         &self,
         mut stream: Streaming<api::RecordReceiptsRequest>,
@@ -123,8 +123,15 @@ impl Inventory {
                 );
             }
             let source = check_source(&mut fields, &message.source, &self.edge.principal);
-            let document = fields.check("document", Document::new(&message.document));
-            let (source, document) = fields.finish(source.zip(document))?;
+            let source = fields.finish(source)?;
+            let mut fields = Fields::default();
+            let Some(document) = fields.check("document", Document::new(&message.document)) else {
+                let violation = fields.into_first();
+                for line in &message.lines {
+                    verdicts.refuse(&message.document, &line.line, violation.clone());
+                }
+                continue;
+            };
             let head = Arc::new(Head {
                 kind,
                 source,
@@ -135,15 +142,13 @@ impl Inventory {
                 let mut fields = Fields::default();
                 let good = check_line(&mut fields, "", kind, line);
                 match (good, fields.into_first()) {
-                    (Some(line), None) => {
-                        checked.push(Checked {
-                            place: verdicts.wait(),
-                            head: Arc::clone(&head),
-                            line,
-                        });
-                    }
+                    (Some(line), None) => checked.push(Checked {
+                        place: verdicts.wait(),
+                        head: Arc::clone(&head),
+                        line,
+                    }),
                     (_, violation) => {
-                        verdicts.refuse(&head.document, &line.line, violation);
+                        verdicts.refuse(&message.document, &line.line, violation);
                     }
                 }
             }

@@ -33,13 +33,8 @@ impl Verdicts {
         self.lines[place] = Some(verdict);
     }
 
-    /// The next line is refused for this. Its name, which may be what is wrong, is told as far as a name may be long.
-    pub(super) fn refuse(
-        &mut self,
-        document: &Document,
-        line: &str,
-        violation: Option<FieldViolation>,
-    ) {
+    /// The next line is refused for this. Names, which may be what is wrong, are told as far as a name may be long.
+    pub(super) fn refuse(&mut self, document: &str, line: &str, violation: Option<FieldViolation>) {
         let error = violation.map(|violation| api::LineError {
             reason: "FIELD_INVALID".to_owned(),
             field: violation.field,
@@ -60,7 +55,8 @@ impl Verdicts {
             field: "location".to_owned(),
             message: format!("there is no location {}; put it first", line.location),
         };
-        self.decide(place, refused(document, line.line.as_str(), Some(error)));
+        let verdict = refused(document.as_str(), line.line.as_str(), Some(error));
+        self.decide(place, verdict);
     }
 
     /// All of them. Whoever is endangered is named once, though several lines endanger him and their shards decided about
@@ -77,9 +73,9 @@ impl Verdicts {
     }
 }
 
-fn refused(document: &Document, line: &str, error: Option<api::LineError>) -> api::LineVerdict {
+fn refused(document: &str, line: &str, error: Option<api::LineError>) -> api::LineVerdict {
     api::LineVerdict {
-        document: document.as_str().to_owned(),
+        document: beginning(document).to_owned(),
         line: beginning(line).to_owned(),
         verdict: api::line_verdict::Verdict::Refused.into(),
         error,
@@ -181,7 +177,7 @@ mod tests {
             assert!(bytes <= VERDICT_BYTES_MAX, "{bytes}: {verdict:?}");
         }
         // Bad lines, whatever is wrong with them.
-        let (document, wild) = (Document::new(&name()).unwrap(), "\u{10ffff}".repeat(99));
+        let wild = "\u{10ffff}".repeat(99);
         let bad = api::MovementLine {
             line: wild.clone(),
             sku: wild.clone(),
@@ -194,7 +190,7 @@ mod tests {
             assert!(check_line(&mut fields, "", kind, &bad).is_none());
             for violation in fields.into_all() {
                 let mut verdicts = Verdicts::default();
-                verdicts.refuse(&document, &bad.line, Some(violation));
+                verdicts.refuse(&wild, &bad.line, Some(violation));
                 let told = verdicts.into_answer().remove(0);
                 let bytes = bytes(told);
                 assert!(bytes <= VERDICT_BYTES_MAX, "{bytes}");
