@@ -343,7 +343,7 @@ pub(crate) fn identity(node: u64, machine: &Machine, plan: &Plan, since: u64) ->
 }
 
 /// The first nodes, each with its first directory.
-fn founding(plan: &Plan, machine: &Machine) -> Founding {
+pub(crate) fn founding(plan: &Plan, machine: &Machine) -> Founding {
     let founders = machine.founders.iter().map(|founder| Founder {
         node: founder.node,
         directory: Directory(founder.directory),

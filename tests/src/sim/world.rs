@@ -8,7 +8,7 @@ use stock_core::Position;
 use stockd::chores::Chore;
 use stockd::worker::event::GroupId;
 
-use super::boot::LIFE;
+use super::boot::{LIFE, founding};
 use super::checks::history::History;
 use super::checks::leaders::Leaders;
 use super::checks::replicas::Replicas;
@@ -245,6 +245,8 @@ impl World {
             let dice = Dice::new(seed, &format!("disk {node}"));
             (node, Machine::new(node, &plan, dice))
         });
+        let machines: BTreeMap<u64, Machine> = machines.collect();
+        let secret = founding(&plan, &machines[&1]).secret();
         let mut world = Self {
             now_us: SECOND_US,
             slept_us: 0,
@@ -252,7 +254,7 @@ impl World {
             scheduled: 0,
             chapter: Chapter::Trouble,
             well_by_us: u64::MAX,
-            machines: machines.collect(),
+            machines,
             network: Network::new(&plan, Dice::new(seed, "network")),
             workload: Workload::new(plan.shards, Dice::new(seed, "workload")),
             clients: (0..plan.clients).map(|_| Client::default()).collect(),
@@ -260,7 +262,7 @@ impl World {
             calls: BTreeMap::new(),
             next_call: 1,
             histories: (0..groups)
-                .map(|group| History::new(GroupId(group)))
+                .map(|group| History::new(GroupId(group), secret))
                 .collect(),
             leaders: Leaders::default(),
             replicas: Replicas::default(),

@@ -87,10 +87,11 @@ struct Stock {
 }
 
 impl History {
-    pub(crate) fn new(group: GroupId) -> Self {
+    /// Of a group of a cluster with this secret.
+    pub(crate) fn new(group: GroupId, secret: Secret) -> Self {
         let state = match group.shard() {
             Some(_) => State::Stock(Box::new(Stock {
-                shard: Shard::new(Secret::default()),
+                shard: Shard::new(secret),
                 naive: Naive::default(),
                 audit: Audit::default(),
                 holds: Holds::default(),
@@ -99,7 +100,7 @@ impl History {
                 reservations: BTreeMap::new(),
             })),
             None => State::Meta {
-                state: GroupState::new(group, Secret::default()),
+                state: GroupState::new(group, secret),
                 locations: Vec::new(),
             },
         };
