@@ -77,7 +77,7 @@ async fn reserve(client: &Client, args: Reserve) -> Result<Answer, Failure> {
             shard: answer.shard,
             applied_index: answer.applied_index,
         }),
-        None => Err(Error::Malformed(NO_OUTCOME).into()),
+        None => Err(Error::malformed(NO_OUTCOME).into()),
     }
 }
 
@@ -102,7 +102,7 @@ async fn amend(client: &Client, args: Amend) -> Result<Answer, Failure> {
             shard: answer.shard,
             applied_index: answer.applied_index,
         }),
-        None => Err(Error::Malformed(NO_OUTCOME).into()),
+        None => Err(Error::malformed(NO_OUTCOME).into()),
     }
 }
 
@@ -112,7 +112,7 @@ macro_rules! reservation_of {
         let answer = $answer;
         let reservation = answer.reservation;
         Answer::Reservation {
-            reservation: reservation.ok_or(Error::Malformed(NO_OUTCOME))?,
+            reservation: reservation.ok_or_else(|| Error::malformed(NO_OUTCOME))?,
             shard: answer.shard,
             applied_index: answer.applied_index,
         }
@@ -227,7 +227,7 @@ fn movements(
     verdicts: Vec<stock_proto::stock::v1::LineVerdict>,
 ) -> Result<Answer, Failure> {
     if verdicts.len() != lines.len() {
-        return Err(Error::Malformed("a document has one verdict for each line").into());
+        return Err(Error::malformed("a document has one verdict for each line").into());
     }
     Ok(Answer::Movements {
         movement,

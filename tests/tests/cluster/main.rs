@@ -4,6 +4,7 @@
 //! makes locations and SKUs of its own.
 
 mod addresses;
+mod answers;
 mod away;
 mod bad_input;
 mod checkpoints;
@@ -29,3 +30,5 @@ mod recover;
 mod silent_peers;
 mod strace;
 mod streams;
+mod whole_requests;
+mod without_replica;
