@@ -306,7 +306,7 @@ impl Nodes {
             most <= fewest + 1,
             "between {fewest} and {most} replicas are on a node"
         );
-        let answer = client.list_shards(ListShardsRequest {}).await?;
+        let answer = client.list_shards(ListShardsRequest::default()).await?;
         let groups = answer.meta.into_iter().chain(answer.shards);
         let is_settled = |group: &ShardStatus| {
             let voting = || group.replicas.iter().filter(|r| r.role() == Role::Voter);

@@ -1,5 +1,7 @@
-//! Protobuf over gRPC, strict about what comes in: a message that is too large or does not parse is
-//! the sender's mistake and is called so, with a reason a program can read.
+//! Protobuf over gRPC, strict about what comes in: a message that is too large or does not parse, or a second one where
+//! there can be only one, is the sender's mistake and is called so, with a reason a program can read.
+
+use std::marker::PhantomData;
 
 use bytes::Buf;
 use prost::Message;
@@ -13,6 +15,12 @@ pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The domain in every `google.rpc.ErrorInfo` that stockd sends.
 pub const ERROR_DOMAIN: &str = "stockd";
+
+/// A message that calls send or answer. The build says it of each, as the schema has it.
+pub trait Counted {
+    /// Whether one call may bring several: it is part of a stream.
+    const MAY_BE_MANY: bool;
+}
 
 /// The codec of every generated client and server.
 #[derive(Debug, Clone)]
@@ -31,7 +39,7 @@ where
 impl<T, U> Codec for StrictCodec<T, U>
 where
     T: Message + Send + 'static,
-    U: Message + Default + Send + 'static,
+    U: Message + Default + Counted + Send + 'static,
 {
     type Encode = T;
     type Decode = U;
@@ -43,19 +51,34 @@ where
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        StrictDecoder(std::marker::PhantomData)
+        StrictDecoder {
+            has_decoded: false,
+            message: PhantomData,
+        }
     }
 }
 
-/// Decodes one message, or says what is wrong with it.
+/// Decodes the messages of one call, or says what is wrong with them.
 #[derive(Debug)]
-pub struct StrictDecoder<U>(std::marker::PhantomData<U>);
+pub struct StrictDecoder<U> {
+    has_decoded: bool,
+    message: PhantomData<U>,
+}
 
-impl<U: Message + Default> Decoder for StrictDecoder<U> {
+impl<U: Message + Default + Counted> Decoder for StrictDecoder<U> {
     type Item = U;
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        // The transport takes the first message of a call that takes one, and looks for what follows before the call
+        // begins. It would drop what it finds.
+        if self.has_decoded && !U::MAY_BE_MANY {
+            return Err(refused(
+                "MESSAGE_NOT_ALONE",
+                "a second message came where there can be only one".to_owned(),
+            ));
+        }
+        self.has_decoded = true;
         let length = buffer.remaining();
         if length > MESSAGE_BYTES_MAX {
             return Err(refused(

@@ -39,7 +39,7 @@ impl Operator {
 
     /// Every group, the meta group first, and what the whole cluster waits for.
     pub async fn groups(&self) -> Result<(Vec<ShardStatus>, Vec<String>), String> {
-        let answer = self.client.list_shards(ListShardsRequest {}).await;
+        let answer = self.client.list_shards(ListShardsRequest::default()).await;
         let answer = answer.map_err(|e| e.to_string())?;
         let waiting = answer.waiting.into_iter().map(|waiting| waiting.message);
         let groups = answer.meta.into_iter().chain(answer.shards);

@@ -12,6 +12,8 @@ use stock_proto::stock::v1::{
     BatchReserveRequest, BatchReserveResponse, BatchReserveResult, ReserveRequest,
 };
 use tokio::time::{Instant, sleep};
+use tonic::Code;
+use tonic_types::{RpcStatusExt, StatusExt};
 
 use crate::client::Client;
 use crate::error::{Error, StatusError};
@@ -26,6 +28,10 @@ impl Client {
         request: BatchReserveRequest,
     ) -> Result<BatchReserveResponse, Error> {
         let requests = request.requests;
+        let ids = |slots: &[usize]| -> Vec<String> {
+            let ids = slots.iter().map(|slot| requests[*slot].request_id.clone());
+            ids.collect()
+        };
         let deadline = self.deadline();
         let mut backoff = Backoff::new();
         let mut results = vec![BatchReserveResult::default(); requests.len()];
@@ -55,7 +61,9 @@ impl Client {
                         }
                     }
                     // Nobody else has an answer to keep, so that it is an error of the call.
-                    Err(error) if whole && slots.len() == requests.len() => return Err(error),
+                    Err(error) if whole && slots.len() == requests.len() => {
+                        return Err(error.made_under(ids(&slots)));
+                    }
                     Err(error) => {
                         let result = Some(Slot::Error(as_slot(&error)));
                         for slot in slots {
@@ -67,6 +75,11 @@ impl Client {
 
             let pause = backoff.pause(at_least);
             if again.is_empty() || Instant::now() + pause >= deadline {
+                for (result, request) in results.iter_mut().zip(&requests) {
+                    if let Some(Slot::Error(status)) = &mut result.result {
+                        *status = with_request_id(status, &request.request_id);
+                    }
+                }
                 return Ok(BatchReserveResponse { results });
             }
             self.pool().look_again();
@@ -93,7 +106,7 @@ impl Client {
         if answer.results.len() == expected {
             Ok(answer)
         } else {
-            Err(Error::Malformed("a batch has one result for each request"))
+            Err(Error::malformed("a batch has one result for each request"))
         }
     }
 }
@@ -134,6 +147,16 @@ fn retryable(result: &BatchReserveResult) -> Option<StatusError> {
     };
     let failure = StatusError::from_slot(status);
     (next(&failure) != Next::GiveUp).then_some(failure)
+}
+
+/// The error of one request, with the id that the client may have made for it: google.rpc.RequestInfo.
+fn with_request_id(status: &tonic_types::Status, request_id: &str) -> tonic_types::Status {
+    let mut details = status.get_error_details();
+    details.set_request_info(request_id, "");
+    let code = Code::from_i32(status.code);
+    let whole = tonic::Status::with_error_details(code, status.message.clone(), details);
+    // The details of a status are a google.rpc.Status with all three fields.
+    prost::Message::decode(whole.details()).unwrap_or_else(|_| status.clone())
 }
 
 fn as_slot(error: &Error) -> tonic_types::Status {

@@ -43,10 +43,14 @@ pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The same for calls of many lines, which may queue behind each other on a busy disk.
 pub const BULK_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Locations that [`Client::list_locations`] asks for at once: as many as a node gives.
+const LOCATIONS_PER_PAGE: i32 = 5_000;
+
 /// A client of one cluster. Clones share its connections and are cheap.
 ///
 /// Every method fails with [`Error::Status`] where a node refuses the call, and with
-/// [`Error::Timeout`] where none has answered it in time. It must be used inside a tokio runtime.
+/// [`Error::Timeout`] where none has answered it in time: [`Error::request_ids`] then tells the ids to repeat it with. It
+/// must be used inside a tokio runtime.
 #[derive(Debug, Clone)]
 pub struct Client {
     pool: Arc<Pool>,
@@ -184,14 +188,18 @@ impl Client {
 /// Reservations.
 impl Client {
     /// Holds 1 to 100 lines, all or nothing. Too little stock is an answer, not an error.
-    pub async fn reserve(&self, mut request: ReserveRequest) -> Result<ReserveResponse, Error> {
-        fill_request_id(&mut request.request_id);
+    pub async fn reserve(&self, request: ReserveRequest) -> Result<ReserveResponse, Error> {
         let target = route::of_basket(&request.lines, self.shard_count());
-        self.small(target, request, |channel, request| async {
-            ReservationServiceClient::new(channel)
-                .reserve(request)
-                .await
-        })
+        self.mutate(
+            target,
+            request,
+            |it| &mut it.request_id,
+            |channel, request| async {
+                ReservationServiceClient::new(channel)
+                    .reserve(request)
+                    .await
+            },
+        )
         .await
     }
 
@@ -209,58 +217,78 @@ impl Client {
     }
 
     /// Paid: the hold no longer expires, unless a pickup deadline is given.
-    pub async fn confirm(&self, mut request: ConfirmRequest) -> Result<ConfirmResponse, Error> {
-        fill_request_id(&mut request.request_id);
+    pub async fn confirm(&self, request: ConfirmRequest) -> Result<ConfirmResponse, Error> {
         let target = route::of_reservation(&request.reservation_id);
-        self.small(target, request, |channel, request| async {
-            ReservationServiceClient::new(channel)
-                .confirm(request)
-                .await
-        })
+        self.mutate(
+            target,
+            request,
+            |it| &mut it.request_id,
+            |channel, request| async {
+                ReservationServiceClient::new(channel)
+                    .confirm(request)
+                    .await
+            },
+        )
         .await
     }
 
     /// Gives held or confirmed units back, all of them or the lines named.
-    pub async fn release(&self, mut request: ReleaseRequest) -> Result<ReleaseResponse, Error> {
-        fill_request_id(&mut request.request_id);
+    pub async fn release(&self, request: ReleaseRequest) -> Result<ReleaseResponse, Error> {
         let target = route::of_reservation(&request.reservation_id);
-        self.small(target, request, |channel, request| async {
-            ReservationServiceClient::new(channel)
-                .release(request)
-                .await
-        })
+        self.mutate(
+            target,
+            request,
+            |it| &mut it.request_id,
+            |channel, request| async {
+                ReservationServiceClient::new(channel)
+                    .release(request)
+                    .await
+            },
+        )
         .await
     }
 
     /// Hands confirmed units over, all of them or the lines named.
-    pub async fn fulfill(&self, mut request: FulfillRequest) -> Result<FulfillResponse, Error> {
-        fill_request_id(&mut request.request_id);
+    pub async fn fulfill(&self, request: FulfillRequest) -> Result<FulfillResponse, Error> {
         let target = route::of_reservation(&request.reservation_id);
-        self.small(target, request, |channel, request| async {
-            ReservationServiceClient::new(channel)
-                .fulfill(request)
-                .await
-        })
+        self.mutate(
+            target,
+            request,
+            |it| &mut it.request_id,
+            |channel, request| async {
+                ReservationServiceClient::new(channel)
+                    .fulfill(request)
+                    .await
+            },
+        )
         .await
     }
 
     /// Lets a hold, or a pickup deadline, end later.
-    pub async fn extend(&self, mut request: ExtendRequest) -> Result<ExtendResponse, Error> {
-        fill_request_id(&mut request.request_id);
+    pub async fn extend(&self, request: ExtendRequest) -> Result<ExtendResponse, Error> {
         let target = route::of_reservation(&request.reservation_id);
-        self.small(target, request, |channel, request| async {
-            ReservationServiceClient::new(channel).extend(request).await
-        })
+        self.mutate(
+            target,
+            request,
+            |it| &mut it.request_id,
+            |channel, request| async {
+                ReservationServiceClient::new(channel).extend(request).await
+            },
+        )
         .await
     }
 
     /// Replaces the lines of a hold in one step. On a shortage the hold is left as it was.
-    pub async fn amend(&self, mut request: AmendRequest) -> Result<AmendResponse, Error> {
-        fill_request_id(&mut request.request_id);
+    pub async fn amend(&self, request: AmendRequest) -> Result<AmendResponse, Error> {
         let target = route::of_reservation(&request.reservation_id);
-        self.small(target, request, |channel, request| async {
-            ReservationServiceClient::new(channel).amend(request).await
-        })
+        self.mutate(
+            target,
+            request,
+            |it| &mut it.request_id,
+            |channel, request| async {
+                ReservationServiceClient::new(channel).amend(request).await
+            },
+        )
         .await
     }
 
@@ -362,43 +390,66 @@ impl Client {
     /// Creates a location or replaces what is known of it.
     pub async fn put_location(
         &self,
-        mut request: PutLocationRequest,
+        request: PutLocationRequest,
     ) -> Result<PutLocationResponse, Error> {
-        fill_request_id(&mut request.request_id);
-        self.small(Target::Meta, request, |channel, request| async {
-            CatalogServiceClient::new(channel)
-                .put_location(request)
-                .await
-        })
-        .await
-    }
-
-    /// Every location, in the order of their ids.
-    pub async fn list_locations(&self) -> Result<ListLocationsResponse, Error> {
-        self.small(
+        self.mutate(
             Target::Meta,
-            ListLocationsRequest {},
+            request,
+            |it| &mut it.request_id,
             |channel, request| async {
                 CatalogServiceClient::new(channel)
-                    .list_locations(request)
+                    .put_location(request)
                     .await
             },
         )
         .await
     }
 
+    /// Every location, in the order of their ids: all pages, one after the other. The index is that of the first page.
+    pub async fn list_locations(&self) -> Result<ListLocationsResponse, Error> {
+        let mut question = ListLocationsRequest {
+            page_size: LOCATIONS_PER_PAGE,
+            page_token: String::new(),
+        };
+        let mut all = self.list_locations_page(question.clone()).await?;
+        while !all.next_page_token.is_empty() {
+            question.page_token = std::mem::take(&mut all.next_page_token);
+            let page = self.list_locations_page(question.clone()).await?;
+            all.locations.extend(page.locations);
+            all.next_page_token = page.next_page_token;
+        }
+        Ok(all)
+    }
+
+    /// One page of them. [`Client::list_locations`] reads all.
+    pub async fn list_locations_page(
+        &self,
+        request: ListLocationsRequest,
+    ) -> Result<ListLocationsResponse, Error> {
+        self.small(Target::Meta, request, |channel, request| async {
+            CatalogServiceClient::new(channel)
+                .list_locations(request)
+                .await
+        })
+        .await
+    }
+
     /// Sets what may be sold of one SKU at one location.
     pub async fn set_position_policy(
         &self,
-        mut request: SetPositionPolicyRequest,
+        request: SetPositionPolicyRequest,
     ) -> Result<SetPositionPolicyResponse, Error> {
-        fill_request_id(&mut request.request_id);
         let target = route::of_sku(&request.sku, self.shard_count());
-        self.small(target, request, |channel, request| async {
-            CatalogServiceClient::new(channel)
-                .set_position_policy(request)
-                .await
-        })
+        self.mutate(
+            target,
+            request,
+            |it| &mut it.request_id,
+            |channel, request| async {
+                CatalogServiceClient::new(channel)
+                    .set_position_policy(request)
+                    .await
+            },
+        )
         .await
     }
 }
@@ -437,6 +488,27 @@ impl Client {
         let (deadline, attempt) = (self.deadline(), self.limits.attempt);
         self.attempts(target, deadline, attempt, request, send)
             .await
+    }
+
+    /// A change that is done once, however often it is sent: its id is made before the first attempt, and every error
+    /// tells it.
+    pub(crate) async fn mutate<Q, A, S, F>(
+        &self,
+        target: Target,
+        mut request: Q,
+        request_id: fn(&mut Q) -> &mut String,
+        send: S,
+    ) -> Result<A, Error>
+    where
+        Q: Clone,
+        S: Fn(Channel, Request<Q>) -> F,
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let id = request_id(&mut request);
+        fill_request_id(id);
+        let id = id.clone();
+        let answer = self.small(target, request, send).await;
+        answer.map_err(|error| error.made_under(vec![id]))
     }
 
     async fn bulk<Q, A, S, F>(&self, target: Target, request: Q, send: S) -> Result<A, Error>
@@ -535,6 +607,7 @@ impl Client {
                     after: self.limits.call,
                     attempts,
                     last: Some(Box::new(failure)),
+                    request_ids: Vec::new(),
                 });
             }
             tokio::time::sleep(pause).await;
@@ -542,9 +615,14 @@ impl Client {
     }
 }
 
+/// A new request id, for callers that want to know it before the call, as to repeat it after a restart of their own.
+pub fn new_request_id() -> String {
+    Uuid::now_v7().to_string()
+}
+
 /// A retry is only safe under an id, so every mutation gets one before it is sent for the first time.
 pub(crate) fn fill_request_id(request_id: &mut String) {
     if request_id.is_empty() {
-        *request_id = Uuid::now_v7().to_string();
+        *request_id = new_request_id();
     }
 }

@@ -10,15 +10,29 @@ use stock_proto::stock::v1::{
     UndrainNodeRequest, UndrainNodeResponse,
 };
 
-use crate::client::{Client, fill_request_id};
+use crate::client::Client;
 use crate::error::Error;
 use crate::route::Target;
 
 /// Nodes and replicas. The group that keeps them is asked, whoever leads it. What changes something is
 /// written down when the call returns, and done later: [`Client::list_shards`] tells how far it is.
 impl Client {
-    /// Every node: its state, how well it is, and how much it holds.
-    pub async fn list_nodes(&self, request: ListNodesRequest) -> Result<ListNodesResponse, Error> {
+    /// Every node: its state, how well it is, and how much it holds. All pages, one after the other.
+    pub async fn list_nodes(
+        &self,
+        mut request: ListNodesRequest,
+    ) -> Result<ListNodesResponse, Error> {
+        let mut all = self.nodes_page(request.clone()).await?;
+        while !all.next_page_token.is_empty() {
+            request.page_token = std::mem::take(&mut all.next_page_token);
+            let page = self.nodes_page(request.clone()).await?;
+            all.nodes.extend(page.nodes);
+            all.next_page_token = page.next_page_token;
+        }
+        Ok(all)
+    }
+
+    async fn nodes_page(&self, request: ListNodesRequest) -> Result<ListNodesResponse, Error> {
         self.small(Target::Meta, request, |channel, request| async {
             ClusterServiceClient::new(channel).list_nodes(request).await
         })
@@ -26,11 +40,13 @@ impl Client {
     }
 
     /// Announces a node that is not running yet; the answer is the id to start it under.
-    pub async fn add_node(&self, mut request: AddNodeRequest) -> Result<AddNodeResponse, Error> {
-        fill_request_id(&mut request.request_id);
-        self.small(Target::Meta, request, |channel, request| async {
-            ClusterServiceClient::new(channel).add_node(request).await
-        })
+    pub async fn add_node(&self, request: AddNodeRequest) -> Result<AddNodeResponse, Error> {
+        self.mutate(
+            Target::Meta,
+            request,
+            |it| &mut it.request_id,
+            |channel, request| async { ClusterServiceClient::new(channel).add_node(request).await },
+        )
         .await
     }
 
@@ -43,64 +59,88 @@ impl Client {
     }
 
     /// Lets a node's replicas and leaderships go to other nodes.
-    pub async fn drain_node(
-        &self,
-        mut request: DrainNodeRequest,
-    ) -> Result<DrainNodeResponse, Error> {
-        fill_request_id(&mut request.request_id);
-        self.small(Target::Meta, request, |channel, request| async {
-            ClusterServiceClient::new(channel).drain_node(request).await
-        })
+    pub async fn drain_node(&self, request: DrainNodeRequest) -> Result<DrainNodeResponse, Error> {
+        self.mutate(
+            Target::Meta,
+            request,
+            |it| &mut it.request_id,
+            |channel, request| async {
+                ClusterServiceClient::new(channel).drain_node(request).await
+            },
+        )
         .await
     }
 
     /// Takes a drain back.
     pub async fn undrain_node(
         &self,
-        mut request: UndrainNodeRequest,
+        request: UndrainNodeRequest,
     ) -> Result<UndrainNodeResponse, Error> {
-        fill_request_id(&mut request.request_id);
-        self.small(Target::Meta, request, |channel, request| async {
-            ClusterServiceClient::new(channel)
-                .undrain_node(request)
-                .await
-        })
+        self.mutate(
+            Target::Meta,
+            request,
+            |it| &mut it.request_id,
+            |channel, request| async {
+                ClusterServiceClient::new(channel)
+                    .undrain_node(request)
+                    .await
+            },
+        )
         .await
     }
 
     /// Lets the next data directory that joins under a node's id take its place, though the node is heard from.
     pub async fn replace_node(
         &self,
-        mut request: ReplaceNodeRequest,
+        request: ReplaceNodeRequest,
     ) -> Result<ReplaceNodeResponse, Error> {
-        fill_request_id(&mut request.request_id);
-        self.small(Target::Meta, request, |channel, request| async {
-            ClusterServiceClient::new(channel)
-                .replace_node(request)
-                .await
-        })
+        self.mutate(
+            Target::Meta,
+            request,
+            |it| &mut it.request_id,
+            |channel, request| async {
+                ClusterServiceClient::new(channel)
+                    .replace_node(request)
+                    .await
+            },
+        )
         .await
     }
 
     /// Takes a drained, empty node out for ever.
     pub async fn remove_node(
         &self,
-        mut request: RemoveNodeRequest,
+        request: RemoveNodeRequest,
     ) -> Result<RemoveNodeResponse, Error> {
-        fill_request_id(&mut request.request_id);
-        self.small(Target::Meta, request, |channel, request| async {
-            ClusterServiceClient::new(channel)
-                .remove_node(request)
-                .await
-        })
+        self.mutate(
+            Target::Meta,
+            request,
+            |it| &mut it.request_id,
+            |channel, request| async {
+                ClusterServiceClient::new(channel)
+                    .remove_node(request)
+                    .await
+            },
+        )
         .await
     }
 
-    /// Every shard: replicas, leader, what is being moved, and what waits for what.
+    /// Every shard: replicas, leader, what is being moved, and what waits for what. All pages, one after the other.
     pub async fn list_shards(
         &self,
-        request: ListShardsRequest,
+        mut request: ListShardsRequest,
     ) -> Result<ListShardsResponse, Error> {
+        let mut all = self.shards_page(request.clone()).await?;
+        while !all.next_page_token.is_empty() {
+            request.page_token = std::mem::take(&mut all.next_page_token);
+            let page = self.shards_page(request.clone()).await?;
+            all.shards.extend(page.shards);
+            all.next_page_token = page.next_page_token;
+        }
+        Ok(all)
+    }
+
+    async fn shards_page(&self, request: ListShardsRequest) -> Result<ListShardsResponse, Error> {
         self.small(Target::Meta, request, |channel, request| async {
             ClusterServiceClient::new(channel)
                 .list_shards(request)
@@ -112,47 +152,70 @@ impl Client {
     /// Moves one replica of a shard to another node.
     pub async fn move_replica(
         &self,
-        mut request: MoveReplicaRequest,
+        request: MoveReplicaRequest,
     ) -> Result<MoveReplicaResponse, Error> {
-        fill_request_id(&mut request.request_id);
-        self.small(Target::Meta, request, |channel, request| async {
-            ClusterServiceClient::new(channel)
-                .move_replica(request)
-                .await
-        })
+        self.mutate(
+            Target::Meta,
+            request,
+            |it| &mut it.request_id,
+            |channel, request| async {
+                ClusterServiceClient::new(channel)
+                    .move_replica(request)
+                    .await
+            },
+        )
         .await
     }
 
     /// Has a shard led by one of the nodes that hold it, now and whenever that node can.
     pub async fn transfer_leadership(
         &self,
-        mut request: TransferLeadershipRequest,
+        request: TransferLeadershipRequest,
     ) -> Result<TransferLeadershipResponse, Error> {
-        fill_request_id(&mut request.request_id);
-        self.small(Target::Meta, request, |channel, request| async {
-            ClusterServiceClient::new(channel)
-                .transfer_leadership(request)
-                .await
-        })
+        self.mutate(
+            Target::Meta,
+            request,
+            |it| &mut it.request_id,
+            |channel, request| async {
+                ClusterServiceClient::new(channel)
+                    .transfer_leadership(request)
+                    .await
+            },
+        )
         .await
     }
 
     /// Makes a replica anew, from the others, where it is.
     pub async fn rebuild_replica(
         &self,
-        mut request: RebuildReplicaRequest,
+        request: RebuildReplicaRequest,
     ) -> Result<RebuildReplicaResponse, Error> {
-        fill_request_id(&mut request.request_id);
-        self.small(Target::Meta, request, |channel, request| async {
-            ClusterServiceClient::new(channel)
-                .rebuild_replica(request)
-                .await
-        })
+        self.mutate(
+            Target::Meta,
+            request,
+            |it| &mut it.request_id,
+            |channel, request| async {
+                ClusterServiceClient::new(channel)
+                    .rebuild_replica(request)
+                    .await
+            },
+        )
         .await
     }
 
-    /// What the last comparison of each shard's replicas found.
-    pub async fn get_audit(&self, request: GetAuditRequest) -> Result<GetAuditResponse, Error> {
+    /// What the last comparison of each shard's replicas found. All pages, one after the other.
+    pub async fn get_audit(&self, mut request: GetAuditRequest) -> Result<GetAuditResponse, Error> {
+        let mut all = self.audit_page(request.clone()).await?;
+        while !all.next_page_token.is_empty() {
+            request.page_token = std::mem::take(&mut all.next_page_token);
+            let page = self.audit_page(request.clone()).await?;
+            all.audits.extend(page.audits);
+            all.next_page_token = page.next_page_token;
+        }
+        Ok(all)
+    }
+
+    async fn audit_page(&self, request: GetAuditRequest) -> Result<GetAuditResponse, Error> {
         self.small(Target::Meta, request, |channel, request| async {
             ClusterServiceClient::new(channel).get_audit(request).await
         })

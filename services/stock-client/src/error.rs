@@ -14,8 +14,8 @@ pub enum Error {
     Status(Box<StatusError>),
 
     /// The call's timeout passed while it was being retried. A mutation may or may not have taken
-    /// effect; repeating it with the same request id settles that without doing it twice.
-    #[error("no answer within {}{}", Seconds(*.after), Last(.last.as_deref()))]
+    /// effect; repeating it with the same request ids settles that without doing it twice.
+    #[error("no answer within {}{}{}", Seconds(*.after), Last(.last.as_deref()), Under(.request_ids))]
     Timeout {
         /// The timeout of the whole call.
         after: Duration,
@@ -23,6 +23,8 @@ pub enum Error {
         attempts: u32,
         /// What the last attempt failed with.
         last: Option<Box<StatusError>>,
+        /// As [`Error::request_ids`] has them.
+        request_ids: Vec<String>,
     },
 
     /// No node answered when the client was opened.
@@ -43,9 +45,15 @@ pub enum Error {
         why: String,
     },
 
-    /// A node's answer breaks the schema's rules, which means that client and server differ.
-    #[error("the node's answer breaks its own rules: {0}")]
-    Malformed(&'static str),
+    /// A node's answer breaks the schema's rules, which means that client and server differ. What was asked for may be
+    /// done.
+    #[error("the node's answer breaks its own rules: {why}{}", Under(.request_ids))]
+    Malformed {
+        /// What is wrong with it.
+        why: &'static str,
+        /// As [`Error::request_ids`] has them.
+        request_ids: Vec<String>,
+    },
 }
 
 impl Error {
@@ -54,7 +62,7 @@ impl Error {
         match self {
             Self::Status(status) => Some(status),
             Self::Timeout { last, .. } | Self::Unreachable { last, .. } => last.as_deref(),
-            Self::InvalidEndpoint { .. } | Self::Malformed(_) => None,
+            Self::InvalidEndpoint { .. } | Self::Malformed { .. } => None,
         }
     }
 
@@ -65,8 +73,39 @@ impl Error {
             Self::Timeout { .. } => Code::DeadlineExceeded,
             Self::Unreachable { .. } => Code::Unavailable,
             Self::InvalidEndpoint { .. } => Code::InvalidArgument,
-            Self::Malformed(_) => Code::Internal,
+            Self::Malformed { .. } => Code::Internal,
         }
+    }
+
+    /// The ids under which a mutation was sent, those that the client made included, in the order of its requests: where
+    /// its outcome is unknown, repeat it with them. Empty for what changes nothing, and for movements, which are known by
+    /// their documents.
+    pub fn request_ids(&self) -> &[String] {
+        match self {
+            Self::Status(status) => &status.request_ids,
+            Self::Timeout { request_ids, .. } | Self::Malformed { request_ids, .. } => request_ids,
+            Self::Unreachable { .. } | Self::InvalidEndpoint { .. } => &[],
+        }
+    }
+
+    /// An answer that breaks the schema's rules.
+    pub fn malformed(why: &'static str) -> Self {
+        Self::Malformed {
+            why,
+            request_ids: Vec::new(),
+        }
+    }
+
+    /// The same, of a call whose requests had these ids.
+    pub(crate) fn made_under(mut self, ids: Vec<String>) -> Self {
+        match &mut self {
+            Self::Status(status) => status.request_ids = ids,
+            Self::Timeout { request_ids, .. } | Self::Malformed { request_ids, .. } => {
+                *request_ids = ids;
+            }
+            Self::Unreachable { .. } | Self::InvalidEndpoint { .. } => {}
+        }
+        self
     }
 
     /// The stable reason of `google.rpc.ErrorInfo`, or empty.
@@ -98,6 +137,8 @@ pub struct StatusError {
     /// Whether this comes from the connection and not from a node: the request may never have
     /// arrived, or its answer may have been lost.
     pub transport: bool,
+    /// As [`Error::request_ids`] has them.
+    pub request_ids: Vec<String>,
 }
 
 /// One field of a request, and what is wrong with it.
@@ -119,6 +160,7 @@ impl StatusError {
             field_violations: Vec::new(),
             retry_delay: None,
             transport: true,
+            request_ids: Vec::new(),
         }
     }
 
@@ -151,6 +193,9 @@ impl StatusError {
             field_violations,
             retry_delay: details.retry_info().and_then(|info| info.retry_delay),
             transport,
+            request_ids: details
+                .request_info()
+                .map_or_else(Vec::new, |info| vec![info.request_id.clone()]),
         }
     }
 }
@@ -203,6 +248,18 @@ struct Last<'a>(Option<&'a StatusError>);
 impl std::fmt::Display for Last<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.map_or(Ok(()), |last| write!(f, ": {last}"))
+    }
+}
+
+/// Of several ids none is told: there may be a thousand.
+struct Under<'a>(&'a [String]);
+
+impl std::fmt::Display for Under<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            [id] => write!(f, " (request id {id})"),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -260,10 +317,16 @@ mod tests {
             after: Duration::from_millis(1500),
             attempts: 4,
             last: Some(Box::new(StatusError::silent(Duration::from_millis(200)))),
+            request_ids: Vec::new(),
         };
         assert_eq!(
             error.to_string(),
             "no answer within 1.5 s: the node gave no answer within 200 ms"
+        );
+        let error = error.made_under(vec!["an-id".to_owned()]);
+        assert_eq!(
+            error.to_string(),
+            "no answer within 1.5 s: the node gave no answer within 200 ms (request id an-id)"
         );
         assert_eq!(error.code(), Code::DeadlineExceeded);
     }

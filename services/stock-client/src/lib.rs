@@ -31,6 +31,8 @@
 //!   answers it. Every node forwards, so an outdated route costs a hop and never a wrong answer.
 //! - **Idempotency.** A mutation without a request id gets a UUIDv7 before its first attempt, and
 //!   every retry repeats that id. Movements are known by their document and line instead.
+//! - **Repeating.** Where a call has no answer in the end, the error tells the ids of its requests
+//!   ([`Error::request_ids`]): made again with them, at any time within ten minutes, it is done once.
 //! - **Retries.** Lost connections, UNAVAILABLE, silence and overload with a retry hint are tried
 //!   again, with back-off, until the call's timeout; everything else is the caller's to decide.
 //!
@@ -47,7 +49,9 @@ mod retry;
 mod route;
 mod topology;
 
-pub use client::{ATTEMPT_TIMEOUT, BULK_ATTEMPT_TIMEOUT, CALL_TIMEOUT, Client, ClientBuilder};
+pub use client::{
+    ATTEMPT_TIMEOUT, BULK_ATTEMPT_TIMEOUT, CALL_TIMEOUT, Client, ClientBuilder, new_request_id,
+};
 pub use error::{Error, FieldViolation, StatusError};
 pub use node::{CONNECT_TIMEOUT, START_TIMEOUT};
 pub use reserve_stream::{ReserveStream, UNANSWERED_MAX};

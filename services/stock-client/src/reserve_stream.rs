@@ -77,7 +77,8 @@ impl Client {
     /// several times as many a second as single calls can do. Every request ends with an answer, or with the
     /// error that [`Client::reserve`] would have given.
     ///
-    /// Dropping it leaves open what became of the requests without an answer: repeat them with their ids.
+    /// Dropping it leaves open what became of the requests without an answer: repeat them with their ids. Who wants to be
+    /// able to gives each of them one, as of [`new_request_id`](crate::new_request_id).
     pub fn reserve_stream<S>(&self, requests: S) -> ReserveStream<S>
     where
         S: Stream<Item = ReserveRequest>,
@@ -210,7 +211,11 @@ where
                                 continue;
                             };
                             match decided(result) {
-                                Decided::Answer(answer) => self.answers.push_back((number, answer)),
+                                Decided::Answer(answer) => {
+                                    let id = request.request_id;
+                                    let answer = answer.map_err(|e| e.made_under(vec![id]));
+                                    self.answers.push_back((number, answer));
+                                }
                                 Decided::NotYet(pause) => {
                                     self.again.push(again(&self.client, number, request, pause));
                                 }
@@ -286,7 +291,7 @@ fn decided(result: ReserveStreamResult) -> Decided {
         Some(Slot::Response(response)) => return Decided::Answer(Ok(response)),
         Some(Slot::Error(status)) => status,
         None => {
-            let malformed = Error::Malformed("a result is neither an answer nor an error");
+            let malformed = Error::malformed("a result is neither an answer nor an error");
             return Decided::Answer(Err(malformed));
         }
     };

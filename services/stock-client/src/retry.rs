@@ -75,6 +75,7 @@ mod tests {
             field_violations: Vec::new(),
             retry_delay,
             transport,
+            request_ids: Vec::new(),
         }
     }
 

@@ -96,7 +96,7 @@ impl Shard {
         let principal = self.names.principal(command.principal);
         match command.action {
             Action::Request(request, operation) => {
-                self.request(at, principal, request, operation, ledger)
+                self.request(at, principal, request, &operation, ledger)
             }
             Action::Movements(movements) => self.record(at, &principal, &movements, ledger),
         }
@@ -226,7 +226,7 @@ impl Shard {
         at: At,
         principal: Principal,
         request: Request,
-        operation: Operation,
+        operation: &Operation,
         ledger: &mut Vec<LedgerEntry>,
     ) -> Outcome {
         let key = RequestKey {
@@ -234,12 +234,12 @@ impl Shard {
             principal,
         };
         match self.requests.recall(&key, request.fingerprint, at.moment) {
-            Recall::Answered(verdict) => return verdict.outcome(&key.principal, &operation),
+            Recall::Answered(verdict) => return verdict.outcome(&key.principal, operation),
             Recall::Refused(refusal) => return Outcome::Refused(refusal),
             Recall::New => {}
         }
         let who = &key.principal;
-        let outcome = match &operation {
+        let outcome = match operation {
             Operation::Reserve(reserve) => self.reserve(at, who, reserve, ledger),
             Operation::Confirm(confirm) => self.confirm(at, who, confirm, ledger),
             Operation::Release(release) => self.release(at, who, release, ledger),
@@ -259,7 +259,7 @@ impl Shard {
             )
         );
         if !is_passing {
-            let verdict = Verdict::of(&outcome, &operation);
+            let verdict = Verdict::of(&outcome, operation);
             self.requests.remember(key, request, at.moment, verdict);
         }
         outcome

@@ -78,7 +78,7 @@ async fn reserve(client: &Client, args: Reserve) -> Result<Answer, Failure> {
             shard: answer.shard,
             applied_index: answer.applied_index,
         }),
-        None => Err(Error::Malformed(NO_OUTCOME).into()),
+        None => Err(Error::malformed(NO_OUTCOME).into()),
     }
 }
 
@@ -103,7 +103,7 @@ async fn amend(client: &Client, args: Amend) -> Result<Answer, Failure> {
             shard: answer.shard,
             applied_index: answer.applied_index,
         }),
-        None => Err(Error::Malformed(NO_OUTCOME).into()),
+        None => Err(Error::malformed(NO_OUTCOME).into()),
     }
 }
 
@@ -113,7 +113,7 @@ macro_rules! reservation_of {
         let answer = $answer;
         let reservation = answer.reservation;
         Answer::Reservation {
-            reservation: reservation.ok_or(Error::Malformed(NO_OUTCOME))?,
+            reservation: reservation.ok_or_else(|| Error::malformed(NO_OUTCOME))?,
             shard: answer.shard,
             applied_index: answer.applied_index,
         }
@@ -234,7 +234,7 @@ fn movements(
     verdicts: Vec<stock_proto::stock::v1::LineVerdict>,
 ) -> Result<Answer, Failure> {
     if verdicts.len() != lines.len() {
-        return Err(Error::Malformed("a document has one verdict for each line").into());
+        return Err(Error::malformed("a document has one verdict for each line").into());
     }
     Ok(Answer::Movements {
         movement,

@@ -123,7 +123,7 @@ fn reason(error: &Error) -> &str {
         Error::Timeout { .. } => "TIMEOUT",
         Error::Unreachable { .. } => "UNREACHABLE",
         Error::InvalidEndpoint { .. } => "INVALID_ENDPOINT",
-        Error::Malformed(_) => "MALFORMED_ANSWER",
+        Error::Malformed { .. } => "MALFORMED_ANSWER",
         _ => error.reason(),
     }
 }
@@ -185,6 +185,7 @@ mod tests {
             }],
             retry_delay: None,
             transport: false,
+            request_ids: Vec::new(),
         }
     }
 
@@ -217,6 +218,7 @@ mod tests {
                 after: Duration::from_secs(10),
                 attempts: 9,
                 last: None,
+                request_ids: Vec::new(),
             },
             repeat: Some(Repeat::RequestId("some-id".into())),
         };

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::placement::ReplicaId;
 use crate::state::{Frozen, Restoring, SectionError, State};
+use crate::view::Shown;
 use crate::worker::event::GroupId;
 
 /// A state that is about to be written down.
@@ -38,6 +39,26 @@ pub struct Restored {
     pub state: State,
     /// Bytes of the file.
     pub bytes: u64,
+}
+
+/// A state that came in a snapshot, with what reads will see of it: made by whoever took it in, since to make it takes long.
+#[derive(Debug)]
+pub struct Arrived {
+    /// The state.
+    pub restored: Restored,
+    /// What reads will see; group 0 shows its locations by itself.
+    pub shown: Option<Shown>,
+}
+
+impl Arrived {
+    /// This state has come.
+    pub fn of(restored: Restored) -> Self {
+        let shown = match &restored.state {
+            State::Stock(shard) => Some(Shown::of(shard)),
+            State::Meta(_) => None,
+        };
+        Self { restored, shown }
+    }
 }
 
 /// Who may take a file for a state of his.

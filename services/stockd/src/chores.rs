@@ -3,6 +3,7 @@
 //! Chores are done in order, on one thread of their own. What was asked for in vain is asked for again
 //! by the loop, or tried again here; only a log that cannot be trusted any more ends the process.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use crate::reply::ReplyTo;
 use crate::state::Frozen;
 use crate::worker::event::{Event, GroupId, StateHash};
 
-/// Something to be done with files.
+/// Something to be done away from the loop: with files, or with much memory.
 #[derive(Debug)]
 pub enum Chore {
     /// A state is to be written down: [`Event::CheckpointWritten`].
@@ -58,12 +59,33 @@ pub enum Chore {
         /// As of this index.
         index: u64,
     },
+    /// Memory is to be given back, of which there may be much: it takes as long as a tenth of a second.
+    GiveBack(Unwanted),
+}
+
+/// What nobody wants any more, as a state of millions of positions.
+pub struct Unwanted(#[expect(dead_code, reason = "it is there to be dropped")] Box<dyn Send>);
+
+impl Unwanted {
+    /// This.
+    pub fn new(what: impl Send + 'static) -> Self {
+        Self(Box::new(what))
+    }
+}
+
+impl fmt::Debug for Unwanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Unwanted")
+    }
 }
 
 impl Chore {
     /// Whether it takes a processor for long, and nothing that anybody waits for meanwhile.
     fn is_long(&self) -> bool {
-        matches!(self, Self::WriteCheckpoint(_) | Self::HashState { .. })
+        matches!(
+            self,
+            Self::WriteCheckpoint(_) | Self::HashState { .. } | Self::GiveBack(_)
+        )
     }
 }
 
@@ -122,6 +144,7 @@ impl Chores {
                     tracing::warn!(group = group.0, %error, "old checkpoints stay for now");
                 }
             }
+            Chore::GiveBack(unwanted) => drop(unwanted),
             Chore::FreeLog { room_bytes } => match self.purger.purge(room_bytes) {
                 Ok(()) => {}
                 Err(error @ LogError::Unreadable { .. }) => {

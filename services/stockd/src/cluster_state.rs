@@ -120,14 +120,14 @@ impl ClusterState {
     }
 
     /// Takes note of what a replica knows after a turn.
-    pub fn publish(&self, group: usize, replica: &Replica, applied_index: u64, has_replayed: bool) {
+    pub fn publish(&self, group: usize, replica: &Replica, applied_index: u64, is_near: bool) {
         let state = &self.groups[group];
         let leader = ReplicaId(replica.leader()).node();
         state.leader.store(leader, Ordering::Relaxed);
         state.term.store(replica.term(), Ordering::Relaxed);
         state.applied_index.store(applied_index, Ordering::Relaxed);
-        // One that waits for its first snapshot knows nothing, and one that replays its log knows what was once.
-        let is_here = replica.origin().index > 0 && has_replayed;
+        // One that waits for its first snapshot knows nothing, and one that is not near its group knows what was once.
+        let is_here = replica.origin().index > 0 && is_near;
         state.is_here.store(is_here, Ordering::Relaxed);
     }
 
@@ -142,6 +142,29 @@ impl ClusterState {
     pub fn is_here(&self, group: GroupId) -> bool {
         let state = self.groups.get(group.index());
         state.is_some_and(|state| state.is_here.load(Ordering::Relaxed))
+    }
+
+    /// The other nodes that can say something of a group, the likeliest first: its leader, and those that have a voter of
+    /// it; whoever can be reached, while this node has not been told who that is. Of those that cannot be reached only a
+    /// leader is named, and only where there is nobody else.
+    pub fn others_with(&self, group: GroupId) -> Vec<u64> {
+        let leader = self.group(group).leader;
+        let registry = self.registry();
+        let candidates: Vec<u64> = match registry.placement(group) {
+            Some(placement) => placement.voters.iter().map(|it| it.node()).collect(),
+            None => read(&self.reachable).iter().copied().collect(),
+        };
+        let candidates = candidates.into_iter();
+        let all = leader
+            .into_iter()
+            .chain(candidates.filter(|node| Some(*node) != leader));
+        let mut others: Vec<u64> = all
+            .filter(|node| *node != self.node && self.is_reachable(*node))
+            .collect();
+        if others.is_empty() {
+            others.extend(leader.filter(|leader| *leader != self.node));
+        }
+        others
     }
 
     /// Takes note of who says to lead a group that this node has no replica of.

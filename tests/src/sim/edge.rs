@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use prost::Message as _;
+use stock_core::PutLocation;
 use stock_proto::cluster::v1 as cluster;
 use stockd::identity;
 use stockd::log_codec::Commands;
@@ -94,11 +95,10 @@ impl World {
             }
             (Ask::Read(freshness, subject), _) => {
                 let question = match subject {
-                    Subject::Positions(_) => Question::Reached,
+                    Subject::Positions(_) | Subject::Locations => Question::Reached,
                     Subject::Reservation(id) => Question::Reservation(*id),
-                    Subject::Locations => Question::Locations,
                 };
-                if let (Freshness::Near, Question::Reached) = (freshness, question) {
+                if let (Freshness::Near, Subject::Positions(_)) = (freshness, subject) {
                     // Not even the loop is asked.
                     let found = positions(running, &call.wish, 0);
                     self.tell(id, found);
@@ -183,16 +183,16 @@ impl World {
                 index: applied_index,
                 found: Found::Reservation(*id, reservation),
             },
-            (
-                Answer::Locations {
-                    locations,
-                    applied_index,
-                },
-                Ask::Read(_, Subject::Locations),
-            ) => Told::Found {
-                index: applied_index,
-                found: Found::Locations(locations),
-            },
+            (Answer::Reached { applied_index }, Ask::Read(_, Subject::Locations)) => {
+                let running = self
+                    .machines
+                    .get(&call.node)
+                    .and_then(|machine| machine.running.as_ref());
+                match running {
+                    Some(running) => locations(running, applied_index),
+                    None => return Ok(()),
+                }
+            }
             (Answer::Failed(Failure::NotLeader { .. }), Ask::Commands(asked))
                 if !matches!(asked.first(), Some(AnyCommand::Registry(_))) =>
             {
@@ -421,6 +421,26 @@ impl World {
         for call in lost {
             self.tell(call, Told::Failed(Failure::OutcomeUnknown));
         }
+    }
+}
+
+/// The locations that a node's read view has, page by page, as the edge reads them: the index first.
+fn locations(running: &Running, reached: u64) -> Told {
+    /// Few, so that there are pages.
+    const PAGE: usize = 2;
+    let index = running.view.catalog_index();
+    if index < reached {
+        return Told::Failed(Failure::NotLeader { leader: None });
+    }
+    let mut locations: Vec<PutLocation> = Vec::new();
+    loop {
+        let after = locations.last().map(|last| &last.location);
+        let page = running.view.locations(after, PAGE);
+        if page.is_empty() {
+            let found = Found::Locations(locations);
+            return Told::Found { index, found };
+        }
+        locations.extend(page.iter().map(|put| PutLocation::clone(put)));
     }
 }
 

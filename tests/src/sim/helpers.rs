@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use stock_storage::{CheckpointInfo, CheckpointStore, Purger};
-use stockd::checkpoint;
+use stockd::checkpoint::{self, Arrived};
 use stockd::chores::{AGAIN_AFTER, Chore, Chores, Performed};
 use stockd::history::Page;
 use stockd::placement::ReplicaId;
@@ -194,6 +194,7 @@ impl World {
             Chore::FreeLog { .. } => "logs freed",
             Chore::AdoptSnapshot { .. } => "snapshots installed",
             Chore::DropSnapshot { .. } => "snapshots dropped",
+            Chore::GiveBack(_) => "memory given back",
         };
         let more = !running.helpers.waiting.is_empty();
         let helpers = &running.helpers;
@@ -403,6 +404,6 @@ fn take_in(running: &Running, parcel: &Parcel, share: usize) -> Option<Event<Rep
     Some(Event::SnapshotArrived {
         group: parcel.group,
         envelope: parcel.envelope.clone(),
-        restored: Box::new(restored),
+        arrived: Box::new(Arrived::of(restored)),
     })
 }

@@ -171,7 +171,7 @@ impl Workload {
         };
         Some(Wish {
             group: wish.group,
-            ask: Ask::Read(Freshness::Linearizable, subject),
+            ask: Ask::Read(Freshness::LINEARIZABLE, subject),
         })
     }
 
@@ -180,7 +180,7 @@ impl Workload {
         let mut wishes = Vec::new();
         let read = |group, subject| Wish {
             group,
-            ask: Ask::Read(Freshness::Linearizable, subject),
+            ask: Ask::Read(Freshness::LINEARIZABLE, subject),
         };
         for (shard, skus) in (0..).zip(&self.skus) {
             let group = GroupId::of_shard(shard);
@@ -366,10 +366,12 @@ impl Workload {
 
     fn read(&mut self) -> Wish {
         let group = GroupId(self.dice.below(self.told.len()) as u32);
-        let freshness = match self.dice.between(0, 2) {
+        let told = self.told[group.index()];
+        let freshness = match self.dice.between(0, 3) {
             0 => Freshness::Near,
-            1 => Freshness::AtLeast(self.told[group.index()]),
-            _ => Freshness::Linearizable,
+            1 => Freshness::AtLeast(told),
+            2 => Freshness::Linearizable { at_least: told },
+            _ => Freshness::LINEARIZABLE,
         };
         let of_group = |known: &&Arc<Reservation>| Some(known.id.shard()) == group.shard();
         let known: Vec<ReservationId> = self

@@ -4,6 +4,7 @@
 //! makes locations and SKUs of its own.
 
 mod addresses;
+mod answers;
 mod away;
 mod bad_input;
 mod checkpoints;
@@ -31,3 +32,5 @@ mod silent_peers;
 mod strace;
 mod streams;
 mod weights;
+mod whole_requests;
+mod without_replica;

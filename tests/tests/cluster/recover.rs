@@ -103,7 +103,7 @@ impl Drop for Stranger {
 /// The voters of every group as group 0 knows them, group 0 first.
 async fn voters(channel: Channel) -> Result<Vec<Vec<u64>>, String> {
     let mut stub = ClusterServiceClient::new(channel);
-    let listed = stub.list_shards(ListShardsRequest {}).await;
+    let listed = stub.list_shards(ListShardsRequest::default()).await;
     let listed = listed.map_err(|e| e.to_string())?.into_inner();
     let groups = listed.meta.iter().chain(&listed.shards);
     let voters = groups.map(|group| {

@@ -4,6 +4,7 @@ use stock_client::v1::batch_reserve_result::Result as Slot;
 use stock_client::v1::reserve_response::Outcome;
 use stock_client::v1::{BatchReserveRequest, BatchReserveResponse};
 use tonic::{Code, Status};
+use tonic_types::RpcStatusExt;
 
 use crate::stub::{Act, StubCluster, reserve_in};
 
@@ -84,4 +85,39 @@ async fn an_empty_batch_is_the_nodes_to_refuse() {
     let client = cluster.client().await;
     client.batch_reserve(batch(0)).await.expect("asked");
     assert_eq!(cluster.request_ids().concat(), ["batch"]);
+}
+
+#[tokio::test]
+async fn each_request_that_failed_in_a_batch_tells_the_id_that_it_had() {
+    let cluster = StubCluster::start().await;
+    let client = cluster.client().await;
+    let lost = Status::internal("an answer that cannot be read");
+    cluster.nodes[1].script([Act::Fail(lost.clone())]);
+    let mut made = batch(8);
+    for request in &mut made.requests {
+        request.request_id.clear();
+    }
+    let answer = client.batch_reserve(made.clone()).await.expect("answered");
+    let mut failed = 0;
+    for result in answer.results {
+        if let Some(Slot::Error(status)) = result.result {
+            let details = status.get_error_details();
+            let told = &details.request_info().expect("an id").request_id;
+            let node = cluster.nodes[1].record();
+            assert!(uuid::Uuid::parse_str(told).is_ok(), "{told}");
+            assert_eq!(status.code, i32::from(Code::Internal));
+            assert!(!node.request_ids.contains(told), "it was not carried out");
+            failed += 1;
+        }
+    }
+    assert_eq!(failed, 3, "those of one leader");
+
+    // Where all of a batch fails, so does the call, and tells all ids.
+    let one = BatchReserveRequest {
+        requests: vec![made.requests[1].clone(); 3],
+    };
+    cluster.nodes[1].script([Act::Fail(lost)]);
+    let error = client.batch_reserve(one).await.expect_err("lost");
+    assert_eq!(error.request_ids().len(), 3);
+    assert!(error.request_ids().iter().all(|id| !id.is_empty()));
 }

@@ -101,6 +101,7 @@ async fn a_refusal_is_final_and_keeps_its_details() {
     assert_eq!(error.reason(), "QUANTITY_INVALID");
     let status = error.status().expect("a node said so");
     assert_eq!(status.field_violations[0].field, "lines[0].quantity");
+    assert_eq!(error.request_ids(), cluster.request_ids().concat());
 
     let error = client.reserve(reserve_in(1)).await.expect_err("refused");
     assert_eq!(error.code(), Code::ResourceExhausted);
@@ -124,9 +125,13 @@ async fn the_calls_timeout_bounds_the_retries() {
         .expect_err("nobody answers");
 
     assert!(began.elapsed() <= limit + SHORT);
+    let id = error.request_ids().to_vec();
     let Error::Timeout { attempts, last, .. } = error else {
         panic!("{error:?}");
     };
+    assert_eq!(id.len(), 1, "the id that the client has made");
+    let sent = cluster.request_ids().concat();
+    assert!(sent.iter().all(|sent| *sent == id[0]), "{sent:?}, {id:?}");
     assert!((4..=12).contains(&attempts), "{attempts} attempts");
     assert_eq!(last.expect("there were some").code, Code::Unavailable);
 }

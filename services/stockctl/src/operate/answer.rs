@@ -414,6 +414,7 @@ mod tests {
                 },
             ],
             replication: 3,
+            next_page_token: String::new(),
         };
         assert_eq!(
             Operation::Nodes(answer).table(),
@@ -474,6 +475,7 @@ Every shard should have 3 replicas. A node that nobody needs may be stopped: the
                 reason: "NODE_SILENT".into(),
                 message: "node 3 has been silent for 700 s".into(),
             }],
+            next_page_token: String::new(),
         };
         assert_eq!(
             Operation::Shards(answer).table(),
@@ -501,6 +503,7 @@ node 3 has been silent for 700 s."
             };
             Operation::Audited(GetAuditResponse {
                 audits: vec![audit],
+                next_page_token: String::new(),
             })
         };
         assert!(answer(Verdict::Differs).is_alarming());

@@ -33,7 +33,10 @@ pub(crate) async fn node(client: &Client, command: NodeCommand) -> Result<Answer
             let include_removed = all;
             Operation::Nodes(
                 client
-                    .list_nodes(ListNodesRequest { include_removed })
+                    .list_nodes(ListNodesRequest {
+                        include_removed,
+                        ..ListNodesRequest::default()
+                    })
                     .await?,
             )
         }
@@ -100,7 +103,9 @@ pub(crate) async fn node(client: &Client, command: NodeCommand) -> Result<Answer
 /// Does what a `stockctl shard` command asks.
 pub(crate) async fn shard(client: &Client, command: ShardCommand) -> Result<Answer, Failure> {
     let operation = match command {
-        ShardCommand::List => Operation::Shards(client.list_shards(ListShardsRequest {}).await?),
+        ShardCommand::List => {
+            Operation::Shards(client.list_shards(ListShardsRequest::default()).await?)
+        }
         ShardCommand::Move(args) => {
             use move_replica_request::Group;
             let (shard, request_id) = (args.shard, args.request.or_new());
@@ -215,6 +220,6 @@ const PROBED_WITHIN: Duration = Duration::from_secs(3);
 
 /// Shows the last audits.
 pub(crate) async fn audit(client: &Client) -> Result<Answer, Failure> {
-    let audits = client.get_audit(GetAuditRequest {}).await?;
+    let audits = client.get_audit(GetAuditRequest::default()).await?;
     Ok(Answer::Operation(Operation::Audited(audits)))
 }

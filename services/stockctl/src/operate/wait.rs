@@ -62,7 +62,7 @@ impl Wait {
         let mut most = 0;
         loop {
             let nodes = client.list_nodes(ListNodesRequest::default()).await?;
-            let shards = client.list_shards(ListShardsRequest {}).await?;
+            let shards = client.list_shards(ListShardsRequest::default()).await?;
             match progress(goal, &nodes, &shards) {
                 Progress::Done => {
                     bar.finish_and_clear();
@@ -225,6 +225,7 @@ mod tests {
         ListNodesResponse {
             nodes: vec![node],
             replication: 3,
+            next_page_token: String::new(),
         }
     }
 

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use stock_core::{Location, Sku};
+use stock_proto::codec::MESSAGE_BYTES_MAX;
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::availability_service_client::AvailabilityServiceClient;
 use stock_proto::stock::v1::availability_service_server::AvailabilityService;
@@ -17,14 +18,15 @@ use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::meter::Meter;
-use super::{proxy, read_freshness};
+use super::{answer_size, proxy, read_consistency};
 use crate::worker::event::{Failure, Freshness, GroupId};
 
 /// Keys of one call.
 const KEYS_MAX: usize = 2_000;
 
-/// Items of one answer: with the longest names they stay below the largest message.
+/// Items of one answer: with the longest names and the largest counts they stay below the largest message.
 const ITEMS_MAX: usize = 20_000;
+const _: () = assert!(ITEMS_MAX * answer_size::ITEM_BYTES_MAX <= MESSAGE_BYTES_MAX);
 
 /// The service.
 pub(super) struct AvailabilityReads {
@@ -47,96 +49,117 @@ impl AvailabilityReads {
         metadata: &MetadataMap,
     ) -> Result<api::GetAvailabilityResponse, ApiError> {
         let mut fields = Fields::default();
-        let keys = check_keys(&mut fields, &call.keys);
+        let keys = check_keys(&mut fields, &call.keys, self.edge.shards());
         let freshness = self.freshness(&mut fields, call, keys.as_deref().unwrap_or_default());
         let (keys, freshness) = fields.finish(keys.zip(freshness))?;
         let elsewhere = match proxy::was_sent_on(metadata) {
-            true => Vec::new(),
+            // Who was asked by a node answers itself, or fails: it may have lost its replica since.
+            true => BTreeSet::new(),
             false => self.elsewhere(&keys),
         };
-        let of_others = elsewhere.iter().flat_map(|(_, shards)| shards);
-        let of_others: BTreeSet<u32> = of_others.copied().collect();
-        // Who was asked by a node answers itself, or fails: it may have lost its replica since.
         let waits = freshness
-            .into_iter()
-            .filter(|(shard, _)| !of_others.contains(shard))
+            .iter()
+            .filter(|(shard, _)| !elsewhere.contains(shard))
             .map(async |(shard, freshness)| {
-                let group = GroupId::of_shard(shard);
-                Ok::<_, ApiError>((shard, self.edge.reach(group, freshness).await?))
+                let group = GroupId::of_shard(*shard);
+                Ok::<_, ApiError>((*shard, self.edge.reach(group, *freshness).await?))
             });
-        let (reached, answers) = tokio::try_join!(
-            try_join_all(waits),
-            try_join_all(
-                elsewhere
-                    .into_iter()
-                    .map(|(node, shards)| self.ask_node(node, shards, call, metadata))
-            )
-        )?;
-        let mut from_elsewhere: BTreeMap<String, Vec<api::Availability>> = BTreeMap::new();
-        for item in answers.into_iter().flat_map(|answer| answer.items) {
-            let of_sku = from_elsewhere.entry(item.sku.clone()).or_default();
-            of_sku.push(item);
-        }
+        let sent_on = SentOn {
+            keys: &keys,
+            consistency: call.consistency,
+            freshness: &freshness,
+            metadata,
+        };
+        let (reached, found) =
+            tokio::try_join!(try_join_all(waits), self.ask_others(&sent_on, &elsewhere))?;
         let reached: BTreeMap<u32, u64> = reached.into_iter().collect();
-        self.read(&keys, &of_others, &from_elsewhere, &reached)
+        self.read(&keys, &elsewhere, &found, &reached)
     }
 
-    /// The shards that this node has no replica of, by the node to be asked: the leader.
-    fn elsewhere(&self, keys: &[Key]) -> Vec<(Option<u64>, BTreeSet<u32>)> {
-        let mut of_nodes: BTreeMap<Option<u64>, BTreeSet<u32>> = BTreeMap::new();
-        for key in keys {
-            let shard = key.sku.shard(self.edge.shards());
-            let group = GroupId::of_shard(shard);
-            if !self.edge.cluster.is_here(group) {
-                let leader = self.edge.cluster.group(group).leader;
-                of_nodes.entry(leader).or_default().insert(shard);
+    /// The shards that this node has no replica of.
+    fn elsewhere(&self, keys: &[Key]) -> BTreeSet<u32> {
+        let is_here = |key: &&Key| self.edge.cluster.is_here(GroupId::of_shard(key.shard));
+        let elsewhere = keys.iter().filter(|key| !is_here(key));
+        elsewhere.map(|key| key.shard).collect()
+    }
+
+    /// Has other nodes answer for some shards: one for all that it leads, and where it cannot, the next that may.
+    async fn ask_others<'a>(
+        &self,
+        call: &SentOn<'a>,
+        shards: &BTreeSet<u32>,
+    ) -> Result<Found<'a>, ApiError> {
+        let mut found = Found::new();
+        let mut left: BTreeMap<u32, std::vec::IntoIter<u64>> = shards
+            .iter()
+            .map(|shard| {
+                let others = self.edge.cluster.others_with(GroupId::of_shard(*shard));
+                (*shard, others.into_iter())
+            })
+            .collect();
+        let mut failed = ApiError::Failed(Failure::NotLeader { leader: None });
+        while !left.is_empty() {
+            let mut of_nodes: BTreeMap<u64, BTreeMap<u32, _>> = BTreeMap::new();
+            for (shard, mut others) in std::mem::take(&mut left) {
+                let Some(node) = others.next() else {
+                    return Err(failed);
+                };
+                of_nodes.entry(node).or_default().insert(shard, others);
+            }
+            let answers = of_nodes.into_iter().map(async |(node, shards)| {
+                let answer = self.ask_node(node, call, |shard| shards.contains_key(&shard));
+                (answer.await, shards)
+            });
+            for (answer, shards) in join_all(answers).await {
+                match answer {
+                    Ok(of_node) => found.extend(of_node),
+                    Err(error) if proxy::another_may_know(&error) => {
+                        failed = error;
+                        left.extend(shards);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
-        of_nodes.into_iter().collect()
+        Ok(found)
     }
 
-    /// Has another node answer for some shards.
-    async fn ask_node(
+    /// Has a node answer for some shards. It is asked for what this node was asked for, and for nothing else: a SKU may
+    /// be at more locations than an answer has room for.
+    async fn ask_node<'a>(
         &self,
-        node: Option<u64>,
-        shards: BTreeSet<u32>,
-        call: &api::GetAvailabilityRequest,
-        metadata: &MetadataMap,
-    ) -> Result<api::GetAvailabilityResponse, ApiError> {
-        let leaderless = ApiError::Failed(Failure::NotLeader { leader: None });
-        let channel = node.map(|node| self.edge.proxy.channel(node));
-        let channel = channel.ok_or(leaderless)?;
-        let is_theirs = |sku: &str| {
-            Sku::new(sku).is_ok_and(|sku| shards.contains(&sku.shard(self.edge.shards())))
-        };
-        // Each once: the same SKU with and without a location is one question.
-        let keys: BTreeSet<&str> = call
-            .keys
-            .iter()
-            .map(|key| key.sku.as_str())
-            .filter(|sku| is_theirs(sku))
-            .collect();
-        let keys = keys.into_iter().map(|sku| api::PositionKey {
-            sku: sku.to_owned(),
-            location: String::new(),
+        node: u64,
+        call: &SentOn<'a>,
+        is_asked: impl Fn(u32) -> bool,
+    ) -> Result<Vec<(&'a Key, Vec<api::Availability>)>, ApiError> {
+        let mut keys: Vec<&Key> = call.keys.iter().filter(|key| is_asked(key.shard)).collect();
+        // Each once. Those with a location first: each has one item, and the items of the others are told by their SKUs.
+        keys.sort_unstable_by_key(|key| (key.location.is_none(), *key));
+        keys.dedup();
+        let asked = keys.iter().map(|key| api::PositionKey {
+            sku: key.sku.as_str().to_owned(),
+            location: name_of(key.location.as_ref()),
         });
-        let at_least = call.at_least.iter();
-        let call = api::GetAvailabilityRequest {
-            keys: keys.collect(),
+        let at_least = call.freshness.iter().map(|(shard, freshness)| {
+            let (shard, index) = (*shard, freshness.at_least());
+            api::ShardIndex { shard, index }
+        });
+        let question = api::GetAvailabilityRequest {
+            keys: asked.collect(),
             consistency: call.consistency,
             at_least: at_least
-                .filter(|at_least| shards.contains(&at_least.shard))
-                .copied()
+                .filter(|at_least| is_asked(at_least.shard) && at_least.index > 0)
                 .collect(),
         };
-        let mut client = AvailabilityServiceClient::new(channel)
+        let mut client = AvailabilityServiceClient::new(self.edge.proxy.channel(node))
             .max_decoding_message_size(super::TRANSPORT_BYTES_MAX);
-        let answer = client.get_availability(proxy::sent_on(call, metadata));
-        let answer = proxy::answer(Deadline::of(metadata), answer).await?;
-        Ok(answer.into_inner())
+        let answer = client.get_availability(proxy::sent_on(question, call.metadata));
+        let answer = proxy::answer(Deadline::of(call.metadata), answer).await?;
+        // It has one item for each key at least: another answer is none.
+        sorted_out(keys, answer.into_inner().items).ok_or(Failure::TooFarBehind.into())
     }
 
-    /// How new each shard's state must be; shards that may be as they are, are left out.
+    /// How new the state of each shard must be that the keys are in; those that may be as they are, are left out.
     fn freshness(
         &self,
         fields: &mut Fields,
@@ -144,12 +167,11 @@ impl AvailabilityReads {
         keys: &[Key],
     ) -> Option<BTreeMap<u32, Freshness>> {
         let mut of_shards = BTreeMap::new();
-        let everywhere = read_freshness(fields, call.consistency, 0)?;
-        if everywhere != Freshness::Near {
-            let shards = keys.iter().map(|key| key.sku.shard(self.edge.shards()));
-            of_shards.extend(shards.map(|shard| (shard, everywhere)));
+        let everywhere = read_consistency(fields, call.consistency)?;
+        if everywhere == Freshness::Near && call.at_least.is_empty() {
             return Some(of_shards);
         }
+        of_shards.extend(keys.iter().map(|key| (key.shard, everywhere)));
         for (number, at_least) in call.at_least.iter().enumerate() {
             if at_least.shard >= self.edge.shards() {
                 fields.refuse(
@@ -162,97 +184,142 @@ impl AvailabilityReads {
                 );
                 return None;
             }
-            of_shards.insert(at_least.shard, Freshness::AtLeast(at_least.index));
+            // What nobody asks for need not be waited for.
+            if let Some(freshness) = of_shards.get_mut(&at_least.shard) {
+                *freshness = freshness.and_at_least(at_least.index);
+            }
         }
+        of_shards.retain(|_, freshness| *freshness != Freshness::Near);
         Some(of_shards)
     }
 
     fn read(
         &self,
         keys: &[Key],
-        of_others: &BTreeSet<u32>,
-        from_elsewhere: &BTreeMap<String, Vec<api::Availability>>,
+        elsewhere: &BTreeSet<u32>,
+        found: &Found<'_>,
         reached: &BTreeMap<u32, u64>,
     ) -> Result<api::GetAvailabilityResponse, ApiError> {
-        let shards = self.edge.shards();
         let mut items = Vec::with_capacity(keys.len());
         for key in keys {
-            let shard = key.sku.shard(shards);
-            let before = items.len();
-            let index = if of_others.contains(&shard) {
-                let found = from_elsewhere.get(key.sku.as_str());
-                let found = found.map_or(&[] as &[_], Vec::as_slice);
-                let is_asked = |item: &&api::Availability| match &key.location {
-                    Some(location) => item.location == location.as_str(),
-                    None => true,
-                };
-                items.extend(found.iter().filter(is_asked).cloned());
-                found.first().map_or(0, |item| item.applied_index)
+            if elsewhere.contains(&key.shard) {
+                let of_key = found.get(key).map_or(&[][..], Vec::as_slice);
+                check_room(items.len() + of_key.len())?;
+                items.extend_from_slice(of_key);
             } else {
-                let least = reached.get(&shard).copied().unwrap_or(0);
-                self.read_here(key, shard, least, &mut items)?
-            };
-            if items.len() == before {
-                items.push(api::Availability {
-                    sku: key.sku.as_str().to_owned(),
-                    location: key
-                        .location
-                        .as_ref()
-                        .map_or_else(String::new, ToString::to_string),
-                    shard,
-                    applied_index: index,
-                    ..Default::default()
-                });
-            }
-            if items.len() > ITEMS_MAX {
-                return Err(ApiError::TooManyItems {
-                    items: items.len(),
-                    items_max: ITEMS_MAX,
-                });
+                let least = reached.get(&key.shard).copied().unwrap_or(0);
+                self.read_here(key, least, &mut items)?;
             }
         }
         Ok(api::GetAvailabilityResponse { items })
     }
 
-    /// Reads what this node has published, and as of which index that is. The replica may be gone since the
-    /// loop said that it is new enough: then nothing is known here.
+    /// Reads what this node has published. The replica may be gone since the loop said that it is new enough: then
+    /// nothing is known here.
     fn read_here(
         &self,
         key: &Key,
-        shard: u32,
         least: u64,
         items: &mut Vec<api::Availability>,
-    ) -> Result<u64, ApiError> {
+    ) -> Result<(), ApiError> {
         let view = &self.edge.view;
+        let shard = key.shard;
         // The index first: what is read after it is at least that new.
         let index = view.applied_index(shard);
         let sku = key.sku.as_str();
-        view.with_positions(&key.sku, |positions| match &key.location {
-            Some(location) => {
-                if let Ok(at) = positions.binary_search_by(|p| p.location.cmp(location)) {
-                    items.push(convert::availability(sku, &positions[at], shard, index));
+        let before = items.len();
+        let read = view.with_positions(&key.sku, |positions| {
+            let of_key = match &key.location {
+                Some(location) => {
+                    let at = positions.binary_search_by(|p| p.location.cmp(location));
+                    at.map_or(&[][..], |at| &positions[at..=at])
                 }
-            }
-            None => items.extend(
-                positions
-                    .iter()
-                    .map(|position| convert::availability(sku, position, shard, index)),
-            ),
+                None => positions,
+            };
+            check_room(before + of_key.len())?;
+            let of_key = of_key.iter();
+            items.extend(of_key.map(|position| convert::availability(sku, position, shard, index)));
+            Ok::<_, ApiError>(())
         });
+        read.transpose()?;
         let is_here = self.edge.cluster.is_here(GroupId::of_shard(shard));
         if !is_here || index < least || view.applied_index(shard) < index {
             return Err(ApiError::Failed(Failure::NotLeader { leader: None }));
         }
-        Ok(index)
+        if items.len() == before {
+            check_room(before + 1)?;
+            items.push(api::Availability {
+                sku: sku.to_owned(),
+                location: name_of(key.location.as_ref()),
+                shard,
+                applied_index: index,
+                ..Default::default()
+            });
+        }
+        Ok(())
     }
 }
 
+/// What a caller asks for, and where: one SKU at one location or at all of them.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     sku: Sku,
     location: Option<Location>,
+    shard: u32,
 }
 
-fn check_keys(fields: &mut Fields, keys: &[api::PositionKey]) -> Option<Vec<Key>> {
+/// What other nodes have answered, by key.
+type Found<'a> = BTreeMap<&'a Key, Vec<api::Availability>>;
+
+/// A call, a part of which goes on to other nodes.
+struct SentOn<'a> {
+    keys: &'a [Key],
+    consistency: i32,
+    freshness: &'a BTreeMap<u32, Freshness>,
+    metadata: &'a MetadataMap,
+}
+
+/// Gives each key its items, where those with a location come first; none if these are no answer to the keys.
+fn sorted_out(
+    keys: Vec<&Key>,
+    items: Vec<api::Availability>,
+) -> Option<Vec<(&Key, Vec<api::Availability>)>> {
+    let mut items = items.into_iter().peekable();
+    let mut found = Vec::with_capacity(keys.len());
+    for key in keys {
+        let is_of_sku = |item: &api::Availability| item.sku == key.sku.as_str();
+        let mut of_key = Vec::new();
+        match &key.location {
+            Some(location) => of_key.extend(
+                items.next_if(|item| is_of_sku(item) && item.location == location.as_str()),
+            ),
+            None => of_key.extend(std::iter::from_fn(|| items.next_if(is_of_sku))),
+        }
+        if of_key.is_empty() {
+            return None;
+        }
+        found.push((key, of_key));
+    }
+    items.next().is_none().then_some(found)
+}
+
+/// Refuses an answer of so many items, if that is too many.
+fn check_room(items: usize) -> Result<(), ApiError> {
+    match items > ITEMS_MAX {
+        true => Err(ApiError::TooManyItems {
+            items,
+            items_max: ITEMS_MAX,
+        }),
+        false => Ok(()),
+    }
+}
+
+/// Empty for none.
+fn name_of(location: Option<&Location>) -> String {
+    location.map_or_else(String::new, |location| location.as_str().to_owned())
+}
+
+fn check_keys(fields: &mut Fields, keys: &[api::PositionKey], shards: u32) -> Option<Vec<Key>> {
     if keys.is_empty() || keys.len() > KEYS_MAX {
         let found = keys.len();
         fields.refuse(
@@ -269,8 +336,10 @@ fn check_keys(fields: &mut Fields, keys: &[api::PositionKey]) -> Option<Vec<Key>
                 .check_at("keys", number, "location", Location::new(name))
                 .map(Some),
         };
+        let sku = sku?;
         Some(Key {
-            sku: sku?,
+            shard: sku.shard(shards),
+            sku,
             location: location?,
         })
     });

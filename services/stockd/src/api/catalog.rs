@@ -17,8 +17,9 @@ use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::meter::Meter;
+use super::page;
 use crate::log_codec::CommandsBuilder;
-use crate::worker::event::{Answer, Failure, Freshness, GroupId, Question};
+use crate::worker::event::{Failure, Freshness, GroupId};
 
 /// Longest name of a location, in bytes.
 const NAME_BYTES_MAX: usize = 128;
@@ -72,23 +73,37 @@ impl CatalogCalls {
         })
     }
 
-    async fn do_list(&self) -> Result<api::ListLocationsResponse, ApiError> {
-        let asked = self
+    /// A page of what this node has published, once that is new enough. The loop is asked for nothing else.
+    async fn do_list(
+        &self,
+        call: &api::ListLocationsRequest,
+    ) -> Result<api::ListLocationsResponse, ApiError> {
+        let mut fields = Fields::default();
+        let asked = page::asked(&mut fields, call.page_size, &call.page_token, |name| {
+            Location::new(name).ok()
+        });
+        let asked = fields.finish(asked)?;
+        let least = self
             .edge
-            .ask(GroupId::META, Freshness::Linearizable, Question::Locations);
-        match asked.await {
-            Answer::Locations {
-                locations,
-                applied_index,
-            } => Ok(api::ListLocationsResponse {
-                locations: locations.iter().map(convert::location).collect(),
-                applied_index,
-            }),
-            Answer::Failed(failure) => Err(ApiError::Failed(failure)),
-            Answer::Outcomes { .. } | Answer::Reached { .. } | Answer::Reservation { .. } => {
-                Err(ApiError::Failed(Failure::TooFarBehind))
-            }
+            .reach(GroupId::META, Freshness::LINEARIZABLE)
+            .await?;
+        let view = &self.edge.view;
+        // The index first: what is read after it is at least that new. And one more than the page has, to know whether
+        // others follow.
+        let applied_index = view.catalog_index();
+        let found = view.locations(asked.after.as_ref(), asked.size + 1);
+        if applied_index < least || view.catalog_index() < applied_index {
+            return Err(ApiError::Failed(Failure::NotLeader { leader: None }));
         }
+        let messages = found.iter().map(|put| convert::location(put));
+        let (locations, has_more) = page::fill(asked.size, messages);
+        let last = locations.last().filter(|_| has_more);
+        let next_page_token = last.map_or_else(String::new, |last| page::token(&last.location_id));
+        Ok(api::ListLocationsResponse {
+            locations,
+            applied_index,
+            next_page_token,
+        })
     }
 
     async fn do_set_policy(
@@ -224,7 +239,8 @@ impl CatalogService for CatalogCalls {
         request: Request<api::ListLocationsRequest>,
     ) -> Result<Response<api::ListLocationsResponse>, Status> {
         let deadline = Deadline::of(request.metadata());
-        self.list.run(deadline, "", self.do_list()).await
+        let call = request.into_inner();
+        self.list.run(deadline, "", self.do_list(&call)).await
     }
 
     async fn set_position_policy(

@@ -20,6 +20,7 @@ use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::meter::Meter;
+use super::page;
 use super::proxy;
 use crate::config::Config;
 use crate::placement::{
@@ -201,8 +202,9 @@ impl ClusterCalls {
         &self,
         call: &api::ListNodesRequest,
     ) -> Result<api::ListNodesResponse, ApiError> {
+        let asked = page::asked_by_number(call.page_size, &call.page_token)?;
         let overview = self.overview()?;
-        Ok(cluster_view::nodes(&overview, call.include_removed))
+        Ok(cluster_view::nodes(&overview, call.include_removed, asked))
     }
 
     async fn do_add(&self, call: &api::AddNodeRequest) -> Result<api::AddNodeResponse, ApiError> {
@@ -495,7 +497,10 @@ impl ClusterService for ClusterCalls {
         request: Request<api::ListShardsRequest>,
     ) -> Result<Response<api::ListShardsResponse>, Status> {
         let there = |mut leader: Leader, call| async move { leader.list_shards(call).await };
-        let here = |_| async { Ok(cluster_view::shards(&self.overview()?)) };
+        let here = |call: api::ListShardsRequest| async move {
+            let asked = page::asked_by_number(call.page_size, &call.page_token)?;
+            Ok(cluster_view::shards(&self.overview()?, asked))
+        };
         self.by_leader(&self.list_shards, Kind::Question, request, there, here)
             .await
     }
@@ -505,7 +510,10 @@ impl ClusterService for ClusterCalls {
         request: Request<api::GetAuditRequest>,
     ) -> Result<Response<api::GetAuditResponse>, Status> {
         let there = |mut leader: Leader, call| async move { leader.get_audit(call).await };
-        let here = |_| async { Ok(cluster_view::audits(&self.overview()?)) };
+        let here = |call: api::GetAuditRequest| async move {
+            let asked = page::asked_by_number(call.page_size, &call.page_token)?;
+            Ok(cluster_view::audits(&self.overview()?, asked))
+        };
         self.by_leader(&self.audit, Kind::Question, request, there, here)
             .await
     }

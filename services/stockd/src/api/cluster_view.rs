@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use prost_types::{Duration, Timestamp};
 use stock_proto::stock::v1 as api;
 
+use super::page::{self, Page};
 use crate::cluster_state::Resource;
 use crate::placement::controller::SILENT_AFTER_MS;
 use crate::placement::{
@@ -13,14 +14,22 @@ use crate::placement::{
 };
 use crate::worker::event::GroupId;
 
-/// Every node.
-pub(super) fn nodes(overview: &Overview, include_removed: bool) -> api::ListNodesResponse {
+/// Nodes, by their ids.
+pub(super) fn nodes(
+    overview: &Overview,
+    include_removed: bool,
+    asked: Page<u64>,
+) -> api::ListNodesResponse {
     let nodes = overview.registry.nodes();
-    let listed = nodes.filter(|(_, node)| include_removed || node.state != NodeState::Removed);
+    let listed = nodes
+        .filter(|(_, node)| include_removed || node.state != NodeState::Removed)
+        .filter(|(id, _)| asked.after.is_none_or(|after| *id > after))
+        .map(|(id, node)| node_status(overview, id, node));
+    let (nodes, has_more) = page::fill(asked.size, listed);
+    let last = nodes.last().filter(|_| has_more);
     api::ListNodesResponse {
-        nodes: listed
-            .map(|(id, node)| node_status(overview, id, node))
-            .collect(),
+        next_page_token: page::token_of(last.map(|node| node.node_id)),
+        nodes,
         replication: overview.registry.replication(),
     }
 }
@@ -60,13 +69,19 @@ fn node_status(overview: &Overview, id: u64, node: &NodeRecord) -> api::NodeStat
     }
 }
 
-/// Every shard, and what waits.
-pub(super) fn shards(overview: &Overview) -> api::ListShardsResponse {
+/// Shards, by their numbers, and what waits.
+pub(super) fn shards(overview: &Overview, asked: Page<u64>) -> api::ListShardsResponse {
     let groups = overview.registry.placements();
-    let stock = groups.filter(|(group, _)| *group != GroupId::META);
+    let stock = groups
+        .filter(|(group, _)| *group != GroupId::META)
+        .filter(|(group, _)| is_behind(&asked, *group))
+        .map(|(group, _)| shard(overview, group));
+    let (shards, has_more) = page::fill(asked.size, stock);
+    let last = shards.last().filter(|_| has_more);
     let waiting = overview.decision.waiting.iter();
     api::ListShardsResponse {
-        shards: stock.map(|(group, _)| shard(overview, group)).collect(),
+        next_page_token: page::token_of(last.map(|it| u64::from(GroupId::of_shard(it.shard).0))),
+        shards,
         meta: Some(shard(overview, GroupId::META)),
         waiting: waiting
             .filter(|waiting| waiting.group.is_none())
@@ -190,11 +205,27 @@ fn waiting(waiting: &Waiting) -> api::Waiting {
     }
 }
 
-/// The last audits.
-pub(super) fn audits(overview: &Overview) -> api::GetAuditResponse {
+/// The last audits, by group.
+pub(super) fn audits(overview: &Overview, asked: Page<u64>) -> api::GetAuditResponse {
+    let listed = overview.reports.audits();
+    let listed = listed
+        .filter(|report| is_behind(&asked, report.group))
+        .map(audit);
+    let (audits, has_more) = page::fill(asked.size, listed);
+    let last = audits.last().filter(|_| has_more);
+    let group = |audit: &api::ShardAudit| match audit.meta {
+        true => GroupId::META,
+        false => GroupId::of_shard(audit.shard),
+    };
     api::GetAuditResponse {
-        audits: overview.reports.audits().map(audit).collect(),
+        next_page_token: page::token_of(last.map(|audit| u64::from(group(audit).0))),
+        audits,
     }
+}
+
+/// Whether a group belongs to a page or to those that follow it.
+fn is_behind(asked: &Page<u64>, group: GroupId) -> bool {
+    asked.after.is_none_or(|after| u64::from(group.0) > after)
 }
 
 fn audit(report: &AuditReport) -> api::ShardAudit {

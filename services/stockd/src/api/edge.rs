@@ -106,9 +106,7 @@ impl Edge {
                 outcomes,
             }),
             Answer::Failed(failure) => Err(failure),
-            Answer::Reached { .. } | Answer::Reservation { .. } | Answer::Locations { .. } => {
-                Err(Failure::OutcomeUnknown)
-            }
+            Answer::Reached { .. } | Answer::Reservation { .. } => Err(Failure::OutcomeUnknown),
         }
     }
 
@@ -173,9 +171,7 @@ impl Edge {
         match self.ask(group, freshness, Question::Reached).await {
             Answer::Reached { applied_index } => Ok(applied_index),
             Answer::Failed(failure) => Err(failure),
-            Answer::Outcomes { .. } | Answer::Reservation { .. } | Answer::Locations { .. } => {
-                Err(Failure::TooFarBehind)
-            }
+            Answer::Outcomes { .. } | Answer::Reservation { .. } => Err(Failure::TooFarBehind),
         }
     }
 
@@ -188,7 +184,7 @@ impl Edge {
         if self.view.first_unknown(locations.iter().copied()).is_none() {
             return Ok(None);
         }
-        self.reach(GroupId::META, Freshness::Linearizable).await?;
+        self.reach(GroupId::META, Freshness::LINEARIZABLE).await?;
         Ok(self.view.first_unknown(locations.iter().copied()))
     }
 

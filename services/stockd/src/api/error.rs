@@ -36,6 +36,13 @@ pub enum ApiError {
         /// How many there may be.
         items_max: usize,
     },
+    /// The answers to the requests of a call could be larger than a client takes. Nothing was done.
+    AnswerTooLarge {
+        /// What they could take.
+        bytes: usize,
+        /// What they may.
+        bytes_max: usize,
+    },
     /// The caller's deadline leaves no time for a durable answer.
     DeadlineTooShort,
     /// The caller's deadline came before the answer. What was asked may or may not be done.
@@ -119,6 +126,16 @@ impl From<ApiError> for Status {
                      ask for fewer keys, or name locations"
                 ),
             ),
+            ApiError::AnswerTooLarge { bytes, bytes_max } => {
+                let message = format!(
+                    "the answers could take {bytes} bytes, and a client accepts {bytes_max}; nothing was done: \
+                     send fewer requests in one call"
+                );
+                let mut details = ErrorDetails::with_bad_request_violation("requests", &message);
+                details.set_error_info("ANSWER_TOO_LARGE", ERROR_DOMAIN, HashMap::new());
+                let message = format!("requests: {message}");
+                Self::with_error_details(Code::InvalidArgument, message, details)
+            }
             ApiError::DeadlineTooShort => plain(
                 Code::DeadlineExceeded,
                 "DEADLINE_TOO_SHORT",

@@ -13,6 +13,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use super::page;
 use crate::cluster_state::ClusterState;
 use crate::config::{Config, Node};
 use crate::disk::Disk;
@@ -214,8 +215,12 @@ async fn is_removed(config: &Config, other: &str) -> Result<bool, Status> {
     if topology.into_inner().cluster_id != config.cluster_id {
         return Ok(false);
     }
+    // The page that begins with this node.
+    let before = config.node_id.checked_sub(1).filter(|before| *before > 0);
     let request = api::ListNodesRequest {
         include_removed: true,
+        page_size: 1,
+        page_token: page::token_of(before),
     };
     let nodes = client.list_nodes(request).await?.into_inner().nodes;
     let removed = api::node_status::State::Removed;

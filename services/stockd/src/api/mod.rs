@@ -2,6 +2,7 @@
 //! leader of its shard, and its outcome turned back. Nothing in here decides about stock.
 
 pub mod announce;
+mod answer_size;
 mod availability;
 mod basket_sorter;
 mod catalog;
@@ -18,6 +19,7 @@ mod inventory;
 pub mod join;
 mod meter;
 mod movement_lines;
+mod page;
 mod proxy;
 mod reservations;
 pub mod reserve;
@@ -134,11 +136,10 @@ pub async fn serve(
     connections.wait().await;
 }
 
-/// How new an answer must be: what the call says, as one thing.
-fn read_freshness(fields: &mut Fields, consistency: i32, at_least: u64) -> Option<Freshness> {
+/// How new an answer must be, whatever indexes the call names beside it.
+fn read_consistency(fields: &mut Fields, consistency: i32) -> Option<Freshness> {
     match api::Consistency::try_from(consistency) {
-        Ok(api::Consistency::Linearizable) => Some(Freshness::Linearizable),
-        Ok(api::Consistency::Near) if at_least > 0 => Some(Freshness::AtLeast(at_least)),
+        Ok(api::Consistency::Linearizable) => Some(Freshness::LINEARIZABLE),
         Ok(api::Consistency::Near) => Some(Freshness::Near),
         Err(_) => {
             fields.refuse("consistency", format!("{consistency} is not known"));

@@ -11,7 +11,8 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
+use tonic_types::StatusExt;
 
 use super::deadline::Deadline;
 use super::error::ApiError;
@@ -87,6 +88,17 @@ pub(super) async fn answer<T>(
 ) -> Result<Response<T>, ApiError> {
     let call = async { call.await.map_err(ApiError::Elsewhere) };
     deadline.or(ANSWERED_WITHIN).limit(call).await
+}
+
+/// Whether a node that was asked failed in a way that is its own: it is gone, stops, or has no replica any more. That a
+/// state was not new enough in time is none: that has been waited for.
+pub(super) fn another_may_know(error: &ApiError) -> bool {
+    let ApiError::Elsewhere(status) = error else {
+        return false;
+    };
+    let details = status.get_error_details();
+    let reason = details.error_info().map_or("", |info| &info.reason);
+    status.code() == Code::Unavailable && reason != "TOO_FAR_BEHIND"
 }
 
 /// Whether a node has sent this call on: it is not sent on again.

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use stock_core::{Action, Amend, Command, Operation, Request as Asked};
+use stock_core::{Action, Amend, Command, Operation, Refusal, Request as Asked, ReservationId};
 use stock_proto::stock::v1 as api;
+use stock_proto::stock::v1::batch_reserve_result::Result as Slot;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
 use stock_proto::stock::v1::reservation_service_server::ReservationService;
 use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::answer_size;
 use super::basket_sorter::{BasketSorter, embedded};
 use super::changes::{self, Change};
 use super::convert::{self, Held};
@@ -21,9 +24,9 @@ use super::meter::Meter;
 use super::proxy;
 use super::reserve::{self, One};
 use super::reserve_stream::ReserveStream;
-use super::{Applied, read_freshness};
+use super::{Applied, read_consistency};
 use crate::log_codec::CommandsBuilder;
-use crate::worker::event::{Answer, Failure, GroupId, Question};
+use crate::worker::event::{Answer, Failure, Freshness, GroupId, Question};
 
 /// Requests of one `BatchReserve`, and of one message of `ReserveStream`.
 const BATCH_MAX: usize = 1_000;
@@ -128,7 +131,7 @@ impl Reservations {
             .flat_map(|(_, command)| reserve::locations(command))
             .collect();
         self.edge.first_unknown_location(&locations).await?;
-        let mut answers: Vec<Option<_>> = Vec::new();
+        let mut answers: Vec<Option<Slot>> = Vec::new();
         answers.resize_with(size, || None);
         let mut sorter = BasketSorter::new(self.edge.shards());
         for (number, command) in commands.into_iter().enumerate() {
@@ -138,32 +141,80 @@ impl Reservations {
             });
             match known {
                 Ok((shard, command)) => sorter.add(number as u64, shard, &command),
-                Err(error) => answers[number] = Some(Err(error)),
+                Err(error) => answers[number] = Some(Slot::Error(embedded(error))),
             }
         }
+        answer_size::check_batch(&call.requests, &answers)?;
         let decided = sorter.take().map(|baskets| baskets.decide(&self.edge));
         for decided in join_all(decided).await {
             for (number, answer) in decided.answers() {
                 let number = number as usize;
-                answers[number] = Some(answer.map_err(|error| match error {
-                    ApiError::Refused(refusal) => ApiError::RefusedInBatch { number, refusal },
-                    error => error,
-                }));
+                answers[number] = Some(match answer {
+                    Ok(response) => Slot::Response(response),
+                    Err(ApiError::Refused(refusal)) => {
+                        Slot::Error(embedded(ApiError::RefusedInBatch { number, refusal }))
+                    }
+                    Err(error) => Slot::Error(embedded(error)),
+                });
             }
         }
         let results = answers.into_iter().map(|answer| {
-            let answer = answer.unwrap_or(Err(ApiError::Failed(Failure::OutcomeUnknown)));
-            use api::batch_reserve_result::Result as Out;
+            let unknown = || Slot::Error(embedded(ApiError::Failed(Failure::OutcomeUnknown)));
             api::BatchReserveResult {
-                result: Some(match answer {
-                    Ok(response) => Out::Response(response),
-                    Err(error) => Out::Error(embedded(error)),
-                }),
+                result: Some(answer.unwrap_or_else(unknown)),
             }
         });
         Ok(api::BatchReserveResponse {
             results: results.collect(),
         })
+    }
+}
+
+impl Reservations {
+    /// What this node's replica knows of a reservation.
+    async fn get_here(
+        &self,
+        id: ReservationId,
+        freshness: Freshness,
+    ) -> Result<api::GetReservationResponse, ApiError> {
+        let group = GroupId::of_shard(id.shard());
+        let question = Question::Reservation(id);
+        match self.edge.ask(group, freshness, question).await {
+            Answer::Reservation {
+                reservation: Some(reservation),
+                applied_index,
+                stamp,
+            } => Ok(api::GetReservationResponse {
+                reservation: Some(convert::reservation(&reservation, stamp)),
+                shard: id.shard(),
+                applied_index,
+            }),
+            Answer::Reservation { .. } => Err(ApiError::Refused(Refusal::UnknownReservation)),
+            Answer::Failed(failure) => Err(ApiError::Failed(failure)),
+            Answer::Outcomes { .. } | Answer::Reached { .. } => {
+                Err(ApiError::Failed(Failure::TooFarBehind))
+            }
+        }
+    }
+
+    /// What another node knows of it: they are asked one after the other, until one of them has an answer.
+    async fn get_elsewhere(
+        &self,
+        group: GroupId,
+        call: &api::GetReservationRequest,
+        metadata: &MetadataMap,
+    ) -> Result<api::GetReservationResponse, ApiError> {
+        let mut failed = ApiError::Failed(Failure::NotLeader { leader: None });
+        for node in self.edge.cluster.others_with(group) {
+            let mut client = ReservationServiceClient::new(self.edge.proxy.channel(node));
+            let answer = client.get_reservation(proxy::sent_on(call.clone(), metadata));
+            match proxy::answer(Deadline::of(metadata), answer).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(error) if proxy::another_may_know(&error) => failed = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failed)
     }
 }
 
@@ -380,38 +431,20 @@ impl ReservationService for Reservations {
         let done = async {
             let mut fields = Fields::default();
             let id = fields.reservation_id(&call.reservation_id, self.edge.shards());
-            let freshness = read_freshness(&mut fields, call.consistency, call.at_least_index);
+            let freshness = read_consistency(&mut fields, call.consistency);
             let (id, freshness) = fields.finish(id.zip(freshness))?;
+            let freshness = freshness.and_at_least(call.at_least_index);
             let group = GroupId::of_shard(id.shard());
-            if !self.edge.cluster.is_here(group) && !proxy::was_sent_on(&metadata) {
-                let leaderless = ApiError::Failed(Failure::NotLeader { leader: None });
-                let leader = self.edge.cluster.group(group).leader.ok_or(leaderless)?;
-                let mut client = ReservationServiceClient::new(self.edge.proxy.channel(leader));
-                let sent_on = proxy::sent_on(call.clone(), &metadata);
-                let answer = client.get_reservation(sent_on);
-                return Ok(proxy::answer(deadline, answer).await?.into_inner());
+            let may_send_on = !proxy::was_sent_on(&metadata);
+            if may_send_on && !self.edge.cluster.is_here(group) {
+                return self.get_elsewhere(group, &call, &metadata).await;
             }
-            match self
-                .edge
-                .ask(group, freshness, Question::Reservation(id))
-                .await
-            {
-                Answer::Reservation {
-                    reservation: Some(reservation),
-                    applied_index,
-                    stamp,
-                } => Ok(api::GetReservationResponse {
-                    reservation: Some(convert::reservation(&reservation, stamp)),
-                    shard: id.shard(),
-                    applied_index,
-                }),
-                Answer::Reservation { .. } => {
-                    Err(ApiError::Refused(stock_core::Refusal::UnknownReservation))
+            match self.get_here(id, freshness).await {
+                // The replica has gone since.
+                Err(ApiError::Failed(Failure::NotLeader { .. })) if may_send_on => {
+                    self.get_elsewhere(group, &call, &metadata).await
                 }
-                Answer::Failed(failure) => Err(ApiError::Failed(failure)),
-                Answer::Outcomes { .. } | Answer::Reached { .. } | Answer::Locations { .. } => {
-                    Err(ApiError::Failed(Failure::TooFarBehind))
-                }
+                answer => answer,
             }
         };
         self.meters

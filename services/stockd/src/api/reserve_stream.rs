@@ -141,7 +141,7 @@ impl ReserveStream {
         if !strangers.is_empty() {
             let edge = Arc::clone(&self.edge);
             self.under_way.push(Box::pin(async move {
-                let caught_up = edge.reach(GroupId::META, Freshness::Linearizable).await;
+                let caught_up = edge.reach(GroupId::META, Freshness::LINEARIZABLE).await;
                 Step::CaughtUp(strangers, caught_up.map(|_| ()))
             }));
         }

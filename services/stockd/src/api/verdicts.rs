@@ -85,7 +85,11 @@ fn refused(document: &str, line: &str, error: Option<api::LineError>) -> api::Li
 
 /// As much of a text as a name may have.
 fn beginning(text: &str) -> &str {
-    &text[..text.floor_char_boundary(IDENTIFIER_BYTES_MAX)]
+    let mut end = text.len().min(IDENTIFIER_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// Who was named as endangered, by position.

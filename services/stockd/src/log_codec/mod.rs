@@ -13,8 +13,8 @@
 //! ```
 //!
 //! A node of version N must be able to read what one of version N+1 writes while a cluster is being upgraded.
-//! So no number ever changes its meaning or is used again, a command with more in it gets another number, and
-//! it may be written only once every node is known to read it.
+//! So no number ever changes its meaning or is used again, and a command with more in it gets another number. Nothing here
+//! knows yet what the other nodes read: a new number may be written by a later version only than the first that reads it.
 
 mod bytes;
 mod meta;

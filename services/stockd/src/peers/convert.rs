@@ -50,7 +50,7 @@ pub fn reply(forward_id: u64, answer: Answer) -> cluster::Reply {
         }),
         Answer::Failed(failure) => Result::Failure(encode_failure(failure).into()),
         // Only commands are forwarded.
-        Answer::Reached { .. } | Answer::Reservation { .. } | Answer::Locations { .. } => {
+        Answer::Reached { .. } | Answer::Reservation { .. } => {
             Result::Failure(cluster::Failure::OutcomeUnknown.into())
         }
     };

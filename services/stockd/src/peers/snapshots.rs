@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::blocking::{self, Pace, read_message, write_message};
 use super::slots::{Slot, Slots};
 use super::{HELLO_WITHIN, PeerError, wire};
-use crate::checkpoint;
+use crate::checkpoint::{self, Arrived};
 use crate::identity::{Identity, Introductions};
 use crate::inbox::Inbox;
 use crate::listeners::Accepted;
@@ -399,7 +399,7 @@ impl Reception {
         Ok(Event::SnapshotArrived {
             group: GroupId(offer.group),
             envelope: offer.envelope.clone(),
-            restored: Box::new(restored),
+            arrived: Box::new(Arrived::of(restored)),
         })
     }
 }

@@ -14,6 +14,8 @@ const ASK_TICKS: u64 = 4;
 pub(super) struct ComingBack {
     stage: Stage,
     tick: u64,
+    /// It has never been as far as its group, in this life of the process or another.
+    is_new: bool,
 }
 
 #[derive(Debug, Default)]
@@ -36,9 +38,22 @@ struct Question {
 }
 
 impl ComingBack {
-    /// Whether all is applied that it knew to be committed when it was brought back.
-    pub(super) fn has_replayed(&self) -> bool {
-        !matches!(self.stage, Stage::Replaying)
+    /// Of a replica that begins with this index; 0: with a snapshot that has yet to come.
+    pub(super) fn of(index: u64) -> Self {
+        Self {
+            is_new: index == 0,
+            ..Self::default()
+        }
+    }
+
+    /// Whether its state is worth a near read: all is applied that it knew to be committed when it was brought back. A new
+    /// one has been sent a state that may be old by then, and others know better until it has been as far as they are.
+    pub(super) fn is_near(&self) -> bool {
+        match self.stage {
+            Stage::Replaying => false,
+            Stage::Asking(_) | Stage::Following { .. } => !self.is_new,
+            Stage::Back => true,
+        }
     }
 
     /// Whether it has been as far as its group since.

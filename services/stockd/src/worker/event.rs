@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use stock_core::{CatalogOutcome, PutLocation, Reservation, ReservationId, Stamp};
+use stock_core::{CatalogOutcome, Reservation, ReservationId, Stamp};
 use stock_replica::Point;
 
-use crate::checkpoint::Restored;
+use crate::checkpoint::Arrived;
 use crate::chores::Chore;
 use crate::history::{Page, Rows};
 use crate::identity::Known;
@@ -128,7 +128,7 @@ pub enum Event<R> {
         /// The leader's message that it belongs to.
         envelope: Bytes,
         /// The state in it.
-        restored: Box<Restored>,
+        arrived: Box<Arrived>,
     },
     /// Another node tells something.
     Notice {
@@ -154,7 +154,36 @@ pub enum Freshness {
     /// This index must be applied.
     AtLeast(u64),
     /// As new as any answer given before the question came.
-    Linearizable,
+    Linearizable {
+        /// And this index must be applied, too.
+        at_least: u64,
+    },
+}
+
+impl Freshness {
+    /// As new as any answer given before the question came, and no more than that.
+    pub const LINEARIZABLE: Self = Self::Linearizable { at_least: 0 };
+
+    /// The index that must be applied in any case.
+    pub fn at_least(self) -> u64 {
+        match self {
+            Self::Near => 0,
+            Self::AtLeast(index) | Self::Linearizable { at_least: index } => index,
+        }
+    }
+
+    /// The same, and this index must be applied.
+    #[must_use]
+    pub fn and_at_least(self, index: u64) -> Self {
+        match self {
+            Self::Near if index == 0 => Self::Near,
+            Self::Near => Self::AtLeast(index),
+            Self::AtLeast(least) => Self::AtLeast(least.max(index)),
+            Self::Linearizable { at_least } => Self::Linearizable {
+                at_least: at_least.max(index),
+            },
+        }
+    }
 }
 
 /// What a read asks.
@@ -164,8 +193,6 @@ pub enum Question {
     Reached,
     /// A reservation: [`Answer::Reservation`].
     Reservation(ReservationId),
-    /// Every location: [`Answer::Locations`].
-    Locations,
 }
 
 /// What the loop wants done.
@@ -306,13 +333,6 @@ pub enum Answer {
         applied_index: u64,
         /// Cluster time.
         stamp: Stamp,
-    },
-    /// Every location, by id.
-    Locations {
-        /// They.
-        locations: Vec<PutLocation>,
-        /// What is applied.
-        applied_index: u64,
     },
     /// No answer.
     Failed(Failure),

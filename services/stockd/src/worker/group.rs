@@ -13,14 +13,14 @@ use super::event::{Answer, Effect, Failure, GroupId, LedgerRows, Outcomes, Quest
 use super::ledgers::LedgerProgress;
 use super::reads::Reads;
 use crate::applying::{self, Changed};
-use crate::checkpoint::{Image, Restored};
-use crate::chores::Chore;
+use crate::checkpoint::{Arrived, Image, Restored};
+use crate::chores::{Chore, Unwanted};
 use crate::cluster_state::ClusterState;
 use crate::history::Rows;
 use crate::log_codec::{self, Commands, DecodeError, Finding};
 use crate::placement::ReplicaId;
 use crate::state::State;
-use crate::view::ReadView;
+use crate::view::{ReadView, Shown};
 
 /// Commands in one entry. With [`ENTRY_BYTES_MAX`] it bounds how long one entry holds the loop.
 pub(super) const COMMANDS_PER_ENTRY_MAX: usize = 1_024;
@@ -46,7 +46,7 @@ pub(super) struct Group<R> {
     pub(super) audit: Audit,
     pub(super) coming_back: ComingBack,
     /// A snapshot that is here, and that raft has yet to accept.
-    arrived: Option<Box<Restored>>,
+    arrived: Option<Box<Arrived>>,
     clock: ClusterClock,
     /// In which term this replica first wanted to stamp an entry, and when that was (boot clock).
     led_since: Option<(u64, u64)>,
@@ -116,7 +116,7 @@ impl<R> Group<R> {
             checkpoints: parts.checkpoints,
             ledger: parts.ledger,
             audit: Audit::default(),
-            coming_back: ComingBack::default(),
+            coming_back: ComingBack::of(parts.restored.point.index),
             arrived: None,
             clock,
             led_since: None,
@@ -354,8 +354,9 @@ impl<R> Group<R> {
             self.applied_index = entry.index;
             self.applied_term = entry.term;
             self.checkpoints.applied(entry.data.len());
-            if let Some(shard) = self.id.shard() {
-                view.reached(shard, entry.index);
+            match self.id.shard() {
+                Some(shard) => view.reached(shard, entry.index),
+                None => view.catalog_reached(entry.index),
             }
             self.answer_proposals(&entry, outcomes, effects);
         }
@@ -385,7 +386,11 @@ impl<R> Group<R> {
             self.rows.push(entry.index, &change);
         }
         for location in self.changed.locations.drain(..) {
-            view.add_location(location);
+            if let State::Meta(meta) = &self.state
+                && let Some(put) = meta.catalog.location(&location)
+            {
+                view.put_location(put.clone());
+            }
         }
         if decoded.audit {
             self.audit.mark(entry.index, &self.state);
@@ -509,12 +514,17 @@ impl<R> Group<R> {
             }
     }
 
+    /// Whether the state is worth a near read. Who leads has all that is committed, applied or about to be.
+    pub(super) fn is_near(&self) -> bool {
+        self.coming_back.is_near() || self.replica.is_leader()
+    }
+
     /// Says what others may know of it.
     pub(super) fn publish_standing(&mut self, cluster: &ClusterState) {
         self.coming_back.applied(&self.replica, self.applied_index);
         let number = self.id.index();
-        let has_replayed = self.coming_back.has_replayed();
-        cluster.publish(number, &self.replica, self.applied_index, has_replayed);
+        let is_near = self.is_near();
+        cluster.publish(number, &self.replica, self.applied_index, is_near);
     }
 
     /// The state as it is now, to be written down. Between two turns all is applied that was handed
@@ -545,29 +555,27 @@ impl<R> Group<R> {
     }
 
     /// Takes a snapshot that raft will be asked about next.
-    pub(super) fn arrive(&mut self, restored: Box<Restored>) {
-        self.arrived = Some(restored);
+    pub(super) fn arrive(&mut self, arrived: Box<Arrived>) {
+        self.arrived = Some(arrived);
     }
 
     /// Forgets the snapshot that nobody wants any more, if there is one, and says what is to be deleted.
     pub(super) fn drop_arrived(&mut self) -> Option<Effect<R>> {
-        let index = self.arrived.take()?.point.index;
+        let index = self.arrived.take()?.restored.point.index;
         let group = self.id;
         Some(Effect::Chore(Chore::DropSnapshot { group, index }))
     }
 
-    /// The log has been replaced by a snapshot, durably: so is the state. `false` if the snapshot is
-    /// not here, which cannot be: raft was only told of one that was.
-    pub(super) fn install(&mut self, point: &Point, view: &ReadView) -> bool {
-        let Some(restored) = self.arrived.take_if(|arrived| arrived.point == *point) else {
-            return false;
-        };
-        let restored = *restored;
+    /// The log has been replaced by a snapshot, durably: so is the state. Returns what was there before; none if the
+    /// snapshot is not here, which cannot be: raft was only told of one that was.
+    pub(super) fn install(&mut self, point: &Point, view: &ReadView) -> Option<Unwanted> {
+        let is_it = |arrived: &mut Box<Arrived>| arrived.restored.point == *point;
+        let Arrived { restored, shown } = *self.arrived.take_if(is_it)?;
         self.checkpoints.restart(Kept {
             point: restored.point,
             bytes: restored.bytes,
         });
-        self.state = restored.state;
+        let state = std::mem::replace(&mut self.state, restored.state);
         self.applied_index = point.index;
         self.applied_term = point.term;
         self.clock.applied(self.state.moment(), point.term);
@@ -575,8 +583,8 @@ impl<R> Group<R> {
         self.audit = Audit::default();
         self.rows.clear();
         self.ledger = LedgerProgress::new(point.index);
-        self.publish(view);
-        true
+        let shown = self.show(view, shown);
+        Some(Unwanted::new((state, shown)))
     }
 
     /// Everybody who waits for something of this group.
@@ -589,19 +597,28 @@ impl<R> Group<R> {
             .chain(self.reads.take_all())
     }
 
-    /// Publishes everything, as after a start or a snapshot.
+    /// Publishes everything, as after a start.
     pub(super) fn publish(&self, view: &ReadView) {
-        match (self.id.shard(), &self.state) {
-            (Some(shard), State::Stock(stock)) => {
-                view.replace(shard, stock);
+        let shown = match &self.state {
+            State::Stock(stock) => Some(Shown::of(stock)),
+            State::Meta(_) => None,
+        };
+        self.show(view, shown);
+    }
+
+    /// Publishes everything, and returns what was shown before of a shard.
+    fn show(&self, view: &ReadView, shown: Option<Shown>) -> Option<Shown> {
+        match (self.id.shard(), &self.state, shown) {
+            (Some(shard), State::Stock(_), Some(shown)) => {
+                let before = view.replace(shard, shown);
                 view.reached(shard, self.applied_index);
+                Some(before)
             }
-            (_, State::Meta(meta)) => {
-                for put in meta.catalog.locations() {
-                    view.add_location(put.location.clone());
-                }
+            (_, State::Meta(meta), _) => {
+                view.replace_locations(meta.catalog.locations(), self.applied_index);
+                None
             }
-            (None, State::Stock(_)) => {}
+            (_, State::Stock(_), _) => None,
         }
     }
 
@@ -614,13 +631,7 @@ impl<R> Group<R> {
                 applied_index,
                 stamp: self.state.moment().stamp,
             },
-            (Question::Locations, State::Meta(meta)) => Answer::Locations {
-                locations: meta.catalog.locations().cloned().collect(),
-                applied_index,
-            },
-            (Question::Reached | Question::Reservation(_) | Question::Locations, _) => {
-                Answer::Reached { applied_index }
-            }
+            (Question::Reached | Question::Reservation(_), _) => Answer::Reached { applied_index },
         }
     }
 

@@ -12,7 +12,7 @@ use super::clock::Now;
 use super::event::{Effect, Failure, GroupId, Notice};
 use super::slot::{FaultKind, Slot, SlotRecord, Standing};
 use super::{Worker, open};
-use crate::chores::Chore;
+use crate::chores::{Chore, Unwanted};
 use crate::history::Page;
 use crate::log_codec::CommandsBuilder;
 use crate::placement::{
@@ -362,7 +362,8 @@ impl<R> Worker<R> {
         self.after_write.push(self.free_log());
         if let Some(shard) = id.shard() {
             self.after_write.push(Effect::Record(Page::Forget(id)));
-            self.view.forget(shard);
+            let shown = Unwanted::new(self.view.forget(shard));
+            self.after_write.push(Effect::Chore(Chore::GiveBack(shown)));
         }
     }
 

@@ -264,8 +264,8 @@ impl<R> Worker<R> {
         }
     }
 
-    /// Applies what the groups led here have committed, and answers. Committed means durable on a
-    /// majority: who waits for it need not wait for this disk.
+    /// Applies what the groups led here have committed, and answers. Raft hands out what is durable on a majority and on
+    /// this disk: who waits for it need not wait for what this turn writes.
     pub fn answer(&mut self, effects: &mut Vec<Effect<R>>) -> Result<(), WorkerError> {
         let mut turn = std::mem::take(&mut self.turn);
         for part in &mut turn {
@@ -465,9 +465,9 @@ impl<R> Worker<R> {
                 let number = group.index();
                 let group = self.slots[number].group.as_mut();
                 // One that waits for its first snapshot knows nothing, and must not say that there is nothing. One that
-                // replays its log knows what was once.
+                // replays its log, or has only just been sent a state, knows what was once.
                 let knows = |group: &&mut Group<R>| {
-                    let is_old = freshness == Freshness::Near && !group.coming_back.has_replayed();
+                    let is_old = freshness == Freshness::Near && !group.is_near();
                     group.replica.origin().index > 0 && !is_old
                 };
                 let Some(group) = group.filter(knows) else {
@@ -477,7 +477,7 @@ impl<R> Worker<R> {
                 let is_new_enough = match freshness {
                     Freshness::Near => true,
                     Freshness::AtLeast(index) => index <= group.applied_index,
-                    Freshness::Linearizable => false,
+                    Freshness::Linearizable { .. } => false,
                 };
                 if is_new_enough {
                     answer(effects, reply, group.answer_question(question));
@@ -529,8 +529,8 @@ impl<R> Worker<R> {
             Event::SnapshotArrived {
                 group,
                 envelope,
-                restored,
-            } => self.snapshot_arrived(group, &envelope, restored, effects),
+                arrived,
+            } => self.snapshot_arrived(group, &envelope, arrived, effects),
             Event::LedgerDurable { group, index } => {
                 if let Some(slot) = &mut self.slots[group.index()].group {
                     self.ledger_entries_waiting -= slot.ledger.durable(index);

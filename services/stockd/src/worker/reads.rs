@@ -91,7 +91,10 @@ impl<R> Reads<R> {
                 self.unapplied.push(read);
                 self.nudge = true;
             }
-            Freshness::Linearizable => self.unasked.push(read),
+            Freshness::Linearizable { at_least } => {
+                read.index = at_least;
+                self.unasked.push(read);
+            }
         }
     }
 

@@ -6,8 +6,8 @@ use super::clock::Now;
 use super::event::{Effect, GroupId};
 use super::slot::{Fault, FaultKind, SlotRecord, Standing};
 use super::{Worker, answer};
-use crate::checkpoint::Restored;
-use crate::chores::Chore;
+use crate::checkpoint::Arrived;
+use crate::chores::{Chore, Unwanted};
 use crate::history::Page;
 use crate::placement::ReplicaId;
 use crate::worker::event::{Answer, Failure};
@@ -114,7 +114,7 @@ impl<R> Worker<R> {
         &mut self,
         id: GroupId,
         envelope: &Bytes,
-        restored: Box<Restored>,
+        arrived: Box<Arrived>,
         effects: &mut Vec<Effect<R>>,
     ) {
         let group = self
@@ -122,11 +122,11 @@ impl<R> Worker<R> {
             .get_mut(id.index())
             .and_then(|slot| slot.group.as_mut());
         let Some(group) = group else {
-            let index = restored.point.index;
+            let index = arrived.restored.point.index;
             effects.push(Effect::Chore(Chore::DropSnapshot { group: id, index }));
             return;
         };
-        group.arrive(restored);
+        group.arrive(arrived);
         // Its sender was judged when it was connected; one that came too late is ignored.
         self.step_replica(id, envelope, |_| true, effects);
     }
@@ -138,7 +138,8 @@ impl<R> Worker<R> {
             return;
         };
         let waiting = group.ledger.waiting();
-        if group.install(point, &self.view) {
+        if let Some(before) = group.install(point, &self.view) {
+            effects.push(Effect::Chore(Chore::GiveBack(before)));
             self.ledger_entries_waiting -= waiting;
             tracing::info!(
                 group = number,
@@ -198,6 +199,7 @@ impl<R> Worker<R> {
             for reply in group.take_waiting() {
                 answer(effects, reply, Answer::Failed(failure));
             }
+            effects.push(Effect::Chore(Chore::GiveBack(Unwanted::new(group.state))));
         }
         self.cluster.publish_absent(id.index());
     }

@@ -73,7 +73,7 @@ pub(crate) fn read(
     let least = match freshness {
         Freshness::Near => 0,
         Freshness::AtLeast(least) => least,
-        Freshness::Linearizable => answered_before,
+        Freshness::Linearizable { at_least } => answered_before.max(at_least),
     };
     if index < least {
         return broken(

@@ -1,0 +1,194 @@
+//! No part of a request is ignored: neither a second message, nor an index beside a consistency, nor one of several.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::join_all;
+use prost::Message;
+use prost_types::FileDescriptorSet;
+use stock_proto::stock::v1::availability_service_client::AvailabilityServiceClient;
+use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
+use stock_proto::stock::v1::{
+    Consistency, FILE_DESCRIPTOR_SET, GetAvailabilityRequest, GetReservationRequest, PositionKey,
+    ShardIndex,
+};
+use tests::cluster::{Cluster, NODES};
+use tests::names::sku_in;
+use tests::raw::{self, Connection};
+use tests::stock::{at, fresh_location, held, position, receive, reserve};
+use tests::wait::finish;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+/// No log of a test is so long.
+const FAR: u64 = 1_000_000_000;
+
+/// An index that never comes is waited for, for 5 s.
+const REFUSED_WITHIN: Duration = Duration::from_secs(30);
+
+/// What need not be waited for.
+const AT_ONCE: Duration = Duration::from_secs(4);
+
+fn refusal(status: &Status) -> (Code, String) {
+    let details = status.get_error_details();
+    let reason = details.error_info().map(|info| info.reason.clone());
+    (status.code(), reason.unwrap_or_default())
+}
+
+/// The paths of all calls that take one message.
+fn calls_of_one_message() -> Vec<String> {
+    let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
+    let mut paths = Vec::new();
+    for file in &set.file {
+        for service in &file.service {
+            let unary = service.method.iter().filter(|it| !it.client_streaming());
+            let package = file.package();
+            paths.extend(unary.map(|it| format!("/{package}.{}/{}", service.name(), it.name())));
+        }
+    }
+    paths
+}
+
+#[tokio::test]
+async fn a_second_message_of_a_call_that_takes_one_is_refused_whatever_the_call() {
+    let cluster = Cluster::shared().await;
+    let client = cluster.client().await;
+    let connection = Connection::open(&cluster.address(NODES[0])).await;
+    let paths = calls_of_one_message();
+    assert!(paths.len() > 25, "{paths:?}");
+    let twice = [raw::frame(&[]), raw::frame(&[])].concat();
+    for path in paths {
+        let answer = connection.call(&path, &[], twice.clone().into()).await;
+        let status = answer.expect_err(&format!("{path}: two messages are taken for one"));
+        let expected = (Code::InvalidArgument, "MESSAGE_NOT_ALONE".to_owned());
+        assert_eq!(refusal(&status), expected, "{path}: {status}");
+    }
+
+    // Each by itself is good: neither is carried out.
+    let (sku, location) = (
+        sku_in(0, cluster.shards(), "twice"),
+        fresh_location(&client).await,
+    );
+    receive(&client, &sku, &location, 10).await;
+    let one = || raw::frame(&reserve(&sku, &location, 1).encode_to_vec());
+    let mut both = BytesMut::from(&one()[..]);
+    both.extend_from_slice(&one());
+    let path = "/stock.v1.ReservationService/Reserve";
+    let status = connection.call(path, &[], both.freeze()).await.unwrap_err();
+    assert_eq!(refusal(&status).1, "MESSAGE_NOT_ALONE", "{status}");
+    let seen = position(&client, &sku, &location).await.unwrap();
+    assert_eq!(seen.reserved, 0, "a part of a refused call was carried out");
+    let answer: Bytes = connection.call(path, &[], one()).await.unwrap();
+    assert!(!answer.is_empty());
+}
+
+#[tokio::test]
+async fn every_index_of_a_read_is_waited_for_in_any_order_and_consistency() {
+    let cluster = Cluster::shared().await;
+    let client = cluster.client().await;
+    let shards = cluster.shards();
+    let (sku, location) = (sku_in(2, shards, "awaited"), fresh_location(&client).await);
+    receive(&client, &sku, &location, 10).await;
+    let reservation = held(client.reserve(reserve(&sku, &location, 1)).await.unwrap());
+
+    let far = (Code::Unavailable, "TOO_FAR_BEHIND".to_owned());
+    let index = |shard: u32, index: u64| ShardIndex { shard, index };
+    let lists = [
+        vec![index(2, FAR)],
+        vec![index(2, FAR), index(2, 1)],
+        vec![index(2, 1), index(2, FAR)],
+    ];
+    let consistencies = [Consistency::Near, Consistency::Linearizable];
+    let availability = NODES.iter().flat_map(|node| {
+        let asked = lists
+            .iter()
+            .flat_map(|list| consistencies.map(|it| (list, it)));
+        let (cluster, sku, location) = (&cluster, &sku, &location);
+        asked.map(move |(list, consistency)| async move {
+            let question = GetAvailabilityRequest {
+                at_least: list.clone(),
+                ..at(sku, location, consistency)
+            };
+            let mut stub = AvailabilityServiceClient::new(cluster.channel(*node));
+            let answer = stub.get_availability(question).await;
+            let asked = format!("{list:?}, {consistency:?}, of node {node}");
+            (
+                asked,
+                answer.map(|answer| format!("{:?}", answer.into_inner())),
+            )
+        })
+    });
+    let reservations = NODES.iter().flat_map(|node| {
+        let (cluster, reservation) = (&cluster, &reservation);
+        consistencies.map(|consistency| async move {
+            let question = GetReservationRequest {
+                reservation_id: reservation.reservation_id.clone(),
+                consistency: consistency.into(),
+                at_least_index: FAR,
+            };
+            let mut stub = ReservationServiceClient::new(cluster.channel(*node));
+            let answer = stub.get_reservation(question).await;
+            let asked = format!("a reservation, {consistency:?}, of node {node}");
+            (
+                asked,
+                answer.map(|answer| format!("{:?}", answer.into_inner())),
+            )
+        })
+    });
+    let all = async { tokio::join!(join_all(availability), join_all(reservations)) };
+    let (availability, reservations) = finish("refusals", REFUSED_WITHIN, all).await;
+    for (asked, answer) in availability.into_iter().chain(reservations) {
+        let status = answer.expect_err(&format!("{asked} is answered"));
+        assert_eq!(refusal(&status), far, "{asked}: {status}");
+    }
+
+    // What has been reached is no hindrance.
+    let written = position(&client, &sku, &location)
+        .await
+        .unwrap()
+        .applied_index;
+    for node in NODES {
+        let question = GetAvailabilityRequest {
+            at_least: vec![index(2, written), index(2, 1)],
+            ..at(&sku, &location, Consistency::Linearizable)
+        };
+        let mut stub = AvailabilityServiceClient::new(cluster.channel(node));
+        let answer = stub.get_availability(question).await.unwrap().into_inner();
+        assert!(answer.items[0].applied_index >= written);
+    }
+}
+
+#[tokio::test]
+async fn an_index_of_a_shard_that_is_not_there_is_refused_and_one_that_is_not_asked_for_costs_nothing()
+ {
+    let cluster = Cluster::shared().await;
+    let client = cluster.client().await;
+    let shards = cluster.shards();
+    let (sku, location) = (sku_in(2, shards, "beside"), fresh_location(&client).await);
+    receive(&client, &sku, &location, 10).await;
+    for node in NODES {
+        for consistency in [Consistency::Near, Consistency::Linearizable] {
+            let ask = async |shard: u32| {
+                let beside = ShardIndex { shard, index: FAR };
+                let question = GetAvailabilityRequest {
+                    keys: vec![PositionKey {
+                        sku: sku.clone(),
+                        location: location.clone(),
+                    }],
+                    consistency: consistency.into(),
+                    at_least: vec![ShardIndex { shard: 2, index: 1 }, beside],
+                };
+                let mut stub = AvailabilityServiceClient::new(cluster.channel(node));
+                let answer = finish("a read", AT_ONCE, stub.get_availability(question)).await;
+                answer.map(tonic::Response::into_inner)
+            };
+            let asked = format!("{consistency:?} of node {node}");
+            let status = ask(99).await.expect_err(&asked);
+            let invalid = (Code::InvalidArgument, "FIELD_INVALID".to_owned());
+            assert_eq!(refusal(&status), invalid, "{asked}: {status}");
+            assert!(status.message().contains("at_least[1].shard"), "{status}");
+            let answer = ask(3).await.unwrap_or_else(|e| panic!("{asked}: {e}"));
+            assert_eq!(answer.items[0].on_hand, 10, "{asked}");
+        }
+    }
+}
