@@ -1,11 +1,12 @@
 //! Protobuf over gRPC, strict about what comes in: a message that is too large or does not parse is
 //! the sender's mistake and is called so, with a reason a program can read.
 
+use std::marker::PhantomData;
+
 use bytes::Buf;
 use prost::Message;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Status};
-use tonic_prost::{ProstCodec, ProstEncoder};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// The largest message accepted, in bytes.
@@ -16,7 +17,7 @@ pub const ERROR_DOMAIN: &str = "stockd";
 
 /// The codec of every generated client and server.
 #[derive(Debug, Clone)]
-pub struct StrictCodec<T, U>(ProstCodec<T, U>);
+pub struct StrictCodec<T, U>(PhantomData<(T, U)>);
 
 impl<T, U> Default for StrictCodec<T, U>
 where
@@ -24,7 +25,7 @@ where
     U: Message + Default + Send + 'static,
 {
     fn default() -> Self {
-        Self(ProstCodec::default())
+        Self(PhantomData)
     }
 }
 
@@ -35,21 +36,40 @@ where
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = ProstEncoder<T>;
+    type Encoder = StrictEncoder<T>;
     type Decoder = StrictDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        self.0.encoder()
+        StrictEncoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        StrictDecoder(std::marker::PhantomData)
+        StrictDecoder(PhantomData)
+    }
+}
+
+/// Encodes one message, into just as much memory as it takes.
+#[derive(Debug)]
+pub struct StrictEncoder<T>(PhantomData<T>);
+
+impl<T: Message> Encoder for StrictEncoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, message: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.reserve(message.encoded_len());
+        message.encode_raw(buffer);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffers()
     }
 }
 
 /// Decodes one message, or says what is wrong with it.
 #[derive(Debug)]
-pub struct StrictDecoder<U>(std::marker::PhantomData<U>);
+pub struct StrictDecoder<U>(PhantomData<U>);
 
 impl<U: Message + Default> Decoder for StrictDecoder<U> {
     type Item = U;
@@ -58,10 +78,7 @@ impl<U: Message + Default> Decoder for StrictDecoder<U> {
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         let length = buffer.remaining();
         if length > MESSAGE_BYTES_MAX {
-            return Err(refused(
-                "MESSAGE_TOO_LARGE",
-                format!("the message has {length} bytes; at most {MESSAGE_BYTES_MAX} are accepted"),
-            ));
+            return Err(too_large(length));
         }
         U::decode(buffer)
             .map(Some)
@@ -69,8 +86,27 @@ impl<U: Message + Default> Decoder for StrictDecoder<U> {
     }
 
     fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::default()
+        buffers()
     }
+}
+
+/// What each direction of a call begins with: most messages are smaller. For one that is larger the transport makes room
+/// once its length is known.
+const BUFFER_BYTES: usize = 1024;
+
+/// Messages that are ready together leave together up to this, as tonic has it.
+const TOGETHER_BYTES: usize = 32 * 1024;
+
+fn buffers() -> BufferSettings {
+    BufferSettings::new(BUFFER_BYTES, TOGETHER_BYTES)
+}
+
+/// What is said of a message with so many bytes, more than [`MESSAGE_BYTES_MAX`].
+pub fn too_large(bytes: usize) -> Status {
+    refused(
+        "MESSAGE_TOO_LARGE",
+        format!("the message has {bytes} bytes; at most {MESSAGE_BYTES_MAX} are accepted"),
+    )
 }
 
 fn refused(reason: &str, message: String) -> Status {
