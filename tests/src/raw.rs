@@ -77,19 +77,20 @@ pub struct OpenCall {
 }
 
 impl OpenCall {
-    /// Sends some of the body, as much as the node takes: one that has seen enough answers before it has read everything.
-    pub async fn send(&mut self, bytes: Bytes, is_over: bool) -> Result<(), Status> {
+    /// Sends some of the body. `false` if the node has not taken all of it: one that has seen enough answers before it has
+    /// read everything.
+    pub async fn send(&mut self, bytes: Bytes, is_over: bool) -> Result<bool, Status> {
         let mut rest = bytes;
         while !rest.is_empty() {
             self.stream.reserve_capacity(rest.len());
             let Some(Ok(room)) = poll_fn(|cx| self.stream.poll_capacity(cx)).await else {
-                break;
+                return Ok(false);
             };
             let is_last = is_over && room >= rest.len();
             let part = rest.split_to(room.min(rest.len()));
             self.stream.send_data(part, is_last).map_err(broken)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Waits until the node ends the call although nobody takes its answer.

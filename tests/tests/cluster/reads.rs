@@ -193,7 +193,10 @@ async fn the_time_that_a_hold_has_left_passes_at_every_node_while_nothing_happen
                 assert_eq!(reservation.state(), State::Held, "node {node}");
                 let left = reservation.expires_in.expect("it expires");
                 let left_ms = left.seconds * 1_000 + i64::from(left.nanos) / 1_000_000;
-                assert!((0..=last + TOLD_LATE_MS).contains(&left_ms), "{left_ms} after {last}");
+                assert!(
+                    (0..=last + TOLD_LATE_MS).contains(&left_ms),
+                    "{left_ms} after {last}"
+                );
                 last = left_ms;
                 let passed = *first.get_or_insert(left_ms) - left_ms;
                 (passed >= PASSES_MS)

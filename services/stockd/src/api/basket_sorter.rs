@@ -74,7 +74,9 @@ impl BasketSorter {
     pub(super) fn bytes(&self) -> usize {
         let full = self.full.iter().map(Baskets::bytes).sum::<usize>();
         let filling = self.filling.iter();
-        full + filling.map(|filling| filling.commands.bytes()).sum::<usize>()
+        full + filling
+            .map(|filling| filling.commands.bytes())
+            .sum::<usize>()
     }
 
     /// Everything that was added, cut so that each part may travel together.

@@ -80,22 +80,23 @@ pub async fn serve(
         .build_v1();
     let budget = Budget::new(MemoryGauge::new(config.memory_bytes).limit_bytes());
     let mut routes = Routes::default()
-        .add_service(ReservationServiceServer::new(reservations::Reservations::new(
-                Arc::clone(&edge),
-                stop.clone(),
-            )))
-        .add_service(
-            AvailabilityServiceServer::new(availability::AvailabilityReads::new(Arc::clone(&edge))),
-        )
-        .add_service(
-            InventoryServiceServer::new(inventory::Inventory::new(Arc::clone(&edge))),
-        )
-        .add_service(
-            CatalogServiceServer::new(catalog::CatalogCalls::new(Arc::clone(&edge))),
-        )
-        .add_service(
-            ClusterServiceServer::new(cluster::ClusterCalls::new(config, edge, stop.clone())),
-        )
+        .add_service(ReservationServiceServer::new(
+            reservations::Reservations::new(Arc::clone(&edge), stop.clone()),
+        ))
+        .add_service(AvailabilityServiceServer::new(
+            availability::AvailabilityReads::new(Arc::clone(&edge)),
+        ))
+        .add_service(InventoryServiceServer::new(inventory::Inventory::new(
+            Arc::clone(&edge),
+        )))
+        .add_service(CatalogServiceServer::new(catalog::CatalogCalls::new(
+            Arc::clone(&edge),
+        )))
+        .add_service(ClusterServiceServer::new(cluster::ClusterCalls::new(
+            config,
+            edge,
+            stop.clone(),
+        )))
         .add_service(health_service);
     match reflection {
         Ok(reflection) => routes = routes.add_service(reflection),

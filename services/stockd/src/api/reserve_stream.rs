@@ -257,11 +257,10 @@ impl ReserveStream {
             let began = Instant::now();
             let bytes = baskets.bytes();
             self.unanswered_bytes += bytes;
-            let mut decision: Pin<Box<dyn Future<Output = Step> + Send>> =
-                Box::pin(async move {
-                    let came = Came::Decided(baskets.decide(&edge).await, began);
-                    Step { bytes, came }
-                });
+            let mut decision: Pin<Box<dyn Future<Output = Step> + Send>> = Box::pin(async move {
+                let came = Came::Decided(baskets.decide(&edge).await, began);
+                Step { bytes, came }
+            });
             // They take their room now, so that it is not counted upon for what is read next.
             let mut unheard = Context::from_waker(Waker::noop());
             self.under_way

@@ -4,17 +4,26 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use stock_proto::codec::MESSAGE_BYTES_MAX;
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::fault::Fault;
 use super::patience::{Over, Patience};
 use super::prefixes::{Prefixes, TooLarge};
 use super::under_way::UnderWay;
+
+/// The last of many messages, where they are kept until then, has come within this: it takes seconds.
+const COLLECTED_WITHIN: Duration = Duration::from_secs(600);
+
+/// The caller's own transport ends a call at its deadline. This one does so that much later: a request that is just coming
+/// is judged by the API, which can say more.
+const AFTER_CALLER: Duration = Duration::from_millis(100);
 
 /// How many messages a call takes, and what it does with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +51,7 @@ pub(super) struct Asking {
     kept: Option<Bytes>,
     end: Option<End>,
     patience: Patience,
+    began: Instant,
 }
 
 /// What comes behind the last of the data.
@@ -62,6 +72,7 @@ impl Asking {
             kept: None,
             end: None,
             patience: Patience::default(),
+            began: Instant::now(),
         }
     }
 
@@ -94,22 +105,24 @@ impl Asking {
     /// Whether anything is owed: the rest of a message, or one that is waited for.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
         if self.kind == Kind::Converses && !self.prefixes.is_inside() {
-            self.patience.rest();
             return Poll::Pending;
         }
         self.call.was_waited_for.store(true, Ordering::Relaxed);
-        let deadline = self.call.deadline;
+        let callers = self.call.deadline.map(|deadline| deadline + AFTER_CALLER);
+        let own = (self.kind == Kind::Collects).then(|| self.began + COLLECTED_WITHIN);
+        let deadline = [callers, own].into_iter().flatten().min();
         let over = self.patience.poll(self.moved, deadline, cx);
         over.map(|over| match over {
-            Over::Silent => Fault::SenderSilent,
-            Over::Late => Fault::LateRequest,
+            Over::Late if deadline == callers => Fault::LateRequest,
+            Over::Late | Over::Silent => Fault::SenderSilent,
         })
     }
 
     /// What has come by now waits for nobody any more.
     fn throw_away(&mut self) {
         let mut nobody = Context::from_waker(Waker::noop());
-        while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut self.incoming).poll_frame(&mut nobody)
+        while let Poll::Ready(Some(Ok(frame))) =
+            Pin::new(&mut self.incoming).poll_frame(&mut nobody)
         {
             if let Some(data) = frame.data_ref() {
                 self.call.usage.was_read(data.len());
@@ -119,6 +132,7 @@ impl Asking {
 
     fn fail(&mut self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         self.kept = None;
+        self.patience.rest();
         self.throw_away();
         self.end = Some(End::Nothing);
         Poll::Ready(Some(Err(fault.tell())))
@@ -181,7 +195,9 @@ impl Body for Asking {
                     Ok(data) => match this.take(&data) {
                         Err(fault) => return this.fail(fault),
                         Ok(true) => {
-                            this.patience.rest();
+                            if !this.prefixes.is_inside() {
+                                this.patience.rest();
+                            }
                             return Poll::Ready(Some(Ok(Frame::data(data))));
                         }
                         Ok(false) => this.kept = Some(data),

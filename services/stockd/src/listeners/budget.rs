@@ -101,7 +101,7 @@ impl Share {
 
     fn is_within(&self, held: usize, all: usize, percent: usize) -> bool {
         let free = self.budget.bytes_max.saturating_sub(all);
-        held <= ALWAYS_BYTES || held <= CONNECTION_BYTES_MAX.min(free) / 100 * percent
+        held <= ALWAYS_BYTES || held <= CONNECTION_BYTES_MAX.min(free) * percent / 100
     }
 }
 
@@ -151,7 +151,8 @@ mod tests {
         let budget = Budget::new(None);
         let shares: Vec<Share> = (0..4).map(|_| Share::new(Arc::clone(&budget))).collect();
         for share in &shares {
-            let begun = (0..4_096).filter(|_| share.take_to_begin(super::super::under_way::CALL_BYTES));
+            let begun =
+                (0..4_096).filter(|_| share.take_to_begin(super::super::under_way::CALL_BYTES));
             assert_eq!(begun.count(), 4_096);
         }
     }

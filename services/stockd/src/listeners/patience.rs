@@ -108,8 +108,8 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(watch(0, None), Some((10, Over::Silent)));
         assert_eq!(watch(1_000, None), Some((10, Over::Silent)));
-        assert_eq!(watch(7_000, None), None);
-        assert_eq!(watch(7_000, Some(30 * second)), Some((30, Over::Late)));
+        assert_eq!(watch(8_000, None), None);
+        assert_eq!(watch(8_000, Some(30 * second)), Some((30, Over::Late)));
         assert_eq!(watch(0, Some(3 * second)), Some((3, Over::Late)));
     }
 }

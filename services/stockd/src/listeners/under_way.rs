@@ -103,7 +103,6 @@ impl UnderWay {
     pub(super) fn is_over(&self) {
         self.is_over.store(true, Ordering::Relaxed);
     }
-
 }
 
 impl Drop for UnderWay {

@@ -139,7 +139,8 @@ impl FrameReader {
         let Some(frame) = self.buffer.get(4..4 + length) else {
             // As much as has come already, at most: who only announces a frame takes no memory for it.
             let missing = 4 + length - self.buffer.len();
-            self.buffer.reserve(missing.min(self.buffer.len().max(AHEAD_BYTES)));
+            self.buffer
+                .reserve(missing.min(self.buffer.len().max(AHEAD_BYTES)));
             return Ok(None);
         };
         let frame = Bytes::copy_from_slice(frame);
@@ -153,6 +154,24 @@ impl FrameReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_only_announces_a_frame_takes_no_memory_for_it() {
+        let mut reader = FrameReader::default();
+        reader.buffer.put_u32_le(FRAME_BYTES_MAX as u32);
+        for come in [1, 100_000, 8_000_000] {
+            reader.buffer.put_bytes(7, come);
+            assert!(matches!(reader.next(), Ok(None)));
+            let (length, capacity) = (reader.buffer.len(), reader.buffer.capacity());
+            assert!(
+                capacity <= 4 * length + 2 * AHEAD_BYTES,
+                "{capacity} for {length}"
+            );
+        }
+        reader.buffer.clear();
+        reader.buffer.put_u32_le(FRAME_BYTES_MAX as u32 + 1);
+        assert!(reader.next().is_err());
+    }
 
     #[test]
     fn frames_come_out_whole_however_the_stream_is_cut() {
