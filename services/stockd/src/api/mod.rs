@@ -142,3 +142,39 @@ fn read_freshness(fields: &mut Fields, consistency: i32, at_least: u64) -> Optio
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use prost_types::FileDescriptorSet;
+
+    use super::*;
+    use crate::listeners::calls::{Kind, kind_of};
+
+    #[test]
+    fn every_call_with_many_messages_is_known_to_have_them() {
+        let served = [
+            api::FILE_DESCRIPTOR_SET,
+            tonic_health::pb::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        ];
+        let sets = served.map(|set| FileDescriptorSet::decode(set).unwrap());
+        let mut calls = 0;
+        for file in sets.iter().flat_map(|set| &set.file) {
+            for service in &file.service {
+                for method in &service.method {
+                    let name = service.name();
+                    let path = format!("/{}.{name}/{}", file.package(), method.name());
+                    let expected = match (method.client_streaming(), method.server_streaming()) {
+                        (false, _) => Kind::Single,
+                        (true, false) => Kind::Collects,
+                        (true, true) => Kind::Converses,
+                    };
+                    assert_eq!(kind_of(&path), expected, "{path}");
+                    calls += 1;
+                }
+            }
+        }
+        assert!(calls > 20, "{calls}");
+    }
+}

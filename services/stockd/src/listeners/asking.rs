@@ -27,7 +27,7 @@ const AFTER_CALLER: Duration = Duration::from_millis(100);
 
 /// How many messages a call takes, and what it does with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// One.
     Single,
     /// Many, which it keeps until the last has come.
@@ -51,6 +51,7 @@ pub(super) struct Asking {
     kept: Option<Bytes>,
     end: Option<End>,
     patience: Patience,
+    was_waited_for: bool,
     began: Instant,
 }
 
@@ -72,6 +73,7 @@ impl Asking {
             kept: None,
             end: None,
             patience: Patience::default(),
+            was_waited_for: false,
             began: Instant::now(),
         }
     }
@@ -99,6 +101,9 @@ impl Asking {
             return Err(Fault::NoRoom);
         }
         let is_last = self.kind == Kind::Single && !self.prefixes.is_inside();
+        if is_last && self.was_waited_for {
+            self.call.came_late.store(true, Ordering::Relaxed);
+        }
         Ok(!is_last || self.incoming.is_end_stream())
     }
 
@@ -107,7 +112,7 @@ impl Asking {
         if self.kind == Kind::Converses && !self.prefixes.is_inside() {
             return Poll::Pending;
         }
-        self.call.was_waited_for.store(true, Ordering::Relaxed);
+        self.was_waited_for = true;
         let callers = self.call.deadline.map(|deadline| deadline + AFTER_CALLER);
         let own = (self.kind == Kind::Collects).then(|| self.began + COLLECTED_WITHIN);
         let deadline = [callers, own].into_iter().flatten().min();

@@ -20,7 +20,8 @@ use tonic::service::Routes;
 
 use super::Accepted;
 use super::answering::Answering;
-use super::asking::{Asking, Kind};
+use super::asking::Asking;
+pub(crate) use super::asking::Kind;
 use super::budget::Budget;
 use super::fault::Fault;
 use super::frames::Watched;
@@ -321,7 +322,8 @@ const CONVERSES: [&str; 3] = [
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
 ];
 
-fn kind_of(path: &str) -> Kind {
+/// What a call does with its messages.
+pub(crate) fn kind_of(path: &str) -> Kind {
     if COLLECTS.contains(&path) {
         Kind::Collects
     } else if CONVERSES.contains(&path) {
@@ -399,7 +401,7 @@ impl Future for Call {
         if let Poll::Ready(Ok(response)) = Pin::new(&mut this.future).poll(cx) {
             return this.answer(response);
         }
-        if under_way.was_waited_for.load(Ordering::Relaxed)
+        if under_way.came_late.load(Ordering::Relaxed)
             && let Some(deadline) = under_way.deadline
         {
             let timer = this
@@ -453,41 +455,4 @@ async fn attend(task: impl Future, call: &UnderWay) {
         Poll::Ready(())
     })
     .await;
-}
-
-#[cfg(test)]
-mod tests {
-    use prost::Message;
-    use prost_types::FileDescriptorSet;
-
-    use super::*;
-
-    #[test]
-    fn every_call_with_many_messages_is_known_to_have_them() {
-        let served = [
-            stock_proto::stock::v1::FILE_DESCRIPTOR_SET,
-            tonic_health::pb::FILE_DESCRIPTOR_SET,
-            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-        ];
-        let mut known = 0;
-        for set in served {
-            let set = FileDescriptorSet::decode(set).unwrap();
-            for file in set.file {
-                let services = file.service.iter();
-                for (service, method) in
-                    services.flat_map(|service| service.method.iter().map(move |it| (service, it)))
-                {
-                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                    let expected = match (method.client_streaming(), method.server_streaming()) {
-                        (false, _) => Kind::Single,
-                        (true, false) => Kind::Collects,
-                        (true, true) => Kind::Converses,
-                    };
-                    assert_eq!(kind_of(&path), expected, "{path}");
-                    known += usize::from(expected != Kind::Single);
-                }
-            }
-        }
-        assert_eq!(known, COLLECTS.len() + CONVERSES.len());
-    }
 }

@@ -33,8 +33,8 @@ pub(super) struct UnderWay {
     pub(super) deadline: Option<Instant>,
     /// Up to its end.
     held: AtomicUsize,
-    /// Its request took a while to come.
-    pub(super) was_waited_for: AtomicBool,
+    /// Its request has come, and was waited for.
+    pub(super) came_late: AtomicBool,
     /// A part of its answer was handed to the transport, which has not asked for the next one since.
     pub(super) is_taken: AtomicBool,
     /// Bytes of its answer that were handed to the transport.
@@ -50,7 +50,7 @@ impl UnderWay {
             began: std::time::Instant::now(),
             deadline: time.and_then(|time| Instant::now().checked_add(time)),
             held: AtomicUsize::new(0),
-            was_waited_for: AtomicBool::new(false),
+            came_late: AtomicBool::new(false),
             is_taken: AtomicBool::new(false),
             given: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
