@@ -122,6 +122,7 @@ impl OpenCall {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 fn broken(error: h2::Error) -> Status {
     Status::unavailable(format!("the connection: {error}"))
 }

@@ -63,7 +63,7 @@ const RESET_UNSEEN_MAX: usize = 8_192;
 /// Bytes of requests of one connection that may be unread. The transport ends a connection whose unread frames are many
 /// and small, and lets them cost half of this together: with less, four thousand calls that wait at once, as after a
 /// stall, would be too many.
-const UNREAD_BYTES_MAX: u32 = 4 * 1024 * 1024;
+pub(super) const UNREAD_BYTES_MAX: u32 = 4 * 1024 * 1024;
 
 /// Bytes of one answer that the transport takes while the socket does not: less than whoever takes an answer just fast
 /// enough takes within a look.

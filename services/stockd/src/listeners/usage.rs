@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::Guest;
 use super::budget::{Budget, Share};
+use super::calls::UNREAD_BYTES_MAX;
 use super::frames::Seen;
 use super::resets::{Resets, WAITED};
 use super::under_way::UnderWay;
@@ -59,18 +60,26 @@ impl Usage {
             self.guest.introduced();
         }
         if seen.data > 0 {
-            self.share.take_anyway(seen.data);
-            let unread = self.unread.fetch_add(seen.data, Ordering::Relaxed) + seen.data;
-            if unread > UNREAD_ALWAYS_BYTES && !self.share.has_room() {
-                self.is_greedy.store(true, Ordering::Relaxed);
-                self.guest.ask_to_leave();
-            }
+            self.has_come(seen.data);
         }
         if seen.resets > 0 {
             let mut resets = self.resets.lock().unwrap_or_else(PoisonError::into_inner);
             if !resets.take(seen.resets, Instant::now()) {
                 self.guest.ask_to_leave();
             }
+        }
+    }
+
+    /// The transport never has more than it says it takes: what seems to be beyond has come for calls that were over, and
+    /// was thrown away.
+    fn has_come(&self, bytes: usize) {
+        let unread = self.unread.load(Ordering::Relaxed);
+        let bytes = bytes.min((UNREAD_BYTES_MAX as usize).saturating_sub(unread));
+        self.unread.fetch_add(bytes, Ordering::Relaxed);
+        self.share.take_anyway(bytes);
+        if unread + bytes > UNREAD_ALWAYS_BYTES && !self.share.has_room() {
+            self.is_greedy.store(true, Ordering::Relaxed);
+            self.guest.ask_to_leave();
         }
     }
 
