@@ -1,11 +1,8 @@
 //! Compiles the schemas with protox, so that no protoc is needed on the machine.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::{env, fs, path::PathBuf};
 
 use prost::Message;
-use prost_types::FileDescriptorSet;
 
 const PUBLIC: &[&str] = &[
     "stock/v1/common.proto",
@@ -26,7 +23,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Reflection and the command line's JSON describe the public API only.
     let public = protox::compile(PUBLIC, ["."])?;
     fs::write(out.join("stock_v1.bin"), public.encode_to_vec())?;
-    fs::write(out.join("stock_v1_counts.rs"), counts(&public)?)?;
     tonic_prost_build::configure()
         .bytes(".stock.v1.EchoRequest")
         .bytes(".stock.v1.EchoResponse")
@@ -48,33 +44,4 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build_server(false)
         .compile_fds(internal)?;
     Ok(())
-}
-
-/// Says of each message that a call sends or answers whether there may be several of it.
-fn counts(set: &FileDescriptorSet) -> Result<String, Box<dyn std::error::Error>> {
-    let mut of_messages: BTreeMap<&str, bool> = BTreeMap::new();
-    let services = set.file.iter().flat_map(|file| &file.service);
-    for method in services.flat_map(|service| &service.method) {
-        for (message, is_stream) in [
-            (method.input_type(), method.client_streaming()),
-            (method.output_type(), method.server_streaming()),
-        ] {
-            if of_messages.insert(message, is_stream) == Some(!is_stream) {
-                return Err(format!(
-                    "{message} comes alone in one call and in a stream in another"
-                )
-                .into());
-            }
-        }
-    }
-    let mut code = String::new();
-    for (message, is_stream) in of_messages {
-        let name = message.strip_prefix(".stock.v1.");
-        let name = name.ok_or_else(|| format!("{message} is none of stock.v1"))?;
-        writeln!(
-            code,
-            "impl crate::codec::Counted for crate::stock::v1::{name} {{ const MAY_BE_MANY: bool = {is_stream}; }}"
-        )?;
-    }
-    Ok(code)
 }

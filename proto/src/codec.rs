@@ -1,13 +1,12 @@
-//! Protobuf over gRPC, strict about what comes in: a message that is too large or does not parse, or a second one where
-//! there can be only one, is the sender's mistake and is called so, with a reason a program can read.
+//! Protobuf over gRPC, strict about what comes in: a message that is too large or does not parse is
+//! the sender's mistake and is called so, with a reason a program can read.
 
 use std::marker::PhantomData;
 
 use bytes::Buf;
 use prost::Message;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Status};
-use tonic_prost::{ProstCodec, ProstEncoder};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// The largest message accepted, in bytes.
@@ -16,15 +15,9 @@ pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The domain in every `google.rpc.ErrorInfo` that stockd sends.
 pub const ERROR_DOMAIN: &str = "stockd";
 
-/// A message that calls send or answer. The build says it of each, as the schema has it.
-pub trait Counted {
-    /// Whether one call may bring several: it is part of a stream.
-    const MAY_BE_MANY: bool;
-}
-
 /// The codec of every generated client and server.
 #[derive(Debug, Clone)]
-pub struct StrictCodec<T, U>(ProstCodec<T, U>);
+pub struct StrictCodec<T, U>(PhantomData<(T, U)>);
 
 impl<T, U> Default for StrictCodec<T, U>
 where
@@ -32,59 +25,60 @@ where
     U: Message + Default + Send + 'static,
 {
     fn default() -> Self {
-        Self(ProstCodec::default())
+        Self(PhantomData)
     }
 }
 
 impl<T, U> Codec for StrictCodec<T, U>
 where
     T: Message + Send + 'static,
-    U: Message + Default + Counted + Send + 'static,
+    U: Message + Default + Send + 'static,
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = ProstEncoder<T>;
+    type Encoder = StrictEncoder<T>;
     type Decoder = StrictDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        self.0.encoder()
+        StrictEncoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        StrictDecoder {
-            has_decoded: false,
-            message: PhantomData,
-        }
+        StrictDecoder(PhantomData)
     }
 }
 
-/// Decodes the messages of one call, or says what is wrong with them.
+/// Encodes one message, into just as much memory as it takes.
 #[derive(Debug)]
-pub struct StrictDecoder<U> {
-    has_decoded: bool,
-    message: PhantomData<U>,
+pub struct StrictEncoder<T>(PhantomData<T>);
+
+impl<T: Message> Encoder for StrictEncoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, message: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.reserve(message.encoded_len());
+        message.encode_raw(buffer);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffers()
+    }
 }
 
-impl<U: Message + Default + Counted> Decoder for StrictDecoder<U> {
+/// Decodes one message, or says what is wrong with it.
+#[derive(Debug)]
+pub struct StrictDecoder<U>(PhantomData<U>);
+
+impl<U: Message + Default> Decoder for StrictDecoder<U> {
     type Item = U;
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        // The transport takes the first message of a call that takes one, and looks for what follows before the call
-        // begins. It would drop what it finds.
-        if self.has_decoded && !U::MAY_BE_MANY {
-            return Err(refused(
-                "MESSAGE_NOT_ALONE",
-                "a second message came where there can be only one".to_owned(),
-            ));
-        }
-        self.has_decoded = true;
         let length = buffer.remaining();
         if length > MESSAGE_BYTES_MAX {
-            return Err(refused(
-                "MESSAGE_TOO_LARGE",
-                format!("the message has {length} bytes; at most {MESSAGE_BYTES_MAX} are accepted"),
-            ));
+            return Err(too_large(length));
         }
         U::decode(buffer)
             .map(Some)
@@ -92,8 +86,27 @@ impl<U: Message + Default + Counted> Decoder for StrictDecoder<U> {
     }
 
     fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::default()
+        buffers()
     }
+}
+
+/// What each direction of a call begins with: most messages are smaller. For one that is larger the transport makes room
+/// once its length is known.
+const BUFFER_BYTES: usize = 1024;
+
+/// Messages that are ready together leave together up to this, as tonic has it.
+const TOGETHER_BYTES: usize = 32 * 1024;
+
+fn buffers() -> BufferSettings {
+    BufferSettings::new(BUFFER_BYTES, TOGETHER_BYTES)
+}
+
+/// What is said of a message with so many bytes, more than [`MESSAGE_BYTES_MAX`].
+pub fn too_large(bytes: usize) -> Status {
+    refused(
+        "MESSAGE_TOO_LARGE",
+        format!("the message has {bytes} bytes; at most {MESSAGE_BYTES_MAX} are accepted"),
+    )
 }
 
 fn refused(reason: &str, message: String) -> Status {

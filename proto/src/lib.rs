@@ -19,11 +19,6 @@ pub mod stock {
     }
 }
 
-/// How many there may be of each message of the public API.
-mod counts {
-    include!(concat!(env!("OUT_DIR"), "/stock_v1_counts.rs"));
-}
-
 /// Node to node.
 pub mod cluster {
     pub mod v1 {

@@ -4,7 +4,8 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use h2::client::SendRequest;
+use h2::SendStream;
+use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -17,9 +18,15 @@ pub struct Connection(SendRequest<Bytes>);
 impl Connection {
     /// To `host:port`.
     pub async fn open(address: &str) -> Self {
+        Self::open_with_window(address, u16::MAX.into()).await
+    }
+
+    /// To `host:port`. So many bytes of each answer are taken before somebody asks for more.
+    pub async fn open_with_window(address: &str, bytes: u32) -> Self {
         let stream = TcpStream::connect(address).await;
         let stream = stream.unwrap_or_else(|e| panic!("{address}: {e}"));
-        let shaken = h2::client::handshake(stream).await;
+        let mut builder = h2::client::Builder::new();
+        let shaken = builder.initial_window_size(bytes).handshake(stream).await;
         let (sender, connection) = shaken.unwrap_or_else(|e| panic!("{address}: {e}"));
         tokio::spawn(connection);
         Self(sender)
@@ -33,7 +40,21 @@ impl Connection {
         headers: &[(&'static str, &str)],
         body: Bytes,
     ) -> Result<Bytes, Status> {
-        let broken = |e: h2::Error| Status::unavailable(format!("the connection: {e}"));
+        let is_empty = body.is_empty();
+        let mut call = self.begin(path, headers, is_empty).await?;
+        if !is_empty {
+            call.send(body, true).await?;
+        }
+        call.answer().await
+    }
+
+    /// Begins a call, and sends nothing but its head.
+    pub async fn begin(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        is_over: bool,
+    ) -> Result<OpenCall, Status> {
         let mut request = Request::post(format!("http://node{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
@@ -44,20 +65,45 @@ impl Connection {
             .body(())
             .map_err(|e| Status::internal(e.to_string()))?;
         let mut sender = self.0.clone().ready().await.map_err(broken)?;
-        let (response, mut stream) = sender
-            .send_request(request, body.is_empty())
-            .map_err(broken)?;
-        let mut rest = body;
+        let (response, stream) = sender.send_request(request, is_over).map_err(broken)?;
+        Ok(OpenCall { response, stream })
+    }
+}
+
+/// A call that has begun.
+pub struct OpenCall {
+    response: ResponseFuture,
+    stream: SendStream<Bytes>,
+}
+
+impl OpenCall {
+    /// Sends some of the body. `false` if the node has not taken all of it: one that has seen enough answers before it has
+    /// read everything.
+    pub async fn send(&mut self, bytes: Bytes, is_over: bool) -> Result<bool, Status> {
+        let mut rest = bytes;
         while !rest.is_empty() {
-            stream.reserve_capacity(rest.len());
-            // A node that has seen enough answers before it has read everything.
-            let Some(Ok(room)) = poll_fn(|cx| stream.poll_capacity(cx)).await else {
-                break;
+            self.stream.reserve_capacity(rest.len());
+            let Some(Ok(room)) = poll_fn(|cx| self.stream.poll_capacity(cx)).await else {
+                return Ok(false);
             };
-            let is_last = room >= rest.len();
+            let is_last = is_over && room >= rest.len();
             let part = rest.split_to(room.min(rest.len()));
-            stream.send_data(part, is_last).map_err(broken)?;
+            self.stream.send_data(part, is_last).map_err(broken)?;
         }
+        Ok(true)
+    }
+
+    /// Waits until the node ends the call although nobody takes its answer.
+    pub async fn reset(&mut self) -> Result<h2::Reason, Status> {
+        let reset = poll_fn(|cx| self.stream.poll_reset(cx)).await;
+        reset.map_err(broken)
+    }
+
+    /// The bytes of the answer, or the status.
+    pub async fn answer(self) -> Result<Bytes, Status> {
+        // Whoever drops it ends the call.
+        let Self { response, stream } = self;
+        let _open = stream;
         let response = response.await.map_err(broken)?;
         check(response.headers())?;
         let mut stream = response.into_body();
@@ -76,13 +122,22 @@ impl Connection {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
+fn broken(error: h2::Error) -> Status {
+    Status::unavailable(format!("the connection: {error}"))
+}
+
+/// The head of a message of so many bytes, as gRPC frames it.
+pub fn prefix(bytes: u32) -> Bytes {
+    let mut prefix = BytesMut::with_capacity(5);
+    prefix.put_u8(0);
+    prefix.put_u32(bytes);
+    prefix.freeze()
+}
+
 /// One message as gRPC frames it.
 pub fn frame(message: &[u8]) -> Bytes {
-    let mut framed = BytesMut::with_capacity(message.len() + 5);
-    framed.put_u8(0);
-    framed.put_u32(message.len() as u32);
-    framed.put_slice(message);
-    framed.freeze()
+    [&prefix(message.len() as u32), message].concat().into()
 }
 
 fn check(headers: &HeaderMap) -> Result<(), Status> {

@@ -7,6 +7,7 @@ mod addresses;
 mod answers;
 mod away;
 mod bad_input;
+mod callers;
 mod checkpoints;
 mod command_line;
 mod cut_off;

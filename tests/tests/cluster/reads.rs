@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
-use stock_proto::stock::v1::{GetAuditRequest, ListShardsRequest, ShardIndex};
+use stock_proto::stock::v1::reservation::State;
+use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
+use stock_proto::stock::v1::{
+    Consistency, GetAuditRequest, GetReservationRequest, ListShardsRequest, ReserveRequest,
+    ShardIndex,
+};
 use tests::cluster::{Cluster, NODES, Options};
 use tests::names::{fresh, sku_in};
 use tests::stock::{
-    adjust, fresh_location, position, position_at, position_since, receive, reserve,
+    adjust, fresh_location, held, position, position_at, position_since, receive, reserve, seconds,
 };
 use tests::wait::{finish, until};
 
@@ -139,4 +144,73 @@ async fn every_node_tells_what_only_the_leader_of_group_0_knows() {
         let audit = stub.get_audit(GetAuditRequest::default()).await;
         assert!(audit.is_ok(), "node {node}: {audit:?}");
     }
+}
+
+/// A hold's time, less than what passes between two entries of a shard in which nothing happens.
+const HELD_FOR_SECONDS: i64 = 8;
+
+/// So much of it is seen to pass for each node and way to ask.
+const PASSES_MS: i64 = 250;
+
+/// A message that tells a follower the time may take so much longer than the one before.
+const TOLD_LATE_MS: i64 = 200;
+
+#[tokio::test]
+async fn the_time_that_a_hold_has_left_passes_at_every_node_while_nothing_happens() {
+    let cluster = Cluster::start(Options {
+        shards: 1,
+        ..Options::default()
+    })
+    .await;
+    let client = cluster.client().await;
+    let (sku, location) = (fresh("quiet"), fresh_location(&client).await);
+    receive(&client, &sku, &location, 1).await;
+    let answer = client.reserve(ReserveRequest {
+        ttl: seconds(HELD_FOR_SECONDS),
+        ..reserve(&sku, &location, 1)
+    });
+    let answer = answer.await.unwrap();
+    let at_least_index = answer.applied_index;
+    let id = held(answer).reservation_id;
+
+    let ask = async |node: u64, consistency: Consistency| {
+        let mut stub = ReservationServiceClient::new(cluster.channel(node));
+        let asked = stub.get_reservation(GetReservationRequest {
+            reservation_id: id.clone(),
+            consistency: consistency.into(),
+            at_least_index: match consistency {
+                Consistency::Near => at_least_index,
+                Consistency::Linearizable => 0,
+            },
+        });
+        asked.await.unwrap().into_inner().reservation.unwrap()
+    };
+    for consistency in [Consistency::Near, Consistency::Linearizable] {
+        for node in NODES {
+            let (mut first, mut last) = (None, HELD_FOR_SECONDS * 1_000);
+            until("time to pass", ROUNDS_WITHIN, async || {
+                let reservation = ask(node, consistency).await;
+                assert_eq!(reservation.state(), State::Held, "node {node}");
+                let left = reservation.expires_in.expect("it expires");
+                let left_ms = left.seconds * 1_000 + i64::from(left.nanos) / 1_000_000;
+                assert!(
+                    (0..=last + TOLD_LATE_MS).contains(&left_ms),
+                    "{left_ms} after {last}"
+                );
+                last = left_ms;
+                let passed = *first.get_or_insert(left_ms) - left_ms;
+                (passed >= PASSES_MS)
+                    .then_some(())
+                    .ok_or(format!("node {node} says {left_ms} ms"))
+            })
+            .await;
+        }
+    }
+    until("the hold to end", ROUNDS_WITHIN, async || {
+        let reservation = ask(NODES[0], Consistency::Near).await;
+        (reservation.state() == State::Expired)
+            .then_some(())
+            .ok_or(format!("{:?}", reservation.expires_in))
+    })
+    .await;
 }

@@ -60,7 +60,7 @@ async fn a_second_message_of_a_call_that_takes_one_is_refused_whatever_the_call(
     for path in paths {
         let answer = connection.call(&path, &[], twice.clone().into()).await;
         let status = answer.expect_err(&format!("{path}: two messages are taken for one"));
-        let expected = (Code::InvalidArgument, "MESSAGE_NOT_ALONE".to_owned());
+        let expected = (Code::InvalidArgument, "SEVERAL_MESSAGES".to_owned());
         assert_eq!(refusal(&status), expected, "{path}: {status}");
     }
 
@@ -75,7 +75,7 @@ async fn a_second_message_of_a_call_that_takes_one_is_refused_whatever_the_call(
     both.extend_from_slice(&one());
     let path = "/stock.v1.ReservationService/Reserve";
     let status = connection.call(path, &[], both.freeze()).await.unwrap_err();
-    assert_eq!(refusal(&status).1, "MESSAGE_NOT_ALONE", "{status}");
+    assert_eq!(refusal(&status).1, "SEVERAL_MESSAGES", "{status}");
     let seen = position(&client, &sku, &location).await.unwrap();
     assert_eq!(seen.reserved, 0, "a part of a refused call was carried out");
     let answer: Bytes = connection.call(path, &[], one()).await.unwrap();

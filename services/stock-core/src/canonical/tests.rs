@@ -165,11 +165,11 @@ fn every_field_of_what_was_amiss_counts() {
             |all| all.values_mut().for_each(|amiss| amiss.short_by = 4),
             |all| {
                 all.values_mut()
-                    .for_each(|amiss| amiss.endangered.reverse())
+                    .for_each(|amiss| amiss.endangered.reverse());
             },
             |all| {
                 all.values_mut()
-                    .for_each(|amiss| amiss.endangered = [].into())
+                    .for_each(|amiss| amiss.endangered = [].into());
             },
         ],
     );

@@ -70,6 +70,15 @@ impl BasketSorter {
         full + self.filling[shard as usize].numbers.len()
     }
 
+    /// Their bytes, as they are proposed.
+    pub(super) fn bytes(&self) -> usize {
+        let full = self.full.iter().map(Baskets::bytes).sum::<usize>();
+        let filling = self.filling.iter();
+        full + filling
+            .map(|filling| filling.commands.bytes())
+            .sum::<usize>()
+    }
+
     /// Everything that was added, cut so that each part may travel together.
     pub(super) fn take(&mut self) -> impl Iterator<Item = Baskets> {
         let filling = self.filling.iter_mut().zip(0..);
@@ -90,6 +99,11 @@ impl Filling {
 }
 
 impl Baskets {
+    /// Of their commands.
+    pub(super) fn bytes(&self) -> usize {
+        self.commands.bytes.len()
+    }
+
     /// Has the shard decide about them.
     pub(super) async fn decide(self, edge: &Edge) -> Decided {
         let group = GroupId::of_shard(self.shard);

@@ -1,8 +1,11 @@
 //! How long a caller waits, and what that means for the call.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderValue};
+use tokio::time::{Sleep, sleep};
 use tonic::metadata::MetadataMap;
 
 use super::error::ApiError;
@@ -22,8 +25,7 @@ pub(super) struct Deadline(Option<Duration>);
 impl Deadline {
     /// Of a call with this metadata.
     pub(super) fn of(metadata: &MetadataMap) -> Self {
-        let header = metadata.get("grpc-timeout");
-        Self(header.and_then(|value| parse(value.to_str().ok()?)))
+        Self(time_allowed(metadata.as_ref()))
     }
 
     /// The same, or this where the caller gave none.
@@ -39,6 +41,11 @@ impl Deadline {
         }
     }
 
+    /// Until it comes, from now on; none if it never does.
+    pub(super) fn sleep(self) -> Option<Pin<Box<Sleep>>> {
+        self.0.map(|time| Box::pin(sleep(shortened(time))))
+    }
+
     /// Runs a call for as long as its caller waits.
     pub(super) async fn limit<T>(
         self,
@@ -47,12 +54,22 @@ impl Deadline {
         let Some(time) = self.0 else {
             return call.await;
         };
-        let time = time.saturating_sub(BEFORE_TRANSPORT).max(BEFORE_TRANSPORT);
-        match tokio::time::timeout(time, call).await {
+        match tokio::time::timeout(shortened(time), call).await {
             Ok(result) => result,
             Err(_) => Err(ApiError::DeadlineExceeded),
         }
     }
+}
+
+/// A bit less than the caller's transport waits.
+fn shortened(time: Duration) -> Duration {
+    time.saturating_sub(BEFORE_TRANSPORT).max(BEFORE_TRANSPORT)
+}
+
+/// The time a caller allows, if he says so.
+pub fn time_allowed(headers: &HeaderMap<HeaderValue>) -> Option<Duration> {
+    let header = headers.get("grpc-timeout");
+    header.and_then(|value| parse(value.to_str().ok()?))
 }
 
 /// As the gRPC specification over HTTP/2 writes it: digits and a unit.

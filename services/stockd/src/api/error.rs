@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use prost::DecodeError;
 use stock_core::{Refusal, State};
-use stock_proto::codec::ERROR_DOMAIN;
+use stock_proto::codec::{ERROR_DOMAIN, too_large};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+use crate::listeners::Fault;
 use crate::placement::RegistryRefusal;
 use crate::worker::event::Failure;
 
@@ -216,6 +217,50 @@ fn registry(refusal: &RegistryRefusal) -> Status {
         details.set_retry_info(Some(RETRY_LEADERLESS_AFTER));
     }
     Status::with_error_details(code, message, details)
+}
+
+/// A caller holds more than he may for a second at most: what he does not take, or does not end, is ended.
+const RETRY_NO_ROOM_AFTER: Duration = Duration::from_secs(1);
+
+impl From<Fault> for Status {
+    fn from(fault: Fault) -> Self {
+        let (code, reason, message) = match fault {
+            Fault::MessageTooLarge { bytes } => return too_large(bytes),
+            Fault::SeveralMessages => (
+                Code::InvalidArgument,
+                "SEVERAL_MESSAGES",
+                "the call takes one message, and more has come; nothing was done",
+            ),
+            Fault::SenderSilent => (
+                Code::DeadlineExceeded,
+                "REQUEST_TOO_SLOW",
+                "the request did not come to its end, or too little of it came for ten seconds; nothing was done",
+            ),
+            Fault::LateRequest => (
+                Code::DeadlineExceeded,
+                "DEADLINE_EXCEEDED",
+                "the deadline came before the whole request; nothing was done",
+            ),
+            Fault::Late => return ApiError::DeadlineExceeded.into(),
+            Fault::NoRoom => (
+                Code::ResourceExhausted,
+                "CALLS_FULL",
+                "the calls under way on this connection, or on all, hold as much memory as they may; nothing more was \
+                 done: take the answers that wait, and try again later",
+            ),
+            Fault::NoRoomForAnswer | Fault::ReaderSilent => (
+                Code::ResourceExhausted,
+                "ANSWERS_FULL",
+                "there is no room for the answer beside those that wait to be taken; what was asked may be done: take \
+                 the others, and repeat it with the same request id or document",
+            ),
+        };
+        let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
+        if code == Code::ResourceExhausted {
+            details.set_retry_info(Some(RETRY_NO_ROOM_AFTER));
+        }
+        Self::with_error_details(code, message, details)
+    }
 }
 
 fn invalid(violations: Vec<FieldViolation>) -> Status {

@@ -18,6 +18,7 @@ use super::fields::Fields;
 use super::meter::Meter;
 use super::movement_lines::{check_line, check_reason, check_source};
 use super::verdicts::Verdicts;
+use crate::listeners::{Fault, Hold};
 use crate::log_codec::CommandsBuilder;
 use crate::worker::event::{Failure, GroupId};
 
@@ -26,6 +27,9 @@ pub(super) const LINES_MAX: usize = 10_000;
 
 /// Lines of one command: small enough that others get their turn between two.
 const LINES_PER_COMMAND_MAX: usize = 256;
+
+/// What a line of a stream takes until the last has come, its names and its verdict included.
+const LINE_BYTES: usize = size_of::<Checked>() + size_of::<Option<api::LineVerdict>>() + 256;
 
 /// The service.
 pub(super) struct Inventory {
@@ -108,6 +112,7 @@ impl Inventory {
     async fn record_stream(
         &self,
         mut stream: Streaming<api::RecordReceiptsRequest>,
+        hold: Option<Hold>,
     ) -> Result<Vec<api::LineVerdict>, Status> {
         let kind = MovementKind::Receipt;
         let mut verdicts = Verdicts::default();
@@ -124,6 +129,10 @@ impl Inventory {
             }
             let source = check_source(&mut fields, &message.source, &self.edge.principal);
             let source = fields.finish(source)?;
+            let bytes = message.lines.len() * LINE_BYTES;
+            if hold.as_ref().is_some_and(|hold| !hold.take(bytes)) {
+                return Err(Fault::NoRoom.tell());
+            }
             let mut fields = Fields::default();
             let Some(document) = fields.check("document", Document::new(&message.document)) else {
                 let violation = fields.into_first();
@@ -289,11 +298,12 @@ impl InventoryService for Inventory {
     ) -> Result<Response<api::RecordReceiptsResponse>, Status> {
         let deadline = Deadline::of(request.metadata());
         deadline.check_mutation()?;
+        let hold = Hold::of(request.extensions());
         let stream = request.into_inner();
         // A stream fails with whatever status its transport gives, so it is measured around that.
         let mut failed = None;
         let recorded = async {
-            match self.record_stream(stream).await {
+            match self.record_stream(stream, hold).await {
                 Ok(verdicts) => Ok(api::RecordReceiptsResponse { verdicts }),
                 Err(status) => {
                     failed = Some(status);

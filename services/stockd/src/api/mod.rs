@@ -41,13 +41,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
+pub use self::deadline::time_allowed;
 pub use self::edge::Edge;
 pub use self::error::ApiError;
 use self::fields::Fields;
 pub use self::proxy::Proxy;
 use crate::config::Config;
 use crate::listeners::calls::{self, Caller};
-use crate::listeners::{Accepted, Listener};
+use crate::listeners::{Accepted, Budget, Listener};
+use crate::memory::MemoryGauge;
 use crate::worker::event::{Freshness, Outcomes};
 
 /// What a proposal came to.
@@ -60,8 +62,8 @@ pub struct Applied {
     pub outcomes: Outcomes,
 }
 
-/// A message over [`MESSAGE_BYTES_MAX`] is refused by name in the codec. Past this one it is refused
-/// by the transport, before it is read.
+/// What another node answers in this one's place may be so large for the transport: over [`MESSAGE_BYTES_MAX`] it is
+/// refused by name in the codec. What comes from callers is refused there and then, in `listeners/`.
 const TRANSPORT_BYTES_MAX: usize = 4 * MESSAGE_BYTES_MAX;
 
 /// Serves clients, and other nodes that make calls in clients' names, until told to stop; then takes no new calls and
@@ -80,30 +82,25 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(api::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1();
+    let budget = Budget::new(MemoryGauge::new(config.memory_bytes).limit_bytes());
     let mut routes = Routes::default()
-        .add_service(
-            ReservationServiceServer::new(reservations::Reservations::new(
-                Arc::clone(&edge),
-                stop.clone(),
-            ))
-            .max_decoding_message_size(TRANSPORT_BYTES_MAX),
-        )
-        .add_service(
-            AvailabilityServiceServer::new(availability::AvailabilityReads::new(Arc::clone(&edge)))
-                .max_decoding_message_size(TRANSPORT_BYTES_MAX),
-        )
-        .add_service(
-            InventoryServiceServer::new(inventory::Inventory::new(Arc::clone(&edge)))
-                .max_decoding_message_size(TRANSPORT_BYTES_MAX),
-        )
-        .add_service(
-            CatalogServiceServer::new(catalog::CatalogCalls::new(Arc::clone(&edge)))
-                .max_decoding_message_size(TRANSPORT_BYTES_MAX),
-        )
-        .add_service(
-            ClusterServiceServer::new(cluster::ClusterCalls::new(config, edge, stop.clone()))
-                .max_decoding_message_size(TRANSPORT_BYTES_MAX),
-        )
+        .add_service(ReservationServiceServer::new(
+            reservations::Reservations::new(Arc::clone(&edge), stop.clone()),
+        ))
+        .add_service(AvailabilityServiceServer::new(
+            availability::AvailabilityReads::new(Arc::clone(&edge)),
+        ))
+        .add_service(InventoryServiceServer::new(inventory::Inventory::new(
+            Arc::clone(&edge),
+        )))
+        .add_service(CatalogServiceServer::new(catalog::CatalogCalls::new(
+            Arc::clone(&edge),
+        )))
+        .add_service(ClusterServiceServer::new(cluster::ClusterCalls::new(
+            config,
+            edge,
+            stop.clone(),
+        )))
         .add_service(health_service);
     match reflection {
         Ok(reflection) => routes = routes.add_service(reflection),
@@ -112,7 +109,8 @@ pub async fn serve(
     let routes = routes.prepare();
     let connections = TaskTracker::new();
     let serve = |accepted, caller| {
-        connections.spawn(calls::serve(accepted, caller, routes.clone(), stop.clone()));
+        let (routes, budget) = (routes.clone(), Arc::clone(&budget));
+        connections.spawn(calls::serve(accepted, caller, routes, budget, stop.clone()));
     };
     // Apart from each other: a connection that is just being let in is not lost because another one came.
     let clients = async {
@@ -145,5 +143,41 @@ fn read_consistency(fields: &mut Fields, consistency: i32) -> Option<Freshness> 
             fields.refuse("consistency", format!("{consistency} is not known"));
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use prost_types::FileDescriptorSet;
+
+    use super::*;
+    use crate::listeners::calls::{Kind, kind_of};
+
+    #[test]
+    fn every_call_with_many_messages_is_known_to_have_them() {
+        let served = [
+            api::FILE_DESCRIPTOR_SET,
+            tonic_health::pb::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        ];
+        let sets = served.map(|set| FileDescriptorSet::decode(set).unwrap());
+        let mut calls = 0;
+        for file in sets.iter().flat_map(|set| &set.file) {
+            for service in &file.service {
+                for method in &service.method {
+                    let name = service.name();
+                    let path = format!("/{}.{name}/{}", file.package(), method.name());
+                    let expected = match (method.client_streaming(), method.server_streaming()) {
+                        (false, _) => Kind::Single,
+                        (true, false) => Kind::Collects,
+                        (true, true) => Kind::Converses,
+                    };
+                    assert_eq!(kind_of(&path), expected, "{path}");
+                    calls += 1;
+                }
+            }
+        }
+        assert!(calls > 20, "{calls}");
     }
 }

@@ -183,9 +183,9 @@ impl Reservations {
             Answer::Reservation {
                 reservation: Some(reservation),
                 applied_index,
-                stamp,
+                now,
             } => Ok(api::GetReservationResponse {
-                reservation: Some(convert::reservation(&reservation, stamp)),
+                reservation: Some(convert::reservation(&reservation, now)),
                 shard: id.shard(),
                 applied_index,
             }),
@@ -287,7 +287,7 @@ impl ReservationService for Reservations {
     ) -> Result<Response<ReserveStream>, Status> {
         Ok(Response::new(ReserveStream::new(
             Arc::clone(&self.edge),
-            request.into_inner(),
+            request,
             Arc::clone(&self.meters.reserve_stream),
             self.stop.clone(),
         )))

@@ -4,9 +4,12 @@
 //! come from the caller is read, sorted by shard and proposed, and whatever is decided is answered. A caller
 //! that does not take its answers is not read any further.
 //!
+//! The call ends at its deadline, and what is waited for then may or may not be done.
+//!
 //! What is too much for its shard is refused as it came, without being read, and that is said once for all of a message:
 //! so much more time is left for the others.
 
+use std::collections::VecDeque;
 use std::future::{self, Future};
 use std::mem;
 use std::pin::Pin;
@@ -19,20 +22,27 @@ use futures_util::stream::FuturesUnordered;
 use prost::Message;
 use stock_core::Command;
 use stock_proto::stock::v1 as api;
+use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 use super::basket_sorter::{self, BasketSorter, Decided};
+use super::deadline::Deadline;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::first_sight;
 use super::meter::{Failures, Meter};
 use super::reservations::check_size;
 use super::reserve;
+use crate::listeners::Hold;
 use crate::worker::event::{Failure, Freshness, GroupId};
 
 /// Requests of one call that may wait for their answers. Past this the call is not read any further.
 const UNANSWERED_MAX: usize = 32 * 1024;
+
+/// And so many bytes of them: a quarter of what one shard takes from everybody. With the most requests that may wait it
+/// is 256 bytes for each, twice what one of a single line takes.
+const UNANSWERED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Requests that are taken before whatever is decided is answered, unless a message has more. So many that what is too
 /// much is seen, and refused at once, instead of waiting in the transport; so few that other calls wait some milliseconds
@@ -43,8 +53,13 @@ const READ_AT_ONCE_MAX: usize = 1_024;
 /// busily as a stream does.
 const LEFT_FOR_CALLS: usize = 256;
 
-/// Answers in one message, about.
+/// Answers in one message...
 const ANSWERS_PER_MESSAGE: usize = 1_000;
+/// ...or so many bytes of them, and what is decided together with the last one...
+const ANSWER_BYTES_PER_MESSAGE: usize = 1024 * 1024;
+/// ...unless that comes to more than this: then the message is cut. Callers take twice as much, whatever language they are
+/// written in.
+const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// One call.
 pub(super) struct ReserveStream {
@@ -52,9 +67,15 @@ pub(super) struct ReserveStream {
     meter: Arc<Meter>,
     requests: Streaming<api::ReserveStreamRequest>,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    deadline: Option<Pin<Box<Sleep>>>,
     reading: Reading,
     next_number: u64,
     unanswered: usize,
+    /// Of those that wait for a decision.
+    unanswered_bytes: usize,
+    /// What the call may hold, where it came over a connection, and what it has taken of that.
+    hold: Option<Hold>,
+    held: usize,
     /// Enough was read for once.
     is_others_turn: bool,
     sorter: BasketSorter,
@@ -62,10 +83,12 @@ pub(super) struct ReserveStream {
     answers: Answers,
 }
 
-/// For the next message.
+/// What has yet to be told.
 #[derive(Default)]
 struct Answers {
-    results: Vec<api::ReserveStreamResult>,
+    results: VecDeque<api::ReserveStreamResult>,
+    /// Of all of them.
+    bytes: usize,
     /// Requests that were too much.
     overload: Vec<u64>,
     /// Those of them all that are errors.
@@ -79,8 +102,13 @@ enum Reading {
     Over(Option<Status>),
 }
 
-/// What has come of some requests.
-enum Step {
+/// What has come of some requests of so many bytes.
+struct Step {
+    bytes: usize,
+    came: Came,
+}
+
+enum Came {
     Decided(Decided, Instant),
     /// They name locations this node did not know; by now it knows all there are, unless it could not ask.
     CaughtUp(Vec<Checked>, Result<(), Failure>),
@@ -91,13 +119,15 @@ struct Checked {
     number: u64,
     shard: u32,
     command: Command,
+    /// Of its request.
+    bytes: usize,
 }
 
 impl ReserveStream {
-    /// A call, which ends when the caller ends it, or the node stops.
+    /// A call, which ends when the caller ends it, at its deadline, or when the node stops.
     pub(super) fn new(
         edge: Arc<Edge>,
-        requests: Streaming<api::ReserveStreamRequest>,
+        call: Request<Streaming<api::ReserveStreamRequest>>,
         meter: Arc<Meter>,
         stop: CancellationToken,
     ) -> Self {
@@ -105,11 +135,15 @@ impl ReserveStream {
             sorter: BasketSorter::new(edge.shards()),
             edge,
             meter,
-            requests,
+            deadline: Deadline::of(call.metadata()).sleep(),
+            hold: Hold::of(call.extensions()),
+            held: 0,
+            requests: call.into_inner(),
             stopped: Box::pin(stop.cancelled_owned()),
             reading: Reading::On,
             next_number: 0,
             unanswered: 0,
+            unanswered_bytes: 0,
             is_others_turn: false,
             under_way: FuturesUnordered::new(),
             answers: Answers::default(),
@@ -124,7 +158,7 @@ impl ReserveStream {
             self.reading = Reading::Over(Some(ApiError::Stopping.into()));
         }
         let mut strangers = Vec::new();
-        while matches!(self.reading, Reading::On) && self.unanswered < UNANSWERED_MAX {
+        while matches!(self.reading, Reading::On) && self.has_room() {
             if self.next_number - first >= READ_AT_ONCE_MAX as u64 {
                 self.is_others_turn = true;
                 break;
@@ -140,10 +174,33 @@ impl ReserveStream {
         self.propose();
         if !strangers.is_empty() {
             let edge = Arc::clone(&self.edge);
+            let bytes = strangers.iter().map(|stranger| stranger.bytes).sum();
+            self.unanswered_bytes += bytes;
             self.under_way.push(Box::pin(async move {
                 let caught_up = edge.reach(GroupId::META, Freshness::LINEARIZABLE).await;
-                Step::CaughtUp(strangers, caught_up.map(|_| ()))
+                let came = Came::CaughtUp(strangers, caught_up.map(|_| ()));
+                Step { bytes, came }
             }));
+        }
+    }
+
+    /// Whether more may be read. While nothing waits it is the listener who says so, to the caller as well.
+    fn has_room(&self) -> bool {
+        let is_idle = self.under_way.is_empty() && self.answers.is_empty();
+        self.unanswered < UNANSWERED_MAX
+            && self.unanswered_bytes + self.sorter.bytes() < UNANSWERED_BYTES_MAX
+            && (is_idle || self.hold.as_ref().is_none_or(Hold::has_room))
+    }
+
+    /// Has what waits count for the connection.
+    fn count_what_waits(&mut self) {
+        let waits = self.unanswered_bytes + self.answers.bytes;
+        if let Some(hold) = &self.hold {
+            match waits.checked_sub(self.held) {
+                Some(more) => hold.take_anyway(more),
+                None => hold.give_back(self.held - waits),
+            }
+            self.held = waits;
         }
     }
 
@@ -171,6 +228,7 @@ impl ReserveStream {
                             number,
                             shard,
                             command,
+                            bytes: request.len(),
                         });
                     }
                 }
@@ -197,8 +255,12 @@ impl ReserveStream {
         for baskets in self.sorter.take() {
             let edge = Arc::clone(&self.edge);
             let began = Instant::now();
-            let mut decision: Pin<Box<dyn Future<Output = Step> + Send>> =
-                Box::pin(async move { Step::Decided(baskets.decide(&edge).await, began) });
+            let bytes = baskets.bytes();
+            self.unanswered_bytes += bytes;
+            let mut decision: Pin<Box<dyn Future<Output = Step> + Send>> = Box::pin(async move {
+                let came = Came::Decided(baskets.decide(&edge).await, began);
+                Step { bytes, came }
+            });
             // They take their room now, so that it is not counted upon for what is read next.
             let mut unheard = Context::from_waker(Waker::noop());
             self.under_way
@@ -209,27 +271,32 @@ impl ReserveStream {
         }
     }
 
-    /// Answers what is decided, as much as fits into a message.
+    /// Answers what is decided, as much as fits into a message, and what is decided together with it.
     fn collect(&mut self, context: &mut Context<'_>) {
-        while self.answers.results.len() < ANSWERS_PER_MESSAGE {
-            match Pin::new(&mut self.under_way).poll_next(context) {
+        while !self.answers.fill_a_message() {
+            let step = match Pin::new(&mut self.under_way).poll_next(context) {
                 Poll::Pending | Poll::Ready(None) => break,
-                Poll::Ready(Some(Step::Decided(decided, began))) => {
+                Poll::Ready(Some(step)) => step,
+            };
+            self.unanswered_bytes -= step.bytes;
+            match step.came {
+                Came::Decided(decided, began) => {
                     self.meter.answered(decided.count(), began);
                     for (number, answer) in decided.answers() {
                         self.answer(number, answer);
                     }
                 }
-                Poll::Ready(Some(Step::CaughtUp(strangers, Err(failure)))) => {
+                Came::CaughtUp(strangers, Err(failure)) => {
                     for stranger in strangers {
                         self.answer(stranger.number, Err(failure.into()));
                     }
                 }
-                Poll::Ready(Some(Step::CaughtUp(strangers, Ok(())))) => {
+                Came::CaughtUp(strangers, Ok(())) => {
                     for Checked {
                         number,
                         shard,
                         command,
+                        ..
                     } in strangers
                     {
                         match reserve::check_known(&self.edge, &command, String::new) {
@@ -241,6 +308,17 @@ impl ReserveStream {
                 }
             }
         }
+    }
+
+    /// Its deadline has come: nobody waits for what is not answered yet.
+    fn end_late(&mut self) -> Option<Result<api::ReserveStreamResponse, Status>> {
+        self.deadline = None;
+        self.under_way.clear();
+        self.answers = Answers::default();
+        self.unanswered_bytes = 0;
+        self.reading = Reading::Over(None);
+        self.count_what_waits();
+        Some(Err(ApiError::DeadlineExceeded.into()))
     }
 
     fn answer(&mut self, number: u64, answer: Result<api::ReserveResponse, ApiError>) {
@@ -265,22 +343,42 @@ impl Answers {
                 Out::Error(status)
             }
         };
-        self.results.push(api::ReserveStreamResult {
+        let result = api::ReserveStreamResult {
             number,
             result: Some(result),
-        });
+        };
+        self.bytes += result.encoded_len();
+        self.results.push_back(result);
+    }
+
+    fn fill_a_message(&self) -> bool {
+        self.results.len() >= ANSWERS_PER_MESSAGE || self.bytes >= ANSWER_BYTES_PER_MESSAGE
     }
 
     fn is_empty(&self) -> bool {
         self.results.is_empty() && self.overload.is_empty()
     }
 
-    fn into_message(self) -> api::ReserveStreamResponse {
-        let overload = !self.overload.is_empty();
+    /// As much as one message takes: all of it, as a rule.
+    fn next_message(&mut self) -> api::ReserveStreamResponse {
+        let mut results = Vec::new();
+        if self.bytes <= MESSAGE_BYTES_MAX {
+            self.bytes = 0;
+            results = mem::take(&mut self.results).into();
+        } else {
+            let rest = self.bytes - ANSWER_BYTES_PER_MESSAGE;
+            while self.bytes > rest
+                && let Some(result) = self.results.pop_front()
+            {
+                self.bytes -= result.encoded_len();
+                results.push(result);
+            }
+        }
+        let overload = mem::take(&mut self.overload);
         api::ReserveStreamResponse {
-            results: self.results,
-            overload: overload.then(|| api::ReserveStreamOverload {
-                numbers: self.overload,
+            results,
+            overload: (!overload.is_empty()).then(|| api::ReserveStreamOverload {
+                numbers: overload,
                 error: Some(basket_sorter::overloaded()),
             }),
         }
@@ -296,13 +394,20 @@ impl Stream for ReserveStream {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
+        if let Some(deadline) = &mut this.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(this.end_late());
+        }
         this.read(context);
         this.collect(context);
         if !this.answers.is_empty() {
-            let answers = mem::take(&mut this.answers);
-            this.meter.failed(&answers.failures);
-            return Poll::Ready(Some(Ok(answers.into_message())));
+            this.meter.failed(&mem::take(&mut this.answers.failures));
+            let message = this.answers.next_message();
+            this.count_what_waits();
+            return Poll::Ready(Some(Ok(message)));
         }
+        this.count_what_waits();
         match &mut this.reading {
             Reading::Over(error) if this.under_way.is_empty() => Poll::Ready(error.take().map(Err)),
             Reading::On | Reading::Over(_) => {

@@ -3,26 +3,32 @@
 //! of resets. Connections from other nodes are neither idle nor old.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::time::{Instant, sleep_until};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use super::frames::{Seen, Watched};
-use super::resets::{Resets, WAITED};
-use super::{Accepted, Guest};
+use super::Accepted;
+use super::answering::Answering;
+use super::asking::Asking;
+pub(crate) use super::asking::Kind;
+use super::budget::Budget;
+use super::fault::Fault;
+use super::frames::Watched;
+use super::patience::{Over, Patience};
+use super::under_way::{Hold, UnderWay};
+use super::usage::Usage;
+use crate::api::time_allowed;
 
 /// A client says what it speaks within this, or is disconnected.
 const PREFACE_WITHIN: Duration = Duration::from_secs(10);
@@ -57,7 +63,14 @@ const RESET_UNSEEN_MAX: usize = 8_192;
 /// Bytes of requests of one connection that may be unread. The transport ends a connection whose unread frames are many
 /// and small, and lets them cost half of this together: with less, four thousand calls that wait at once, as after a
 /// stall, would be too many.
-const UNREAD_BYTES_MAX: u32 = 4 * 1024 * 1024;
+pub(super) const UNREAD_BYTES_MAX: u32 = 4 * 1024 * 1024;
+
+/// Bytes of one answer that the transport takes while the socket does not: less than whoever takes an answer just fast
+/// enough takes within a look.
+const UNWRITTEN_BYTES_MAX: usize = 128 * 1024;
+
+/// What HTTP/2 counts for a header beside its name and its value.
+const HEADER_BYTES: usize = 32;
 
 /// Calls of one connection that the transport resets itself, over all its life: data for a call that was refused before
 /// all of it was there, mostly.
@@ -82,6 +95,8 @@ enum Ended {
     Silent,
     Resets,
     Crowded,
+    Greedy,
+    Untaken,
     Idle,
     Old,
 }
@@ -92,6 +107,8 @@ impl Ended {
             Self::Silent => "silent",
             Self::Resets => "resets",
             Self::Crowded => "crowded",
+            Self::Greedy => "greedy",
+            Self::Untaken => "untaken",
             Self::Idle => "idle",
             Self::Old => "old",
         }
@@ -99,13 +116,20 @@ impl Ended {
 }
 
 /// Serves a connection to its end. Told to stop, it takes no new calls and finishes those under way.
-pub async fn serve(accepted: Accepted, caller: Caller, routes: Routes, stop: CancellationToken) {
+pub async fn serve(
+    accepted: Accepted,
+    caller: Caller,
+    routes: Routes,
+    budget: Arc<Budget>,
+    stop: CancellationToken,
+) {
     let Accepted {
         stream,
         from,
         guest,
     } = accepted;
-    let ended = converse(stream, guest, caller, routes, stop).await;
+    let usage = Arc::new(Usage::new(guest, budget));
+    let ended = converse(stream, &usage, caller, routes, stop).await;
     if let Some(ended) = ended {
         metrics::counter!("stockd_connections_ended_total", "why" => ended.as_str()).increment(1);
     }
@@ -121,24 +145,24 @@ pub async fn serve(accepted: Accepted, caller: Caller, routes: Routes, stop: Can
 /// Says why the connection was ended, if not by the other side.
 async fn converse(
     stream: tokio::net::TcpStream,
-    guest: Guest,
+    usage: &Arc<Usage>,
     caller: Caller,
     routes: Routes,
     stop: CancellationToken,
 ) -> Option<Ended> {
-    let usage = Arc::new(Usage::new(guest));
     let watched = {
-        let usage = Arc::clone(&usage);
+        let usage = Arc::clone(usage);
         Watched::new(stream, move |seen| usage.take_note(seen))
     };
     let calls = Calls {
         routes,
-        usage: Arc::clone(&usage),
+        usage: Arc::clone(usage),
     };
-    let connection = http2::Builder::new(TokioExecutor::new())
+    let connection = http2::Builder::new(Tasks(Arc::clone(usage)))
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .initial_connection_window_size(UNREAD_BYTES_MAX)
+        .max_send_buf_size(UNWRITTEN_BYTES_MAX)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PONG_WITHIN)
         .max_pending_accept_reset_streams(RESET_UNSEEN_MAX)
@@ -161,6 +185,7 @@ async fn converse(
                 return None;
             }
             () = leave.as_mut() => return Some(match usage.guest.is_introduced() {
+                true if usage.is_greedy.load(Ordering::Relaxed) => Ended::Greedy,
                 true => Ended::Resets,
                 false => Ended::Crowded,
             }),
@@ -172,7 +197,7 @@ async fn converse(
                 connection.as_mut().graceful_shutdown();
             }
             () = look.as_mut() => {
-                match watch.look(&usage, caller, Instant::now()) {
+                match watch.look(usage, caller, Instant::now()) {
                     Verdict::Stay => {}
                     Verdict::Close => connection.as_mut().graceful_shutdown(),
                     Verdict::End(ended) => return Some(ended),
@@ -221,6 +246,9 @@ impl Watch {
         if !usage.guest.is_introduced() {
             return Verdict::End(Ended::Silent);
         }
+        if usage.untaken.is_stuck() {
+            return Verdict::End(Ended::Untaken);
+        }
         if caller == Caller::Node {
             return Verdict::Stay;
         }
@@ -248,48 +276,6 @@ impl Watch {
     }
 }
 
-/// What is known of a connection while it is served.
-struct Usage {
-    guest: Guest,
-    under_way: AtomicUsize,
-    begun: AtomicU64,
-    /// There is more to be read of it.
-    has_more: AtomicBool,
-    resets: Mutex<Resets>,
-}
-
-impl Usage {
-    fn new(guest: Guest) -> Self {
-        Self {
-            guest,
-            under_way: AtomicUsize::new(0),
-            begun: AtomicU64::new(0),
-            has_more: AtomicBool::new(false),
-            resets: Mutex::new(Resets::new(std::time::Instant::now())),
-        }
-    }
-
-    fn take_note(&self, seen: Seen) {
-        self.has_more.store(seen.has_more, Ordering::Relaxed);
-        if seen.preface {
-            self.guest.introduced();
-        }
-        if seen.resets > 0 {
-            let mut resets = self.resets.lock().unwrap_or_else(PoisonError::into_inner);
-            if !resets.take(seen.resets, std::time::Instant::now()) {
-                self.guest.ask_to_leave();
-            }
-        }
-    }
-
-    fn was_given_up(&self, began: std::time::Instant) {
-        if began.elapsed() >= WAITED {
-            let mut resets = self.resets.lock().unwrap_or_else(PoisonError::into_inner);
-            resets.give_back();
-        }
-    }
-}
-
 /// The calls of one connection.
 struct Calls {
     routes: Routes,
@@ -297,39 +283,102 @@ struct Calls {
 }
 
 impl hyper::service::Service<Request<Incoming>> for Calls {
-    type Response = Response<Answer>;
+    type Response = Response<Answering>;
     type Error = Infallible;
     type Future = Call;
 
     fn call(&self, request: Request<Incoming>) -> Call {
+        let kind = kind_of(request.uri().path());
+        let headers = request.headers();
+        let under_way = UnderWay::begin(&self.usage, time_allowed(headers));
+        let headers = headers.iter();
+        let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES);
+        let headers = headers.sum();
+        let mut request = request.map(|incoming| Asking::new(incoming, &under_way, kind));
+        if kind != Kind::Single {
+            request.extensions_mut().insert(Hold::new(&under_way));
+        }
+        *self.usage.newest() = Some(Arc::clone(&under_way));
         // Routes are always ready: they are a table, and what they lead to takes what comes.
         let future = tower::Service::call(&mut self.routes.clone(), request);
         Call {
             future,
+            headers,
             waits_max: WAITS_MAX,
-            under_way: Some(UnderWay::begin(&self.usage)),
+            heavy: self.usage.heavy(),
+            has_place: false,
+            timer: None,
+            under_way: Some(under_way),
         }
     }
 }
 
-type RoutesFuture = <Routes as tower::Service<Request<Incoming>>>::Future;
+/// Calls that take many messages, and keep them until the last has come...
+const COLLECTS: [&str; 1] = ["/stock.v1.InventoryService/RecordReceipts"];
+/// ...and those that answer them as they come.
+const CONVERSES: [&str; 3] = [
+    "/stock.v1.ReservationService/ReserveStream",
+    "/stock.v1.ClusterService/EchoStream",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+];
+
+/// What a call does with its messages.
+pub(crate) fn kind_of(path: &str) -> Kind {
+    if COLLECTS.contains(&path) {
+        Kind::Collects
+    } else if CONVERSES.contains(&path) {
+        Kind::Converses
+    } else {
+        Kind::Single
+    }
+}
+
+type RoutesFuture = <Routes as tower::Service<Request<Asking>>>::Future;
 
 /// A call up to the head of its answer.
 struct Call {
     future: RoutesFuture,
+    /// What those of the request take.
+    headers: usize,
     /// How often it yet waits for more to be read.
     waits_max: u8,
-    under_way: Option<UnderWay>,
+    /// What kept the node busy on its connection and let everybody else have a turn since.
+    heavy: u64,
+    has_place: bool,
+    /// Until its deadline. What carries it out has one, too, but does not know how long the request was waited for.
+    timer: Option<Pin<Box<Sleep>>>,
+    under_way: Option<Arc<UnderWay>>,
 }
 
-impl Future for Call {
-    type Output = Result<Response<Answer>, Infallible>;
+impl Call {
+    fn answer(&mut self, response: Response<tonic::body::Body>) -> CallOver {
+        match self.under_way.take() {
+            Some(under_way) => {
+                Poll::Ready(Ok(response.map(|body| Answering::new(body, under_way))))
+            }
+            // It has been answered; nobody asks for more.
+            None => Poll::Pending,
+        }
+    }
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn refuse(&mut self, fault: Fault) -> CallOver {
+        self.answer(fault.tell().into_http())
+    }
+}
+
+type CallOver = Poll<Result<Response<Answering>, Infallible>>;
+
+impl Future for Call {
+    type Output = Result<Response<Answering>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> CallOver {
         let this = self.get_mut();
+        let Some(under_way) = &this.under_way else {
+            return Poll::Pending;
+        };
+        let usage = &under_way.usage;
         if this.waits_max > 0 {
-            let under_way = this.under_way.as_ref();
-            if under_way.is_some_and(|it| it.usage.has_more.load(Ordering::Relaxed)) {
+            if usage.has_more.load(Ordering::Relaxed) {
                 // The transport looks meanwhile whether it was reset.
                 this.waits_max -= 1;
                 cx.waker().wake_by_ref();
@@ -337,75 +386,73 @@ impl Future for Call {
             }
             this.waits_max = 0;
         }
-        let Ok(response) = ready!(Pin::new(&mut this.future).poll(cx));
-        let under_way = this.under_way.take();
-        Poll::Ready(Ok(response.map(|body| Answer { body, under_way })))
-    }
-}
-
-/// An answer up to its end.
-struct Answer {
-    body: tonic::body::Body,
-    under_way: Option<UnderWay>,
-}
-
-impl Answer {
-    fn is_over(&mut self) {
-        if let Some(under_way) = &mut self.under_way {
-            under_way.is_over = true;
+        let heavy = usage.heavy();
+        if this.heavy != heavy {
+            this.heavy = heavy;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
-    }
-}
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
-        let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-        if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
-            this.is_over();
+        if !this.has_place {
+            if !under_way.take_place(this.headers) {
+                return this.refuse(Fault::NoRoom);
+            }
+            this.has_place = true;
         }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// Counts a call for as long as it lasts, and whether it was given up.
-struct UnderWay {
-    usage: Arc<Usage>,
-    began: std::time::Instant,
-    is_over: bool,
-}
-
-impl UnderWay {
-    fn begin(usage: &Arc<Usage>) -> Self {
-        usage.begun.fetch_add(1, Ordering::Relaxed);
-        usage.under_way.fetch_add(1, Ordering::Relaxed);
-        Self {
-            usage: Arc::clone(usage),
-            began: std::time::Instant::now(),
-            is_over: false,
+        if let Poll::Ready(Ok(response)) = Pin::new(&mut this.future).poll(cx) {
+            return this.answer(response);
         }
+        if under_way.came_late.load(Ordering::Relaxed)
+            && let Some(deadline) = under_way.deadline
+        {
+            let timer = this
+                .timer
+                .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+            ready!(timer.as_mut().poll(cx));
+            return this.refuse(Fault::Late);
+        }
+        Poll::Pending
     }
 }
 
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.usage.under_way.fetch_sub(1, Ordering::Relaxed);
-        if !self.is_over {
-            self.usage.was_given_up(self.began);
-        }
+/// Runs the calls of a connection, each as a task of its own, and ends those whose answers are not taken.
+#[derive(Clone)]
+struct Tasks(Arc<Usage>);
+
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, task: F) {
+        // The transport has just made it of the call that has just begun.
+        let call = self.0.newest().take();
+        tokio::spawn(async move {
+            match call {
+                Some(call) => attend(task, &call).await,
+                None => drop(task.await),
+            }
+        });
     }
+}
+
+async fn attend(task: impl Future, call: &UnderWay) {
+    let mut task = pin!(task);
+    let mut patience = Patience::default();
+    poll_fn(|cx| {
+        if task.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if !call.is_taken.load(Ordering::Relaxed) {
+            patience.rest();
+            return Poll::Pending;
+        }
+        let given = call.given.load(Ordering::Relaxed);
+        match ready!(patience.poll(given, call.deadline, cx)) {
+            Over::Silent => Fault::ReaderSilent.count(),
+            Over::Late => Fault::Late.count(),
+        }
+        // Dropped, it is reset, and what the transport has of it is gone.
+        Poll::Ready(())
+    })
+    .await;
 }

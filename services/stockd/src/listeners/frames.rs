@@ -1,5 +1,5 @@
 //! What is read of an HTTP/2 connection, watched as it goes by: whether the client has introduced itself, and how many
-//! calls it resets. The transport tells neither.
+//! calls it resets, and how much data has come. The transport tells none of it.
 
 use std::io;
 use std::pin::Pin;
@@ -13,7 +13,9 @@ use tokio::task::coop::has_budget_remaining;
 const PREFACE_BYTES: usize = 24;
 /// Length, type, flags and stream.
 const HEAD_BYTES: usize = 9;
-/// The type of a frame that resets a stream.
+/// The type of a frame with data for a stream...
+const DATA: u8 = 0;
+/// ...and of one that resets it.
 const RST_STREAM: u8 = 3;
 
 /// Counts frames, however what is read is cut.
@@ -33,6 +35,8 @@ pub(super) struct Seen {
     pub(super) preface: bool,
     /// Calls that it reset.
     pub(super) resets: u64,
+    /// Bytes of data, counted where their frame begins.
+    pub(super) data: usize,
     /// There is more to be read.
     pub(super) has_more: bool,
 }
@@ -70,7 +74,11 @@ impl Frames {
                 let [a, b, c, kind, ..] = self.head;
                 self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
                 self.head_bytes = 0;
-                seen.resets += u64::from(kind == RST_STREAM);
+                match kind {
+                    DATA => seen.data += self.skip,
+                    RST_STREAM => seen.resets += 1,
+                    _ => {}
+                }
             }
         }
         seen
@@ -114,7 +122,8 @@ impl<F: Fn(Seen) + Unpin> AsyncRead for Watched<F> {
             // It is empty, unless the runtime wants others to have their turn first.
             Poll::Pending => this.has_more && !has_budget_remaining(),
         };
-        if seen.preface || seen.resets > 0 || seen.has_more != this.has_more {
+        let is_of_note = seen.preface || seen.resets > 0 || seen.data > 0;
+        if is_of_note || seen.has_more != this.has_more {
             this.has_more = seen.has_more;
             (this.on_seen)(seen);
         }
@@ -176,13 +185,15 @@ mod tests {
         }
         for step in [1, 2, 5, 9, 24, 100, bytes.len()] {
             let mut frames = Frames::new();
-            let (mut prefaces, mut resets) = (0, 0);
+            let (mut prefaces, mut resets, mut data) = (0, 0, 0);
             for chunk in bytes.chunks(step) {
                 let seen = frames.read(chunk);
                 prefaces += u64::from(seen.preface);
                 resets += seen.resets;
+                data += seen.data;
             }
-            assert_eq!((prefaces, resets), (1, 3), "cut every {step} bytes");
+            let seen = (prefaces, resets, data);
+            assert_eq!(seen, (1, 3, HEAD_BYTES + 4), "cut every {step} bytes");
         }
     }
 

@@ -4,12 +4,20 @@
 //! [`Guest`]; whoever has not introduced himself yet leaves for who comes after him. What then is said on a connection
 //! is bounded by whoever serves it: `calls.rs` for gRPC, `pages.rs` for metrics, `peers/` for nodes.
 
+mod answering;
+mod asking;
+mod budget;
 pub mod calls;
 mod descriptors;
+mod fault;
 mod frames;
 pub mod pages;
+mod patience;
+mod prefixes;
 mod resets;
 mod room;
+mod under_way;
+mod usage;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,9 +28,12 @@ use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
+pub use self::budget::Budget;
 pub use self::descriptors::{Shares, raise};
+pub use self::fault::Fault;
 pub use self::room::Guest;
 use self::room::{Full, Room};
+pub use self::under_way::Hold;
 
 /// Where a connection cannot be accepted, most likely for want of descriptors, the next attempt comes after this.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);

@@ -20,6 +20,9 @@ use crate::liveness::Liveness;
 /// From the first byte of a question to the last of its answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 
+/// The longest head of a question.
+const QUESTION_BYTES_MAX: usize = 16 * 1024;
+
 /// What the pages show.
 pub struct Pages {
     /// The metrics.
@@ -46,6 +49,7 @@ impl Pages {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .keep_alive(false)
+            .max_buf_size(QUESTION_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), answer);
         tokio::select! {
             // How it ended is the other side's concern.

@@ -9,6 +9,7 @@ use stock_proto::cluster::v1 as cluster;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
+use tokio::time::timeout;
 
 use super::PeerError;
 use crate::identity::Refusal;
@@ -21,6 +22,13 @@ pub(super) const HELLO_BYTES_MAX: usize = 256 * 1024;
 
 /// What a read asks the socket for.
 const READ_BYTES: usize = 64 * 1024;
+
+/// Room that is made for a frame of which little has come.
+const AHEAD_BYTES: usize = 1024 * 1024;
+
+/// A frame that has begun goes on within this. Nodes say something twice a second, and who sends a large frame has all of
+/// it in memory.
+const FRAME_GOES_ON_WITHIN: Duration = Duration::from_secs(10);
 
 /// A peer whose machine is gone is noticed after this, though it never said goodbye.
 const UNACKNOWLEDGED_FOR: Duration = Duration::from_secs(5);
@@ -85,8 +93,12 @@ pub(super) async fn read_message<M: Message + Default>(
     if length > bytes_max {
         return Err(PeerError::Malformed(format!("a message of {length} bytes")));
     }
-    let mut bytes = vec![0; length];
-    stream.read_exact(&mut bytes).await?;
+    // Who only announces bytes takes no memory for them.
+    let mut bytes = Vec::new();
+    let mut announced = (&mut *stream).take(length as u64);
+    if announced.read_to_end(&mut bytes).await? < length {
+        return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+    }
     M::decode(bytes.as_slice()).map_err(|e| PeerError::Malformed(e.to_string()))
 }
 
@@ -103,8 +115,16 @@ pub(super) struct FrameReader {
 impl FrameReader {
     /// Reads what has come, at least a byte; 0 at the end of the stream.
     pub(super) async fn fill(&mut self, stream: &mut OwnedReadHalf) -> Result<usize, PeerError> {
+        let is_inside = !self.buffer.is_empty();
         self.buffer.reserve(READ_BYTES);
-        Ok(stream.read_buf(&mut self.buffer).await?)
+        let read = stream.read_buf(&mut self.buffer);
+        match is_inside {
+            false => Ok(read.await?),
+            true => match timeout(FRAME_GOES_ON_WITHIN, read).await {
+                Ok(read) => Ok(read?),
+                Err(_) => Err(PeerError::Silent),
+            },
+        }
     }
 
     /// The next whole frame, and its length in bytes.
@@ -117,7 +137,10 @@ impl FrameReader {
             return Err(PeerError::Malformed(format!("a frame of {length} bytes")));
         }
         let Some(frame) = self.buffer.get(4..4 + length) else {
-            self.buffer.reserve(4 + length - self.buffer.len());
+            // As much as has come already, at most: who only announces a frame takes no memory for it.
+            let missing = 4 + length - self.buffer.len();
+            self.buffer
+                .reserve(missing.min(self.buffer.len().max(AHEAD_BYTES)));
             return Ok(None);
         };
         let frame = Bytes::copy_from_slice(frame);
@@ -131,6 +154,24 @@ impl FrameReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_only_announces_a_frame_takes_no_memory_for_it() {
+        let mut reader = FrameReader::default();
+        reader.buffer.put_u32_le(FRAME_BYTES_MAX as u32);
+        for come in [1, 100_000, 8_000_000] {
+            reader.buffer.put_bytes(7, come);
+            assert!(matches!(reader.next(), Ok(None)));
+            let (length, capacity) = (reader.buffer.len(), reader.buffer.capacity());
+            assert!(
+                capacity <= 4 * length + 2 * AHEAD_BYTES,
+                "{capacity} for {length}"
+            );
+        }
+        reader.buffer.clear();
+        reader.buffer.put_u32_le(FRAME_BYTES_MAX as u32 + 1);
+        assert!(reader.next().is_err());
+    }
 
     #[test]
     fn frames_come_out_whole_however_the_stream_is_cut() {

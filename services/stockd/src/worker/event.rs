@@ -331,8 +331,8 @@ pub enum Answer {
         reservation: Option<Arc<Reservation>>,
         /// What is applied.
         applied_index: u64,
-        /// Cluster time.
-        stamp: Stamp,
+        /// Cluster time now, as the replica that answers takes it to be.
+        now: Stamp,
     },
     /// No answer.
     Failed(Failure),

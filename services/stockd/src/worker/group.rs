@@ -293,6 +293,14 @@ impl<R> Group<R> {
         self.clock.estimate(now)
     }
 
+    /// Cluster time as a reader is told it: what this replica takes it to be now, since the last entry of a shard in which
+    /// nothing happens may be ten seconds old. Where it does not know the time, and never before the last entry, it is that
+    /// entry's.
+    fn time_for_readers(&self, now: Now) -> Stamp {
+        let stamped = self.state.moment().stamp;
+        self.clock.now(now).map_or(stamped, |now| now.max(stamped))
+    }
+
     /// Another replica tells what it takes cluster time to be, or that it has no idea.
     pub(super) fn told_time(&mut self, node: u64, time: Option<ClusterTime>, now: Now) {
         let term = self.replica.term();
@@ -623,13 +631,13 @@ impl<R> Group<R> {
     }
 
     /// What is known of a question's subject, now.
-    pub(super) fn answer_question(&self, question: Question) -> Answer {
+    pub(super) fn answer_question(&self, question: Question, now: Now) -> Answer {
         let applied_index = self.applied_index;
         match (question, &self.state) {
             (Question::Reservation(id), State::Stock(shard)) => Answer::Reservation {
                 reservation: shard.reservation(&id).cloned(),
                 applied_index,
-                stamp: self.state.moment().stamp,
+                now: self.time_for_readers(now),
             },
             (Question::Reached | Question::Reservation(_), _) => Answer::Reached { applied_index },
         }

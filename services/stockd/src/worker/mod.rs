@@ -318,6 +318,8 @@ impl<R> Worker<R> {
     /// Applies the rest: what followers were told is committed, and what this node's own write
     /// completed.
     pub fn catch_up(&mut self, now: Now, effects: &mut Vec<Effect<R>>) -> Result<(), WorkerError> {
+        // The write may have taken long.
+        self.now = now;
         let mut turn = std::mem::take(&mut self.turn);
         for Turn {
             number, committed, ..
@@ -480,7 +482,7 @@ impl<R> Worker<R> {
                     Freshness::Linearizable { .. } => false,
                 };
                 if is_new_enough {
-                    answer(effects, reply, group.answer_question(question));
+                    answer(effects, reply, group.answer_question(question, now));
                 } else if group.reads.len() >= READS_WAITING_MAX {
                     answer(effects, reply, Answer::Failed(Failure::Overloaded));
                 } else {
@@ -642,7 +644,8 @@ impl<R> Worker<R> {
             self.touched.insert(number);
         }
         for read in group.reads.take_applied(group.applied_index) {
-            answer(effects, read.reply, group.answer_question(read.question));
+            let answered = group.answer_question(read.question, self.now);
+            answer(effects, read.reply, answered);
         }
         Ok(())
     }
