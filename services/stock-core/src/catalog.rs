@@ -164,6 +164,7 @@ impl Catalog {
             secret: self.secret,
             requests: MemoryHead {
                 horizon: self.requests.horizon,
+                bytes: self.requests.bytes as u64,
                 order: OrderHead::of(&self.requests.order),
             },
             locations: self.location_count as u64,

@@ -205,17 +205,21 @@ impl Shard {
             secret: self.secret,
             requests: MemoryHead {
                 horizon: self.requests.horizon,
+                bytes: self.requests.bytes as u64,
                 order: OrderHead::of(&self.requests.order),
             },
             documents: MemoryHead {
                 horizon: self.documents.horizon,
+                bytes: self.documents.bytes as u64,
                 order: OrderHead {
                     len: self.documents.len() as u64,
                     next: self.documents.next_sequence,
                 },
             },
             ended: OrderHead::of(&self.holds.ended),
+            ended_bytes: self.holds.ended_bytes as u64,
             open: self.holds.open() as u64,
+            open_bytes: self.holds.open_bytes as u64,
             skus: self.shelves.skus() as u64,
             positions: self.shelves.positions() as u64,
         }

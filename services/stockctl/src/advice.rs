@@ -28,7 +28,9 @@ pub(crate) fn for_call(error: &Error, repeated_by: Option<&Repeat>) -> Option<St
 pub(crate) fn repeat(repeat: &Repeat) -> String {
     let option = match repeat {
         Repeat::RequestId(id) => format!("--request-id {id}"),
-        Repeat::Document(document) => format!("--document {document}"),
+        Repeat::Document { name, occurred_at } => {
+            format!("--document {name} --occurred-at {occurred_at}")
+        }
     };
     format!(
         "Whether it was done is unknown; run the same command with {option} and it is done once."
@@ -62,7 +64,9 @@ fn by_reason(reason: &str) -> Option<&'static str> {
         "REQUEST_MEMORY_FULL" => {
             "Wait a minute and try again. If it comes back, the load needs a cluster with more shards."
         }
-        "DOCUMENT_REUSED" => "Give another --document, or repeat exactly what it named.",
+        "DOCUMENT_REUSED" => {
+            "Give another --document, or repeat exactly what it named, --occurred-at included."
+        }
         _ => return None,
     })
 }

@@ -19,7 +19,7 @@ use crate::args::{
     Reserve, Sale,
 };
 use crate::failure::{Failure, Repeat};
-use crate::notation::movement_lines;
+use crate::notation::{moment, movement_lines};
 use crate::operate;
 
 /// Does what the command line asks.
@@ -196,7 +196,7 @@ async fn receive(client: &Client, args: Receive) -> Result<Answer, Failure> {
         lines: lines.clone(),
     };
     let answer = client.record_receipts([request]).await;
-    let verdicts = answer.map_err(by_document(&document))?.verdicts;
+    let verdicts = answer.map_err(by_document(&document, at))?.verdicts;
     movements(Movement::Receipt, document, lines, verdicts)
 }
 
@@ -209,7 +209,7 @@ async fn sale(client: &Client, args: Sale) -> Result<Answer, Failure> {
         lines: lines.clone(),
     };
     let answer = client.record_sale(request).await;
-    let verdicts = answer.map_err(by_document(&document))?.verdicts;
+    let verdicts = answer.map_err(by_document(&document, at))?.verdicts;
     movements(Movement::Sale, document, lines, verdicts)
 }
 
@@ -223,7 +223,7 @@ async fn adjust(client: &Client, args: Adjust) -> Result<Answer, Failure> {
         reason: args.reason,
     };
     let answer = client.adjust(request).await;
-    let verdicts = answer.map_err(by_document(&document))?.verdicts;
+    let verdicts = answer.map_err(by_document(&document, at))?.verdicts;
     movements(Movement::Adjustment, document, lines, verdicts)
 }
 
@@ -312,11 +312,12 @@ pub(crate) fn by_request(request_id: String) -> impl FnOnce(Error) -> Failure {
     }
 }
 
-fn by_document(document: &str) -> impl FnOnce(Error) -> Failure {
-    let document = document.to_owned();
+fn by_document(document: &str, occurred_at: Timestamp) -> impl FnOnce(Error) -> Failure {
+    let name = document.to_owned();
+    let occurred_at = moment(occurred_at);
     |error| Failure::Call {
         error,
-        repeat: Some(Repeat::Document(document)),
+        repeat: Some(Repeat::Document { name, occurred_at }),
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) enum Failure {
 #[derive(Debug)]
 pub(crate) enum Repeat {
     RequestId(String),
-    Document(String),
+    Document { name: String, occurred_at: String },
 }
 
 impl From<Error> for Failure {

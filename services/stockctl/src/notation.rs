@@ -2,6 +2,7 @@
 //! are good is the cluster's to say, so that there is one rule and one message.
 
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use prost_types::Timestamp;
 use stock_proto::stock::v1::{Line, MovementLine, PartialLine, PositionKey};
@@ -128,6 +129,14 @@ impl From<Key> for PositionKey {
             location: key.location,
         }
     }
+}
+
+/// As `--occurred-at` takes it, to the millisecond, which is as much of it as counts.
+pub(crate) fn moment(at: Timestamp) -> String {
+    SystemTime::try_from(at).map_or_else(
+        |_| at.to_string(),
+        |at| humantime::format_rfc3339_millis(at).to_string(),
+    )
 }
 
 /// The lines of one document, named by their place in it: the same command again names the same

@@ -5,11 +5,12 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 use stock_proto::stock::v1::line_verdict::Verdict;
 use stock_proto::stock::v1::{
-    GetAvailabilityResponse, GetTopologyResponse, LineVerdict, Location, MovementLine, Reservation,
-    SetPositionPolicyResponse, Shard, Shortage, location,
+    Discrepancy, GetAvailabilityResponse, GetTopologyResponse, LineVerdict, Location, MovementLine,
+    Reservation, SetPositionPolicyResponse, Shard, Shortage, location,
 };
 
 use crate::answer::{Answer, Movement};
+use crate::notation::moment;
 
 impl Answer {
     /// Text without a last line break.
@@ -39,7 +40,9 @@ impl Answer {
                 verdicts,
             } => {
                 let text = verdict_table(lines, verdicts);
-                format!("{} {document}\n\n{text}", document_name(*movement))
+                let at = lines.first().and_then(|line| line.occurred_at);
+                let at = at.map_or_else(String::new, |at| format!(" of {}", moment(at)));
+                format!("{} {document}{at}\n\n{text}", document_name(*movement))
             }
             Self::Location(answer) => location_table(answer.location.as_slice()),
             Self::Locations(answer) => {
@@ -186,9 +189,18 @@ fn remark(verdict: &LineVerdict) -> String {
         };
         return format!("{field}{} ({})", error.message, error.reason);
     }
-    let Some(discrepancy) = &verdict.discrepancy else {
-        return String::new();
-    };
+    let mut remarks = Vec::new();
+    if let Some(ahead) = &verdict.clock_ahead {
+        remarks.push(format!(
+            "the clock it was taken from is {} s ahead",
+            ahead.seconds
+        ));
+    }
+    remarks.extend(verdict.discrepancy.as_ref().map(amiss));
+    remarks.join("; ")
+}
+
+fn amiss(discrepancy: &Discrepancy) -> String {
     let endangered = &discrepancy.endangered_reservation_ids;
     let mut text = format!(
         "available is now {}, {} too few",
@@ -412,7 +424,10 @@ shard 0, applied index 9"
             sku: "milk".into(),
             location: "S9".into(),
             quantity: 3,
-            occurred_at: Some(stock_client::now()),
+            occurred_at: Some(prost_types::Timestamp {
+                seconds: 1_796_000_000,
+                nanos: 0,
+            }),
         }];
         let mut verdict = LineVerdict {
             error: Some(LineError {
@@ -432,7 +447,7 @@ shard 0, applied index 9"
         assert_eq!(
             answer.table(),
             "\
-Receipt note-1
+Receipt note-1 of 2026-11-30T00:53:20.000Z
 
 LINE  SKU   LOCATION  QUANTITY  VERDICT  SHARD  APPLIED  REMARK
    1  milk  S9               3  REFUSED      -        -  location: there is no location S9 \

@@ -14,7 +14,9 @@ pub(crate) struct ShardHead {
     pub(crate) requests: MemoryHead,
     pub(crate) documents: MemoryHead,
     pub(crate) ended: OrderHead,
+    pub(crate) ended_bytes: u64,
     pub(crate) open: u64,
+    pub(crate) open_bytes: u64,
     pub(crate) skus: u64,
     pub(crate) positions: u64,
 }
@@ -32,6 +34,8 @@ pub(crate) struct CatalogHead {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MemoryHead {
     pub(crate) horizon: Stamp,
+    /// That what it remembers takes of its room.
+    pub(crate) bytes: u64,
     pub(crate) order: OrderHead,
 }
 
@@ -66,7 +70,9 @@ impl ShardHead {
         writer.memory(self.requests);
         writer.memory(self.documents);
         writer.order(self.ended);
+        writer.number(self.ended_bytes);
         writer.number(self.open);
+        writer.number(self.open_bytes);
         writer.number(self.skus);
         writer.number(self.positions);
     }
@@ -79,7 +85,9 @@ impl ShardHead {
             requests: reader.memory()?,
             documents: reader.memory()?,
             ended: reader.order()?,
+            ended_bytes: reader.number()?,
             open: reader.number()?,
+            open_bytes: reader.number()?,
             skus: reader.number()?,
             positions: reader.number()?,
         })
@@ -126,6 +134,7 @@ impl Writer {
 
     fn memory(&mut self, memory: MemoryHead) {
         self.stamp(memory.horizon);
+        self.number(memory.bytes);
         self.order(memory.order);
     }
 
@@ -172,6 +181,7 @@ impl Reader<'_> {
     fn memory(&mut self) -> Read<MemoryHead> {
         Ok(MemoryHead {
             horizon: self.stamp()?,
+            bytes: self.number()?,
             order: self.order()?,
         })
     }

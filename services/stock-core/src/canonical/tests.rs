@@ -417,10 +417,14 @@ fn every_field_of_a_head_counts() {
             |head| head.applied.moment.stamp = Stamp(20),
             |head| head.applied.moment.wall = Stamp(20),
             |head| head.requests.horizon = Stamp(20),
+            |head| head.requests.bytes = 20,
             |head| head.requests.order.len = 20,
             |head| head.requests.order.next = 20,
             |head| head.secret = Secret(20),
             |head| head.documents.horizon = Stamp(20),
+            |head| head.documents.bytes = 20,
+            |head| head.ended_bytes = 20,
+            |head| head.open_bytes = 20,
             |head| head.documents.order.len = 20,
             |head| head.documents.order.next = 20,
             |head| head.ended.len = 20,
@@ -444,6 +448,7 @@ fn every_field_of_a_head_counts() {
             |head| head.applied.index = 20,
             |head| head.secret = Secret(20),
             |head| head.requests.horizon = Stamp(20),
+            |head| head.requests.bytes = 20,
             |head| head.requests.order.len = 20,
             |head| head.requests.order.next = 20,
             |head| head.locations = 20,
@@ -543,7 +548,8 @@ fn the_format_never_changes() {
     let mut writer = Writer::default();
     shard_head().write(&mut writer, 4);
     let head = [
-        4, 1, 4, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 15, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,
+        4, 1, 4, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 15, 4, 16, 5, 6, 7, 17, 8, 9, 10, 11, 18, 12, 19,
+        13, 14,
     ];
     assert_eq!(writer.into_bytes(), head);
 
@@ -615,14 +621,18 @@ fn shard_head() -> ShardHead {
         secret: Secret(15),
         requests: MemoryHead {
             horizon: Stamp(4),
+            bytes: 16,
             order: OrderHead { len: 5, next: 6 },
         },
         documents: MemoryHead {
             horizon: Stamp(7),
+            bytes: 17,
             order: OrderHead { len: 8, next: 9 },
         },
         ended: OrderHead { len: 10, next: 11 },
+        ended_bytes: 18,
         open: 12,
+        open_bytes: 19,
         skus: 13,
         positions: 14,
     }

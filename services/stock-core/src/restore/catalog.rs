@@ -73,6 +73,8 @@ impl StateRestorer for CatalogRestorer {
         self.given.check()?;
         let count = self.catalog.location_count;
         check_count("locations", self.head.locations, count)?;
+        let (what, bytes) = ("bytes of requests", self.head.requests.bytes);
+        check_count(what, bytes, self.catalog.requests.bytes)?;
         let order = restored_order("requests", self.head.requests.order, self.requests)?;
         self.catalog.requests.order = order;
         Ok(self.catalog)

@@ -125,6 +125,30 @@ impl StateRestorer for ShardRestorer {
         post_holds(&mut shard.holds, &mut shard.shelves)?;
         settle_claims(&mut shard.shelves, self.claims)?;
         check_count("open reservations", head.open, shard.holds.open)?;
+        for (what, head, found) in [
+            (
+                "bytes of open reservations",
+                head.open_bytes,
+                shard.holds.open_bytes,
+            ),
+            (
+                "bytes of ended reservations",
+                head.ended_bytes,
+                shard.holds.ended_bytes,
+            ),
+            (
+                "bytes of requests",
+                head.requests.bytes,
+                shard.requests.bytes,
+            ),
+            (
+                "bytes of documents",
+                head.documents.bytes,
+                shard.documents.bytes,
+            ),
+        ] {
+            check_count(what, head, found)?;
+        }
         for remembered in shard.requests.buckets.values_mut() {
             share_verdict(remembered, &shard.holds, &shard.shelves);
         }
