@@ -156,3 +156,50 @@ impl<K: Key, V, M: Table<K, V>> Buckets<K, V, M> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use xxhash_rust::xxh3::xxh3_64;
+
+    use super::*;
+    use crate::ids::{RequestId, ReservationId, Sku, Stamp};
+    use crate::limits::BUCKETS;
+
+    /// How many of them the fullest bucket has.
+    fn fullest(of: impl Iterator<Item = usize>) -> usize {
+        let mut counts = vec![0; BUCKETS];
+        for bucket in of {
+            counts[bucket] += 1;
+        }
+        counts.into_iter().max().unwrap_or(0)
+    }
+
+    /// Five in a bucket is what chance makes of these; thirty in one it never does.
+    const MANY: usize = 5 * BUCKETS;
+    const FULL: usize = 30;
+
+    #[test]
+    fn ids_and_names_that_somebody_made_to_be_alike_lie_in_different_buckets() {
+        let secret = Secret(0x5eed);
+        let ids = (0..MANY as u128).map(|number| {
+            // Equal but for the middle: neither the first bytes nor the last tell them apart.
+            let bits = 1_790_000_000_000 << 80 | 0x7 << 76 | number << 40 | 0xffff;
+            RequestId::new(bits.to_be_bytes()).unwrap()
+        });
+        assert!(fullest(ids.map(|id| id.bucket(secret, BUCKETS))) < FULL);
+        let holds = (0..MANY as u64).map(|ms| ReservationId::compose(Stamp(ms), 0, 7));
+        assert!(fullest(holds.map(|id| id.bucket(secret, BUCKETS))) < FULL);
+        let names = (0..).map(|number: u32| format!("SKU-{number}"));
+        let alike = names.filter(|name| xxh3_64(name.as_bytes()).is_multiple_of(64));
+        let skus = alike.take(MANY).map(|name| Sku::new(&name).unwrap());
+        assert!(fullest(skus.map(|sku| sku.bucket(secret, BUCKETS))) < FULL);
+    }
+
+    #[test]
+    fn another_secret_makes_other_buckets() {
+        let id = |ms| ReservationId::compose(Stamp(ms), 0, 7);
+        let same =
+            |ms: &u64| id(*ms).bucket(Secret(1), BUCKETS) == id(*ms).bucket(Secret(2), BUCKETS);
+        assert!((0..10_000).filter(same).count() < 30);
+    }
+}

@@ -21,6 +21,7 @@ mod idempotency;
 mod identity;
 mod interrupted;
 mod known_again;
+mod largest;
 mod leaders;
 mod listeners;
 mod membership;

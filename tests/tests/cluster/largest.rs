@@ -1,0 +1,420 @@
+//! The largest request that each call takes: what it costs the node that is asked, and everybody else who asks it.
+//!
+//! A call that is not in the table fails the test, so that whoever adds one says what is the most that can be asked of it.
+//! `cargo test -p tests --test cluster largest -- --nocapture` shows the figures.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use prost::Message;
+use prost_types::FileDescriptorSet;
+use stock_client::Client;
+use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
+use stock_proto::stock::v1::{
+    self as api, FILE_DESCRIPTOR_SET, Line, MovementLine, PartialLine, PositionKey, location,
+};
+use tests::cluster::{Cluster, Options};
+use tests::names::request_id;
+use tests::programs::resident_bytes;
+use tests::raw::{self, Connection};
+use tests::stock::{held, is_held, line, movement, receive, reserve, seconds};
+use tests::wait::finish;
+use tonic::{Code, Status};
+
+/// What clients take unless they are told otherwise.
+const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What the node takes more while it answers, and keeps: some times the largest message, read, checked, written to the log
+/// and applied. Most is given back; an allocator keeps some of it for the next call.
+const MORE_BYTES_MAX: u64 = 96 * 1024 * 1024;
+
+/// Somebody else's reserve, meanwhile, in a build that is not optimised and beside other tests.
+const OTHERS_WITHIN: Duration = Duration::from_secs(5);
+
+const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Positions of the longest names: SKUs in all places, and all that one answer may hold.
+const SKUS: usize = 100;
+const PLACES: usize = 200;
+
+/// What comes of a call.
+type Expected = Result<(), Code>;
+
+/// A name of the largest length.
+fn longest(kind: &str, number: usize) -> String {
+    format!("{kind}-{number:0>width$}", width = 63 - kind.len())
+}
+
+fn sku(number: usize) -> String {
+    longest("sku", number % SKUS)
+}
+
+fn place(number: usize) -> String {
+    longest("place", number % PLACES)
+}
+
+/// A basket of the largest size.
+fn basket() -> Vec<Line> {
+    (0..SKUS)
+        .map(|number| line(&sku(number), &place(0), 1))
+        .collect()
+}
+
+fn part() -> Vec<PartialLine> {
+    (0..SKUS)
+        .map(|number| PartialLine {
+            sku: sku(number),
+            location: place(0),
+            quantity: 1,
+        })
+        .collect()
+}
+
+/// A document of the largest size: every position once, as far as they go.
+fn document_lines(from: usize) -> Vec<MovementLine> {
+    (from..from + 10_000)
+        .map(|number| MovementLine {
+            line: longest("line", number),
+            ..movement(&sku(number / PLACES), &place(number), 1_000)
+        })
+        .collect()
+}
+
+fn receipts(from: usize) -> api::RecordReceiptsRequest {
+    api::RecordReceiptsRequest {
+        document: longest("receipt", from),
+        lines: document_lines(from),
+        source: longest("dock", 1),
+    }
+}
+
+fn put(number: usize) -> api::PutLocationRequest {
+    api::PutLocationRequest {
+        request_id: request_id(),
+        location: Some(api::Location {
+            location_id: place(number),
+            r#type: location::Type::Store.into(),
+            name: "n".repeat(128),
+            coordinates: Some(api::Coordinates {
+                latitude: -89.123_456,
+                longitude: -179.123_456,
+            }),
+            gln: "4".repeat(13),
+        }),
+    }
+}
+
+fn a_reserve() -> api::ReserveRequest {
+    api::ReserveRequest {
+        request_id: request_id(),
+        lines: basket(),
+        ttl: seconds(604_800),
+    }
+}
+
+/// Ids of holds to be used up by the calls that need one.
+async fn hold(client: &Client) -> String {
+    held(client.reserve(a_reserve()).await.unwrap()).reservation_id
+}
+
+async fn confirmed(client: &Client) -> String {
+    let reservation_id = hold(client).await;
+    let confirm = api::ConfirmRequest {
+        request_id: request_id(),
+        reservation_id: reservation_id.clone(),
+        pickup_within: None,
+    };
+    client.confirm(confirm).await.unwrap();
+    reservation_id
+}
+
+fn one(message: &impl Message) -> Bytes {
+    raw::frame(&message.encode_to_vec())
+}
+
+/// The largest request of each call, and what comes of it.
+async fn table(client: &Client) -> BTreeMap<&'static str, (Bytes, Expected)> {
+    let refused = Err(Code::FailedPrecondition);
+    let batch = api::BatchReserveRequest {
+        requests: (0..210).map(|_| a_reserve()).collect(),
+    };
+    let stream = api::ReserveStreamRequest::of(&(0..290).map(|_| a_reserve()).collect::<Vec<_>>());
+    let whole = |document: &str| (longest(document, 1), longest("till", 1), document_lines(0));
+    let (document, source, lines) = whole("sale");
+    let sale = api::RecordSaleRequest {
+        document,
+        lines,
+        source,
+    };
+    let (document, source, lines) = whole("adjust");
+    let adjust = api::AdjustRequest {
+        document,
+        lines,
+        source,
+        reason: "r".repeat(64),
+    };
+    let everywhere = |number| PositionKey {
+        sku: sku(number),
+        location: String::new(),
+    };
+    let availability = api::GetAvailabilityRequest {
+        keys: (0..SKUS).map(everywhere).collect(),
+        consistency: api::Consistency::Linearizable.into(),
+        at_least: vec![api::ShardIndex { shard: 0, index: 1 }; 1_000],
+    };
+    let changed = |node_id| (request_id(), node_id);
+    let address = |kind: &str| format!("http://{}:1", longest(kind, 1));
+    let (request_id_of_add, node_id) = changed(0);
+    let add = api::AddNodeRequest {
+        request_id: request_id_of_add,
+        node_id,
+        endpoint: address("grpc"),
+        peers: format!("{}:1", longest("peers", 1)),
+    };
+    let join = api::JoinNodeRequest {
+        cluster_id: "another".repeat(9),
+        node_id: 9,
+        directory: vec![7; 16],
+        endpoint: address("grpc"),
+        peers: format!("{}:1", longest("peers", 1)),
+    };
+    let pages = |page_size| api::ListLocationsRequest {
+        page_size,
+        ..Default::default()
+    };
+    let of_node = |node_id| api::DrainNodeRequest {
+        request_id: request_id(),
+        node_id,
+    };
+    let undrain = api::UndrainNodeRequest {
+        request_id: request_id(),
+        node_id: 3,
+    };
+    let replace = api::ReplaceNodeRequest {
+        request_id: request_id(),
+        node_id: 77,
+    };
+    let remove = api::RemoveNodeRequest {
+        request_id: request_id(),
+        node_id: 3,
+    };
+    let shard = api::move_replica_request::Group::Shard(0);
+    let move_replica = api::MoveReplicaRequest {
+        request_id: request_id(),
+        group: Some(shard),
+        from_node_id: 1,
+        to_node_id: 2,
+    };
+    let transfer = api::TransferLeadershipRequest {
+        request_id: request_id(),
+        group: Some(api::transfer_leadership_request::Group::Shard(0)),
+        to_node_id: 0,
+    };
+    let rebuild = api::RebuildReplicaRequest {
+        request_id: request_id(),
+        group: Some(api::rebuild_replica_request::Group::Shard(0)),
+        node_id: 77,
+    };
+    let policy = api::SetPositionPolicyRequest {
+        request_id: request_id(),
+        sku: sku(1),
+        location: place(3),
+        safety_stock: Some(1_000_000_000),
+        backorder_limit: Some(0),
+    };
+    let confirm = api::ConfirmRequest {
+        request_id: request_id(),
+        reservation_id: hold(client).await,
+        pickup_within: seconds(604_800),
+    };
+    let release = api::ReleaseRequest {
+        request_id: request_id(),
+        reservation_id: hold(client).await,
+        lines: part(),
+    };
+    let fulfill = api::FulfillRequest {
+        request_id: request_id(),
+        reservation_id: confirmed(client).await,
+        lines: part(),
+    };
+    let extend = api::ExtendRequest {
+        request_id: request_id(),
+        reservation_id: hold(client).await,
+        ttl: seconds(604_800),
+    };
+    let amend = api::AmendRequest {
+        request_id: request_id(),
+        reservation_id: hold(client).await,
+        lines: basket(),
+        ttl: seconds(604_800),
+    };
+    let get = api::GetReservationRequest {
+        reservation_id: hold(client).await,
+        consistency: api::Consistency::Linearizable.into(),
+        at_least_index: 1,
+    };
+    let echo = api::EchoRequest {
+        payload: vec![0; ANSWER_BYTES_MAX - 64].into(),
+    };
+    let echoes = api::EchoStreamRequest {
+        payloads: vec![vec![0; 1_000].into(); 4_000],
+    };
+    let removed_too = api::ListNodesRequest {
+        include_removed: true,
+        page_size: 1_000,
+        page_token: String::new(),
+    };
+    let nothing = || raw::frame(&[]);
+    BTreeMap::from([
+        ("ReservationService/Reserve", (one(&a_reserve()), Ok(()))),
+        ("ReservationService/BatchReserve", (one(&batch), Ok(()))),
+        ("ReservationService/ReserveStream", (one(&stream), Ok(()))),
+        ("ReservationService/Confirm", (one(&confirm), Ok(()))),
+        ("ReservationService/Release", (one(&release), Ok(()))),
+        ("ReservationService/Fulfill", (one(&fulfill), Ok(()))),
+        ("ReservationService/Extend", (one(&extend), Ok(()))),
+        ("ReservationService/Amend", (one(&amend), Ok(()))),
+        ("ReservationService/GetReservation", (one(&get), Ok(()))),
+        (
+            "AvailabilityService/GetAvailability",
+            (one(&availability), Ok(())),
+        ),
+        (
+            "InventoryService/RecordReceipts",
+            (one(&receipts(20_000)), Ok(())),
+        ),
+        ("InventoryService/RecordSale", (one(&sale), Ok(()))),
+        ("InventoryService/Adjust", (one(&adjust), Ok(()))),
+        ("CatalogService/PutLocation", (one(&put(0)), Ok(()))),
+        ("CatalogService/ListLocations", (one(&pages(5_000)), Ok(()))),
+        ("CatalogService/SetPositionPolicy", (one(&policy), Ok(()))),
+        ("ClusterService/GetTopology", (nothing(), Ok(()))),
+        ("ClusterService/Echo", (one(&echo), Ok(()))),
+        ("ClusterService/EchoStream", (one(&echoes), Ok(()))),
+        ("ClusterService/ListNodes", (one(&removed_too), Ok(()))),
+        ("ClusterService/AddNode", (one(&add), Ok(()))),
+        (
+            "ClusterService/JoinNode",
+            (one(&join), Err(Code::InvalidArgument)),
+        ),
+        (
+            "ClusterService/DrainNode",
+            (one(&of_node(77)), Err(Code::NotFound)),
+        ),
+        ("ClusterService/UndrainNode", (one(&undrain), Ok(()))),
+        (
+            "ClusterService/ReplaceNode",
+            (one(&replace), Err(Code::NotFound)),
+        ),
+        ("ClusterService/RemoveNode", (one(&remove), refused)),
+        ("ClusterService/ListShards", (nothing(), Ok(()))),
+        ("ClusterService/MoveReplica", (one(&move_replica), refused)),
+        (
+            "ClusterService/TransferLeadership",
+            (one(&transfer), Ok(())),
+        ),
+        ("ClusterService/RebuildReplica", (one(&rebuild), refused)),
+        ("ClusterService/GetAudit", (nothing(), Ok(()))),
+    ])
+}
+
+/// All calls that there are.
+fn calls() -> Vec<String> {
+    let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
+    let services = set.file.iter().flat_map(|file| &file.service);
+    let of = |service: &prost_types::ServiceDescriptorProto| {
+        let name = service.name().to_owned();
+        let methods = service.method.iter();
+        methods
+            .map(|method| format!("{name}/{}", method.name()))
+            .collect::<Vec<_>>()
+    };
+    services.flat_map(of).collect()
+}
+
+/// Reserves one unit after the other until told to stop; how long the slowest took.
+async fn reserve_on(
+    mut stub: ReservationServiceClient<tonic::transport::Channel>,
+    place: String,
+    stop: Arc<AtomicBool>,
+) -> Duration {
+    let mut slowest = Duration::ZERO;
+    while !stop.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        let call = stub.reserve(reserve("beside", &place, 1));
+        let answer = finish("somebody else's reserve", OTHERS_WITHIN, call).await;
+        held(answer.unwrap().into_inner());
+        slowest = slowest.max(began.elapsed());
+    }
+    slowest
+}
+
+#[expect(clippy::print_stdout, reason = "figures for whoever asks for them")]
+fn show(call: &str, sent: usize, more: u64, answer: usize, others: Duration) {
+    println!(
+        "{call:<40} {sent:>9} sent {more:>11} more {answer:>9} answered {others:>10.1?} others"
+    );
+}
+
+#[tokio::test]
+async fn the_largest_request_of_every_call_costs_no_more_than_it_may() {
+    let cluster = Cluster::start(Options {
+        shards: 1,
+        ..Options::default()
+    })
+    .await;
+    let client = cluster.client().await;
+    for number in 0..PLACES {
+        client.put_location(put(number)).await.unwrap();
+    }
+    for from in [0, 10_000] {
+        let answer = client.record_receipts([receipts(from)]).await.unwrap();
+        assert_eq!(answer.verdicts.len(), 10_000);
+    }
+    receive(&client, "beside", &place(1), 1_000_000_000).await;
+    // A hundred who are named wherever somebody is endangered.
+    let requests = (0..100).map(|_| reserve(&sku(1), &place(3), 1)).collect();
+    let batch = client
+        .batch_reserve(api::BatchReserveRequest { requests })
+        .await;
+    assert!(batch.unwrap().results.iter().all(is_held));
+
+    let table = table(&client).await;
+    let missing: Vec<_> = calls()
+        .into_iter()
+        .filter(|call| !table.contains_key(call.as_str()))
+        .collect();
+    assert!(missing.is_empty(), "say the largest request of {missing:?}");
+
+    let leader = cluster.leader_of(0).await;
+    let process = cluster.process_id(leader);
+    for (call, (request, expected)) in table {
+        let connection = Connection::open(&cluster.address(leader)).await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stub = ReservationServiceClient::new(cluster.channel(leader));
+        let others = tokio::spawn(reserve_on(stub, place(1), Arc::clone(&stop)));
+        let (sent, before) = (request.len(), resident_bytes(process));
+        let path = format!("/stock.v1.{call}");
+        let answer = finish(call, ANSWERED_WITHIN, connection.call(&path, &[], request)).await;
+        stop.store(true, Ordering::Relaxed);
+        let others = others.await.unwrap();
+        let more = resident_bytes(process).saturating_sub(before);
+        let bytes = answer.as_ref().map_or(0, Bytes::len);
+        show(call, sent, more, bytes, others);
+        let told = answer.map(drop).map_err(|status: Status| {
+            assert!(status.message().len() < 1_000, "{call}: {status}");
+            status
+        });
+        let came_of_it = told.as_ref().map(|()| ()).map_err(Status::code);
+        assert_eq!(came_of_it, expected, "{call}: {told:?}");
+        let is_one_message = !call.ends_with("Stream");
+        assert!(
+            !is_one_message || bytes <= ANSWER_BYTES_MAX,
+            "{call}: {bytes}"
+        );
+        assert!(more <= MORE_BYTES_MAX, "{call} took {} MiB", more >> 20);
+    }
+}
