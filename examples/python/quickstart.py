@@ -174,10 +174,12 @@ def quickstart(endpoint: str) -> None:
 
         print("A delivery of 10 umbrellas")
         # A movement is known by its document and line instead of a request id: the delivery note
-        # can be sent again, and counts once.
+        # can be sent again, and counts once. It says when it happened.
+        delivered = inventory.MovementLine(line="1", sku=sku, location=store, quantity=10)
+        delivered.occurred_at.GetCurrentTime()
         note = inventory.RecordReceiptsRequest(
             document=f"note-{new_request_id()}",
-            lines=[inventory.MovementLine(line="1", sku=sku, location=store, quantity=10)],
+            lines=[delivered],
         )
 
         def send_note(request, timeout):

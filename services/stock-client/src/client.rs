@@ -331,8 +331,8 @@ impl Client {
     }
 }
 
-/// Movements. Each line is known by its kind, document and line, so that sending it again changes
-/// nothing; there is no request id.
+/// Movements. Each line is known by its kind, source, document, line, SKU and location, so that sending
+/// it again changes nothing; there is no request id.
 impl Client {
     /// Units that arrived: any number of messages, up to 10,000 lines in all; a verdict per line. A
     /// line that an earlier attempt recorded comes back as ALREADY_RECORDED.

@@ -30,7 +30,8 @@
 //! - **Routing.** It learns the topology from any node and sends each call to the leader that
 //!   answers it. Every node forwards, so an outdated route costs a hop and never a wrong answer.
 //! - **Idempotency.** A mutation without a request id gets a UUIDv7 before its first attempt, and
-//!   every retry repeats that id. Movements are known by their document and line instead.
+//!   every retry repeats that id. Movements are known by their source, document, line, SKU
+//!   and location instead, and say when they happened ([`now`]).
 //! - **Repeating.** Where a call has no answer in the end, the error tells the ids of its requests
 //!   ([`Error::request_ids`]): made again with them, at any time within ten minutes, it is done once.
 //! - **Retries.** Lost connections, UNAVAILABLE, silence and overload with a retry hint are tried

@@ -86,7 +86,7 @@ impl Catalog {
     /// Time passes. Called once for each entry, before its commands.
     pub fn advance(&mut self, moment: Moment) {
         self.applied.moment = moment.not_before(self.applied.stamp());
-        self.requests.forget(self.applied.stamp());
+        self.requests.forget(self.applied.moment);
     }
 
     /// Carries out one command, or refuses it.

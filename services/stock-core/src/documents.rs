@@ -11,7 +11,8 @@ use crate::buckets::{Buckets, Key};
 use crate::command::{MovementKind, MovementLine, Movements};
 use crate::ids::{Fingerprint, Location, Moment, ReservationId, Secret, Sku, Stamp};
 use crate::limits::{
-    DOCUMENT_MEMORY_MS, FORGOTTEN_PER_ENTRY_MAX, OCCURRED_AHEAD_MS_MAX, WALL_AHEAD_MS_MAX,
+    DOCUMENT_MEMORY_MS, ENDANGERED_BYTES_MAX, FORGOTTEN_PER_ENTRY_MAX, OCCURRED_AHEAD_MS_MAX,
+    WALL_AHEAD_MS_MAX,
 };
 use crate::order::{Disorder, Queue};
 use crate::outcome::{Discrepancy, Refusal};
@@ -168,8 +169,11 @@ pub(crate) struct DocumentMemory {
     /// What happened before this may have been recorded and forgotten.
     pub(crate) horizon: Stamp,
     pub(crate) bytes: usize,
+    /// Of these, what was amiss.
+    pub(crate) amiss_bytes: usize,
     pub(crate) bytes_max: usize,
     pub(crate) sale_bytes_max: usize,
+    endangered_bytes_max: usize,
 }
 
 impl DocumentMemory {
@@ -186,8 +190,10 @@ impl DocumentMemory {
             next_sequence: 0,
             horizon: Stamp(0),
             bytes: 0,
+            amiss_bytes: 0,
             bytes_max,
             sale_bytes_max,
+            endangered_bytes_max: ENDANGERED_BYTES_MAX,
         }
     }
 
@@ -209,7 +215,11 @@ impl DocumentMemory {
             Some(_) => return Known::Refused(Refusal::DocumentReused),
             None => {}
         }
-        let horizon = self.horizon.max(now.latest().minus_ms(DOCUMENT_MEMORY_MS));
+        // By the earlier clock: one that is wrong must not refuse what has happened, and what was forgotten is known by its
+        // own horizon.
+        let horizon = self
+            .horizon
+            .max(now.earliest().minus_ms(DOCUMENT_MEMORY_MS));
         if occurred_at < horizon {
             return Known::Refused(Refusal::DocumentTooOld { horizon });
         }
@@ -242,8 +252,8 @@ impl DocumentMemory {
         self.order.push(key.high);
         self.bytes += LINE_BYTES;
         if let Some(found) = discrepancy {
-            // Near the end of the room it is remembered how much is missing, and not who is endangered.
-            let has_room = self.bytes < self.bytes_max;
+            // Where there is no room for them it is remembered how much is missing, and not who is endangered.
+            let has_room = self.amiss_bytes < self.endangered_bytes_max;
             let endangered = if has_room { &found.endangered[..] } else { &[] };
             let amiss = Amiss {
                 available: found.available,
@@ -251,6 +261,7 @@ impl DocumentMemory {
                 endangered: endangered.into(),
             };
             self.bytes += amiss.bytes();
+            self.amiss_bytes += amiss.bytes();
             self.amiss.insert(key, amiss);
         }
         self.buckets.insert(key, recorded);
@@ -327,6 +338,7 @@ impl DocumentMemory {
             self.bytes -= LINE_BYTES;
             if let Some(amiss) = self.amiss.get(&key) {
                 self.bytes -= amiss.bytes();
+                self.amiss_bytes -= amiss.bytes();
                 self.amiss.remove(&key);
             }
             self.horizon = self.horizon.max(recorded.latest().plus_ms(1));
@@ -459,6 +471,50 @@ mod tests {
         assert_eq!(*amiss.to_discrepancy(&found.sku, &found.location), found);
         memory.forget(Stamp(NOW + DOCUMENT_MEMORY_MS + 1));
         assert_eq!((memory.bytes, memory.amiss.iter().count()), (0, 0));
+    }
+
+    #[test]
+    fn who_was_endangered_has_room_of_its_own_and_takes_none_from_lines() {
+        let mut memory = DocumentMemory {
+            endangered_bytes_max: 2 * AMISS_BYTES,
+            ..memory(9_999)
+        };
+        let found = Discrepancy {
+            sku: Sku::new("MUG").unwrap(),
+            location: Location::new("A").unwrap(),
+            available: -3,
+            short_by: 3,
+            endangered: vec![ReservationId::compose(Stamp(1), 0, 1); 9],
+        };
+        for number in 1..=3 {
+            memory.remember(key(number, 1), SAME, Stamp(NOW), Stamp(NOW), Some(&found));
+        }
+        let named = |number| match recall(&memory, key(number, 1), MovementKind::Sale, NOW) {
+            Known::Recorded(Some(amiss)) => (amiss.short_by, amiss.endangered.len()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!([1, 2, 3].map(named), [(3, 9), (3, 0), (3, 0)]);
+        memory.forget(Stamp(NOW + DOCUMENT_MEMORY_MS + 1));
+        assert_eq!((memory.bytes, memory.amiss_bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_refuses_nothing_that_has_happened() {
+        let memory = memory(9_999);
+        let ahead = Stamp(NOW + 31 * 24 * 3_600_000);
+        let (now, sale) = (Stamp(NOW), (MovementKind::Sale, Stamp(NOW)));
+        for moment in [
+            Moment {
+                stamp: ahead,
+                wall: now,
+            },
+            Moment {
+                stamp: now,
+                wall: ahead,
+            },
+        ] {
+            assert_eq!(memory.recall(key(1, 1), SAME, sale, moment), Known::New);
+        }
     }
 
     #[test]

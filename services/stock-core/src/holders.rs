@@ -1,6 +1,7 @@
 //! Who holds units of a SKU: what a shortage endangers.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 use crate::ids::{Location, ReservationId, Stamp};
 
@@ -13,7 +14,7 @@ pub(crate) struct Holders {
 }
 
 /// A reservation, by when it was held.
-type Holder = (Stamp, ReservationId);
+pub(crate) type Holder = (Stamp, ReservationId);
 
 impl Holders {
     pub(crate) fn add(&mut self, location: &Location, held_at: Stamp, id: ReservationId) {
@@ -39,10 +40,16 @@ impl Holders {
         }
     }
 
-    /// Those at a location, whoever was held last first.
-    pub(crate) fn newest_first(&self, location: &Location) -> impl Iterator<Item = ReservationId> {
+    /// Those at a location who were held before this one, or all; whoever was held last first.
+    pub(crate) fn newest_first(
+        &self,
+        location: &Location,
+        before: Option<Holder>,
+    ) -> impl Iterator<Item = Holder> {
         let here = self.find(location).ok().map(|at| &self.positions[at].1);
-        here.into_iter().flatten().rev().map(|(_, id)| *id)
+        let end = before.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = here.map(|holders| holders.range((Bound::Unbounded, end)).rev());
+        range.into_iter().flatten().copied()
     }
 
     fn find(&self, location: &Location) -> Result<usize, usize> {
@@ -64,11 +71,19 @@ mod tests {
         holders.add(&location("B"), Stamp(2), id(10));
         holders.add(&location("B"), Stamp(1), id(99));
         holders.add(&location("A"), Stamp(3), id(50));
-        let at =
-            |holders: &Holders, name| -> Vec<_> { holders.newest_first(&location(name)).collect() };
+        let at = |holders: &Holders, name| -> Vec<_> {
+            holders
+                .newest_first(&location(name), None)
+                .map(|(_, id)| id)
+                .collect()
+        };
         assert_eq!(at(&holders, "B"), [id(10), id(99)]);
         assert_eq!(at(&holders, "A"), [id(50)]);
         assert!(at(&holders, "C").is_empty());
+        let older: Vec<_> = holders
+            .newest_first(&location("B"), Some((Stamp(2), id(10))))
+            .collect();
+        assert_eq!(older, [(Stamp(1), id(99))]);
         holders.remove(&location("B"), Stamp(2), id(10));
         holders.remove(&location("A"), Stamp(3), id(50));
         holders.remove(&location("A"), Stamp(3), id(50));

@@ -311,6 +311,11 @@ impl Moment {
         self.stamp.max(wall)
     }
 
+    /// What nothing is later than, whichever clock is right.
+    pub fn earliest(self) -> Stamp {
+        self.stamp.min(self.wall)
+    }
+
     /// This moment, or the stamp before it, since time never goes back.
     #[must_use]
     pub fn not_before(self, stamp: Stamp) -> Self {

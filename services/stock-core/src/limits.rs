@@ -62,6 +62,9 @@ pub const DOCUMENT_MEMORY_MS: u64 = 30 * 24 * 3_600 * 1_000;
 pub const DOCUMENT_BYTES_MAX: usize = 768 * 1024 * 1024;
 /// ...and past this sales: nobody can take a sale back, so they have room that is their own.
 pub const SALE_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Of both, bytes that what was amiss may take with the reservations that it endangered. Past this it is remembered how much
+/// was missing, and not whom that endangered.
+pub const ENDANGERED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How long a reservation can be looked up after it has ended.
 pub const ENDED_RESERVATION_MS: u64 = 24 * 3_600 * 1_000;

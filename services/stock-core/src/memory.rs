@@ -122,13 +122,27 @@ impl<V: Clone + Weigh> RequestMemory<V> {
         self.buckets.insert(key, remembered);
     }
 
-    /// Forgets what is older than it need be remembered.
-    pub(crate) fn forget(&mut self, now: Stamp) {
-        let keep_from = now.minus_ms(REQUEST_MEMORY_MS);
+    /// Forgets what is older than it need be remembered. An id whose time has not come yet, as after clocks were wrong for
+    /// a while, is remembered once more: forgotten, it would have everybody's ids refused until its time.
+    pub(crate) fn forget(&mut self, now: Moment) {
+        let keep_from = now.stamp.minus_ms(REQUEST_MEMORY_MS);
+        let ahead = now.latest().plus_ms(CLOCK_AHEAD_MS_MAX);
         for _ in 0..FORGOTTEN_PER_ENTRY_MAX {
             match self.order.oldest() {
-                Some((stamp, _)) if *stamp < keep_from => self.forget_oldest(),
+                Some((stamp, key)) if *stamp < keep_from => match key.id.made_at() > ahead {
+                    true => self.remember_oldest_again(now.stamp),
+                    false => self.forget_oldest(),
+                },
                 _ => break,
+            }
+        }
+    }
+
+    fn remember_oldest_again(&mut self, now: Stamp) {
+        if let Some(key) = self.order.pop() {
+            let place = self.order.push(now, key.clone());
+            if let Some(remembered) = self.buckets.get_mut(&key) {
+                remembered.place = place;
             }
         }
     }
@@ -215,7 +229,7 @@ mod tests {
         assert_eq!(recall(&memory, &ahead, NOW + 1), Recall::Answered(&7));
 
         let later = NOW + REQUEST_MEMORY_MS + 1;
-        memory.forget(Stamp(later));
+        memory.forget(Stamp(later).into());
         assert_eq!(memory.len(), 0);
         let horizon = Stamp(NOW + CLOCK_AHEAD_MS_MAX + 1);
         assert_eq!(
@@ -260,6 +274,36 @@ mod tests {
         assert_eq!(
             recall_at(&memory, &next(later), lagging(later)),
             Recall::New
+        );
+    }
+
+    #[test]
+    fn an_id_that_was_taken_while_clocks_were_wrong_refuses_nobody_when_they_are_right_again() {
+        let hours = 3 * 3_600_000;
+        let mut memory = memory(9);
+        let wrong = Moment {
+            stamp: Stamp(NOW),
+            wall: Stamp(NOW + hours),
+        };
+        let early = key(NOW + hours, 1);
+        assert_eq!(recall_at(&memory, &early, wrong), Recall::New);
+        remember(&mut memory, &early, NOW, 7);
+        remember(&mut memory, &key(NOW, 2), NOW, 8);
+        for minutes in [11, 22, 33] {
+            let now = NOW + minutes * 60_000;
+            memory.forget(Stamp(now).into());
+            assert_eq!(recall(&memory, &key(now, 3), now), Recall::New);
+            assert_eq!(recall(&memory, &early, now), Recall::Answered(&7));
+        }
+        assert_eq!(memory.len(), 1);
+        // Its time has come: it is forgotten as any other, and not taken again.
+        let later = NOW + hours + REQUEST_MEMORY_MS + 1;
+        memory.forget(Stamp(later).into());
+        assert_eq!((memory.len(), memory.bytes), (0, 0));
+        let horizon = Stamp(NOW + hours + 1);
+        assert_eq!(
+            recall(&memory, &early, later),
+            Recall::Refused(Refusal::RequestTooOld { horizon })
         );
     }
 

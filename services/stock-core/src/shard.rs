@@ -80,7 +80,7 @@ impl Shard {
                 None => break,
             }
         }
-        self.requests.forget(now);
+        self.requests.forget(self.applied.moment);
         self.documents.forget(now);
         self.holds.forget_ended(now);
     }

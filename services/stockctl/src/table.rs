@@ -242,7 +242,10 @@ fn policy_table(answer: &SetPositionPolicyResponse) -> String {
         answer.shard.to_string(),
         answer.applied_index.to_string(),
     ]);
-    table.finish()
+    match &answer.discrepancy {
+        None => table.finish(),
+        Some(found) => format!("{}\n\n{}", table.finish(), amiss(found)),
+    }
 }
 
 fn cluster_tables(answer: &GetTopologyResponse) -> String {

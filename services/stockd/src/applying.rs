@@ -56,7 +56,7 @@ pub fn apply(
         }
         State::Meta(meta) => {
             meta.catalog.advance(moment);
-            meta.registry.advance(moment.stamp);
+            meta.registry.advance(moment);
             while let Some(command) = commands.next_meta()? {
                 let ordinal = outcomes.len();
                 if codec::is_registry_command(&command) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::command::{MovementKind, MovementLine, Movements};
 use crate::documents::{DocumentKey, Known};
+use crate::holders::Holder;
 use crate::ids::{At, Location, Principal, ReservationId, Sku};
 use crate::ledger::{EntryKind, LedgerEntry, Source};
 use crate::limits::{
@@ -168,26 +169,24 @@ impl Shard {
         if short_by <= short_before {
             return None;
         }
-        let mut covered = 0;
         let mut endangered: Vec<ReservationId> = Vec::new();
         let mut place = named.at(sku, location);
-        for (number, id) in (0..).zip(stock.holders.newest_first(location)) {
-            if covered >= short_by || number >= ENDANGERED_MAX {
-                break;
-            }
-            if number >= place.here {
-                if place.in_all >= ENDANGERED_PER_CALL_MAX {
-                    break;
-                }
-                place.here += 1;
-                place.in_all += 1;
-                endangered.push(id);
-            }
-            covered += self
-                .holds
-                .get(&id)
-                .map_or(0, |held| held.open_units_at(sku, location));
+        let mut holders = stock.holders.newest_first(location, place.last);
+        // Each is looked at once by a command: holds do not change within it.
+        while place.covered < short_by
+            && place.here < ENDANGERED_MAX
+            && place.in_all < ENDANGERED_PER_CALL_MAX
+            && let Some(holder) = holders.next()
+        {
+            let (_, id) = holder;
+            let held = self.holds.get(&id);
+            place.covered += held.map_or(0, |held| held.open_units_at(sku, location));
+            place.here += 1;
+            place.in_all += 1;
+            place.last = Some(holder);
+            endangered.push(id);
         }
+        drop(holders);
         named.set(sku, location, place);
         Some(Box::new(Discrepancy {
             sku: sku.clone(),
@@ -207,18 +206,23 @@ struct Head<'a> {
     named: Named,
 }
 
-/// How many of the endangered a command has named: nobody is named twice, and there are bounds.
+/// Whom of the endangered a command has named: nobody is named twice, and there are bounds.
 #[derive(Debug, Default)]
 pub(crate) struct Named {
-    positions: BTreeMap<(Sku, Location), usize>,
+    positions: BTreeMap<(Sku, Location), NamedHere>,
     in_all: usize,
 }
 
 /// As far as one position is concerned.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct NamedHere {
-    /// The newest so many holders.
+    /// How many...
     here: usize,
+    /// ...up to this one, whoever was held last first...
+    last: Option<Holder>,
+    /// ...and what they have open there together.
+    covered: i64,
+    /// At all positions.
     in_all: usize,
 }
 
@@ -229,8 +233,8 @@ impl Named {
             false => self.positions.get(&(sku.clone(), location.clone())),
         };
         NamedHere {
-            here: here.copied().unwrap_or(0),
             in_all: self.in_all,
+            ..here.copied().unwrap_or_default()
         }
     }
 
@@ -238,7 +242,7 @@ impl Named {
         self.in_all = named.in_all;
         if named.here > 0 {
             let position = (sku.clone(), location.clone());
-            self.positions.insert(position, named.here);
+            self.positions.insert(position, named);
         }
     }
 }

@@ -107,6 +107,7 @@ impl StateRestorer for ShardRestorer {
         self.shard.requests.bytes += bytes.sum::<usize>();
         let amiss_bytes: usize = amiss.values().map(|amiss| amiss.bytes()).sum();
         self.shard.documents.bytes += LINE_BYTES * documents.len() + amiss_bytes;
+        self.shard.documents.amiss_bytes += amiss_bytes;
         self.take_stocks(number, stocks);
         self.shard.holds.buckets.set(number, holds);
         self.shard.requests.buckets.set(number, requests);

@@ -29,7 +29,7 @@ use world::{Step, World};
 /// Of a cluster: none is better than another.
 const SECRET: Secret = Secret(77);
 
-const WORLDS: u64 = 104;
+const WORLDS: u64 = 120;
 const STEPS: usize = 1_000;
 /// Comparing all bytes of two states takes long, so it is done this often...
 const STEPS_A_COMPARISON: usize = 500;

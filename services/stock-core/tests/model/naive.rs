@@ -91,13 +91,16 @@ struct Who<'a> {
     principal: &'a Principal,
     /// Cluster time.
     now: u64,
-    /// Or what the nodes' wall clocks show, if that is later.
+    /// Or what the nodes' wall clocks show, if that is later...
     latest: u64,
+    /// ...or earlier.
+    earliest: u64,
 }
 
 impl Naive {
     pub(crate) fn advance(&mut self, moment: Moment) {
         let now = moment.stamp.0;
+        let latest = now.max(moment.wall.0.min(now + 45 * DAY));
         let mut due: Vec<(Stamp, ReservationId)> = self
             .reservations
             .iter()
@@ -118,6 +121,14 @@ impl Naive {
                 break;
             }
             let forgotten = self.requests.remove(0);
+            if forgotten.id.made_at().0 > latest + MINUTE {
+                // Its time has not come yet.
+                self.requests.push(Answered {
+                    at: now,
+                    ..forgotten
+                });
+                continue;
+            }
             self.requests_horizon = self.requests_horizon.max(forgotten.id.made_at().0 + 1);
         }
         for _ in 0..FORGOTTEN_PER_ENTRY {
@@ -141,6 +152,7 @@ impl Naive {
             principal: &command.principal,
             now,
             latest: now.max(at.moment.wall.0.min(now + 45 * DAY)),
+            earliest: now.min(at.moment.wall.0),
         };
         let (request, operation) = match &command.action {
             Action::Movements(movements) => return self.movements(&who, movements),
@@ -435,7 +447,7 @@ impl Naive {
             Some(_) => return Err(Refusal::DocumentReused),
             None => {}
         }
-        let horizon = self.documents_horizon.max(who.latest - 30 * DAY);
+        let horizon = self.documents_horizon.max(who.earliest - 30 * DAY);
         if occurred_at < horizon {
             let horizon = Stamp(horizon);
             return Err(Refusal::DocumentTooOld { horizon });
@@ -597,6 +609,7 @@ impl Naive {
             principal: &before.principal,
             now,
             latest: now,
+            earliest: now,
         };
         for line in before.lines.iter().filter(|line| line.open > 0) {
             let kind = EntryKind::Expired;

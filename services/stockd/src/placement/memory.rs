@@ -86,12 +86,14 @@ impl RequestMemory {
     }
 
     /// Forgets what is older than it need be remembered.
-    pub(super) fn forget(&mut self, now: Stamp) {
-        let keep_from = now.minus_ms(REQUEST_MEMORY_MS);
+    /// An id whose time has not come yet is kept, and those behind it for so long.
+    pub(super) fn forget(&mut self, now: Moment) {
+        let keep_from = now.stamp.minus_ms(REQUEST_MEMORY_MS);
+        let ahead = now.latest().plus_ms(CLOCK_AHEAD_MS_MAX);
         while self
             .order
             .first_key_value()
-            .is_some_and(|((stamp, ..), _)| *stamp < keep_from)
+            .is_some_and(|((stamp, ..), (_, id))| *stamp < keep_from && id.made_at() <= ahead)
         {
             self.forget_oldest();
         }

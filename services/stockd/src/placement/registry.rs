@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stock_core::{At, Stamp};
+use stock_core::{At, Moment};
 
 use super::command::{BeginMove, Change, EndMove, Founder, RegistryCommand, Why};
 use super::memory::RequestMemory;
@@ -145,8 +145,8 @@ impl Registry {
     }
 
     /// Time passes. Called once for each entry, before its commands.
-    pub fn advance(&mut self, stamp: Stamp) {
-        self.requests.forget(stamp);
+    pub fn advance(&mut self, moment: Moment) {
+        self.requests.forget(moment);
     }
 
     /// Carries out one command, or refuses it.

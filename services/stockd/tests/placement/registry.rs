@@ -130,7 +130,7 @@ impl Scene {
         let encoded = codec::encode_command(&command);
         let decoded = codec::decode_command(&encoded).unwrap();
         assert_eq!(decoded, command);
-        self.registry.advance(at.stamp());
+        self.registry.advance(at.moment);
         let before = self.registry.freeze();
         let outcome = self.registry.apply(at, decoded);
         // And of every state through a checkpoint.

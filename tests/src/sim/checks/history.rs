@@ -287,7 +287,7 @@ impl History {
                     return Ok(ended);
                 };
                 catalog.advance(moment);
-                registry.advance(self.stamp);
+                registry.advance(moment);
                 while let Some(command) =
                     commands.next_meta().map_err(|error| unreadable(&error))?
                 {
