@@ -180,7 +180,12 @@ mod tests {
 
     #[test]
     fn ids_and_names_that_somebody_made_to_be_alike_lie_in_different_buckets() {
-        let secret = Secret(0x5eed);
+        for secret in [1, 0x5eed, 0x7777_0000_0000_1234, u64::MAX - 6] {
+            check_spread(Secret(secret));
+        }
+    }
+
+    fn check_spread(secret: Secret) {
         let ids = (0..MANY as u128).map(|number| {
             // Equal but for the middle: neither the first bytes nor the last tell them apart.
             let bits = 1_790_000_000_000 << 80 | 0x7 << 76 | number << 40 | 0xffff;
