@@ -325,7 +325,52 @@ impl Workload {
         }
     }
 
+    /// A change of a reservation that was asked for, with the same fields and under the same id, as another kind of call.
+    fn as_another_kind(&mut self) -> Option<Wish> {
+        let Wish { group, ask } = self.dice.pick(&self.sent)?;
+        let Ask::Commands(commands) = ask else {
+            return None;
+        };
+        let [AnyCommand::Stock(command)] = &commands[..] else {
+            return None;
+        };
+        let Action::Request(request, operation) = &command.action else {
+            return None;
+        };
+        let other = match operation.clone() {
+            Operation::Confirm(Confirm {
+                id,
+                pickup_within_ms: Some(ttl_ms),
+            }) => Operation::Extend(Extend { id, ttl_ms }),
+            Operation::Confirm(Confirm { id, .. }) => Operation::Release(Release {
+                id,
+                lines: Vec::new(),
+            }),
+            Operation::Extend(Extend { id, ttl_ms }) => Operation::Confirm(Confirm {
+                id,
+                pickup_within_ms: Some(ttl_ms),
+            }),
+            Operation::Release(Release { id, lines }) => Operation::Fulfill(Fulfill { id, lines }),
+            Operation::Fulfill(Fulfill { id, lines }) => Operation::Release(Release { id, lines }),
+            Operation::Reserve(_) | Operation::Amend(_) | Operation::SetPolicy(_) => return None,
+        };
+        let action = Action::Request(Request::of(request.id, &other), other);
+        let command = Command {
+            principal: command.principal.clone(),
+            action,
+        };
+        Some(Wish {
+            group: *group,
+            ask: Ask::Commands(vec![AnyCommand::Stock(command)]),
+        })
+    }
+
     fn of_a_reservation(&mut self, now: Stamp, shard: usize) -> Wish {
+        if self.dice.chance(60)
+            && let Some(wish) = self.as_another_kind()
+        {
+            return wish;
+        }
         let known = match self.dice.chance(40) {
             true => None,
             false => self.dice.pick(&self.known).cloned(),

@@ -37,6 +37,10 @@ const HEARD_LATE_MS: i64 = 1_000;
 /// A clock that is heard to be behind what it was is believed after so long: one message may have taken long.
 const BEHIND_FOR_MS: u64 = 1_000;
 
+/// A clock of which nothing was believed for so long is not known any more: boot clocks, by which it is remembered, drift apart by
+/// some parts in ten thousand, which makes a second of an hour and minutes of an outage of weeks.
+const KNOWN_FOR_MS: u64 = 3_600_000;
+
 /// What the driver's clocks show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
@@ -66,26 +70,34 @@ pub struct WallClocks {
 #[derive(Debug, Clone, Copy)]
 struct PeerClock {
     offset_ms: i64,
+    /// When (boot clock) that was believed.
+    heard_ms: u64,
     /// Since when (boot clock) all that is heard is behind that, and by how little.
     behind: Option<(u64, i64)>,
 }
 
 impl PeerClock {
+    fn of(offset_ms: i64, now: Now) -> Self {
+        Self {
+            offset_ms,
+            heard_ms: now.boot_ms,
+            behind: None,
+        }
+    }
+
+    fn is_known(&self, now: Now) -> bool {
+        now.boot_ms.saturating_sub(self.heard_ms) <= KNOWN_FOR_MS
+    }
+
     fn heard(&mut self, offset_ms: i64, now: Now) {
         if offset_ms >= self.offset_ms {
-            *self = Self {
-                offset_ms,
-                behind: None,
-            };
+            *self = Self::of(offset_ms, now);
             return;
         }
         let (since, best) = self.behind.unwrap_or((now.boot_ms, offset_ms));
         let best = best.max(offset_ms);
         *self = match now.boot_ms.saturating_sub(since) >= BEHIND_FOR_MS {
-            true => Self {
-                offset_ms: best,
-                behind: None,
-            },
+            true => Self::of(best, now),
             false => Self {
                 behind: Some((since, best)),
                 ..*self
@@ -98,22 +110,20 @@ impl WallClocks {
     /// A peer's wall clock, just received. Messages come late and never early, so the one that shows most is right.
     pub fn heard(&mut self, node: u64, wall_ms: u64, now: Now) {
         let offset_ms = wall_ms as i64 - now.boot_ms as i64;
-        let first = PeerClock {
-            offset_ms,
-            behind: None,
-        };
+        let first = PeerClock::of(offset_ms, now);
         let clock = self.peers.entry(node).or_insert(first);
         clock.heard(offset_ms, now);
     }
 
-    fn offsets(&self) -> impl Iterator<Item = i64> {
-        self.peers.values().map(|clock| clock.offset_ms)
+    fn offsets(&self, now: Now) -> impl Iterator<Item = i64> {
+        let known = self.peers.values().filter(move |clock| clock.is_known(now));
+        known.map(|clock| clock.offset_ms)
     }
 
     /// The median of all known wall clocks, this node's included, as of now.
     pub fn median(&self, now: Now) -> Walls {
         let own = now.wall_ms as i64 - now.boot_ms as i64;
-        let mut offsets: SmallVec<[i64; 8]> = self.offsets().chain([own]).collect();
+        let mut offsets: SmallVec<[i64; 8]> = self.offsets(now).chain([own]).collect();
         offsets.sort_unstable();
         Walls {
             lower_ms: now.boot_ms as i64 + offsets[(offsets.len() - 1) / 2],
@@ -297,6 +307,26 @@ mod tests {
         clock.applied(last, term);
         assert!(!clock.knows());
         clock
+    }
+
+    #[test]
+    fn clocks_that_were_heard_before_an_outage_are_not_known_after_it() {
+        let at = |boot_ms, wall_ms| Now {
+            boot_ms,
+            wall_ms: EPOCH + wall_ms,
+        };
+        let mut clocks = WallClocks::default();
+        for node in [2, 3] {
+            clocks.heard(node, EPOCH, at(0, 0));
+        }
+        // The peers are down, and this node's boot clock has lost two minutes in a month.
+        let month = 30 * 24 * 3_600_000;
+        let later = at(month - 120_000, month);
+        assert_eq!(clocks.median(later).upper_ms, (EPOCH + month) as i64);
+        assert_eq!(clocks.median(later).lower_ms, (EPOCH + month) as i64);
+        // And whoever is heard again is believed at once.
+        clocks.heard(2, EPOCH + month - 5, later);
+        assert_eq!(clocks.median(later).lower_ms, (EPOCH + month - 5) as i64);
     }
 
     #[test]
