@@ -115,21 +115,26 @@ impl WallClocks {
         clock.heard(offset_ms, now);
     }
 
-    fn offsets(&self, now: Now) -> impl Iterator<Item = i64> {
-        let known = self.peers.values().filter(move |clock| clock.is_known(now));
-        known.map(|clock| clock.offset_ms)
-    }
-
-    /// The median of all known wall clocks, this node's included, as of now.
+    /// The median of the wall clocks, this node's included, as of now. Clocks that are not known any more count for
+    /// whichever of both ends is the safer: this node's own may be the one that is wrong.
     pub fn median(&self, now: Now) -> Walls {
         let own = now.wall_ms as i64 - now.boot_ms as i64;
-        let mut offsets: SmallVec<[i64; 8]> = self.offsets(now).chain([own]).collect();
-        offsets.sort_unstable();
+        let all = self.peers.values();
+        let known = all.clone().filter(|clock| clock.is_known(now));
+        let known = median(known.map(|clock| clock.offset_ms).chain([own]));
+        let all = median(all.map(|clock| clock.offset_ms).chain([own]));
         Walls {
-            lower_ms: now.boot_ms as i64 + offsets[(offsets.len() - 1) / 2],
-            upper_ms: now.boot_ms as i64 + offsets[offsets.len() / 2],
+            lower_ms: now.boot_ms as i64 + known.0.min(all.0),
+            upper_ms: now.boot_ms as i64 + known.1.max(all.1),
         }
     }
+}
+
+/// The lower and the upper of the two in the middle.
+fn median(offsets: impl Iterator<Item = i64>) -> (i64, i64) {
+    let mut offsets: SmallVec<[i64; 8]> = offsets.collect();
+    offsets.sort_unstable();
+    (offsets[(offsets.len() - 1) / 2], offsets[offsets.len() / 2])
 }
 
 /// Cluster time as the leader of a term has it, now.
@@ -323,9 +328,18 @@ mod tests {
         let month = 30 * 24 * 3_600_000;
         let later = at(month - 120_000, month);
         assert_eq!(clocks.median(later).upper_ms, (EPOCH + month) as i64);
-        assert_eq!(clocks.median(later).lower_ms, (EPOCH + month) as i64);
-        // And whoever is heard again is believed at once.
-        clocks.heard(2, EPOCH + month - 5, later);
+        // Time does not follow them where that could end holds early, and if it is this node's clock that is two minutes
+        // late they are as good as they were.
+        assert_eq!(
+            clocks.median(later).lower_ms,
+            (EPOCH + month - 120_000) as i64
+        );
+        let late = at(month, month - 120_000);
+        assert_eq!(clocks.median(late).upper_ms, (EPOCH + month) as i64);
+        // Whoever is heard again is believed at once.
+        for node in [2, 3] {
+            clocks.heard(node, EPOCH + month - 5, later);
+        }
         assert_eq!(clocks.median(later).lower_ms, (EPOCH + month - 5) as i64);
     }
 
