@@ -85,8 +85,8 @@ impl RequestMemory {
         self.known.insert(key, remembered);
     }
 
-    /// Forgets what is older than it need be remembered.
-    /// An id whose time has not come yet is kept, and those behind it for so long.
+    /// Forgets what is older than it need be remembered. An id whose time has not come yet is kept, and those behind it
+    /// for so long.
     pub(super) fn forget(&mut self, now: Moment) {
         let keep_from = now.stamp.minus_ms(REQUEST_MEMORY_MS);
         let ahead = now.latest().plus_ms(CLOCK_AHEAD_MS_MAX);
