@@ -111,18 +111,21 @@ impl Workload {
         (wish, false)
     }
 
-    /// The same once more, as the edge passes it on: with another id for a reservation to be.
+    /// The same once more, as the edge passes it on: with another id for a reservation to be, and a fingerprint made anew.
     pub(crate) fn again(&mut self, wish: &Wish, now_us: u64) -> Wish {
         let now = Stamp(EPOCH_MS + now_us / 1_000);
         let mut wish = wish.clone();
         if let Ask::Commands(commands) = &mut wish.ask {
             for command in commands {
                 if let AnyCommand::Stock(Command {
-                    action: Action::Request(_, Operation::Reserve(reserve)),
+                    action: Action::Request(request, operation),
                     ..
                 }) = command
                 {
-                    reserve.id = self.reservation_id(now, reserve.id.shard());
+                    if let Operation::Reserve(reserve) = operation {
+                        reserve.id = self.reservation_id(now, reserve.id.shard());
+                    }
+                    *request = Request::of(request.id, operation);
                 }
             }
         }

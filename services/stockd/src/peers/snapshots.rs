@@ -68,12 +68,14 @@ pub struct Parcel {
 pub struct Courier(Arc<Dispatch>);
 
 struct Dispatch {
-    introductions: Arc<Introductions>,
-    store: CheckpointStore,
+    /// Sends one to its end.
+    send: Box<Send>,
     inbox: Arc<Inbox<ReplyTo>>,
     /// What waits, by node; there is a thread for each of them.
     waiting: Mutex<BTreeMap<u64, VecDeque<Parcel>>>,
 }
+
+type Send = dyn Fn(&Parcel) -> Result<(), PeerError> + std::marker::Send + Sync;
 
 impl Courier {
     /// Nothing to send yet.
@@ -82,9 +84,13 @@ impl Courier {
         store: CheckpointStore,
         inbox: Arc<Inbox<ReplyTo>>,
     ) -> Self {
+        let send = move |parcel: &Parcel| send(&introductions, &store, parcel);
+        Self::sending(Box::new(send), inbox)
+    }
+
+    fn sending(send: Box<Send>, inbox: Arc<Inbox<ReplyTo>>) -> Self {
         Self(Arc::new(Dispatch {
-            introductions,
-            store,
+            send,
             inbox,
             waiting: Mutex::default(),
         }))
@@ -134,7 +140,7 @@ impl Dispatch {
 
     fn send_all(&self, node: u64) {
         while let Some(parcel) = self.next(node) {
-            let sent = send(&self.introductions, &self.store, &parcel);
+            let sent = (self.send)(&parcel);
             if let Err(error) = &sent {
                 tracing::info!(group = parcel.group.0, to = %parcel.to, %error, "a snapshot did not arrive; it will be offered again");
             }
@@ -426,7 +432,62 @@ fn answer(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
+    use tokio::sync::Notify;
+
     use super::*;
+    use crate::inbox::Waker;
+
+    /// The groups of the snapshots that the loop was told of by now.
+    fn told(inbox: &Inbox<ReplyTo>) -> Vec<u32> {
+        let mut events = Vec::new();
+        inbox.drain(&mut events);
+        let group = |event| match event {
+            Event::SnapshotSent { group, .. } => group.0,
+            _ => panic!("another event"),
+        };
+        events.into_iter().map(group).collect()
+    }
+
+    #[test]
+    fn a_node_that_stalls_keeps_snapshots_for_other_nodes_waiting_no_longer() {
+        let (done, is_done) = mpsc::channel::<()>();
+        let is_done = Mutex::new(is_done);
+        // Node 2 takes all of a snapshot and says nothing, until the test lets it.
+        let send = move |parcel: &Parcel| {
+            if parcel.to.node() == 2 {
+                let _ = is_done.lock().unwrap().recv();
+            }
+            Ok(())
+        };
+        let inbox = Arc::new(Inbox::new(9, Waker::Task(Notify::new())));
+        let courier = Courier::sending(Box::new(send), Arc::clone(&inbox));
+        let send = |node, group| {
+            courier.send(Parcel {
+                to: ReplicaId::founding(node),
+                address: String::new(),
+                group: GroupId(group),
+                index: 1,
+                envelope: Bytes::new(),
+            });
+        };
+        for (node, group) in [(2, 1), (2, 2), (3, 3), (3, 4)] {
+            send(node, group);
+        }
+        let mut arrived = Vec::new();
+        while arrived.len() < 2 {
+            arrived.extend(told(&inbox));
+            std::thread::yield_now();
+        }
+        assert_eq!(arrived, [3, 4]);
+        drop(done);
+        while arrived.len() < 4 {
+            arrived.extend(told(&inbox));
+            std::thread::yield_now();
+        }
+        assert_eq!(arrived, [3, 4, 1, 2]);
+    }
 
     #[test]
     fn of_each_group_one_snapshot_is_received_at_a_time() {
