@@ -12,10 +12,9 @@ const PUBLIC: &[&str] = &[
     "stock/v1/catalog.proto",
     "stock/v1/cluster.proto",
 ];
-const INTERNAL: &[&str] = &["cluster/v1/peer.proto", "log/v1/log.proto"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    for folder in ["stock", "cluster", "log", "google"] {
+    for folder in ["stock", "google"] {
         println!("cargo:rerun-if-changed={folder}");
     }
     let out = PathBuf::from(env::var("OUT_DIR")?);
@@ -35,13 +34,5 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         )
         .codec_path("crate::codec::StrictCodec")
         .compile_fds(public)?;
-
-    let internal = protox::compile(INTERNAL, ["."])?;
-    tonic_prost_build::configure()
-        .bytes(".cluster.v1")
-        .bytes(".log.v1")
-        .build_client(false)
-        .build_server(false)
-        .compile_fds(internal)?;
     Ok(())
 }

@@ -1,7 +1,9 @@
-//! Load on a cluster: a laboratory that measures stockd beside a bare echo and beside other systems, what it costs
-//! to lose and to add nodes, and a replay of a real shop's baskets that checks every unit.
+//! Load on a cluster: a laboratory that measures stockd beside a bare echo and beside other
+//! systems, what it costs to lose and to add nodes, and a replay of a real shop's baskets that
+//! checks every unit.
 
-/// A line on stdout. Whoever reads them (`head`, a pager) may have seen enough; what is measured goes on.
+/// A line on stdout. Whoever reads them (`head`, a pager) may have seen enough; what is measured
+/// goes on.
 macro_rules! say {
     ($($line:tt)*) => {{
         use std::io::Write as _;
@@ -35,16 +37,19 @@ use tokio::signal::unix::{SignalKind, signal};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const EXAMPLES: &str = "\
-All but `replay` start nodes of their own; build the server first: cargo build --release -p stockd -p loadtests
+All but `replay` start nodes of their own; build the server first: cargo build --release -p \
+stockd -p loadtests
 
 Examples:
 
-  Fetch the baskets once, then replay four weeks of them, on what `stockd dev` started, and check every position:
+  Fetch the baskets once, then replay four weeks of them, on what `stockd dev` started, and check \
+  every position:
     loadtests/fetch-dunnhumby.sh /tmp/dunnhumby
     cargo run --release -p loadtests -- replay --dataset /tmp/dunnhumby --weeks 1-4
 
   The same while nodes are killed and one is replaced, on nodes of its own:
-    cargo run --release -p loadtests -- replay --dataset /tmp/dunnhumby --weeks 1-8 --kill-every 10 --replace-node
+    cargo run --release -p loadtests -- replay --dataset /tmp/dunnhumby --weeks 1-8 --kill-every \
+    10 --replace-node
 
   Put load on it as a shop does; see the profiles, run one, look at its page:
     cargo run --release -p loadtests -- run --list
@@ -72,7 +77,8 @@ Examples:
 Exit code 0: all is well; 1: a mismatch, a failed call, or no cluster; 2: usage.";
 
 #[derive(Parser)]
-#[command(name = "loadtests", version, about = "Puts load on a stockd cluster and checks what comes of it", after_help = EXAMPLES)]
+#[command(name = "loadtests", version, about = "Puts load on a stockd cluster and checks what \
+    comes of it", after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -121,7 +127,8 @@ fn run(command: Command) -> anyhow::Result<Verdict> {
     local.block_on(&runtime, async {
         tokio::select! {
             verdict = carry_out(command) => verdict,
-            signal = interrupted() => bail!("stopped by {}; what was started is stopped, too", signal?),
+            signal = interrupted() => bail!("stopped by {}; what was started is stopped, \
+                too", signal?),
         }
     })
 }
@@ -141,7 +148,8 @@ async fn carry_out(command: Command) -> anyhow::Result<Verdict> {
     }
 }
 
-/// Whoever is told to stop drops what it does, and with that end its nodes, its servers and their files.
+/// Whoever is told to stop drops what it does, and with that end its nodes, its servers and their
+/// files.
 async fn interrupted() -> anyhow::Result<&'static str> {
     let (mut int, mut term) = (
         signal(SignalKind::interrupt())?,

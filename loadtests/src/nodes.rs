@@ -1,5 +1,5 @@
-//! A cluster of real `stockd serve` processes that a command starts for itself, so that it can kill,
-//! replace and add nodes. They end with this program, and their data go.
+//! A cluster of real `stockd serve` processes that a command starts for itself, so that it can
+//! kill, replace and add nodes. They end with this program, and their data go.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -43,12 +43,18 @@ pub(crate) struct NodeOptions {
     #[arg(long, value_name = "FILE")]
     stockd: Option<PathBuf>,
 
-    /// Where the nodes keep their data while this runs; on a real disk [default: the current directory]
+    /// Where the nodes keep their data while this runs; on a real disk [default: the current
+    /// directory]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
 
     /// Stock shards
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 8,
+        value_parser = clap::value_parser!(u32).range(1..=256)
+    )]
     pub(crate) shards: u32,
 
     /// What else the nodes are told when they start
@@ -77,7 +83,8 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
-    /// Starts so many nodes, which found a cluster, and waits until it is led; `spares` more may join.
+    /// Starts so many nodes, which found a cluster, and waits until it is led; `spares` more may
+    /// join.
     pub(crate) async fn found(
         options: &NodeOptions,
         founders: u64,
@@ -89,7 +96,8 @@ impl Nodes {
         };
         ensure!(
             stockd.exists(),
-            "there is no {}: build it (cargo build --profile dist -p stockd), or name it with --stockd",
+            "there is no {}: build it (cargo build --profile dist -p stockd), or name it with \
+             --stockd",
             stockd.display()
         );
         let scratch = options.scratch()?;
@@ -272,8 +280,8 @@ impl Nodes {
         client.get_topology().await.ok()
     }
 
-    /// Waits until every group has so many voters, all sound, on nodes that run, nothing moves, and no node
-    /// has more than one replica more than another.
+    /// Waits until every group has so many voters, all sound, on nodes that run, nothing moves, and
+    /// no node has more than one replica more than another.
     pub(crate) async fn wait_until_settled(
         &self,
         client: &Client,
@@ -387,7 +395,8 @@ impl Nodes {
     }
 }
 
-/// The body of an answer, as an exporter of metrics gives it: short, and then the connection is closed.
+/// The body of an answer, as an exporter of metrics gives it: short, and then the connection is
+/// closed.
 async fn http_get(host: &str, port: u16, path: &str) -> anyhow::Result<String> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect((host, port)).await?;

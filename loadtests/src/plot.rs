@@ -1,4 +1,5 @@
-//! Plots as SVG: lines over two axes, each of which may be logarithmic, with marks for what happened.
+//! Plots as SVG: lines over two axes, each of which may be logarithmic, with marks for what
+//! happened.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -51,8 +52,8 @@ impl Scale {
         value.is_finite() && (self == Scale::Linear || value > 0.0)
     }
 
-    /// What stands at a tick. Those of a logarithm come closer and closer up to the next power of ten: only 1, 2 and
-    /// 5 of each are named.
+    /// What stands at a tick. Those of a logarithm come closer and closer up to the next power of
+    /// ten: only 1, 2 and 5 of each are named.
     fn tick(self, value: f64) -> String {
         let leading = value / 10_f64.powf(value.log10().floor());
         match self {
@@ -211,7 +212,8 @@ impl Plot {
         Ok(())
     }
 
-    /// The title, and below it what each colour stands for: beside the lines, where it hides none of them.
+    /// The title, and below it what each colour stands for: beside the lines, where it hides none
+    /// of them.
     fn draw_band(&self, band: &DrawingArea<SVGBackend<'_>, Shift>) -> anyhow::Result<()> {
         band.draw(&Text::new(self.title.clone(), (BAND_LEFT, 8), text(17)))
             .map_err(failed)?;

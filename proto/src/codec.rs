@@ -90,8 +90,8 @@ impl<U: Message + Default> Decoder for StrictDecoder<U> {
     }
 }
 
-/// What each direction of a call begins with: most messages are smaller. For one that is larger the transport makes room
-/// once its length is known.
+/// What each direction of a call begins with: most messages are smaller. For one that is larger the
+/// transport makes room once its length is known.
 const BUFFER_BYTES: usize = 1024;
 
 /// Messages that are ready together leave together up to this, as tonic has it.

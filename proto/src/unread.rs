@@ -5,8 +5,9 @@ use prost::{DecodeError, Message};
 
 use crate::stock::v1::ReserveRequest;
 
-/// `stock.v1.ReserveStreamRequest`, with its requests as they came: where there are too many of them, a node refuses
-/// some without reading them. It is the same on the wire, where a message in a message is some bytes.
+/// `stock.v1.ReserveStreamRequest`, with its requests as they came: where there are too many of
+/// them, a node refuses some without reading them. It is the same on the wire, where a message in a
+/// message is some bytes.
 #[derive(Clone, PartialEq, Message)]
 pub struct ReserveStreamRequest {
     /// Each of them a [`ReserveRequest`].

@@ -1,5 +1,5 @@
-//! Three real `stockd serve` processes that a test can kill, pause and start again, each by itself, and
-//! more that join them.
+//! Three real `stockd serve` processes that a test can kill, pause and start again, each by itself,
+//! and more that join them.
 
 mod config;
 
@@ -37,7 +37,8 @@ pub fn others(node: u64) -> [u64; 2] {
     }
 }
 
-/// From the first process to the last leader. A second is usual; builds and other tests may run beside.
+/// From the first process to the last leader. A second is usual; builds and other tests may run
+/// beside.
 pub const START_WITHIN: Duration = Duration::from_secs(30);
 
 /// From any change of who runs until every group is led again, as all who run see it.
@@ -69,7 +70,8 @@ pub struct Options {
     pub disks: Disks,
     /// Where the nodes meet.
     pub links: Links,
-    /// Nodes beside the founders, with ids from 4. None runs until it is started, and then it joins.
+    /// Nodes beside the founders, with ids from 4. None runs until it is started, and then it
+    /// joins.
     pub spares: u64,
     /// After how many seconds a node that is away is replaced; none: as `stockd` has it.
     pub replace_after_seconds: Option<u64>,
@@ -302,6 +304,7 @@ impl Cluster {
             .arg(&self.options.log)
             .arg("--config")
             .arg(self.config_path(node))
+            .args(self.sizes())
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -313,6 +316,20 @@ impl Cluster {
             child,
             is_paused: false,
         });
+    }
+
+    /// Sizes that are no keys of the configuration.
+    fn sizes(&self) -> Vec<String> {
+        let option =
+            |name: &str, bytes: Option<u64>| bytes.map(|bytes| format!("--{name}={bytes}"));
+        let options = &self.options;
+        [
+            option("checkpoint-after-bytes", options.checkpoint_after_bytes),
+            option("log-file-bytes", options.log_file_bytes),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     fn command(&self) -> Command {
@@ -436,8 +453,8 @@ impl Cluster {
         network.unwrap_or_else(|| panic!("the nodes meet on the loopback interface"))
     }
 
-    /// Cuts the power of these nodes at the same moment: their processes die, and their disks forget
-    /// what the seed does not spare.
+    /// Cuts the power of these nodes at the same moment: their processes die, and their disks
+    /// forget what the seed does not spare.
     pub fn cut_power(&self, nodes: &[u64], seed: u64) {
         for node in nodes {
             self.disk(*node).cut_power(seed.wrapping_add(*node));
@@ -478,8 +495,8 @@ impl Cluster {
         format!("{}:{}", self.host(node), self.node(node).grpc_port)
     }
 
-    /// What a node has counted so far, as it tells whoever collects metrics: the sum of all counters of this name
-    /// that have all of these labels, `label="value"`.
+    /// What a node has counted so far, as it tells whoever collects metrics: the sum of all
+    /// counters of this name that have all of these labels, `label="value"`.
     pub async fn counted(&self, node: u64, name: &str, labels: &[&str]) -> u64 {
         let text = self.page(node, "/metrics").await;
         let counters = text.lines().filter_map(|line| line.rsplit_once(' '));
@@ -510,7 +527,8 @@ impl Cluster {
         self.network.as_ref().map_or_else(loopback, address)
     }
 
-    /// A connection to one node, without retries or routing. It belongs to the runtime it is made in.
+    /// A connection to one node, without retries or routing. It belongs to the runtime it is made
+    /// in.
     pub fn channel(&self, node: u64) -> Channel {
         Endpoint::from_shared(self.endpoint(node))
             .unwrap_or_else(|e| panic!("node {node}: {e}"))
@@ -524,7 +542,8 @@ impl Cluster {
         connected.unwrap_or_else(|e| panic!("no client: {e}"))
     }
 
-    /// A client that knows every node that runs, to be opened with other limits than the usual ones.
+    /// A client that knows every node that runs, to be opened with other limits than the usual
+    /// ones.
     pub fn client_builder(&self) -> ClientBuilder {
         let add = |builder: ClientBuilder, node| builder.endpoint(self.endpoint(node));
         self.running().into_iter().fold(Client::builder(), add)

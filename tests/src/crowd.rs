@@ -14,8 +14,8 @@ const AT_A_TIME: usize = 256;
 pub struct Crowd(Vec<TcpStream>);
 
 impl Crowd {
-    /// Opens so many connections to `to`, from each of these loopback addresses in turn. Those which are turned away
-    /// count, too: that is for the other side to decide.
+    /// Opens so many connections to `to`, from each of these loopback addresses in turn. Those
+    /// which are turned away count, too: that is for the other side to decide.
     pub async fn gather(to: &str, from: &[IpAddr], count: usize) -> Self {
         let to: SocketAddr = to.parse().unwrap_or_else(|e| panic!("{to}: {e}"));
         let mut crowd = Self::default();
@@ -38,8 +38,8 @@ impl Crowd {
         }
     }
 
-    /// Writes a byte of `bytes` on each connection, the one of this number. Those which are over are left out from then
-    /// on.
+    /// Writes a byte of `bytes` on each connection, the one of this number. Those which are over
+    /// are left out from then on.
     pub fn dribble(&mut self, bytes: &[u8], number: usize) {
         let byte = &bytes[number..][..1];
         self.0.retain(|stream| stream.try_write(byte).is_ok());

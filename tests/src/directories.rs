@@ -1,7 +1,8 @@
-//! What happens to data directories: copies are put back, ends are lost, parts are deleted, and one that was put
-//! aside is taken for the node's.
+//! What happens to data directories: copies are put back, ends are lost, parts are deleted, and one
+//! that was put aside is taken for the node's.
 //!
-//! Nothing here looks into a running node's directory but [`copy`], and a test pauses the node for that.
+//! Nothing here looks into a running node's directory but [`copy`], and a test pauses the node for
+//! that.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -9,8 +10,8 @@ use std::path::{Path, PathBuf};
 use crate::cluster::Cluster;
 
 impl Cluster {
-    /// Copies a node's data directory, as a snapshot of its volume would: the node stands still meanwhile, if it runs.
-    /// Returns where the copy is; `name` is its own.
+    /// Copies a node's data directory, as a snapshot of its volume would: the node stands still
+    /// meanwhile, if it runs. Returns where the copy is; `name` is its own.
     pub fn copy_data(&self, node: u64, name: &str) -> PathBuf {
         let to = self.dir().join(format!("node-{node}-{name}"));
         let runs = self.running().contains(&node);
@@ -24,8 +25,8 @@ impl Cluster {
         to
     }
 
-    /// Takes the data directory of a node that does not run away from it, so that it begins with an empty one. Returns
-    /// where it is now; `name` is its own.
+    /// Takes the data directory of a node that does not run away from it, so that it begins with an
+    /// empty one. Returns where it is now; `name` is its own.
     pub fn put_aside(&self, node: u64, name: &str) -> PathBuf {
         assert!(!self.running().contains(&node), "node {node} runs");
         let to = self.dir().join(format!("node-{node}-{name}"));
@@ -60,8 +61,8 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Cuts so many bytes off the end of what was written to the newest file of the log, and the space that was reserved
-/// behind it.
+/// Cuts so many bytes off the end of what was written to the newest file of the log, and the space
+/// that was reserved behind it.
 pub fn cut_end_of_log(data_dir: &Path, bytes: usize) {
     let path = newest_log_file(data_dir);
     let content = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

@@ -1,23 +1,22 @@
-//! A disk that forgets: a file system in which whatever was not synced is lost when the power is cut,
-//! and which fails, fills up and dawdles when it is told to.
+//! A disk that forgets: a file system in which whatever was not synced is lost when the power is
+//! cut, and which fails, fills up and dawdles when it is told to.
 //!
 //! A real disk keeps what was written and not synced, as long as only processes die. So a missing
-//! fsync is found by no SIGKILL. Here, what a process wrote is durable after fsync or fdatasync of the
-//! file, and a name that was made, changed or deleted after fsync of its directory, and not before:
-//! neither time nor `sync_file_range` nor another file's fsync helps. That is as hard as POSIX allows
-//! and harder than any one file system is; code that lives here lives on all of them.
+//! fsync is found by no SIGKILL. Here, what a process wrote is durable after fsync or fdatasync of
+//! the file, and a name that was made, changed or deleted after fsync of its directory, and not
+//! before: neither time nor `sync_file_range` nor another file's fsync helps. That is as hard as
+//! POSIX allows and harder than any one file system is; code that lives here lives on all of them.
 //!
-//! [`ForgetfulDisk::cut_power`] draws from its seed what becomes of the rest: nothing of it is left, or
-//! all, or a beginning, or any sectors (of 512 bytes) at any moment of theirs; and of the names none,
-//! all, the first few, or any that can be without the others.
+//! [`ForgetfulDisk::cut_power`] draws from its seed what becomes of the rest: nothing of it is
+//! left, or all, or a beginning, or any sectors (of 512 bytes) at any moment of theirs; and of the
+//! names none, all, the first few, or any that can be without the others.
 //!
 //! It speaks FUSE to the kernel and needs to be root, and `/dev/fuse`.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use std::{fs, io};
 
 use fuser::{BackgroundSession, Config, MountOption};
 use rand::SeedableRng;
@@ -30,10 +29,9 @@ mod faults;
 mod kernel;
 mod tree;
 
+pub use self::faults::Op;
 use self::kernel::{Kernel, State};
 use self::tree::Tree;
-
-pub use self::faults::Op;
 
 /// What its mounts are called in `/proc/mounts`, before the id of the process that serves them.
 const NAME: &str = "forgetful-disk-";
@@ -60,8 +58,8 @@ impl ForgetfulDisk {
         device.err().map(|e| format!("/dev/fuse: {e}"))
     }
 
-    /// Mounts an empty disk at `path`, which is made; the bytes are kept beside it. The seed decides
-    /// what is left after a sync that failed.
+    /// Mounts an empty disk at `path`, which is made; the bytes are kept beside it. The seed
+    /// decides what is left after a sync that failed.
     pub fn mount(path: &Path, seed: u64) -> io::Result<Self> {
         let kept = path.with_extension("kept");
         fs::create_dir_all(path)?;
@@ -112,8 +110,9 @@ impl ForgetfulDisk {
 
 /// Faults. They last until [`ForgetfulDisk::heal`] or [`ForgetfulDisk::restore`].
 impl ForgetfulDisk {
-    /// The next such call on a path (from the root of the disk) that contains this fails. A sync that
-    /// fails loses some of what it was to make durable, and a later one will not bring it back.
+    /// The next such call on a path (from the root of the disk) that contains this fails. A sync
+    /// that fails loses some of what it was to make durable, and a later one will not bring it
+    /// back.
     pub fn fail_next(&self, op: Op, errno: Errno, path_contains: &str) {
         self.state().faults.add(op, errno, path_contains);
     }
@@ -129,8 +128,8 @@ impl ForgetfulDisk {
         state.bytes_max = Some(state.tree.reserved_bytes() + bytes_left);
     }
 
-    /// Space cannot be reserved, for good: `fallocate` fails with EOPNOTSUPP, as it does on several real
-    /// file systems. A disk that is filling up is then felt by the next write.
+    /// Space cannot be reserved, for good: `fallocate` fails with EOPNOTSUPP, as it does on several
+    /// real file systems. A disk that is filling up is then felt by the next write.
     pub fn refuse_allocation(&self) {
         self.state().can_allocate = false;
     }
@@ -159,8 +158,8 @@ impl ForgetfulDisk {
 
 impl Drop for ForgetfulDisk {
     fn drop(&mut self) {
-        // Detached, so that a process that is not quite dead yet does not keep it mounted. The errors
-        // say that it is gone already.
+        // Detached, so that a process that is not quite dead yet does not keep it mounted. The
+        // errors say that it is gone already.
         let _ = unmount(&self.path, UnmountFlags::DETACH);
         drop(self.session.take());
         let _ = fs::remove_dir_all(&self.kept);

@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::cluster::{Cluster, NODES};
 use crate::programs;
 
-/// What `stockd inspect --verify` says of a data directory, and whether it found all well. Panics where it
-/// finds nothing to look at.
+/// What `stockd inspect --verify` says of a data directory, and whether it found all well. Panics
+/// where it finds nothing to look at.
 pub fn inspect(dir: &Path) -> (bool, Value) {
     let output = programs::run_stockd()
         .args(["inspect", "--verify", "-o", "json", "--data-dir"])
@@ -24,10 +24,10 @@ pub fn inspect(dir: &Path) -> (bool, Value) {
     (output.status.success(), report)
 }
 
-/// Kills the nodes and reads every byte of what each left: its log, every checkpoint, the state that they make,
-/// and the ledger. Panics unless all of it is as it was written, every group is there and led to a state, those
-/// at one index are equal, and no ledger has a gap. Returns the first index of each stock shard's ledger on
-/// each node.
+/// Kills the nodes and reads every byte of what each left: its log, every checkpoint, the state
+/// that they make, and the ledger. Panics unless all of it is as it was written, every group is
+/// there and led to a state, those at one index are equal, and no ledger has a gap. Returns the
+/// first index of each stock shard's ledger on each node.
 pub fn verify_what_is_left(cluster: &Cluster) -> Vec<Vec<u64>> {
     cluster.kill_all();
     let mut hashes = std::collections::BTreeMap::new();

@@ -1,6 +1,6 @@
-//! What the tests of the whole system are made of: a cluster of real processes that can be killed and
-//! paused, disks that forget, networks that break, raw calls, a shop that trades meanwhile and keeps a
-//! tally, a look at what stopped nodes left, and a few words about stock.
+//! What the tests of the whole system are made of: a cluster of real processes that can be killed
+//! and paused, disks that forget, networks that break, raw calls, a shop that trades meanwhile and
+//! keeps a tally, a look at what stopped nodes left, and a few words about stock.
 //!
 //! Everything here waits for conditions, never for time, and every wait has a bound with a name.
 

@@ -1,9 +1,10 @@
-//! Networks that break: each node in a network namespace of its own, and whatever one sends to another
-//! lost in silence when a test says so.
+//! Networks that break: each node in a network namespace of its own, and whatever one sends to
+//! another lost in silence when a test says so.
 //!
-//! The namespaces hang on a bridge in a namespace of its own, to which the process that made them is
-//! connected, too: it reaches every node, also one that no other node reaches. Packets are dropped
-//! where they arrive, so that their sender learns nothing. It needs to be root, `ip` and `nft`.
+//! The namespaces hang on a bridge in a namespace of its own, to which the process that made them
+//! is connected, too: it reaches every node, also one that no other node reaches. Packets are
+//! dropped where they arrive, so that their sender learns nothing. It needs to be root, `ip` and
+//! `nft`.
 
 use std::path::Path;
 use std::process::Command;
@@ -35,8 +36,8 @@ pub struct Network {
 impl Network {
     /// Why there can be no such network here; none if there can.
     pub fn unavailable() -> Option<String> {
-        // Once, and not at the same time for several tests: the first namespace of a machine makes the
-        // place where all of them are kept.
+        // Once, and not at the same time for several tests: the first namespace of a machine makes
+        // the place where all of them are kept.
         static WHY_NOT: LazyLock<Option<String>> = LazyLock::new(try_out);
         WHY_NOT.clone()
     }
@@ -92,8 +93,8 @@ impl Network {
         format!("{}.{node}", self.prefix)
     }
 
-    /// A command that runs `program` where a node is. It becomes the program, under the same process
-    /// id.
+    /// A command that runs `program` where a node is. It becomes the program, under the same
+    /// process id.
     pub fn command(&self, node: u64, program: &Path) -> Command {
         let mut command = Command::new("ip");
         command

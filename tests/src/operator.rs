@@ -8,7 +8,7 @@ use stock_proto::stock::v1::rebuild_replica_request::Group;
 use stock_proto::stock::v1::replica_status::Role;
 use stock_proto::stock::v1::{
     DrainNodeRequest, ListNodesRequest, ListShardsRequest, NodeStatus, RebuildReplicaRequest,
-    RemoveNodeRequest, ReplicaStatus, ShardStatus,
+    RemoveNodeRequest, ReplicaStatus, SetReplicationRequest, ShardStatus,
 };
 
 use crate::names::request_id;
@@ -46,8 +46,9 @@ impl Operator {
         Ok((groups.collect(), waiting.collect()))
     }
 
-    /// Waits until just these nodes are in the cluster, all are up, every group has three sound voters on
-    /// them, and no node has more than one replica more than another; returns the groups as they are then.
+    /// Waits until just these nodes are in the cluster, all are up, every group has three sound
+    /// voters on them, and no node has more than one replica more than another; returns the groups
+    /// as they are then.
     pub async fn wait_until_settled(&self, nodes: &[u64]) -> Vec<ShardStatus> {
         until("a settled cluster", SETTLED_WITHIN, || self.settled(nodes)).await
     }
@@ -84,7 +85,16 @@ impl Operator {
         self.client.drain_node(request).await.map(drop)
     }
 
-    /// Takes a drained node out for ever.
+    /// Says how many voters each group shall have.
+    pub async fn set_replication(&self, replicas: u32) -> Result<(), Error> {
+        let request = SetReplicationRequest {
+            request_id: request_id(),
+            replicas,
+        };
+        self.client.set_replication(request).await.map(drop)
+    }
+
+    /// Takes an empty node out.
     pub async fn remove(&self, node: u64) -> Result<(), Error> {
         let request = RemoveNodeRequest {
             request_id: request_id(),

@@ -2,15 +2,16 @@
 
 use std::net::TcpListener;
 
-/// Below the range from which the kernel takes ports for outgoing connections. A port from inside it
-/// could be taken by any connection while a killed node is down, even by one to that very port, which
-/// would then talk to itself.
+/// Below the range from which the kernel takes ports for outgoing connections. A port from inside
+/// it could be taken by any connection while a killed node is down, even by one to that very port,
+/// which would then talk to itself.
 const FIRST: u16 = 10_000;
 const LAST: u16 = 32_000;
 
 const ATTEMPTS_MAX: u32 = 1_000;
 
-/// As many free ports. They are free now; whoever starts a server on one must be ready to try again.
+/// As many free ports. They are free now; whoever starts a server on one must be ready to try
+/// again.
 pub fn free(count: usize) -> Vec<u16> {
     let mut held = Vec::with_capacity(count);
     for _ in 0..ATTEMPTS_MAX {

@@ -36,8 +36,9 @@ pub fn run_stockctl() -> Command {
     without_settings(Command::new(stockctl()))
 }
 
-/// A command that is handed none of the variables by which tests, or whoever runs them, set how long they run and where a
-/// cluster is: a node takes each for its own, and refuses those that it does not know.
+/// A command that is handed none of the variables by which tests, or whoever runs them, set how
+/// long they run and where a cluster is: a node takes each for its own, and refuses those that it
+/// does not know.
 pub fn without_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("STOCKD_") {
@@ -82,7 +83,8 @@ fn remove_left_behind(root: &Path) {
     }
 }
 
-/// Builds both programs, once per process, with the profile of this test, and returns where they are.
+/// Builds both programs, once per process, with the profile of this test, and returns where they
+/// are.
 ///
 /// `cargo test` builds a package's binaries for the package's own integration tests only, so that
 /// `cargo test --workspace` on an empty machine comes here without `stockd`; and what lies in the
@@ -123,7 +125,8 @@ pub fn workspace_dir() -> &'static Path {
         .unwrap_or_else(|| Path::new("."))
 }
 
-/// `target/debug`, where a test runs as `target/debug/deps/NAME-HASH` and a program as `target/debug/NAME`.
+/// `target/debug`, where a test runs as `target/debug/deps/NAME-HASH` and a program as
+/// `target/debug/NAME`.
 fn profile_dir() -> PathBuf {
     let exe = std::env::current_exe().unwrap_or_else(|e| panic!("where am I? {e}"));
     let mut dirs = exe.ancestors().skip(1);

@@ -32,8 +32,8 @@ impl Connection {
         Self(sender)
     }
 
-    /// Calls a method with whatever `body` is; `path` is `/package.Service/Method`. Returns the bytes
-    /// of the answer, or the status.
+    /// Calls a method with whatever `body` is; `path` is `/package.Service/Method`. Returns the
+    /// bytes of the answer, or the status.
     pub async fn call(
         &self,
         path: &str,
@@ -77,8 +77,8 @@ pub struct OpenCall {
 }
 
 impl OpenCall {
-    /// Sends some of the body. `false` if the node has not taken all of it: one that has seen enough answers before it has
-    /// read everything.
+    /// Sends some of the body. `false` if the node has not taken all of it: one that has seen
+    /// enough answers before it has read everything.
     pub async fn send(&mut self, bytes: Bytes, is_over: bool) -> Result<bool, Status> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -147,8 +147,8 @@ fn check(headers: &HeaderMap) -> Result<(), Status> {
     }
 }
 
-/// Begins calls and resets each at once, as no caller does whose deadline came. Returns after how many the other side
-/// ended the connection; none if it took `resets_max`.
+/// Begins calls and resets each at once, as no caller does whose deadline came. Returns after how
+/// many the other side ended the connection; none if it took `resets_max`.
 pub async fn reset_at_once(address: &str, resets_max: usize) -> Option<usize> {
     /// Calls that are written together.
     const TOGETHER: usize = 100;

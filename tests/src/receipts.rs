@@ -1,4 +1,5 @@
-//! Receipts that were acknowledged, and whether they are there: for tests that care about nothing else.
+//! Receipts that were acknowledged, and whether they are there: for tests that care about nothing
+//! else.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -25,7 +26,8 @@ const KNOCK_WITHIN: Duration = Duration::from_secs(1);
 /// Between two knocks at the same door.
 const KNOCK_EVERY: Duration = Duration::from_millis(50);
 
-/// One unit of one SKU for each shard arrives at a time, so that what is on hand is how many were acknowledged.
+/// One unit of one SKU for each shard arrives at a time, so that what is on hand is how many were
+/// acknowledged.
 pub struct Receipts {
     client: Client,
     location: String,
@@ -90,7 +92,8 @@ impl Receipts {
         }
     }
 
-    /// As [`Self::add`], for as long as that: at least so many times a second, and once in any case.
+    /// As [`Self::add`], for as long as that: at least so many times a second, and once in any
+    /// case.
     pub async fn add_for(&self, time: Duration, every: Duration) {
         let began = Instant::now();
         loop {
@@ -102,8 +105,8 @@ impl Receipts {
         }
     }
 
-    /// Waits until every node that runs answers linearizably, and panics unless each has all that was acknowledged and
-    /// nothing else.
+    /// Waits until every node that runs answers linearizably, and panics unless each has all that
+    /// was acknowledged and nothing else.
     pub async fn check_everywhere(&self, cluster: &Cluster) {
         for node in cluster.running() {
             let who = format!("node {node}");
@@ -123,8 +126,8 @@ impl Receipts {
         }
     }
 
-    /// Asks at these doors, again and again, for as long as `trouble` goes on: whoever answers linearizably has at
-    /// least what had been acknowledged before he was asked.
+    /// Asks at these doors, again and again, for as long as `trouble` goes on: whoever answers
+    /// linearizably has at least what had been acknowledged before he was asked.
     pub async fn watch_during<T>(
         &self,
         doors: &[(u64, Channel)],

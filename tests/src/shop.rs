@@ -1,7 +1,8 @@
 //! A shop's trade while nodes fail, with a tally of what it was told.
 //!
-//! A call that fails for want of a node is made again, as it was, until it is answered: so everything
-//! that was asked for is known to have happened once, and in the end every unit is accounted for.
+//! A call that fails for want of a node is made again, as it was, until it is answered: so
+//! everything that was asked for is known to have happened once, and in the end every unit is
+//! accounted for.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -143,14 +144,15 @@ impl Shop {
         self.tally.shortages.get()
     }
 
-    /// Calls that the client gave up and that were made again. While two of three nodes run there shall
-    /// be none.
+    /// Calls that the client gave up and that were made again. While two of three nodes run there
+    /// shall be none.
     pub fn failures(&self) -> u64 {
         self.tally.failures.get()
     }
 
-    /// Looks at every order that has ended since the last look, and at all stock, at every node that
-    /// runs. Panics, saying what is missing, unless every unit is where the callers were told it is.
+    /// Looks at every order that has ended since the last look, and at all stock, at every node
+    /// that runs. Panics, saying what is missing, unless every unit is where the callers were told
+    /// it is.
     pub async fn account_for_new(&self, cluster: &Cluster) {
         let seen = self.tally.orders_seen.get();
         self.account(cluster, seen).await;
@@ -336,8 +338,8 @@ impl Shop {
         self.tally.calls.set(self.tally.calls.get() + 1);
     }
 
-    /// Makes a call until it is answered. What a node refuses, and what no failing node explains, is a
-    /// broken promise.
+    /// Makes a call until it is answered. What a node refuses, and what no failing node explains,
+    /// is a broken promise.
     async fn answered<T>(&self, what: &str, mut call: impl AsyncFnMut() -> Result<T, Error>) -> T {
         let began = Instant::now();
         loop {

@@ -1,8 +1,8 @@
 //! Starting processes that do not outlive this one.
 //!
 //! `stockd serve --die-with-parent` has the kernel kill the node when the *thread* that started it
-//! ends. Tests come and go, each on a thread of its own; so one thread, which ends with the process,
-//! starts every node.
+//! ends. Tests come and go, each on a thread of its own; so one thread, which ends with the
+//! process, starts every node.
 
 use std::io;
 use std::process::{Child, Command};

@@ -1,5 +1,5 @@
-//! Nodes that a cluster's configuration does not have: a twin, one under an id that is taken, or the founders of
-//! another list.
+//! Nodes that a cluster's configuration does not have: a twin, one under an id that is taken, or
+//! the founders of another list.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,8 @@ pub struct Visitor {
 }
 
 impl Visitor {
-    /// Starts it there. What it logs goes to a file beside the data directory, behind what is there.
+    /// Starts it there. What it logs goes to a file beside the data directory, behind what is
+    /// there.
     pub fn start(data_dir: &Path, addresses: &Addresses, arguments: &[&str]) -> Self {
         let log = data_dir.with_extension("log");
         let open = File::options().create(true).append(true).open(&log);

@@ -17,8 +17,8 @@ pub async fn until<T>(
     found.unwrap_or_else(|instead| panic!("{what}: not within {within:?}; at last: {instead}"))
 }
 
-/// Waits until `look` finds what it looks for, and returns it, or what it last said instead when that takes longer than
-/// `within`.
+/// Waits until `look` finds what it looks for, and returns it, or what it last said instead when
+/// that takes longer than `within`.
 pub async fn within<T>(
     within: Duration,
     mut look: impl AsyncFnMut() -> Result<T, String>,

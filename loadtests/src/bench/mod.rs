@@ -1,5 +1,6 @@
-//! Measures reserves and reads against a bare echo call: on the same nodes, over the same connections, in
-//! windows that alternate, so that what the machine does to one it does to the other.
+//! Measures reserves and reads against a bare echo call: on the same nodes, over the same
+//! connections, in windows that alternate, so that what the machine does to one it does to the
+//! other.
 
 mod report;
 
@@ -49,18 +50,23 @@ Measures reserves and reads against a bare echo call on the same nodes.
 
 Each load runs for a while as `echo` (a payload of a reserve's size, returned as it is) and as \
 `reserve`, over the same connections and to the same nodes in the same proportions, one after the \
-other, in three rounds. Closed loop: 1, 16, 64, 256 and 1,024 calls in flight. Open loop: 1,000 and 5,000 calls a \
+other, in three rounds. Closed loop: 1, 16, 64, 256 and 1,024 calls in flight. Open loop: 1,000 \
+and 5,000 calls a \
 second on a schedule, each timed from when it was due, so that a stall counts for every call it \
 delayed. Reserves go straight to the leader of their shard; with 1 in flight both kinds use one \
-connection to one leader, as do near reads of one position there (smaller to ask for than a reserve, and larger to \
+connection to one leader, as do near reads of one position there (smaller to ask for than a \
+reserve, and larger to \
 answer). Then come batches of 256 reserves, \
 an EchoStream and a ReserveStream to each leader.
 
-The three nodes are started for it, and their processor time, context switches and bytes written are \
+The three nodes are started for it, and their processor time, context switches and bytes written \
+are \
 counted for every reserve; or name a cluster that runs with --endpoint.
 
-Windows in which the host took more than 3 % of the CPU are thrown away and repeated when it takes no \
-more, as long as --patience lasts. The ratios count; times depend on the machine. Exit code 1 if any call failed.";
+Windows in which the host took more than 3 % of the CPU are thrown away and repeated when it \
+takes no \
+more, as long as --patience lasts. The ratios count; times depend on the machine. Exit code 1 if \
+any call failed.";
 
 /// What `loadtests bench` is asked to do.
 #[derive(clap::Args)]
@@ -74,7 +80,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     quick: bool,
 
-    /// How much longer it may take, because the host takes the processor, in all [default: 60, or 10 with --quick]
+    /// How much longer it may take, because the host takes the processor, in all [default: 60, or
+    /// 10 with --quick]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=3_600))]
     patience: Option<u64>,
 
@@ -82,7 +89,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Where the cost of fdatasync is measured; name a directory on the nodes' disk [default: the current directory]
+    /// Where the cost of fdatasync is measured; name a directory on the nodes' disk [default: the
+    /// current directory]
     #[arg(long, value_name = "DIR")]
     fsync_dir: Option<PathBuf>,
 
@@ -203,8 +211,8 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     })
 }
 
-/// Echoes and reserves under each load, the one that begins changing from round to round: what drifts in one
-/// direction then favours neither.
+/// Echoes and reserves under each load, the one that begins changing from round to round: what
+/// drifts in one direction then favours neither.
 async fn run_windows(
     stockd: &Stockd,
     servers: &Processes,

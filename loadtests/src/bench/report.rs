@@ -28,7 +28,8 @@ pub(crate) struct Report {
     batch_rate: f64,
     stream_rate: f64,
     stream_rate_over_reserve: f64,
-    /// Of nodes and load for one call at the best rate; 0 where the nodes are not this program's own.
+    /// Of nodes and load for one call at the best rate; 0 where the nodes are not this program's
+    /// own.
     reserve_cpu_over_echo: f64,
     /// Over the whole run.
     stolen_percent: f64,
@@ -123,7 +124,8 @@ impl Report {
             self.read_p50_over_echo,
         );
         say!(
-            "most per second: reserve {}, echo {}: {:.2} x; processor time of one at that rate: {:.2} x",
+            "most per second: reserve {}, echo {}: {:.2} x; processor time of one at that rate: \
+             {:.2} x",
             HumanCount(self.reserve_rate as u64),
             HumanCount(self.echo_rate as u64),
             self.reserve_rate_over_echo,
@@ -142,7 +144,8 @@ impl Report {
             self.windows.len()
         );
         say!(
-            "late: how long after they were due calls were sent, in us; their times include it. CPU, disk and \
+            "late: how long after they were due calls were sent, in us; their times include it. \
+             CPU, disk and \
              switches: of one line, over all nodes; disk in whole pages"
         );
         if self.rows.iter().any(|row| !row.figures.clean) {

@@ -1,4 +1,5 @@
-//! stockd beside PostgreSQL, Redis and etcd: the same work on the same machine, one after the other, in rounds.
+//! stockd beside PostgreSQL, Redis and etcd: the same work on the same machine, one after the
+//! other, in rounds.
 
 mod report;
 
@@ -70,8 +71,10 @@ impl Task {
 const ABOUT: &str = "Measures stockd beside PostgreSQL, Redis and etcd";
 
 const ABOUT_LONG: &str = "\
-Measures stockd beside PostgreSQL, Redis and etcd: the same work, on the same machine, one system after the \
-other, in rounds. A line of a basket is held if there is stock; the counter and the hold are durable before the \
+Measures stockd beside PostgreSQL, Redis and etcd: the same work, on the same machine, one system \
+after the \
+other, in rounds. A line of a basket is held if there is stock; the counter and the hold are \
+durable before the \
 answer. Of each system: alone and with a copy on a second server, or with three members.
 
   PostgreSQL   one statement changes counter and hold; 64 connections; with a synchronous standby
@@ -79,28 +82,46 @@ answer. Of each system: alone and with a copy on a second server, or with three 
   etcd         a transaction that compares the position's revision; three members
   stockd       three nodes; beside it a bare echo call on the same nodes
 
-Every system is started here, on loopback ports of its own, and stopped before the next one. The peers come from \
+Every system is started here, on loopback ports of its own, and stopped before the next one. The \
+peers come from \
 Debian's packages:
 
   apt-get install postgresql redis-server etcd-server
 
-Calls on a schedule are timed from when they were due. What a system cannot carry it says so. Windows in which \
-the host took more than 3 % of the CPU are repeated when it takes no more, as long as --patience lasts.";
+Calls on a schedule are timed from when they were due. What a system cannot carry it says so. \
+Windows in which \
+the host took more than 3 % of the CPU are repeated when it takes no more, as long as --patience \
+lasts.";
 
 /// What `loadtests compare` is asked to do.
 #[derive(clap::Args)]
 #[command(about = ABOUT, long_about = ABOUT_LONG)]
 pub(crate) struct Arguments {
     /// Rounds; the figures are medians over them
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u32).range(1..=9)
+    )]
     rounds: u32,
 
     /// How long each window is
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=60))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u64).range(1..=60)
+    )]
     seconds: u64,
 
     /// How much longer it may take, because the host takes the processor, in all
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(..=14_400))]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 300,
+        value_parser = clap::value_parser!(u64).range(..=14_400)
+    )]
     patience: u64,
 
     /// These systems only

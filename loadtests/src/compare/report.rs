@@ -11,7 +11,8 @@ use super::{ECHO, TASKS, Task, Which};
 use crate::lab::fsync::FsyncCost;
 use crate::lab::{self, Figures, Load, Window, ratio};
 
-/// Where fewer than this part of the calls on a schedule were answered in time, a system does not carry it.
+/// Where fewer than this part of the calls on a schedule were answered in time, a system does not
+/// carry it.
 const CARRIED_MIN: f64 = 0.95;
 
 #[derive(Debug, Serialize)]
@@ -86,12 +87,15 @@ impl Report {
     pub(super) fn print(&self) {
         say!("{}", self.table());
         say!(
-            "p50 / p99 / p99.9 in us; -: the rate was not carried. Most: lines a second with 64 in flight; hot: one \
-             SKU against many. Basket: p50 with 5 lines in one shard. CPU: seconds of servers and load for 1,000 \
+            "p50 / p99 / p99.9 in us; -: the rate was not carried. Most: lines a second with 64 \
+             in flight; hot: one \
+             SKU against many. Basket: p50 with 5 lines in one shard. CPU: seconds of servers and \
+             load for 1,000 \
              reserves, and bytes written to disk for one, with 64 in flight."
         );
         say!(
-            "fdatasync of 120 bytes: p50 {:.0} us, p99 {:.0} us; stolen by the host: {:.1} % of the CPU; windows \
+            "fdatasync of 120 bytes: p50 {:.0} us, p99 {:.0} us; stolen by the host: {:.1} % of \
+             the CPU; windows \
              thrown away: {} of {}",
             self.fsync.p50_us,
             self.fsync.p99_us,

@@ -3,13 +3,13 @@
 use indicatif::HumanBytes;
 use serde::Serialize;
 
-/// So many files of the log may be there besides what is needed: the one that is written, one that holds the first
-/// entry that is needed and others before it, one that was begun since the log was last cut (which here is several
-/// times for each file), and one of what was copied out of others.
+/// So many files of the log may be there besides what is needed: the one that is written, one that
+/// holds the first entry that is needed and others before it, one that was begun since the log was
+/// last cut (which here is several times for each file), and one of what was copied out of others.
 const LOG_FILES_MAX: u64 = 4;
 
-/// The log is judged once so many of its files have been deleted. How much is written until then depends on the
-/// states, which grow with what they remember.
+/// The log is judged once so many of its files have been deleted. How much is written until then
+/// depends on the states, which grow with what they remember.
 const LOG_FILES_DELETED_MIN: u64 = 3;
 
 /// Where the ledger has stopped growing it still breathes: what is deleted is given back in pieces.
@@ -82,7 +82,8 @@ pub(super) fn judge(samples: &[Sample], pace: Pace) -> Vec<Finding> {
     let deleted = last.log_files_deleted;
     findings.push(Finding {
         what: format!(
-            "enough was written to tell: {deleted} files of the log were deleted, and {LOG_FILES_DELETED_MIN} is enough"
+            "enough was written to tell: {deleted} files of the log were deleted, and \
+             {LOG_FILES_DELETED_MIN} is enough"
         ),
         holds: deleted >= LOG_FILES_DELETED_MIN,
     });
@@ -92,7 +93,8 @@ pub(super) fn judge(samples: &[Sample], pace: Pace) -> Vec<Finding> {
     findings
 }
 
-/// The largest ledger while it is three to four times as old as what it keeps, and the largest afterwards.
+/// The largest ledger while it is three to four times as old as what it keeps, and the largest
+/// afterwards.
 fn ledger(samples: &[Sample], keep_seconds: u64) -> Finding {
     let age = |sample: &&Sample| sample.at_seconds / keep_seconds;
     let largest = |of: &mut dyn Iterator<Item = &Sample>| of.map(|s| s.ledger_bytes).max();
@@ -106,7 +108,8 @@ fn ledger(samples: &[Sample], keep_seconds: u64) -> Finding {
     };
     Finding {
         what: format!(
-            "the ledger grows by {LEDGER_GROWTH_PERCENT_MAX} % at most once it is old: from {} to {}",
+            "the ledger grows by {LEDGER_GROWTH_PERCENT_MAX} % at most once it is old: from {} to \
+             {}",
             HumanBytes(first),
             HumanBytes(later)
         ),

@@ -11,12 +11,11 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use self::bounds::{Finding, Pace, Sample, judge};
-use crate::Verdict;
-use crate::lab;
 use crate::nodes::{NodeOptions, Nodes};
 use crate::recovery::directory_bytes;
 use crate::recovery::reserves::Reserves;
 use crate::recovery::stock::{self, Assortment};
+use crate::{Verdict, lab};
 
 /// A call that takes longer has failed.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,10 +35,15 @@ const ABOUT: &str = "Writes for long, and shows whether the disks of the nodes s
 const ABOUT_LONG: &str = "\
 Writes for long, and shows whether the disks of the nodes stay bounded.
 
-Starts three nodes of its own that write checkpoints often and keep little history, sends reserves on a schedule \
-(each is held, and expires after two minutes), and looks at the size of the log, the checkpoints and the ledger \
-of the fullest node. What must hold at every moment: the log is at most twice what makes checkpoints due, which is as much \
-as the states have (which grow at first: every request is remembered for ten minutes), and four files; of each group there are at most three checkpoints; and the ledger has stopped growing once it is \
+Starts three nodes of its own that write checkpoints often and keep little history, sends \
+reserves on a schedule \
+(each is held, and expires after two minutes), and looks at the size of the log, the checkpoints \
+and the ledger \
+of the fullest node. What must hold at every moment: the log is at most twice what makes \
+checkpoints due, which is as much \
+as the states have (which grow at first: every request is remembered for ten minutes), and four \
+files; of each group there are at most three checkpoints; and the ledger has stopped growing once \
+it is \
 three times as old as what it keeps.
 
 Exit code 1 if one of these does not hold, if a call failed, or if too little was written to tell.";
@@ -49,11 +53,21 @@ Exit code 1 if one of these does not hold, if a call failed, or if too little wa
 #[command(about = ABOUT, long_about = ABOUT_LONG)]
 pub(crate) struct Arguments {
     /// For how long to write
-    #[arg(long, value_name = "SECONDS", default_value_t = 1_800, value_parser = clap::value_parser!(u64).range(30..))]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 1_800,
+        value_parser = clap::value_parser!(u64).range(30..)
+    )]
     seconds: u64,
 
     /// Reserves a second, on a schedule that does not wait for answers
-    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(10..=10_000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 2_000,
+        value_parser = clap::value_parser!(u32).range(10..=10_000)
+    )]
     per_second: u32,
 
     /// Bytes of log after which a state is written down
@@ -173,8 +187,8 @@ fn sample(nodes: &Nodes, at_seconds: u64, log_file_bytes: u64) -> anyhow::Result
     Ok(fullest)
 }
 
-/// Files of the log that were deleted, and that were ever begun: they are numbered from 1, and those that are
-/// there are the last.
+/// Files of the log that were deleted, and that were ever begun: they are numbered from 1, and
+/// those that are there are the last.
 fn log_files(dir: &Path) -> (u64, u64) {
     let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let numbers = files.filter_map(|file| {

@@ -19,8 +19,8 @@ use crate::Verdict;
 use crate::lab::stolen::{CpuTime, stolen_percent};
 use crate::nodes::{NodeOptions, Nodes};
 
-/// The shard whose leader is killed and handed over. Writes go to this one only, so that every moment
-/// without a leader is felt.
+/// The shard whose leader is killed and handed over. Writes go to this one only, so that every
+/// moment without a leader is felt.
 const SHARD: u32 = 0;
 
 /// Longer than any election, so that no call fails for want of patience.
@@ -43,9 +43,12 @@ const ABOUT: &str = "Measures how long writes stop when a leader is killed, and 
 const ABOUT_LONG: &str = "\
 Measures how long writes stop when a leader is killed, and when it hands over.
 
-Starts three nodes of its own and sends reserves to one shard on a schedule, through the Rust client. Then it \
-kills the node that leads the shard (SIGKILL), many times, and starts it again: counted is the time from the \
-kill to the answer of the first write that was sent after it. And it has the leader hand over, many times: \
+Starts three nodes of its own and sends reserves to one shard on a schedule, through the Rust \
+client. Then it \
+kills the node that leads the shard (SIGKILL), many times, and starts it again: counted is the \
+time from the \
+kill to the answer of the first write that was sent after it. And it has the leader hand over, \
+many times: \
 counted is the longest time between two answers while it does.
 
 Exit code 1 if a call failed or a target was missed at p99.";
@@ -63,7 +66,12 @@ pub(crate) struct Arguments {
     hand_overs: u32,
 
     /// Reserves a second, on a schedule that does not wait for answers
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(50..=5_000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 500,
+        value_parser = clap::value_parser!(u32).range(50..=5_000)
+    )]
     per_second: u32,
 
     /// Write the figures and every single gap here, too
@@ -81,7 +89,8 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     let cpu = CpuTime::now();
     let load_before = load_average();
     say!(
-        "three nodes, data in {}; {} reserves a second to shard {SHARD}; load average {load_before}",
+        "three nodes, data in {}; {} reserves a second to shard {SHARD}; load average \
+         {load_before}",
         nodes.dir().display(),
         arguments.per_second
     );

@@ -8,7 +8,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use stock_client::Client;
 use tokio::time::sleep;
 
-use super::{ALONE, Axis, BUSY};
+use super::axis::{ALONE, Axis, BUSY};
 use crate::lab::{Caller, Processes, Window, WindowTimes};
 use crate::nodes::{NodeOptions, Nodes};
 use crate::recovery::is_writing;
@@ -202,8 +202,8 @@ fn in_turn(sizes: &[u64], round: u32) -> Vec<u64> {
     sizes
 }
 
-/// Waits until each node leads as many shards as the others. That it never comes to that is no error: the report says
-/// who led what.
+/// Waits until each node leads as many shards as the others. That it never comes to that is no
+/// error: the report says who led what.
 async fn wait_until_spread(client: &Client) -> anyhow::Result<()> {
     let began = Instant::now();
     loop {

@@ -8,7 +8,7 @@ use indicatif::HumanCount;
 use serde::Serialize;
 
 use super::axes::{Course, what};
-use super::{ALONE, Axis, BUSY};
+use super::axis::{ALONE, Axis, BUSY};
 use crate::lab::machine::Machine;
 use crate::lab::{self, Figures, Window, ratio};
 use crate::plot::{self, Plot, Series};
@@ -112,7 +112,8 @@ impl Report {
     pub(super) fn print(&self) {
         say!("{}", self.table());
         say!(
-            "times x: of the first size of the axis; leaders: shards that each node led; stolen by the host: {:.1} % of the CPU",
+            "times x: of the first size of the axis; leaders: shards that each node led; stolen \
+             by the host: {:.1} % of the CPU",
             self.stolen_percent
         );
         let mut rows = self.axes.iter().flat_map(|measured| &measured.rows);

@@ -1,12 +1,13 @@
-//! A fixed number of callers, each sending its next call when the last is answered: how much a system can do,
-//! and how long one call takes when nobody queues.
+//! A fixed number of callers, each sending its next call when the last is answered: how much a
+//! system can do, and how long one call takes when nobody queues.
 
 use std::rc::Rc;
 use std::time::Instant;
 
 use tokio::task::JoinSet;
 
-use super::{Caller, Outcome, Recorder};
+use super::call::{Caller, Outcome};
+use super::recorder::Recorder;
 
 /// Starts the callers; they end with the window, or at their first error.
 pub(super) fn start<C: Caller>(

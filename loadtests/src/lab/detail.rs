@@ -1,5 +1,6 @@
-//! A window looked at more closely: by kind of call, and as it went on. Every stretch is added up when it is over,
-//! with histograms that are used again, so that an hour costs no more than a minute.
+//! A window looked at more closely: by kind of call, and as it went on. Every stretch is added up
+//! when it is over, with histograms that are used again, so that an hour costs no more than a
+//! minute.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::Call;
+use super::call::{Call, histogram};
 
 /// What some calls came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -61,7 +62,7 @@ struct Stretch {
 impl Tally {
     fn new() -> Tally {
         Tally {
-            took_ns: super::histogram(),
+            took_ns: histogram(),
             lines: 0,
         }
     }
@@ -152,8 +153,8 @@ impl Detail {
         (stretches.ceil() as usize).max(1)
     }
 
-    /// Answers may come when the window is over. The first of them belong to its last stretch, which is that much
-    /// longer; later ones have stretches of their own.
+    /// Answers may come when the window is over. The first of them belong to its last stretch,
+    /// which is that much longer; later ones have stretches of their own.
     fn last_stretch_end(&self) -> Duration {
         self.measured + self.point_every
     }

@@ -2,12 +2,14 @@
 
 use serde::Serialize;
 
-use super::{Load, Window};
+use super::load::Load;
+use super::window::Window;
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Figures {
     pub(crate) windows: usize,
-    /// False where no window was free of stolen time; the figures then are those of the thrown away.
+    /// False where no window was free of stolen time; the figures then are those of the thrown
+    /// away.
     pub(crate) clean: bool,
     /// Most windows were given up.
     pub(crate) is_behind: bool,

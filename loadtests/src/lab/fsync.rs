@@ -23,19 +23,20 @@ pub(crate) struct FsyncCost {
     pub(crate) appends: u64,
 }
 
-/// Appends to a file of its own in `directory`, which is gone afterwards. An error where the directory
-/// is in memory: a figure from there would flatter no one but the disk.
+/// Appends to a file of its own in `directory`, which is gone afterwards. An error where the
+/// directory is in memory: a figure from there would flatter no one but the disk.
 pub(crate) fn measure(directory: &Path) -> anyhow::Result<FsyncCost> {
     let filesystem = rustix::fs::statfs(directory)
         .with_context(|| format!("cannot look at {}", directory.display()))?;
     ensure!(
         !is_memory(filesystem.f_type as u64),
-        "{} is in memory, where fdatasync does nothing; name a directory on the nodes' disk with --fsync-dir",
+        "{} is in memory, where fdatasync does nothing; name a directory on the nodes' disk with \
+         --fsync-dir",
         directory.display()
     );
     let mut file = tempfile::tempfile_in(directory)
         .with_context(|| format!("cannot write in {}", directory.display()))?;
-    let mut took_ns = super::histogram();
+    let mut took_ns = super::call::histogram();
     let started = Instant::now();
     for _ in 0..APPENDS_MAX {
         let append_started = Instant::now();

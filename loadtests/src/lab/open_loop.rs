@@ -9,10 +9,12 @@ use anyhow::Context;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{Caller, Pacer, Recorder};
+use super::call::Caller;
+use super::pacer::Pacer;
+use super::recorder::Recorder;
 
-/// Calls that may wait for answers at the same time, and whoever makes several until the last is answered. Past this,
-/// calls that are due wait to be sent, and that wait is part of their time.
+/// Calls that may wait for answers at the same time, and whoever makes several until the last is
+/// answered. Past this, calls that are due wait to be sent, and that wait is part of their time.
 const IN_FLIGHT_MAX: usize = 4_096;
 
 /// Sends calls, or whoever makes several, off when they are due.

@@ -1,5 +1,5 @@
-//! Waking up when a call is due. The runtime's own timer counts in milliseconds, which is five calls
-//! at 5,000 a second; the kernel's counts in nanoseconds.
+//! Waking up when a call is due. The runtime's own timer counts in milliseconds, which is five
+//! calls at 5,000 a second; the kernel's counts in nanoseconds.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,7 +22,8 @@ impl Pacer {
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
         #[expect(
             deprecated,
-            reason = "its successor is unsafe, for types that may close their descriptor early; an OwnedFd does not"
+            reason = "its successor is unsafe, for types that may close their descriptor early; \
+                an OwnedFd does not"
         )]
         let timer = AsyncFd::with_interest(timer, Interest::READABLE)?;
         Ok(Pacer { timer })

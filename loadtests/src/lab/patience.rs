@@ -2,17 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use super::STOLEN_PERCENT_MAX;
+use super::call::STOLEN_PERCENT_MAX;
 use super::stolen::{CpuTime, stolen_percent};
 
-/// A look keeps every core busy for so long: the host takes only from those who ask, and the kernel counts what it
-/// takes in steps of 10 ms.
+/// A look keeps every core busy for so long: the host takes only from those who ask, and the kernel
+/// counts what it takes in steps of 10 ms.
 const LOOK: Duration = Duration::from_millis(400);
 /// Between two looks that saw something stolen.
 const PAUSE: Duration = Duration::from_secs(3);
 
-/// How much longer a command may take because of what is stolen from it: for windows that are run once more, and for
-/// waiting before that.
+/// How much longer a command may take because of what is stolen from it: for windows that are run
+/// once more, and for waiting before that.
 #[derive(Debug)]
 pub(crate) struct Patience {
     left: Duration,
@@ -33,8 +33,8 @@ impl Patience {
         self.left.is_zero()
     }
 
-    /// A window that took so long is of no use. Waits until a look sees that nothing is stolen, or until this is
-    /// over.
+    /// A window that took so long is of no use. Waits until a look sees that nothing is stolen, or
+    /// until this is over.
     pub(crate) async fn spend(&mut self, lost: Duration) {
         self.left = self.left.saturating_sub(lost);
         while !self.is_over() {

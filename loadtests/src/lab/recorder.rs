@@ -6,17 +6,9 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use tokio::sync::Notify;
 
+use super::call::{Call, Outcome, histogram};
 use super::detail::Detail;
-use super::{Call, WindowTimes};
-
-/// How a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// As it should.
-    Done,
-    /// The system had too much to do and said so.
-    Refused,
-}
+use super::load::WindowTimes;
 
 /// Shared by the tasks of a window, which all run on one thread.
 pub(crate) struct Recorder {
@@ -49,10 +41,10 @@ impl Recorder {
         let from = Instant::now() + times.lead_in;
         let until = from + times.measured;
         let results = Results {
-            took_ns: super::histogram(),
+            took_ns: histogram(),
             lines: 0,
-            late_ns: super::histogram(),
-            refused_ns: super::histogram(),
+            late_ns: histogram(),
+            refused_ns: histogram(),
             errors: 0,
             first_error: None,
             is_behind: false,
@@ -92,8 +84,8 @@ impl Recorder {
         }
     }
 
-    /// An open loop's call counts when it is due inside the window, however late the answer: a stall
-    /// that outlasts the window must not hide the calls it delayed.
+    /// An open loop's call counts when it is due inside the window, however late the answer: a
+    /// stall that outlasts the window must not hide the calls it delayed.
     pub(crate) fn answered_due(&self, due: Instant, sent: Instant, outcome: Outcome, call: Call) {
         let now = Instant::now();
         if (self.from..self.until()).contains(&due) {

@@ -1,6 +1,10 @@
 //! Windows of many kinds, round by round.
 
-use super::{Caller, Load, Patience, Processes, Window, WindowTimes};
+use super::call::Caller;
+use super::load::{Load, WindowTimes};
+use super::patience::Patience;
+use super::usage::Processes;
+use super::window::Window;
 
 pub(crate) struct Series {
     pub(crate) times: WindowTimes,

@@ -27,8 +27,8 @@ pub(crate) fn stolen_percent(before: Option<CpuTime>, after: Option<CpuTime>) ->
     }
 }
 
-/// The first line is `cpu  user nice system idle iowait irq softirq steal guest guest_nice`; the time
-/// of guests is counted in `user` and `nice` already.
+/// The first line is `cpu  user nice system idle iowait irq softirq steal guest guest_nice`; the
+/// time of guests is counted in `user` and `nice` already.
 fn parse(stat: &str) -> Option<CpuTime> {
     let mut words = stat.lines().next()?.split_whitespace();
     if words.next()? != "cpu" {

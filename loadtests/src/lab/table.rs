@@ -2,8 +2,8 @@
 
 use comfy_table::{CellAlignment, Row, Table, presets};
 
-/// A table without rows yet. The first `words` columns are words; those behind them are figures, which stand to the
-/// right.
+/// A table without rows yet. The first `words` columns are words; those behind them are figures,
+/// which stand to the right.
 pub(crate) fn table(words: usize, header: impl Into<Row>) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::ASCII_MARKDOWN);

@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn what_a_grandchild_uses_counts() {
-        // A shell that starts another one, which works for some seconds, or until it is told to end.
+        // A shell that starts another one, which works for some seconds, or until it is told to
+        // end.
         let mut child = Command::new("sh")
             .args([
                 "-c",

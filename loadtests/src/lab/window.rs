@@ -9,43 +9,17 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::detail::Detail;
+use super::call::{Caller, STOLEN_PERCENT_MAX};
+use super::detail::{Detail, Point, Summary};
+use super::load::{Load, WindowTimes};
+use super::patience::Patience;
+use super::recorder::Recorder;
 use super::stolen::{CpuTime, stolen_percent};
-use super::usage::Usage;
-use super::{
-    Caller, Patience, Point, Processes, Recorder, STOLEN_PERCENT_MAX, Summary, closed_loop,
-    open_loop,
-};
+use super::usage::{Processes, Usage};
+use super::{closed_loop, open_loop};
 
 /// How long after a window the last answers may take.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
-
-/// How a window is loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Load {
-    /// So many callers, each waiting for its answer.
-    ClosedLoop { in_flight: u32 },
-    /// So many calls a second, on a schedule.
-    OpenLoop { per_second: u32 },
-    /// Streams on which so many requests may wait for their answers, over all of them.
-    Stream { unanswered: u32 },
-    /// Streams that are sent so many requests a second, on a schedule.
-    OpenStream { per_second: u32 },
-    /// So many calls, each at a time of its own.
-    Planned { calls: u32 },
-}
-
-/// The lead-in lets queues fill and caches warm; only what follows is counted.
-#[derive(Clone, Copy)]
-pub(crate) struct WindowTimes {
-    pub(crate) lead_in: Duration,
-    pub(crate) measured: Duration,
-    /// How long a point stands for, where points and kinds are asked for.
-    pub(crate) point_every: Option<Duration>,
-    /// How far behind its schedule an open loop may fall before the window is over.
-    pub(crate) behind_max: Duration,
-}
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Window {
@@ -102,8 +76,8 @@ struct Reading {
 }
 
 impl Window {
-    /// Runs one window of calls; once more while too much is stolen and patience is left. Returns those that
-    /// were thrown away, too.
+    /// Runs one window of calls; once more while too much is stolen and patience is left. Returns
+    /// those that were thrown away, too.
     pub(crate) async fn run<C: Caller>(
         what: &str,
         callers: &[C],
@@ -169,8 +143,8 @@ impl Window {
         }
     }
 
-    /// Measures whatever `start` starts: it returns when the last call is sent, with the tasks that are still to
-    /// end.
+    /// Measures whatever `start` starts: it returns when the last call is sent, with the tasks that
+    /// are still to end.
     pub(crate) async fn measure(
         what: &str,
         load: Load,

@@ -28,7 +28,8 @@ const NORMAL_US_MORE: f64 = 20_000.0;
 /// After the load fell, before anything is measured again.
 const BACK_WITHIN: Duration = Duration::from_secs(1);
 
-/// A state is written after so many bytes of log: in none of the stretches, since it would be in some and not in others.
+/// A state is written after so many bytes of log: in none of the stretches, since it would be in
+/// some and not in others.
 const CHECKPOINT_AFTER_BYTES: u64 = 4 << 30;
 
 /// For the best rate of streams and of calls.
@@ -40,10 +41,14 @@ const ABOUT: &str = "Asks twice as much of a cluster as it can do";
 const ABOUT_LONG: &str = "\
 Asks twice as much of a cluster as it can do.
 
-Starts three nodes of its own. For streams, and then for single calls: finds the best rate, asks less than half \
-of it on a schedule, then twice as much, and then less again. While too much is asked, streams must keep nine \
-tenths of the best rate, and refuse the rest with a hint when to try again; a second after the load has fallen \
-answers must come as quickly as before. Single calls must not collapse: every call is answered or refused. \
+Starts three nodes of its own. For streams, and then for single calls: finds the best rate, asks \
+less than half \
+of it on a schedule, then twice as much, and then less again. While too much is asked, streams \
+must keep nine \
+tenths of the best rate, and refuse the rest with a hint when to try again; a second after the \
+load has fallen \
+answers must come as quickly as before. Single calls must not collapse: every call is answered or \
+refused. \
 No node writes its state down meanwhile; `recovery` tells what that costs.
 
 Exit code 1 if a call failed, or if streams did not do what they must.";
@@ -53,7 +58,12 @@ Exit code 1 if a call failed, or if streams did not do what they must.";
 #[command(about = ABOUT, long_about = ABOUT_LONG)]
 pub(crate) struct Arguments {
     /// How long each stretch is
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u64).range(1..=60)
+    )]
     seconds: u64,
 
     /// Write every stretch here, too
@@ -99,7 +109,8 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     say!("{}", table(&courses));
     for course in &courses {
         say!(
-            "{}: {:.0} % of the best rate kept; a second after the load fell p99 was {:.1} ms, before {:.1} ms",
+            "{}: {:.0} % of the best rate kept; a second after the load fell p99 was {:.1} ms, \
+             before {:.1} ms",
             course.what,
             course.kept() * 100.0,
             course.after.p99_us / 1e3,

@@ -4,7 +4,8 @@ use comfy_table::Table;
 
 use crate::lab::{self, ratio};
 
-/// A part of a node, and how its frames are known: the first part that a stack has a frame of has all of the stack.
+/// A part of a node, and how its frames are known: the first part that a stack has a frame of has
+/// all of the stack.
 struct Part {
     name: &'static str,
     frames: &'static [&'static str],
@@ -33,7 +34,7 @@ const PARTS: [Part; 11] = [
     },
     Part {
         name: "apply",
-        frames: &["stockd::applying", "Worker<R>::apply"],
+        frames: &["stock_node::applying", "Worker<R>::apply"],
     },
     Part {
         name: "raft",
@@ -41,7 +42,7 @@ const PARTS: [Part; 11] = [
     },
     Part {
         name: "loop: all else of a turn",
-        frames: &["stockd::host", "stockd::worker"],
+        frames: &["stockd::host", "stock_node::worker"],
     },
     Part {
         name: "edge: check, propose, answer",
@@ -57,7 +58,8 @@ const PARTS: [Part; 11] = [
     },
 ];
 
-/// Of collapsed stacks, `a;b;c 12` a line: the share of each part, and so of one line's processor time in us.
+/// Of collapsed stacks, `a;b;c 12` a line: the share of each part, and so of one line's processor
+/// time in us.
 pub(super) fn table(folded: &str, line_us: f64) -> Table {
     let mut counts = [0_u64; PARTS.len()];
     for line in folded.lines() {

@@ -32,9 +32,12 @@ const ABOUT: &str = "Makes a flame graph of the nodes under load";
 const ABOUT_LONG: &str = "\
 Makes a flame graph of the nodes under load.
 
-Starts three nodes of its own, puts load on them, and has `perf` look at them meanwhile (Debian: apt-get \
-install linux-perf; without root the kernel must allow it: kernel.perf_event_paranoid). The picture goes to \
---svg; how much of one line's processor time each part of the nodes takes, and the functions that take most, to the \
+Starts three nodes of its own, puts load on them, and has `perf` look at them meanwhile (Debian: \
+apt-get \
+install linux-perf; without root the kernel must allow it: kernel.perf_event_paranoid). The \
+picture goes to \
+--svg; how much of one line's processor time each part of the nodes takes, and the functions that \
+take most, to the \
 terminal.";
 
 /// What `loadtests profile` is asked to do.
@@ -46,15 +49,31 @@ pub(crate) struct Arguments {
     call: Call,
 
     /// Calls in flight, or requests without an answer on the streams
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(1..=65_536)
+    )]
     in_flight: u32,
 
-    /// So many calls a second on a schedule, each timed from when it was due, instead of --in-flight
-    #[arg(long, value_name = "N", conflicts_with = "in_flight", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// So many calls a second on a schedule, each timed from when it was due, instead of
+    /// --in-flight
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with = "in_flight",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
     rate: Option<u32>,
 
     /// How long
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=120))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u64).range(1..=120)
+    )]
     seconds: u64,
 
     /// Where the picture goes
@@ -100,7 +119,9 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     let turns = Turns::of(&nodes).await?;
     perf.await??;
     say!(
-        "{}, {}: {:.0} lines a second; of one line: {:.1} us of the nodes' processors, {:.1} us of the load's, {:.2} switches, {:.0} bytes to disk; p50 {:.0} us, p99 {:.0} us; {:.1} % stolen",
+        "{}, {}: {:.0} lines a second; of one line: {:.1} us of the nodes' processors, {:.1} us \
+         of the load's, {:.2} switches, {:.0} bytes to disk; p50 {:.0} us, p99 {:.0} us; {:.1} % \
+         stolen",
         window.what,
         window.load,
         window.rate,

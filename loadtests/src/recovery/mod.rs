@@ -1,4 +1,5 @@
-//! What many positions weigh, and how a node that holds them restarts, writes them down and passes them on.
+//! What many positions weigh, and how a node that holds them restarts, writes them down and passes
+//! them on.
 
 mod report;
 pub(crate) mod reserves;
@@ -44,10 +45,14 @@ const ABOUT: &str = "Measures the weight of many positions, and how nodes that h
 const ABOUT_LONG: &str = "\
 Measures the weight of many positions, and how nodes that hold them recover.
 
-Starts one node that founds a cluster alone, and fills it with positions. Measured are: the bytes in memory and \
-on disk for each; the time from a start after SIGKILL until every shard answers a linearizable read; and, with \
-nodes that join (two, unless said otherwise, so that each holds everything), the time until they hold what they \
-should, and what reserves at 1,000 a second take before that, while a checkpoint is being written, and while \
+Starts one node that founds a cluster alone, and fills it with positions. Measured are: the bytes \
+in memory and \
+on disk for each; the time from a start after SIGKILL until every shard answers a linearizable \
+read; and, with \
+nodes that join (two, unless said otherwise, so that each holds everything), the time until they \
+hold what they \
+should, and what reserves at 1,000 a second take before that, while a checkpoint is being \
+written, and while \
 snapshots travel.";
 
 /// What `loadtests recovery` is asked to do.
@@ -55,19 +60,40 @@ snapshots travel.";
 #[command(about = ABOUT, long_about = ABOUT_LONG)]
 pub(crate) struct Arguments {
     /// Positions
-    #[arg(long, value_name = "N", default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 10_000_000,
+        value_parser = clap::value_parser!(u64).range(1_000..=100_000_000)
+    )]
     positions: u64,
 
     /// Locations at which each SKU is
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u64).range(1..=100)
+    )]
     locations: u64,
 
-    /// Nodes that join: with one, every other shard moves there; with two, each gets a replica of all
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=2))]
+    /// Nodes that join: with one, every other shard moves there; with two, each gets a replica of
+    /// all
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 2,
+        value_parser = clap::value_parser!(u64).range(0..=2)
+    )]
     joiners: u64,
 
     /// Reserves a second while nodes join
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(10..=10_000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1_000,
+        value_parser = clap::value_parser!(u32).range(10..=10_000)
+    )]
     per_second: u32,
 
     /// Write the figures here, too
@@ -262,7 +288,8 @@ fn check_memory(resident: u64, joiners: u64) -> anyhow::Result<()> {
     let available = kib.context("no MemAvailable")?.parse::<u64>()? * 1_024;
     ensure!(
         available > resident * joiners + FREE_BYTES_MIN,
-        "{joiners} more nodes of {resident} bytes each do not fit into {available} bytes of memory: \
+        "{joiners} more nodes of {resident} bytes each do not fit into {available} bytes of \
+         memory: \
          try --joiners 1, or fewer positions"
     );
     Ok(())

@@ -139,7 +139,8 @@ impl Report {
         say!("{table}");
         say!("failed reserves: {}", figures.reserves_failed);
         say!(
-            "{} shards; load average {:.1} before, {:.1} after; stolen by the host: {:.1} % of the CPU",
+            "{} shards; load average {:.1} before, {:.1} after; stolen by the host: {:.1} % of \
+             the CPU",
             self.shards,
             self.load_average[0],
             self.load_average[1],

@@ -1,4 +1,5 @@
-//! Reserves on a schedule, timed from when they were due, and sorted by what the node did meanwhile.
+//! Reserves on a schedule, timed from when they were due, and sorted by what the node did
+//! meanwhile.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,7 +18,8 @@ use super::stock::Assortment;
 /// No hold outlasts a run by much.
 const HOLD_SECONDS: i64 = 120;
 
-/// Calls that may wait at the same time: 20 s at 1,000 a second. Past this, calls that are due wait.
+/// Calls that may wait at the same time: 20 s at 1,000 a second. Past this, calls that are due
+/// wait.
 const IN_FLIGHT_MAX: u32 = 20_000;
 
 const LOOK_EVERY: Duration = Duration::from_millis(1);

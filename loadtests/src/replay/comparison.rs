@@ -99,7 +99,8 @@ pub(crate) fn print(counter: &Counter<'_>, waited: Duration, mismatches: &[Misma
         .map(|position| position.opening)
         .sum();
     say!(
-        "units: {} received, {} handed over, {} on hand, {} still reserved; the last holds ended after {:.1} s",
+        "units: {} received, {} handed over, {} on hand, {} still reserved; the last holds ended \
+         after {:.1} s",
         HumanCount(opening as u64),
         HumanCount((opening - total.on_hand) as u64),
         HumanCount(total.on_hand as u64),

@@ -1,4 +1,5 @@
-//! The baskets as the shop's tills recorded them: what `fetch-dunnhumby.sh` wrote, read and checked.
+//! The baskets as the shop's tills recorded them: what `fetch-dunnhumby.sh` wrote, read and
+//! checked.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -46,7 +47,8 @@ pub(crate) fn read(directory: &Path, weeks: Weeks) -> anyhow::Result<Dataset> {
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => bail!(
-            "there is no data set in {directory}; fetch it with: loadtests/fetch-dunnhumby.sh {directory}",
+            "there is no data set in {directory}; fetch it with: loadtests/fetch-dunnhumby.sh \
+             {directory}",
             directory = directory.display()
         ),
         Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),

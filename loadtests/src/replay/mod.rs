@@ -1,10 +1,10 @@
 //! Replays a shop's real baskets and checks the stock to the unit.
 //!
 //! Each run works on positions of its own: its SKUs are the data's product numbers behind a prefix
-//! that no other run uses. So a run starts from positions that have never existed, and what an earlier
-//! run left behind when it was interrupted (holds that expire in the middle of this one, confirmed
-//! orders that nobody fulfilled) cannot be taken for a mistake or hide one. The price is about 73,000
-//! new positions for each run of four weeks.
+//! that no other run uses. So a run starts from positions that have never existed, and what an
+//! earlier run left behind when it was interrupted (holds that expire in the middle of this one,
+//! confirmed orders that nobody fulfilled) cannot be taken for a mistake or hide one. The price is
+//! about 73,000 new positions for each run of four weeks.
 
 mod comparison;
 pub(crate) mod dataset;
@@ -41,8 +41,8 @@ use crate::nodes::{NodeOptions, Nodes};
 const ENDPOINT: &str = "http://127.0.0.1:7401";
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// Orders that may fail before the rest is left: a cluster that is gone fails each of them only after
-/// the client's patience.
+/// Orders that may fail before the rest is left: a cluster that is gone fails each of them only
+/// after the client's patience.
 const FAILURES_MAX: u64 = 100;
 
 const ABOUT: &str = "Replays the dunnhumby Complete Journey baskets and checks every position";
@@ -51,13 +51,17 @@ const ABOUT_LONG: &str = "\
 Replays the dunnhumby Complete Journey baskets and checks every position.
 
 Every store of the data becomes a location, and every product it sells there gets an opening stock \
-that covers all the chosen weeks. Then the baskets come in the order of time: each is reserved (one \
-reservation per shard it touches), confirmed and fulfilled. Some are abandoned, half of those released \
+that covers all the chosen weeks. Then the baskets come in the order of time: each is reserved \
+(one \
+reservation per shard it touches), confirmed and fulfilled. Some are abandoned, half of those \
+released \
 and half left to expire; some are handed over in two parts, or partly released before they are paid.
 
-When the last hold has ended, every position is read linearizably and compared with a tally that was \
+When the last hold has ended, every position is read linearizably and compared with a tally that \
+was \
 kept beside it from the data alone. Nodes may die meanwhile, or be replaced: with --kill-every and \
---replace-node the replay starts three of its own. The SKUs of a run carry a prefix of their own, so a replay can be \
+--replace-node the replay starts three of its own. The SKUs of a run carry a prefix of their own, \
+so a replay can be \
 repeated on the same cluster. Exit code 1 if a position differs or a call failed.
 
 Fetch the data with: loadtests/fetch-dunnhumby.sh DIR";
@@ -75,7 +79,13 @@ pub(crate) struct Arguments {
     weeks: Weeks,
 
     /// Any node of the cluster
-    #[arg(long, value_name = "URL", env = "STOCKD_ENDPOINT", default_value = ENDPOINT, conflicts_with_all = ["kill_every", "replace_node"])]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "STOCKD_ENDPOINT",
+        default_value = ENDPOINT,
+        conflicts_with_all = ["kill_every", "replace_node"]
+    )]
     endpoint: String,
 
     /// Start three nodes, and kill a random one every so many seconds; it comes back a second later
@@ -90,19 +100,39 @@ pub(crate) struct Arguments {
     nodes: NodeOptions,
 
     /// Orders that are under way at the same time
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u16).range(1..=4096)
+    )]
     in_flight: u16,
 
     /// Baskets in 100 that nobody pays for: half are released, half left to expire
-    #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=100))]
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(0..=100)
+    )]
     abandon_percent: u32,
 
     /// Baskets in 100 that are handed over, or given back, in parts
-    #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=100))]
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(0..=100)
+    )]
     partial_percent: u32,
 
     /// How long the holds last that are left to expire
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u16).range(1..=3600)
+    )]
     expire_after: u16,
 
     /// Decides which baskets are abandoned and how much stock there is
@@ -204,7 +234,8 @@ fn print_plan(arguments: &Arguments, dataset: &Dataset, plan: &Plan, run_name: &
         HumanCount(dataset.lines_skipped)
     );
     say!(
-        "{} orders (one for each shard of a basket), {} stores, {} positions, SKUs are named {run_name}.PRODUCT",
+        "{} orders (one for each shard of a basket), {} stores, {} positions, SKUs are named \
+         {run_name}.PRODUCT",
         HumanCount(plan.orders.len() as u64),
         HumanCount(plan.stores.len() as u64),
         HumanCount(plan.positions.len() as u64)

@@ -42,7 +42,8 @@ pub(crate) async fn put_stores(counter: &Counter<'_>) -> anyhow::Result<()> {
         .context("cannot put the stores")
 }
 
-/// Receives every position's opening stock; one document for each call, so that a retried call finds its lines recorded.
+/// Receives every position's opening stock; one document for each call, so that a retried call
+/// finds its lines recorded.
 pub(crate) async fn receive_opening_stock(
     counter: &Counter<'_>,
     run_name: &str,
@@ -95,7 +96,8 @@ async fn receive(counter: &Counter<'_>, document: String, indexes: &[usize]) -> 
     }
     for (index, verdict) in indexes.iter().zip(&answer.verdicts) {
         match verdict.verdict() {
-            // The document is this run's own, so that a line recorded before is one of a retried call.
+            // The document is this run's own, so that a line recorded before is one of a retried
+            // call.
             LineResult::Recorded | LineResult::AlreadyRecorded => {
                 let opening = counter.plan.positions[*index].opening;
                 counter.tally.borrow_mut().received(*index, opening);

@@ -15,7 +15,8 @@ use super::figures::{CallKind, Figures};
 use super::plan::{Ending, Order, OrderLine, Plan};
 use super::tally::Tally;
 
-/// Longer than any outage the replay should live through, so that only what is meant to expire does.
+/// Longer than any outage the replay should live through, so that only what is meant to expire
+/// does.
 const TTL_OF_KEPT_HOLDS: Duration = Duration::from_secs(15 * 60);
 
 /// The counter the orders are carried to. Everything runs on one thread, so the cells are borrowed

@@ -1,6 +1,6 @@
 //! What the replay will do, decided before the first call: positions, opening stock, and the orders
-//! with how each of them ends. What happens to which basket depends on the data and the seed only; how a
-//! basket is split into orders also on the shards its SKUs fall into.
+//! with how each of them ends. What happens to which basket depends on the data and the seed only;
+//! how a basket is split into orders also on the shards its SKUs fall into.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -146,8 +146,8 @@ impl Fate {
     }
 }
 
-/// About half of an order, never all of it: half of each line, or the first line where all lines are
-/// of one unit. Nothing of a single unit.
+/// About half of an order, never all of it: half of each line, or the first line where all lines
+/// are of one unit. Nothing of a single unit.
 fn part_of(lines: &[OrderLine]) -> Option<Vec<OrderLine>> {
     let halves: Vec<OrderLine> = lines
         .iter()

@@ -75,8 +75,8 @@ impl Tally {
             })
     }
 
-    /// Compares one answer with the position it was asked for. An answer about another position is a
-    /// mismatch, too.
+    /// Compares one answer with the position it was asked for. An answer about another position is
+    /// a mismatch, too.
     pub(crate) fn check(
         &self,
         index: usize,
@@ -113,7 +113,8 @@ impl std::fmt::Display for Mismatch {
         } = self;
         write!(
             f,
-            "{sku}@{location}: the tally says {} on hand and {} reserved, the cluster {} and {}, {available} available",
+            "{sku}@{location}: the tally says {} on hand and {} reserved, the cluster {} and {}, \
+             {available} available",
             tally.on_hand, tally.reserved, cluster.on_hand, cluster.reserved
         )
     }
@@ -219,7 +220,8 @@ mod tests {
         assert_eq!(
             text.as_deref(),
             Some(
-                "r1.7@store-3: the tally says 10 on hand and 4 reserved, the cluster 11 and 4, 7 available"
+                "r1.7@store-3: the tally says 10 on hand and 4 reserved, the cluster 11 and 4, 7 \
+                 available"
             )
         );
     }

@@ -52,8 +52,8 @@ impl Trouble {
         }
     }
 
-    /// Replaces a node, then kills random ones, until [`Trouble::end`] is called; then waits until every
-    /// replica has caught up.
+    /// Replaces a node, then kills random ones, until [`Trouble::end`] is called; then waits until
+    /// every replica has caught up.
     pub(crate) async fn make(&self, client: &Client) -> anyhow::Result<()> {
         let Some(mut nodes) = self.nodes.take() else {
             return Ok(());

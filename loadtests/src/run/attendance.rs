@@ -1,4 +1,5 @@
-//! Who looks after the nodes while load is put on them: kills leaders, and looks at memory and disk.
+//! Who looks after the nodes while load is put on them: kills leaders, and looks at memory and
+//! disk.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};

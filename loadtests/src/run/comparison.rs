@@ -29,8 +29,8 @@ pub(crate) struct Comparison {
     pub(crate) reserved: i64,
 }
 
-/// Reads every position linearizably. Holds that were left to expire are waited for, the last of which ends in
-/// `last_ends_in`.
+/// Reads every position linearizably. Holds that were left to expire are waited for, the last of
+/// which ends in `last_ends_in`.
 pub(crate) async fn compare(
     shop: &Shop,
     last_ends_in: Option<Duration>,

@@ -1,5 +1,6 @@
-//! A day in the shop: the real baskets of some weeks, laid over each other by their time of day. Most are bought at a
-//! till, some ordered online (held, paid a little later, and fetched), and people look before they buy.
+//! A day in the shop: the real baskets of some weeks, laid over each other by their time of day.
+//! Most are bought at a till, some ordered online (held, paid a little later, and fetched), and
+//! people look before they buy.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -23,7 +24,8 @@ const LOOKED_BEFORE: f64 = 900.0;
 const PAID_AFTER: std::ops::RangeInclusive<f64> = 60.0..=600.0;
 const FETCHED_AFTER: std::ops::RangeInclusive<f64> = 1_800.0..=7_200.0;
 
-/// A prefix for the SKUs gives them their shards; what happens and when depends on the data and the seed only.
+/// A prefix for the SKUs gives them their shards; what happens and when depends on the data and the
+/// seed only.
 pub(crate) struct DayPlan {
     pub(crate) positions: Vec<Position>,
     /// In the order of time.

@@ -7,8 +7,9 @@ use super::comparison::Comparison;
 use super::profile::Profile;
 use crate::lab::{Point, Window, ratio};
 
-/// Flat is what in the last third of a run's last step is at most so many times what it was in the second. Logs and checkpoints
-/// are cut now and then, and allocators give back late: the means of thirds breathe by this much.
+/// Flat is what in the last third of a run's last step is at most so many times what it was in the
+/// second. Logs and checkpoints are cut now and then, and allocators give back late: the means of
+/// thirds breathe by this much.
 const MEMORY_TIMES_MAX: f64 = 1.10;
 const DISK_TIMES_MAX: f64 = 1.15;
 /// The median of the points' p99: a busy neighbour moves it more than the mean of anything else.
@@ -125,7 +126,8 @@ fn flat(what: &str, values: &[f64], typical: fn(&[f64]) -> f64, times_max: f64) 
     Finding {
         holds: third > 0 && times <= times_max,
         what: format!(
-            "{what}: in the last third {times:.2} x what it was in the second; flat is at most {times_max} x"
+            "{what}: in the last third {times:.2} x what it was in the second; flat is at most \
+             {times_max} x"
         ),
     }
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::shop::Hold;
 use crate::replay::tally::Tally;
 
-/// A hold of which so much of its time has passed is touched no more: what was sent for it might come too late. It is
-/// left to expire.
+/// A hold of which so much of its time has passed is touched no more: what was sent for it might
+/// come too late. It is left to expire.
 const AGE_MAX: f64 = 0.5;
 
 pub(crate) struct Holds {

@@ -13,15 +13,18 @@ use crate::lab::{Load, Point, Window};
 use crate::plot::{Axis, Mark, Plot, Series};
 
 const STYLE: &str = "\
-body { font: 15px/1.45 sans-serif; color: #222; background: #fff; max-width: 1000px; margin: 2em auto; padding: 0 1em }
+body { font: 15px/1.45 sans-serif; color: #222; background: #fff; max-width: 1000px; margin: 2em \
+auto; padding: 0 1em }
 h1 { font-size: 1.6em; margin-bottom: 0 } h2 { font-size: 1.15em; margin: 1.8em 0 .5em }
 p { margin: .3em 0 } .about { color: #555 }
 table { border-collapse: collapse; font-size: 12.5px; font-variant-numeric: tabular-nums }
-th, td { padding: 3px 8px; border-bottom: 1px solid #ddd; text-align: right; vertical-align: bottom }
+th, td { padding: 3px 8px; border-bottom: 1px solid #ddd; text-align: right; vertical-align: \
+bottom }
 th { border-bottom: 2px solid #888; font-weight: 600 }
 td:first-child, th:first-child, .text { text-align: left } td.text { white-space: nowrap }
 .scroll { overflow-x: auto }
-li.good::marker { content: '\\2713  '; color: #2b8a3e } li.bad::marker { content: '\\2717  '; color: #c91a1a }
+li.good::marker { content: '\\2713  '; color: #2b8a3e } li.bad::marker { content: '\\2717  '; \
+color: #c91a1a }
 li.bad { font-weight: 600; color: #c91a1a }
 svg { max-width: 100%; height: auto; display: block; margin: .8em 0 }";
 
@@ -75,7 +78,11 @@ fn steps(report: &Report) -> Markup {
     html! {
         div.scroll {
             table {
-                tr { @for (at, column) in STEP_COLUMNS.iter().enumerate() { th.text[at < 2] { (column) } } }
+                tr {
+                    @for (at, column) in STEP_COLUMNS.iter().enumerate() {
+                        th.text[at < 2] { (column) }
+                    }
+                }
                 @for window in report.windows() {
                     tr {
                         @for (at, cell) in report.step_row(window).iter().enumerate() {
@@ -86,7 +93,8 @@ fn steps(report: &Report) -> Markup {
             }
         }
         p.about {
-            "Calls on a schedule are timed from when they were due. Late: how long after that they were sent."
+            "Calls on a schedule are timed from when they were due. Late: how long after that \
+             they were sent."
         }
     }
 }
@@ -97,13 +105,16 @@ fn kinds(report: &Report) -> Markup {
             table {
                 tr {
                     th { "step" }
-                    @for (at, column) in KIND_COLUMNS.iter().enumerate() { th.text[at == 0] { (column) } }
+                    @for (at, column) in KIND_COLUMNS.iter().enumerate() {
+                        th.text[at == 0] { (column) }
+                    }
                 }
                 @for window in report.windows() {
                     @for (number, (kind, summary)) in window.kinds.iter().enumerate() {
                         tr {
                             td.text { @if number == 0 { (window.what) } }
-                            @for (at, cell) in kind_row(kind, summary, window.seconds).iter().enumerate() {
+                            @let cells = kind_row(kind, summary, window.seconds);
+                            @for (at, cell) in cells.iter().enumerate() {
                                 td.text[at == 0] { (cell) }
                             }
                         }
@@ -112,7 +123,8 @@ fn kinds(report: &Report) -> Markup {
             }
         }
         p.about {
-            "Answers that all was sold out: " (report.sold_out) ". Holds that were left to expire: " (report.left_to_expire) "."
+            "Answers that all was sold out: " (report.sold_out) ". Holds that were left to \
+             expire: " (report.left_to_expire) "."
         }
     }
 }
@@ -122,7 +134,8 @@ fn kills(report: &Report) -> Markup {
         @if !report.kills.is_empty() {
             h2 { "Kills" }
             table {
-                tr { th { "at, s" } th { "node" } th { "led shard" } th { "back and led, s later" } }
+                tr { th { "at, s" } th { "node" } th { "led shard" } th { "back and led, s \
+                    later" } }
                 @for kill in &report.kills {
                     tr {
                         td { (format!("{:.1}", kill.at_seconds)) }

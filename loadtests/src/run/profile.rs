@@ -1,5 +1,5 @@
-//! Profiles: what load is put on a cluster, as a file says it. A file that says anything that is not understood is
-//! refused whole.
+//! Profiles: what load is put on a cluster, as a file says it. A file that says anything that is
+//! not understood is refused whole.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -535,7 +535,8 @@ per_second = 100
             ),
             (
                 "[mix]",
-                "[day]\nweeks = \"1\"\nseconds = 9\nonline_percent = 1\nkiosk_reads_per_basket = 1\n[mix]",
+                "[day]\nweeks = \"1\"\nseconds = 9\nonline_percent = 1\nkiosk_reads_per_basket = \
+                 1\n[mix]",
                 "a profile has stock and mix, or a day",
             ),
         ];

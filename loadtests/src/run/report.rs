@@ -63,7 +63,8 @@ impl Report {
         }
         for kill in &self.kills {
             say!(
-                "at {:.1} s node {}, leader of shard {} and others, was killed; at {:.1} s it was back and all was led",
+                "at {:.1} s node {}, leader of shard {} and others, was killed; at {:.1} s it was \
+                 back and all was led",
                 kill.at_seconds,
                 kill.node,
                 kill.shard,
@@ -71,7 +72,8 @@ impl Report {
             );
         }
         say!(
-            "stolen by the host: {:.1} % of the CPU; answers `sold out`: {}; holds left to expire: {}",
+            "stolen by the host: {:.1} % of the CPU; answers `sold out`: {}; holds left to \
+             expire: {}",
             self.stolen_percent,
             HumanCount(self.sold_out),
             HumanCount(self.left_to_expire)

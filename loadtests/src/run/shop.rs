@@ -1,4 +1,5 @@
-//! The shop that a profile works on: what can be done there, and the tally of what was acknowledged.
+//! The shop that a profile works on: what can be done there, and the tally of what was
+//! acknowledged.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -19,7 +20,8 @@ use crate::replay::tally::Tally;
 /// Lines of one message of receipts.
 const LINES_PER_MESSAGE: usize = 2_500;
 
-/// Everything runs on one thread, so the cells are borrowed for a moment between two calls and never across one.
+/// Everything runs on one thread, so the cells are borrowed for a moment between two calls and
+/// never across one.
 pub(crate) struct Shop {
     pub(crate) client: Client,
     /// Names documents and SKUs, so that no two runs touch the same positions.
@@ -242,7 +244,8 @@ impl Shop {
         )))
     }
 
-    /// The documents are this run's own, so that a line recorded before is one of a call that was tried again.
+    /// The documents are this run's own, so that a line recorded before is one of a call that was
+    /// tried again.
     fn expect_recorded(&self, lines: &[OrderLine], verdicts: &[LineVerdict]) -> Result<(), String> {
         if lines.len() != verdicts.len() {
             return Err(self.unexpected(format!(

@@ -1,7 +1,8 @@
-//! etcd: a transaction that takes from the position if nobody changed it meanwhile, and writes the hold.
+//! etcd: a transaction that takes from the position if nobody changed it meanwhile, and writes the
+//! hold.
 //!
-//! Where somebody did, the transaction reads it instead and is tried again. What a call knows of a position it
-//! knows from the last one: a reserve without a rival is one call.
+//! Where somebody did, the transaction reads it instead and is tried again. What a call knows of a
+//! position it knows from the last one: a reserve without a rival is one call.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

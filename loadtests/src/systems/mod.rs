@@ -42,8 +42,8 @@ const PEER_ON_HAND: i64 = 1_000_000_000;
 
 const LOCATION: &str = "bench";
 
-/// How long a hold lasts, in seconds. Nothing ends it: to look for those that are due is left out of what peers
-/// have to do.
+/// How long a hold lasts, in seconds. Nothing ends it: to look for those that are due is left out
+/// of what peers have to do.
 const PEER_TTL_SECONDS: u32 = 900;
 
 fn peer_sku(number: usize) -> String {

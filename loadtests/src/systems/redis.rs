@@ -1,6 +1,8 @@
-//! Redis: a Lua script checks and takes, with an append-only file that is synced before each answer.
+//! Redis: a Lua script checks and takes, with an append-only file that is synced before each
+//! answer.
 //!
-//! With a replica a call waits until that has it, too: in memory, since Redis 7.0 cannot wait for its disk.
+//! With a replica a call waits until that has it, too: in memory, since Redis 7.0 cannot wait for
+//! its disk.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -18,15 +20,15 @@ use super::server::{self, HOST, Server};
 use super::{LOCATION, PEER_ON_HAND, PEER_TTL_SECONDS, System, Work, peer_baskets, peer_sku};
 use crate::lab::{Call, Caller, Outcome, Processes};
 
-/// Alone, all calls share one connection, which suits it best. WAIT holds a connection up, so that there each
-/// call in flight has one.
+/// Alone, all calls share one connection, which suits it best. WAIT holds a connection up, so that
+/// there each call in flight has one.
 const CONNECTIONS_WITH_REPLICA: usize = 64;
 
 /// How long WAIT may wait, in milliseconds.
 const WAIT_MS_MAX: u32 = 10_000;
 
-/// Keys: the positions, the hold and the order of expiries. Arguments: the quantity of each line, the hold's
-/// id, and the seconds that it lasts.
+/// Keys: the positions, the hold and the order of expiries. Arguments: the quantity of each line,
+/// the hold's id, and the seconds that it lasts.
 const RESERVE: &str = "\
 local lines = #KEYS - 2
 local quantity = tonumber(ARGV[1])

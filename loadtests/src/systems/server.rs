@@ -1,4 +1,5 @@
-//! Servers of others, as the laboratory runs them: on loopback ports of its own, with data that go when it ends.
+//! Servers of others, as the laboratory runs them: on loopback ports of its own, with data that go
+//! when it ends.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -14,8 +15,8 @@ use tokio::time::{sleep, timeout};
 
 pub(super) const HOST: &str = "127.0.0.1";
 
-/// Below the range from which the kernel takes ports for outgoing connections: one from inside it could be
-/// taken while a killed server is down.
+/// Below the range from which the kernel takes ports for outgoing connections: one from inside it
+/// could be taken while a killed server is down.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 const PORT_ATTEMPTS_MAX: u32 = 1_000;
 

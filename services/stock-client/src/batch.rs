@@ -149,7 +149,8 @@ fn retryable(result: &BatchReserveResult) -> Option<StatusError> {
     (next(&failure) != Next::GiveUp).then_some(failure)
 }
 
-/// The error of one request, with the id that the client may have made for it: google.rpc.RequestInfo.
+/// The error of one request, with the id that the client may have made for it:
+/// google.rpc.RequestInfo.
 fn with_request_id(status: &tonic_types::Status, request_id: &str) -> tonic_types::Status {
     let mut details = status.get_error_details();
     details.set_request_info(request_id, "");

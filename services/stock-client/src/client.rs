@@ -32,8 +32,8 @@ use crate::retry::{Backoff, Next, next};
 use crate::route::{self, Target};
 use crate::topology::Topology;
 
-/// How long a call may take, retries and pauses included, unless the builder says otherwise. Several
-/// elections fit in; a checkout that waits longer has lost its shopper.
+/// How long a call may take, retries and pauses included, unless the builder says otherwise.
+/// Several elections fit in; a checkout that waits longer has lost its shopper.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long one node may take over one attempt before another is asked. Answers take a millisecond;
@@ -49,8 +49,8 @@ const LOCATIONS_PER_PAGE: i32 = 5_000;
 /// A client of one cluster. Clones share its connections and are cheap.
 ///
 /// Every method fails with [`Error::Status`] where a node refuses the call, and with
-/// [`Error::Timeout`] where none has answered it in time: [`Error::request_ids`] then tells the ids to repeat it with. It
-/// must be used inside a tokio runtime.
+/// [`Error::Timeout`] where none has answered it in time: [`Error::request_ids`] then tells the ids
+/// to repeat it with. It must be used inside a tokio runtime.
 #[derive(Debug, Clone)]
 pub struct Client {
     pool: Arc<Pool>,
@@ -117,8 +117,8 @@ impl ClientBuilder {
 
     /// Learns the topology and opens the client.
     ///
-    /// Fails with [`Error::InvalidEndpoint`], or with [`Error::Unreachable`] where no endpoint answers
-    /// within [`START_TIMEOUT`](crate::START_TIMEOUT).
+    /// Fails with [`Error::InvalidEndpoint`], or with [`Error::Unreachable`] where no endpoint
+    /// answers within [`START_TIMEOUT`](crate::START_TIMEOUT).
     pub async fn connect(self) -> Result<Client, Error> {
         Ok(Client {
             pool: Pool::open(&self.endpoints).await?,
@@ -331,8 +331,8 @@ impl Client {
     }
 }
 
-/// Movements. Each line is known by its kind, source, document, line, SKU and location, so that sending
-/// it again changes nothing; there is no request id.
+/// Movements. Each line is known by its kind, source, document, line, SKU and location, so that
+/// sending it again changes nothing; there is no request id.
 impl Client {
     /// Units that arrived: any number of messages, up to 10,000 lines in all; a verdict per line. A
     /// line that an earlier attempt recorded comes back as ALREADY_RECORDED.
@@ -405,7 +405,8 @@ impl Client {
         .await
     }
 
-    /// Every location, in the order of their ids: all pages, one after the other. The index is that of the first page.
+    /// Every location, in the order of their ids: all pages, one after the other. The index is that
+    /// of the first page.
     pub async fn list_locations(&self) -> Result<ListLocationsResponse, Error> {
         let mut question = ListLocationsRequest {
             page_size: LOCATIONS_PER_PAGE,
@@ -490,8 +491,8 @@ impl Client {
             .await
     }
 
-    /// A change that is done once, however often it is sent: its id is made before the first attempt, and every error
-    /// tells it.
+    /// A change that is done once, however often it is sent: its id is made before the first
+    /// attempt, and every error tells it.
     pub(crate) async fn mutate<Q, A, S, F>(
         &self,
         target: Target,
@@ -579,7 +580,8 @@ impl Client {
                     return Err(failure.into());
                 }
                 Next::NodeLost => {
-                    // Silence for as long as the caller happened to wait says nothing about the node.
+                    // Silence for as long as the caller happened to wait says nothing about the
+                    // node.
                     let cut_short = left < attempt_timeout
                         && matches!(failure.code, Code::DeadlineExceeded | Code::Cancelled);
                     if !cut_short {
@@ -615,12 +617,14 @@ impl Client {
     }
 }
 
-/// A new request id, for callers that want to know it before the call, as to repeat it after a restart of their own.
+/// A new request id, for callers that want to know it before the call, as to repeat it after a
+/// restart of their own.
 pub fn new_request_id() -> String {
     Uuid::now_v7().to_string()
 }
 
-/// A retry is only safe under an id, so every mutation gets one before it is sent for the first time.
+/// A retry is only safe under an id, so every mutation gets one before it is sent for the first
+/// time.
 pub(crate) fn fill_request_id(request_id: &mut String) {
     if request_id.is_empty() {
         *request_id = new_request_id();

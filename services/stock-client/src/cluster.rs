@@ -6,18 +6,20 @@ use stock_proto::stock::v1::{
     GetAuditResponse, JoinNodeRequest, JoinNodeResponse, ListNodesRequest, ListNodesResponse,
     ListShardsRequest, ListShardsResponse, MoveReplicaRequest, MoveReplicaResponse,
     RebuildReplicaRequest, RebuildReplicaResponse, RemoveNodeRequest, RemoveNodeResponse,
-    ReplaceNodeRequest, ReplaceNodeResponse, TransferLeadershipRequest, TransferLeadershipResponse,
-    UndrainNodeRequest, UndrainNodeResponse,
+    ReplaceNodeRequest, ReplaceNodeResponse, SetReplicationRequest, SetReplicationResponse,
+    TransferLeadershipRequest, TransferLeadershipResponse, UndrainNodeRequest, UndrainNodeResponse,
 };
 
 use crate::client::Client;
 use crate::error::Error;
 use crate::route::Target;
 
-/// Nodes and replicas. The group that keeps them is asked, whoever leads it. What changes something is
-/// written down when the call returns, and done later: [`Client::list_shards`] tells how far it is.
+/// Nodes and replicas. The group that keeps them is asked, whoever leads it. What changes something
+/// is written down when the call returns, and done later: [`Client::list_shards`] tells how far it
+/// is.
 impl Client {
-    /// Every node: its state, how well it is, and how much it holds. All pages, one after the other.
+    /// Every node: its state, how well it is, and how much it holds. All pages, one after the
+    /// other.
     pub async fn list_nodes(
         &self,
         mut request: ListNodesRequest,
@@ -50,7 +52,8 @@ impl Client {
         .await
     }
 
-    /// Lets a node with a fresh or emptied data directory in. The directory's name makes a retry harmless.
+    /// Lets a node with a fresh or emptied data directory in. The directory's name makes a retry
+    /// harmless.
     pub async fn join_node(&self, request: JoinNodeRequest) -> Result<JoinNodeResponse, Error> {
         self.small(Target::Meta, request, |channel, request| async {
             ClusterServiceClient::new(channel).join_node(request).await
@@ -89,7 +92,26 @@ impl Client {
         .await
     }
 
-    /// Lets the next data directory that joins under a node's id take its place, though the node is heard from.
+    /// Says how many voters each group shall have: 1, 3, 5 or 7.
+    pub async fn set_replication(
+        &self,
+        request: SetReplicationRequest,
+    ) -> Result<SetReplicationResponse, Error> {
+        self.mutate(
+            Target::Meta,
+            request,
+            |it| &mut it.request_id,
+            |channel, request| async {
+                ClusterServiceClient::new(channel)
+                    .set_replication(request)
+                    .await
+            },
+        )
+        .await
+    }
+
+    /// Lets the next data directory that joins under a node's id take its place, though the node is
+    /// heard from.
     pub async fn replace_node(
         &self,
         request: ReplaceNodeRequest,
@@ -125,7 +147,8 @@ impl Client {
         .await
     }
 
-    /// Every shard: replicas, leader, what is being moved, and what waits for what. All pages, one after the other.
+    /// Every shard: replicas, leader, what is being moved, and what waits for what. All pages, one
+    /// after the other.
     pub async fn list_shards(
         &self,
         mut request: ListShardsRequest,

@@ -15,7 +15,8 @@ pub enum Error {
 
     /// The call's timeout passed while it was being retried. A mutation may or may not have taken
     /// effect; repeating it with the same request ids settles that without doing it twice.
-    #[error("no answer within {}{}{}", Seconds(*.after), Last(.last.as_deref()), Under(.request_ids))]
+    #[error("no answer within \
+        {}{}{}", Seconds(*.after), Last(.last.as_deref()), Under(.request_ids))]
     Timeout {
         /// The timeout of the whole call.
         after: Duration,
@@ -45,8 +46,8 @@ pub enum Error {
         why: String,
     },
 
-    /// A node's answer breaks the schema's rules, which means that client and server differ. What was asked for may be
-    /// done.
+    /// A node's answer breaks the schema's rules, which means that client and server differ. What
+    /// was asked for may be done.
     #[error("the node's answer breaks its own rules: {why}{}", Under(.request_ids))]
     Malformed {
         /// What is wrong with it.
@@ -77,9 +78,9 @@ impl Error {
         }
     }
 
-    /// The ids under which a mutation was sent, those that the client made included, in the order of its requests: where
-    /// its outcome is unknown, repeat it with them. Empty for what changes nothing, and for movements, which are known by
-    /// their documents.
+    /// The ids under which a mutation was sent, those that the client made included, in the order
+    /// of its requests: where its outcome is unknown, repeat it with them. Empty for what changes
+    /// nothing, and for movements, which are known by their documents.
     pub fn request_ids(&self) -> &[String] {
         match self {
             Self::Status(status) => &status.request_ids,

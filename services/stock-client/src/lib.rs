@@ -33,7 +33,8 @@
 //!   every retry repeats that id. Movements are known by their source, document, line, SKU
 //!   and location instead, and say when they happened ([`now`]).
 //! - **Repeating.** Where a call has no answer in the end, the error tells the ids of its requests
-//!   ([`Error::request_ids`]): made again with them, at any time within ten minutes, it is done once.
+//!   ([`Error::request_ids`]): made again with them, at any time within ten minutes, it is done
+//!   once.
 //! - **Retries.** Lost connections, UNAVAILABLE, silence and overload with a retry hint are tried
 //!   again, with back-off, until the call's timeout; everything else is the caller's to decide.
 //!

@@ -52,8 +52,9 @@ const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// What a node may send on all calls together before it waits for the client.
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
-/// Answers of one connection that came after their calls were given up. The transport takes each for a fault of the
-/// other side, and ends the connection after a thousand of them, and every call on it: after a stall there are more.
+/// Answers of one connection that came after their calls were given up. The transport takes each
+/// for a fault of the other side, and ends the connection after a thousand of them, and every call
+/// on it: after a stall there are more.
 const LATE_ANSWERS_MAX: usize = 1024 * 1024;
 
 /// One node, or an endpoint that the caller gave and that is no node's published one (a load
@@ -250,7 +251,8 @@ impl Pool {
                 let follower = leader.is_some() && link.node_id != leader;
                 (suspect, avoided, unseen, link.node_id.is_none(), follower)
             });
-        // There is always a link: `open` refuses to start without an endpoint, and `links` keeps it.
+        // There is always a link: `open` refuses to start without an endpoint, and `links` keeps
+        // it.
         Arc::clone(&routes.links[best.unwrap_or(0)])
     }
 
@@ -271,8 +273,8 @@ impl Pool {
         }
         let pool = Arc::clone(self);
         tokio::spawn(async move {
-            // Dropped with the task whatever happens to it, so that a runtime that shuts down in the
-            // middle does not leave the client blind on the next one.
+            // Dropped with the task whatever happens to it, so that a runtime that shuts down in
+            // the middle does not leave the client blind on the next one.
             let _done = Looking(&pool);
             pool.look().await;
         });

@@ -1,5 +1,5 @@
-//! `ReserveStream`: one call to each leader, and everything that goes wrong with one is tried again as
-//! single calls, under the same request ids.
+//! `ReserveStream`: one call to each leader, and everything that goes wrong with one is tried again
+//! as single calls, under the same request ids.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -37,8 +37,8 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 
 type Answered = (u64, Result<ReserveResponse, Error>);
 
-/// The answers to many reserves: each with the number of its request, from 0 in the order in which they were
-/// taken, and in the order in which they are decided. See [`Client::reserve_stream`].
+/// The answers to many reserves: each with the number of its request, from 0 in the order in which
+/// they were taken, and in the order in which they are decided. See [`Client::reserve_stream`].
 pub struct ReserveStream<S> {
     client: Client,
     /// None when all of it is taken.
@@ -73,12 +73,13 @@ enum Answers {
 }
 
 impl Client {
-    /// Reserves one basket after the other, [`UNANSWERED_MAX`] of them at once, over one call to each leader:
-    /// several times as many a second as single calls can do. Every request ends with an answer, or with the
-    /// error that [`Client::reserve`] would have given.
+    /// Reserves one basket after the other, [`UNANSWERED_MAX`] of them at once, over one call to
+    /// each leader: several times as many a second as single calls can do. Every request ends with
+    /// an answer, or with the error that [`Client::reserve`] would have given.
     ///
-    /// Dropping it leaves open what became of the requests without an answer: repeat them with their ids. Who wants to be
-    /// able to gives each of them one, as of [`new_request_id`](crate::new_request_id).
+    /// Dropping it leaves open what became of the requests without an answer: repeat them with
+    /// their ids. Who wants to be able to gives each of them one, as of
+    /// [`new_request_id`](crate::new_request_id).
     pub fn reserve_stream<S>(&self, requests: S) -> ReserveStream<S>
     where
         S: Stream<Item = ReserveRequest>,
@@ -239,7 +240,8 @@ where
         let Some(call) = self.calls.remove(endpoint) else {
             return;
         };
-        debug!(endpoint, unanswered = call.unanswered.len(), error = %failure, "a stream of reserves ended");
+        debug!(endpoint, unanswered = call.unanswered.len(), error = %failure, "a stream of \
+            reserves ended");
         if next(failure) == Next::NodeLost {
             self.client.pool().suspect(&call.link);
         }

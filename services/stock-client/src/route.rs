@@ -19,8 +19,8 @@ pub(crate) enum Target {
     Any,
 }
 
-/// The shard a SKU lives in: floor(h * `shard_count` / 2^64), where h is the XXH3 64-bit hash of its
-/// bytes, seed 0.
+/// The shard a SKU lives in: floor(h * `shard_count` / 2^64), where h is the XXH3 64-bit hash of
+/// its bytes, seed 0.
 pub fn shard_of_sku(sku: &str, shard_count: u32) -> u32 {
     let hash = u128::from(xxh3_64(sku.as_bytes()));
     // The product is below 2^96, and after the shift below `shard_count`.

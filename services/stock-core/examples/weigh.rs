@@ -1,8 +1,8 @@
 //! What a shard weighs and how fast it is: a million positions, half a million holds.
 //!
-//! `cargo run --release -p stock-core --example weigh`. It asserts nothing: times are the machine's, and
-//! what its other processes do to the caches shows in them, although only the time on the processor
-//! is counted.
+//! `cargo run --release -p stock-core --example weigh`. It asserts nothing: times are the
+//! machine's, and what its other processes do to the caches shows in them, although only the time
+//! on the processor is counted.
 #![expect(clippy::print_stdout, reason = "it is what the example is for")]
 
 use std::hint::black_box;

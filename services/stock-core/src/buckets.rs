@@ -8,7 +8,8 @@ use crate::ids::Secret;
 
 /// What is kept in [`Buckets`].
 pub(crate) trait Key: Ord + Clone {
-    /// Which of so many buckets it belongs to, by the cluster's secret: part of the replicated rules, never to change.
+    /// Which of so many buckets it belongs to, by the cluster's secret: part of the replicated
+    /// rules, never to change.
     fn bucket(&self, secret: Secret, buckets: usize) -> usize;
 }
 
@@ -73,8 +74,9 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> for BTreeMap<K, V> {
     }
 }
 
-/// A map that can be frozen at the price of one count for each bucket. A bucket that is about to change
-/// while somebody else still has it is copied first; otherwise a change costs an atomic check.
+/// A map that can be frozen at the price of one count for each bucket. A bucket that is about to
+/// change while somebody else still has it is copied first; otherwise a change costs an atomic
+/// check.
 #[derive(Debug)]
 pub(crate) struct Buckets<K, V, M = BTreeMap<K, V>> {
     maps: Box<[Arc<M>]>,

@@ -1,7 +1,7 @@
 //! Group 0's state: the locations of a cluster.
 
 use crate::buckets::Buckets;
-use crate::canonical::{CatalogHead, MemoryHead, OrderHead, Writer};
+use crate::codec::{CatalogHead, MemoryHead, OrderHead, Writer};
 use crate::command::Request;
 use crate::frozen::{FrozenState, Slot};
 use crate::ids::{At, Location, Moment, Principal, Secret, Stamp};
@@ -54,7 +54,8 @@ pub enum LocationType {
     Store,
 }
 
-/// WGS 84, in millionths of a degree: a float in replicated state invites two answers to one question.
+/// WGS 84, in millionths of a degree: a float in replicated state invites two answers to one
+/// question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Coordinates {

@@ -1,7 +1,7 @@
 //! What makes a repeated document harmless: its lines are remembered.
 //!
-//! A shop that receives ten million lines in a month remembers them all, so a record is small: 32 bytes,
-//! and 8 for its place in the order.
+//! A shop that receives ten million lines in a month remembers them all, so a record is small: 32
+//! bytes, and 8 for its place in the order.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,9 @@ use crate::limits::{
 use crate::order::{Disorder, Queue};
 use crate::outcome::{Discrepancy, Refusal};
 
-/// XXH3-128 of what a line is known by: kind, source, document, line, SKU and location; the cluster's secret is the
-/// seed, so that nobody can make up a line that is taken for another one. The parts cannot run into each other, since
-/// names have no NUL byte.
+/// XXH3-128 of what a line is known by: kind, source, document, line, SKU and location; the
+/// cluster's secret is the seed, so that nobody can make up a line that is taken for another one.
+/// The parts cannot run into each other, since names have no NUL byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DocumentKey {
     high: u64,
@@ -72,12 +72,13 @@ impl Key for DocumentKey {
 /// What is known of a line that was recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RecordedLine {
-    /// A quarter of the fingerprint: of four thousand million lines that come again with other content,
-    /// by somebody's mistake, one is taken for a repetition.
+    /// A quarter of the fingerprint: of four thousand million lines that come again with other
+    /// content, by somebody's mistake, one is taken for a repetition.
     pub(crate) fingerprint: u32,
     /// The low half of the sequence number: far fewer are remembered than it tells apart.
     pub(crate) sequence: u32,
-    /// The stamp, and in the lowest 16 bits how many [`AHEAD_STEP_MS`] after it the line says it happened, rounded up.
+    /// The stamp, and in the lowest 16 bits how many [`AHEAD_STEP_MS`] after it the line says it
+    /// happened, rounded up.
     time: u64,
 }
 
@@ -115,7 +116,8 @@ impl RecordedLine {
     }
 }
 
-/// What was found amiss when a line was recorded: a [`Discrepancy`] without the names that the line has itself.
+/// What was found amiss when a line was recorded: a [`Discrepancy`] without the names that the line
+/// has itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Amiss {
     pub(crate) available: i64,
@@ -155,15 +157,15 @@ pub(crate) enum Known<'a> {
     Refused(Refusal),
 }
 
-/// Document lines that were recorded, for [`DOCUMENT_MEMORY_MS`]. None is forgotten before that: where there is no room
-/// for a line, it is not recorded.
+/// Document lines that were recorded, for [`DOCUMENT_MEMORY_MS`]. None is forgotten before that:
+/// where there is no room for a line, it is not recorded.
 #[derive(Debug)]
 pub(crate) struct DocumentMemory {
     pub(crate) buckets: Buckets<DocumentKey, RecordedLine>,
     /// Of the few lines where something was.
     pub(crate) amiss: Buckets<DocumentKey, Amiss>,
-    /// Of each key the high half, in the order in which they came. A record leaves only as the oldest, so
-    /// their sequence numbers have no gaps.
+    /// Of each key the high half, in the order in which they came. A record leaves only as the
+    /// oldest, so their sequence numbers have no gaps.
     order: Queue<u64>,
     pub(crate) next_sequence: u64,
     /// What happened before this may have been recorded and forgotten.
@@ -215,8 +217,8 @@ impl DocumentMemory {
             Some(_) => return Known::Refused(Refusal::DocumentReused),
             None => {}
         }
-        // By the earlier clock: one that is wrong must not refuse what has happened, and what was forgotten is known by its
-        // own horizon.
+        // By the earlier clock: one that is wrong must not refuse what has happened, and what was
+        // forgotten is known by its own horizon.
         let horizon = self
             .horizon
             .max(now.earliest().minus_ms(DOCUMENT_MEMORY_MS));
@@ -252,7 +254,8 @@ impl DocumentMemory {
         self.order.push(key.high);
         self.bytes += LINE_BYTES;
         if let Some(found) = discrepancy {
-            // Where there is no room for them it is remembered how much is missing, and not who is endangered.
+            // Where there is no room for them it is remembered how much is missing, and not who is
+            // endangered.
             let has_room = self.amiss_bytes < self.endangered_bytes_max;
             let endangered = if has_room { &found.endangered[..] } else { &[] };
             let amiss = Amiss {
@@ -277,7 +280,8 @@ impl DocumentMemory {
         }
     }
 
-    /// Makes the order again: the lines' places, in any order, when the next one shall be number `next`.
+    /// Makes the order again: the lines' places, in any order, when the next one shall be number
+    /// `next`.
     pub(crate) fn restore_order(
         &mut self,
         places: Vec<DocumentPlace>,

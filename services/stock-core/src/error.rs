@@ -69,8 +69,8 @@ pub enum RestoreError {
         /// By so many of the SKU's base units at least.
         by: i64,
     },
-    /// Records cannot stand in one order: a sequence number comes twice, is not below the next one, or
-    /// goes against the stamps.
+    /// Records cannot stand in one order: a sequence number comes twice, is not below the next one,
+    /// or goes against the stamps.
     #[error("sequence number {sequence} of the {what} is out of order")]
     OrderBroken {
         /// Of what.

@@ -1,8 +1,10 @@
-//! What makes two requests the same: the kind of call, and everything in it that its caller decided.
+//! What makes two requests the same: the kind of call, and everything in it that its caller
+//! decided.
 //!
-//! A fingerprint is of parsed values, not of how they were written: an id in capitals, or a default that is written out,
-//! is the same request. Each value stands behind the number of its field, and one that was left out does not stand there
-//! at all, so that a field which a later version adds changes nothing for whoever does not use it.
+//! A fingerprint is of parsed values, not of how they were written: an id in capitals, or a default
+//! that is written out, is the same request. Each value stands behind the number of its field, and
+//! one that was left out does not stand there at all, so that a field which a later version adds
+//! changes nothing for whoever does not use it.
 
 use smallvec::SmallVec;
 
@@ -101,7 +103,8 @@ impl MovementLine {
     }
 }
 
-/// Kinds of call beside the operations. Remembered fingerprints are of them: never change one, never use one again.
+/// Kinds of call beside the operations. Remembered fingerprints are of them: never change one,
+/// never use one again.
 const PUT_LOCATION: u8 = 8;
 const MOVEMENT: u8 = 9;
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::apply::holds::Hold;
-use crate::canonical::Writer;
 use crate::catalog::{CatalogOutcome, PutLocation};
+use crate::codec::Writer;
 use crate::documents::{Amiss, DocumentKey, RecordedLine};
 use crate::ids::{Location, ReservationId, Sku};
 use crate::memory::{Remembered, RequestKey};
@@ -17,10 +17,10 @@ use crate::verdict::Verdict;
 
 /// A [`Shard`](crate::Shard) or a [`Catalog`](crate::Catalog) as it was when it was frozen.
 ///
-/// Its canonical bytes are a head and so many buckets; a [`StateRestorer`](crate::StateRestorer) makes the
-/// state from them again. It shares its buckets with the state: one that changes meanwhile is copied
-/// there first, so a bucket should be taken as soon as it is written and the rest dropped when it is not
-/// needed any more. It may be sent to another thread.
+/// Its canonical bytes are a head and so many buckets; a [`StateRestorer`](crate::StateRestorer)
+/// makes the state from them again. It shares its buckets with the state: one that changes
+/// meanwhile is copied there first, so a bucket should be taken as soon as it is written and the
+/// rest dropped when it is not needed any more. It may be sent to another thread.
 #[derive(Debug)]
 pub struct FrozenState {
     head: Vec<u8>,
@@ -28,12 +28,14 @@ pub struct FrozenState {
 }
 
 impl FrozenState {
-    /// The canonical bytes of what belongs to no bucket: how far the state is, its horizons and counts.
+    /// The canonical bytes of what belongs to no bucket: how far the state is, its horizons and
+    /// counts.
     pub fn head_bytes(&self) -> &[u8] {
         &self.head
     }
 
-    /// How many buckets there are, numbered from 0. The same for every shard, and for every catalog.
+    /// How many buckets there are, numbered from 0. The same for every shard, and for every
+    /// catalog.
     pub fn buckets(&self) -> usize {
         self.slots.len()
     }
@@ -43,7 +45,8 @@ impl FrozenState {
         self.slots.get(bucket)?.bytes()
     }
 
-    /// As [`Self::bucket_bytes`]; afterwards the bucket is no longer shared, and only its hash is kept.
+    /// As [`Self::bucket_bytes`]; afterwards the bucket is no longer shared, and only its hash is
+    /// kept.
     pub fn take_bucket(&mut self, bucket: usize) -> Option<Vec<u8>> {
         let slot = self.slots.get_mut(bucket)?;
         let bytes = slot.bytes()?;
@@ -58,9 +61,9 @@ impl FrozenState {
         self.slots.get(bucket).map(Slot::hash)
     }
 
-    /// One hash over the head and every bucket's hash, each as 16 bytes, little-endian: equal on all
-    /// replicas that have applied the same log. Writes whatever was not taken yet, so it takes as long
-    /// as that.
+    /// One hash over the head and every bucket's hash, each as 16 bytes, little-endian: equal on
+    /// all replicas that have applied the same log. Writes whatever was not taken yet, so it takes
+    /// as long as that.
     pub fn hash(&self) -> u128 {
         let mut bytes = self.head.clone();
         for slot in &self.slots {

@@ -5,8 +5,8 @@ use std::ops::Bound;
 
 use crate::ids::{Location, ReservationId, Stamp};
 
-/// Open reservations with open units, by position, and in the order in which they were held. Not written down: they are
-/// found again from the reservations.
+/// Open reservations with open units, by position, and in the order in which they were held. Not
+/// written down: they are found again from the reservations.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Holders {
     /// Sorted by location; only those where somebody holds something.

@@ -178,8 +178,8 @@ impl fmt::Display for Sku {
 /// 2^64 over the golden ratio: an odd number whose multiples lie far apart.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// A number that only the nodes of a cluster know. Their states are cut into buckets by it, so that nobody can make up
-/// names and ids that all come to lie in one of them.
+/// A number that only the nodes of a cluster know. Their states are cut into buckets by it, so that
+/// nobody can make up names and ids that all come to lie in one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Secret(pub u64);
 
@@ -189,9 +189,9 @@ impl Secret {
         xxh3_64_with_seed(name, self.0) as usize % buckets
     }
 
-    /// Of 16 bytes, for a fraction of what a hash of names of any length takes: both halves, each under its half of the
-    /// secret, multiplied and folded, and stirred once more since ids of one maker differ in few bits. Never to change,
-    /// either.
+    /// Of 16 bytes, for a fraction of what a hash of names of any length takes: both halves, each
+    /// under its half of the secret, multiplied and folded, and stirred once more since ids of one
+    /// maker differ in few bits. Never to change, either.
     pub(crate) fn bucket_of_id(self, id: &[u8; 16], buckets: usize) -> usize {
         let id = u128::from_be_bytes(*id);
         let (high, low) = (
@@ -311,8 +311,9 @@ impl Stamp {
 
 /// What an entry says of time.
 ///
-/// Cluster time may lag behind the clocks on the walls, as after an outage. Holds end by the one, which nobody can
-/// set; what callers' clocks say is judged by whichever is later, so that a lag refuses nobody.
+/// Cluster time may lag behind the clocks on the walls, as after an outage. Holds end by the one,
+/// which nobody can set; what callers' clocks say is judged by whichever is later, so that a lag
+/// refuses nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Moment {
     /// Cluster time.
@@ -396,7 +397,8 @@ impl Quantity {
     }
 }
 
-/// A UUID of version 7 that the caller made: its first 48 bits are milliseconds since the Unix epoch.
+/// A UUID of version 7 that the caller made: its first 48 bits are milliseconds since the Unix
+/// epoch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId([u8; 16]);
 
@@ -491,8 +493,8 @@ impl Key for ReservationId {
 }
 
 impl fmt::Display for ReservationId {
-    /// As every UUID: 8, 4, 4, 4 and 12 digits. By hand, since every answer has one: the formatting of numbers took
-    /// half of the time an answer takes to be made.
+    /// As every UUID: 8, 4, 4, 4 and 12 digits. By hand, since every answer has one: the formatting
+    /// of numbers took half of the time an answer takes to be made.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         const DASHES_BEFORE: [usize; 4] = [4, 6, 8, 10];
@@ -514,8 +516,8 @@ impl fmt::Debug for ReservationId {
     }
 }
 
-/// XXH3-64 of what a client sent: enough to tell a retry from another request that somebody sends under the
-/// same id by mistake.
+/// XXH3-64 of what a client sent: enough to tell a retry from another request that somebody sends
+/// under the same id by mistake.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fingerprint(pub [u8; 8]);
 

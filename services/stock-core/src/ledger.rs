@@ -30,7 +30,8 @@ pub struct LedgerEntry {
     pub discrepancy: Option<Box<Discrepancy>>,
 }
 
-/// What happened to a position. The numbers are kept on disk: never change them, never use one again.
+/// What happened to a position. The numbers are kept on disk: never change them, never use one
+/// again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum EntryKind {

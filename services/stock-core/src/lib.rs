@@ -1,7 +1,8 @@
 //! The stock state machine: what is on hand, what is reserved, and who holds it.
 //!
-//! A [`Shard`] is driven by a replicated log. For each entry the driver calls [`Shard::advance`] once
-//! with what the entry says of time and [`Shard::apply`] for each command, in order, on every replica:
+//! A [`Shard`] is driven by a replicated log. For each entry the driver calls [`Shard::advance`]
+//! once with what the entry says of time and [`Shard::apply`] for each command, in order, on every
+//! replica:
 //!
 //! ```text
 //! shard.advance(moment, &mut ledger);                 // time passes: due holds expire
@@ -31,8 +32,8 @@
 
 mod apply;
 mod buckets;
-mod canonical;
 mod catalog;
+pub mod codec;
 mod command;
 mod documents;
 mod error;

@@ -26,7 +26,8 @@ impl Key for RequestKey {
 
 /// What is remembered of an answer.
 pub(crate) trait Weigh {
-    /// Bytes that it takes beyond its own size, about: of replicated rules, so not what an allocator says.
+    /// Bytes that it takes beyond its own size, about: of replicated rules, so not what an
+    /// allocator says.
     fn bytes(&self) -> usize;
 }
 
@@ -107,8 +108,9 @@ impl<V: Clone + Weigh> RequestMemory<V> {
         Recall::New
     }
 
-    /// Makes room first by forgetting what may be forgotten early. Where that is not enough the answer is remembered all
-    /// the same: it was given, and the next one finds that there is no room.
+    /// Makes room first by forgetting what may be forgotten early. Where that is not enough the
+    /// answer is remembered all the same: it was given, and the next one finds that there is no
+    /// room.
     pub(crate) fn remember(&mut self, key: RequestKey, request: Request, now: Moment, verdict: V) {
         while self.is_full() && self.may_forget_oldest_early(now) && self.order.len() > 0 {
             self.forget_oldest();
@@ -122,8 +124,9 @@ impl<V: Clone + Weigh> RequestMemory<V> {
         self.buckets.insert(key, remembered);
     }
 
-    /// Forgets what is older than it need be remembered. An id whose time has not come yet, as after clocks were wrong for
-    /// a while, is remembered once more: forgotten, it would have everybody's ids refused until its time.
+    /// Forgets what is older than it need be remembered. An id whose time has not come yet, as
+    /// after clocks were wrong for a while, is remembered once more: forgotten, it would have
+    /// everybody's ids refused until its time.
     pub(crate) fn forget(&mut self, now: Moment) {
         let keep_from = now.stamp.minus_ms(REQUEST_MEMORY_MS);
         let ahead = now.latest().plus_ms(CLOCK_AHEAD_MS_MAX);
@@ -155,8 +158,9 @@ impl<V: Clone + Weigh> RequestMemory<V> {
         self.bytes >= self.bytes_max
     }
 
-    /// Whether the horizon stays a minute behind when the oldest id is forgotten before its time. The
-    /// time inside an id may lie ahead of its stamp, and it is that time which moves the horizon.
+    /// Whether the horizon stays a minute behind when the oldest id is forgotten before its time.
+    /// The time inside an id may lie ahead of its stamp, and it is that time which moves the
+    /// horizon.
     fn may_forget_oldest_early(&self, now: Moment) -> bool {
         self.order.oldest().is_none_or(|(stamp, key)| {
             stamp.plus_ms(REQUEST_MEMORY_MS_MIN) <= now.stamp
@@ -264,7 +268,8 @@ mod tests {
             recall_at(&memory, &ahead, lagging(0)),
             Recall::Refused(Refusal::RequestFromFuture)
         );
-        // A full memory makes room as it does otherwise, and the horizon stays behind what comes next.
+        // A full memory makes room as it does otherwise, and the horizon stays behind what comes
+        // next.
         remember(&mut memory, &made, NOW, 1);
         let full = Recall::Refused(Refusal::RequestMemoryFull);
         let next = |ms| key(NOW + hours + ms, 3);

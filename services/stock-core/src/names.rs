@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::ids::{IdentifierError, Location, Principal, Sku};
 
-/// Makes names of texts. Whoever knows a name already gives a copy that shares it: that is quicker, and nothing
-/// is checked twice.
+/// Makes names of texts. Whoever knows a name already gives a copy that shares it: that is quicker,
+/// and nothing is checked twice.
 pub trait Naming {
     /// A SKU of this name.
     ///
@@ -43,6 +43,25 @@ impl Naming for NewNames {
     }
 
     fn principal(&self, text: &str) -> Result<Principal, IdentifierError> {
+        Principal::new(text)
+    }
+}
+
+/// Makes names that a state keeps of texts. Whoever keeps them gives each once, and copies of it
+/// from then on.
+pub(crate) trait Interning {
+    fn location_named(&mut self, text: &str) -> Result<Location, IdentifierError>;
+
+    fn principal_named(&mut self, text: &str) -> Result<Principal, IdentifierError>;
+}
+
+/// Keeps none.
+impl Interning for NewNames {
+    fn location_named(&mut self, text: &str) -> Result<Location, IdentifierError> {
+        Location::new(text)
+    }
+
+    fn principal_named(&mut self, text: &str) -> Result<Principal, IdentifierError> {
         Principal::new(text)
     }
 }
@@ -85,17 +104,17 @@ impl Names {
     pub(crate) fn adopt_principals(&mut self, other: Self) {
         self.principals = other.principals;
     }
+}
 
-    /// As [`Self::location`], from a text that may be none.
-    pub(crate) fn location_named(&mut self, text: &str) -> Result<Location, IdentifierError> {
+impl Interning for Names {
+    fn location_named(&mut self, text: &str) -> Result<Location, IdentifierError> {
         match self.locations.get(text) {
             Some(shared) => Ok(shared.clone()),
             None => Ok(self.location(&Location::new(text)?)),
         }
     }
 
-    /// As [`Self::principal`], from a text that may be none.
-    pub(crate) fn principal_named(&mut self, text: &str) -> Result<Principal, IdentifierError> {
+    fn principal_named(&mut self, text: &str) -> Result<Principal, IdentifierError> {
         match self.principals.get(text) {
             Some(shared) => Ok(shared.clone()),
             None => Ok(self.principal(Principal::new(text)?)),

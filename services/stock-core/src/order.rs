@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 
 use crate::ids::Stamp;
 
-/// Keys in the order of their stamps, and among equal stamps in the order in which they came. Each has a
-/// sequence number, which its record keeps: by it the order is made again from the records alone.
+/// Keys in the order of their stamps, and among equal stamps in the order in which they came. Each
+/// has a sequence number, which its record keeps: by it the order is made again from the records
+/// alone.
 #[derive(Debug)]
 pub(crate) struct Order<K> {
     keys: Queue<(Stamp, K)>,
@@ -80,8 +81,9 @@ impl<K> Order<K> {
 
 const BLOCK: usize = 1_024;
 
-/// A first-in, first-out queue that grows by blocks, so that no push ever moves what is already in it.
-/// A `VecDeque` of four million items stalls its owner for tens of milliseconds when it doubles.
+/// A first-in, first-out queue that grows by blocks, so that no push ever moves what is already in
+/// it. A `VecDeque` of four million items stalls its owner for tens of milliseconds when it
+/// doubles.
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
     blocks: VecDeque<VecDeque<T>>,

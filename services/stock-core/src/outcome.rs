@@ -62,8 +62,9 @@ pub enum LineVerdict {
     Recorded {
         /// Set where it took available too low.
         discrepancy: Option<Box<Discrepancy>>,
-        /// By how many milliseconds its `occurred_at` lay ahead of the clocks, where that was more than
-        /// [`CLOCK_AHEAD_MS_MAX`](crate::limits::CLOCK_AHEAD_MS_MAX); else 0. It counts as having happened now.
+        /// By how many milliseconds its `occurred_at` lay ahead of the clocks, where that was more
+        /// than [`CLOCK_AHEAD_MS_MAX`](crate::limits::CLOCK_AHEAD_MS_MAX); else 0. It counts as
+        /// having happened now.
         ahead_ms: u64,
     },
     /// It counted before; nothing changed.
@@ -86,9 +87,9 @@ pub struct Discrepancy {
     pub available: i64,
     /// How far that is below the backorder limit.
     pub short_by: i64,
-    /// The reservations held last there whose open units cover `short_by`, newest first. Each is named once by a command;
-    /// at most [`ENDANGERED_MAX`](crate::limits::ENDANGERED_MAX) of a position, and
-    /// [`ENDANGERED_PER_CALL_MAX`](crate::limits::ENDANGERED_PER_CALL_MAX) in all.
+    /// The reservations held last there whose open units cover `short_by`, newest first. Each is
+    /// named once by a command; at most [`ENDANGERED_MAX`](crate::limits::ENDANGERED_MAX) of a
+    /// position, and [`ENDANGERED_PER_CALL_MAX`](crate::limits::ENDANGERED_PER_CALL_MAX) in all.
     pub endangered: Vec<ReservationId>,
 }
 

@@ -43,7 +43,8 @@ pub struct Reservation {
     pub lines: ReservationLines,
 }
 
-/// With its places among all reservations and among those that end by themselves. One of a single line takes 256.
+/// With its places among all reservations and among those that end by themselves. One of a single
+/// line takes 256.
 const BYTES: usize = 184;
 /// With its place among the holders of its position.
 const LINE_BYTES: usize = 72;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::apply::{holds::Holds, shelves::Shelves};
-use crate::canonical::{MemoryHead, OrderHead, ShardHead, Writer};
+use crate::codec::{MemoryHead, OrderHead, ShardHead, Writer};
 use crate::command::{Action, Command, Operation, Request};
 use crate::documents::DocumentMemory;
 use crate::frozen::{FrozenState, Slot};
@@ -87,7 +87,8 @@ impl Shard {
 
     /// Carries out one command, or refuses it. Either way every replica comes to the same state.
     pub fn apply(&mut self, at: At, command: Command, ledger: &mut Vec<LedgerEntry>) -> Outcome {
-        // Stamps never go back, here no more than in `advance`: what is remembered is in their order.
+        // Stamps never go back, here no more than in `advance`: what is remembered is in their
+        // order.
         let at = At {
             moment: at.moment.not_before(self.applied.stamp()),
             ..at
@@ -102,9 +103,10 @@ impl Shard {
         }
     }
 
-    /// Looks at what some commands, which are applied next, will look at first. Requests and reservations lie where
-    /// their ids happen to put them, mostly far from the processor; one after the other each command would wait for
-    /// that, while a pass over all of them waits for many at a time. Returns what it saw, which means nothing.
+    /// Looks at what some commands, which are applied next, will look at first. Requests and
+    /// reservations lie where their ids happen to put them, mostly far from the processor; one
+    /// after the other each command would wait for that, while a pass over all of them waits for
+    /// many at a time. Returns what it saw, which means nothing.
     pub fn look_ahead(&self, commands: &[Command]) -> usize {
         let mut seen = 0;
         for command in commands {
@@ -176,9 +178,9 @@ impl Shard {
         }
     }
 
-    /// The whole state as it is now, to be written down while the shard goes on. Takes a fraction of a
-    /// millisecond, however large the shard is; afterwards a bucket is copied when it first changes, as
-    /// long as the frozen state has it, too.
+    /// The whole state as it is now, to be written down while the shard goes on. Takes a fraction
+    /// of a millisecond, however large the shard is; afterwards a bucket is copied when it first
+    /// changes, as long as the frozen state has it, too.
     pub fn freeze(&self) -> FrozenState {
         let mut head = Writer::default();
         self.head().write(&mut head, BUCKETS);

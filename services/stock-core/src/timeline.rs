@@ -14,12 +14,13 @@ const PART: usize = 7;
 /// Some entries that follow each other. More than [`PART`] only where keys came out of order.
 type Part<K, V> = SmallVec<[(K, V); PART]>;
 
-/// Ids begin with the time at which they were made, so that a new one is nearly always the greatest: one look at
-/// the last says that it is not there, and it is put behind it. The oldest are taken away in front.
+/// Ids begin with the time at which they were made, so that a new one is nearly always the
+/// greatest: one look at the last says that it is not there, and it is put behind it. The oldest
+/// are taken away in front.
 ///
-/// Nothing is moved as the map grows: full parts stay as they are. And a copy shares them until one of both changes
-/// a part: while a state is written down, a command that is the first to change a bucket copies a part of it and the
-/// list of the others.
+/// Nothing is moved as the map grows: full parts stay as they are. And a copy shares them until one
+/// of both changes a part: while a state is written down, a command that is the first to change a
+/// bucket copies a part of it and the list of the others.
 #[derive(Debug, Clone)]
 pub(crate) struct Timeline<K, V> {
     /// None of them empty, and all before the newest.
@@ -97,8 +98,8 @@ impl<K: Clone, V: Clone> Timeline<K, V> {
         }
     }
 
-    /// Puts a part that has become small together with one beside it, if both fit into one: those that stay for long
-    /// among many that do not would otherwise keep a part each.
+    /// Puts a part that has become small together with one beside it, if both fit into one: those
+    /// that stay for long among many that do not would otherwise keep a part each.
     fn merge(&mut self, number: usize) {
         let fit = |first: usize| self.part(first).len() + self.part(first + 1).len() <= PART;
         let first = match number {
@@ -190,7 +191,8 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> for Timeline<K, V> {
                     self.newest = before;
                 }
             }
-            // Not with more: its neighbours lie elsewhere in memory, and two that are half full stay two.
+            // Not with more: its neighbours lie elsewhere in memory, and two that are half full
+            // stay two.
             left if left <= PART / 2 => self.merge(part),
             _ => {}
         }

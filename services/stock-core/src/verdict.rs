@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use crate::apply::need::Need;
-use crate::canonical::{Read, Reader, Writer};
+use crate::codec::{Read, Reader, Writer};
 use crate::command::{Line, Operation};
 use crate::ids::{Principal, ReservationId, Stamp};
 use crate::memory::Weigh;
 use crate::outcome::{Outcome, Policy, Refusal, ShortLine, Shortage};
 use crate::reservation::{Reservation, ReservationLine, State};
 
-/// What is kept of an outcome. A plain reserve, by far the most frequent, is kept in a few bytes, and so is a shortage:
-/// their lines are those of the retried command, since the fingerprints are equal.
+/// What is kept of an outcome. A plain reserve, by far the most frequent, is kept in a few bytes,
+/// and so is a shortage: their lines are those of the retried command, since the fingerprints are
+/// equal.
 #[derive(Debug, Clone)]
 pub(crate) enum Verdict {
     Held {
@@ -102,8 +103,9 @@ fn lines(operation: &Operation) -> &[Line] {
     }
 }
 
-/// Which needs of a basket were short, and what there was. Packed, since refused baskets may be large and many: how many,
-/// then for each its place among the basket's needs, what was available and what was reservable.
+/// Which needs of a basket were short, and what there was. Packed, since refused baskets may be
+/// large and many: how many, then for each its place among the basket's needs, what was available
+/// and what was reservable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ShortNeeds {
     packed: Box<[u8]>,
@@ -162,8 +164,7 @@ impl ShortNeeds {
     }
 
     fn read(&self, mut short: impl FnMut(u64, i64, i64)) -> Read<()> {
-        // No time is in it.
-        let mut reader = Reader::new(&self.packed, Stamp(0));
+        let mut reader = Reader::new(&self.packed);
         for _ in 0..reader.number()? {
             short(reader.number()?, reader.signed()?, reader.signed()?);
         }

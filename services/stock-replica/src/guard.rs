@@ -1,8 +1,9 @@
 //! What a message may say.
 //!
-//! raft takes its peers at their word, and panics where what they say cannot be. So every message is looked
-//! at before raft sees it: one that no replica of this group would send is refused, and one that contradicts
-//! what is committed here ends this replica, because one of the two logs has forgotten something.
+//! raft takes its peers at their word, and panics where what they say cannot be. So every message
+//! is looked at before raft sees it: one that no replica of this group would send is refused, and
+//! one that contradicts what is committed here ends this replica, because one of the two logs has
+//! forgotten something.
 
 use protobuf::Message as _;
 use raft::eraftpb::{ConfState, Entry, Message, MessageType};
@@ -11,19 +12,22 @@ use thiserror::Error;
 
 use crate::log_view::LogView;
 
-/// No group gets so far: an election each microsecond for nine years. Beyond it, raft's sums would overflow.
+/// No group gets so far: an election each microsecond for nine years. Beyond it, raft's sums would
+/// overflow.
 const TERM_MAX: u64 = 1 << 48;
 
 /// No log gets so far: a million entries a second for a thousand years.
 const INDEX_MAX: u64 = 1 << 56;
 
-/// What a replica was told that cannot be true together with its own log. It must not go on: it, or those who
-/// elected its leader, have forgotten what they acknowledged.
+/// What a replica was told that cannot be true together with its own log. It must not go on: it, or
+/// those who elected its leader, have forgotten what they acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Contradiction {
-    /// Its leader, to whom it acknowledged them, tells that entries are committed that it has not got.
+    /// Its leader, to whom it acknowledged them, tells that entries are committed that it has not
+    /// got.
     #[error(
-        "its leader knows that it had the log up to {commit}, and it ends at {last_index}: it has lost what it \
+        "its leader knows that it had the log up to {commit}, and it ends at {last_index}: it has \
+         lost what it \
          acknowledged"
     )]
     LostEntries {
@@ -34,7 +38,8 @@ pub enum Contradiction {
     },
     /// Its leader has another entry where this replica knows its own to be committed.
     #[error(
-        "entry {index} is committed here as one of term {ours}, and its leader has one of term {theirs}: one of \
+        "entry {index} is committed here as one of term {ours}, and its leader has one of term \
+         {theirs}: one of \
          them has forgotten what was acknowledged"
     )]
     CommittedDiffers {
@@ -62,10 +67,11 @@ pub enum StepError {
     /// No replica of this group would send it.
     #[error("the message makes no sense: {0}")]
     Senseless(&'static str),
-    /// A follower acknowledges what its leader has not got: one of them has forgotten something, or is of
-    /// another history. It is not counted.
+    /// A follower acknowledges what its leader has not got: one of them has forgotten something, or
+    /// is of another history. It is not counted.
     #[error(
-        "replica {from} says that it has entry {index}, and the log of its leader ends at {last_index}: it is \
+        "replica {from} says that it has entry {index}, and the log of its leader ends at \
+         {last_index}: it is \
          not counted"
     )]
     AheadOfLeader {
@@ -175,8 +181,8 @@ fn check_entries(message: &Message) -> Result<(), StepError> {
     Ok(())
 }
 
-/// A leader's log contains everything that is committed (the Leader Completeness Property, section 5.4 of the
-/// Raft paper): where it does not, somebody forgot.
+/// A leader's log contains everything that is committed (the Leader Completeness Property, section
+/// 5.4 of the Raft paper): where it does not, somebody forgot.
 fn check_append(raft: &Raft<LogView>, message: &Message) -> Result<(), StepError> {
     check_is_no_rival(raft, message)?;
     let committed = raft.raft_log.committed;
@@ -191,8 +197,8 @@ fn check_append(raft: &Raft<LogView>, message: &Message) -> Result<(), StepError
     Ok(())
 }
 
-/// A heartbeat tells of commits only as far as the leader knows this replica's log to reach, which it knows
-/// from this replica's own acknowledgements in the leader's term.
+/// A heartbeat tells of commits only as far as the leader knows this replica's log to reach, which
+/// it knows from this replica's own acknowledgements in the leader's term.
 fn check_heartbeat(raft: &Raft<LogView>, message: &Message) -> Result<(), StepError> {
     check_is_no_rival(raft, message)?;
     let last_index = raft.raft_log.last_index();
@@ -234,7 +240,8 @@ fn check_snapshot(raft: &Raft<LogView>, message: &Message) -> Result<(), StepErr
     }
 }
 
-/// What a follower acknowledges, where this replica leads: nobody has more than his leader has sent.
+/// What a follower acknowledges, where this replica leads: nobody has more than his leader has
+/// sent.
 ///
 /// raft answers an append below its own commit with that commit, and takes such an answer for an
 /// acknowledgement of so much of the leader's log, be it longer than that.
@@ -280,8 +287,8 @@ fn check_is_no_rival(raft: &Raft<LogView>, message: &Message) -> Result<(), Step
     Ok(())
 }
 
-/// Whether the entry of this index, which is committed here, is of this term. What was dropped from the log
-/// cannot be compared any more: raft says 0 for its term, which no entry has.
+/// Whether the entry of this index, which is committed here, is of this term. What was dropped from
+/// the log cannot be compared any more: raft says 0 for its term, which no entry has.
 fn agrees(raft: &Raft<LogView>, index: u64, theirs: u64) -> Result<(), StepError> {
     match raft.raft_log.term(index) {
         Ok(ours) if ours != 0 && ours != theirs => {

@@ -17,7 +17,8 @@
 //! }
 //! ```
 //!
-//! A replica whose log cannot be read is [`Replica::over`], which the driver looks at in every turn.
+//! A replica whose log cannot be read is [`Replica::over`], which the driver looks at in every
+//! turn.
 //!
 //! Many groups share one disk: the driver prepares all of them, writes once, then settles all.
 //!

@@ -18,14 +18,14 @@ mod contract;
 /// that is a second behind at full load still finds its entries here.
 const CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Ticks for which a snapshot is wanted after somebody asked for it last: one second. Whoever needs one and can be
-/// sent it asks again with each heartbeat that it answers, every two ticks.
+/// Ticks for which a snapshot is wanted after somebody asked for it last: one second. Whoever needs
+/// one and can be sent it asks again with each heartbeat that it answers, every two ticks.
 const WANTED_TICKS: usize = 20;
 
 /// Reads entries back from the disk.
 pub trait EntryReader: Send {
-    /// Appends the stored bytes of entries `low..high` to `out`: as many as fit into `bytes_max`, but
-    /// at least one.
+    /// Appends the stored bytes of entries `low..high` to `out`: as many as fit into `bytes_max`,
+    /// but at least one.
     fn read(
         &self,
         low: u64,
@@ -135,8 +135,9 @@ impl LogView {
         self.offered = Some(point);
     }
 
-    /// A tick has passed. What nobody asks for any more is wanted no more: a learner may be taken out before a state
-    /// is written down that has it as a member, and then none that fits would ever come.
+    /// A tick has passed. What nobody asks for any more is wanted no more: a learner may be taken
+    /// out before a state is written down that has it as a member, and then none that fits would
+    /// ever come.
     pub(crate) fn tick(&mut self) {
         if let Some(wanted) = self.wanted.get_mut() {
             wanted.ticks_left = wanted.ticks_left.saturating_sub(1);
@@ -251,8 +252,8 @@ impl Storage for LogView {
             true => self.read_entries(low, high.min(first_recent), bytes_max)?,
             false => Vec::new(),
         };
-        // raft takes an answer that is shorter than the range for the size limit's doing: it must not be
-        // short for any other reason, such as a range that runs from the disk into memory.
+        // raft takes an answer that is shorter than the range for the size limit's doing: it must
+        // not be short for any other reason, such as a range that runs from the disk into memory.
         let next = low + entries.len() as u64;
         if next >= first_recent && next < high {
             let range = (next - first_recent) as usize..(high - first_recent) as usize;
@@ -293,8 +294,8 @@ impl Storage for LogView {
         Ok(self.last_index)
     }
 
-    /// The state itself travels on its own: this is only the envelope. A replica takes no snapshot in
-    /// which it is no member, so a new one needs a snapshot from after it was added.
+    /// The state itself travels on its own: this is only the envelope. A replica takes no snapshot
+    /// in which it is no member, so a new one needs a snapshot from after it was added.
     fn snapshot(&self, index_min: u64, to: u64) -> raft::Result<Snapshot> {
         let wanted = Wanted {
             index_min: index_min.max(self.origin.index),

@@ -27,8 +27,8 @@ pub enum Change {
         /// Leaves.
         remove: u64,
     },
-    /// A learner leaves. One that has been promoted meanwhile does not: whoever wants it gone for being slow, or
-    /// lost, has not heard yet that the group now counts on it.
+    /// A learner leaves. One that has been promoted meanwhile does not: whoever wants it gone for
+    /// being slow, or lost, has not heard yet that the group now counts on it.
     RemoveLearner(u64),
     /// A voter leaves.
     RemoveVoter(u64),
@@ -51,7 +51,8 @@ pub enum ChangeError {
     /// The leader does not take its own vote away: it hands over first.
     #[error("a leader does not remove itself")]
     RemovesLeader,
-    /// Who is to be promoted is no learner, who is to be removed no member, or who is to be added one.
+    /// Who is to be promoted is no learner, who is to be removed no member, or who is to be added
+    /// one.
     #[error("the change does not fit the members")]
     Members,
     /// It would leave no voter.
@@ -83,9 +84,10 @@ impl Replica {
         self.changed_at <= self.written_commit
     }
 
-    /// Whether this replica leads, and a quorum of the present voters has it durably that the last change of the members
-    /// is committed. Before that whoever left must stay able to vote: raft counts votes by the changes that a replica
-    /// knows to be committed, so that one which lost its leader, or was started again, would ask him.
+    /// Whether this replica leads, and a quorum of the present voters has it durably that the last
+    /// change of the members is committed. Before that whoever left must stay able to vote: raft
+    /// counts votes by the changes that a replica knows to be committed, so that one which lost its
+    /// leader, or was started again, would ask him.
     pub fn quorum_knows_members(&self) -> bool {
         let Some((_, led_from)) = self.led_from.filter(|(term, _)| *term == self.term()) else {
             return false;
@@ -151,9 +153,10 @@ impl Replica {
         followers
     }
 
-    /// Steps down where this replica leads though it has no vote any more: a leader before it has taken its
-    /// vote away, in an entry that was committed only now. raft lets it lead for ever, takes no proposal from
-    /// it, and where one voter is left lets it answer linearizable reads without asking that one.
+    /// Steps down where this replica leads though it has no vote any more: a leader before it has
+    /// taken its vote away, in an entry that was committed only now. raft lets it lead for ever,
+    /// takes no proposal from it, and where one voter is left lets it answer linearizable reads
+    /// without asking that one.
     pub(crate) fn give_way_without_a_vote(&mut self) {
         let (own, members) = (self.replica_id(), &self.configuration);
         let has_vote = members.voters.contains(&own) || members.outgoing.contains(&own);
@@ -197,8 +200,8 @@ impl Replica {
     }
 }
 
-/// The index of an entry by which a message takes its recipient out of the group, if it brings one that it does not say to
-/// be committed. For whoever watches messages.
+/// The index of an entry by which a message takes its recipient out of the group, if it brings one
+/// that it does not say to be committed. For whoever watches messages.
 pub fn removal_of_recipient(message: &Bytes) -> Option<u64> {
     let message: Message = parse_shared(message).ok()?;
     let takes_out = |entry: &&Entry| {

@@ -23,7 +23,8 @@ pub struct Point {
 pub struct Configuration {
     /// They vote.
     pub voters: Vec<u64>,
-    /// While a joint change is under way: those who voted before it. A majority of them is needed, too.
+    /// While a joint change is under way: those who voted before it. A majority of them is needed,
+    /// too.
     pub outgoing: Vec<u64>,
     /// They are sent the log and do not vote.
     pub learners: Vec<u64>,
@@ -54,8 +55,8 @@ impl Configuration {
         !self.outgoing.is_empty()
     }
 
-    /// Whether those of whom something holds are a quorum: a majority of the voters, and while a change is half done of
-    /// those before it, too.
+    /// Whether those of whom something holds are a quorum: a majority of the voters, and while a
+    /// change is half done of those before it, too.
     pub fn is_quorum(&self, holds: impl Fn(u64) -> bool) -> bool {
         let has_majority =
             |voters: &[u64]| 2 * voters.iter().filter(|id| holds(**id)).count() > voters.len();
@@ -107,8 +108,8 @@ impl Configuration {
 }
 
 impl Point {
-    /// Where the log of a new group with these voters begins. Index and term 1 and not 0, because raft
-    /// takes a log that begins at 0 for one that was never initialised.
+    /// Where the log of a new group with these voters begins. Index and term 1 and not 0, because
+    /// raft takes a log that begins at 0 for one that was never initialised.
     pub fn founding(voters: Vec<u64>) -> Self {
         Self {
             index: 1,

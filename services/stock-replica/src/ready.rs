@@ -1,8 +1,9 @@
 //! The order of Ready's steps, in one place.
 //!
 //! raft hands out a `Ready` and expects, in this order: a leader's messages may go at once; entries
-//! and hard state are made durable; a follower's messages go; `advance_append`; what that commits is
-//! applied; `advance_apply`. Between `ready` and `advance_append` nothing may be stepped or proposed.
+//! and hard state are made durable; a follower's messages go; `advance_append`; what that commits
+//! is applied; `advance_apply`. Between `ready` and `advance_append` nothing may be stepped or
+//! proposed.
 
 use bytes::Bytes;
 use protobuf::Message as _;
@@ -40,16 +41,16 @@ pub struct Outgoing {
     pub to: u64,
     /// Opaque.
     pub payload: Bytes,
-    /// Set when the message is only the envelope of a snapshot of this index and term: the state must
-    /// arrive before it, and what becomes of it be told with [`Replica::report_snapshot`].
+    /// Set when the message is only the envelope of a snapshot of this index and term: the state
+    /// must arrive before it, and what becomes of it be told with [`Replica::report_snapshot`].
     pub snapshot: Option<(u64, u64)>,
 }
 
 /// What goes into the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogWrite {
-    /// A snapshot takes the place of the whole log, which begins anew at this point; the state machine
-    /// is to be replaced by the one that was written down there.
+    /// A snapshot takes the place of the whole log, which begins anew at this point; the state
+    /// machine is to be replaced by the one that was written down there.
     pub install: Option<Point>,
     /// The index of `entries[0]`. What the log holds from there on is replaced.
     pub first_index: u64,
@@ -73,8 +74,8 @@ pub struct Committed {
     pub index: u64,
     /// The term it was proposed in.
     pub term: u64,
-    /// What was proposed. Empty for the entry a new leader begins its term with, and for a change of
-    /// the members.
+    /// What was proposed. Empty for the entry a new leader begins its term with, and for a change
+    /// of the members.
     pub data: Bytes,
     /// The members from here on, where the entry changed them.
     pub configuration: Option<Configuration>,
@@ -137,16 +138,17 @@ impl Replica {
             self.unwritten_state = Some(state.clone());
         }
         prepared.committed = self.committed(ready.take_committed_entries());
-        // A leader is told of changes of the members that followers know to be committed: where there is more to be
-        // applied than one turn takes, one may be among the rest.
+        // A leader is told of changes of the members that followers know to be committed: where
+        // there is more to be applied than one turn takes, one may be among the rest.
         let applied = prepared.committed.last().map(|entry| entry.index);
         let has_more = applied.is_some_and(|applied| applied < self.commit());
         let must_remember = has_more || !self.remembers_members();
         if must_remember {
             self.unwritten_state = Some(self.node.raft.hard_state());
         }
-        // A commit index that moved on is no reason to write: it is found again after a restart, by asking the others.
-        // It goes to the disk with whatever goes there next. But those who left are not there to be asked.
+        // A commit index that moved on is no reason to write: it is found again after a restart, by
+        // asking the others. It goes to the disk with whatever goes there next. But those who left
+        // are not there to be asked.
         if ready.must_sync() || must_remember {
             prepared.write.state = self.unwritten_state.take().as_ref().map(|state| {
                 self.writing_commit = state.commit;
@@ -207,8 +209,8 @@ impl Replica {
         }
     }
 
-    /// A change of the members takes effect for raft as its entry is handed out: it is applied in the
-    /// same turn.
+    /// A change of the members takes effect for raft as its entry is handed out: it is applied in
+    /// the same turn.
     fn committed(&mut self, entries: Vec<Entry>) -> Vec<Committed> {
         let mut committed = Vec::with_capacity(entries.len());
         for mut entry in entries {

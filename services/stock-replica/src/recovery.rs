@@ -1,5 +1,5 @@
-//! Looking into the log of a replica that does not run, and making it the only voter of its group where the
-//! others are lost for good.
+//! Looking into the log of a replica that does not run, and making it the only voter of its group
+//! where the others are lost for good.
 
 use bytes::Bytes;
 use protobuf::Message as _;
@@ -57,8 +57,8 @@ pub struct Ending {
     pub ballot: Ballot,
 }
 
-/// What makes a replica the only voter: to be written at once, in place of its hard state and behind its
-/// last entry. All of it counts as committed, and so does everything before it.
+/// What makes a replica the only voter: to be written at once, in place of its hard state and
+/// behind its last entry. All of it counts as committed, and so does everything before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forced {
     /// The index of `entries[0]`.
@@ -177,12 +177,12 @@ impl Ending {
         self.ballot.term.max(self.point.term) + 1
     }
 
-    /// Entries that make `replica_id`, whose log this is the end of, the only voter and the only member,
-    /// and then `data`, each an entry of its own. Once they are written, the replica elects itself as soon
-    /// as it is started.
+    /// Entries that make `replica_id`, whose log this is the end of, the only voter and the only
+    /// member, and then `data`, each an entry of its own. Once they are written, the replica elects
+    /// itself as soon as it is started.
     ///
-    /// Only right where the other voters will never come back: they know nothing of it and would elect
-    /// another leader.
+    /// Only right where the other voters will never come back: they know nothing of it and would
+    /// elect another leader.
     pub fn force_only_voter(&self, replica_id: u64, data: Vec<Vec<u8>>) -> Forced {
         let term = self.forced_term();
         let first_index = self.point.index + 1;

@@ -62,7 +62,8 @@ pub enum OpenError {
     State(protobuf::ProtobufError),
     /// Its log ends before what it is known to have had: its end is lost.
     #[error(
-        "its log ends at {last_index}, and it is known to have had {known}: it has lost what it acknowledged"
+        "its log ends at {last_index}, and it is known to have had {known}: it has lost what it \
+         acknowledged"
     )]
     LostEntries {
         /// The highest index that is known to have been in the log.
@@ -170,8 +171,8 @@ impl Replica {
         }
     }
 
-    /// Whether this replica stands for election when its leader hands over to it. One that has yet to apply what is
-    /// committed would lead, and answer nobody for as long as that takes.
+    /// Whether this replica stands for election when its leader hands over to it. One that has yet
+    /// to apply what is committed would lead, and answer nobody for as long as that takes.
     pub fn set_may_stand(&mut self, may_stand: bool) {
         self.may_stand = may_stand;
     }
@@ -181,8 +182,8 @@ impl Replica {
         self.step_from(message, |_| true)
     }
 
-    /// A message from another replica of the group: one for which `may_send` holds, as the driver knows from
-    /// where it came.
+    /// A message from another replica of the group: one for which `may_send` holds, as the driver
+    /// knows from where it came.
     pub fn step_from(
         &mut self,
         message: &Bytes,
@@ -192,7 +193,8 @@ impl Replica {
         if !may_send(message.from) {
             return Err(StepError::Senseless("its sender is not where it came from"));
         }
-        // Raft itself does not look: a vote asked of a replica that is gone is not this one's to give.
+        // Raft itself does not look: a vote asked of a replica that is gone is not this one's to
+        // give.
         if message.to != self.replica_id() {
             return Err(StepError::NotForThis { to: message.to });
         }
@@ -209,12 +211,12 @@ impl Replica {
 
     /// Takes note of an answered heartbeat, and forgets an earlier one of the same follower.
     ///
-    /// For each that raft hears of, it sends a follower that lags another append, and in a probe even the
-    /// same one again. A loop that was held up for seconds finds dozens of them in its inbox; what it would
-    /// read and send for all of them holds it up the more.
+    /// For each that raft hears of, it sends a follower that lags another append, and in a probe
+    /// even the same one again. A loop that was held up for seconds finds dozens of them in its
+    /// inbox; what it would read and send for all of them holds it up the more.
     fn answered(&mut self, mut message: Message) -> Result<(), StepError> {
-        // Who knows more to be committed than this leader has must be sent what it contradicts, so that it finds
-        // out; but no read may be answered on its word.
+        // Who knows more to be committed than this leader has must be sent what it contradicts, so
+        // that it finds out; but no read may be answered on its word.
         let is_ahead = guard::check_not_ahead(&self.node.raft, &message, message.commit);
         if is_ahead.is_err() {
             message.context.clear();
@@ -223,7 +225,8 @@ impl Replica {
         match answered.find(|earlier| earlier.from == message.from) {
             Some(earlier) if earlier.term > message.term => {}
             Some(earlier) => {
-                // The context of a read answers all reads before it. An answer without one must not hide it.
+                // The context of a read answers all reads before it. An answer without one must not
+                // hide it.
                 let context = std::mem::take(&mut earlier.context);
                 let is_of_this_term = earlier.term == message.term;
                 *earlier = message;
@@ -296,7 +299,8 @@ impl Replica {
         }
     }
 
-    /// Hands leadership over, if that replica has the whole log; else does nothing and says `false`.
+    /// Hands leadership over, if that replica has the whole log; else does nothing and says
+    /// `false`.
     pub fn transfer_leadership(&mut self, to: u64) -> bool {
         let last_index = self.node.raft.raft_log.last_index();
         let ready = self.is_leader()
@@ -320,10 +324,11 @@ impl Replica {
 
     /// The connection to that replica has ended: what was on its way may be lost.
     ///
-    /// A process that dies ends its connections, and to wait for an election timeout would be to wait for
-    /// what is known. So a follower forgets a leader that it lost, and stands for election soon unless it
-    /// hears from one. Where it alone has lost the leader, the others still have it and give no vote
-    /// (section 4.2.3 of the Raft dissertation: a server that hears a leader grants none).
+    /// A process that dies ends its connections, and to wait for an election timeout would be to
+    /// wait for what is known. So a follower forgets a leader that it lost, and stands for election
+    /// soon unless it hears from one. Where it alone has lost the leader, the others still have it
+    /// and give no vote (section 4.2.3 of the Raft dissertation: a server that hears a leader
+    /// grants none).
     pub fn lost(&mut self, replica_id: u64) {
         if self.is_leader() {
             self.node.report_unreachable(replica_id);
@@ -348,8 +353,8 @@ impl Replica {
         self.node.raft.state == StateRole::Leader && self.over.is_none()
     }
 
-    /// Whether this replica leads and has committed something in its term, so that it has applied, or
-    /// is about to, everything that any leader before it acknowledged.
+    /// Whether this replica leads and has committed something in its term, so that it has applied,
+    /// or is about to, everything that any leader before it acknowledged.
     pub fn is_settled_leader(&self) -> bool {
         self.is_leader() && self.node.raft.commit_to_current_term()
     }
@@ -384,8 +389,8 @@ impl Replica {
         self.node.store().origin()
     }
 
-    /// Takes note that the log from here on is enough: what comes before is about to be dropped from
-    /// the disk. A follower that lacks it will be sent a snapshot.
+    /// Takes note that the log from here on is enough: what comes before is about to be dropped
+    /// from the disk. A follower that lacks it will be sent a snapshot.
     pub fn begin_at(&mut self, origin: Point) {
         self.node.mut_store().begin_at(origin);
     }
@@ -395,7 +400,8 @@ impl Replica {
         self.node.mut_store().offer(point);
     }
 
-    /// Whether a follower needs a snapshot newer than the one offered, and asked for it a moment ago.
+    /// Whether a follower needs a snapshot newer than the one offered, and asked for it a moment
+    /// ago.
     pub fn wants_snapshot(&self) -> bool {
         self.is_leader() && self.node.store().wants_snapshot()
     }

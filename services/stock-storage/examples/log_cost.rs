@@ -4,8 +4,8 @@
 //! cargo run --release -p stock-storage --example log_cost [DIR]
 //! ```
 //!
-//! The log and a bare `pwrite` + `fdatasync` of the same bytes take turns, since the second is the floor
-//! and disks have moods. `DIR` is where the files go while it runs, by default `target`.
+//! The log and a bare `pwrite` + `fdatasync` of the same bytes take turns, since the second is the
+//! floor and disks have moods. `DIR` is where the files go while it runs, by default `target`.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -169,7 +169,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Half of it names, which repeat from entry to entry, half of it request ids and hashes, which do not.
+/// Half of it names, which repeat from entry to entry, half of it request ids and hashes, which do
+/// not.
 fn entry(seed: u64) -> Bytes {
     let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let text = format!("reserve store-{:04} web checkout ", seed % 457).repeat(3);

@@ -1,7 +1,8 @@
 //! Checkpoint files: the state of a group at one index.
 //!
-//! A checkpoint on the own disk, a snapshot for another replica and a backup are one format: an immutable
-//! file, written front to back, with a checksum over every byte. What its sections mean is not known here.
+//! A checkpoint on the own disk, a snapshot for another replica and a backup are one format: an
+//! immutable file, written front to back, with a checksum over every byte. What its sections mean
+//! is not known here.
 //!
 //! # Layout
 //!
@@ -12,8 +13,8 @@
 //! incoming/....partial                                  being received; can be resumed
 //! ```
 //!
-//! A received file lies apart, so that after a crash nobody takes it for a state that the log has been
-//! brought to.
+//! A received file lies apart, so that after a crash nobody takes it for a state that the log has
+//! been brought to.
 
 use std::path::PathBuf;
 
@@ -42,7 +43,8 @@ pub struct CheckpointMeta {
     pub term: u64,
     /// The incarnation of the cluster.
     pub incarnation: u128,
-    /// What the caller needs to go on from it, at most [`CONTEXT_BYTES_MAX`] bytes. Not looked into.
+    /// What the caller needs to go on from it, at most [`CONTEXT_BYTES_MAX`] bytes. Not looked
+    /// into.
     pub context: Vec<u8>,
 }
 

@@ -34,7 +34,8 @@ pub enum LogError {
     },
 
     /// The log's files are there, but could not be opened.
-    #[error("cannot open the log in {}: {source}: check the volume and its permissions", dir.display())]
+    #[error("cannot open the log in {}: {source}: check the volume and its \
+        permissions", dir.display())]
     Open {
         /// The directory of the log's files.
         dir: PathBuf,
@@ -42,8 +43,8 @@ pub enum LogError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
-    /// Entries that the log has, as far as it knows, are not what was written: whose they are has to be built again. The
-    /// rest of the log is as it was.
+    /// Entries that the log has, as far as it knows, are not what was written: whose they are has
+    /// to be built again. The rest of the log is as it was.
     #[error("entries of the log in {} cannot be read: {reason}", dir.display())]
     Unreadable {
         /// The log's directory.
@@ -52,11 +53,13 @@ pub enum LogError {
         reason: String,
     },
 
-    /// The log has lost something that it once promised to keep, so this node may have forgotten a vote
-    /// or an entry that it acknowledged. Nothing has been changed on the disk.
+    /// The log has lost something that it once promised to keep, so this node may have forgotten a
+    /// vote or an entry that it acknowledged. Nothing has been changed on the disk.
     #[error(
-        "the log is damaged: {}: {reason}. Where the rest of the cluster serves (stockctl cluster status), put the data \
-         directory aside and start this node with an empty one: it joins anew and copies everything from the others. \
+        "the log is damaged: {}: {reason}. Where the rest of the cluster serves (stockctl cluster \
+         status), put the data \
+         directory aside and start this node with an empty one: it joins anew and copies \
+         everything from the others. \
          Where it does not, nothing must be emptied or deleted: see docs/recovery.md",
         file.display()
     )]
@@ -67,9 +70,11 @@ pub enum LogError {
         reason: String,
     },
 
-    /// The log is damaged, and was so often before that its disk cannot be trusted. Nothing has been changed on it.
+    /// The log is damaged, and was so often before that its disk cannot be trusted. Nothing has
+    /// been changed on it.
     #[error(
-        "the log in {} is damaged once more, after it was so {times} times: replace the disk; or, if it is known to be \
+        "the log in {} is damaged once more, after it was so {times} times: replace the disk; or, \
+         if it is known to be \
          well, delete what was put aside (log.damaged-1 and so on) and start again",
         dir.display()
     )]
@@ -104,8 +109,9 @@ pub enum LogError {
         last: u64,
     },
 
-    /// A batch would leave a hole in a group's log or rewrite what lies before its beginning. Nothing
-    /// was written: the engine would find out only after the batch is durable, and then never open again.
+    /// A batch would leave a hole in a group's log or rewrite what lies before its beginning.
+    /// Nothing was written: the engine would find out only after the batch is durable, and then
+    /// never open again.
     #[error(
         "group {group}: cannot append at {index}, the log holds {first} to {last}: append between \
          {first} and the end + 1"
@@ -130,8 +136,8 @@ pub enum LogError {
         bytes_max: u64,
     },
 
-    /// The volume is full. Certainly nothing was written, and the log can be used: the same batch can be
-    /// written when there is space again.
+    /// The volume is full. Certainly nothing was written, and the log can be used: the same batch
+    /// can be written when there is space again.
     #[error(
         "the volume of {} is full: nothing was written; free space on it or make it larger",
         dir.display()
@@ -143,7 +149,8 @@ pub enum LogError {
 
     /// Space could not be given back. The log can be written, but grows until it is opened again.
     #[error(
-        "cannot give back space of the log in {}: {source}: start the node again when there is space \
+        "cannot give back space of the log in {}: {source}: start the node again when there is \
+         space \
          on the volume",
         dir.display()
     )]
@@ -156,7 +163,8 @@ pub enum LogError {
 
     /// A write failed; how much of it reached the disk is unknown. Fatal.
     #[error(
-        "cannot write to the log in {}: {source}: the node must stop; check the volume before it starts \
+        "cannot write to the log in {}: {source}: the node must stop; check the volume before it \
+         starts \
          again",
         dir.display()
     )]
@@ -170,7 +178,8 @@ pub enum LogError {
     /// The disk refused to make a write durable. Fatal, and a second try would lie: after a failed
     /// `fdatasync` the kernel may drop the page and report the next one as a success.
     #[error(
-        "cannot sync the log file {}: {source}: the node must stop; check the volume before it starts again",
+        "cannot sync the log file {}: {source}: the node must stop; check the volume before it \
+         starts again",
         file.display()
     )]
     Sync {
@@ -181,7 +190,8 @@ pub enum LogError {
     },
 
     /// An earlier write failed fatally; nothing is written any more. Fatal.
-    #[error("the log in {} has failed before and takes no more writes: the node must stop", dir.display())]
+    #[error("the log in {} has failed before and takes no more writes: the node must \
+        stop", dir.display())]
     Failed {
         /// The directory of the log's files.
         dir: PathBuf,

@@ -1,26 +1,27 @@
 //! The ledger: what every applied log index left behind, in order, for feeds and audits.
 //!
-//! It is history only. Stock never depends on it, and whatever is lost here can be had again from the
-//! log or from another replica. That is why it may stand on `sled`, whose files a power cut can damage:
-//! `engine.rs` tells what was found in its source and what is done about it.
+//! It is history only. Stock never depends on it, and whatever is lost here can be had again from
+//! the log or from another replica. That is why it may stand on `sled`, whose files a power cut can
+//! damage: `engine.rs` tells what was found in its source and what is done about it.
 //!
 //! # What is kept
 //!
 //! Each group has one record and any number of values. The record says of which indices the group's
-//! ledger is complete ([`Coverage`]), so that an index without entries can be told from a lost one; it
-//! changes in the same batch as the values. A value holds one or more entries, of one or more indices,
-//! in at most 2 KiB; its key is the place of its first entry: group, index, ordinal. An entry that is
-//! larger is cut into parts. Few large values instead of many small ones are what makes it fast: sled
-//! works per key.
+//! ledger is complete ([`Coverage`]), so that an index without entries can be told from a lost one;
+//! it changes in the same batch as the values. A value holds one or more entries, of one or more
+//! indices, in at most 2 KiB; its key is the place of its first entry: group, index, ordinal. An
+//! entry that is larger is cut into parts. Few large values instead of many small ones are what
+//! makes it fast: sled works per key.
 //!
 //! # How loss is noticed
 //!
 //! - A value carries a checksum and names the value before it; the record names the last. A reader
-//!   that misses one is told [`LedgerError::Hole`], with the indices that [`Ledger::replace`] must bring.
+//!   that misses one is told [`LedgerError::Hole`], with the indices that [`Ledger::replace`] must
+//!   bring.
 //! - Opening looks at both ends of each group. To read everything takes two seconds for a
 //!   million entries, so that is left to the readers.
-//! - What cannot be mended is set aside whole: the directory is renamed to `ledger.damaged-<n>`, one of
-//!   them is kept, and an empty ledger takes its place.
+//! - What cannot be mended is set aside whole: the directory is renamed to `ledger.damaged-<n>`,
+//!   one of them is kept, and an empty ledger takes its place.
 //!
 //! # How it is written
 //!
@@ -53,7 +54,6 @@ mod record;
 mod value;
 
 pub use batch::LedgerBatch;
-
 use engine::Engine;
 use key::{Position, coverage_key, entries_key};
 use page::{Scan, scan};
@@ -95,8 +95,8 @@ struct Group {
 pub struct Opened {
     /// The ledger.
     pub ledger: Ledger,
-    /// The ledger that was found damaged, if so. The new one is empty: begin each group anew, from the
-    /// first index that the log still has.
+    /// The ledger that was found damaged, if so. The new one is empty: begin each group anew, from
+    /// the first index that the log still has.
     pub set_aside: Option<SetAside>,
     /// What is missing in groups that are otherwise kept: replace it, or begin the group anew.
     pub holes: Vec<LedgerError>,
@@ -105,7 +105,8 @@ pub struct Opened {
 /// A damaged ledger that was put out of the way.
 #[derive(Debug, Clone)]
 pub struct SetAside {
-    /// Where it is now. Nothing reads it any more; it is for whoever wants to know, and may be deleted.
+    /// Where it is now. Nothing reads it any more; it is for whoever wants to know, and may be
+    /// deleted.
     pub dir: PathBuf,
     /// What was wrong.
     pub reason: String,
@@ -169,26 +170,27 @@ impl LedgerEntry {
 pub struct Page {
     /// The entries.
     pub entries: Vec<LedgerEntry>,
-    /// Where to go on. Behind the last entry at least; behind the last index that is there, if nothing
-    /// more was found.
+    /// Where to go on. Behind the last entry at least; behind the last index that is there, if
+    /// nothing more was found.
     pub next: Cursor,
 }
 
 impl Ledger {
-    /// Opens the ledger of the data directory `data_dir`, creating both if need be. Whatever it holds
-    /// then is durable.
+    /// Opens the ledger of the data directory `data_dir`, creating both if need be. Whatever it
+    /// holds then is durable.
     ///
     /// A damaged ledger does not stop a node: see [`Opened::set_aside`] and [`Opened::holes`].
     ///
     /// # Errors
     ///
-    /// [`LedgerError::InUse`], or [`LedgerError::Io`] or [`LedgerError::Write`] if the volume refuses.
+    /// [`LedgerError::InUse`], or [`LedgerError::Io`] or [`LedgerError::Write`] if the volume
+    /// refuses.
     pub fn open(data_dir: &Path) -> Result<Opened, LedgerError> {
         opening::open(data_dir, &OsVolume)
     }
 
-    /// Deletes the ledger in a data directory, before it is opened: it belongs to nobody who uses the directory now.
-    /// Whether there was one.
+    /// Deletes the ledger in a data directory, before it is opened: it belongs to nobody who uses
+    /// the directory now. Whether there was one.
     ///
     /// # Errors
     ///
@@ -234,14 +236,14 @@ impl Ledger {
         self.put_record(group, record, None)
     }
 
-    /// Appends everything in `batch` and empties it. Readers see it at once; it is durable after the
-    /// next [`Ledger::sync`]. After a crash in between, a beginning of each group's part may be there,
-    /// and its coverage says how much.
+    /// Appends everything in `batch` and empties it. Readers see it at once; it is durable after
+    /// the next [`Ledger::sync`]. After a crash in between, a beginning of each group's part may be
+    /// there, and its coverage says how much.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::UnknownGroup`], [`LedgerError::OutOfOrder`] and [`LedgerError::TooLarge`] say that
-    /// nothing was written and the batch is as it was; every other error is
+    /// [`LedgerError::UnknownGroup`], [`LedgerError::OutOfOrder`] and [`LedgerError::TooLarge`] say
+    /// that nothing was written and the batch is as it was; every other error is
     /// [fatal](LedgerError::is_fatal).
     pub fn append(&self, batch: &mut LedgerBatch) -> Result<(), LedgerError> {
         let _writer = self.writer();
@@ -321,16 +323,17 @@ impl Ledger {
         kept.map(|(&group, _)| group).collect()
     }
 
-    /// Reads the entries behind a cursor, in order: as many as are at most `entries_max` with no more
-    /// than `bytes_max` bytes together, but at least one if there is one.
+    /// Reads the entries behind a cursor, in order: as many as are at most `entries_max` with no
+    /// more than `bytes_max` bytes together, but at least one if there is one.
     ///
     /// Entries that were appended and not synced yet are read too. Behind the end is an empty page.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::UnknownGroup`]; [`LedgerError::TooOld`] if something behind the cursor is no longer
-    /// kept; [`LedgerError::Hole`] if something is lost on the way, even where that lies behind entries
-    /// that could have been read: ask for less to get those; otherwise [fatal](LedgerError::is_fatal).
+    /// [`LedgerError::UnknownGroup`]; [`LedgerError::TooOld`] if something behind the cursor is no
+    /// longer kept; [`LedgerError::Hole`] if something is lost on the way, even where that lies
+    /// behind entries that could have been read: ask for less to get those; otherwise
+    /// [fatal](LedgerError::is_fatal).
     pub fn read(
         &self,
         group: u64,
@@ -341,8 +344,9 @@ impl Ledger {
         if let Scan::Page(page) = self.scan(group, after, entries_max, bytes_max)? {
             return Ok(page);
         }
-        // A writer that deletes or replaces right here looks like damage, so it is read again with the
-        // writer kept out. (A page that was read during that is right: its values fit together.)
+        // A writer that deletes or replaces right here looks like damage, so it is read again with
+        // the writer kept out. (A page that was read during that is right: its values fit
+        // together.)
         let _writer = self.writer();
         match self.scan(group, after, entries_max, bytes_max)? {
             Scan::Page(page) => Ok(page),
@@ -350,8 +354,8 @@ impl Ledger {
         }
     }
 
-    /// Keeps the entries from index `from_index` on and deletes some of those before. Says whether more
-    /// is left to delete, so that the caller can do other work in between.
+    /// Keeps the entries from index `from_index` on and deletes some of those before. Says whether
+    /// more is left to delete, so that the caller can do other work in between.
     ///
     /// # Errors
     ///
@@ -489,8 +493,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Deletes some of a group's values that begin before an index. With `keeps_last` the last of them
-    /// stays, since it may hold entries of later indices, and the chain begins with it.
+    /// Deletes some of a group's values that begin before an index. With `keeps_last` the last of
+    /// them stays, since it may hold entries of later indices, and the chain begins with it.
     fn delete_values(
         &self,
         group: u64,

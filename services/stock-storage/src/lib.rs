@@ -1,16 +1,17 @@
 //! What one node keeps on its disk.
 //!
-//! The [`Log`] is the durable Raft log of a node: all its groups in one append-only queue of files, so
-//! that one turn of the worker's loop costs one write and one `fdatasync`, however many groups moved.
-//! The [`CheckpointStore`] keeps the state of each group at some index, so that the log can be truncated.
+//! The [`Log`] is the durable Raft log of a node: all its groups in one append-only queue of files,
+//! so that one turn of the worker's loop costs one write and one `fdatasync`, however many groups
+//! moved. The [`CheckpointStore`] keeps the state of each group at some index, so that the log can
+//! be truncated.
 //!
 //! Invariants of this crate:
 //!
 //! - It knows neither Raft's types nor the stock model. Everything goes in and comes out as bytes.
 //! - It is the only crate that knows which storage engine is underneath.
 //! - A [`Log::write`] is all or nothing, also across a crash.
-//! - What [`Durability::Sync`] acknowledged is on the disk. When that can no longer be promised, the
-//!   log says so once and then refuses everything: see [`LogError::is_fatal`].
+//! - What [`Durability::Sync`] acknowledged is on the disk. When that can no longer be promised,
+//!   the log says so once and then refuses everything: see [`LogError::is_fatal`].
 //!
 //! # Layout of a data directory
 //!
@@ -25,9 +26,9 @@
 //! # A full volume
 //!
 //! Nothing here holds space back. A write that does not fit is refused whole, and what frees space
-//! needs some first: a checkpoint as much as the state, a purge [`PURGE_ROOM_BYTES`]. So whoever takes
-//! in new work watches [`Volume::free_bytes`] and stops well before: at the largest checkpoint, two
-//! files of the log and [`PURGE_ROOM_BYTES`] together.
+//! needs some first: a checkpoint as much as the state, a purge [`PURGE_ROOM_BYTES`]. So whoever
+//! takes in new work watches [`Volume::free_bytes`] and stops well before: at the largest
+//! checkpoint, two files of the log and [`PURGE_ROOM_BYTES`] together.
 
 mod checkpoint;
 mod error;

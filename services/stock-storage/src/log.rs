@@ -4,34 +4,38 @@
 //!
 //! The engine is `raft-engine`; what follows was read in its source and is held down by tests.
 //!
-//! - **Recovery tolerates a torn tail, and nothing else.** The strict mode refuses any end of file it
-//!   cannot read, and that includes the zeros of space reserved ahead, which every killed process leaves
-//!   behind: a node would not come back from a `kill -9`. The mode that tolerates everything leaves holes.
-//!   So the middle one is used, which cuts the last file where it stops making sense. On its own it would
-//!   also cut damage in the middle of that file, and a voter would forget what it had acknowledged. Hence
-//!   the log looks at what is about to be cut: one unfinished write at the end may go, anything with a
-//!   whole write behind it is [`LogError::Damaged`]. Two limits remain. Damage to the very last write
-//!   looks like a torn one ([`Log::tail_cut`] tells of it). And after a power cut between a lazy write and
-//!   the next sync, the disk may hold the later write without the earlier; that is refused too, though
-//!   nothing acknowledged was lost, because erring to this side only costs a copy from the other replicas. What a purge
-//!   has copied is all there is of it: how far that goes is written down, see [`mark`].
-//! - **What is read back is synced before it is used.** After a crash of the process the page cache may
-//!   hold writes that never reached the disk. A replica would count them as its own, so opening syncs
-//!   every file and the directories. (The engine does neither, and its `sync()` does nothing.)
-//! - **A hole is refused before it is written.** The engine notices one only after the batch is durable,
-//!   panics, and panics again at every start.
-//! - **No compression.** With entries half of which repeats, batches of 128 became no faster with lz4, and
-//!   it takes time from the loop's thread, which runs short before the disk does.
-//! - **Space is reserved 2 MiB at a time** by the engine, so that a sync in between need not change the
-//!   file's size. Filling files with zeros beforehand was measured and won nothing over that.
-//! - **No recycling of files.** It would leave old writes behind the
-//!   end of new ones and gaps in the files' numbers; without it a gap means a lost file, and is refused.
+//! - **Recovery tolerates a torn tail, and nothing else.** The strict mode refuses any end of file
+//!   it cannot read, and that includes the zeros of space reserved ahead, which every killed
+//!   process leaves behind: a node would not come back from a `kill -9`. The mode that tolerates
+//!   everything leaves holes. So the middle one is used, which cuts the last file where it stops
+//!   making sense. On its own it would also cut damage in the middle of that file, and a voter
+//!   would forget what it had acknowledged. Hence the log looks at what is about to be cut: one
+//!   unfinished write at the end may go, anything with a whole write behind it is
+//!   [`LogError::Damaged`]. Two limits remain. Damage to the very last write looks like a torn one
+//!   ([`Log::tail_cut`] tells of it). And after a power cut between a lazy write and the next sync,
+//!   the disk may hold the later write without the earlier; that is refused too, though nothing
+//!   acknowledged was lost, because erring to this side only costs a copy from the other replicas.
+//!   What a purge has copied is all there is of it: how far that goes is written down, see
+//!   [`mark`].
+//! - **What is read back is synced before it is used.** After a crash of the process the page cache
+//!   may hold writes that never reached the disk. A replica would count them as its own, so opening
+//!   syncs every file and the directories. (The engine does neither, and its `sync()` does
+//!   nothing.)
+//! - **A hole is refused before it is written.** The engine notices one only after the batch is
+//!   durable, panics, and panics again at every start.
+//! - **No compression.** With entries half of which repeats, batches of 128 became no faster with
+//!   lz4, and it takes time from the loop's thread, which runs short before the disk does.
+//! - **Space is reserved 2 MiB at a time** by the engine, so that a sync in between need not change
+//!   the file's size. Filling files with zeros beforehand was measured and won nothing over that.
+//! - **No recycling of files.** It would leave old writes behind the end of new ones and gaps in
+//!   the files' numbers; without it a gap means a lost file, and is refused.
 //! - **Truncating frees nothing until a purge**, and a purge has rules of its own: see [`purge`].
-//! - **A write that finds the volume full is taken back** and can be repeated: see [`core::Failure`].
-//! - **The engine caches the last block read in a thread-local that all engines of a thread share**, under
-//!   a key that holds no path. A second log on the same thread would be served the first one's entries.
-//!   Reads of any but the first log of a thread therefore go through a thread of their own. A process
-//!   with one log never pays for it.
+//! - **A write that finds the volume full is taken back** and can be repeated: see
+//!   [`core::Failure`].
+//! - **The engine caches the last block read in a thread-local that all engines of a thread
+//!   share**, under a key that holds no path. A second log on the same thread would be served the
+//!   first one's entries. Reads of any but the first log of a thread therefore go through a thread
+//!   of their own. A process with one log never pays for it.
 //!
 //! Opening starts one background thread, `re-metrics`, which wakes every 30 s to publish gauges.
 
@@ -57,13 +61,13 @@ mod tail;
 
 pub use batch::{BATCH_BYTES_MAX, Durability, WriteBatch};
 pub use disk::TailCut;
-pub use purge::{PURGE_ROOM_BYTES, Purger};
-pub use salvage::Salvage;
-
-use self::core::{Core, Failure, message};
 use disk::{Damage, Disk, Notes, Queue};
 use entry::StoredEntries;
+pub use purge::{PURGE_ROOM_BYTES, Purger};
+pub use salvage::Salvage;
 use stage::Stage;
+
+use self::core::{Core, Failure, message};
 
 // On disk for ever: these names never change their meaning.
 const LOG_DIR: &str = "log";
@@ -97,8 +101,8 @@ pub enum OnDamage {
 /// How a [`Log`] is kept.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// A file of the log that has grown to this size, in bytes, is closed and the next one begun, which
-    /// costs one write a few milliseconds. The log has seldom less than two. Default: 64 MiB.
+    /// A file of the log that has grown to this size, in bytes, is closed and the next one begun,
+    /// which costs one write a few milliseconds. The log has seldom less than two. Default: 64 MiB.
     pub file_bytes: u64,
 }
 
@@ -119,23 +123,25 @@ pub struct Log {
     salvage: Option<Salvage>,
     /// Gone only while a write uses it: a new one allocates.
     stage: Option<Stage>,
-    /// Where groups begin whose older entries have come back from the disk after they were truncated.
-    /// Seldom any.
+    /// Where groups begin whose older entries have come back from the disk after they were
+    /// truncated. Seldom any.
     floors: HashMap<u64, u64>,
     /// A lazy write has not been followed by a synced one.
     lazy_pending: bool,
 }
 
 impl Log {
-    /// Opens the log in the data directory `dir` of `volume`, creating both if need be, and takes the directory's
-    /// lock until dropped.
+    /// Opens the log in the data directory `dir` of `volume`, creating both if need be, and takes
+    /// the directory's lock until dropped.
     ///
-    /// Whatever it holds then is durable, also what was only written lazily before a crash of the process.
+    /// Whatever it holds then is durable, also what was only written lazily before a crash of the
+    /// process.
     ///
     /// # Errors
     ///
-    /// [`LogError::Locked`] if the directory is in use; [`LogError::Damaged`] if something acknowledged is
-    /// lost, in which case nothing has been changed; otherwise [`LogError::Io`] or [`LogError::Open`].
+    /// [`LogError::Locked`] if the directory is in use; [`LogError::Damaged`] if something
+    /// acknowledged is lost, in which case nothing has been changed; otherwise [`LogError::Io`] or
+    /// [`LogError::Open`].
     pub fn open(
         volume: Arc<dyn Volume>,
         dir: &Path,
@@ -144,9 +150,10 @@ impl Log {
         Self::open_or(volume, dir, options, OnDamage::Refuse, |_| Ok(()))
     }
 
-    /// As [`Self::open`]; a log that is damaged is dealt with as `on_damage` says, if there is a write before the damage.
-    /// [`Self::salvage`] then says what was done. Before anything is cut, `before_cut` is told where the log is kept as it
-    /// was found: whoever is asked later must know that something is forgotten.
+    /// As [`Self::open`]; a log that is damaged is dealt with as `on_damage` says, if there is a
+    /// write before the damage. [`Self::salvage`] then says what was done. Before anything is cut,
+    /// `before_cut` is told where the log is kept as it was found: whoever is asked later must know
+    /// that something is forgotten.
     ///
     /// # Errors
     ///
@@ -263,16 +270,17 @@ impl Log {
         (floor <= last).then_some((first.max(floor), last))
     }
 
-    /// Adds the entries `low` to `high`, without `high`, of a group to `out`, as they were appended:
-    /// as many as have no more than `bytes_max` bytes together, but at least one.
+    /// Adds the entries `low` to `high`, without `high`, of a group to `out`, as they were
+    /// appended: as many as have no more than `bytes_max` bytes together, but at least one.
     ///
-    /// Comes from the page cache or the disk; each entry is copied once, into a buffer of its own. Writes
-    /// of many small entries are read back fast in order, since the block last read is kept.
+    /// Comes from the page cache or the disk; each entry is copied once, into a buffer of its own.
+    /// Writes of many small entries are read back fast in order, since the block last read is kept.
     ///
     /// # Errors
     ///
-    /// [`LogError::Compacted`] or [`LogError::Missing`] if the log has not all of them; [`LogError::Unreadable`]
-    /// if what is on the disk is not what was written. `out` is then as before.
+    /// [`LogError::Compacted`] or [`LogError::Missing`] if the log has not all of them;
+    /// [`LogError::Unreadable`] if what is on the disk is not what was written. `out` is then as
+    /// before.
     pub fn read(
         &self,
         group: u64,
@@ -348,9 +356,9 @@ impl Log {
         self.engine().get(NODE_GROUP, RECORD_ACQUAINTANCES)
     }
 
-    /// The interrupted write that opening has cut off, if there was one. It had not been acknowledged,
-    /// unless the disk has damaged exactly the last write; who knows how far the log must reach (a
-    /// checkpoint, the other replicas) should look.
+    /// The interrupted write that opening has cut off, if there was one. It had not been
+    /// acknowledged, unless the disk has damaged exactly the last write; who knows how far the log
+    /// must reach (a checkpoint, the other replicas) should look.
     #[must_use]
     pub fn tail_cut(&self) -> Option<&TailCut> {
         self.tail_cut.as_ref()
@@ -364,22 +372,23 @@ impl Log {
 
     /// Writes everything in `batch`, or nothing of it, and empties it.
     ///
-    /// With [`Durability::Sync`] this is one `pwrite` and one `fdatasync`; now and then the reservation of
-    /// space or the turn to the next file comes on top. Once it has returned, everything written before is
-    /// durable too, so an empty batch is worth a sync if the write before it was lazy; otherwise an empty
-    /// batch costs nothing.
+    /// With [`Durability::Sync`] this is one `pwrite` and one `fdatasync`; now and then the
+    /// reservation of space or the turn to the next file comes on top. Once it has returned,
+    /// everything written before is durable too, so an empty batch is worth a sync if the write
+    /// before it was lazy; otherwise an empty batch costs nothing.
     ///
     /// A batch in which entries are overwritten, or a group begins again ([`WriteBatch::reset`],
     /// [`WriteBatch::forget`], or a truncation that empties it), waits until no purge is running.
     ///
     /// # Errors
     ///
-    /// [`LogError::OutOfOrder`] and [`LogError::TooLarge`] say that nothing was written and the batch is as
-    /// it was: a mistake of the caller. [`LogError::Full`] says the same of a full volume: the batch can be
-    /// written when there is space again. Every other error is [fatal](LogError::is_fatal): **abort the
-    /// process at once, never try again**. After a failed sync the kernel may mark the pages clean and let
-    /// the next sync succeed, so a second try would acknowledge what is not on the disk. (The engine panics
-    /// then; that is caught here, and the log takes no further write.)
+    /// [`LogError::OutOfOrder`] and [`LogError::TooLarge`] say that nothing was written and the
+    /// batch is as it was: a mistake of the caller. [`LogError::Full`] says the same of a full
+    /// volume: the batch can be written when there is space again. Every other error is
+    /// [fatal](LogError::is_fatal): **abort the process at once, never try again**. After a failed
+    /// sync the kernel may mark the pages clean and let the next sync succeed, so a second try
+    /// would acknowledge what is not on the disk. (The engine panics then; that is caught here, and
+    /// the log takes no further write.)
     pub fn write(
         &mut self,
         batch: &mut WriteBatch,
@@ -495,8 +504,8 @@ impl Log {
         };
         let mut bytes = 0_u64;
         for index in low..high {
-            // One at a time: the engine's call for a range reserves memory for all of it beforehand and
-            // adds up sizes in 32 bits.
+            // One at a time: the engine's call for a range reserves memory for all of it beforehand
+            // and adds up sizes in 32 bits.
             let entry = match self.engine().get_entry::<StoredEntries>(group, index) {
                 Ok(Some(entry)) => entry,
                 Ok(None) => return Err(damaged(index, &"it is not there")),
@@ -638,8 +647,8 @@ fn check_no_file_is_missing(log_dir: &Path, files: &[PathBuf]) -> Result<(), Log
     Ok(())
 }
 
-/// The groups that have entries below the index they were last truncated at, and that index: a purge
-/// may have deleted the file that said so, but not the older copies of the entries.
+/// The groups that have entries below the index they were last truncated at, and that index: a
+/// purge may have deleted the file that said so, but not the older copies of the entries.
 fn floors(engine: &Engine<Disk>) -> HashMap<u64, u64> {
     let floor = |group: u64| {
         let bytes = engine.get(group, RECORD_FLOOR)?;

@@ -3,10 +3,9 @@
 //! Production uses [`OsVolume`]. The simulator has one of its own that forgets what was not synced,
 //! tears writes, runs full and fails. Nothing in this crate opens a file in any other way.
 
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fmt, io};
 
 mod deletion;
 mod os;
@@ -31,13 +30,14 @@ pub enum Access {
 /// What was written is only sure to survive a power cut after [`VolumeFile::sync`], and a name that
 /// was made, changed or deleted only after [`Volume::sync_dir`] of its directory.
 ///
-/// The log's engine lists, makes, locks and syncs its own directory through the operating system, so
-/// in a directory `log/` an implementation must keep a real file (its content does not matter) under
-/// each name that it holds there.
+/// The log's engine lists, makes, locks and syncs its own directory through the operating system,
+/// so in a directory `log/` an implementation must keep a real file (its content does not matter)
+/// under each name that it holds there.
 pub trait Volume: fmt::Debug + Send + Sync + 'static {
     /// Opens a file.
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn VolumeFile>>;
-    /// Deletes a file. Whoever has it open for reading can go on; its space may come back a little later.
+    /// Deletes a file. Whoever has it open for reading can go on; its space may come back a little
+    /// later.
     fn delete(&self, path: &Path) -> io::Result<()>;
     /// Gives a file another name; a file that has it already is replaced, at one moment.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;

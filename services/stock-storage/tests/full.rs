@@ -28,8 +28,8 @@ fn read_all(log: &Log, group: u64) -> Vec<Bytes> {
     out
 }
 
-/// Writes `batch`, the second of the log in `dir`, with `free` bytes left on the volume, and holds the log
-/// to its word. Whether it fitted.
+/// Writes `batch`, the second of the log in `dir`, with `free` bytes left on the volume, and holds
+/// the log to its word. Whether it fitted.
 fn write_with(free: u64, creating_needs: u64, file_bytes: u64) -> bool {
     let dir = tempdir();
     let volume = Faulty::default();
@@ -108,7 +108,8 @@ fn a_write_that_does_not_fit_was_not_written_wherever_the_volume_ends() {
 
 #[test]
 fn the_same_holds_when_the_write_needs_a_new_file() {
-    // The first write has filled the first file: there is a file to be made, its header, and the write.
+    // The first write has filled the first file: there is a file to be made, its header, and the
+    // write.
     let fits: Vec<bool> = (0..250).map(|free| write_with(free, 20, 100)).collect();
     let enough = fits.iter().position(|fits| *fits).unwrap();
     assert!(

@@ -1,11 +1,10 @@
 //! The ledger on a real disk: what it keeps, what it notices, and what it makes of damage.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::{fs, thread};
 
 use proptest::prelude::*;
 use stock_storage::{
@@ -33,7 +32,8 @@ fn open(dir: &Path) -> Ledger {
     ledger
 }
 
-/// What index `index` of `group` leaves: between nothing and three entries, now and then a large one.
+/// What index `index` of `group` leaves: between nothing and three entries, now and then a large
+/// one.
 fn entries_of(group: u64, index: u64) -> Vec<Vec<u8>> {
     let number = index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     (0..number % 4)
@@ -105,8 +105,8 @@ fn check(ledger: &Ledger, group: u64, from: u64, to: u64) {
     assert!(read == expected(group, from, to), "group {group}");
 }
 
-/// The files as a killed process would leave them: copied while the ledger is open. What sled has not
-/// handed to the operating system is not in them.
+/// The files as a killed process would leave them: copied while the ledger is open. What sled has
+/// not handed to the operating system is not in them.
 fn killed_copy(dir: &Path) -> TempDir {
     let copy = tempdir();
     fs::create_dir_all(copy.path().join("ledger/blobs")).unwrap();
@@ -273,7 +273,11 @@ fn an_append_that_does_not_fit_is_refused_whole() {
         batch.append(1, index, [b"does not"]);
         let error = ledger.append(&mut batch).unwrap_err();
         assert!(
-            matches!(error, LedgerError::OutOfOrder { group: 1, index: i, expected } if (i, expected) == (index, expected_index)),
+            matches!(
+                error,
+                LedgerError::OutOfOrder { group: 1, index: i, expected }
+                    if (i, expected) == (index, expected_index)
+            ),
             "{error:?}"
         );
         assert!(!error.is_fatal());
@@ -333,8 +337,9 @@ fn a_process_killed_at_any_moment_leaves_an_honest_ledger() {
         });
         for _ in 0..12 {
             let durable = ledger.durable(1).unwrap();
-            // The copy is not of one moment, so segments that sled uses again meanwhile look like the
-            // damage that a power cut does. What was durable may then be lost, but not in silence.
+            // The copy is not of one moment, so segments that sled uses again meanwhile look like
+            // the damage that a power cut does. What was durable may then be lost, but not in
+            // silence.
             let copy = killed_copy(dir.path());
             let opened = Ledger::open(copy.path()).unwrap();
             match opened.ledger.coverage(1) {

@@ -52,7 +52,8 @@ fn killed_copy(dir: &Path) -> TempDir {
     copy
 }
 
-/// Where the last write in a file ends; behind it are only zeros, since no checksum here ends in one.
+/// Where the last write in a file ends; behind it are only zeros, since no checksum here ends in
+/// one.
 fn end_of_writes(file: &Path) -> u64 {
     let bytes = fs::read(file).unwrap();
     bytes
@@ -476,8 +477,8 @@ fn damage_before_the_last_write_never_passes_unnoticed() {
                 refused += 1;
             }
             Ok(log) => {
-                // Opening checks the entries' own bytes only in the last write of a file. The rest are
-                // checked when they are read, each block by its checksum.
+                // Opening checks the entries' own bytes only in the last write of a file. The rest
+                // are checked when they are read, each block by its checksum.
                 assert_eq!(
                     log.bounds(1),
                     Some((1, 3)),
@@ -633,8 +634,8 @@ fn a_killed_process_loses_nothing_acknowledged() {
 
 #[test]
 fn a_file_whose_header_was_torn_goes_on_in_the_older_format() {
-    // A power cut right after the log has begun its next file: the engine puts a header of its older
-    // format there, without an alignment. Later starts must not take what follows for damage.
+    // A power cut right after the log has begun its next file: the engine puts a header of its
+    // older format there, without an alignment. Later starts must not take what follows for damage.
     for len in [0, 1, 52, 53, 60, 61, 68] {
         let dir = tempdir();
         drop(open(dir.path()));
@@ -656,7 +657,8 @@ fn a_purge_that_meets_damage_says_whose_entry_it_is_and_the_log_can_be_written()
         file_bytes: 16 << 10,
     };
     let mut log = Log::open(Arc::new(OsVolume), dir.path(), &options).unwrap();
-    // Little of two groups in the oldest file, which a purge copies, and much of a third that is truncated.
+    // Little of two groups in the oldest file, which a purge copies, and much of a third that is
+    // truncated.
     append(&mut log, 1, 1, &["one"]);
     append(&mut log, 2, 1, &["the other"]);
     for index in 1..=20 {

@@ -1,4 +1,5 @@
-//! A log that is damaged is used as far as it is whole, if that is asked for, and kept as it was found.
+//! A log that is damaged is used as far as it is whole, if that is asked for, and kept as it was
+//! found.
 
 use std::cell::RefCell;
 use std::fs;

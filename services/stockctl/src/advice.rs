@@ -3,7 +3,7 @@
 use stock_client::Error;
 use tonic::Code;
 
-use crate::failure::Repeat;
+use crate::repeat::Repeat;
 
 /// One or two sentences, where there is something to say.
 pub(crate) fn for_call(error: &Error, repeated_by: Option<&Repeat>) -> Option<String> {
@@ -62,7 +62,8 @@ fn by_reason(reason: &str) -> Option<&'static str> {
             "`stockctl shard list` shows where replicas are and go."
         }
         "REQUEST_MEMORY_FULL" => {
-            "Wait a minute and try again. If it comes back, the load needs a cluster with more shards."
+            "Wait a minute and try again. If it comes back, the load needs a cluster with more \
+             shards."
         }
         "DOCUMENT_REUSED" => {
             "Give another --document, or repeat exactly what it named, --occurred-at included."

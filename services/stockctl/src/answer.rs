@@ -6,16 +6,8 @@ use stock_proto::stock::v1::{
     PutLocationResponse, Reservation, SetPositionPolicyResponse, Shortage,
 };
 
+use crate::exit_code::{DONE, FAILED, INVALID, SHORT};
 use crate::operate::answer::Operation;
-
-/// Everything was done.
-const DONE: u8 = 0;
-/// Something went wrong that is neither of the others.
-pub(crate) const FAILED: u8 = 1;
-/// The command line or what it asks for is invalid.
-pub(crate) const INVALID: u8 = 2;
-/// There is too little stock.
-const SHORT: u8 = 3;
 
 #[derive(Debug)]
 pub(crate) enum Answer {

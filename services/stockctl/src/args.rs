@@ -9,6 +9,7 @@ use crate::notation::{Key, OpenUnits, Position, Units};
 use crate::operate::args::{
     LeaderCommand, NodeCommand, ReplicaCommand, ShardCommand, UnsafeCommand,
 };
+use crate::repeat::RequestId;
 
 /// Asks a stockd cluster, and tells it what happened.
 #[derive(Debug, Parser)]
@@ -43,7 +44,13 @@ pub(crate) struct Cli {
     pub(crate) output: Output,
 
     /// How long to keep trying, as 10s or 1m
-    #[arg(long, global = true, value_name = "T", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "T",
+        default_value = "10s",
+        value_parser = humantime::parse_duration
+    )]
     pub(crate) timeout: Duration,
 
     #[command(subcommand)]
@@ -136,7 +143,8 @@ Example:
     /// Record units that were sold at a till; never refused for want of stock
     #[command(after_help = "\
 Example:
-  stockctl sale milk-1l@store-7=1 --document 000812 --source till-3 --occurred-at 2026-11-30T09:15:00Z")]
+  stockctl sale milk-1l@store-7=1 --document 000812 --source till-3 --occurred-at \
+  2026-11-30T09:15:00Z")]
     Sale(Sale),
 
     /// Record units that were found or lost
@@ -175,7 +183,8 @@ Example:
 Example:
   stockctl audit
 
-Replicas of a shard hold the same, byte for byte. One that DIFFERS is made anew by the cluster; exit code 1
+Replicas of a shard hold the same, byte for byte. One that DIFFERS is made anew by the cluster; \
+exit code 1
 tells a script that there is one.")]
     Audit,
 
@@ -244,19 +253,11 @@ pub(crate) struct LocationPut {
     pub(crate) request: RequestId,
 }
 
-/// What makes a repeated mutation the same one.
-#[derive(Debug, Args)]
-pub(crate) struct RequestId {
-    /// A UUIDv7 that names this request: repeated, it is done once. A new one unless given
-    #[arg(long, value_name = "ID")]
-    pub(crate) request_id: Option<String>,
-}
-
 /// What makes a repeated movement the same one.
 #[derive(Debug, Args)]
 pub(crate) struct Document {
-    /// The document that tells of the movement; repeated with the same lines and --occurred-at, it is recorded once. A
-    /// new one unless given
+    /// The document that tells of the movement; repeated with the same lines and --occurred-at, it
+    /// is recorded once. A new one unless given
     #[arg(long, value_name = "ID")]
     pub(crate) document: Option<String>,
 
@@ -431,6 +432,27 @@ pub(crate) enum ClusterCommand {
 Example:
   stockctl cluster status")]
     Status,
+
+    /// Say how many replicas of each shard there shall be: 1, 3, 5 or 7
+    #[command(after_help = "\
+Example:
+  stockctl cluster replicas 5
+  stockctl shard list            what is there, and what is on its way
+
+They are made or taken out one at a time, as far as there are nodes for them; callers notice
+nothing.")]
+    Replicas(ClusterReplicas),
+}
+
+/// How many replicas of each shard.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterReplicas {
+    /// Of each shard, each on a node of its own; a majority of them must be there
+    #[arg(value_name = "COUNT")]
+    pub(crate) replicas: u32,
+
+    #[command(flatten)]
+    pub(crate) request: RequestId,
 }
 
 const RESERVATION_ID: &str = "The reservation, as `stockctl reserve` printed it";

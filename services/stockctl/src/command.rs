@@ -15,11 +15,11 @@ use uuid::Uuid;
 use crate::answer::{Answer, Movement};
 use crate::args::{
     Adjust, Amend, Availability, Cli, ClusterCommand, Command, Confirm, Document, Extend, Get,
-    LocationCommand, LocationPut, LocationType, Part, PolicyCommand, PolicySet, Receive, RequestId,
-    Reserve, Sale,
+    LocationCommand, LocationPut, LocationType, Part, PolicyCommand, PolicySet, Receive, Reserve,
+    Sale,
 };
-use crate::failure::{Failure, Repeat};
-use crate::notation::{moment, movement_lines};
+use crate::failure::{Failure, by_document, by_request};
+use crate::notation::movement_lines;
 use crate::operate;
 
 /// Does what the command line asks.
@@ -48,6 +48,9 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
         Command::Policy(PolicyCommand::Set(args)) => set_policy(client, args).await,
         Command::Cluster(ClusterCommand::Status) => {
             Ok(Answer::Cluster(client.get_topology().await?))
+        }
+        Command::Cluster(ClusterCommand::Replicas(args)) => {
+            operate::replication(client, args.replicas, args.request).await
         }
         Command::Node(command) => operate::node(client, command).await,
         Command::Shard(command) => operate::shard(client, command).await,
@@ -286,14 +289,6 @@ async fn set_policy(client: &Client, args: PolicySet) -> Result<Answer, Failure>
 
 const NO_OUTCOME: &str = "an answer holds a reservation or a shortage";
 
-impl RequestId {
-    /// Made here and not in the client, so that a failure can say which id to repeat.
-    pub(crate) fn or_new(self) -> String {
-        self.request_id
-            .unwrap_or_else(|| Uuid::now_v7().to_string())
-    }
-}
-
 impl Document {
     /// Its name, who reports it, and when it happened.
     fn or_new(self, kind: &str) -> (String, String, Timestamp) {
@@ -302,22 +297,6 @@ impl Document {
             .unwrap_or_else(|| format!("{kind}-{}", Uuid::now_v7()));
         let at = self.occurred_at.map_or_else(stock_client::now, Into::into);
         (document, self.source, at)
-    }
-}
-
-pub(crate) fn by_request(request_id: String) -> impl FnOnce(Error) -> Failure {
-    |error| Failure::Call {
-        error,
-        repeat: Some(Repeat::RequestId(request_id)),
-    }
-}
-
-fn by_document(document: &str, occurred_at: Timestamp) -> impl FnOnce(Error) -> Failure {
-    let name = document.to_owned();
-    let occurred_at = moment(occurred_at);
-    |error| Failure::Call {
-        error,
-        repeat: Some(Repeat::Document { name, occurred_at }),
     }
 }
 

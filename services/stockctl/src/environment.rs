@@ -1,5 +1,5 @@
-//! The one variable of the environment that is read: where the cluster is. Those of nodes may stand beside it, as in a
-//! container in which both run, and are nobody's business here.
+//! The one variable of the environment that is read: where the cluster is. Those of nodes may stand
+//! beside it, as in a container in which both run, and are nobody's business here.
 
 use clap::{Command, CommandFactory};
 
@@ -8,7 +8,8 @@ use crate::failure::Failure;
 
 const ENDPOINT: &str = "STOCKD_ENDPOINT";
 
-/// A name that becomes [`ENDPOINT`] by so many letters put in, left out, changed or swapped was meant to be it.
+/// A name that becomes [`ENDPOINT`] by so many letters put in, left out, changed or swapped was
+/// meant to be it.
 const SLIPS_MAX: usize = 2;
 
 /// The command line's grammar. An empty variable is as good as none.
@@ -26,7 +27,8 @@ pub(crate) fn check() -> Result<(), Failure> {
     let mut names = set.map(|(name, _)| name.to_string_lossy().into_owned());
     match names.find(|name| is_misspelt(name)) {
         Some(name) => Err(Failure::Usage(format!(
-            "{name} is set in the environment, and there is no such variable: the nearest is {ENDPOINT}"
+            "{name} is set in the environment, and there is no such variable: the nearest is \
+             {ENDPOINT}"
         ))),
         None => Ok(()),
     }

@@ -1,11 +1,14 @@
 //! Why there is no answer: in sentences for people, in one object for programs.
 
+use prost_types::Timestamp;
 use serde_json::json;
 use stock_client::{Error, FieldViolation};
 use tonic::Code;
 
 use crate::advice;
-use crate::answer::{FAILED, INVALID};
+use crate::exit_code::{FAILED, INVALID};
+use crate::notation::moment;
+use crate::repeat::Repeat;
 
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -23,19 +26,30 @@ pub(crate) enum Failure {
     Local(anyhow::Error),
 }
 
-/// The name under which a mutation is done once.
-#[derive(Debug)]
-pub(crate) enum Repeat {
-    RequestId(String),
-    Document { name: String, occurred_at: String },
-}
-
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Call {
             error,
             repeat: None,
         }
+    }
+}
+
+/// The same request may be made again under this id.
+pub(crate) fn by_request(request_id: String) -> impl FnOnce(Error) -> Failure {
+    |error| Failure::Call {
+        error,
+        repeat: Some(Repeat::RequestId(request_id)),
+    }
+}
+
+/// The same document may be sent again under this name.
+pub(crate) fn by_document(document: &str, occurred_at: Timestamp) -> impl FnOnce(Error) -> Failure {
+    let name = document.to_owned();
+    let occurred_at = moment(occurred_at);
+    |error| Failure::Call {
+        error,
+        repeat: Some(Repeat::Document { name, occurred_at }),
     }
 }
 

@@ -1,18 +1,22 @@
 //! `stockctl`: reserve, receive, sell and look at stock from a shell.
 //!
-//! It is a client and nothing else: every rule is the cluster's, and what the cluster says is printed
-//! as it is. Scripts read `-o json` and the exit code: 0 done, 2 usage or invalid input, 3 shortage,
-//! 1 anything else.
+//! It is a client and nothing else: every rule is the cluster's, and what the cluster says is
+//! printed as it is. Scripts read `-o json` and the exit code: 0 done, 2 usage or invalid input, 3
+//! shortage, 1 anything else.
 
 mod advice;
 mod answer;
 mod args;
+mod columns;
 mod command;
 mod environment;
+mod exit_code;
 mod failure;
 mod json;
+mod message;
 mod notation;
 mod operate;
+mod repeat;
 mod table;
 
 use std::io::{self, ErrorKind, Write};

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::worker::clock::Now;
+use stock_node::clock::Now;
 
 /// This machine's clocks.
 pub fn now() -> Now {

@@ -6,12 +6,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
+use stock_cluster::registry::REPLICATIONS;
 use stock_core::ReservationId;
-use stock_storage::LogOptions;
 use thiserror::Error;
-
-use crate::placement::registry::REPLICATIONS;
-use crate::worker::{CheckpointPace, USUAL_CHECKPOINT_PACE};
 
 /// A node's configuration, complete and checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,11 +16,12 @@ use crate::worker::{CheckpointPace, USUAL_CHECKPOINT_PACE};
 pub struct Config {
     /// The cluster's name; nodes of other clusters are turned away.
     pub cluster_id: String,
-    /// This node's id; one of `nodes`. A node that joins may leave it out (0): the cluster allots one.
+    /// This node's id; one of `nodes`. A node that joins may leave it out (0): the cluster allots
+    /// one.
     #[serde(default)]
     pub node_id: u64,
-    /// How many stock shards the cluster is born with. It can never be changed. A node that joins may
-    /// leave it out (0): it is told.
+    /// How many stock shards the cluster is born with. It can never be changed. A node that joins
+    /// may leave it out (0): it is told.
     #[serde(default)]
     pub shards: u32,
     /// Where this node keeps its data.
@@ -33,11 +31,12 @@ pub struct Config {
     /// Where the loop lives.
     #[serde(default)]
     pub hosting: Hosting,
-    /// Every node that founds the cluster, this one included. Read once, by an empty directory; later
-    /// the cluster itself knows its nodes.
+    /// Every node that founds the cluster, this one included. Read once, by an empty directory;
+    /// later the cluster itself knows its nodes.
     #[serde(default)]
     pub nodes: Vec<Node>,
-    /// Instead of `nodes`: nodes of a cluster that is there already, of which any lets this one in. URLs.
+    /// Instead of `nodes`: nodes of a cluster that is there already, of which any lets this one in.
+    /// URLs.
     #[serde(default)]
     pub join: Vec<String>,
     /// Where others reach this node, if it joins: as it listens, unless said otherwise.
@@ -46,24 +45,19 @@ pub struct Config {
     /// Voters of each group that the cluster is born with: 1, 3, 5 or 7.
     #[serde(default = "replicas_default")]
     pub replicas: u32,
-    /// A node that has been away for so many seconds has its replicas replaced, where there is room.
+    /// A node that has been away for so many seconds has its replicas replaced, where there is
+    /// room.
     #[serde(default = "replace_after_default")]
     pub replace_after_seconds: u64,
-    /// How many seconds of history each node keeps: changes older than the last one of their shard by so much are
-    /// deleted. At least 10, or 0: all, so that the ledger grows for as long as there are changes.
+    /// How many seconds of history each node keeps: changes older than the last one of their shard
+    /// by so much are deleted. At least 10, or 0: all, so that the ledger grows for as long as
+    /// there are changes.
     #[serde(default = "ledger_keep_default")]
     pub ledger_keep_seconds: u64,
-    /// Bytes of memory that this node may use: near them it refuses what grows. As its control group allows, where this
-    /// is left out.
+    /// Bytes of memory that this node may use: near them it refuses what grows. As its control
+    /// group allows, where this is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
-    /// For tests only: a state is written down once its log has grown by so many bytes, however large the state.
-    /// Otherwise that takes [`USUAL_CHECKPOINT_PACE`], which is more than most tests write.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub checkpoint_after_bytes: Option<u64>,
-    /// For tests only: bytes of one file of the log; as [`LogOptions`] has it otherwise.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log_file_bytes: Option<u64>,
 }
 
 /// Where others reach a node.
@@ -158,7 +152,13 @@ pub struct Overrides {
     pub hosting: Option<Hosting>,
     /// Every node as ID=GRPC_URL,PEERS_HOST:PORT; repeat the flag, or separate with spaces in the
     /// environment
-    #[arg(long = "node", env = "STOCKD_NODES", value_name = "ID=URL,HOST:PORT", value_delimiter = ' ', value_parser = parse_node)]
+    #[arg(
+        long = "node",
+        env = "STOCKD_NODES",
+        value_name = "ID=URL,HOST:PORT",
+        value_delimiter = ' ',
+        value_parser = parse_node
+    )]
     pub nodes: Option<Vec<Node>>,
     /// Join a cluster that is there already, through the node at this URL; repeat the flag to name
     /// several, of which any will do
@@ -179,15 +179,10 @@ pub struct Overrides {
     /// Seconds of history that this node keeps; 0 keeps all [default: 2592000, thirty days]
     #[arg(long, env = "STOCKD_LEDGER_KEEP_SECONDS")]
     pub ledger_keep_seconds: Option<u64>,
-    /// Bytes of memory that this node may use: near them it refuses what grows [default: as its cgroup allows]
+    /// Bytes of memory that this node may use: near them it refuses what grows [default: as its
+    /// cgroup allows]
     #[arg(long, env = "STOCKD_MEMORY_BYTES")]
     pub memory_bytes: Option<u64>,
-    /// For tests: bytes of log after which a state is written down
-    #[arg(long, env = "STOCKD_CHECKPOINT_AFTER_BYTES", hide = true)]
-    pub checkpoint_after_bytes: Option<u64>,
-    /// For tests: bytes of one file of the log
-    #[arg(long, env = "STOCKD_LOG_FILE_BYTES", hide = true)]
-    pub log_file_bytes: Option<u64>,
 }
 
 /// A configuration that cannot be used.
@@ -248,8 +243,6 @@ struct File {
     replace_after_seconds: Option<u64>,
     ledger_keep_seconds: Option<u64>,
     memory_bytes: Option<u64>,
-    checkpoint_after_bytes: Option<u64>,
-    log_file_bytes: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -340,10 +333,6 @@ impl Config {
                 .or(file.ledger_keep_seconds)
                 .unwrap_or_else(ledger_keep_default),
             memory_bytes: overrides.memory_bytes.or(file.memory_bytes),
-            checkpoint_after_bytes: overrides
-                .checkpoint_after_bytes
-                .or(file.checkpoint_after_bytes),
-            log_file_bytes: overrides.log_file_bytes.or(file.log_file_bytes),
         };
         config.check()?;
         Ok(config)
@@ -428,27 +417,8 @@ impl Config {
         (self.ledger_keep_seconds > 0).then(|| Duration::from_secs(self.ledger_keep_seconds))
     }
 
-    /// How the log is kept.
-    pub fn log_options(&self) -> LogOptions {
-        let usual = LogOptions::default();
-        LogOptions {
-            file_bytes: self.log_file_bytes.unwrap_or(usual.file_bytes),
-        }
-    }
-
-    /// When a checkpoint is due.
-    pub fn checkpoint_pace(&self) -> CheckpointPace {
-        match self.checkpoint_after_bytes {
-            Some(log_bytes_min) => CheckpointPace {
-                log_bytes_min,
-                of_file_percent: 0,
-            },
-            None => USUAL_CHECKPOINT_PACE,
-        }
-    }
-
-    /// Where others reach this node: what it advertises, or its entry on the list of founders, or where it listens. An
-    /// entry that names the host it listens on with another port is of before.
+    /// Where others reach this node: what it advertises, or its entry on the list of founders, or
+    /// where it listens. An entry that names the host it listens on with another port is of before.
     pub fn addresses(&self) -> Node {
         let listed = self.nodes.iter().find(|node| node.id == self.node_id);
         let advertised = |advertised: &Option<String>, listed: Option<&str>, listens: &str| {

@@ -1,5 +1,5 @@
-//! The variables of the environment that are meant for `stockd`: one that nobody knows is refused instead of ignored,
-//! since it is most likely misspelt, and an empty one counts as not set.
+//! The variables of the environment that are meant for `stockd`: one that nobody knows is refused
+//! instead of ignored, since it is most likely misspelt, and an empty one counts as not set.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -13,7 +13,8 @@ const PREFIX: &str = "STOCKD_";
 /// What other programs read: `stockctl`, which may run beside a node.
 const OF_OTHERS: [&str; 1] = ["STOCKD_ENDPOINT"];
 
-/// Of a node, and of those that `stockd dev` starts, too: these are not in the files that it writes for them.
+/// Of a node, and of those that `stockd dev` starts, too: these are not in the files that it writes
+/// for them.
 const OF_EVERY_NODE: [&str; 1] = ["STOCKD_LOG_FORMAT"];
 
 /// A variable cannot be meant as it is.
@@ -31,7 +32,8 @@ pub enum EnvironmentError {
     },
 }
 
-/// The command without those of its variables that are empty: to an argument they are as if they were not set.
+/// The command without those of its variables that are empty: to an argument they are as if they
+/// were not set.
 pub fn without_empty(command: Command) -> Command {
     let set = std::env::vars_os();
     let empty = set.filter_map(|(name, value)| value.is_empty().then_some(name));
@@ -48,7 +50,8 @@ fn forget(command: Command, names: &BTreeSet<OsString>) -> Command {
         .mut_subcommands(|command| forget(command, names))
 }
 
-/// Refuses a variable that is set and of which neither the command, with all its arguments, nor anybody else knows.
+/// Refuses a variable that is set and of which neither the command, with all its arguments, nor
+/// anybody else knows.
 pub fn check(command: &Command) -> Result<(), EnvironmentError> {
     let set = std::env::vars_os().filter(|(_, value)| !value.is_empty());
     check_names(
@@ -85,8 +88,8 @@ fn add_known(command: &Command, known: &mut BTreeSet<String>) {
     }
 }
 
-/// Whether Kubernetes sets a variable of this name in every container, for a service whose name begins with `stockd`:
-/// where that is and what ports it has, also in the form of Docker's links.
+/// Whether Kubernetes sets a variable of this name in every container, for a service whose name
+/// begins with `stockd`: where that is and what ports it has, also in the form of Docker's links.
 fn is_of_kubernetes(name: &str) -> bool {
     let is_service = name.ends_with("_SERVICE_HOST")
         || name.ends_with("_SERVICE_PORT")
@@ -102,7 +105,8 @@ fn is_of_kubernetes(name: &str) -> bool {
     is_service || name.split_once("_PORT").is_some_and(is_link)
 }
 
-/// The variables that a node must not be handed by whoever starts several: they would go before the file of each.
+/// The variables that a node must not be handed by whoever starts several: they would go before the
+/// file of each.
 pub(crate) fn of_one_node() -> impl Iterator<Item = OsString> {
     let names = std::env::vars_os().map(|(name, _)| name);
     names.filter(|name| {

@@ -1,5 +1,5 @@
-//! A bound on what is logged: whoever is outside can make a node say something, but not fill the disk that holds its
-//! data with it.
+//! A bound on what is logged: whoever is outside can make a node say something, but not fill the
+//! disk that holds its data with it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,11 +12,12 @@ use tracing_subscriber::layer::Context;
 
 /// Lines that one place in the program may log at once...
 const AT_ONCE_MAX: u64 = 300;
-/// ...and so many a second more for long. A line has some 200 bytes: a place logs 17 MB a day at most.
+/// ...and so many a second more for long. A line has some 200 bytes: a place logs 17 MB a day at
+/// most.
 const PER_SECOND: u64 = 1;
 
-/// Leaves out what one place in the program, a library's included, says too often. Errors, warnings and information
-/// count; who has more logged is looking at it, and has all of it.
+/// Leaves out what one place in the program, a library's included, says too often. Errors, warnings
+/// and information count; who has more logged is looking at it, and has all of it.
 #[derive(Debug, Default)]
 pub struct LogLimit {
     places: Mutex<HashMap<Identifier, Place>>,

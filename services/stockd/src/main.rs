@@ -5,14 +5,15 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use stockd::config::{Config, Overrides};
+use stockd::host::sizes::Sizes;
 use stockd::offline::{inspect, recover};
 use stockd::telemetry::{self, LogFormat};
 use stockd::{dev, environment, node};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A call makes and drops some hundred small allocations; the C library's allocator was a fifth of a
-/// busy node's time.
+/// A call makes and drops some hundred small allocations; the C library's allocator was a fifth of
+/// a busy node's time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -59,9 +60,12 @@ Examples:
   stockd recover --data-dir /var/lib/stockd --lose-everything-else
   stockd recover --data-dir /mnt/node-2 --data-dir /mnt/node-5 --lose-everything-else
 
-Only for a cluster that can never have a majority again: what the lost nodes alone had is lost, and the cluster
-forgets that it ever was. Stop every node that is left and bring all their data directories together on one
-machine, so that the longest log of each shard can be chosen; afterwards bring them back and start the nodes.
+Only for a cluster that can never have a majority again: what the lost nodes alone had is lost, \
+and the cluster
+forgets that it ever was. Stop every node that is left and bring all their data directories \
+together on one
+machine, so that the longest log of each shard can be chosen; afterwards bring them back and \
+start the nodes.
 `stockctl unsafe recover` tells of a running cluster whether it has come to that.")]
     Recover(recover::Options),
 }
@@ -82,6 +86,8 @@ struct Serve {
     die_with_parent: bool,
     #[command(flatten)]
     overrides: Overrides,
+    #[command(flatten)]
+    sizes: Sizes,
 }
 
 #[derive(Debug, Args)]
@@ -140,7 +146,7 @@ fn run_node(serve: Serve) -> anyhow::Result<ExitCode> {
     let result = runtime.block_on(async {
         let stop = CancellationToken::new();
         tokio::spawn(stop_on_signal(stop.clone()));
-        node::run(config, stop).await
+        node::run(config, serve.sizes, stop).await
     });
     runtime.shutdown_background();
     match result {

@@ -4,7 +4,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use stock_cluster::Policy;
+use stock_cluster::identity::refusal::{Told, ToldKind};
 use stock_core::Principal;
+use stock_node::standing::ClusterState;
+use stock_node::view::ReadView;
+use stock_node::worker::{
+    USUAL_AUDIT_EVERY_MS, USUAL_COMMITTED_BYTES, USUAL_ELECTION_TICKS, WorkerParts,
+};
 use stock_storage::{
     CheckpointError, CheckpointStore, Ledger, LedgerError, LogError, OnDamage, OsVolume, Volume,
 };
@@ -13,39 +20,29 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::announce;
-use crate::api::join::{self, JoinError};
-use crate::api::{self, Edge, Proxy};
-use crate::chores::{ChoreThread, Chores};
-use crate::clocks;
-use crate::cluster_state::ClusterState;
+use crate::api::{self, Edge, Proxy, announce};
 use crate::config::{Config, Hosting};
-use crate::disk::Disk;
-use crate::first_boot::{self, FirstBootError, Verdict};
-use crate::forgotten;
-use crate::gauge::Gauge;
+use crate::directory::disk::Disk;
+use crate::directory::node_record::{Membership, NodeRecord, NodeRecordError};
+use crate::directory::{bring_back, forgotten};
 use crate::history::{History, HistoryThread};
-use crate::host::{self, Driver, Helpers};
-use crate::identity::refusal::{Told, ToldKind};
-use crate::identity::{Acquaintances, Introductions};
+use crate::host::chores::{ChoreThread, Chores};
+use crate::host::gauge::Gauge;
+use crate::host::memory::MemoryGauge;
+use crate::host::roster::Roster;
+use crate::host::sizes::Sizes;
+use crate::host::{self, Driver, Helpers, HostError};
 use crate::inbox::{Inbox, Waker};
+use crate::listeners::liveness::Liveness;
 use crate::listeners::pages::Pages;
 use crate::listeners::{self, Listener};
-use crate::liveness::Liveness;
-use crate::memory::MemoryGauge;
-use crate::node_record::{Membership, NodeRecord, NodeRecordError};
-use crate::peers::history::{Archive, Historian};
-use crate::peers::snapshots::{Courier, Reception};
+use crate::membership::first_boot::{self, FirstBootError, Verdict};
+use crate::membership::join::{self, JoinError};
+use crate::peers::history::{HistoryFetcher, HistoryServer};
+use crate::peers::introductions::Introductions;
+use crate::peers::snapshots::{SnapshotReceiver, SnapshotSender};
 use crate::peers::{CALLS_WAITING_MAX, Peers, roll_call};
-use crate::placement::Policy;
-use crate::reply::ReplyTo;
-use crate::roster::Roster;
-use crate::telemetry;
-use crate::view::ReadView;
-use crate::worker::{
-    USUAL_AUDIT_EVERY_MS, USUAL_COMMITTED_BYTES, USUAL_ELECTION_TICKS, Worker, WorkerError,
-    WorkerParts,
-};
+use crate::{clocks, telemetry};
 
 /// How often health is brought in line with what the loop knows.
 const HEALTH_EVERY: Duration = Duration::from_millis(50);
@@ -104,14 +101,14 @@ pub enum NodeError {
     },
     /// The loop stopped.
     #[error(transparent)]
-    Worker(#[from] WorkerError),
+    Host(#[from] HostError),
     /// Metrics cannot be collected.
     #[error("cannot collect metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
 
 /// Runs a node until `stop`, then hands leadership over, finishes the calls under way and returns.
-pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeError> {
+pub async fn run(config: Config, sizes: Sizes, stop: CancellationToken) -> Result<(), NodeError> {
     let mut config = config;
     let places = listeners::raise();
     let grpc = listen("clients", &config.listen.grpc, places.clients).await?;
@@ -125,16 +122,18 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     tokio::spawn(pages.serve(page_listener));
 
     let volume: Arc<dyn Volume> = Arc::new(OsVolume);
-    let options = config.log_options();
+    let options = sizes.log_options();
     let disk = Disk::open(&volume, &config.data_dir, &options, OnDamage::Salvage)?;
     let checkpoints = CheckpointStore::open(Arc::clone(&volume), &config.data_dir)?;
     for damaged in checkpoints.damaged() {
-        tracing::error!(file = %damaged.path.display(), reason = damaged.reason, "a checkpoint is damaged; an older one, or a peer, takes its place");
+        tracing::error!(file = %damaged.path.display(), reason = damaged.reason, "a checkpoint is \
+            damaged; an older one, or a peer, takes its place");
     }
     let mut record = NodeRecord::open(&disk, &config)?;
     if forgotten::is_said(&*volume, &config.data_dir)? {
         tracing::error!(
-            "what this data directory held is not used: it joins anew, as an empty one does, once the others let it in"
+            "what this data directory held is not used: it joins anew, as an empty one does, once \
+             the others let it in"
         );
         record.renounce();
         record.write(&disk)?;
@@ -169,17 +168,18 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         principal: principal.clone(),
         groups,
         boot: introductions.identity.boot,
-        disk: disk.clone(),
-        checkpoints: checkpoints.clone(),
-        ledger_indexes: history.durable_indexes(groups),
+        entries: disk.entry_readers(),
         view: Arc::clone(&view),
         cluster: Arc::clone(&cluster),
-        checkpoint_pace: config.checkpoint_pace(),
+        checkpoint_pace: sizes.checkpoint_pace(),
         audit_every_ms: USUAL_AUDIT_EVERY_MS,
         election_ticks: USUAL_ELECTION_TICKS,
         committed_bytes_per_turn: USUAL_COMMITTED_BYTES,
     };
-    let worker: Worker<ReplyTo> = Worker::open(parts, clocks::now())?;
+    let ledger_indexes = history.durable_indexes(groups);
+    let (worker, log) =
+        bring_back::open(parts, &disk, &checkpoints, &ledger_indexes, clocks::now())
+            .map_err(HostError::from)?;
 
     let waker = match config.hosting {
         Hosting::Runtime => Waker::Task(Notify::new()),
@@ -187,12 +187,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     };
     let inbox = Arc::new(Inbox::new(groups, waker));
     let incarnation = record.incarnation();
-    let reception = Arc::new(Reception::new(
+    let receiver = Arc::new(SnapshotReceiver::new(
         checkpoints.clone(),
         incarnation,
         Arc::clone(&inbox),
     ));
-    let shelf = history.shelf();
+    let open_ledger = history.open_ledger();
     let (calls, from_peers) = mpsc::channel(CALLS_WAITING_MAX);
     let configured = config.nodes.iter();
     let configured = configured.map(|node| (node.id, node.peers.clone()));
@@ -200,8 +200,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
         Arc::clone(&introductions),
         Arc::clone(&inbox),
         Arc::clone(&cluster),
-        reception,
-        Arc::new(Archive::new(shelf.clone())),
+        receiver,
+        Arc::new(HistoryServer::new(open_ledger.clone())),
         calls,
         configured.collect(),
     ));
@@ -211,7 +211,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     peers.set_members(&roster.addresses());
     let (history, history_over) =
         HistoryThread::start(history, Arc::clone(&inbox)).map_err(thread)?;
-    Historian::start(Arc::clone(&introductions), shelf, history.desk(), &peers).map_err(thread)?;
+    HistoryFetcher::start(
+        Arc::clone(&introductions),
+        open_ledger,
+        history.handle(),
+        &peers,
+    )
+    .map_err(thread)?;
     let helpers = Helpers {
         roster,
         gauge: Gauge::new(
@@ -222,7 +228,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
             MemoryGauge::new(config.memory_bytes),
         ),
         history,
-        courier: Courier::new(
+        snapshots: SnapshotSender::new(
             Arc::clone(&introductions),
             checkpoints.clone(),
             Arc::clone(&inbox),
@@ -240,6 +246,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), NodeErro
     };
     let driver = Driver::new(
         worker,
+        log,
         Arc::clone(&inbox),
         Arc::clone(&peers),
         helpers,
@@ -335,7 +342,8 @@ fn advice(kind: ToldKind) -> &'static str {
     }
 }
 
-/// Whether nothing was ever kept in a directory: whoever had something is not one to found a cluster with.
+/// Whether nothing was ever kept in a directory: whoever had something is not one to found a
+/// cluster with.
 fn is_new(config: &Config, record: &NodeRecord, checkpoints: &CheckpointStore) -> bool {
     let has_states = !checkpoints.groups().is_empty() || !checkpoints.damaged().is_empty();
     !record.must_join_anew() && !has_states && !Ledger::is_in(&config.data_dir)
@@ -352,8 +360,8 @@ const TWIN_FOR: Duration = Duration::from_secs(10);
 /// Between two roll calls meanwhile.
 const TWIN_ASK_EVERY: Duration = Duration::from_millis(500);
 
-/// Becomes a member, if this directory is none yet, and asks everybody who answers at once what they know of it. A
-/// directory that has forgotten something becomes another one, and joins anew.
+/// Becomes a member, if this directory is none yet, and asks everybody who answers at once what
+/// they know of it. A directory that has forgotten something becomes another one, and joins anew.
 async fn stand(
     config: &mut Config,
     disk: &Disk,
@@ -376,7 +384,7 @@ async fn stand(
         config.node_id = record.node_id;
         config.shards = record.shards;
         let boot = rand::random();
-        let acquaintances = Acquaintances::begin(disk, boot)?;
+        let acquaintances = disk.begin_acquaintances(boot)?;
         let cluster = ClusterState::new(config.node_id, config.shards + 1, acquaintances);
         let cluster = Arc::new(cluster);
         let identity = record.identity(config, boot);
@@ -392,7 +400,8 @@ async fn stand(
         };
         match told.kind {
             ToldKind::Forgotten => {
-                tracing::error!(%told, "this data directory has forgotten something: joining anew, as an empty one does");
+                tracing::error!(%told, "this data directory has forgotten something: joining \
+                    anew, as an empty one does");
                 record.renounce();
                 record.write(disk)?;
             }
@@ -405,8 +414,8 @@ async fn stand(
     }
 }
 
-/// Returns what others say of this node, if it must not go on for it. That somebody else is heard in its place may
-/// pass: a connection that broke without a word is not missed at once.
+/// Returns what others say of this node, if it must not go on for it. That somebody else is heard
+/// in its place may pass: a connection that broke without a word is not missed at once.
 async fn refused(introductions: &Introductions) -> Told {
     // Since when it was told without a pause, and when last.
     let mut twin: Option<(Instant, Instant)> = None;
@@ -462,7 +471,7 @@ fn others(config: &Config, record: &NodeRecord) -> Vec<String> {
     urls
 }
 
-type Running = tokio::task::JoinHandle<Result<(), WorkerError>>;
+type Running = tokio::task::JoinHandle<Result<(), HostError>>;
 
 fn start_loop(hosting: Hosting, driver: Driver, stop: &CancellationToken) -> Running {
     let stop = stop.clone();
@@ -473,7 +482,7 @@ fn start_loop(hosting: Hosting, driver: Driver, stop: &CancellationToken) -> Run
 }
 
 /// The loop ends in one of two ways: told to, or unable to go on. A panic in it is the second.
-fn joined(ended: Result<Result<(), WorkerError>, tokio::task::JoinError>) -> Result<(), NodeError> {
+fn joined(ended: Result<Result<(), HostError>, tokio::task::JoinError>) -> Result<(), NodeError> {
     match ended {
         Ok(ended) => Ok(ended?),
         Err(panic) => {

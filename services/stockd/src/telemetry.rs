@@ -28,7 +28,8 @@ pub enum LogFormat {
 
 /// Begins to log to standard error. `filter` is as in `RUST_LOG`, which goes before it.
 pub fn log_to_stderr(format: LogFormat, filter: &str) {
-    // The log's engine warns of the space that every killed process leaves reserved, as if it were corrupt.
+    // The log's engine warns of the space that every killed process leaves reserved, as if it were
+    // corrupt.
     let filter = format!("raft_engine=error,{filter}");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);

@@ -7,8 +7,9 @@ use crate::state::{DISKS, Disk, Move, NO_REPLICA, REPLICAS, Standing, State, bit
 impl IdentityModel {
     /// Whether the model lets the one on `p` promise something.
     ///
-    /// One that has forgotten does harm where nobody who could know is there to be asked, and no rule can
-    /// mend that. So it acts only where somebody could know; then a rule must have ended it before.
+    /// One that has forgotten does harm where nobody who could know is there to be asked, and no
+    /// rule can mend that. So it acts only where somebody could know; then a rule must have ended
+    /// it before.
     pub(crate) fn may_act(&self, s: &State, p: usize) -> bool {
         if !s.has_forgotten(p) {
             return true;
@@ -71,7 +72,8 @@ impl IdentityModel {
         false
     }
 
-    /// A process starts on a disk. With later files, its checkpoints are those of the copy that has the most.
+    /// A process starts on a disk. With later files, its checkpoints are those of the copy that has
+    /// the most.
     pub(crate) fn start(&self, s: &mut State, p: usize, later_files: bool, reversed: bool) {
         if later_files {
             let others = s.copies(p).map(|q| s.disks[q].checkpoint);
@@ -282,7 +284,8 @@ impl IdentityModel {
         disk.standing == Standing::Failed && is_node && is_voter && self.allot(s, node)
     }
 
-    /// Group 0's leader orders a directory, by its number, to begin the replica that was allotted to it.
+    /// Group 0's leader orders a directory, by its number, to begin the replica that was allotted
+    /// to it.
     pub(crate) fn order(&self, s: &mut State, p: usize) -> bool {
         let Some(under_way) = s.registry.under_way else {
             return false;

@@ -44,7 +44,8 @@ pub struct IdentityModel {
     pub before: &'static [Action],
 }
 
-/// What can happen. Numbers are those of disks, from 0 on; of a link, that of the node that it passes by.
+/// What can happen. Numbers are those of disks, from 0 on; of a link, that of the node that it
+/// passes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// The candidate becomes leader by its own vote and those of the helpers, a bit for each.

@@ -1,8 +1,9 @@
 //! As much of Raft as there must be for promises to be made and relied on.
 //!
-//! An election is one action: a candidate, and just as many votes as it needs. So is an append with its
-//! answer. Whatever happens between a question and its answer touches neither of the two, or ends the
-//! exchange, so it may as well have happened before or after. An answer that is lost binds nobody.
+//! An election is one action: a candidate, and just as many votes as it needs. So is an append with
+//! its answer. Whatever happens between a question and its answer touches neither of the two, or
+//! ends the exchange, so it may as well have happened before or after. An answer that is lost binds
+//! nobody.
 
 use crate::IdentityModel;
 use crate::state::{Broken, Entry, NO_REPLICA, Standing, State, Word, bit};
@@ -15,7 +16,8 @@ impl IdentityModel {
         self.append_own(s, p, word);
     }
 
-    /// A leader begins to replace a voter by the replica that group 0 has allotted, once that has caught up.
+    /// A leader begins to replace a voter by the replica that group 0 has allotted, once that has
+    /// caught up.
     pub(crate) fn begin_change(&self, s: &mut State, p: usize) -> bool {
         let Some(under_way) = s.registry.under_way else {
             return false;
@@ -73,7 +75,8 @@ impl IdentityModel {
         if is_well && here.clone().any(|id| id == disk.replica) {
             return Some(disk.replica);
         }
-        // Without the rule, the first message for an id that is above all that were ever here begins it.
+        // Without the rule, the first message for an id that is above all that were ever here
+        // begins it.
         let is_new = |id: &u8| *id >= disk.floor && is_above(*id, disk.replica);
         match self.rules.begun_by_order {
             true => None,
@@ -81,7 +84,8 @@ impl IdentityModel {
         }
     }
 
-    /// Which of these disks would vote for the one on `p` in a term, each with the replica it votes as.
+    /// Which of these disks would vote for the one on `p` in a term, each with the replica it votes
+    /// as.
     pub(crate) fn granting(&self, s: &State, p: usize, term: u8) -> Vec<(usize, u8)> {
         let candidate = &s.disks[p];
         let voters = candidate.log.voters(candidate.log.len()).all();
@@ -128,7 +132,8 @@ impl IdentityModel {
         s.write(p, true);
     }
 
-    /// The leader on `p` sends the one on `q` what it lacks and what is committed, and takes its answer.
+    /// The leader on `p` sends the one on `q` what it lacks and what is committed, and takes its
+    /// answer.
     pub(crate) fn append(&self, s: &mut State, p: usize, q: usize) -> bool {
         let voters = s.disks[p].log.voters(s.disks[p].log.len()).all();
         let learner = s.registry.under_way.map_or(0, |m| bit(m.comes));

@@ -1,4 +1,5 @@
-//! What a check is told: which rules there are, what is assumed, how far it goes; and what it has counted.
+//! What a check is told: which rules there are, what is assumed, how far it goes; and what it has
+//! counted.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,13 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The rules of docs/identity.md. Each can be left out, to see what it is for.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    /// A replica begins by an order that names the directory; otherwise by the first message for it.
+    /// A replica begins by an order that names the directory; otherwise by the first message for
+    /// it.
     pub begun_by_order: bool,
     /// At a hello, and whenever one is heard of: the later admission is the node.
     pub admission_checked: bool,
     /// At a hello: who has an earlier pulse than was heard of its directory has forgotten.
     pub pulse_checked: bool,
-    /// A pulse is told with the boot that wrote it, and who has not got that pulse of that boot has forgotten.
+    /// A pulse is told with the boot that wrote it, and who has not got that pulse of that boot has
+    /// forgotten.
     pub pulse_names_its_boot: bool,
     /// At a hello: a directory of which another boot is heard is in use.
     pub boot_checked: bool,
@@ -20,7 +23,8 @@ pub struct Rules {
     pub later_pulse_ends_who_is_heard: bool,
     /// What a node has heard of others it passes on to whom it reaches.
     pub memory_passed_on: bool,
-    /// A replica whose log ends before its checkpoint, or before what its leader knows it to have, fails.
+    /// A replica whose log ends before its checkpoint, or before what its leader knows it to have,
+    /// fails.
     pub lost_end_fails: bool,
     /// A follower stops where its leader contradicts what is committed here.
     pub contradiction_stops: bool,

@@ -1,4 +1,5 @@
-//! What is true at one moment: the disks, what runs on them, the registry, and the checker's own notes.
+//! What is true at one moment: the disks, what runs on them, the registry, and the checker's own
+//! notes.
 //!
 //! Everything is a small array of small numbers, since a state is cloned and hashed for every step.
 
@@ -157,8 +158,8 @@ pub(crate) enum Standing {
 pub(crate) struct Heard {
     /// The highest.
     pub(crate) pulse: u8,
-    /// All writes that the other had when it was heard. A real node remembers the latest pulse of each boot,
-    /// which says the same: who has that one has those before it.
+    /// All writes that the other had when it was heard. A real node remembers the latest pulse of
+    /// each boot, which says the same: who has that one has those before it.
     pub(crate) history: u16,
 }
 
@@ -179,7 +180,8 @@ pub(crate) struct Disk {
     pub(crate) commit: u8,
     /// What the newest checkpoint file covers.
     pub(crate) checkpoint: u8,
-    /// The writes that are here, of all that any copy of this directory ever had. Its size is the pulse.
+    /// The writes that are here, of all that any copy of this directory ever had. Its size is the
+    /// pulse.
     pub(crate) history: u16,
     pub(crate) heard: [Heard; DISKS],
     /// By node: the latest admission that was heard of.

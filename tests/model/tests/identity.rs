@@ -1,7 +1,7 @@
 //! That the rules of docs/identity.md suffice, and that each of them is needed.
 //!
-//! Each check says how many states it saw, and how often each rule was of use; `--nocapture` shows it.
-//! `STOCKD_MODEL=full` goes further, for which a release build should be taken.
+//! Each check says how many states it saw, and how often each rule was of use; `--nocapture` shows
+//! it. `STOCKD_MODEL=full` goes further, for which a release build should be taken.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -75,8 +75,8 @@ const CHECKPOINT_AFTER_A_COPY: &[Action] = &[
     start(2),
 ];
 
-/// All were down. The copy starts first, and writes something that promises nothing: now its pulse is what 1
-/// has heard of the original. 1 starts, and 2.
+/// All were down. The copy starts first, and writes something that promises nothing: now its pulse
+/// is what 1 has heard of the original. 1 starts, and 2.
 const WRITTEN_AS_OFTEN: &[Action] = &[
     Crash(2),
     Copy(0),
@@ -91,7 +91,8 @@ const WRITTEN_AS_OFTEN: &[Action] = &[
     start(2),
 ];
 
-/// 0 and 1 have committed a value, then 1 ended; a copy that lacks it starts beside 0. Nobody else is up.
+/// 0 and 1 have committed a value, then 1 ended; a copy that lacks it starts beside 0. Nobody else
+/// is up.
 const TWINS_ALONE: &[Action] = &[
     Copy(0),
     Crash(2),
@@ -289,8 +290,8 @@ fn with_all_rules_nothing_is_lost_where_nodes_are_replaced() {
     check("a join behind a cut", model);
 }
 
-/// An older copy that nobody who is there could know of does harm, so the assumption is needed. The harm ends
-/// where somebody knows better.
+/// An older copy that nobody who is there could know of does harm, so the assumption is needed. The
+/// harm ends where somebody knows better.
 #[test]
 fn what_cannot_be_known_makes_two_histories_and_changes_neither() {
     let bounds = Bounds {
@@ -318,8 +319,8 @@ fn without_orders_a_replica_begins_in_two_directories() {
     find(model, property::NOTHING_LOST);
 }
 
-/// One whose latest writes were heard by nobody who is there: they only know that its node has another. Where
-/// memory is passed on they would have heard, so that is left out, too.
+/// One whose latest writes were heard by nobody who is there: they only know that its node has
+/// another. Where memory is passed on they would have heard, so that is left out, too.
 #[test]
 fn without_admissions_an_older_copy_of_a_replaced_directory_votes() {
     let bounds = Bounds {

@@ -1,5 +1,6 @@
-//! Damages the files of a whole cluster, one kind after the other, in every way and on one, two and all nodes, and prints
-//! what comes of it: the table in `docs/damage.md`. Fails if anything was lost of which nobody had been told.
+//! Damages the files of a whole cluster, one kind after the other, in every way and on one, two and
+//! all nodes, and prints what comes of it: the table in `docs/damage.md`. Fails if anything was
+//! lost of which nobody had been told.
 //!
 //! ```text
 //! cargo run -p tests --bin damage > docs/damage.md

@@ -10,29 +10,30 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
+use stock_cluster::identity::Acquaintances;
+use stock_cluster::{Directory, Founder, GroupId, Policy};
 use stock_core::{
     Document, Location, MovementKind, MovementLine, Movements, Principal, Reporter, Secret, Sku,
     Stamp,
 };
+use stock_node::answer::{Answer, Outcome};
+use stock_node::applying::{self, Changed};
+use stock_node::clock::Now;
+use stock_node::entry::{self, Commands, CommandsBuilder};
+use stock_node::event::{Effect, Event};
+use stock_node::ledger_rows::Rows;
+use stock_node::standing::ClusterState;
+use stock_node::state::State;
+use stock_node::view::ReadView;
+use stock_node::worker::{
+    Founding, USUAL_AUDIT_EVERY_MS, USUAL_CHECKPOINT_PACE, USUAL_COMMITTED_BYTES,
+    USUAL_ELECTION_TICKS, Worker, WorkerParts,
+};
 use stock_proto::stock::v1 as api;
 use stock_storage::{CheckpointStore, LogOptions, OnDamage, OsVolume, Volume};
 use stockd::api::reserve::{self, One};
-use stockd::applying::{self, Changed};
-use stockd::cluster_state::ClusterState;
-use stockd::disk::Disk;
-use stockd::history::Rows;
-use stockd::identity::Acquaintances;
-use stockd::log_codec::{self, Commands, CommandsBuilder};
-use stockd::placement::{Directory, Founder, Policy};
-use stockd::state::State;
-use stockd::view::ReadView;
-use stockd::worker::clock::Now;
-use stockd::worker::event::{Answer, Effect, Event, GroupId, Outcome};
-use stockd::worker::{
-    Founding, Persisted, USUAL_AUDIT_EVERY_MS, USUAL_CHECKPOINT_PACE, USUAL_COMMITTED_BYTES,
-    USUAL_ELECTION_TICKS, Worker, WorkerParts,
-};
-
+use stockd::directory::bring_back;
+use stockd::directory::disk::{Disk, LogWriter, Written};
 use tonic::Status;
 
 type Failure = Box<dyn std::error::Error>;
@@ -95,7 +96,7 @@ fn apply(times: u64) -> Result<(), Failure> {
     receive(&mut state, &mut changed)?;
     for number in 0..times {
         let entry = entry(number)?;
-        let decoded = log_codec::decode_entry(&entry)?;
+        let decoded = entry::decode_entry(&entry)?;
         changed.ledger.clear();
         let index = number + 2;
         let applied = applying::apply(&mut state, index, &decoded, &mut changed)?;
@@ -111,10 +112,11 @@ fn apply(times: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A reserve through the loop of a node that is alone: proposed, written to the log, applied and answered.
+/// A reserve through the loop of a node that is alone: proposed, written to the log, applied and
+/// answered.
 fn turn(times: u64) -> Result<(), Failure> {
     let dir = tempfile::tempdir_in(".")?;
-    let mut worker = worker(dir.path())?;
+    let mut worker = begin(dir.path())?;
     let mut boot_ms = 0;
     // Elections, and the first entry of each term.
     for _ in 0..200 {
@@ -146,7 +148,7 @@ fn answer(times: u64) -> Result<(), Failure> {
     let (mut state, mut changed) = (State::new(GroupId(1), Secret(1)), Changed::default());
     receive(&mut state, &mut changed)?;
     let entry = entry(0)?;
-    let decoded = log_codec::decode_entry(&entry)?;
+    let decoded = entry::decode_entry(&entry)?;
     let outcomes = applying::apply(&mut state, 2, &decoded, &mut changed)?;
     let stamp = state.moment().stamp;
     let outcome = outcomes.into_iter().next().ok_or("no outcome")?;
@@ -202,10 +204,7 @@ fn commands(number: u64) -> Result<Commands, Failure> {
 
 fn entry(number: u64) -> Result<Vec<u8>, Failure> {
     let commands = commands(number)?;
-    Ok(log_codec::encode_entry(
-        Stamp(NOW_MS).into(),
-        [commands].iter(),
-    ))
+    Ok(entry::encode_entry(Stamp(NOW_MS).into(), [commands].iter()))
 }
 
 fn sku(number: usize) -> String {
@@ -235,15 +234,20 @@ fn receive(state: &mut State, changed: &mut Changed) -> Result<(), Failure> {
             lines: lines?,
         }),
     });
-    let entry = log_codec::encode_entry(Stamp(NOW_MS).into(), [builder.take()].iter());
-    let decoded = log_codec::decode_entry(&entry)?;
+    let entry = entry::encode_entry(Stamp(NOW_MS).into(), [builder.take()].iter());
+    let decoded = entry::decode_entry(&entry)?;
     applying::apply(state, 1, &decoded, changed)?;
     Ok(())
 }
 
 /// The loop of a node that founds a cluster alone, with one shard.
-fn worker(dir: &std::path::Path) -> Result<Worker<u64>, Failure> {
+/// A loop, and who writes for it.
+type Loop = (Worker<u64>, LogWriter);
+
+fn begin(dir: &std::path::Path) -> Result<Loop, Failure> {
     let volume: Arc<dyn Volume> = Arc::new(OsVolume);
+    let disk = Disk::open(&volume, dir, &LogOptions::default(), OnDamage::Refuse)?;
+    let checkpoints = CheckpointStore::open(volume, dir)?;
     let founder = Founder {
         node: 1,
         directory: Directory(1),
@@ -266,9 +270,7 @@ fn worker(dir: &std::path::Path) -> Result<Worker<u64>, Failure> {
         principal: Principal::new("node")?,
         groups: 2,
         boot: 1,
-        disk: Disk::open(&volume, dir, &LogOptions::default(), OnDamage::Refuse)?,
-        checkpoints: CheckpointStore::open(volume, dir)?,
-        ledger_indexes: vec![None; 2],
+        entries: disk.entry_readers(),
         view: Arc::new(ReadView::new(1)),
         cluster: Arc::new(ClusterState::new(1, 2, Acquaintances::default())),
         checkpoint_pace: USUAL_CHECKPOINT_PACE,
@@ -276,11 +278,17 @@ fn worker(dir: &std::path::Path) -> Result<Worker<u64>, Failure> {
         election_ticks: USUAL_ELECTION_TICKS,
         committed_bytes_per_turn: USUAL_COMMITTED_BYTES,
     };
-    Ok(Worker::open(parts, now(0))?)
+    Ok(bring_back::open(
+        parts,
+        &disk,
+        &checkpoints,
+        &[None; 2],
+        now(0),
+    )?)
 }
 
 fn step(
-    worker: &mut Worker<u64>,
+    (worker, log): &mut Loop,
     boot_ms: u64,
     events: Vec<Event<u64>>,
 ) -> Result<Vec<Answer>, Failure> {
@@ -289,7 +297,7 @@ fn step(
     while events.is_some() || worker.has_work() {
         worker.step(now, events.take().unwrap_or_default(), &mut effects);
         worker.answer(&mut effects)?;
-        if worker.persist()? != Persisted::All {
+        if log.write_turn(worker)? != Written::All {
             return Err("the disk is full".into());
         }
         worker.settle(&mut effects);

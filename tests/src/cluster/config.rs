@@ -47,12 +47,6 @@ impl Cluster {
         if let Some(seconds) = self.options.replace_after_seconds {
             text.push_str(&format!("replace_after_seconds = {seconds}\n"));
         }
-        if let Some(bytes) = self.options.checkpoint_after_bytes {
-            text.push_str(&format!("checkpoint_after_bytes = {bytes}\n"));
-        }
-        if let Some(bytes) = self.options.log_file_bytes {
-            text.push_str(&format!("log_file_bytes = {bytes}\n"));
-        }
         if let Some(bytes) = self.options.memory_bytes {
             text.push_str(&format!("memory_bytes = {bytes}\n"));
         }

@@ -94,8 +94,8 @@ impl Kind {
         }
     }
 
-    /// Does it to a directory. `yesterday` is a copy of the same one, and `entry` is something that an entry of the log
-    /// names. Panics where there is no such file: then nothing would be tried.
+    /// Does it to a directory. `yesterday` is a copy of the same one, and `entry` is something that
+    /// an entry of the log names. Panics where there is no such file: then nothing would be tried.
     pub fn suffers(self, harm: Harm, dir: &Path, yesterday: &Path, entry: &str) {
         let files = self.files(dir);
         assert!(!files.is_empty(), "{}: no {}", dir.display(), self.name());

@@ -1,4 +1,5 @@
-//! What an operator does who follows the words of the nodes and the pages about recovery, and nothing else.
+//! What an operator does who follows the words of the nodes and the pages about recovery, and
+//! nothing else.
 
 use std::path::PathBuf;
 use std::process::{Output, Stdio};

@@ -1,5 +1,6 @@
-//! Every kind of file that a node keeps, damaged in every way that disks and people damage files, on one node, on two
-//! and on all three: what a cluster makes of it, what an operator has to do, and what is lost.
+//! Every kind of file that a node keeps, damaged in every way that disks and people damage files,
+//! on one node, on two and on all three: what a cluster makes of it, what an operator has to do,
+//! and what is lost.
 
 mod harm;
 mod mend;

@@ -11,30 +11,39 @@ const WORDS_MAX: usize = 260;
 const PAGE: &str = "\
 # What damage costs
 
-Every kind of file that a node keeps, damaged in every way that disks and people damage files, on one node of three, on
-two and on all. What is lost is what was acknowledged and is not there any more, as every node says that is asked.
+Every kind of file that a node keeps, damaged in every way that disks and people damage files, on \
+one node of three, on
+two and on all. What is lost is what was acknowledged and is not there any more, as every node \
+says that is asked.
 
-This page is written by one command, which fails if anything is lost of which nobody was told beforehand:
+This page is written by one command, which fails if anything is lost of which nobody was told \
+beforehand:
 
 ```sh
 cargo run -p tests --bin damage > docs/damage.md
 ```
 
-For each cell a cluster of two shards, with states that were written down and files of the log that were purged, is killed,
-damaged and started. A node that ends is started again, three times at most, as systemd and Kubernetes do. Where the
-cluster is not whole after half a minute, an operator does what [recovery.md](recovery.md) says: `stockd recover`, with
-every directory that it takes. *Yesterday's* is the same file as it was some thousand entries before.
+For each cell a cluster of two shards, with states that were written down and files of the log \
+that were purged, is killed,
+damaged and started. A node that ends is started again, three times at most, as systemd and \
+Kubernetes do. Where the
+cluster is not whole after half a minute, an operator does what [recovery.md](recovery.md) says: \
+`stockd recover`, with
+every directory that it takes. *Yesterday's* is the same file as it was some thousand entries \
+before.
 
 - **not noticed**: it is not read, or not yet; an entry is when somebody needs it.
-- **said**: the node says what is damaged and needs nothing: it goes on from an older state, or has nothing to lose there.
+- **said**: the node says what is damaged and needs nothing: it goes on from an older state, or \
+has nothing to lose there.
 - **made anew**: a replica is built again from its peers. **joined anew**: all of that node's are.
-- Two nodes whose logs are damaged at once are no quorum any more, and nobody can know what they have forgotten: the third
+- Two nodes whose logs are damaged at once are no quorum any more, and nobody can know what they \
+have forgotten: the third
   has everything, and an operator says that it is to go on from what is left.
 
 ";
 
-/// Markdown: a line for each kind of file and damage, with a column each for one node, two and all; and what the damaged
-/// nodes said of it.
+/// Markdown: a line for each kind of file and damage, with a column each for one node, two and all;
+/// and what the damaged nodes said of it.
 pub fn table(outcomes: &[Outcome]) -> String {
     let mut rows: Vec<(String, Vec<String>)> = Vec::new();
     let mut said: BTreeMap<String, Vec<String>> = BTreeMap::new();

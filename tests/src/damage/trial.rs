@@ -21,7 +21,8 @@ use crate::wait::{until, within};
 
 const SHARDS: u32 = 2;
 
-/// Small, so that states are written down, files of the log closed, and old ones deleted, within seconds.
+/// Small, so that states are written down, files of the log closed, and old ones deleted, within
+/// seconds.
 const CHECKPOINT_AFTER_BYTES: u64 = 20_000;
 const LOG_FILE_BYTES: u64 = 65_536;
 
@@ -177,8 +178,8 @@ impl Sweep {
         self.cluster.dir().join(format!("node-{node}-{name}"))
     }
 
-    /// Puts the directories back, damages them, and looks on; where the cluster does not heal, does what the words of its
-    /// nodes and of `stockd recover` tell an operator to do.
+    /// Puts the directories back, damages them, and looks on; where the cluster does not heal, does
+    /// what the words of its nodes and of `stockd recover` tell an operator to do.
     pub async fn run(&self, trial: &Trial) -> Outcome {
         self.cluster.kill_all();
         for node in NODES {
@@ -226,8 +227,8 @@ impl Sweep {
         }
     }
 
-    /// Whether three sound voters of every group are there, or why not. A node that ends is started again, as systemd and
-    /// Kubernetes do, a few times.
+    /// Whether three sound voters of every group are there, or why not. A node that ends is started
+    /// again, as systemd and Kubernetes do, a few times.
     async fn is_whole(&self, restarts: &mut BTreeMap<u64, u32>) -> Result<(), String> {
         let ended = |node: &u64| self.cluster.ended(*node).is_some();
         if let Some(node) = NODES.into_iter().find(ended) {
@@ -305,7 +306,8 @@ impl Sweep {
         Ok(there)
     }
 
-    /// What is missing of what was acknowledged, as every node says; and whether the cluster takes more.
+    /// What is missing of what was acknowledged, as every node says; and whether the cluster takes
+    /// more.
     async fn lost(&self) -> Option<String> {
         let mut lost = Vec::new();
         for node in self.cluster.running() {

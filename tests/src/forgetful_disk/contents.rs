@@ -21,8 +21,8 @@ pub(super) enum Survival {
     Everything,
     /// Everything up to a random byte of a random write, rounded down to its sector.
     Prefix,
-    /// Each sector for itself, as it was at a random moment: the kernel writes pages in any order. The
-    /// length of the file likewise.
+    /// Each sector for itself, as it was at a random moment: the kernel writes pages in any order.
+    /// The length of the file likewise.
     Sectors,
 }
 
@@ -116,8 +116,8 @@ impl Contents {
         Ok(())
     }
 
-    /// After a sync that failed the kernel takes what it could not write for written: processes go on
-    /// seeing it, a later sync succeeds without it, and a power cut takes it.
+    /// After a sync that failed the kernel takes what it could not write for written: processes go
+    /// on seeing it, a later sync succeeds without it, and a power cut takes it.
     pub(super) fn fail_sync(&mut self, random: &mut StdRng) -> io::Result<()> {
         self.has_lost |= !self.unsynced.is_empty();
         self.settle(Survival::Sectors, random)

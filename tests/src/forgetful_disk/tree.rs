@@ -26,8 +26,8 @@ pub(super) struct Tree {
     kept: PathBuf,
 }
 
-/// A file or a directory. Its permissions and times survive every power cut as they are: nothing that
-/// is tested here depends on them.
+/// A file or a directory. Its permissions and times survive every power cut as they are: nothing
+/// that is tested here depends on them.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) body: Body,

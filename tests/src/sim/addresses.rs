@@ -1,11 +1,10 @@
-//! Where nodes are reached, which changes: they find each other by what they heard last, what the registry says, and
-//! what they were configured with, as `stockd/src/peers/whereabouts.rs` has it.
+//! Where nodes are reached, which changes: they find each other by what they heard last, what the
+//! registry says, and what they were configured with, as `stockd/src/peers/whereabouts.rs` has it.
 
 use std::collections::BTreeMap;
 
-use stockd::identity::Addresses;
-use stockd::placement::{Change, Directory, NodeState, Registry};
-use stockd::worker::event::GroupId;
+use stock_cluster::identity::Addresses;
+use stock_cluster::{Change, Directory, GroupId, NodeState, Registry};
 
 use super::disk::Ending;
 use super::faults::FaultKind;
@@ -55,8 +54,9 @@ impl World {
         self.plan.faults.contains(&FaultKind::MovedMachine)
     }
 
-    /// A machine is switched off, and started again somewhere else. The configuration of the others stays as it is,
-    /// so that it takes one who knows where they are, and others who tell: only one is on its way at a time.
+    /// A machine is switched off, and started again somewhere else. The configuration of the others
+    /// stays as it is, so that it takes one who knows where they are, and others who tell: only one
+    /// is on its way at a time.
     pub(crate) fn move_machine(&mut self, node: u64) {
         let taken: Vec<&String> = self.machines.values().map(|it| &it.address).collect();
         let all = (1..=self.plan.machines + SPARE_ADDRESSES).map(first_address);
@@ -106,7 +106,8 @@ impl World {
         }
     }
 
-    /// A node that has started asks everybody whom it finds what they know of it; so they hear where it is.
+    /// A node that has started asks everybody whom it finds what they know of it; so they hear
+    /// where it is.
     pub(crate) fn call_the_roll(&mut self, node: u64) {
         if !self.addresses_change() {
             return;
@@ -148,7 +149,8 @@ impl World {
         Some(self.machines.get(&node)?.running.as_ref()?.boot)
     }
 
-    /// A node that the registry has elsewhere has it written down where it is, as `stockd/src/api/announce.rs` does.
+    /// A node that the registry has elsewhere has it written down where it is, as
+    /// `stockd/src/api/announce.rs` does.
     pub(crate) fn announce(&mut self, node: u64, boot: u64) {
         if self.boot_of(node) != Some(boot) {
             return;

@@ -1,44 +1,45 @@
-//! A node starts from what its disk remembers: as a founder, as a member that was let in, or, with an
-//! empty disk, as one that has to ask.
+//! A node starts from what its disk remembers: as a founder, as a member that was let in, or, with
+//! an empty disk, as one that has to ask.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use stock_cluster::{GroupId, Policy, ReplicaId};
 use stock_core::{Principal, Secret, Stamp};
+use stock_node::checkpoint::Image;
+use stock_node::clock::Now;
+use stock_node::standing::{ClusterState, Health};
+use stock_node::state::State;
+use stock_node::view::ReadView;
+use stock_node::worker::WorkerParts;
 use stock_replica::Point;
 use stock_storage::{CheckpointStore, Durability, LogOptions, OnDamage, WriteBatch};
-use stockd::checkpoint::{self, Image};
-use stockd::cluster_state::{ClusterState, Health};
-use stockd::disk::Disk as LogDisk;
-use stockd::forgotten;
-use stockd::identity::{Acquaintances, Addresses, Identity, Introductions, Listed};
-use stockd::placement::{Directory, Founder, Policy, ReplicaId};
-use stockd::state::State;
-use stockd::view::ReadView;
-use stockd::worker::clock::Now;
-use stockd::worker::event::GroupId;
-use stockd::worker::{Founding, Worker, WorkerError, WorkerParts};
+use stockd::directory::bring_back::{self, BringBackError};
+use stockd::directory::disk::Disk as LogDisk;
+use stockd::directory::{checkpoint_files, forgotten};
+use stockd::host::HostError;
+use stockd::peers::introductions::Introductions;
 
+use super::beside::Helpers;
 use super::catch;
 use super::checks::{Checked, broken};
 use super::clock::EPOCH_MS;
 use super::disk::Ending;
 use super::faults::FaultKind;
-use super::helpers::Helpers;
-use super::machine::{Machine, Running, Stage, Stop, first_address};
+use super::identities::{founding, identity};
+use super::lives::FOUNDED_BEFORE;
+use super::machine::{Machine, Running, Stage, Stop};
 use super::plan::{Plan, SECOND_US};
-use super::recovery::FOUNDED_BEFORE;
 use super::standing::HARDLY_ANY_ROOM_BYTES;
 use super::world::{Chapter, Happening, World};
 
-/// Shortest and longest election timeout, in ticks, as in production. A run draws one for each boot.
+/// Shortest and longest election timeout, in ticks, as in production. A run draws one for each
+/// boot.
 const ELECTION_TICKS: (usize, usize) = (
     stock_replica::ELECTION_TICKS_MIN,
     stock_replica::ELECTION_TICKS_MAX - 1,
 );
-/// Which life of the cluster a run is.
-pub(crate) const LIFE: u128 = 1;
 /// A disk says that it has so much room at most: enough for everybody.
 const ROOM_BYTES: u64 = 1 << 40;
 
@@ -183,7 +184,7 @@ fn open(
     root: &Path,
     plan: &Plan,
     drawn: &Drawn,
-) -> Result<Opened, WorkerError> {
+) -> Result<Opened, HostError> {
     let groups = plan.shards + 1;
     let volume = machine
         .disk
@@ -201,7 +202,7 @@ fn open(
         forgotten::settle(&*volume, &data)?;
         return Ok(Opened::Forgotten);
     }
-    let store = CheckpointStore::open(volume, &data).map_err(|error| WorkerError::Open {
+    let store = CheckpointStore::open(volume, &data).map_err(|error| BringBackError::Open {
         group: 0,
         error: error.into(),
     })?;
@@ -212,7 +213,7 @@ fn open(
         return Ok(Opened::NoMember);
     };
     let view = Arc::new(ReadView::new(groups - 1));
-    let acquaintances = Acquaintances::begin(&disk, machine.boots)?;
+    let acquaintances = disk.begin_acquaintances(machine.boots)?;
     let cluster = Arc::new(ClusterState::new(node, groups, acquaintances));
     let identity = identity(node, machine, plan, since);
     let introductions = Introductions::new(identity, Arc::clone(&cluster));
@@ -235,25 +236,26 @@ fn open(
             ..Policy::default()
         },
         principal: Principal::new("node").unwrap_or_else(|_| unreachable!("a name")),
-        checkpoints: store,
-        ledger_indexes: machine.ledger.durable_indexes(groups),
+        entries: disk.entry_readers(),
         checkpoint_pace: plan.checkpoint_pace,
         audit_every_ms: plan.audit_every_ms,
         groups,
         boot: machine.boots,
         election_ticks: drawn.election_ticks..drawn.election_ticks + 1,
         committed_bytes_per_turn: plan.committed_bytes_per_turn,
-        disk,
         view: Arc::clone(&view),
         cluster: Arc::clone(&cluster),
     };
-    let worker = Worker::open(parts, drawn.now)?;
+    let ledger_indexes = machine.ledger.durable_indexes(groups);
+    let (worker, log) = bring_back::open(parts, &disk, &store, &ledger_indexes, drawn.now)?;
     Ok(Opened::Running(Box::new(Running {
         boot: machine.boots,
         worker,
+        log,
         view,
         cluster,
         introductions,
+        waiting_for_leader: Arc::default(),
         inbox: Vec::new(),
         effects: Vec::new(),
         stage: Stage::Step,
@@ -271,8 +273,8 @@ fn open(
     })))
 }
 
-/// What an earlier life of the cluster left in a directory whose log was deleted: states of the same groups and replicas,
-/// at places that this life will come to.
+/// What an earlier life of the cluster left in a directory whose log was deleted: states of the
+/// same groups and replicas, at places that this life will come to.
 fn leave_behind(node: u64, plan: &Plan, store: &CheckpointStore) {
     for group in (0..=plan.shards).map(GroupId) {
         let mut image = Image {
@@ -285,14 +287,14 @@ fn leave_behind(node: u64, plan: &Plan, store: &CheckpointStore) {
             stamp: Stamp(EPOCH_MS),
             frozen: State::new(group, Secret(1)).freeze(),
         };
-        let written = checkpoint::write(store, FOUNDED_BEFORE, u128::MAX, &mut image);
+        let written = checkpoint_files::write(store, FOUNDED_BEFORE, u128::MAX, &mut image);
         written.unwrap_or_else(|error| panic!("nothing is left behind: {error}"));
     }
 }
 
-/// The generation floor of a member and the index that let its directory in, as `stockd/src/node_record.rs` keeps
-/// them; none of who is no member.
-fn membership(machine: &Machine, disk: &LogDisk) -> Result<Option<(u32, u64)>, WorkerError> {
+/// The generation floor of a member and the index that let its directory in, as
+/// `stockd/src/node_record.rs` keeps them; none of who is no member.
+fn membership(machine: &Machine, disk: &LogDisk) -> Result<Option<(u32, u64)>, HostError> {
     if machine.is_founder {
         return Ok(Some((0, 0)));
     }
@@ -309,50 +311,9 @@ fn membership(machine: &Machine, disk: &LogDisk) -> Result<Option<(u32, u64)>, W
     let mut batch = WriteBatch::new();
     let record = [floor.to_le_bytes().as_slice(), &since.to_le_bytes()].concat();
     batch.put_node_record(&record);
-    // As in production: what is remembered of others would be of another directory, and maybe of another life.
+    // As in production: what is remembered of others would be of another directory, and maybe of
+    // another life.
     batch.put_acquaintances(&[]);
     disk.write(&mut batch, Durability::Sync)?;
     Ok(Some((floor, since)))
-}
-
-/// Who a node is to the others.
-pub(crate) fn identity(node: u64, machine: &Machine, plan: &Plan, since: u64) -> Identity {
-    Identity {
-        cluster_id: "sim".to_owned(),
-        node,
-        shards: plan.shards,
-        directory: machine.directory,
-        since,
-        boot: machine.boots,
-        founders: match machine.is_founder {
-            true => machine.founders.clone(),
-            false => Vec::new(),
-        },
-        listed: Listed {
-            nodes: machine.lists.clone().unwrap_or_default(),
-            replicas: plan.replication,
-        },
-        has_joined: !machine.is_founder,
-        incarnation: Some(machine.lives[0]),
-        earlier_lives: machine.lives[1..].to_vec(),
-        addresses: Addresses {
-            grpc: format!("http://{}", machine.address),
-            peers: machine.address.clone(),
-        },
-    }
-}
-
-/// The first nodes, each with its first directory.
-pub(crate) fn founding(plan: &Plan, machine: &Machine) -> Founding {
-    let founders = machine.founders.iter().map(|founder| Founder {
-        node: founder.node,
-        directory: Directory(founder.directory),
-        grpc: format!("http://{}", first_address(founder.node)),
-        peers: first_address(founder.node),
-    });
-    Founding {
-        incarnation: machine.lives[0],
-        replication: plan.replication,
-        nodes: founders.collect(),
-    }
 }

@@ -1,49 +1,17 @@
-//! Clients: one operation at a time each, sent again under the same id until its outcome is known or
-//! patience ends.
+//! Clients: one operation at a time each, sent again under the same id until its outcome is known
+//! or patience ends.
 
-use stockd::worker::event::Failure;
+use stock_node::answer::Failure;
 
+use super::calls::{Call, CallId, Told};
 use super::checks::{Checked, answers};
-use super::edge::{Call, CallId, Told};
+use super::client::{Client, Current};
 use super::plan::SECOND_US;
-use super::workload::{Ask, Wish, encode};
+use super::workload::{Ask, encode};
 use super::world::{Chapter, Happening, World};
 
 /// While things go wrong a client tries this often; afterwards, until it knows.
 const ATTEMPTS_MAX: u32 = 8;
-
-/// Somebody who asks.
-#[derive(Default)]
-pub(crate) struct Client {
-    current: Option<Current>,
-    /// The node that answered last; a loyal client asks it again.
-    home: Option<u64>,
-    /// What it wants next, and of whichever node.
-    next: Option<Wish>,
-}
-
-struct Current {
-    wish: Wish,
-    attempts: u32,
-    /// The attempt under way.
-    call: Option<CallId>,
-}
-
-impl Client {
-    /// Whether it waits for something.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.current.is_some()
-    }
-
-    /// What it waits for.
-    pub(crate) fn describe(&self) -> Option<String> {
-        let current = self.current.as_ref()?;
-        Some(format!(
-            "{:?} ({} attempts)",
-            current.wish, current.attempts
-        ))
-    }
-}
 
 impl World {
     /// A client that has nothing to do begins something.
@@ -212,8 +180,8 @@ impl World {
                 answered_before: self.answered[wish.group.index()],
                 wish,
                 commands,
-                began_us: self.now_us,
-                is_sent_on: false,
+                way: None,
+                sent_on: None,
             },
         );
         let after_us = self.pace.between(30, 300);

@@ -1,6 +1,6 @@
 //! The clocks of one machine, as functions of true time.
 
-use stockd::worker::clock::Now;
+use stock_node::clock::Now;
 
 /// True time zero, in milliseconds since the Unix epoch.
 pub(crate) const EPOCH_MS: u64 = 1_790_000_000_000;
@@ -61,7 +61,8 @@ impl MachineClock {
         self.wall_offset_ms = wall_offset_ms;
     }
 
-    /// What the quartz has gone wrong so far is taken out of the wall clock, as NTP does all the time.
+    /// What the quartz has gone wrong so far is taken out of the wall clock, as NTP does all the
+    /// time.
     pub(crate) fn discipline(&mut self, true_us: u64) {
         self.disciplined_ms = (self.counted(true_us) as i64 - true_us as i64) / 1_000;
     }

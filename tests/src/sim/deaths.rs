@@ -1,7 +1,7 @@
 //! How a node ends, and that it comes back.
 
 use stock_storage::LogError;
-use stockd::worker::WorkerError;
+use stockd::host::HostError;
 
 use super::checks::{Checked, broken};
 use super::disk::Ending;
@@ -123,9 +123,10 @@ impl World {
     }
 }
 
-/// Whether a node ended because it cannot use its log: damage is no reason to panic, or for any other error.
+/// Whether a node ended because it cannot use its log: damage is no reason to panic, or for any
+/// other error.
 fn is_of_the_log(stop: &Stop) -> bool {
-    let Stop::Stopped(WorkerError::Log(error)) = stop else {
+    let Stop::Stopped(HostError::Log(error)) = stop else {
         return false;
     };
     matches!(

@@ -1,8 +1,9 @@
-//! Directories that come and go: old ones that are started again, copies that take their originals' place, ids
-//! that are given twice, and nodes that never were. What becomes of each is `docs/identity.md`'s.
+//! Directories that come and go: old ones that are started again, copies that take their originals'
+//! place, ids that are given twice, and nodes that never were. What becomes of each is
+//! `docs/identity.md`'s.
 
-use stockd::identity::Refusal;
-use stockd::placement::{Change, Directory};
+use stock_cluster::identity::Refusal;
+use stock_cluster::{Change, Directory};
 
 use super::checks::{Checked, broken};
 use super::disk::Ending;
@@ -11,8 +12,9 @@ use super::network::Way;
 use super::plan::SECOND_US;
 use super::world::{Chapter, Happening, World};
 
-/// A copy is put back when everybody has heard so many pulses since it was made. With fewer it might be that those who
-/// have heard them forget them, or die before they meet it: then nobody could know.
+/// A copy is put back when everybody has heard so many pulses since it was made. With fewer it
+/// might be that those who have heard them forget them, or die before they meet it: then nobody
+/// could know.
 const PULSES_SINCE_COPY: u64 = 4;
 
 /// How often it is looked whether a copy may be put back.
@@ -110,7 +112,8 @@ impl World {
         self.after(after_us, Happening::CopyBack { node, kind, tries });
     }
 
-    /// A copy takes the place of its original, if everybody can know that it is one; otherwise perhaps later.
+    /// A copy takes the place of its original, if everybody can know that it is one; otherwise
+    /// perhaps later.
     pub(crate) fn put_copy_back(&mut self, kind: FaultKind, node: u64, tries: u32) {
         if self.chapter != Chapter::Trouble {
             return;
@@ -172,7 +175,8 @@ impl World {
             self.tally.add(FaultKind::Intruder.name());
             return;
         }
-        // Who is neither connected nor heard may be replaced, and rightly: another fault plays that.
+        // Who is neither connected nor heard may be replaced, and rightly: another fault plays
+        // that.
         let way = Way {
             from: leader,
             to: node,

@@ -1,16 +1,15 @@
 //! A machine's disk. It survives what its machine does not, apart from what was never synced.
 //!
-//! The log's engine lists and locks its directory through the operating system, so a real file of no
-//! content stands for each name. Every boot gets a directory of its own for those: an engine that has
-//! failed never lets go of its lock.
+//! The log's engine lists and locks its directory through the operating system, so a real file of
+//! no content stands for each name. Every boot gets a directory of its own for those: an engine
+//! that has failed never lets go of its lock.
 
 mod damage;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fs, io};
 
 use stock_storage::{Access, Volume, VolumeFile};
 
@@ -501,7 +500,8 @@ impl VolumeFile for OpenFile {
             false
         })?;
         if fails {
-            // The kernel drops the pages that it could not write: what is there now is what the disk has.
+            // The kernel drops the pages that it could not write: what is there now is what the
+            // disk has.
             self.disk.platter().lose_power();
             return Err(io::Error::other("the disk is failing"));
         }

@@ -1,16 +1,23 @@
-//! The way of a call through a node: to its own loop, over a connection to the leader's, and back, as
-//! `stockd/src/api/edge.rs` and `stockd/src/peers` have it.
+//! Calls on their way, as `stock_node::way` has it: to a node's own loop, over a connection to the
+//! leader's, and back. What the edge and the connections between nodes do with sockets is done here
+//! on the virtual network.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message as _;
+use stock_cluster::{GroupId, identity};
 use stock_core::PutLocation;
-use stock_proto::cluster::v1 as cluster;
-use stockd::identity;
-use stockd::log_codec::Commands;
+use stock_node::answer::{Answer, Failure, Freshness, Question};
+use stock_node::entry::Commands;
+use stock_node::event::Event;
+use stock_node::way::{self, Answerer, Next, ToLeader};
+use stock_wire::cluster::v1 as cluster;
 use stockd::peers::{self, notices};
-use stockd::worker::event::{Answer, Event, Failure, Freshness, GroupId, Outcomes, Question};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::calls::{CallId, ReplyTo, Told};
 use super::checks::answers::Found;
 use super::checks::history::AnyCommand;
 use super::checks::{Checked, broken};
@@ -18,49 +25,6 @@ use super::machine::Running;
 use super::network::{Arrival, ConnectionId, Way};
 use super::workload::{Ask, Subject, Wish};
 use super::world::{Happening, World};
-
-/// The number of a client's attempt.
-pub(crate) type CallId = u64;
-
-/// A call waits this long for a leader, as in production.
-const LEADER_WITHIN_US: u64 = 1_500_000;
-const LEADER_CHECK_EVERY_US: u64 = 20_000;
-
-/// Who gets an answer.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum ReplyTo {
-    Call(CallId),
-    Peer { node: u64, forward_id: u64 },
-}
-
-/// A client's attempt.
-pub(crate) struct Call {
-    pub(crate) node: u64,
-    /// The boot that took it.
-    pub(crate) boot: Option<u64>,
-    pub(crate) wish: Wish,
-    pub(crate) commands: Option<Commands>,
-    pub(crate) began_us: u64,
-    /// Another node could not answer it and has sent it on, which happens once.
-    pub(crate) is_sent_on: bool,
-    /// The highest index that anybody had been told of when it began.
-    pub(crate) answered_before: u64,
-}
-
-/// What a client is told.
-#[derive(Debug)]
-pub(crate) enum Told {
-    Outcomes { index: u64, outcomes: Outcomes },
-    Found { index: u64, found: Found },
-    Failed(Failure),
-}
-
-impl Told {
-    /// For the hash of the run.
-    pub(crate) fn digest(&self) -> u64 {
-        xxh3_64(format!("{self:?}").as_bytes())
-    }
-}
 
 impl World {
     /// A call gets to its node, or is tried there once more.
@@ -84,16 +48,21 @@ impl World {
             return Ok(());
         }
         let (node, group) = (call.node, call.wish.group);
-        let is_here = running.cluster.is_here(group);
-        let leader = running.cluster.group(group).leader;
+        let cluster = &running.cluster;
+        let was_sent_on = call.sent_on.is_some();
         match (&call.wish.ask, &call.commands) {
-            (Ask::Read(_, Subject::Positions(_)), _) if !is_here => {
-                match leader.filter(|_| !call.is_sent_on) {
-                    Some(leader) => self.send_on(id, leader),
-                    None => self.tell(id, Told::Failed(Failure::NotLeader { leader: None })),
-                }
-            }
             (Ask::Read(freshness, subject), _) => {
+                let answerer = match subject {
+                    // Every node has them.
+                    Subject::Locations => Answerer::Here,
+                    Subject::Positions(_) | Subject::Reservation(_) => {
+                        way::of_read(cluster, group, was_sent_on)
+                    }
+                };
+                if let Answerer::Others(nodes) = answerer {
+                    self.ask_others(id, nodes);
+                    return Ok(());
+                }
                 let question = match subject {
                     Subject::Positions(_) | Subject::Locations => Question::Reached,
                     Subject::Reservation(id) => Question::Reservation(*id),
@@ -113,36 +82,71 @@ impl World {
                 self.wake(node);
             }
             (Ask::Commands(asked), Some(commands)) => {
-                let commands = commands.clone();
                 let is_for_an_operator = matches!(asked.first(), Some(AnyCommand::Registry(_)));
-                match leader {
-                    // What operators ask is answered where group 0 is led, as `api/cluster.rs` has it.
-                    Some(leader) if is_for_an_operator && leader != node && !call.is_sent_on => {
-                        self.send_on(id, leader);
-                    }
-                    _ if is_for_an_operator => {
-                        running.inbox.push(Event::Propose {
-                            group,
-                            commands,
-                            reply: ReplyTo::Call(id),
-                        });
-                        self.wake(node);
-                    }
-                    Some(leader) if leader == node => {
-                        running.inbox.push(Event::Propose {
-                            group,
-                            commands,
-                            reply: ReplyTo::Call(id),
-                        });
-                        self.wake(node);
-                    }
-                    Some(leader) => self.forward(id, node, leader, group, commands),
-                    None => self.no_leader(id),
+                if is_for_an_operator
+                    && let Answerer::Others(leader) = way::of_operator(cluster, node, was_sent_on)
+                {
+                    self.ask_others(id, leader);
+                    return Ok(());
                 }
+                let next = match is_for_an_operator {
+                    true => Next::Propose,
+                    false => {
+                        let waiting = &running.waiting_for_leader;
+                        let way = || ToLeader::new(node, group, Arc::clone(waiting));
+                        let way = call.way.get_or_insert_with(way);
+                        way.next(cluster, || self.now_us / 1_000)
+                    }
+                };
+                let commands = commands.clone();
+                self.go(id, next, commands);
             }
             (Ask::Commands(_), None) => {}
         }
         Ok(())
+    }
+
+    /// Goes on with commands, as is said to be next.
+    fn go(&mut self, id: CallId, next: Next, commands: Commands) {
+        let Some(call) = self.calls.get(&id) else {
+            return;
+        };
+        let (node, group) = (call.node, call.wish.group);
+        match next {
+            Next::Propose => {
+                let machine = self.machines.get_mut(&node);
+                if let Some(running) = machine.and_then(|machine| machine.running.as_mut()) {
+                    running.inbox.push(Event::Propose {
+                        group,
+                        commands,
+                        reply: ReplyTo::Call(id),
+                    });
+                    self.wake(node);
+                }
+            }
+            Next::Forward { to } => self.forward(id, node, to, group, commands),
+            Next::Wait { ms } => self.after(ms * 1_000, Happening::Take(id)),
+            Next::Answer(Answer::Failed(failure)) => self.tell(id, Told::Failed(failure)),
+            Next::Answer(answer) => {
+                // It is one to commands, whoever gave it.
+                let _ = self.call_answered(id, answer);
+            }
+        }
+    }
+
+    /// Whoever was asked to carry out the commands of a call does not lead: nothing was done.
+    fn not_led(&mut self, id: CallId) {
+        let now_ms = self.now_us / 1_000;
+        let Some(call) = self.calls.get_mut(&id) else {
+            return;
+        };
+        let answer = Answer::Failed(Failure::NotLeader { leader: None });
+        let next = match &mut call.way {
+            Some(way) => way.answered(answer, || now_ms),
+            None => Next::Answer(answer),
+        };
+        let commands = call.commands.clone().unwrap_or_default();
+        self.go(id, next, commands);
     }
 
     /// The loop of a node has answered one of its calls.
@@ -196,7 +200,14 @@ impl World {
             (Answer::Failed(Failure::NotLeader { .. }), Ask::Commands(asked))
                 if !matches!(asked.first(), Some(AnyCommand::Registry(_))) =>
             {
-                self.no_leader(id);
+                self.not_led(id);
+                return Ok(());
+            }
+            // It is gone, or has no replica any more: another one may know.
+            (Answer::Failed(Failure::NotLeader { .. }), Ask::Read(_, subject))
+                if !matches!(subject, Subject::Locations) =>
+            {
+                self.ask_next(id);
                 return Ok(());
             }
             (Answer::Failed(failure), _) => Told::Failed(failure),
@@ -306,7 +317,8 @@ impl World {
         self.wake(node);
     }
 
-    /// A node notices that a connection is broken. One that was replaced takes nothing down with it.
+    /// A node notices that a connection is broken. One that was replaced takes nothing down with
+    /// it.
     pub(crate) fn disconnected(&mut self, node: u64, peer: u64, connection: ConnectionId) {
         let Some(running) = self
             .machines
@@ -332,35 +344,43 @@ impl World {
         self.after(after_us, Happening::Hear(id, told));
     }
 
-    /// Nothing was done: tries again for a while, as the edge does.
-    fn no_leader(&mut self, id: CallId) {
-        let Some(call) = self.calls.get(&id) else {
-            return;
-        };
-        if self.now_us < call.began_us + LEADER_WITHIN_US {
-            self.after(LEADER_CHECK_EVERY_US, Happening::Take(id));
-        } else {
-            self.tell(id, Told::Failed(Failure::NotLeader { leader: None }));
+    /// Other nodes answer in this one's place, one after the other.
+    fn ask_others(&mut self, id: CallId, nodes: Vec<u64>) {
+        if let Some(call) = self.calls.get_mut(&id) {
+            call.sent_on = Some(nodes.into());
         }
+        self.ask_next(id);
     }
 
-    /// Another node answers in this one's place, over the public API.
-    fn send_on(&mut self, id: CallId, to: u64) {
+    /// The next node is asked that may answer a call, over the public API.
+    fn ask_next(&mut self, id: CallId) {
         let Some(call) = self.calls.get_mut(&id) else {
+            return;
+        };
+        if call.sent_on.is_none()
+            && let Some(running) = self
+                .machines
+                .get(&call.node)
+                .and_then(|machine| machine.running.as_ref())
+        {
+            // The replica has gone since it was asked.
+            call.sent_on = Some(running.cluster.others_with(call.wish.group).into());
+        }
+        let Some(to) = call.sent_on.as_mut().and_then(VecDeque::pop_front) else {
+            self.tell(id, Told::Failed(Failure::NotLeader { leader: None }));
             return;
         };
         let way = Way {
             from: call.node,
             to,
         };
-        let is_up = self.machines.get(&to).is_some_and(|m| m.running.is_some());
-        if !is_up || !self.network.is_free(way) {
-            self.tell(id, Told::Failed(Failure::NotLeader { leader: None }));
-            return;
-        }
         call.node = to;
         call.boot = None;
-        call.is_sent_on = true;
+        let is_up = self.machines.get(&to).is_some_and(|m| m.running.is_some());
+        if !is_up || !self.network.is_free(way) {
+            self.ask_next(id);
+            return;
+        }
         self.tally.add("calls sent on");
         let after_us = self.pace.skewed(self.plan.delay_us.0, self.plan.delay_us.1);
         self.after(after_us, Happening::Take(id));
@@ -399,7 +419,7 @@ impl World {
             {
                 running.forwards.remove(&forward_id);
             }
-            self.no_leader(id);
+            self.not_led(id);
         }
     }
 
@@ -424,7 +444,8 @@ impl World {
     }
 }
 
-/// The locations that a node's read view has, page by page, as the edge reads them: the index first.
+/// The locations that a node's read view has, page by page, as the edge reads them: the index
+/// first.
 fn locations(running: &Running, reached: u64) -> Told {
     /// Few, so that there are pages.
     const PAGE: usize = 2;
@@ -444,8 +465,8 @@ fn locations(running: &Running, reached: u64) -> Told {
     }
 }
 
-/// What a node's read view says, as the edge reads it: the index first. The replica may be gone since the
-/// loop said that it had reached an index.
+/// What a node's read view says, as the edge reads it: the index first. The replica may be gone
+/// since the loop said that it had reached an index.
 fn positions(running: &Running, wish: &Wish, reached: u64) -> Told {
     let (Ask::Read(_, Subject::Positions(sku)), Some(shard)) = (&wish.ask, wish.group.shard())
     else {

@@ -61,8 +61,8 @@ fault_kinds! {
     Disconnect = "disconnect",
     /// The way between two nodes takes long.
     SlowLink = "slow-link",
-    /// A frame is lost while its connection stands. Production's connections do not do that; Raft must
-    /// bear it.
+    /// A frame is lost while its connection stands. Production's connections do not do that; Raft
+    /// must bear it.
     Loss = "loss",
     /// A frame arrives twice, as above.
     Duplicate = "duplicate",
@@ -106,15 +106,15 @@ fault_kinds! {
     EarlierLife = "earlier-life",
     /// The directories of founders hold checkpoints of an earlier life of the cluster.
     Leftovers = "leftovers",
-    /// A replica is elected just after its vote was taken away, and is cut off, and does not run for a while, the
-    /// moment that it knows.
+    /// A replica is elected just after its vote was taken away, and is cut off, and does not run
+    /// for a while, the moment that it knows.
     OvertakenRemoval = "overtaken-removal",
     /// The first nodes were given different lists of founders, which is put right after a while.
     Disagreement = "disagreeing-founders",
     /// A node is started with other addresses than before, and nobody is told.
     MovedMachine = "moved-machine",
-    /// A bit of the newest checkpoint of a group turns over on several nodes, each of which has an older one that is
-    /// whole.
+    /// A bit of the newest checkpoint of a group turns over on several nodes, each of which has an
+    /// older one that is whole.
     DamagedStates = "damaged-states",
     /// Most nodes are lost, one is gone on from, and the others turn up afterwards.
     Recovery = "recovery",
@@ -125,8 +125,8 @@ fault_kinds! {
 }
 
 impl FaultKind {
-    /// Those that came after many seeds had been run. Whether a run meets them is drawn apart, so that a
-    /// seed that is kept for what it found is still the same run without them.
+    /// Those that came after many seeds had been run. Whether a run meets them is drawn apart, so
+    /// that a seed that is kept for what it found is still the same run without them.
     pub const LATER: &'static [Self] = &[
         Self::Remove,
         Self::DamagedLedger,
@@ -140,8 +140,8 @@ impl FaultKind {
         Self::EarlierLife,
     ];
 
-    /// Those that came later still. Each is drawn on its own, so that a further one changes nothing of the runs that
-    /// do not meet it.
+    /// Those that came later still. Each is drawn on its own, so that a further one changes nothing
+    /// of the runs that do not meet it.
     pub const APART: &'static [Self] = &[
         Self::OvertakenRemoval,
         Self::Disagreement,

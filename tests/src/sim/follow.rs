@@ -1,11 +1,11 @@
 //! What is known to be committed, led and handed in, seen from outside.
 
 use bytes::Bytes;
+use stock_cluster::GroupId;
 use stock_core::{Action, NewNames};
-use stockd::log_codec::{self, Commands};
-use stockd::worker::event::GroupId;
+use stock_node::entry::{self, Commands};
 
-use super::checks::history::{AnyCommand, Sighting};
+use super::checks::history::{AnyCommand, Observed};
 use super::checks::{Checked, broken};
 use super::faults::FaultKind;
 use super::world::World;
@@ -27,7 +27,8 @@ impl World {
             .collect();
         let now_us = self.true_us();
         for (group, index, term, data) in seen {
-            // One wrong clock among several is borne; a group of one voter has no other, and who was recovered alone.
+            // One wrong clock among several is borne; a group of one voter has no other, and who
+            // was recovered alone.
             let is_alone = self.plan.replication == 1 || self.recovered.is_some();
             let clocks_lie = is_alone && self.plan.faults.contains(&FaultKind::ClockStep);
             let leader = self.leaders.of(group, term);
@@ -35,14 +36,14 @@ impl World {
                 let id = request_id(command)?;
                 self.handed_in.get(&(leader?, group, id)).copied()
             };
-            let sighting = Sighting {
+            let observed = Observed {
                 node,
                 now_us,
                 handed_in: &handed_in,
                 clocks_lie,
             };
             let history = &mut self.histories[group.index()];
-            if history.committed(index, term, &data, &sighting)? {
+            if history.committed(index, term, &data, &observed)? {
                 let at_us = self.now_us;
                 let numbers = [node, u64::from(group.0), index, term];
                 let stamp = history.stamp();
@@ -77,8 +78,8 @@ impl World {
         if group == GroupId::META {
             return;
         }
-        let entry = log_codec::encode_entry(stock_core::Moment::default(), [commands].into_iter());
-        let Ok(log_codec::Entry { mut commands, .. }) = log_codec::decode_entry(&entry) else {
+        let entry = entry::encode_entry(stock_core::Moment::default(), [commands].into_iter());
+        let Ok(entry::Entry { mut commands, .. }) = entry::decode_entry(&entry) else {
             return;
         };
         let true_us = self.true_us();

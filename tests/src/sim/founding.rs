@@ -1,31 +1,29 @@
-//! The first nodes, where not all were given the same list of founders: they ask each other until it is clear what to
-//! do, as `stockd/src/first_boot.rs` has it. Nobody may found with some of them what another founds with others.
+//! The first nodes, where not all were given the same list of founders: they ask each other until
+//! it is clear what to do, as `stockd/src/first_boot.rs` has it. Nobody may found with some of them
+//! what another founds with others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use stock_proto::cluster::v1 as cluster;
-use stockd::first_boot::{Verdict, judge};
-use stockd::identity::{Acquaintances, Identity, founded_life};
+use stock_cluster::identity::{Acquaintances, Identity, founded_life};
+use stock_wire::cluster::v1 as cluster;
+use stockd::membership::first_boot::{Verdict, judge};
 
-use super::boot::identity;
 use super::checks::{Checked, broken};
 use super::dice::Dice;
 use super::faults::FaultKind;
+use super::identities::identity;
 use super::network::Way;
 use super::plan::SECOND_US;
-use super::world::{Happening, World};
+use super::world::{Happening, Heard, World};
 
 /// Between two rounds of asking everybody, as in production.
 const ASK_EVERY_US: u64 = 100_000;
 /// A round takes so long at most: what was heard first may have changed by then.
 const ROUND_US_MAX: u64 = 60_000;
 
-/// What the others said in a round, each by id.
-pub(crate) type Heard = BTreeMap<u64, Result<cluster::Hello, String>>;
-
 impl World {
-    /// Nobody has founded anything yet. One node was given the right list, and every wrong one has that node on it:
-    /// nodes that agree may found, and those here do not.
+    /// Nobody has founded anything yet. One node was given the right list, and every wrong one has
+    /// that node on it: nodes that agree may found, and those here do not.
     pub(crate) fn begin_unfounded(&mut self, seed: u64) {
         let mut dice = Dice::new(seed, "lists");
         let founders: Vec<u64> = (1..=self.plan.founders).collect();

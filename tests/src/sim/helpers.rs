@@ -1,137 +1,24 @@
-//! Whoever works beside a node's loop: files are written and freed by the production code, one chore at
-//! a time; snapshots travel; the ledger is played, since its engine brings its own disk.
-
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+//! Whoever works beside a node's loop: files are written and freed by the production code, one
+//! chore at a time; snapshots travel; the ledger is played, since its engine brings its own disk.
 
 use bytes::Bytes;
-use stock_storage::{CheckpointInfo, CheckpointStore, Purger};
-use stockd::checkpoint::{self, Arrived};
-use stockd::chores::{AGAIN_AFTER, Chore, Chores, Performed};
-use stockd::history::Page;
-use stockd::placement::ReplicaId;
-use stockd::worker::event::{Effect, Event, GroupId};
+use stock_cluster::{GroupId, ReplicaId};
+use stock_node::checkpoint::Arrived;
+use stock_node::chore::Chore;
+use stock_node::event::{Effect, Event};
+use stockd::directory::checkpoint_files;
+use stockd::host::chores::{AGAIN_AFTER, Performed};
 
+use super::beside::SnapshotUnderWay;
+use super::calls::ReplyTo;
 use super::catch;
 use super::checks::{Checked, broken};
 use super::disk::Ending;
-use super::edge::ReplyTo;
 use super::faults::FaultKind;
 use super::machine::{Running, Stop};
 use super::network::Way;
 use super::plan::SECOND_US;
 use super::world::{Happening, World};
-
-/// What works beside the loop of a node that runs.
-pub(crate) struct Helpers {
-    chores: Chores,
-    waiting: VecDeque<Chore>,
-    ledger_sync_is_due: bool,
-}
-
-impl Helpers {
-    pub(crate) fn new(
-        store: CheckpointStore,
-        purger: Purger,
-        incarnation: u128,
-        directory: u128,
-    ) -> Self {
-        Self {
-            chores: Chores {
-                store,
-                purger,
-                incarnation,
-                directory,
-            },
-            waiting: VecDeque::new(),
-            ledger_sync_is_due: false,
-        }
-    }
-}
-
-/// How far the ledger of each group has come.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct LedgerModel {
-    durable: BTreeMap<GroupId, u64>,
-    /// A snapshot has come, or history was lost: it may begin anew.
-    may_begin_anew: BTreeSet<GroupId>,
-    written: BTreeMap<GroupId, u64>,
-}
-
-impl LedgerModel {
-    pub(crate) fn durable_indexes(&self, groups: u32) -> Vec<Option<u64>> {
-        let groups = (0..groups).map(GroupId);
-        groups
-            .map(|group| self.durable.get(&group).copied())
-            .collect()
-    }
-
-    pub(crate) fn lose_what_was_not_synced(&mut self) {
-        self.written.clone_from(&self.durable);
-    }
-
-    /// What is known of a group is lost. `false` if there was nothing to lose.
-    pub(crate) fn lose(&mut self, group: GroupId) -> bool {
-        self.written.remove(&group);
-        self.may_begin_anew.insert(group);
-        self.durable.remove(&group).is_some()
-    }
-
-    fn take(&mut self, page: &Page) -> Checked {
-        match page {
-            Page::Rows(rows) => {
-                let known = self.written.get(&rows.group).copied();
-                if known.is_some_and(|known| known < rows.after) {
-                    return broken(
-                        "gapless history",
-                        format!(
-                            "the ledger of {:?} ends at {known:?}, and what comes next begins after {}",
-                            rows.group, rows.after
-                        ),
-                    );
-                }
-                let is_ordered = rows.rows.iter().is_sorted_by_key(|(index, _)| index)
-                    && rows
-                        .rows
-                        .iter()
-                        .all(|(index, _)| index > rows.after && index <= rows.to);
-                if !is_ordered {
-                    return broken("gapless history", format!("{rows:?} is out of order"));
-                }
-                let reached = known.unwrap_or(0).max(rows.to);
-                self.written.insert(rows.group, reached);
-            }
-            Page::Begin { group, after } => {
-                if !self.may_begin_anew.remove(group) {
-                    return broken(
-                        "gapless history",
-                        format!(
-                            "the ledger of {group:?} begins anew after {after}, and no snapshot came"
-                        ),
-                    );
-                }
-                self.written.insert(*group, *after);
-                self.durable.remove(group);
-            }
-            Page::Forget(group) => {
-                self.written.remove(group);
-                self.durable.remove(group);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A snapshot on its way.
-#[derive(Debug)]
-pub(crate) struct Parcel {
-    from: u64,
-    boot: u64,
-    to: ReplicaId,
-    group: GroupId,
-    info: CheckpointInfo,
-    content: Vec<u8>,
-    envelope: Bytes,
-}
 
 impl World {
     /// Performs an effect that is not for the network or a caller.
@@ -163,7 +50,7 @@ impl World {
                 group,
                 index,
                 envelope,
-            } => self.send_parcel(node, to, group, index, envelope),
+            } => self.send_snapshot(node, to, group, index, envelope),
             Effect::Send { .. }
             | Effect::Answer { .. }
             | Effect::Notify { .. }
@@ -269,7 +156,7 @@ impl World {
         self.wake(node);
     }
 
-    fn send_parcel(
+    fn send_snapshot(
         &mut self,
         from: u64,
         to: ReplicaId,
@@ -299,10 +186,10 @@ impl World {
             format!("of {group:?} at {index}, from node {from} to replica {to}, there: {is_there}")
         });
         let Some((info, content)) = file else {
-            return self.parcel_ends(from, boot, group, to, false);
+            return self.snapshot_ends(from, boot, group, to, false);
         };
         let after_us = self.pace.skewed(1_000, 2 * SECOND_US);
-        let parcel = Parcel {
+        let snapshot = SnapshotUnderWay {
             from,
             boot,
             to,
@@ -311,20 +198,20 @@ impl World {
             content,
             envelope,
         };
-        self.after(after_us, Happening::Parcel(Box::new(parcel)));
+        self.after(after_us, Happening::SnapshotUnderWay(Box::new(snapshot)));
     }
 
     /// A snapshot gets to its node, whole or in part.
-    pub(crate) fn parcel_arrives(&mut self, parcel: &Parcel) {
+    pub(crate) fn snapshot_arrives(&mut self, snapshot: &SnapshotUnderWay) {
         let way = Way {
-            from: parcel.from,
-            to: parcel.to.node(),
+            from: snapshot.from,
+            to: snapshot.to.node(),
         };
         let node = way.to;
         // Over an earlier connection a part may have come.
         let share = match self.fate.chance(200) {
-            true => self.fate.below(parcel.content.len()),
-            false => parcel.content.len(),
+            true => self.fate.below(snapshot.content.len()),
+            false => snapshot.content.len(),
         };
         let is_there = self.network.is_connected(way)
             && self
@@ -336,7 +223,7 @@ impl World {
             .get_mut(&node)
             .and_then(|m| m.running.as_mut())
         {
-            Some(running) if is_there => take_in(running, parcel, share),
+            Some(running) if is_there => take_in(running, snapshot, share),
             _ => None,
         };
         let cut = self
@@ -349,7 +236,7 @@ impl World {
         }
         let arrived = taken.is_some() && !cut;
         let numbers = [way.from, node, u64::from(arrived)];
-        self.trace.note(self.now_us, "parcel", &numbers, || {
+        self.trace.note(self.now_us, "snapshot", &numbers, || {
             format!("from node {} to node {node}, arrived: {arrived}", way.from)
         });
         if let Some(event) = taken.filter(|_| !cut)
@@ -357,14 +244,27 @@ impl World {
             && let Some(running) = &mut machine.running
         {
             running.inbox.push(event);
-            machine.ledger.may_begin_anew.insert(parcel.group);
+            machine.ledger.may_begin_anew.insert(snapshot.group);
             self.tally.add("snapshots arrived");
             self.wake(node);
         }
-        self.parcel_ends(parcel.from, parcel.boot, parcel.group, parcel.to, arrived);
+        self.snapshot_ends(
+            snapshot.from,
+            snapshot.boot,
+            snapshot.group,
+            snapshot.to,
+            arrived,
+        );
     }
 
-    fn parcel_ends(&mut self, from: u64, boot: u64, group: GroupId, to: ReplicaId, arrived: bool) {
+    fn snapshot_ends(
+        &mut self,
+        from: u64,
+        boot: u64,
+        group: GroupId,
+        to: ReplicaId,
+        arrived: bool,
+    ) {
         if let Some(running) = self.running(from, boot) {
             running
                 .inbox
@@ -380,30 +280,30 @@ impl World {
 }
 
 /// As `stockd/src/peers/snapshots.rs` takes a snapshot in.
-fn take_in(running: &Running, parcel: &Parcel, share: usize) -> Option<Event<ReplyTo>> {
+fn take_in(running: &Running, snapshot: &SnapshotUnderWay, share: usize) -> Option<Event<ReplyTo>> {
     let store = &running.helpers.chores.store;
-    if !store.incoming(u64::from(parcel.group.0)).is_empty() {
+    if !store.incoming(u64::from(snapshot.group.0)).is_empty() {
         return None;
     }
     let mut incoming = store
         .receive(
-            parcel.info.meta.clone(),
-            parcel.content.len() as u64,
-            parcel.info.hash,
+            snapshot.info.meta.clone(),
+            snapshot.content.len() as u64,
+            snapshot.info.hash,
         )
         .ok()?;
     let have = incoming.have() as usize;
-    let end = share.max(have).min(parcel.content.len());
+    let end = share.max(have).min(snapshot.content.len());
     incoming
-        .chunk(have as u64, &parcel.content[have..end])
+        .chunk(have as u64, &snapshot.content[have..end])
         .ok()?;
-    if end < parcel.content.len() {
+    if end < snapshot.content.len() {
         return None;
     }
-    let restored = checkpoint::take_in(store, incoming).ok()?;
+    let restored = checkpoint_files::take_in(store, incoming).ok()?;
     Some(Event::SnapshotArrived {
-        group: parcel.group,
-        envelope: parcel.envelope.clone(),
+        group: snapshot.group,
+        envelope: snapshot.envelope.clone(),
         arrived: Box::new(Arrived::of(restored)),
     })
 }

@@ -1,6 +1,6 @@
 //! Connections between nodes: they are made, they break, and both ends notice in their own time.
 
-use stock_proto::cluster::v1 as cluster;
+use stock_wire::cluster::v1 as cluster;
 
 use super::disk::Ending;
 use super::network::Way;
@@ -89,7 +89,8 @@ impl World {
         }
     }
 
-    /// Two nodes introduce themselves, as `stockd/src/peers/mod.rs` has them do. Whoever is refused acts upon it.
+    /// Two nodes introduce themselves, as `stockd/src/peers/mod.rs` has them do. Whoever is refused
+    /// acts upon it.
     pub(crate) fn introduce(&mut self, way: Way) -> bool {
         let hello = |world: &Self, node: u64| {
             let running = world.machines.get(&node)?.running.as_ref()?;

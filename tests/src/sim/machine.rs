@@ -4,26 +4,29 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use stockd::cluster_state::ClusterState;
-use stockd::identity::{Founder, Introductions};
+use stock_cluster::GroupId;
+use stock_cluster::identity::Founder;
+use stock_node::clock::Now;
+use stock_node::event::{Effect, Event};
+use stock_node::standing::ClusterState;
+use stock_node::view::ReadView;
+use stock_node::way::WaitingForLeader;
+use stock_node::worker::Worker;
+use stockd::directory::disk::LogWriter;
+use stockd::host::HostError;
+use stockd::peers::introductions::Introductions;
 use stockd::peers::whereabouts::Whereabouts;
-use stockd::view::ReadView;
-use stockd::worker::clock::Now;
-use stockd::worker::event::{Effect, Event, GroupId};
-use stockd::worker::{Worker, WorkerError};
 
-use super::boot::LIFE;
+use super::beside::{Helpers, LedgerModel};
+use super::calls::{CallId, ReplyTo};
 use super::catch;
 use super::clock::MachineClock;
 use super::dice::Dice;
 use super::disk::{Disk, Ending};
-use super::edge::{CallId, ReplyTo};
 use super::faults::FaultKind;
-use super::helpers::{Helpers, LedgerModel};
+use super::lives::{FOUNDED_BEFORE, LIFE};
 use super::network::ConnectionId;
 use super::plan::Plan;
-use super::recovery::FOUNDED_BEFORE;
-use super::world::World;
 
 /// A machine with its disk and its clocks, whether it runs or not.
 pub(crate) struct Machine {
@@ -61,8 +64,8 @@ pub(crate) struct Machine {
     pub(crate) address: String,
     /// Where the others are, as its disk remembers from the registry.
     pub(crate) roster: BTreeMap<u64, String>,
-    /// Others have let it in, with this generation floor and by the entry of this index, and its disk has yet to say
-    /// so.
+    /// Others have let it in, with this generation floor and by the entry of this index, and its
+    /// disk has yet to say so.
     pub(crate) let_in: Option<(u32, u64)>,
     /// The directory has forgotten something, and is no member's until it is let in again.
     pub(crate) is_renounced: bool,
@@ -98,7 +101,7 @@ pub(crate) struct Directory {
 pub(crate) enum Stage {
     Step,
     Answer,
-    Persist,
+    Write,
     Settle,
     CatchUp,
 }
@@ -117,9 +120,11 @@ pub(crate) struct Doom {
 pub(crate) struct Running {
     pub(crate) boot: u64,
     pub(crate) worker: Worker<ReplyTo>,
+    pub(crate) log: LogWriter,
     pub(crate) view: Arc<ReadView>,
     pub(crate) cluster: Arc<ClusterState>,
     pub(crate) introductions: Introductions,
+    pub(crate) waiting_for_leader: Arc<WaitingForLeader>,
     pub(crate) inbox: Vec<Event<ReplyTo>>,
     pub(crate) effects: Vec<Effect<ReplyTo>>,
     /// The step that is next; a turn begins with `Step`.
@@ -158,7 +163,7 @@ pub(crate) fn first_address(node: u64) -> String {
 /// How a step of the loop ended, if not well.
 pub(crate) enum Stop {
     Panicked(String),
-    Stopped(WorkerError),
+    Stopped(HostError),
 }
 
 impl Machine {
@@ -253,7 +258,8 @@ impl Machine {
             let_in: None,
         };
         let old = self.exchange(empty);
-        // What is on a damaged one nobody would start again, and one that never was the node's is as good as empty.
+        // What is on a damaged one nobody would start again, and one that never was the node's is
+        // as good as empty.
         let is_whole = !self.disk.is_damaged() && !self.is_copy && old.is_member;
         self.put_aside = is_whole.then_some(old);
         self.is_copy = false;
@@ -299,8 +305,8 @@ impl Machine {
         }
     }
 
-    /// A directory with which this machine founded the cluster before it was founded again takes the place of the
-    /// present one, which is put aside.
+    /// A directory with which this machine founded the cluster before it was founded again takes
+    /// the place of the present one, which is put aside.
     pub(crate) fn go_back_to_an_earlier_life(&mut self, id: u64) {
         let earlier = Directory {
             number: self.draw_directory(id),
@@ -316,8 +322,8 @@ impl Machine {
         self.is_on_old = true;
     }
 
-    /// The directory that was put aside takes the place of the present one, which is put aside. `false` if there is
-    /// none.
+    /// The directory that was put aside takes the place of the present one, which is put aside.
+    /// `false` if there is none.
     pub(crate) fn swap_directories(&mut self) -> bool {
         let Some(other) = self.put_aside.take() else {
             return false;
@@ -374,25 +380,5 @@ impl Machine {
             // The whole scratch directory goes when the run ends.
             let _ = std::fs::remove_dir_all(root);
         }
-    }
-}
-
-impl World {
-    /// What a machine's clocks show.
-    pub(crate) fn clock_of(&self, node: u64) -> Now {
-        let true_us = self.true_us();
-        self.machines.get(&node).map_or(
-            Now {
-                boot_ms: 0,
-                wall_ms: 0,
-            },
-            |machine| machine.clock.now(true_us),
-        )
-    }
-
-    /// The machines that are part of the cluster, or on their way.
-    pub(crate) fn nodes(&self) -> Vec<u64> {
-        let inside = self.machines.iter().filter(|(_, machine)| !machine.is_out);
-        inside.map(|(node, _)| *node).collect()
     }
 }

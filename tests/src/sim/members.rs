@@ -1,12 +1,12 @@
-//! Who belongs to the cluster: nodes that ask to be let in, nodes whose data can be trusted, and whether
-//! every group is whole.
+//! Who belongs to the cluster: nodes that ask to be let in, nodes whose data can be trusted, and
+//! whether every group is whole.
 
-use stockd::placement::{Change, Directory, Registry, RegistryOutcome, ReplicaId};
-use stockd::worker::event::{GroupId, Outcome};
+use stock_cluster::{Change, Directory, GroupId, Registry, RegistryOutcome, ReplicaId};
+use stock_node::answer::Outcome;
 
 use super::addresses::listed;
+use super::calls::Told;
 use super::checks::{Checked, broken};
-use super::edge::Told;
 use super::network::Way;
 use super::world::{Happening, World};
 
@@ -91,7 +91,8 @@ impl World {
         registry.is_founded().then_some(registry)
     }
 
-    /// Whether a node may lose what it has acknowledged: never so many that a majority could be lost.
+    /// Whether a node may lose what it has acknowledged: never so many that a majority could be
+    /// lost.
     pub(crate) fn may_lose(&mut self, node: u64) -> bool {
         self.look_at_the_untrusted();
         let most = (self.plan.replication as usize - 1) / 2;
@@ -138,7 +139,7 @@ impl World {
         {
             return false;
         }
-        let is_known = |record: &stockd::placement::NodeRecord| {
+        let is_known = |record: &stock_cluster::NodeRecord| {
             record.directory == Some(Directory(machine.directory))
         };
         let Some(record) = registry.node(node).filter(|record| is_known(record)) else {
@@ -174,7 +175,8 @@ impl World {
         Ok(())
     }
 
-    /// What is missing until every group has all its replicas and each has applied all that is committed.
+    /// What is missing until every group has all its replicas and each has applied all that is
+    /// committed.
     pub(crate) fn not_whole(&self) -> Option<String> {
         let Some(registry) = self.registry() else {
             return Some("the cluster is not founded".to_owned());
@@ -210,7 +212,8 @@ impl World {
         if let Some(behind) = behind {
             return Some(format!("group 0 lacks its observer {behind:?}"));
         }
-        // All have all, so nobody asks for a snapshot any more. While one is wanted, its state is written again and again.
+        // All have all, so nobody asks for a snapshot any more. While one is wanted, its state is
+        // written again and again.
         let running = self.machines.iter().filter(|(_, it)| !it.is_out);
         let mut wanted = running.flat_map(|(node, machine)| {
             let workers = machine.running.iter().map(|running| &running.worker);

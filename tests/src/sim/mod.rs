@@ -2,14 +2,15 @@
 //! network, virtual disks and virtual clocks.
 //!
 //! One seed reproduces a run to the byte: it decides the cluster, the faults, the clients and every
-//! delay ([`plan`]), and nothing else has a say. What is promised is checked all the way ([`checks`]).
+//! delay ([`plan`]), and nothing else has a say. What is promised is checked all the way
+//! ([`checks`]).
 //!
 //! | file | plays |
 //! |---|---|
 //! | `world.rs` | time: what happens next, and when a run is over |
 //! | `machine.rs`, `boot.rs` | a node: its disk and clocks; how it starts, or is let in first |
 //! | `turn.rs`, `deaths.rs` | turns of the loop; deaths between any two of its steps |
-//! | `directories.rs` | old directories and copies that are started, ids given twice, nodes that never were |
+//! | `directories.rs` | old directories and copies that are started, ids given twice |
 //! | `founding.rs` | the first nodes, which were not all given the same list |
 //! | `addresses.rs` | where nodes are reached, which changes |
 //! | `members.rs` | nodes that join, whose data can be trusted, and whether all groups are whole |
@@ -17,17 +18,20 @@
 //! | `overtaken.rs` | a replica that is elected though its vote is being taken away |
 //! | `follow.rs` | what nodes know to be committed, for the checks |
 //! | `helpers.rs` | whoever works beside the loop: files, snapshots, the ledger |
-//! | `edge.rs` | the way of a call through a node, as `stockd/src/api/edge.rs` and `peers/` have it |
+//! | `edge.rs` | calls on their way, by `stock_node::way`, over the virtual network |
 //! | `clients.rs`, `workload.rs` | who asks, retries and gives up; what is asked |
 //! | `network.rs`, `links.rs`, `disk.rs`, `clock.rs` | the world around a node |
 //! | `trouble.rs`, `faults.rs`, `plan.rs` | what goes wrong, and how often |
 //!
-//! To add a fault: name it in `faults.rs`, let it happen in `trouble.rs`. To add a promise: a file in
-//! `checks/`, and a line in its table.
+//! To add a fault: name it in `faults.rs`, let it happen in `trouble.rs`. To add a promise: a file
+//! in `checks/`, and a line in its table.
 
 mod addresses;
+mod beside;
 mod boot;
+mod calls;
 mod checks;
+mod client;
 mod clients;
 mod clock;
 mod deaths;
@@ -39,12 +43,15 @@ mod faults;
 mod follow;
 mod founding;
 mod helpers;
+mod identities;
 mod links;
+mod lives;
 mod machine;
 mod members;
 mod network;
 mod operators;
 mod overtaken;
+mod overtaking;
 mod plan;
 mod recovery;
 mod shrink;
@@ -65,7 +72,6 @@ pub use checks::Broken;
 pub use faults::{FaultKind, Tally};
 pub use shrink::shrink;
 pub use trace::Verbosity;
-
 use world::World;
 
 /// How a seed is run.
@@ -149,8 +155,8 @@ thread_local! {
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// The first panic in code of this project that whoever opens or writes files took for damage: files are read by
-/// threads that all simulations of a process share.
+/// The first panic in code of this project that whoever opens or writes files took for damage:
+/// files are read by threads that all simulations of a process share.
 static OWN_PANIC: Mutex<Option<String>> = Mutex::new(None);
 
 /// A node that panics is part of the play: the text is kept for the report instead of printed.

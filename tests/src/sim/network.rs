@@ -1,8 +1,8 @@
 //! The network between the nodes: one connection for each pair, as `stockd/src/peers` keeps it.
 //!
-//! By default a connection is TCP's: what arrives is in order and without holes, a way that is blocked
-//! keeps what was sent until it is free again, and what is under way is lost only when the connection
-//! breaks. A run may also lose, double and reorder frames inside a connection.
+//! By default a connection is TCP's: what arrives is in order and without holes, a way that is
+//! blocked keeps what was sent until it is free again, and what is under way is lost only when the
+//! connection breaks. A run may also lose, double and reorder frames inside a connection.
 
 use std::collections::BTreeMap;
 

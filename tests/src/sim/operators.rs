@@ -1,13 +1,12 @@
 //! What operators do: nodes are added and emptied, replicas and leadership moved.
 
+use stock_cluster::{Change, GroupId, NodeState, Registry, RegistryCommand};
 use stock_core::{Principal, Request, RequestId};
-use stockd::placement::{Change, NodeState, Registry, RegistryCommand};
-use stockd::worker::event::GroupId;
 
+use super::calls::{Call, CallId};
 use super::checks::history::AnyCommand;
 use super::clock::EPOCH_MS;
 use super::disk::Ending;
-use super::edge::{Call, CallId};
 use super::faults::FaultKind;
 use super::machine::Machine;
 use super::workload::{Ask, Wish, encode};
@@ -93,7 +92,8 @@ impl World {
             .collect();
         let (group, holders) = self.fate.pick(&placed).cloned()?;
         match kind {
-            // Where a recovery has left too few replicas, nobody empties the node that the next is to be on.
+            // Where a recovery has left too few replicas, nobody empties the node that the next is
+            // to be on.
             FaultKind::Drain if !self.is_replicated() => None,
             FaultKind::Drain => {
                 let node = *self.fate.pick(&active)?;
@@ -158,8 +158,8 @@ impl World {
                 boot: None,
                 wish,
                 commands: Some(encoded),
-                began_us: self.now_us,
-                is_sent_on: false,
+                way: None,
+                sent_on: None,
                 answered_before: self.answered[GroupId::META.index()],
             },
         );

@@ -1,11 +1,12 @@
-//! What a seed decides before anything happens: the cluster, its network, and which faults it meets.
+//! What a seed decides before anything happens: the cluster, its network, and which faults it
+//! meets.
 //!
 //! Each run meets only some kinds of faults, so that rare combinations are not drowned by frequent
 //! ones, and a few runs meet none.
 
 use std::collections::BTreeSet;
 
-use stockd::worker::CheckpointPace;
+use stock_node::worker::CheckpointPace;
 
 use super::dice::Dice;
 use super::faults::FaultKind;

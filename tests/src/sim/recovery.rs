@@ -1,44 +1,33 @@
-//! Most nodes are lost for good, and `stockd recover` goes on from the one that is left. Then the others turn out not to
-//! be lost: they are started with what they had, all at once and so with a quorum, or their directories are given to a
-//! second recovery. In neither case may anything come of them.
+//! Most nodes are lost for good, and `stockd recover` goes on from the one that is left. Then the
+//! others turn out not to be lost: they are started with what they had, all at once and so with a
+//! quorum, or their directories are given to a second recovery. In neither case may anything come
+//! of them.
 //!
-//! What is left has all that was ever acknowledged, or the run goes on without: what a recovery loses is lost by intent.
+//! What is left has all that was ever acknowledged, or the run goes on without: what a recovery
+//! loses is lost by intent.
 
 use std::path::Path;
 
+use stock_cluster::GroupId;
 use stock_storage::{Durability, LogOptions, OnDamage, WriteBatch};
-use stockd::disk::Disk as LogDisk;
+use stockd::directory::disk::Disk as LogDisk;
 use stockd::offline::DataDir;
 use stockd::offline::carry_out::carry_out;
+use stockd::offline::error::RecoverError;
 use stockd::offline::plan::{Fate, Plan, plan};
-use stockd::offline::recover::RecoverError;
-use stockd::worker::event::GroupId;
 
-use super::boot::LIFE;
 use super::checks::{Broken, Checked, broken};
 use super::disk::Ending;
 use super::faults::FaultKind;
+use super::lives::{LIFE, Recovered};
 use super::machine::Machine;
 use super::network::Way;
 use super::plan::{Plan as RunPlan, SECOND_US};
 use super::world::{Chapter, Happening, World};
 
-/// The life before which a founder founded another cluster; see [`FaultKind::EarlierLife`].
-pub(crate) const FOUNDED_BEFORE: u128 = LIFE + 1;
-
 /// How often it is looked whether the lost may turn up, and how many times.
 const LOOK_EVERY_US: u64 = SECOND_US / 2;
 const LOOKS_MAX: u32 = 20;
-
-/// A recovery that has been.
-#[derive(Debug, Clone)]
-pub(crate) struct Recovered {
-    /// The node that was left.
-    left: u64,
-    /// Those that were not.
-    lost: Vec<u64>,
-    looks: u32,
-}
 
 impl World {
     /// Every node stops, and one is gone on from, if that is possible.
@@ -159,7 +148,8 @@ impl World {
         self.expect_boot(node);
     }
 
-    /// The directories of those that were lost are given to a second recovery, with that of the node that was left.
+    /// The directories of those that were lost are given to a second recovery, with that of the
+    /// node that was left.
     fn recover_again(&mut self, left: u64, lost: &[u64]) -> Checked {
         self.die(left, Ending::Killed);
         let nodes: Vec<u64> = lost.iter().copied().chain([left]).collect();
@@ -192,8 +182,8 @@ impl World {
         Ok(())
     }
 
-    /// Runs the production code of a recovery on the disks of nodes that do not run; the first of the plan's directories
-    /// that is used goes on into `life`. Whether there was a plan.
+    /// Runs the production code of a recovery on the disks of nodes that do not run; the first of
+    /// the plan's directories that is used goes on into `life`. Whether there was a plan.
     fn recover(
         &mut self,
         nodes: &[u64],
@@ -251,14 +241,16 @@ impl World {
             let chosen = group.chosen().filter(|_| group.fate == Fate::Recovered);
             chosen.is_some_and(|chosen| {
                 let end = &chosen.ending.point;
-                // A log that was written to in that term, or later, has all that was committed before.
+                // A log that was written to in that term, or later, has all that was committed
+                // before.
                 chosen.lack.is_none() && end.index >= known && end.term >= term
             })
         })
     }
 }
 
-/// A directory as production has it: the record of its node is in production's words. Returns what it was as well.
+/// A directory as production has it: the record of its node is in production's words. Returns what
+/// it was as well.
 fn open(
     node: u64,
     machine: &Machine,

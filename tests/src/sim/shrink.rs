@@ -3,8 +3,8 @@
 use super::faults::FaultKind;
 use super::{Options, Run, run};
 
-/// Runs the seed of a failure again and again, each time with something left out, and keeps what still
-/// breaks the same promise. Returns the options that remain.
+/// Runs the seed of a failure again and again, each time with something left out, and keeps what
+/// still breaks the same promise. Returns the options that remain.
 pub fn shrink(failed: &Run, options: &Options) -> Options {
     let Some(broken) = &failed.broken else {
         return options.clone();

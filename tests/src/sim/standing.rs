@@ -1,17 +1,20 @@
-//! Nodes that say they are ready, and nodes that have hardly any room: whether they are where they should be.
+//! Nodes that say they are ready, and nodes that have hardly any room: whether they are where they
+//! should be.
 
-use stockd::worker::event::GroupId;
+use stock_cluster::GroupId;
+use stock_node::clock::Now;
 
 use super::checks::{Checked, broken};
 use super::faults::FaultKind;
 use super::plan::SECOND_US;
 use super::world::{Happening, World};
 
-/// So much is left on a disk that is nearly full: too little to take anything in, and plenty for what frees room.
+/// So much is left on a disk that is nearly full: too little to take anything in, and plenty for
+/// what frees room.
 pub(crate) const HARDLY_ANY_ROOM_BYTES: u64 = 200 * 1024 * 1024;
 
-/// So long after the last fault a node without room leads nothing that another could lead: hand-overs are ordered a few at
-/// a time, and replicas come back first.
+/// So long after the last fault a node without room leads nothing that another could lead:
+/// hand-overs are ordered a few at a time, and replicas come back first.
 const HANDED_OVER_WITHIN_US: u64 = 40 * SECOND_US;
 
 impl World {
@@ -20,8 +23,8 @@ impl World {
         self.histories.iter().map(|it| it.last_index()).collect()
     }
 
-    /// A node that says it is ready has come, in each group that has a voter there, as far as the group was when the node
-    /// started.
+    /// A node that says it is ready has come, in each group that has a voter there, as far as the
+    /// group was when the node started.
     pub(crate) fn see_ready(&mut self, node: u64) -> Checked {
         let machine = self.machines.get_mut(&node);
         let Some(running) = machine.and_then(|machine| machine.running.as_mut()) else {
@@ -48,7 +51,8 @@ impl World {
                 return broken(
                     "ready",
                     format!(
-                        "node {node} is ready with {applied} of {group:?} applied, of which {least:?} \
+                        "node {node} is ready with {applied} of {group:?} applied, of which \
+                         {least:?} \
                          were known to be committed when it started"
                     ),
                 );
@@ -98,5 +102,25 @@ impl World {
         }
         self.gauge(short);
         Ok(())
+    }
+}
+
+impl World {
+    /// What a machine's clocks show.
+    pub(crate) fn clock_of(&self, node: u64) -> Now {
+        let true_us = self.true_us();
+        self.machines.get(&node).map_or(
+            Now {
+                boot_ms: 0,
+                wall_ms: 0,
+            },
+            |machine| machine.clock.now(true_us),
+        )
+    }
+
+    /// The machines that are part of the cluster, or on their way.
+    pub(crate) fn nodes(&self) -> Vec<u64> {
+        let inside = self.machines.iter().filter(|(_, machine)| !machine.is_out);
+        inside.map(|(node, _)| *node).collect()
     }
 }

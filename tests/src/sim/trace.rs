@@ -34,7 +34,8 @@ impl Trace {
         }
     }
 
-    /// Takes note of an event. The numbers must tell it apart; the text is only made if it is shown.
+    /// Takes note of an event. The numbers must tell it apart; the text is only made if it is
+    /// shown.
     pub(crate) fn note(
         &mut self,
         at_us: u64,

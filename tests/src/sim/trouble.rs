@@ -1,6 +1,7 @@
 //! What goes wrong, when.
 
-use stockd::worker::event::{Event, GroupId};
+use stock_cluster::GroupId;
+use stock_node::event::Event;
 
 use super::disk::Ending;
 use super::faults::FaultKind;
@@ -12,8 +13,8 @@ use super::world::{Chapter, Happening, World};
 const MINUTE_US: u64 = 60 * SECOND_US;
 const DAY_US: u64 = 24 * 60 * MINUTE_US;
 
-/// How long outages last: each horizon is crossed, of request ids (ten minutes), of holds (seven days) and of documents
-/// and history (thirty days).
+/// How long outages last: each horizon is crossed, of request ids (ten minutes), of holds (seven
+/// days) and of documents and history (thirty days).
 const OUTAGES_US: [u64; 6] = [
     20 * SECOND_US,
     2 * MINUTE_US,
@@ -231,7 +232,7 @@ impl World {
         let stages = [
             Stage::Step,
             Stage::Answer,
-            Stage::Persist,
+            Stage::Write,
             Stage::Settle,
             Stage::CatchUp,
         ];
@@ -254,7 +255,8 @@ impl World {
 
     /// Never on so many nodes that a quorum could be lost for good.
     fn flip_a_bit(&mut self, node: u64) {
-        // A founder that lost its record while others have yet to found takes an operator: see `docs/recovery.md`.
+        // A founder that lost its record while others have yet to found takes an operator: see
+        // `docs/recovery.md`.
         let room = self.may_lose(node) && self.is_founding_over();
         // A directory that is not the node's would join under its name.
         let is_hit = |machine: &&mut Machine| room && !machine.is_on_old;
@@ -286,8 +288,8 @@ impl World {
         }
     }
 
-    /// The newest state of a group is damaged on as many nodes as may be, where an older one is whole: nothing is lost by
-    /// that, so no node counts as lost.
+    /// The newest state of a group is damaged on as many nodes as may be, where an older one is
+    /// whole: nothing is lost by that, so no node counts as lost.
     fn damage_newest_states(&mut self) {
         let group = GroupId(self.fate.below(self.histories.len()) as u32);
         for node in self.nodes() {
@@ -302,8 +304,8 @@ impl World {
         }
     }
 
-    /// A node dies, and its ledger is found damaged: the history of some groups is given up. It holds no
-    /// truth, so that any number of nodes may lose it.
+    /// A node dies, and its ledger is found damaged: the history of some groups is given up. It
+    /// holds no truth, so that any number of nodes may lose it.
     fn damage_a_ledger(&mut self, node: u64) {
         self.die(node, Ending::Killed);
         let groups = self.histories.len() as u32;
@@ -329,8 +331,8 @@ impl World {
         self.expect_boot(node);
     }
 
-    /// The leader of a group neither runs nor hears anything, and wakes before anybody can tell it that
-    /// another leads by now.
+    /// The leader of a group neither runs nor hears anything, and wakes before anybody can tell it
+    /// that another leads by now.
     fn cut_off_a_leader(&mut self) {
         let group = GroupId(self.fate.below(self.histories.len()) as u32);
         let leads = |machine: &Machine, node: u64| {
@@ -393,8 +395,8 @@ impl World {
         }
     }
 
-    /// One clock may be wrong: a median of three bears no more. It is the same one all the time, since others may not
-    /// hear for long that it has been put right.
+    /// One clock may be wrong: a median of three bears no more. It is the same one all the time,
+    /// since others may not hear for long that it has been put right.
     fn step_clock(&mut self, node: u64) {
         self.tally.add(FaultKind::ClockStep.name());
         let node = *self.wrong_clock.get_or_insert(node);

@@ -1,17 +1,17 @@
 //! The turns of a node's loop.
 //!
-//! A turn is the one of `stockd/src/host.rs`, step by step. Each step is a moment of its own, so that
-//! anything can happen between two of them.
+//! A turn is the one of `stockd/src/host.rs`, step by step. Each step is a moment of its own, so
+//! that anything can happen between two of them.
 
-use stock_proto::cluster::v1 as cluster;
-use stockd::peers::{self, notices};
-use stockd::worker::Persisted;
-use stockd::worker::event::{Effect, Event};
+use stock_node::event::{Effect, Event};
+use stockd::directory::disk::Written;
+use stockd::host::HostError;
+use stockd::peers::frames::Frames;
 
+use super::calls::ReplyTo;
 use super::catch;
 use super::checks::{Broken, Checked};
 use super::disk::Ending;
-use super::edge::ReplyTo;
 use super::faults::FaultKind;
 use super::machine::{Stage, Stop};
 use super::network::Way;
@@ -82,7 +82,7 @@ impl World {
         let mut handed_in = Vec::new();
         let mut stands_still = false;
         let worker = &mut running.worker;
-        let done = match stage {
+        let done: Result<Result<(), HostError>, _> = match stage {
             Stage::Step => {
                 running.due.1 = u64::MAX;
                 running.now = machine.clock.now(true_us);
@@ -98,13 +98,13 @@ impl World {
                 let (now, effects) = (running.now, &mut running.effects);
                 catch(|| worker.step(now, events, effects)).map(Ok)
             }
-            Stage::Answer => catch(|| worker.answer(&mut running.effects)),
-            Stage::Persist => catch(|| worker.persist()).map(|persisted| {
-                stands_still = matches!(persisted, Ok(Persisted::DiskFull));
-                persisted.map(drop)
+            Stage::Answer => catch(|| Ok(worker.answer(&mut running.effects)?)),
+            Stage::Write => catch(|| running.log.write_turn(worker)).map(|written| {
+                stands_still = matches!(written, Ok(Written::DiskFull));
+                Ok(written.map(drop)?)
             }),
             Stage::Settle => catch(|| worker.settle(&mut running.effects)).map(Ok),
-            Stage::CatchUp => catch(|| worker.catch_up(running.now, &mut running.effects)),
+            Stage::CatchUp => catch(|| Ok(worker.catch_up(running.now, &mut running.effects)?)),
         };
         for (group, commands) in handed_in {
             self.note_handed_in(node, group, &commands);
@@ -152,11 +152,11 @@ impl World {
         let boot = running.boot;
         let (next, after_us) = match stage {
             Stage::Step => (Stage::Answer, self.pace.between(1, 20)),
-            Stage::Answer if running.worker.must_persist() => {
-                (Stage::Persist, self.pace.between(1, 20))
+            Stage::Answer if running.worker.must_write() => {
+                (Stage::Write, self.pace.between(1, 20))
             }
             Stage::Answer => (Stage::Settle, 1),
-            Stage::Persist => (
+            Stage::Write => (
                 Stage::Settle,
                 self.pace.skewed(sync_us.0, sync_us.1) + slow_us,
             ),
@@ -184,7 +184,8 @@ impl World {
         Ok(())
     }
 
-    /// Performs the effects of a step, or some of them if the node is doomed. `false` if it has died.
+    /// Performs the effects of a step, or some of them if the node is doomed. `false` if it has
+    /// died.
     fn perform(&mut self, node: u64, stage: Stage) -> Result<bool, Broken> {
         let Some(machine) = self.machines.get_mut(&node) else {
             return Ok(false);
@@ -192,21 +193,9 @@ impl World {
         let Some(running) = machine.running.as_mut() else {
             return Ok(false);
         };
-        let wall_clock_ms = running.now.wall_ms;
+        let now = running.now;
         let mut answers = Vec::new();
-        let mut frames: Vec<(u64, cluster::Frame)> = Vec::new();
-        let mut frame_for = |to: u64, change: &mut dyn FnMut(&mut cluster::Frame)| {
-            let at = frames.iter().position(|(peer, _)| *peer == to);
-            let at = at.unwrap_or_else(|| {
-                let frame = cluster::Frame {
-                    wall_clock_ms,
-                    ..Default::default()
-                };
-                frames.push((to, frame));
-                frames.len() - 1
-            });
-            change(&mut frames[at].1);
-        };
+        let mut frames = Frames::default();
         let peers: Vec<u64> = running.peers.keys().copied().collect();
         let watches = self.overtaken.is_none()
             && self.plan.faults.contains(&FaultKind::OvertakenRemoval)
@@ -219,9 +208,7 @@ impl World {
             match effect {
                 Effect::Notify { to, notice } => {
                     for to in to.map_or_else(|| peers.clone(), |to| vec![to]) {
-                        frame_for(to, &mut |frame| {
-                            notices::add(frame.notices.get_or_insert_default(), &notice);
-                        });
+                        frames.notice(to, now, &notice);
                     }
                 }
                 Effect::NodesChanged => nodes_changed = true,
@@ -238,22 +225,18 @@ impl World {
                     if watches {
                         removal = removal.or_else(|| Overtaken::by(to, group, &payload));
                     }
-                    frame_for(to, &mut |frame| {
-                        let message = peers::group_message(group, payload.clone(), cluster_time);
-                        frame.messages.push(message);
-                    });
+                    frames.message(to, now, group, payload, cluster_time);
                 }
                 Effect::Answer { reply, answer } => match reply {
                     ReplyTo::Call(call) => answers.push((call, answer)),
                     ReplyTo::Peer { node, forward_id } => {
-                        let reply = peers::reply(forward_id, answer);
-                        frame_for(node, &mut |frame| frame.replies.push(reply.clone()));
+                        frames.reply(node, now, forward_id, answer);
                     }
                 },
             }
         }
         let count = answers.len() + frames.len();
-        let wrote = running.worker.must_persist() || stage != Stage::Step;
+        let wrote = running.worker.must_write() || stage != Stage::Step;
         let doom = machine.doom.filter(|doom| {
             doom.after == stage && wrote && (!doom.in_effects || doom.effects < count)
         });
@@ -267,7 +250,7 @@ impl World {
             }
         }
         let answered = count - frames.len();
-        for (at, (to, frame)) in frames.into_iter().enumerate() {
+        for (at, (to, frame)) in frames.drain().enumerate() {
             if answered + at < performed {
                 self.send(node, to, &frame);
             }

@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
+use stock_cluster::GroupId;
 use stock_core::{
     Action, Amend, CatalogCommand, Command, Confirm, Coordinates, Document, Extend, Fulfill, Line,
     Location, LocationType, MovementKind, MovementLine, Movements, Operation, Outcome, PartialLine,
     Principal, PutLocation, Quantity, Reason, Release, Reporter, Request, RequestId, Reservation,
     ReservationId, Reserve, SetPolicy, Sku, Stamp,
 };
-use stockd::log_codec::{Commands, CommandsBuilder};
-use stockd::worker::event::{Freshness, GroupId, Outcome as GroupOutcome};
+use stock_node::answer::{Freshness, Outcome as GroupOutcome};
+use stock_node::entry::{Commands, CommandsBuilder};
 
 use super::checks::history::AnyCommand;
 use super::clock::EPOCH_MS;
@@ -111,7 +112,8 @@ impl Workload {
         (wish, false)
     }
 
-    /// The same once more, as the edge passes it on: with another id for a reservation to be, and a fingerprint made anew.
+    /// The same once more, as the edge passes it on: with another id for a reservation to be, and a
+    /// fingerprint made anew.
     pub(crate) fn again(&mut self, wish: &Wish, now_us: u64) -> Wish {
         let now = Stamp(EPOCH_MS + now_us / 1_000);
         let mut wish = wish.clone();
@@ -328,7 +330,8 @@ impl Workload {
         }
     }
 
-    /// A change of a reservation that was asked for, with the same fields and under the same id, as another kind of call.
+    /// A change of a reservation that was asked for, with the same fields and under the same id, as
+    /// another kind of call.
     fn as_another_kind(&mut self) -> Option<Wish> {
         let Wish { group, ask } = self.dice.pick(&self.sent)?;
         let Ask::Commands(commands) = ask else {

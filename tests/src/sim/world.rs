@@ -4,26 +4,26 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::path::{Path, PathBuf};
 
+use stock_cluster::GroupId;
 use stock_core::Position;
-use stockd::chores::Chore;
-use stockd::worker::event::GroupId;
+use stock_node::chore::Chore;
+use stock_wire::cluster::v1::Hello;
 
-use super::boot::{LIFE, founding};
+use super::beside::SnapshotUnderWay;
+use super::calls::{Call, CallId, Told};
 use super::checks::history::History;
 use super::checks::leaders::Leaders;
 use super::checks::replicas::Replicas;
 use super::checks::{Broken, Checked, broken};
-use super::clients::Client;
+use super::client::Client;
 use super::dice::Dice;
-use super::edge::{Call, CallId, Told};
 use super::faults::{FaultKind, Tally};
-use super::founding::Heard;
-use super::helpers::Parcel;
+use super::identities::founding;
+use super::lives::{LIFE, Recovered};
 use super::machine::Machine;
 use super::network::{Arrival, ConnectionId, Network, Way};
 use super::overtaken::{Overtaken, Silenced};
 use super::plan::{Plan, SECOND_US};
-use super::recovery::Recovered;
 use super::trace::Trace;
 use super::workload::{Wish, Workload};
 use super::{Options, Run};
@@ -34,6 +34,9 @@ const WELL_WITHIN_US: u64 = 60 * SECOND_US;
 const COMPARE_EVERY_US: u64 = 2 * SECOND_US;
 /// How often it is asked whether the run is over.
 const LOOK_EVERY_US: u64 = 50_000;
+
+/// What the others said in a round, each by id.
+pub(crate) type Heard = BTreeMap<u64, Result<Hello, String>>;
 
 /// What happens at a moment.
 #[derive(Debug)]
@@ -128,7 +131,7 @@ pub(crate) enum Happening {
         boot: u64,
     },
     /// A snapshot gets to its node, or to its end.
-    Parcel(Box<Parcel>),
+    SnapshotUnderWay(Box<SnapshotUnderWay>),
     Die(u64, super::disk::Ending),
     Fault,
     Heal,
@@ -503,8 +506,8 @@ impl World {
                 self.ledger_synced(node, boot);
                 Ok(())
             }
-            Happening::Parcel(parcel) => {
-                self.parcel_arrives(&parcel);
+            Happening::SnapshotUnderWay(snapshot) => {
+                self.snapshot_arrives(&snapshot);
                 Ok(())
             }
             Happening::Die(node, ending) => {
@@ -597,7 +600,8 @@ impl World {
         Ok(())
     }
 
-    /// Whatever a node would answer without asking its loop is what the log says at the index it names.
+    /// Whatever a node would answer without asking its loop is what the log says at the index it
+    /// names.
     fn compare_views(&mut self) -> Checked {
         for (group, history) in self.histories.iter().enumerate().skip(1) {
             let group = GroupId(group as u32);
@@ -632,7 +636,8 @@ impl World {
         let busy: Vec<_> = self.clients.iter().filter_map(Client::describe).collect();
         let last: Vec<u64> = self.histories.iter().map(History::last_index).collect();
         format!(
-            "{} s after the last fault clients wait for {busy:?}, and of {last:?} this is missing: {:?}; the controller waits for {:?}",
+            "{} s after the last fault clients wait for {busy:?}, and of {last:?} this is \
+             missing: {:?}; the controller waits for {:?}",
             WELL_WITHIN_US / SECOND_US,
             self.not_whole(),
             self.waits()

@@ -1,4 +1,5 @@
-//! Machines move: a node that is started at other addresses is found there by the others, by operators and by clients.
+//! Machines move: a node that is started at other addresses is found there by the others, by
+//! operators and by clients.
 
 use std::time::Duration;
 
@@ -34,8 +35,8 @@ fn move_to_other_ports(cluster: &Cluster, node: u64) -> Moved {
     }
 }
 
-/// Waits until a node, asked at this address, can tell an operator where the moved ones are, which is whatever node
-/// leads group 0.
+/// Waits until a node, asked at this address, can tell an operator where the moved ones are, which
+/// is whatever node leads group 0.
 async fn is_found(asked: &str, moved: &[Moved]) {
     until("a node that is found", FOUND_WITHIN, async || {
         let client = Client::builder().endpoint(asked).connect().await;
@@ -141,7 +142,8 @@ async fn a_node_that_moved_while_nobody_else_ran_is_found_once_the_others_are_ba
     })
     .await;
     cluster.kill_all();
-    // It asks the others what they know of it while none of them runs, and dials nobody: its id is the lowest.
+    // It asks the others what they know of it while none of them runs, and dials nobody: its id is
+    // the lowest.
     let moved = [move_to_other_ports(&cluster, 1)];
     until("a node that runs", FOUND_WITHIN, async || {
         let client = Client::builder().endpoint(&moved[0].grpc).connect().await;

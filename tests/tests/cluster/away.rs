@@ -22,8 +22,8 @@ const CHECKPOINT_AFTER_BYTES: u64 = 16 * 1024;
 
 const BACK_WITHIN: Duration = Duration::from_secs(60);
 
-/// A long run: `STOCKD_ENTRIES_AWAY=1000000 cargo test --release -p tests --test cluster away`. There, logs
-/// are cut as they are in earnest.
+/// A long run: `STOCKD_ENTRIES_AWAY=1000000 cargo test --release -p tests --test cluster away`.
+/// There, logs are cut as they are in earnest.
 #[tokio::test]
 async fn a_node_that_missed_more_than_the_others_logs_have_comes_back() {
     let entries = settings::number("STOCKD_ENTRIES_AWAY", ENTRIES);

@@ -81,8 +81,8 @@ impl Call {
     }
 }
 
-/// What is sent, how it must be refused, and the field at fault (empty: none). The message must name
-/// the field.
+/// What is sent, how it must be refused, and the field at fault (empty: none). The message must
+/// name the field.
 struct Case {
     call: Call,
     refused: (Code, &'static str),

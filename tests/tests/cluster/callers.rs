@@ -1,5 +1,5 @@
-//! What callers do not end, do not take, and send too much of: it has bounds in bytes and in time, and whoever else calls
-//! notices nothing.
+//! What callers do not end, do not take, and send too much of: it has bounds in bytes and in time,
+//! and whoever else calls notices nothing.
 
 use std::time::{Duration, Instant};
 
@@ -245,7 +245,8 @@ async fn what_never_ends_takes_little_memory_and_is_ended() {
     }
 }
 
-/// Places of one SKU, and how often it is asked for at all of them: twenty thousand items, two mebibytes.
+/// Places of one SKU, and how often it is asked for at all of them: twenty thousand items, two
+/// mebibytes.
 const PLACES: usize = 40;
 const KEYS: usize = 500;
 /// Questions whose answers nobody takes.
@@ -373,8 +374,8 @@ async fn what_is_decided_in_one_moment_comes_in_messages_that_every_caller_takes
         .map(|_| ReserveStreamRequest::of(&(0..TOGETHER).map(|_| basket()).collect::<Vec<_>>()))
         .collect();
 
-    // Through a follower, while its leader stands still: all of it waits. Of the answers a little is taken, until the rest
-    // is decided as well.
+    // Through a follower, while its leader stands still: all of it waits. Of the answers a little
+    // is taken, until the rest is decided as well.
     let follower = NODES.into_iter().find(|node| *node != shop.node).unwrap();
     let channel = Endpoint::from_shared(shop.cluster.endpoint(follower)).unwrap();
     let channel = channel

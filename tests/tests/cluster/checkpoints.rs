@@ -9,8 +9,8 @@
 //! unlink   older checkpoints
 //! ```
 //!
-//! Where two of these change places, a power cut in between loses a state, or leaves a log that goes on from
-//! nowhere.
+//! Where two of these change places, a power cut in between loses a state, or leaves a log that
+//! goes on from nowhere.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use tests::wait::until;
 
 use crate::strace::{Trace, microseconds};
 
-/// Much smaller than in earnest, so that there are several checkpoints in a second or two; each is as large as
-/// the state at least, which is larger than this.
+/// Much smaller than in earnest, so that there are several checkpoints in a second or two; each is
+/// as large as the state at least, which is larger than this.
 const CHECKPOINT_AFTER_BYTES: u64 = 64 * 1024;
 
 /// The third makes the first superfluous.
@@ -34,7 +34,8 @@ const DELETED_WITHIN: Duration = Duration::from_secs(60);
 const LINES: usize = 2_000;
 
 /// Everything that gives a file bytes or a name, takes them away, or makes either durable.
-const CALLS: &str = "write,pwrite64,writev,pwritev,pwritev2,fdatasync,fsync,sync_file_range,rename,renameat,\
+const CALLS: &str = "write,pwrite64,writev,pwritev,pwritev2,fdatasync,fsync,\
+    sync_file_range,rename,renameat,\
                      renameat2,unlink,unlinkat,ftruncate,fallocate,openat";
 
 #[tokio::test]
@@ -79,9 +80,10 @@ async fn a_checkpoint_is_durable_before_the_log_is_cut_and_the_cut_before_older_
     assert!(deleted >= DELETED_MIN, "{deleted} deletions were seen");
 }
 
-/// Looks whether the order is kept for every checkpoint, and how many older ones were deleted. What the log is
-/// written with cannot be seen here, so that between a checkpoint and the deletion of an older one *some* write of
-/// the log is looked for, and its sync; that a cut is one batch is tested with the log.
+/// Looks whether the order is kept for every checkpoint, and how many older ones were deleted. What
+/// the log is written with cannot be seen here, so that between a checkpoint and the deletion of an
+/// older one *some* write of the log is looked for, and its sync; that a cut is one batch is tested
+/// with the log.
 fn check_order(calls: &[Call], data_dir: &str) -> Result<usize, String> {
     let checkpoints = format!("<{data_dir}/checkpoints>");
     let log = format!("{data_dir}/log/");
@@ -110,8 +112,8 @@ fn check_order(calls: &[Call], data_dir: &str) -> Result<usize, String> {
         if call.name.starts_with("unlink") && is_checkpoint {
             deletions += 1;
             let deleted = call.text.split('"').nth(1).unwrap_or_default();
-            // What replaces it need not be the newest: while the log was cut and the deletion waited for its turn,
-            // another one may have been written.
+            // What replaces it need not be the newest: while the log was cut and the deletion
+            // waited for its turn, another one may have been written.
             let newer = made_durable
                 .iter()
                 .filter(|(path, at_us)| *path > deleted && *at_us <= call.began_at_us);
@@ -161,7 +163,8 @@ impl Call {
     }
 }
 
-/// In the order in which they began. A call that another thread's interrupts is written as two lines.
+/// In the order in which they began. A call that another thread's interrupts is written as two
+/// lines.
 fn parse(trace: &str) -> Vec<Call> {
     let mut began: Vec<(&str, u64, &str)> = Vec::new();
     let mut calls = Vec::new();
@@ -241,7 +244,8 @@ fn calls_are_read_as_strace_writes_them() {
     );
 }
 
-/// A history in which everything is in order, and every history with two of its calls in each other's place.
+/// A history in which everything is in order, and every history with two of its calls in each
+/// other's place.
 #[test]
 fn an_order_that_is_not_kept_is_noticed() {
     let lines = [

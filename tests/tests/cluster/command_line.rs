@@ -196,7 +196,8 @@ async fn a_configuration_is_checked_before_it_is_used() {
     assert!(said.contains("nodeid"), "{said}");
 }
 
-/// What a program says on its standard error, and its exit code, with these variables in its environment.
+/// What a program says on its standard error, and its exit code, with these variables in its
+/// environment.
 fn said(mut command: Command, variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let command = command.envs(variables.iter().copied());
     let output = command.stdin(Stdio::null()).output().unwrap();

@@ -1,8 +1,8 @@
-//! Nodes that are cut off from the others, whole or in one direction, and nodes that stand still: the
-//! rest goes on, and what is cut off neither acknowledges a write nor answers with the past.
+//! Nodes that are cut off from the others, whole or in one direction, and nodes that stand still:
+//! the rest goes on, and what is cut off neither acknowledges a write nor answers with the past.
 //!
-//! A long run: `STOCKD_CUT_OFF_ROUNDS=20 STOCKD_PAUSE_SECONDS=30 cargo test --release -p tests --test
-//! cluster cut_off`.
+//! A long run: `STOCKD_CUT_OFF_ROUNDS=20 STOCKD_PAUSE_SECONDS=30 cargo test --release -p tests
+//! --test cluster cut_off`.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -27,8 +27,8 @@ const ROUNDS: u64 = 1;
 const PAUSE_SECONDS: u64 = 3;
 const SEED: u64 = 20_260_703;
 
-/// From the moment that a node is cut off until its shard takes writes again. An election takes about a
-/// second, and before it a client may wait for a node that says nothing.
+/// From the moment that a node is cut off until its shard takes writes again. An election takes
+/// about a second, and before it a client may wait for a node that says nothing.
 const WRITES_RESUME_WITHIN: Duration = Duration::from_secs(10);
 
 /// Calls that are answered before, during and after.
@@ -200,8 +200,8 @@ fn random_seed(round: u64, kind: u64) -> u64 {
     settings::seed(SEED) + round * 1_000 + kind * 100
 }
 
-/// A SKU of which one unit after the other arrives: each linearizable read must see at least what had
-/// been acknowledged before it began, and at most what had been sent before it ended.
+/// A SKU of which one unit after the other arrives: each linearizable read must see at least what
+/// had been acknowledged before it began, and at most what had been sent before it ended.
 struct Count {
     client: Client,
     location: String,
@@ -261,7 +261,8 @@ impl Count {
         done
     }
 
-    /// Waits until what was sent after this call has been acknowledged, and says how long that took.
+    /// Waits until what was sent after this call has been acknowledged, and says how long that
+    /// took.
     async fn goes_on(&self) -> Duration {
         let began = Instant::now();
         // One may be under way.
@@ -303,8 +304,8 @@ impl Count {
         self.reads.set(self.reads.get() + 1);
     }
 
-    /// Asks a node that is alone to write and to read, straight: it can do neither, and must say so or
-    /// nothing.
+    /// Asks a node that is alone to write and to read, straight: it can do neither, and must say so
+    /// or nothing.
     async fn knock_in_vain(&self, cluster: &Cluster, node: u64) {
         let channel = cluster.channel(node);
         let began = Instant::now();
@@ -338,7 +339,8 @@ impl Count {
             .await;
             assert_eq!(seen.on_hand, self.acknowledged.get(), "node {node}");
         }
-        // A knock may have been let in and carried out once the node was heard again, but only once.
+        // A knock may have been let in and carried out once the node was heard again, but only
+        // once.
         let knocks = position(&self.client, &self.knocks, &self.location).await;
         let carried_out = knocks.unwrap().on_hand - KNOCKS_OPENING;
         assert!(

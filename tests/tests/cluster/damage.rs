@@ -1,5 +1,5 @@
-//! Bytes of a node's files that are not what was written: one damaged byte costs one replica, which is built again from
-//! its peers, and nothing that was acknowledged.
+//! Bytes of a node's files that are not what was written: one damaged byte costs one replica, which
+//! is built again from its peers, and nothing that was acknowledged.
 
 use std::time::Duration;
 
@@ -85,7 +85,8 @@ async fn a_damaged_entry_on_each_of_two_nodes_costs_a_replica_each_and_nothing_e
     }
 }
 
-/// A state of some ten thousand bytes is written down again and again, and the log has several files.
+/// A state of some ten thousand bytes is written down again and again, and the log has several
+/// files.
 const CHECKPOINT_AFTER_BYTES: u64 = 60_000;
 const LOG_FILE_BYTES: u64 = 65_536;
 

@@ -1,8 +1,8 @@
 //! What was acknowledged is there, whatever dies.
 //!
-//! After the last kill under load, what every node left on its disk is read to the last byte with `stockd
-//! inspect --verify`: logs, checkpoints and the states that they make, which are equal at equal indexes, and
-//! ledgers without a gap that begin where every other node's does.
+//! After the last kill under load, what every node left on its disk is read to the last byte with
+//! `stockd inspect --verify`: logs, checkpoints and the states that they make, which are equal at
+//! equal indexes, and ledgers without a gap that begin where every other node's does.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -135,8 +135,8 @@ const CALLS_BETWEEN: u64 = 80;
 
 const SEED: u64 = 20_260_301;
 
-/// A long run: `STOCKD_KILLS=200 STOCKD_KILLS_OF_ALL=50 cargo test --release -p tests --test cluster
-/// when_nodes_die_under_load`.
+/// A long run: `STOCKD_KILLS=200 STOCKD_KILLS_OF_ALL=50 cargo test --release -p tests --test
+/// cluster when_nodes_die_under_load`.
 #[tokio::test]
 async fn every_acknowledged_reservation_is_accounted_for_when_nodes_die_under_load() {
     let kills = settings::number("STOCKD_KILLS", KILLS);

@@ -1,6 +1,6 @@
-//! How a cluster begins, and who is let in under which id: what is founded twice is two clusters, founders who were
-//! told different things found nothing, no id is given twice, and what never ran counts for nothing.
-//! `docs/identity.md` has the rules.
+//! How a cluster begins, and who is let in under which id: what is founded twice is two clusters,
+//! founders who were told different things found nothing, no id is given twice, and what never ran
+//! counts for nothing. `docs/identity.md` has the rules.
 
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -206,7 +206,8 @@ async fn checkpoints_of_an_earlier_life_are_not_taken_for_states() {
     for node in NODES {
         let (_, report) = inspect(&cluster.data_dir(node));
         for group in &report["groups"].as_array().unwrap()[1..] {
-            // Whoever is killed may not have written the last of them, or any; the next start takes them from the log.
+            // Whoever is killed may not have written the last of them, or any; the next start takes
+            // them from the log.
             let entries = group["ledger"]["entries"].as_i64().unwrap_or(0);
             let to = group["ledger"]["to"].as_u64().unwrap_or(0);
             assert!(

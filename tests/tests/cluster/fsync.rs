@@ -65,7 +65,8 @@ async fn a_reserve_is_answered_only_after_a_quorum_has_synced_it() {
         let nodes: Vec<u64> = synced_in_between.map(|(node, _)| *node).collect();
         assert!(
             nodes.len() >= 2,
-            "sent at {sent_at_us} us, answered at {answered_at_us} us, meanwhile only {nodes:?} synced"
+            "sent at {sent_at_us} us, answered at {answered_at_us} us, meanwhile only {nodes:?} \
+             synced"
         );
     }
 }

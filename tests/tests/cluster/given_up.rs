@@ -1,5 +1,5 @@
-//! Calls that their callers gave up: they cost nobody else anything, on the same connection or another one. A client
-//! that resets calls for no reason is disconnected.
+//! Calls that their callers gave up: they cost nobody else anything, on the same connection or
+//! another one. A client that resets calls for no reason is disconnected.
 
 use std::time::Duration;
 
@@ -54,7 +54,8 @@ impl Shop {
         let location = fresh_location(&client).await;
         receive(&client, SKU, &location, 10_000_000).await;
         let node = cluster.leader_of(0).await;
-        // As the client of a shop has it: an answer that comes after its call was given up is not held against the node.
+        // As the client of a shop has it: an answer that comes after its call was given up is not
+        // held against the node.
         let channel = Endpoint::from_shared(cluster.endpoint(node)).unwrap();
         let channel = channel
             .tcp_nodelay(true)

@@ -1,6 +1,6 @@
-//! Data directories that are not what their node's peers take them for: older ones, copies, twins, and those that
-//! lost their end. `docs/identity.md` says what becomes of each. None of them makes anything acknowledged be lost
-//! where somebody who knows better can be asked.
+//! Data directories that are not what their node's peers take them for: older ones, copies, twins,
+//! and those that lost their end. `docs/identity.md` says what becomes of each. None of them makes
+//! anything acknowledged be lost where somebody who knows better can be asked.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -183,8 +183,8 @@ async fn a_directory_that_was_put_back_to_an_older_copy_joins_anew() {
     no_node_panicked(&cluster);
 }
 
-/// Nobody who is up knows better, so they elect, and answer without what was acknowledged. The third comes, who does:
-/// they must not take him with them.
+/// Nobody who is up knows better, so they elect, and answer without what was acknowledged. The
+/// third comes, who does: they must not take him with them.
 #[tokio::test]
 async fn two_copies_that_elect_each_other_are_found_by_the_third() {
     // Two nodes are built again in the end, one replica after the other: one shard is enough.
@@ -232,8 +232,8 @@ async fn two_copies_that_elect_each_other_are_found_by_the_third() {
     no_node_panicked(&cluster);
 }
 
-/// Starts a node that was told that it has forgotten something, as a supervisor would: again where it ends, which it
-/// does where nobody has told it in time. It never serves as what it was.
+/// Starts a node that was told that it has forgotten something, as a supervisor would: again where
+/// it ends, which it does where nobody has told it in time. It never serves as what it was.
 async fn joins_anew(cluster: &Cluster, node: u64) {
     let from = cluster.log(node).len();
     cluster.restart(node);
@@ -249,8 +249,8 @@ async fn joins_anew(cluster: &Cluster, node: u64) {
     .await;
 }
 
-/// Where the copies are so new that nobody has heard of anything since, nobody can tell, and they are the majority. But
-/// the third contradicts them, says so, and keeps what it has.
+/// Where the copies are so new that nobody has heard of anything since, nobody can tell, and they
+/// are the majority. But the third contradicts them, says so, and keeps what it has.
 #[tokio::test]
 async fn two_copies_that_nobody_can_tell_take_nothing_from_the_third() {
     let cluster = start().await;
@@ -283,8 +283,8 @@ async fn two_copies_that_nobody_can_tell_take_nothing_from_the_third() {
     no_node_panicked(&cluster);
 }
 
-/// Whether nodes 2 and 3 have ended because they have forgotten something, or all replicas of stock on node 1 have
-/// stopped because they contradict their leaders, and operators are told so.
+/// Whether nodes 2 and 3 have ended because they have forgotten something, or all replicas of stock
+/// on node 1 have stopped because they contradict their leaders, and operators are told so.
 async fn found(cluster: &Cluster, operator: &Operator, from: usize) -> Result<(), String> {
     let has_ended = |node| cluster.ended(node).is_some() && cluster.log(node).contains(FORGOTTEN);
     if [2, 3].into_iter().all(has_ended) {
@@ -311,8 +311,9 @@ async fn found(cluster: &Cluster, operator: &Operator, from: usize) -> Result<()
 /// More than the pulses that a copy has forgotten.
 const STARTS: usize = 10;
 
-/// Each start is a pulse: none may bring a copy up to what it has forgotten. Node 2, who was away when the last receipts
-/// were acknowledged, knows that node 3 has seen more than its directory has: the two must not elect each other.
+/// Each start is a pulse: none may bring a copy up to what it has forgotten. Node 2, who was away
+/// when the last receipts were acknowledged, knows that node 3 has seen more than its directory
+/// has: the two must not elect each other.
 #[tokio::test]
 async fn a_copy_that_was_started_again_and_again_alone_still_has_forgotten() {
     let cluster = start_with(1).await;
@@ -401,7 +402,8 @@ const LOSSES: [Loss; 3] = [Loss::Bytes(300), Loss::File, Loss::Copy];
 /// Calls that are answered before and after.
 const CALLS_BETWEEN: u64 = 150;
 
-/// A state of some ten thousand bytes is written down again and again, and the log has several files.
+/// A state of some ten thousand bytes is written down again and again, and the log has several
+/// files.
 const CHECKPOINT_AFTER_BYTES: u64 = 60_000;
 const LOG_FILE_BYTES: u64 = 65_536;
 
@@ -490,7 +492,8 @@ async fn a_copy_of_a_directory_that_is_started_beside_its_original_ends() {
     let all = doors(&cluster, &NODES);
     receipts.watch_during(&all, ended).await;
     let said = twin.log();
-    // Where the original has written a pulse since, the copy has forgotten that, and may not take its node's place.
+    // Where the original has written a pulse since, the copy has forgotten that, and may not take
+    // its node's place.
     let ends = [
         "another process runs as node 3, with this data directory or a copy of it",
         "node 3 is heard from, with another data directory",

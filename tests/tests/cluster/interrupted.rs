@@ -1,4 +1,5 @@
-//! Recoveries that are interrupted at every step, and go on from what is damaged, or older than it should be.
+//! Recoveries that are interrupted at every step, and go on from what is damaged, or older than it
+//! should be.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,8 +19,9 @@ use crate::recover::{ends, latest_life, recover, recovered_apart, stockd, text};
 const WORKS_FOR: Duration = Duration::from_millis(4_500);
 const RECEIPT_EVERY: Duration = Duration::from_millis(250);
 
-/// Kills a recovery of these nodes' directories at its first step that is to last, then at its second, and so on, and each
-/// time goes on with it. Returns how often it was killed; nothing where that cannot be done.
+/// Kills a recovery of these nodes' directories at its first step that is to last, then at its
+/// second, and so on, and each time goes on with it. Returns how often it was killed; nothing where
+/// that cannot be done.
 fn kill_at_every_step(
     cluster: &Cluster,
     nodes: &[u64],
@@ -58,7 +60,8 @@ fn kill_at_every_step(
         let part = stockd(&["recover"], &[&cluster.data_dir(nodes[0])]);
         if text(&part).contains("was interrupted: give the data directories") {
             if interrupted == 0 && step > STRIDE {
-                // Nothing was written before; from the first step that was passed over on, each is tried.
+                // Nothing was written before; from the first step that was passed over on, each is
+                // tried.
                 step -= STRIDE - 1;
             }
             interrupted += 1;
@@ -92,7 +95,8 @@ fn kill_at_every_step(
 /// System calls after which something is to last.
 const STEPS: &str = "fdatasync,fsync,rename,unlink,ftruncate";
 const STEPS_MAX: u32 = 400;
-/// Before anything is written, the directories are opened, and every file is synced: of those steps not each is tried.
+/// Before anything is written, the directories are opened, and every file is synced: of those steps
+/// not each is tried.
 const STRIDE: u32 = 4;
 
 #[tokio::test]
@@ -184,7 +188,8 @@ async fn an_older_copy_that_is_given_to_a_recovery_counts_for_nothing_where_some
     receipts.check_everywhere(&cluster).await;
     cluster.kill_all();
     cluster.put_back(1, &older);
-    // Node 3 is lost; two of three would be a quorum, if one of them had not forgotten what it acknowledged.
+    // Node 3 is lost; two of three would be a quorum, if one of them had not forgotten what it
+    // acknowledged.
     let dirs = [cluster.data_dir(1), cluster.data_dir(2)];
     let shown = stockd(&["recover"], &[&dirs[0], &dirs[1]]);
     let said = text(&shown);

@@ -1,5 +1,5 @@
-//! What makes a request the same request, and a movement the same movement: what it asks for and what it is about, not how
-//! it was written down.
+//! What makes a request the same request, and a movement the same movement: what it asks for and
+//! what it is about, not how it was written down.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,7 +1,9 @@
-//! The largest request that each call takes: what it costs the node that is asked, and everybody else who asks it.
+//! The largest request that each call takes: what it costs the node that is asked, and everybody
+//! else who asks it.
 //!
-//! A call that is not in the table fails the test, so that whoever adds one says what is the most that can be asked of it.
-//! `cargo test -p tests --test cluster largest -- --nocapture` shows the figures.
+//! A call that is not in the table fails the test, so that whoever adds one says what is the most
+//! that can be asked of it. `cargo test -p tests --test cluster largest -- --nocapture` shows the
+//! figures.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,8 +29,9 @@ use tonic::{Code, Status};
 /// What clients take unless they are told otherwise.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What the node takes more while it answers, and keeps: some times the largest message, read, checked, written to the log
-/// and applied. Most is given back; an allocator keeps some of it for the next call.
+/// What the node takes more while it answers, and keeps: some times the largest message, read,
+/// checked, written to the log and applied. Most is given back; an allocator keeps some of it for
+/// the next call.
 const MORE_BYTES_MAX: u64 = 96 * 1024 * 1024;
 
 /// Somebody else's reserve, meanwhile, in a build that is not optimised and beside other tests.
@@ -189,6 +192,10 @@ async fn table(client: &Client) -> BTreeMap<&'static str, (Bytes, Expected)> {
         request_id: request_id(),
         node_id,
     };
+    let replication = api::SetReplicationRequest {
+        request_id: request_id(),
+        replicas: 3,
+    };
     let undrain = api::UndrainNodeRequest {
         request_id: request_id(),
         node_id: 3,
@@ -305,6 +312,7 @@ async fn table(client: &Client) -> BTreeMap<&'static str, (Bytes, Expected)> {
             (one(&of_node(77)), Err(Code::NotFound)),
         ),
         ("ClusterService/UndrainNode", (one(&undrain), Ok(()))),
+        ("ClusterService/SetReplication", (one(&replication), Ok(()))),
         (
             "ClusterService/ReplaceNode",
             (one(&replace), Err(Code::NotFound)),

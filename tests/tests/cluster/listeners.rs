@@ -1,4 +1,5 @@
-//! More connections than a node has descriptors or room for: whoever has work to do is served all the same.
+//! More connections than a node has descriptors or room for: whoever has work to do is served all
+//! the same.
 
 use std::time::Duration;
 

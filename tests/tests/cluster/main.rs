@@ -1,7 +1,7 @@
 //! The whole system: real processes, real sockets, a real disk.
 //!
-//! One program, so that it is linked once. Tests that kill and pause nothing share one cluster; each
-//! makes locations and SKUs of its own.
+//! One program, so that it is linked once. Tests that kill and pause nothing share one cluster;
+//! each makes locations and SKUs of its own.
 
 mod addresses;
 mod answers;
@@ -29,6 +29,7 @@ mod outages;
 mod overload;
 mod oversell;
 mod reads;
+mod recorded;
 mod recover;
 mod silent_peers;
 mod strace;

@@ -1,10 +1,13 @@
-//! Who is in the cluster: it grows, shrinks, and makes lost replicas anew, and callers notice nothing.
+//! Who is in the cluster: it grows, shrinks, and makes lost replicas anew, and callers notice
+//! nothing.
 
 use std::time::{Duration, Instant};
 
 use stock_client::Error;
 use stock_proto::stock::v1::replica_status::Role;
-use stock_proto::stock::v1::{MovementLine, RecordReceiptsRequest, ShardIndex, ShardStatus};
+use stock_proto::stock::v1::{
+    MovementLine, RecordReceiptsRequest, ReplicaStatus, ShardIndex, ShardStatus,
+};
 use tests::cluster::{Cluster, NODES, Options};
 use tests::names::{fresh, sku_in};
 use tests::operator::{Operator, replica_on};
@@ -72,6 +75,49 @@ async fn a_cluster_ends_on_other_nodes_than_it_began_with_and_no_call_fails() {
     for round in 0..settings::number("STOCKD_GROWTHS", 1) {
         grow_and_shrink(settings::seed(SEED) + round, [1, 2]).await;
     }
+}
+
+#[tokio::test]
+async fn each_shard_gets_more_replicas_and_fewer_again_by_a_call_and_no_call_fails() {
+    let cluster = Cluster::start(Options {
+        shards: SHARDS,
+        spares: 2,
+        ..Options::default()
+    })
+    .await;
+    let shop = Shop::open(&cluster).await;
+    let operator = Operator::new(cluster.client().await);
+    let voters = async |count: usize| {
+        let what = format!("{count} voters of each group");
+        until(&what, tests::operator::SETTLED_WITHIN, async || {
+            let (groups, waiting) = operator.groups().await?;
+            let is_voter = |replica: &&ReplicaStatus| replica.role() == Role::Voter;
+            let has_them = |it: &ShardStatus| it.replicas.iter().filter(is_voter).count() == count;
+            let is_done = groups.iter().all(has_them);
+            is_done
+                .then_some(())
+                .ok_or(format!("{groups:?} {waiting:?}"))
+        })
+        .await;
+    };
+    let change = async {
+        cluster.restart(4);
+        cluster.restart(5);
+        operator.wait_until_settled(&[1, 2, 3, 4, 5]).await;
+        for replicas in [5, 3] {
+            operator.set_replication(replicas).await.unwrap();
+            voters(replicas as usize).await;
+            shop.more_calls(CALLS_BETWEEN).await;
+        }
+    };
+    shop.trade_during(SEED, change).await;
+    shop.account_for_all(&cluster).await;
+    assert_eq!(shop.failures(), 0, "failed calls");
+    let Err(Error::Status(refused)) = operator.set_replication(4).await else {
+        panic!("four is no majority more than three");
+    };
+    assert_eq!(refused.reason, "FIELD_INVALID");
+    assert_eq!(refused.field_violations[0].field, "replicas");
 }
 
 #[tokio::test]
@@ -158,7 +204,8 @@ async fn a_node_that_stays_away_is_replaced_where_there_is_room_and_is_welcome_a
     assert_eq!(shop.failures(), 0, "failed calls");
 }
 
-/// An operator has a shard's replicas made anew, of which `which` takes those that are meant: the leader's is the first.
+/// An operator has a shard's replicas made anew, of which `which` takes those that are meant: the
+/// leader's is the first.
 async fn make_anew(which: std::ops::Range<usize>) {
     let cluster = Cluster::start(Options {
         shards: 2,
@@ -362,8 +409,8 @@ const DOCUMENTS_AT_ONCE: usize = 2;
 /// A debug build is slow at lines by the ten thousand.
 const LARGE_CALL_WITHIN: Duration = Duration::from_secs(60);
 
-/// `STOCKD_LONG_ABSENCE=1 cargo test --release -p tests --test cluster membership`: the log of a group is
-/// not cut before it has 32 MiB, which takes a debug build a minute.
+/// `STOCKD_LONG_ABSENCE=1 cargo test --release -p tests --test cluster membership`: the log of a
+/// group is not cut before it has 32 MiB, which takes a debug build a minute.
 #[tokio::test]
 async fn a_follower_that_missed_more_than_the_log_holds_comes_back_through_a_snapshot() {
     if settings::number("STOCKD_LONG_ABSENCE", 0) == 0 {

@@ -1,4 +1,5 @@
-//! Nodes that were away: what callers find when they are back, and what the nodes say of themselves meanwhile.
+//! Nodes that were away: what callers find when they are back, and what the nodes say of themselves
+//! meanwhile.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -137,7 +138,8 @@ async fn a_node_is_ready_once_its_replicas_are_back_and_stays_so() {
     }
     wait_until_needed(&operator, &[]).await;
 
-    // Without a quorum it can do nothing, and starting it once more, or sending callers elsewhere, would not help.
+    // Without a quorum it can do nothing, and starting it once more, or sending callers elsewhere,
+    // would not help.
     others(3).into_iter().for_each(|node| cluster.kill(node));
     until("a node without leaders", LED_WITHIN, async || {
         let topology = cluster.topology(3).await?;

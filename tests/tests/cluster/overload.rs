@@ -37,7 +37,8 @@ const LEFT_FOR_CALLS: usize = 256;
 /// Sent one by one, beside the batches.
 const ONE_BY_ONE: usize = 1_000;
 
-/// A call that was let in fails when the leader finds that its quorum is gone: after about a second.
+/// A call that was let in fails when the leader finds that its quorum is gone: after about a
+/// second.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(15);
 
 /// From the moment the others wake until a call is served.

@@ -225,7 +225,8 @@ async fn one_node_of_three_goes_on_alone_and_the_cluster_grows_again() {
     }
     sell(&client, &skus[0], &location, 5).await;
 
-    // The lost nodes were not lost after all. They still are a majority of the cluster as they know it, and end.
+    // The lost nodes were not lost after all. They still are a majority of the cluster as they know
+    // it, and end.
     for node in [2, 3] {
         let from = cluster.log(node).len();
         cluster.restart(node);
@@ -303,7 +304,8 @@ async fn looking_into_the_directories_of_a_whole_cluster_finds_equal_states_and_
     for _ in 0..30 {
         receive(&client, &fresh("seen"), &location, 3).await;
     }
-    // What a node answers linearizably it has; a follower may otherwise stop before it hears of the last commit.
+    // What a node answers linearizably it has; a follower may otherwise stop before it hears of the
+    // last commit.
     for node in NODES {
         for shard in 0..SHARDS {
             let sku = sku_in(shard, SHARDS, "any");
@@ -406,7 +408,8 @@ pub(crate) fn recover(cluster: &Cluster, nodes: &[u64], more: &[&str]) -> Output
     stockd(&[&arguments[..], more].concat(), &dirs)
 }
 
-/// A cluster of which node 1 was recovered alone, and has acknowledged more since; the disks of the others turn up.
+/// A cluster of which node 1 was recovered alone, and has acknowledged more since; the disks of the
+/// others turn up.
 pub(crate) async fn recovered_apart() -> (Cluster, Receipts) {
     let options = Options {
         shards: SHARDS,

@@ -1,11 +1,12 @@
-//! Nodes that stand still, and connections to the peers' port on which nobody says what he came for.
+//! Nodes that stand still, and connections to the peers' port on which nobody says what he came
+//! for.
 
 use std::time::Duration;
 
-use stock_proto::cluster::v1 as peer;
 use stock_proto::stock::v1::ListNodesRequest;
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
+use stock_wire::cluster::v1 as peer;
 use tests::cluster::{Cluster, NODES, Options, others};
 use tests::stock::{fresh_location, receive, receive_many, reserve};
 use tests::wait::{finish, until};

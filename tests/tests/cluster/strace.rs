@@ -21,8 +21,8 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// Traces these system calls of all threads of a process, as `-e trace=` takes them, into a file. `Err` where
-    /// there is no strace, or where it may not look at other processes.
+    /// Traces these system calls of all threads of a process, as `-e trace=` takes them, into a
+    /// file. `Err` where there is no strace, or where it may not look at other processes.
     pub(crate) async fn attach(
         process_id: u32,
         calls: &str,
@@ -57,7 +57,8 @@ impl Trace {
         Ok(trace)
     }
 
-    /// Ends the trace, and returns it: a line for each call, or two where another thread's came in between.
+    /// Ends the trace, and returns it: a line for each call, or two where another thread's came in
+    /// between.
     pub(crate) async fn detach(mut self) -> String {
         let id = Pid::from_raw(self.strace.id() as i32).unwrap();
         kill_process(id, Signal::INT).unwrap();

@@ -1,4 +1,5 @@
-//! Many reserves over one call: each is decided by itself, exactly once, whatever happens to nodes meanwhile.
+//! Many reserves over one call: each is decided by itself, exactly once, whatever happens to nodes
+//! meanwhile.
 
 use std::time::Duration;
 

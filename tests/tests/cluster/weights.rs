@@ -120,7 +120,8 @@ async fn a_sale_that_endangers_many_over_and_over_names_each_once() {
     assert_eq!(last.unwrap().short_by, 1_500);
 }
 
-/// Baskets that are refused, 4,000 of 100 lines each: what is remembered of them is a few numbers for each line.
+/// Baskets that are refused, 4,000 of 100 lines each: what is remembered of them is a few numbers
+/// for each line.
 #[tokio::test]
 async fn refused_baskets_are_remembered_in_a_few_bytes() {
     const BASKETS: usize = 4_000;

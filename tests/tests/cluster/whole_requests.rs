@@ -1,4 +1,5 @@
-//! No part of a request is ignored: neither a second message, nor an index beside a consistency, nor one of several.
+//! No part of a request is ignored: neither a second message, nor an index beside a consistency,
+//! nor one of several.
 
 use std::time::Duration;
 
@@ -159,13 +160,16 @@ async fn every_index_of_a_read_is_waited_for_in_any_order_and_consistency() {
 }
 
 #[tokio::test]
-async fn an_index_of_a_shard_that_is_not_there_is_refused_and_one_that_is_not_asked_for_costs_nothing()
- {
+async fn an_index_of_an_unknown_shard_is_refused_and_one_that_is_not_asked_for_costs_nothing() {
     let cluster = Cluster::shared().await;
     let client = cluster.client().await;
     let shards = cluster.shards();
     let (sku, location) = (sku_in(2, shards, "beside"), fresh_location(&client).await);
-    receive(&client, &sku, &location, 10).await;
+    let received = receive(&client, &sku, &location, 10).await;
+    let written = ShardIndex {
+        shard: 2,
+        index: received.applied_index,
+    };
     for node in NODES {
         for consistency in [Consistency::Near, Consistency::Linearizable] {
             let ask = async |shard: u32| {
@@ -176,7 +180,7 @@ async fn an_index_of_a_shard_that_is_not_there_is_refused_and_one_that_is_not_as
                         location: location.clone(),
                     }],
                     consistency: consistency.into(),
-                    at_least: vec![ShardIndex { shard: 2, index: 1 }, beside],
+                    at_least: vec![written, beside],
                 };
                 let mut stub = AvailabilityServiceClient::new(cluster.channel(node));
                 let answer = finish("a read", AT_ONCE, stub.get_availability(question)).await;

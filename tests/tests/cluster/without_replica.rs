@@ -128,8 +128,8 @@ async fn a_node_without_a_replica_answers_as_those_that_have_one() {
         assert_eq!(found.unwrap(), id);
     }
 
-    // While replicas come and go, from the first moment on: one that waits for its first snapshot knows nothing, and
-    // does not say that there is nothing.
+    // While replicas come and go, from the first moment on: one that waits for its first snapshot
+    // knows nothing, and does not say that there is nothing.
     cluster.restart(FOURTH);
     let all = [NODES[0], NODES[1], NODES[2], FOURTH];
     let operator = Operator::new(client.clone());

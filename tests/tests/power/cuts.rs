@@ -1,5 +1,5 @@
-//! Power cuts under load. In the end every byte of what the nodes have is read and is as it was written; a
-//! ledger that a cut damaged has begun anew, and has no gap since.
+//! Power cuts under load. In the end every byte of what the nodes have is read and is as it was
+//! written; a ledger that a cut damaged has begun anew, and has no gap since.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,8 @@ const CALLS_BEFORE_MAX: u64 = 400;
 /// How long a sync takes just before a cut, more often than not.
 const SYNC_DELAY: Duration = Duration::from_millis(8);
 
-/// After so much log a state is written down: after every forty calls or so, that many cuts fall into it.
+/// After so much log a state is written down: after every forty calls or so, that many cuts fall
+/// into it.
 const CHECKPOINT_AFTER_BYTES: u64 = 4 * 1024;
 
 /// Calls that are answered at that pace.
@@ -71,7 +72,8 @@ async fn what_was_acknowledged_is_there_when_the_power_is_back() {
             false => Duration::ZERO,
         };
         eprintln!(
-            "cut {cut}: nodes {victims:?} after {before} calls, seed {cut_seed}, syncs take {sync_delay:?}"
+            "cut {cut}: nodes {victims:?} after {before} calls, seed {cut_seed}, syncs take \
+             {sync_delay:?}"
         );
         let trouble = async {
             shop.more_calls(before).await;
@@ -102,7 +104,8 @@ async fn what_was_acknowledged_is_there_when_the_power_is_back() {
     shop.account_for_all(&cluster).await;
     let (calls, shortages) = (shop.calls(), shop.shortages());
     eprintln!(
-        "{cuts} cuts, {half_written} checkpoints in the middle, {calls} calls, {shortages} shortages"
+        "{cuts} cuts, {half_written} checkpoints in the middle, {calls} calls, {shortages} \
+         shortages"
     );
     assert!(
         half_written > 0 || cuts < CUTS_FOR_SURE,

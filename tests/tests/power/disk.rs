@@ -1,4 +1,5 @@
-//! The disk that forgets, by itself: what is synced stays, what is not may go, and nothing else happens.
+//! The disk that forgets, by itself: what is synced stays, what is not may go, and nothing else
+//! happens.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};

@@ -34,8 +34,8 @@ const BYTES_LEFT_MAX: u64 = 16 * 1024;
 /// How long a disk is given to meet a fault: some are of a kind that no node asks for just now.
 const MET_WITHIN: Duration = Duration::from_millis(700);
 
-/// From the first disk that fails until those that fail for the same reason have, and their nodes have
-/// done what they do then.
+/// From the first disk that fails until those that fail for the same reason have, and their nodes
+/// have done what they do then.
 const AFTERMATH: Duration = Duration::from_millis(300);
 
 /// From a disk's failure until its node has ended.
@@ -127,8 +127,9 @@ async fn a_failed_write_or_sync_is_never_acknowledged() {
             victims.iter().for_each(|node| fault.begin(&cluster, *node));
             let met_by = victims_of(&cluster, &already).await;
             eprintln!("fault {number}: {fault:?} for {victims:?}, met by {met_by:?}");
-            // A node none of whose syncs succeeds can do nothing that is worth an answer: the next thing it
-            // is told ends it. Of other failures some may be lived with: those of what can be made again.
+            // A node none of whose syncs succeeds can do nothing that is worth an answer: the next
+            // thing it is told ends it. Of other failures some may be lived with: those of what can
+            // be made again.
             let is_told = victims.len() == 1;
             let must_end = met_by
                 .iter()
@@ -163,8 +164,8 @@ async fn a_failed_write_or_sync_is_never_acknowledged() {
     verify_what_is_left(&cluster);
 }
 
-/// Starts every node on a disk that fails it once. Whether the node gives up or goes on, it must not
-/// take what it could not read for what is not there. Returns how many were failed.
+/// Starts every node on a disk that fails it once. Whether the node gives up or goes on, it must
+/// not take what it could not read for what is not there. Returns how many were failed.
 async fn start_badly(cluster: &Cluster, fault: Fault) -> u64 {
     let already = faults_met(cluster);
     for node in NODES {

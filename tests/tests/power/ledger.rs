@@ -1,4 +1,5 @@
-//! A disk that fails the ledger alone: stock goes on, and the ledger does, too, when the disk is well again.
+//! A disk that fails the ledger alone: stock goes on, and the ledger does, too, when the disk is
+//! well again.
 
 use std::time::Duration;
 
@@ -32,7 +33,8 @@ async fn a_ledger_that_failed_is_opened_again_and_stock_never_notices() {
     let shop = Shop::open(&cluster).await;
     let node = cluster.leader_of(0).await;
     let said = |what: &str| cluster.log(node).matches(what).count();
-    // Once: what the node itself asks for. Then also what sled does when it is closed, and when it is opened.
+    // Once: what the node itself asks for. Then also what sled does when it is closed, and when it
+    // is opened.
     for (op, times) in [(Op::Sync, 1), (Op::Sync, 2), (Op::Write, 1), (Op::Sync, 3)] {
         let failed_before = said("the ledger failed");
         let opened_before = said("the ledger is open again");

@@ -1,8 +1,8 @@
-//! Power cuts and failing disks: what was acknowledged is there when the power is back, and nothing is
-//! acknowledged that a disk did not take.
+//! Power cuts and failing disks: what was acknowledged is there when the power is back, and nothing
+//! is acknowledged that a disk did not take.
 //!
-//! A long run: `STOCKD_POWER_CUTS=200 STOCKD_DISK_FAULTS=200 cargo test --release -p tests --test power`.
-//! `STOCKD_SEED` makes it another run.
+//! A long run: `STOCKD_POWER_CUTS=200 STOCKD_DISK_FAULTS=200 cargo test --release -p tests --test
+//! power`. `STOCKD_SEED` makes it another run.
 
 mod cuts;
 mod disk;

@@ -1,4 +1,5 @@
-//! Disks that run full: who has room leads, and where nobody has, what keeps holds and states facts is still taken.
+//! Disks that run full: who has room leads, and where nobody has, what keeps holds and states facts
+//! is still taken.
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,8 @@ const SEED: u64 = 20_261_130;
 /// Too little to take anything in, and plenty for what frees room.
 const HARDLY_ANY_BYTES: u64 = 200 * 1024 * 1024;
 
-/// Room is looked at every second and told twice a second; hand-overs are ordered a few at a time; and twice, if the
-/// leader of group 0 is the one to go.
+/// Room is looked at every second and told twice a second; hand-overs are ordered a few at a time;
+/// and twice, if the leader of group 0 is the one to go.
 const AWAY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Calls that are answered before, meanwhile and afterwards.

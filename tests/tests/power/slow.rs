@@ -14,8 +14,8 @@ const SEED: u64 = 20_261_101;
 /// Twice what is called slow, and far more than the other disks take.
 const SLOW_SYNC: Duration = Duration::from_millis(100);
 
-/// A few seconds until enough slow writes are seen, three until they are believed, and the hand-overs; twice,
-/// if the leader of group 0 is the slow one.
+/// A few seconds until enough slow writes are seen, three until they are believed, and the
+/// hand-overs; twice, if the leader of group 0 is the slow one.
 const AWAY_WITHIN: Duration = Duration::from_secs(60);
 
 /// Calls that are answered before, and afterwards.

@@ -1,6 +1,6 @@
-//! stockd: SKUs spread evenly over the shards, with stock that does not run out, and the calls that are
-//! compared. They use the generated stubs and not the Rust client, so that all of them cost the same on this
-//! side of the wire.
+//! stockd: SKUs spread evenly over the shards, with stock that does not run out, and the calls that
+//! are compared. They use the generated stubs and not the Rust client, so that all of them cost the
+//! same on this side of the wire.
 
 mod calls;
 mod streams;
@@ -72,7 +72,8 @@ impl Sku {
 }
 
 impl Stockd {
-    /// Puts the location, tops the stock up, and opens a connection to each leader. Holds last for `ttl`.
+    /// Puts the location, tops the stock up, and opens a connection to each leader. Holds last for
+    /// `ttl`.
     pub(crate) async fn prepare(client: &Client, ttl: Duration) -> anyhow::Result<Stockd> {
         Stockd::prepare_skus(client, ttl, SKUS_MIN).await
     }
@@ -214,8 +215,8 @@ impl Stockd {
         Streams::new(leaders.collect(), self.ttl)
     }
 
-    /// Of the calls that [`Self::reserves`], [`Self::echoes`] and [`Self::reads`] give for single lines, those that go
-    /// to one node: for one call in flight.
+    /// Of the calls that [`Self::reserves`], [`Self::echoes`] and [`Self::reads`] give for single
+    /// lines, those that go to one node: for one call in flight.
     pub(crate) fn of_one_leader<C: Clone>(&self, calls: &[C]) -> Vec<C> {
         let first = self.skus.first().map(|sku| sku.leader);
         let calls = self.skus.iter().zip(calls);
@@ -280,7 +281,8 @@ async fn wait_for_leaders(client: &Client) -> anyhow::Result<Vec<u64>> {
     }
 }
 
-/// Names that fall into the shards in turn, so that a round over all of them asks each shard equally.
+/// Names that fall into the shards in turn, so that a round over all of them asks each shard
+/// equally.
 fn names(client: &Client, skus_min: u32) -> anyhow::Result<Vec<String>> {
     let shards = client.topology().shard_count();
     let per_shard = skus_min.div_ceil(shards).max(SKUS_PER_SHARD_MIN);

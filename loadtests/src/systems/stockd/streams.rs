@@ -55,12 +55,13 @@ pub(crate) struct Streams {
     leaders: Vec<(Channel, Rc<[Unnamed]>)>,
 }
 
-/// A request without an id, as it will be on the wire: what it takes to send one belongs to the load.
+/// A request without an id, as it will be on the wire: what it takes to send one belongs to the
+/// load.
 struct Unnamed(Bytes);
 
 impl Unnamed {
-    /// The request under a new id. Two messages, one behind the other, are one that has the fields of both: see
-    /// <https://protobuf.dev/programming-guides/encoding/#last-one-wins>.
+    /// The request under a new id. Two messages, one behind the other, are one that has the fields
+    /// of both: see <https://protobuf.dev/programming-guides/encoding/#last-one-wins>.
     fn named(&self) -> Bytes {
         let id = Uuid::now_v7();
         let id = ReserveRequest {
@@ -77,7 +78,8 @@ impl Unnamed {
 /// What was sent on a stream.
 #[derive(Default)]
 struct Sent {
-    /// When each request was due and when it was sent, from this number on; none where it is answered.
+    /// When each request was due and when it was sent, from this number on; none where it is
+    /// answered.
     times: VecDeque<Option<(Instant, Instant)>>,
     first: u64,
     unanswered: usize,

@@ -1,4 +1,5 @@
-//! Many reserves over one call to each leader: every one ends with its answer, whatever becomes of the calls.
+//! Many reserves over one call to each leader: every one ends with its answer, whatever becomes of
+//! the calls.
 
 use std::time::Instant;
 

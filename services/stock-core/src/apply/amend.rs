@@ -1,4 +1,5 @@
-//! Amend: replace a hold's basket in one step, so that a shopper's own units never stand in her way.
+//! Amend: replace a hold's basket in one step, so that a shopper's own units never stand in her
+//! way.
 
 use std::sync::Arc;
 

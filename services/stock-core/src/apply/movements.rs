@@ -118,7 +118,8 @@ impl Shard {
         line: &MovementLine,
     ) -> Result<(), Refusal> {
         let stock = self.shelves.stock(&line.sku);
-        // A SKU exists from its first receipt or policy: elsewhere an unknown one is a typing error.
+        // A SKU exists from its first receipt or policy: elsewhere an unknown one is a typing
+        // error.
         if stock.is_none() && kind != MovementKind::Receipt {
             return Err(Refusal::UnknownSku { line: number });
         }
@@ -154,7 +155,8 @@ impl Shard {
         position.map_or(0, |position| position.short_by())
     }
 
-    /// What would be amiss at the position after a change of on hand, if it is more than it was before.
+    /// What would be amiss at the position after a change of on hand, if it is more than it was
+    /// before.
     pub(crate) fn discrepancy(
         &self,
         (sku, location): (&Sku, &Location),

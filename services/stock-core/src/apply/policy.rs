@@ -9,7 +9,8 @@ use crate::outcome::{Outcome, Policy, Refusal};
 use crate::shard::Shard;
 
 impl Shard {
-    /// Never refused for want of stock: where less may be sold than has been, that is a discrepancy.
+    /// Never refused for want of stock: where less may be sold than has been, that is a
+    /// discrepancy.
     pub(crate) fn set_policy(
         &mut self,
         at: At,

@@ -1,8 +1,8 @@
 //! A catalog from its bytes.
 
 use crate::buckets::Table;
-use crate::canonical::{Bucket, CatalogHead};
 use crate::catalog::Catalog;
+use crate::codec::{Bucket, CatalogHead};
 use crate::error::{Part, RestoreError};
 use crate::ids::Stamp;
 use crate::limits::CATALOG_BUCKETS;

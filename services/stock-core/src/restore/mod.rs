@@ -6,7 +6,7 @@ mod shard;
 pub use catalog::CatalogRestorer;
 pub use shard::ShardRestorer;
 
-use crate::canonical::{OrderHead, Read, Reader};
+use crate::codec::{OrderHead, Read, Reader};
 use crate::error::{Part, RestoreError};
 use crate::ids::Stamp;
 use crate::order::{Disorder, Order, Place};
@@ -59,7 +59,7 @@ fn read_part<T>(
     now: Stamp,
     read: impl FnOnce(&mut Reader<'_>) -> Read<T>,
 ) -> Result<T, RestoreError> {
-    let mut reader = Reader::new(bytes, now);
+    let mut reader = Reader::of_state(bytes, now);
     let result = read(&mut reader).and_then(|made| reader.end().map(|()| made));
     result.map_err(|flaw| RestoreError::Unreadable {
         part,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::apply::holds::Holds;
 use crate::apply::shelves::Shelves;
 use crate::buckets::Table;
-use crate::canonical::{Bucket, ShardHead};
+use crate::codec::{Bucket, ShardHead};
 use crate::documents::{self, DocumentPlace, LINE_BYTES};
 use crate::error::{Flaw, Part, RestoreError};
 use crate::ids::{Location, ReservationId, Sku, Stamp};

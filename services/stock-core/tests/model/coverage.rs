@@ -108,7 +108,8 @@ fn expected() -> impl Iterator<Item = String> {
         ("policy", "policy | policy, again | CounterOutOfRange"),
     ];
     let movements = "recorded | recorded with a discrepancy | recorded, ahead | already recorded
-         | already recorded with a discrepancy | DocumentReused | DocumentTooOld | OccurredInFuture | CounterOutOfRange";
+         | already recorded with a discrepancy | DocumentReused | DocumentTooOld | \
+         OccurredInFuture | CounterOutOfRange";
     let ledger = "Reserved | Confirmed | Released | Fulfilled | Expired | Extended | Receipt | Sale
          | Adjustment | Policy | Receipt with a discrepancy | Sale with a discrepancy
          | Adjustment with a discrepancy | Policy with a discrepancy";

@@ -172,7 +172,8 @@ impl Place {
     }
 }
 
-/// A shard, the model, another replica of the shard, and one that is restarted now and then, side by side.
+/// A shard, the model, another replica of the shard, and one that is restarted now and then, side
+/// by side.
 struct Trial {
     shard: Shard,
     naive: Naive,
@@ -324,7 +325,8 @@ impl Trial {
             || counts.request_bytes > self.naive.request_bytes_max()
         {
             return Err(format!(
-                "{counts:?}; the model counts {open} bytes of open reservations, {documents} of documents, and {} of \
+                "{counts:?}; the model counts {open} bytes of open reservations, {documents} of \
+                 documents, and {} of \
                  requests at most",
                 self.naive.request_bytes_max()
             ));

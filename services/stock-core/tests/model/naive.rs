@@ -23,7 +23,7 @@ const ENDANGERED_IN_ALL_MAX: usize = 1_000;
 
 #[derive(Default)]
 pub(crate) struct Naive {
-    shelves: Vec<Shelf>,
+    shelves: Vec<OpenLedger>,
     pub(crate) reservations: Vec<Known>,
     requests: Vec<Answered>,
     requests_horizon: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Naive {
     pub(crate) ledger: Vec<LedgerEntry>,
 }
 
-struct Shelf {
+struct OpenLedger {
     sku: Sku,
     location: Location,
     on_hand: i64,
@@ -505,7 +505,8 @@ impl Naive {
         })
     }
 
-    /// What is amiss at a position, if it is more than it was. Who was named before by the same command is not named again.
+    /// What is amiss at a position, if it is more than it was. Who was named before by the same
+    /// command is not named again.
     fn discrepancy(
         &self,
         sku: &Sku,
@@ -658,15 +659,15 @@ impl Naive {
         self.shelves.iter().any(|shelf| shelf.sku == *sku)
     }
 
-    fn shelf(&self, sku: &Sku, location: &Location) -> Option<&Shelf> {
-        let here = |shelf: &&Shelf| shelf.sku == *sku && shelf.location == *location;
+    fn shelf(&self, sku: &Sku, location: &Location) -> Option<&OpenLedger> {
+        let here = |shelf: &&OpenLedger| shelf.sku == *sku && shelf.location == *location;
         self.shelves.iter().find(here)
     }
 
-    fn shelf_or_new(&mut self, sku: &Sku, location: &Location) -> &mut Shelf {
-        let here = |shelf: &Shelf| shelf.sku == *sku && shelf.location == *location;
+    fn shelf_or_new(&mut self, sku: &Sku, location: &Location) -> &mut OpenLedger {
+        let here = |shelf: &OpenLedger| shelf.sku == *sku && shelf.location == *location;
         let at = self.shelves.iter().position(here).unwrap_or_else(|| {
-            self.shelves.push(Shelf {
+            self.shelves.push(OpenLedger {
                 sku: sku.clone(),
                 location: location.clone(),
                 on_hand: 0,
@@ -733,7 +734,8 @@ impl Naive {
         self.documents.iter().map(of_line).sum()
     }
 
-    /// What requests take of the room there is for them, at most: of a refused basket, a few numbers for each line.
+    /// What requests take of the room there is for them, at most: of a refused basket, a few
+    /// numbers for each line.
     pub(crate) fn request_bytes_max(&self) -> usize {
         let of_request = |known: &Answered| {
             128 + match &known.outcome {

@@ -1,7 +1,8 @@
 //! A replica that is written down and brought back, again and again.
 
-use crate::SECRET;
 use stock_core::{FrozenState, RestoreError, Shard, ShardRestorer, StateRestorer};
+
+use crate::SECRET;
 
 /// The bytes of a state: the head and every bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]

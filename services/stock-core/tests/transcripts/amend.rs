@@ -50,7 +50,8 @@ fn lines_come_go_and_move() {
         "receive MUG@A=5 MUG@B=5 PEN@A=5
          reserve r1 MUG@A=2 PEN@A=1
          amend r1 MUG@B=3 PEN@A=2                -> r1 held 15m: MUG@B 3 open, PEN@A 2 open
-         ledger                                  -> Released MUG@A reserved -2 of r1 by web; Reserved MUG@B reserved +3 of r1 by web; Reserved PEN@A reserved +1 of r1 by web
+         ledger                                  -> Released MUG@A reserved -2 of r1 by web; \
+         Reserved MUG@B reserved +3 of r1 by web; Reserved PEN@A reserved +1 of r1 by web
          show MUG@A                              -> on_hand 5 reserved 0 available 5
          amend r1 MUG@A=1                        -> r1 held 15m: MUG@A 1 open
          release r1 PEN=1                        -> refused: line 0 not in reservation
@@ -69,7 +70,8 @@ fn units_released_before_an_amend_are_not_held_by_it() {
          reserve r2 MUG@A=3
          amend r1 MUG@A=3                        -> short MUG@A requested 3 available 1 reservable 2
          amend r1 MUG@A=2 PEN@A=1                -> r1 held 15m: MUG@A 2 open, PEN@A 1 open
-         ledger                                  -> Reserved MUG@A reserved +1 of r1 by web; Reserved PEN@A reserved +1 of r1 by web",
+         ledger                                  -> Reserved MUG@A reserved +1 of r1 by web; \
+         Reserved PEN@A reserved +1 of r1 by web",
     );
 }
 
@@ -97,6 +99,7 @@ fn less_may_be_held_even_where_too_much_is_promised() {
          sale MUG@A=4
          amend r1 MUG@A=5                        -> r1 held 15m: MUG@A 5 open
          amend r1 MUG@A=4                        -> r1 held 15m: MUG@A 4 open
-         amend r1 MUG@A=5                        -> short MUG@A requested 5 available -3 reservable 4",
+         amend r1 MUG@A=5                        -> short MUG@A requested 5 available -3 \
+         reservable 4",
     );
 }

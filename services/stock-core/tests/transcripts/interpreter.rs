@@ -9,9 +9,10 @@
 //! ```
 //!
 //! Each command is a log entry of its own; `&` puts it into the entry of the command before. `+15m`
-//! is an empty entry that much later; from `lag 3h` on the nodes' wall clocks show so much more than cluster time. What may stand after a command, in any order, is listed at
-//! [`Options`]. `reserve a1..a20 MUG@A=1` stands for twenty commands, `each` for their names in the
-//! answer. After every command the shard is audited.
+//! is an empty entry that much later; from `lag 3h` on the nodes' wall clocks show so much more
+//! than cluster time. What may stand after a command, in any order, is listed at [`Options`].
+//! `reserve a1..a20 MUG@A=1` stands for twenty commands, `each` for their names in the answer.
+//! After every command the shard is audited.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -59,7 +59,8 @@ fn holds_expire_in_the_order_of_their_time_then_of_their_id() {
          reserve r2 MUG@A=2 ttl 2m
          reserve r3 MUG@A=3 ttl 2m
          +1h
-         ledger                                  -> Expired MUG@A reserved -2 of r2 by web; Expired MUG@A reserved -3 of r3 by web; Expired MUG@A reserved -1 of r1 by app",
+         ledger                                  -> Expired MUG@A reserved -2 of r2 by web; \
+         Expired MUG@A reserved -3 of r3 by web; Expired MUG@A reserved -1 of r1 by app",
     );
 }
 
@@ -68,10 +69,12 @@ fn only_what_is_still_open_expires() {
     check(
         "receive MUG@A=9 PEN@A=9
          reserve r1 MUG@A=3 PEN@A=2
-         release r1 MUG=1 PEN=2                  -> r1 held 15m: MUG@A 2 open 1 released, PEN@A 2 released
+         release r1 MUG=1 PEN=2                  -> r1 held 15m: MUG@A 2 open 1 released, PEN@A 2 \
+         released
          +15m
          ledger                                  -> Expired MUG@A reserved -2 of r1 by web
-         get r1                                  -> r1 expired: MUG@A 1 released 2 expired, PEN@A 2 released",
+         get r1                                  -> r1 expired: MUG@A 1 released 2 expired, PEN@A \
+         2 released",
     );
 }
 
@@ -108,7 +111,8 @@ fn whoever_touches_a_due_hold_finds_it_expired() {
          show MUG@A                              -> on_hand 2000 reserved 3 available 1997
          due                                     -> now
          +0s
-         ledger                                  -> Expired MUG@A reserved -1 of c513 by web; Expired MUG@A reserved -1 of c514 by web; Expired MUG@A reserved -1 of c515 by web
+         ledger                                  -> Expired MUG@A reserved -1 of c513 by web; \
+         Expired MUG@A reserved -1 of c514 by web; Expired MUG@A reserved -1 of c515 by web
          due                                     -> never",
     );
 }
@@ -119,7 +123,8 @@ fn a_due_hold_that_nobody_touched_counts_as_reserved() {
         "receive MUG@A=513
          reserve c1..c513 MUG@A=1 ttl 60s        -> each held 1m: MUG@A 1 open
          +60s
-         & reserve r1 MUG@A=513                  -> short MUG@A requested 513 available 512 reservable 512
+         & reserve r1 MUG@A=513                  -> short MUG@A requested 513 available 512 \
+         reservable 512
          reserve r1 MUG@A=513                    -> r1 held 15m: MUG@A 513 open",
     );
 }

@@ -10,7 +10,8 @@ fn receipts_sales_and_adjustments_change_what_is_on_hand() {
          sale MUG@A=3 doc S1 by till             -> recorded
          ledger                                  -> Sale MUG@A on_hand -3 of S1/1 by till
          adjust MUG@A=-2 doc C1 reason broken    -> recorded
-         ledger                                  -> Adjustment MUG@A on_hand -2 of C1/1 by web since broken
+         ledger                                  -> Adjustment MUG@A on_hand -2 of C1/1 by web \
+         since broken
          adjust MUG@A=4 reason found             -> recorded
          show MUG@A                              -> on_hand 9 reserved 0 available 9",
     );
@@ -43,7 +44,8 @@ fn a_line_with_another_content_is_refused() {
 fn a_line_is_known_by_what_it_is_about_and_by_who_reports_it() {
     check(
         "receive MUG@A=10 doc D1                 -> recorded
-         // The number of a line is used again within a document, and that of a receipt by another till.
+         // The number of a line is used again within a document, and that of a receipt by another
+         // till.
          receive PEN@A=10 doc D1                 -> recorded
          receive MUG@B=10 doc D1                 -> recorded
          sale MUG@A=1 doc R1 from till-1         -> recorded
@@ -59,9 +61,11 @@ fn what_was_amiss_is_said_again() {
     check(
         "receive MUG@A=5
          reserve r1 MUG@A=5
-         sale MUG@A=1 doc S1                     -> recorded, MUG@A available -1 short by 1 endangers r1
+         sale MUG@A=1 doc S1                     -> recorded, MUG@A available -1 short by 1 \
+         endangers r1
          receive MUG@A=9
-         sale MUG@A=1 doc S1                     -> already recorded, MUG@A available -1 short by 1 endangers r1",
+         sale MUG@A=1 doc S1                     -> already recorded, MUG@A available -1 short by \
+         1 endangers r1",
     );
 }
 
@@ -74,7 +78,8 @@ fn the_endangered_are_found_at_their_position_and_by_when_they_were_held() {
          reserve newest MUG@A=1 ttl 7d
          // However many there are elsewhere.
          reserve r1..r1001 MUG@B=1               -> each held 15m: MUG@B 1 open
-         adjust MUG@A=-5 reason fire             -> recorded, MUG@A available -5 short by 5 endangers newest here",
+         adjust MUG@A=-5 reason fire             -> recorded, MUG@A available -5 short by 5 \
+         endangers newest here",
     );
 }
 
@@ -84,8 +89,11 @@ fn the_endangered_are_named_once_by_a_command() {
         "receive MUG@A=3 PEN@A=3
          reserve r1 MUG@A=1 PEN@A=3
          reserve r2 MUG@A=2
-         sale MUG@A=1 MUG@A=1 MUG@A=1 PEN@A=1    -> recorded, MUG@A available -1 short by 1 endangers r2; recorded, MUG@A available -2 short by 2 endangers nobody; recorded, MUG@A available -3 short by 3 endangers r1; recorded, PEN@A available -1 short by 1 endangers r1
-         sale MUG@A=1                            -> recorded, MUG@A available -4 short by 4 endangers r2 r1",
+         sale MUG@A=1 MUG@A=1 MUG@A=1 PEN@A=1    -> recorded, MUG@A available -1 short by 1 \
+         endangers r2; recorded, MUG@A available -2 short by 2 endangers nobody; recorded, MUG@A \
+         available -3 short by 3 endangers r1; recorded, PEN@A available -1 short by 1 endangers r1
+         sale MUG@A=1                            -> recorded, MUG@A available -4 short by 4 \
+         endangers r2 r1",
     );
 }
 
@@ -102,10 +110,12 @@ fn documents_of_different_kinds_may_share_a_name() {
 fn each_line_stands_or_falls_by_itself() {
     check(
         "receive MUG@A=1
-         sale MUG@A=1 MUGG@A=1 MUG@B=1 doc S1    -> recorded; refused: line 1 unknown sku; recorded, MUG@B available -1 short by 1 endangers nobody
+         sale MUG@A=1 MUGG@A=1 MUG@B=1 doc S1    -> recorded; refused: line 1 unknown sku; \
+         recorded, MUG@B available -1 short by 1 endangers nobody
          // A line that was refused was not recorded: once the SKU is known, it counts.
          receive MUGG@A=5
-         sale MUG@A=1 MUGG@A=1 MUG@B=1 doc S1    -> already recorded; recorded; already recorded, MUG@B available -1 short by 1 endangers nobody
+         sale MUG@A=1 MUGG@A=1 MUG@B=1 doc S1    -> already recorded; recorded; already recorded, \
+         MUG@B available -1 short by 1 endangers nobody
          show MUGG@A                             -> on_hand 4 reserved 0 available 4",
     );
 }
@@ -131,10 +141,14 @@ fn a_sale_below_what_is_reserved_names_the_newest_reservations() {
          reserve other MUG@B=1 PEN@A=1
          reserve r3 MUG@A=2
          sale MUG@A=1                            -> recorded
-         sale MUG@A=2                            -> recorded, MUG@A available -2 short by 2 endangers r3
-         sale MUG@A=1                            -> recorded, MUG@A available -3 short by 3 endangers r3 r2
-         ledger                                  -> Sale MUG@A on_hand -1 of unnamed-12/1 by web, MUG@A available -3 short by 3 endangers r3 r2
-         adjust MUG@A=-7                         -> recorded, MUG@A available -10 short by 10 endangers r3 r2 r1
+         sale MUG@A=2                            -> recorded, MUG@A available -2 short by 2 \
+         endangers r3
+         sale MUG@A=1                            -> recorded, MUG@A available -3 short by 3 \
+         endangers r3 r2
+         ledger                                  -> Sale MUG@A on_hand -1 of unnamed-12/1 by web, \
+         MUG@A available -3 short by 3 endangers r3 r2
+         adjust MUG@A=-7                         -> recorded, MUG@A available -10 short by 10 \
+         endangers r3 r2 r1
          // What makes it better is no news.
          receive MUG@A=1                         -> recorded
          show MUG@A                              -> on_hand 0 reserved 9 available -9",
@@ -146,7 +160,8 @@ fn a_discrepancy_begins_below_the_backorder_limit() {
     check(
         "policy MUG@A backorder 2
          sale MUG@A=2                            -> recorded
-         sale MUG@A=1                            -> recorded, MUG@A available -3 short by 1 endangers nobody",
+         sale MUG@A=1                            -> recorded, MUG@A available -3 short by 1 \
+         endangers nobody",
     );
 }
 
@@ -166,12 +181,13 @@ fn only_open_units_are_endangered() {
          confirm sold
          fulfill sold
          +1m
-         sale MUG@A=9                            -> recorded, MUG@A available -1 short by 1 endangers old",
+         sale MUG@A=9                            -> recorded, MUG@A available -1 short by 1 \
+         endangers old",
     );
 }
 
-// The search for the endangered looks at a thousand holders: whoever holds nothing any more must not
-// be among them.
+// The search for the endangered looks at a thousand holders: whoever holds nothing any more must
+// not be among them.
 
 #[test]
 fn released_reservations_do_not_hide_the_endangered() {
@@ -182,7 +198,8 @@ fn released_reservations_do_not_hide_the_endangered() {
          release r1..r500                        -> each released: MUG@A 1 released
          reserve s1..s501 MUG@A=1 PEN@A=1        -> each held 15m: MUG@A 1 open, PEN@A 1 open
          release s1..s501 MUG=1                  -> each held 15m: MUG@A 1 released, PEN@A 1 open
-         sale MUG@A=1092                         -> recorded, MUG@A available -1 short by 1 endangers old",
+         sale MUG@A=1092                         -> recorded, MUG@A available -1 short by 1 \
+         endangers old",
     );
 }
 
@@ -194,7 +211,8 @@ fn fulfilled_reservations_do_not_hide_the_endangered() {
          reserve r1..r1001 MUG@A=1               -> each held 15m: MUG@A 1 open
          confirm r1..r1001                       -> each confirmed: MUG@A 1 open
          fulfill r1..r1001                       -> each fulfilled: MUG@A 1 fulfilled
-         sale MUG@A=91                           -> recorded, MUG@A available -1 short by 1 endangers old",
+         sale MUG@A=91                           -> recorded, MUG@A available -1 short by 1 \
+         endangers old",
     );
 }
 
@@ -206,7 +224,8 @@ fn expired_reservations_do_not_hide_the_endangered() {
          reserve r1..r1001 MUG@A=1 ttl 1s        -> each held 1s: MUG@A 1 open
          +1s
          +0s
-         sale MUG@A=1092                         -> recorded, MUG@A available -1 short by 1 endangers old",
+         sale MUG@A=1092                         -> recorded, MUG@A available -1 short by 1 \
+         endangers old",
     );
 }
 
@@ -217,7 +236,8 @@ fn amended_reservations_do_not_hide_the_endangered() {
          reserve old MUG@A=9 ttl 7d
          reserve r1..r1001 MUG@A=1               -> each held 15m: MUG@A 1 open
          amend r1..r1001 PEN@A=1                 -> each held 15m: PEN@A 1 open
-         sale MUG@A=1092                         -> recorded, MUG@A available -1 short by 1 endangers old",
+         sale MUG@A=1092                         -> recorded, MUG@A available -1 short by 1 \
+         endangers old",
     );
 }
 
@@ -228,7 +248,12 @@ fn at_most_a_hundred_reservations_are_named() {
          reserve r0 MUG@A=1
          reserve r1..r3 MUG@A=1                  -> each held 15m: MUG@A 1 open
          reserve s1..s97 MUG@A=1                 -> each held 15m: MUG@A 1 open
-         adjust MUG@A=-101 reason fire           -> recorded, MUG@A available -101 short by 101 endangers s97 s96 s95 s94 s93 s92 s91 s90 s89 s88 s87 s86 s85 s84 s83 s82 s81 s80 s79 s78 s77 s76 s75 s74 s73 s72 s71 s70 s69 s68 s67 s66 s65 s64 s63 s62 s61 s60 s59 s58 s57 s56 s55 s54 s53 s52 s51 s50 s49 s48 s47 s46 s45 s44 s43 s42 s41 s40 s39 s38 s37 s36 s35 s34 s33 s32 s31 s30 s29 s28 s27 s26 s25 s24 s23 s22 s21 s20 s19 s18 s17 s16 s15 s14 s13 s12 s11 s10 s9 s8 s7 s6 s5 s4 s3 s2 s1 r3 r2 r1",
+         adjust MUG@A=-101 reason fire           -> recorded, MUG@A available -101 short by 101 \
+         endangers s97 s96 s95 s94 s93 s92 s91 s90 s89 s88 s87 s86 s85 s84 s83 s82 s81 s80 s79 \
+         s78 s77 s76 s75 s74 s73 s72 s71 s70 s69 s68 s67 s66 s65 s64 s63 s62 s61 s60 s59 s58 s57 \
+         s56 s55 s54 s53 s52 s51 s50 s49 s48 s47 s46 s45 s44 s43 s42 s41 s40 s39 s38 s37 s36 s35 \
+         s34 s33 s32 s31 s30 s29 s28 s27 s26 s25 s24 s23 s22 s21 s20 s19 s18 s17 s16 s15 s14 s13 \
+         s12 s11 s10 s9 s8 s7 s6 s5 s4 s3 s2 s1 r3 r2 r1",
     );
 }
 
@@ -238,7 +263,8 @@ fn a_movement_tells_when_it_happened() {
         "receive MUG@A=10
          +1h
          sale MUG@A=1 occurred 40m ago           -> recorded
-         ledger                                  -> Sale MUG@A on_hand -1 of unnamed-2/1 by web 40m ago
+         ledger                                  -> Sale MUG@A on_hand -1 of unnamed-2/1 by web \
+         40m ago
          sale MUG@A=1 occurred 1m ahead          -> recorded
          // Its clock ran ahead: the ledger never says later than the stamp.
          ledger                                  -> Sale MUG@A on_hand -1 of unnamed-3/1 by web
@@ -294,6 +320,7 @@ fn a_counter_stays_in_its_range() {
          adjust MUG@B=-9223372036854775808       -> refused: line 0 counter out of range
          sale MUG@A=1                            -> recorded
          receive MUG@A=1                         -> recorded
-         show MUG@A                              -> on_hand 1000000000000000 reserved 0 available 1000000000000000",
+         show MUG@A                              -> on_hand 1000000000000000 reserved 0 available \
+         1000000000000000",
     );
 }

@@ -20,7 +20,8 @@ fn a_sku_exists_from_its_first_policy() {
         "sale MUG@A=1                            -> refused: line 0 unknown sku
          policy MUG@A backorder 1                -> safety 0 backorder 1 available 0
          reserve r1 MUG@A=1                      -> r1 held 15m: MUG@A 1 open
-         sale MUG@B=1                            -> recorded, MUG@B available -1 short by 1 endangers nobody
+         sale MUG@B=1                            -> recorded, MUG@B available -1 short by 1 \
+         endangers nobody
          counts                                  -> skus 1 positions 2 open 1 ended 0 requests 2",
     );
 }
@@ -34,8 +35,10 @@ fn safety_stock_above_what_is_free_endangers_the_newest() {
          reserve r3 MUG@A=1
          policy MUG@A safety 2                   -> safety 2 backorder 0 available 0
          ledger                                  -> Policy MUG@A by web
-         policy MUG@A safety 4                   -> safety 4 backorder 0 available -2, MUG@A available -2 short by 2 endangers r3 r2
-         ledger                                  -> Policy MUG@A by web, MUG@A available -2 short by 2 endangers r3 r2
+         policy MUG@A safety 4                   -> safety 4 backorder 0 available -2, MUG@A \
+         available -2 short by 2 endangers r3 r2
+         ledger                                  -> Policy MUG@A by web, MUG@A available -2 short \
+         by 2 endangers r3 r2
          policy MUG@A safety 3                   -> safety 3 backorder 0 available -1
          // Still too low, but no lower than it was: nothing new to say.
          ledger                                  -> Policy MUG@A by web",
@@ -48,8 +51,10 @@ fn a_lower_backorder_limit_endangers_the_newest() {
         "policy MUG@A backorder 3
          reserve r1 MUG@A=2
          reserve r2 MUG@A=1
-         policy MUG@A backorder 1                -> safety 0 backorder 1 available -3, MUG@A available -3 short by 2 endangers r2 r1
-         ledger                                  -> Policy MUG@A by web, MUG@A available -3 short by 2 endangers r2 r1",
+         policy MUG@A backorder 1                -> safety 0 backorder 1 available -3, MUG@A \
+         available -3 short by 2 endangers r2 r1
+         ledger                                  -> Policy MUG@A by web, MUG@A available -3 short \
+         by 2 endangers r2 r1",
     );
 }
 

@@ -34,11 +34,14 @@ fn the_last_unit_is_held_once() {
 fn one_short_line_holds_nothing_and_every_short_line_is_named() {
     check(
         "receive MUG@A=5 PEN@A=1 PEN@B=3
-         reserve r1 MUG@A=5 PEN@A=2 PEN@B=4      -> short PEN@A requested 2 available 1 reservable 1, PEN@B requested 4 available 3 reservable 3
+         reserve r1 MUG@A=5 PEN@A=2 PEN@B=4      -> short PEN@A requested 2 available 1 \
+         reservable 1, PEN@B requested 4 available 3 reservable 3
          get r1                                  -> nothing
          show MUG@A                              -> on_hand 5 reserved 0 available 5
-         reserve r2 MUG@A=5 PEN@A=1 PEN@B=3      -> r2 held 15m: MUG@A 5 open, PEN@A 1 open, PEN@B 3 open
-         ledger                                  -> Reserved MUG@A reserved +5 of r2 by web; Reserved PEN@A reserved +1 of r2 by web; Reserved PEN@B reserved +3 of r2 by web
+         reserve r2 MUG@A=5 PEN@A=1 PEN@B=3      -> r2 held 15m: MUG@A 5 open, PEN@A 1 open, \
+         PEN@B 3 open
+         ledger                                  -> Reserved MUG@A reserved +5 of r2 by web; \
+         Reserved PEN@A reserved +1 of r2 by web; Reserved PEN@B reserved +3 of r2 by web
          counts                                  -> skus 2 positions 3 open 1 ended 0 requests 2",
     );
 }
@@ -47,9 +50,11 @@ fn one_short_line_holds_nothing_and_every_short_line_is_named() {
 fn two_lines_of_one_sku_are_summed_before_the_check() {
     check(
         "receive MUG@A=10 PEN@A=1
-         reserve r1 MUG@A=6 PEN@A=1 MUG@A=6      -> short MUG@A requested 12 available 10 reservable 10
+         reserve r1 MUG@A=6 PEN@A=1 MUG@A=6      -> short MUG@A requested 12 available 10 \
+         reservable 10
          reserve r2 MUG@A=4 PEN@A=1 MUG@A=6      -> r2 held 15m: MUG@A 10 open, PEN@A 1 open
-         ledger                                  -> Reserved MUG@A reserved +10 of r2 by web; Reserved PEN@A reserved +1 of r2 by web
+         ledger                                  -> Reserved MUG@A reserved +10 of r2 by web; \
+         Reserved PEN@A reserved +1 of r2 by web
          show MUG@A                              -> on_hand 10 reserved 10 available 0",
     );
 }
@@ -85,7 +90,8 @@ fn a_backorder_limit_is_how_far_available_may_go_below_zero() {
          reserve r1 MUG@A=6                      -> short MUG@A requested 6 available 2 reservable 5
          reserve r2 MUG@A=4                      -> r2 held 15m: MUG@A 4 open
          show MUG@A                              -> on_hand 2 reserved 4 available -2
-         reserve r3 MUG@A=2                      -> short MUG@A requested 2 available -2 reservable 1
+         reserve r3 MUG@A=2                      -> short MUG@A requested 2 available -2 \
+         reservable 1
          reserve r4 MUG@A=1                      -> r4 held 15m: MUG@A 1 open",
     );
 }
@@ -95,8 +101,10 @@ fn nothing_can_be_reserved_where_more_is_promised_than_is_there() {
     check(
         "receive MUG@A=2
          reserve r1 MUG@A=2
-         sale MUG@A=2                            -> recorded, MUG@A available -2 short by 2 endangers r1
-         reserve r2 MUG@A=1                      -> short MUG@A requested 1 available -2 reservable 0",
+         sale MUG@A=2                            -> recorded, MUG@A available -2 short by 2 \
+         endangers r1
+         reserve r2 MUG@A=1                      -> short MUG@A requested 1 available -2 \
+         reservable 0",
     );
 }
 

@@ -25,7 +25,8 @@ fn the_stored_answer_stays_when_the_reservation_moves_on() {
          extend r1 ttl 20m #q3                   -> r1 held 20m: MUG@A 4 open
          confirm r1 pickup 1h #q4                -> r1 confirmed 1h: MUG@A 4 open
          release r1 MUG=1 #q5                    -> r1 confirmed 1h: MUG@A 3 open 1 released
-         fulfill r1 MUG=1 #q6                    -> r1 confirmed 1h: MUG@A 2 open 1 fulfilled 1 released
+         fulfill r1 MUG=1 #q6                    -> r1 confirmed 1h: MUG@A 2 open 1 fulfilled 1 \
+         released
          fulfill r1 #q7                          -> r1 fulfilled: MUG@A 3 fulfilled 1 released
          confirm r1 #q8                          -> refused: it is fulfilled
          reserve r1 MUG@A=2 #q1                  -> r1 held 15m: MUG@A 2 open
@@ -33,7 +34,8 @@ fn the_stored_answer_stays_when_the_reservation_moves_on() {
          extend r1 ttl 20m #q3                   -> r1 held 20m: MUG@A 4 open
          confirm r1 pickup 1h #q4                -> r1 confirmed 1h: MUG@A 4 open
          release r1 MUG=1 #q5                    -> r1 confirmed 1h: MUG@A 3 open 1 released
-         fulfill r1 MUG=1 #q6                    -> r1 confirmed 1h: MUG@A 2 open 1 fulfilled 1 released
+         fulfill r1 MUG=1 #q6                    -> r1 confirmed 1h: MUG@A 2 open 1 fulfilled 1 \
+         released
          fulfill r1 #q7                          -> r1 fulfilled: MUG@A 3 fulfilled 1 released
          confirm r1 #q8                          -> refused: it is fulfilled
          ledger                                  -> nothing

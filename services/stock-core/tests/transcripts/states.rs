@@ -25,7 +25,8 @@ fn a_confirmed_reservation_can_only_be_settled() {
          amend r1 MUG@A=1                        -> refused: it is confirmed
          extend r1 ttl 1h                        -> refused: nothing to extend
          fulfill r1 MUG@A=1                      -> r1 confirmed: MUG@A 2 open 1 fulfilled
-         release r1 MUG@A=1                      -> r1 confirmed: MUG@A 1 open 1 fulfilled 1 released
+         release r1 MUG@A=1                      -> r1 confirmed: MUG@A 1 open 1 fulfilled 1 \
+         released
          fulfill r1                              -> r1 fulfilled: MUG@A 2 fulfilled 1 released",
     );
 }

@@ -1,7 +1,7 @@
 //! raft's contract with its storage, held against a log that is nothing but a list.
 //!
-//! Ranges, size limits, caches, truncations, restarts and snapshots are drawn; every answer must be what the
-//! list says. An answer may be shorter than the range only where the size limit forces it.
+//! Ranges, size limits, caches, truncations, restarts and snapshots are drawn; every answer must be
+//! what the list says. An answer may be shorter than the range only where the size limit forces it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

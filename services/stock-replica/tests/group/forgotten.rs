@@ -1,8 +1,8 @@
 //! Replicas that have forgotten what they acknowledged: found, and not listened to.
 //!
-//! Raft has no answer to a voter that forgot: with two of three alive, one that forgot elects a leader without
-//! what it acknowledged together with the third. So none must vote once it can be known, and where two logs
-//! contradict each other, nobody answers from either.
+//! Raft has no answer to a voter that forgot: with two of three alive, one that forgot elects a
+//! leader without what it acknowledged together with the third. So none must vote once it can be
+//! known, and where two logs contradict each other, nobody answers from either.
 
 use bytes::Bytes;
 use protobuf::Message as _;
@@ -123,7 +123,11 @@ fn a_log_that_ends_before_what_is_known_to_be_committed_is_not_opened() {
     let opened = Replica::open(&Settings::new(3, WINDOW_BYTES), restored);
     let lost = opened.err();
     assert!(
-        matches!(lost, Some(OpenError::LostEntries { known, last_index }) if known > last && last_index == last),
+        matches!(
+            lost,
+            Some(OpenError::LostEntries { known, last_index })
+                if known > last && last_index == last
+        ),
         "{lost:?}"
     );
 }

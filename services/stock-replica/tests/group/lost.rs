@@ -4,7 +4,8 @@ use stock_replica::{ELECTION_TICKS_MIN, LEADER_LOST_TICKS, Point};
 
 use crate::{Cluster, Node, entry};
 
-/// Both of the others have lost the leader: the first stands after this many ticks, the second two later.
+/// Both of the others have lost the leader: the first stands after this many ticks, the second two
+/// later.
 const SUCCEEDED_WITHIN: usize = LEADER_LOST_TICKS + 2;
 
 impl Cluster {

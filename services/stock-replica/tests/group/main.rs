@@ -1,5 +1,5 @@
-//! Replicas on memory disks and a network without sockets, driven as the crate's documentation says,
-//! and crashed between any two steps of a turn.
+//! Replicas on memory disks and a network without sockets, driven as the crate's documentation
+//! says, and crashed between any two steps of a turn.
 
 mod crash;
 mod forgotten;
@@ -126,7 +126,8 @@ struct Node {
     at: (u64, u64),
     /// A snapshot that is here.
     arrived: Option<(Point, Vec<Bytes>)>,
-    /// How often it turns when something happens to it: one that is held up has more to do afterwards.
+    /// How often it turns when something happens to it: one that is held up has more to do
+    /// afterwards.
     turns_max: usize,
 }
 

@@ -32,8 +32,8 @@ fn lead_elsewhere(cluster: &mut Cluster, than: u64) -> u64 {
     cluster.leader()
 }
 
-/// A cluster that has one entry, and its leader, which is not replica 3: that one gives way to the new one, and has not left
-/// yet.
+/// A cluster that has one entry, and its leader, which is not replica 3: that one gives way to the
+/// new one, and has not left yet.
 fn in_a_joint_change() -> (Cluster, u64) {
     let mut cluster = Cluster::new();
     cluster.propose(0);
@@ -130,7 +130,8 @@ fn asked_for_a_snapshot() -> (Cluster, u64) {
     (cluster, leader)
 }
 
-/// Time passes, and states are written down, for as long as the leader has to notice that nobody asks any more.
+/// Time passes, and states are written down, for as long as the leader has to notice that nobody
+/// asks any more.
 fn write_states_down(cluster: &mut Cluster, leader: u64) {
     for number in 1..4 {
         cluster.propose(number);

@@ -7,8 +7,8 @@ use crate::volume::is_full;
 
 /// Why a checkpoint file could not be written, read or received.
 ///
-/// None of these is fatal to the node: a file that fails while it is written is deleted and written again
-/// later, and what is damaged is not used.
+/// None of these is fatal to the node: a file that fails while it is written is deleted and written
+/// again later, and what is damaged is not used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
@@ -25,7 +25,8 @@ pub enum CheckpointError {
 
     /// A file is not what was once written.
     #[error(
-        "the checkpoint {} is damaged at byte {offset}: {reason}: delete it; an older one, or another \
+        "the checkpoint {} is damaged at byte {offset}: {reason}: delete it; an older one, or \
+         another \
          replica, has the same state",
         file.display()
     )]
@@ -50,7 +51,8 @@ pub enum CheckpointError {
     },
 
     /// Something could not be written before; the file is not finished.
-    #[error("the checkpoint {} is given up, because a part of it could not be written", file.display())]
+    #[error("the checkpoint {} is given up, because a part of it could not be \
+        written", file.display())]
     Unfinished {
         /// The file.
         file: PathBuf,

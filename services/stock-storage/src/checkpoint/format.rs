@@ -7,12 +7,12 @@
 //! trailer   where the manifest is, its checksum, checksum of the trailer, magic
 //! ```
 //!
-//! The bytes of all blocks together are the sections, each as its length (u32) and its bytes. All numbers
-//! are little-endian, all checksums xxh3. A block's is seeded with its number, so that no block passes for
-//! another. Every byte of a file is covered by a checksum.
+//! The bytes of all blocks together are the sections, each as its length (u32) and its bytes. All
+//! numbers are little-endian, all checksums xxh3. A block's is seeded with its number, so that no
+//! block passes for another. Every byte of a file is covered by a checksum.
 //!
-//! Nothing is compressed: what a checkpoint holds is written on a thread that shares its processor with the
-//! loop, and read back as fast as the disk gives it. A later version may.
+//! Nothing is compressed: what a checkpoint holds is written on a thread that shares its processor
+//! with the loop, and read back as fast as the disk gives it. A later version may.
 
 use std::path::Path;
 

@@ -69,8 +69,8 @@ impl Incoming {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Gap`] if something is missing before; [`CheckpointError::Length`] if it is more
-    /// than was announced; [`CheckpointError::Io`]. Nothing of the chunk was taken then.
+    /// [`CheckpointError::Gap`] if something is missing before; [`CheckpointError::Length`] if it
+    /// is more than was announced; [`CheckpointError::Io`]. Nothing of the chunk was taken then.
     pub fn chunk(&mut self, offset: u64, bytes: &[u8]) -> Result<(), CheckpointError> {
         if offset > self.have {
             return Err(CheckpointError::Gap {
@@ -94,14 +94,14 @@ impl Incoming {
         Ok(())
     }
 
-    /// Checks every byte, makes the file durable and gives it its name. An older one received for the same
-    /// group is deleted.
+    /// Checks every byte, makes the file durable and gives it its name. An older one received for
+    /// the same group is deleted.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Length`] if it has not all come yet; what came stays. [`CheckpointError::Damaged`]
-    /// or [`CheckpointError::Other`] if it is not what was announced, and [`CheckpointError::Io`]: what came
-    /// is deleted, and receiving begins anew.
+    /// [`CheckpointError::Length`] if it has not all come yet; what came stays.
+    /// [`CheckpointError::Damaged`] or [`CheckpointError::Other`] if it is not what was announced,
+    /// and [`CheckpointError::Io`]: what came is deleted, and receiving begins anew.
     pub fn finish(self) -> Result<CheckpointInfo, CheckpointError> {
         if self.have != self.bytes {
             return Err(CheckpointError::Length {
@@ -152,8 +152,8 @@ impl std::fmt::Debug for Incoming {
     }
 }
 
-/// How much of a file can be relied on: after a crash a length may be there without the bytes. Only whole
-/// blocks count, and what comes behind them is received again.
+/// How much of a file can be relied on: after a crash a length may be there without the bytes. Only
+/// whole blocks count, and what comes behind them is received again.
 fn whole_blocks(file: &dyn VolumeFile, bytes: u64) -> std::io::Result<u64> {
     let len = file.len()?.min(bytes);
     let mut head = [0; HEADER_BYTES as usize];
@@ -174,7 +174,8 @@ fn whole_blocks(file: &dyn VolumeFile, bytes: u64) -> std::io::Result<u64> {
     Ok(block_offset(blocks))
 }
 
-/// Takes out of `partials` the one of each group that may be resumed; the others are of no more use.
+/// Takes out of `partials` the one of each group that may be resumed; the others are of no more
+/// use.
 pub(super) fn retain_one_of_each_group(partials: &mut Vec<PathBuf>) {
     let group = |path: &Path| {
         let name = path.file_name()?.to_str()?;

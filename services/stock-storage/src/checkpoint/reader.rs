@@ -11,8 +11,8 @@ use super::format::{
 use super::{CheckpointError, CheckpointMeta};
 use crate::volume::{self, VolumeFile};
 
-/// Reads the sections of a checkpoint in order. No byte is handed out before its checksum was right, and
-/// never more is kept in memory than the file has.
+/// Reads the sections of a checkpoint in order. No byte is handed out before its checksum was
+/// right, and never more is kept in memory than the file has.
 pub struct CheckpointReader {
     file: Arc<dyn VolumeFile>,
     path: PathBuf,
@@ -57,12 +57,13 @@ impl CheckpointReader {
         self.manifest.sections
     }
 
-    /// Replaces what `out` holds by the next section; `false`, and nothing in `out`, after the last one.
+    /// Replaces what `out` holds by the next section; `false`, and nothing in `out`, after the last
+    /// one.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Damaged`] or [`CheckpointError::Io`]. Nothing more can be read then, and what was
-    /// read before, though each byte is as it was written, must not be used as a whole.
+    /// [`CheckpointError::Damaged`] or [`CheckpointError::Io`]. Nothing more can be read then, and
+    /// what was read before, though each byte is as it was written, must not be used as a whole.
     pub fn next_section(&mut self, out: &mut Vec<u8>) -> Result<bool, CheckpointError> {
         out.clear();
         if self.sections_read == self.manifest.sections {

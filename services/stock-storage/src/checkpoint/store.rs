@@ -42,8 +42,8 @@ struct Files {
     receiving: Vec<u64>,
 }
 
-/// A file that looks like a checkpoint by its name, but is none. It is left where it is; one that had been received, until
-/// the next one of its group is.
+/// A file that looks like a checkpoint by its name, but is none. It is left where it is; one that
+/// had been received, until the next one of its group is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedCheckpoint {
     /// The file.
@@ -53,9 +53,9 @@ pub struct DamagedCheckpoint {
 }
 
 impl CheckpointStore {
-    /// Opens the store in a data directory and makes its directories if need be. Reads the header and the
-    /// manifest of each file, not the rest. Deletes what was left unfinished by a crash, except for what
-    /// was being received.
+    /// Opens the store in a data directory and makes its directories if need be. Reads the header
+    /// and the manifest of each file, not the rest. Deletes what was left unfinished by a crash,
+    /// except for what was being received.
     ///
     /// # Errors
     ///
@@ -119,7 +119,8 @@ impl CheckpointStore {
         self.files().own.get(&group).cloned().unwrap_or_default()
     }
 
-    /// The files received whole for a group but not [adopted](CheckpointStore::adopt), newest first.
+    /// The files received whole for a group but not [adopted](CheckpointStore::adopt), newest
+    /// first.
     #[must_use]
     pub fn incoming(&self, group: u64) -> Vec<CheckpointInfo> {
         let files = self.files();
@@ -147,12 +148,13 @@ impl CheckpointStore {
         &self.shared.damaged
     }
 
-    /// Begins to write a checkpoint. One of the same index and term is replaced when it is finished.
+    /// Begins to write a checkpoint. One of the same index and term is replaced when it is
+    /// finished.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Busy`] if one of this group is being written; [`CheckpointError::TooLarge`] for
-    /// the context; [`CheckpointError::Io`].
+    /// [`CheckpointError::Busy`] if one of this group is being written;
+    /// [`CheckpointError::TooLarge`] for the context; [`CheckpointError::Io`].
     pub fn create(&self, meta: CheckpointMeta) -> Result<CheckpointWriter, CheckpointError> {
         check_context(&meta)?;
         let turn = self.turn(meta.group, Kind::Writing)?;
@@ -170,7 +172,8 @@ impl CheckpointStore {
         CheckpointReader::open(self.open_file(&info.path)?, &info.path)
     }
 
-    /// Opens a checkpoint to send it as it is. It can be read to its end even if it is deleted meanwhile.
+    /// Opens a checkpoint to send it as it is. It can be read to its end even if it is deleted
+    /// meanwhile.
     ///
     /// # Errors
     ///
@@ -183,14 +186,14 @@ impl CheckpointStore {
         })
     }
 
-    /// Begins to receive a checkpoint file of `bytes` bytes, or goes on where an earlier try with the same
-    /// identity ended: `meta`, `bytes` and `hash` are those of the sender's [`CheckpointInfo`]. What was
-    /// received of another one for the same group is deleted.
+    /// Begins to receive a checkpoint file of `bytes` bytes, or goes on where an earlier try with
+    /// the same identity ended: `meta`, `bytes` and `hash` are those of the sender's
+    /// [`CheckpointInfo`]. What was received of another one for the same group is deleted.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Busy`] if one of this group is being received; [`CheckpointError::TooLarge`] for
-    /// the context; [`CheckpointError::Io`].
+    /// [`CheckpointError::Busy`] if one of this group is being received;
+    /// [`CheckpointError::TooLarge`] for the context; [`CheckpointError::Io`].
     pub fn receive(
         &self,
         meta: CheckpointMeta,
@@ -206,8 +209,8 @@ impl CheckpointStore {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Io`]; it may then be the one or the other, also after a restart, and may be adopted again.
-    /// Where the file is gone, it is incoming no more.
+    /// [`CheckpointError::Io`]; it may then be the one or the other, also after a restart, and may
+    /// be adopted again. Where the file is gone, it is incoming no more.
     pub fn adopt(&self, info: &CheckpointInfo) -> Result<CheckpointInfo, CheckpointError> {
         let path = self.path(&info.meta);
         let volume = self.volume();
@@ -264,8 +267,9 @@ impl CheckpointStore {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Busy`] if one is being received; [`CheckpointError::Io`]: nothing is incoming any more, and what
-    /// could not be deleted is deleted before the next one is received, or found incoming by the next start.
+    /// [`CheckpointError::Busy`] if one is being received; [`CheckpointError::Io`]: nothing is
+    /// incoming any more, and what could not be deleted is deleted before the next one is received,
+    /// or found incoming by the next start.
     pub fn discard_incoming(&self, group: u64) -> Result<(), CheckpointError> {
         let _turn = self.turn(group, Kind::Receiving)?;
         self.files().incoming.remove(&group);
@@ -312,7 +316,8 @@ impl CheckpointStore {
         insert(&mut self.files().own, info);
     }
 
-    /// Takes a file received whole into the list, in the place of what was received for its group before.
+    /// Takes a file received whole into the list, in the place of what was received for its group
+    /// before.
     pub(super) fn add_incoming(&self, info: &CheckpointInfo) {
         let group = info.meta.group;
         self.files().incoming.insert(group, vec![info.clone()]);
@@ -320,7 +325,8 @@ impl CheckpointStore {
         drop(self.delete_incoming_but(group, None));
     }
 
-    /// Deletes the files of a group in the directory for incoming ones, but those in the list and `kept`.
+    /// Deletes the files of a group in the directory for incoming ones, but those in the list and
+    /// `kept`.
     pub(super) fn delete_incoming_but(
         &self,
         group: u64,
@@ -413,7 +419,8 @@ impl RawCheckpoint {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Io`]. What the disk has damaged is not noticed here but where it is received.
+    /// [`CheckpointError::Io`]. What the disk has damaged is not noticed here but where it is
+    /// received.
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, CheckpointError> {
         let len = (buf.len() as u64).min(self.bytes.saturating_sub(offset)) as usize;
         crate::volume::read_exact_at(&*self.file, &mut buf[..len], offset)

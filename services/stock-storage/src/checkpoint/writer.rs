@@ -12,13 +12,14 @@ use super::store::{CheckpointStore, Turn, io};
 use super::{CheckpointError, CheckpointInfo, CheckpointMeta};
 use crate::volume::{self, Access, VolumeFile};
 
-/// What is written is made durable bit by bit, each time it is so many blocks: a mebibyte. Left to the end, all of
-/// it goes to the disk at once, and a write of the log waits behind it: with three files of 60 MB for 23 to 39 ms
-/// at worst, and so for 4 to 5, while a file takes as long to write as before.
+/// What is written is made durable bit by bit, each time it is so many blocks: a mebibyte. Left to
+/// the end, all of it goes to the disk at once, and a write of the log waits behind it: with three
+/// files of 60 MB for 23 to 39 ms at worst, and so for 4 to 5, while a file takes as long to write
+/// as before.
 const BLOCKS_BETWEEN_SYNCS: u64 = 4;
 
-/// Writes one checkpoint, front to back. Only [`finish`](CheckpointWriter::finish) makes it one; a writer
-/// that is dropped before deletes what it wrote.
+/// Writes one checkpoint, front to back. Only [`finish`](CheckpointWriter::finish) makes it one; a
+/// writer that is dropped before deletes what it wrote.
 pub struct CheckpointWriter {
     store: CheckpointStore,
     file: Arc<dyn VolumeFile>,
@@ -92,8 +93,8 @@ impl CheckpointWriter {
         Ok(())
     }
 
-    /// Makes what was written a checkpoint: writes the rest, makes it durable, gives it its name, and makes
-    /// that durable, in this order.
+    /// Makes what was written a checkpoint: writes the rest, makes it durable, gives it its name,
+    /// and makes that durable, in this order.
     ///
     /// # Errors
     ///

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::{BATCH_BYTES_MAX, Coverage, ENTRY_BYTES_MAX};
 use crate::LedgerError;
 
-/// Entries to append, of any number of groups. [`Ledger::append`](crate::Ledger::append) leaves it empty.
+/// Entries to append, of any number of groups. [`Ledger::append`](crate::Ledger::append) leaves it
+/// empty.
 #[derive(Debug, Default)]
 pub struct LedgerBatch {
     pub(super) groups: BTreeMap<u64, GroupBatch>,
@@ -41,8 +42,8 @@ impl LedgerBatch {
         LedgerBatch::default()
     }
 
-    /// Adds what the log index `index` left in the ledger, which may be nothing. It must be the index
-    /// after the last one of its group.
+    /// Adds what the log index `index` left in the ledger, which may be nothing. It must be the
+    /// index after the last one of its group.
     pub fn append<E: AsRef<[u8]>>(
         &mut self,
         group: u64,

@@ -2,36 +2,34 @@
 //!
 //! What was read in the source of 0.34.7:
 //!
-//! - **`flush()` is no fsync.** On Linux it is `sync_file_range`, which neither asks the disk to empty
-//!   its cache nor writes the file's size. So [`Engine::sync`] does an `fdatasync` of its own, on a
-//!   descriptor that was opened before the first write: only such a one is sure to be told of a
-//!   writeback that failed in between.
+//! - **`flush()` is no fsync.** On Linux it is `sync_file_range`, which neither asks the disk to
+//!   empty its cache nor writes the file's size. So [`Engine::sync`] does an `fdatasync` of its
+//!   own, on a descriptor that was opened before the first write: only such a one is sure to be
+//!   told of a writeback that failed in between.
 //! - **Only the file `db` changes while it runs.** `conf` is written once, without a sync, and
 //!   `snap.*` at each open, so both are synced then, with the directory. Opening syncs `db` first:
 //!   after a crash of the process the page cache may be ahead of the disk, and the new `snap` file,
 //!   which sled does sync, must not be ahead of `db`.
 //! - **A batch is recovered whole or not at all**: its first message names its last, and recovery
 //!   stops before a batch that does not end. It holds for one tree, so there is only one.
-//! - **A `snap.*.generating` left by a crash is later taken for a snapshot**, and refused as damage.
-//!   They are deleted before sled sees them.
+//! - **A `snap.*.generating` left by a crash is later taken for a snapshot**, and refused as
+//!   damage. They are deleted before sled sees them.
 //! - **It panics on damage** as often as it returns an error. Every call goes through
 //!   [`Engine::call`], which catches that. An engine that panicked is not closed but leaked, since
-//!   its destructors flush and would panic again. Its lock stays with it, on a file that is set aside.
-//!   One that only failed is closed, and a panic of that is caught, too: the last thing it does is a sync
-//!   whose failure it does not expect.
-//! - **It cleans up old segments with each write** (one page a write), so it needs no thread for that,
-//!   and `flush_every_ms` is off.
+//!   its destructors flush and would panic again. Its lock stays with it, on a file that is set
+//!   aside. One that only failed is closed, and a panic of that is caught, too: the last thing it
+//!   does is a sync whose failure it does not expect.
+//! - **It cleans up old segments with each write** (one page a write), so it needs no thread for
+//!   that, and `flush_every_ms` is off.
 
 use std::any::Any;
-use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fmt, io, thread};
 
 use crate::LedgerError;
 use crate::volume::{Access, Volume, VolumeFile};
@@ -39,8 +37,8 @@ use crate::volume::{Access, Volume, VolumeFile};
 /// Pages of sled that stay in memory, in bytes.
 const CACHE_BYTES: u64 = 32 << 20;
 
-/// How long an open waits for a ledger of this process that was just dropped: sled lets go of its lock
-/// only when its threads have let go of the file.
+/// How long an open waits for a ledger of this process that was just dropped: sled lets go of its
+/// lock only when its threads have let go of the file.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(1);
 const LOCK_WAIT_STEP: Duration = Duration::from_millis(5);
 
@@ -122,8 +120,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Every error is fatal: [`LedgerError::Damaged`], [`LedgerError::Write`] where only the disk had
-    /// something against it, or [`LedgerError::Failed`] after either.
+    /// Every error is fatal: [`LedgerError::Damaged`], [`LedgerError::Write`] where only the disk
+    /// had something against it, or [`LedgerError::Failed`] after either.
     pub(super) fn call<T>(
         &self,
         call: impl FnOnce(&sled::Db) -> sled::Result<T>,
@@ -183,7 +181,8 @@ impl Engine {
             .and_then(|()| File::open(&self.dir)?.sync_all());
         // Without the note the next open, or the next read, has to find the damage again.
         if let Err(error) = written {
-            tracing::warn!(path = %path.display(), %error, "cannot note that the ledger is damaged");
+            tracing::warn!(path = %path.display(), %error, "cannot note that the ledger is \
+                damaged");
         }
     }
 }
@@ -204,12 +203,14 @@ impl Drop for Engine {
             std::mem::forget(db);
         } else if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| drop(db))) {
             // Whoever wanted it durable has synced it before.
-            tracing::warn!(dir = %self.dir.display(), reason = message(panic), "sled closed its files badly");
+            tracing::warn!(dir = %self.dir.display(), reason = message(panic), "sled closed its \
+                files badly");
         }
     }
 }
 
-/// Sled reports a lock that is taken in the same way as many other things, so its lock is tried first.
+/// Sled reports a lock that is taken in the same way as many other things, so its lock is tried
+/// first.
 fn check_not_in_use(dir: &Path, data_path: &Path) -> Result<(), LedgerError> {
     let file = OpenOptions::new()
         .read(true)

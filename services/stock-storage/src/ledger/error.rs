@@ -31,10 +31,11 @@ pub enum LedgerError {
         source: io::Error,
     },
 
-    /// The engine cannot make sense of its own files. The ledger takes no further call, and the next
-    /// [`Ledger::open`](crate::Ledger::open) sets it aside and begins a new one.
+    /// The engine cannot make sense of its own files. The ledger takes no further call, and the
+    /// next [`Ledger::open`](crate::Ledger::open) sets it aside and begins a new one.
     #[error(
-        "the ledger in {} is damaged: {reason}: open it again, which sets it aside and begins a new one",
+        "the ledger in {} is damaged: {reason}: open it again, which sets it aside and begins a \
+         new one",
         dir.display()
     )]
     Damaged {
@@ -111,8 +112,8 @@ pub enum LedgerError {
         source: sled::Error,
     },
 
-    /// The disk refused to make a write durable. Nothing is known of what it holds, so the next open
-    /// sets the ledger aside.
+    /// The disk refused to make a write durable. Nothing is known of what it holds, so the next
+    /// open sets the ledger aside.
     #[error("cannot sync the ledger file {}: {source}: check the volume", file.display())]
     Sync {
         /// The file that could not be synced.

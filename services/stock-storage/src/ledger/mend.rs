@@ -26,18 +26,19 @@ struct Affected {
 }
 
 impl Ledger {
-    /// Puts `entries` in the place of all that the indices `from` to `to` have left, from the log or
-    /// from another replica: the indices in ascending order, each with all its entries; those that are
-    /// not named left none.
+    /// Puts `entries` in the place of all that the indices `from` to `to` have left, from the log
+    /// or from another replica: the indices in ascending order, each with all its entries; those
+    /// that are not named left none.
     ///
-    /// Fills a [`LedgerError::Hole`], whose indices must all be replaced: from its beginning on, if it is
-    /// done in several calls. The hole is there until the last of them is. Also goes back further than
-    /// the ledger did, if `to` is the index before its first; then it is complete from `from` on.
+    /// Fills a [`LedgerError::Hole`], whose indices must all be replaced: from its beginning on, if
+    /// it is done in several calls. The hole is there until the last of them is. Also goes back
+    /// further than the ledger did, if `to` is the index before its first; then it is complete from
+    /// `from` on.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::UnknownGroup`], [`LedgerError::OutOfOrder`] and [`LedgerError::TooLarge`] say that
-    /// nothing was written; every other error is [fatal](LedgerError::is_fatal).
+    /// [`LedgerError::UnknownGroup`], [`LedgerError::OutOfOrder`] and [`LedgerError::TooLarge`] say
+    /// that nothing was written; every other error is [fatal](LedgerError::is_fatal).
     pub fn replace(
         &self,
         group: u64,
@@ -71,8 +72,8 @@ impl Ledger {
             for (key, value) in values {
                 step.batch.insert(&key, value);
             }
-            // The value behind is linked to the new ones only if it was to the old ones, so that a hole
-            // which goes on behind `to` stays a hole.
+            // The value behind is linked to the new ones only if it was to the old ones, so that a
+            // hole which goes on behind `to` stays a hole.
             let continues = |at: Position| at == predecessor || affected.ends.contains(&at);
             let behind: (Bound<[u8; ENTRIES_KEY_BYTES]>, _) = (
                 Bound::Excluded(entries_key(group, Position::last_of(to, u32::MAX))),
@@ -147,7 +148,8 @@ fn affected(
         predecessor: Position::START,
     };
     let touch = |affected: &mut Affected, key: sled::IVec, at: Position, value: &[u8]| {
-        // Entries of a value that is damaged are lost; the hole that was reported spans all of them.
+        // Entries of a value that is damaged are lost; the hole that was reported spans all of
+        // them.
         if let Some(value) = decode(&key, at, value)
             && let Some(entries) = value.entries(at)
         {
@@ -164,8 +166,9 @@ fn affected(
         affected.keys.push(key);
     };
 
-    // The value before may go on into the range. Those that cannot be read are in the way only where they
-    // are not kept any more; elsewhere they are a hole of their own, or the beginning of this one.
+    // The value before may go on into the range. Those that cannot be read are in the way only
+    // where they are not kept any more; elsewhere they are a hole of their own, or the beginning of
+    // this one.
     let mut before = Position::last_of(from - 1, u32::MAX);
     while let Some((at, value)) = value_before(db, group, before)? {
         let key = sled::IVec::from(&entries_key(group, at));

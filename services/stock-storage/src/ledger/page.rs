@@ -23,8 +23,8 @@ pub(super) enum Scan {
 
 /// Reads the entries of a group behind `after`.
 ///
-/// Every value names the end of the one before it and the record names that of the last, so a scan that
-/// ends well has missed nothing.
+/// Every value names the end of the one before it and the record names that of the last, so a scan
+/// that ends well has missed nothing.
 pub(super) fn scan(
     engine: &Engine,
     group: u64,

@@ -9,20 +9,21 @@
 //!            or a part of one entry: bytes
 //! ```
 //!
-//! Entries name the same SKUs, locations and principals again and again: packed they take less than half, and sled
-//! writes everything more than once.
+//! Entries name the same SKUs, locations and principals again and again: packed they take less than
+//! half, and sled writes everything more than once.
 //!
 //! Numbers without a size are LEB128. An entry's ordinal is not stored: it counts from 0 within an
 //! index, and the key has that of the first.
 //!
-//! Naming the end of the previous value makes a chain of each group, so that a lost page of the engine
-//! shows as soon as somebody reads across it. Its beginning would not do: a replacement can begin at the
-//! same place and hold less.
+//! Naming the end of the previous value makes a chain of each group, so that a lost page of the
+//! engine shows as soon as somebody reads across it. Its beginning would not do: a replacement can
+//! begin at the same place and hold less.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use lz4_flex::block;
+use prost::encoding::{decode_varint, encode_varint};
 
 use super::key::{ENTRIES_KEY_BYTES, Position, entries_key};
 
@@ -118,14 +119,15 @@ impl Packer {
             };
             self.index = index;
         }
-        put_number(&mut self.payload, index - self.index);
-        put_number(&mut self.payload, bytes.len() as u64);
+        encode_varint(index - self.index, &mut self.payload);
+        encode_varint(bytes.len() as u64, &mut self.payload);
         self.payload.extend_from_slice(bytes);
         self.index = index;
         self.ordinal = ordinal;
     }
 
-    /// The values, with their keys, and where the last one ends; the one before, if nothing was pushed.
+    /// The values, with their keys, and where the last one ends; the one before, if nothing was
+    /// pushed.
     pub(super) fn finish(mut self) -> (Vec<PackedValue>, Position) {
         self.close();
         (self.values, self.last)
@@ -182,8 +184,8 @@ pub(super) struct Value<'a> {
 }
 
 impl Value<'_> {
-    /// The whole entries in it: index, ordinal, and where in the payload its bytes are. Nothing for a
-    /// part of an entry, and nothing if they cannot be told apart.
+    /// The whole entries in it: index, ordinal, and where in the payload its bytes are. Nothing for
+    /// a part of an entry, and nothing if they cannot be told apart.
     pub(super) fn entries(&self, at: Position) -> Option<Vec<(u64, u32, Range<usize>)>> {
         let mut entries = Vec::new();
         if self.kind != Kind::Whole {
@@ -192,8 +194,8 @@ impl Value<'_> {
         let (mut index, mut ordinal) = (at.index, at.ordinal);
         let mut rest = &*self.payload;
         while !rest.is_empty() {
-            let distance = take_number(&mut rest)?;
-            let len = usize::try_from(take_number(&mut rest)?).ok()?;
+            let distance = decode_varint(&mut rest).ok()?;
+            let len = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
             if !entries.is_empty() {
                 ordinal = if distance == 0 {
                     ordinal.checked_add(1)?
@@ -238,9 +240,9 @@ pub(super) fn decode<'a>(key: &[u8], at: Position, value: &'a [u8]) -> Option<Va
         _ => return None,
     };
     let previous = Position {
-        index: at.index.checked_sub(take_number(&mut rest)?)?,
-        ordinal: take_number(&mut rest)?.try_into().ok()?,
-        part: take_number(&mut rest)?.try_into().ok()?,
+        index: at.index.checked_sub(decode_varint(&mut rest).ok()?)?,
+        ordinal: decode_varint(&mut rest).ok()?.try_into().ok()?,
+        part: decode_varint(&mut rest).ok()?.try_into().ok()?,
     };
     let payload = match code {
         KIND_WHOLE_PACKED => Cow::Owned(unpack(rest)?),
@@ -256,13 +258,13 @@ pub(super) fn decode<'a>(key: &[u8], at: Position, value: &'a [u8]) -> Option<Va
 /// Nothing, where that takes no less.
 fn pack(payload: &[u8]) -> Option<Vec<u8>> {
     let mut packed = Vec::with_capacity(PAYLOAD_BYTES_MAX);
-    put_number(&mut packed, payload.len() as u64);
+    encode_varint(payload.len() as u64, &mut packed);
     packed.extend(block::compress(payload));
     (packed.len() < payload.len()).then_some(packed)
 }
 
 fn unpack(mut packed: &[u8]) -> Option<Vec<u8>> {
-    let len = usize::try_from(take_number(&mut packed)?).ok()?;
+    let len = usize::try_from(decode_varint(&mut packed).ok()?).ok()?;
     if len > PAYLOAD_BYTES_MAX {
         return None;
     }
@@ -282,9 +284,9 @@ fn encode(key: &[u8], at: Position, kind: Kind, previous: Position, payload: &[u
     let mut value = Vec::with_capacity(HEADER_BYTES_MAX + payload.len());
     value.extend_from_slice(&[0; CHECKSUM_BYTES]);
     value.push(code);
-    put_number(&mut value, at.index - previous.index);
-    put_number(&mut value, previous.ordinal.into());
-    put_number(&mut value, previous.part.into());
+    encode_varint(at.index - previous.index, &mut value);
+    encode_varint(previous.ordinal.into(), &mut value);
+    encode_varint(previous.part.into(), &mut value);
     value.extend_from_slice(payload);
     let checksum = checksum_of(key, &value[CHECKSUM_BYTES..]);
     value[..CHECKSUM_BYTES].copy_from_slice(&checksum.to_le_bytes());
@@ -297,31 +299,6 @@ pub(super) fn checksum_of(key: &[u8], rest: &[u8]) -> u32 {
     hasher.update(key);
     hasher.update(rest);
     hasher.finalize()
-}
-
-fn put_number(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push((number & 0x7f) as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-fn take_number(from: &mut &[u8]) -> Option<u64> {
-    let mut number = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = from.split_first()?;
-        *from = rest;
-        let bits = u64::from(byte & 0x7f);
-        if bits << shift >> shift != bits {
-            return None;
-        }
-        number |= bits << shift;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -388,7 +365,7 @@ mod tests {
         // Lengths that nobody writes.
         let mut long = whole[..CHECKSUM_BYTES + 1].to_vec();
         long.extend([1, 0, 0]);
-        put_number(&mut long, 1 << 40);
+        encode_varint(1 << 40, &mut long);
         assert_eq!(decode(&key, place(1), &with_sum(long)), None);
     }
 }

@@ -7,11 +7,12 @@ use super::{
     NODE_GROUP, RECORD_ACQUAINTANCES, RECORD_NODE, RECORD_ORIGIN, RECORD_REPLICA, RECORD_STATE,
 };
 
-/// The most that one batch of the log may carry, in bytes of entries and records. Whoever makes batches stays below; the
-/// engine itself would take 2 GiB and keep them in memory.
+/// The most that one batch of the log may carry, in bytes of entries and records. Whoever makes
+/// batches stays below; the engine itself would take 2 GiB and keep them in memory.
 pub const BATCH_BYTES_MAX: u64 = 256 << 20;
 
-/// Larger buffers are given back after use, so that one large entry does not stay in memory for ever.
+/// Larger buffers are given back after use, so that one large entry does not stay in memory for
+/// ever.
 const KEPT_PAYLOAD_BYTES_MAX: usize = 64 << 10;
 /// As many buffers for entries are kept for the next batch.
 const KEPT_ENTRIES_MAX: usize = 1024;
@@ -19,18 +20,19 @@ const KEPT_ENTRIES_MAX: usize = 1024;
 /// Whether a [`Log::write`](super::Log::write) waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// When the write returns, it and everything written before it are on the disk (one `fdatasync`).
+    /// When the write returns, it and everything written before it are on the disk (one
+    /// `fdatasync`).
     Sync,
-    /// The write is handed to the operating system. It survives a crash of the process, but not of the
-    /// machine; the next synced write makes it durable too.
+    /// The write is handed to the operating system. It survives a crash of the process, but not of
+    /// the machine; the next synced write makes it durable too.
     Lazy,
 }
 
 /// Everything that one turn of the loop has to write, over all groups; written whole or not at all.
 ///
-/// Made once and used again: after a [`Log::write`](super::Log::write) it is empty and keeps its buffers.
-/// Calls take effect in their order, where a group's entries and its records are independent of each
-/// other. Nothing here fails; what cannot be written is refused by the write.
+/// Made once and used again: after a [`Log::write`](super::Log::write) it is empty and keeps its
+/// buffers. Calls take effect in their order, where a group's entries and its records are
+/// independent of each other. Nothing here fails; what cannot be written is refused by the write.
 #[derive(Default)]
 pub struct WriteBatch {
     /// What happens to entries, in order.
@@ -39,8 +41,8 @@ pub struct WriteBatch {
     pub(super) puts: Vec<Put>,
     /// Bytes of entries and records as they lie in the file.
     pub(super) bytes: u64,
-    /// The entries of all appends, of which the first `entries_len` are in use. The rest is kept for
-    /// its buffers.
+    /// The entries of all appends, of which the first `entries_len` are in use. The rest is kept
+    /// for its buffers.
     entries: Vec<StoredEntry>,
     entries_len: usize,
     /// The bytes of all records.
@@ -77,11 +79,11 @@ impl WriteBatch {
         WriteBatch::default()
     }
 
-    /// Appends `entries` to the log of `group`, the first at `first_index` and each of the others one
-    /// further. Entries that the log has from `first_index` on are overwritten, also those beyond the
-    /// new end. The first entries of a group, or the first after a [`reset`](WriteBatch::reset), may
-    /// begin anywhere; after that, `first_index` may be neither below the group's first entry nor beyond
-    /// its last + 1.
+    /// Appends `entries` to the log of `group`, the first at `first_index` and each of the others
+    /// one further. Entries that the log has from `first_index` on are overwritten, also those
+    /// beyond the new end. The first entries of a group, or the first after a
+    /// [`reset`](WriteBatch::reset), may begin anywhere; after that, `first_index` may be neither
+    /// below the group's first entry nor beyond its last + 1.
     ///
     /// Each entry is copied twice, into a reused buffer and from there into what is written, and
     /// allocates nothing once the buffers have grown.
@@ -120,8 +122,8 @@ impl WriteBatch {
         }
     }
 
-    /// Drops the entries of `group` before `index`; beyond the last one, all of them. Space comes back
-    /// with the next [`purge`](super::Purger::purge).
+    /// Drops the entries of `group` before `index`; beyond the last one, all of them. Space comes
+    /// back with the next [`purge`](super::Purger::purge).
     ///
     /// # Panics
     ///
@@ -144,8 +146,8 @@ impl WriteBatch {
         });
     }
 
-    /// Drops all entries of `group`, its state and its origin. Its replica record stays; if it has none,
-    /// nothing of the group does.
+    /// Drops all entries of `group`, its state and its origin. Its replica record stays; if it has
+    /// none, nothing of the group does.
     ///
     /// # Panics
     ///

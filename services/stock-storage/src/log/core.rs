@@ -76,8 +76,8 @@ impl Core {
         self.failed.store(true, Ordering::Release);
     }
 
-    /// Runs `read`, which makes the engine read entries, on a thread whose block cache is for this log
-    /// alone: on this one if no other log has read here before, otherwise on one of its own.
+    /// Runs `read`, which makes the engine read entries, on a thread whose block cache is for this
+    /// log alone: on this one if no other log has read here before, otherwise on one of its own.
     pub(super) fn with_block_cache<T: Send>(&self, read: impl FnOnce() -> T + Send) -> T {
         if self.owns_block_cache() {
             return read();
@@ -129,10 +129,10 @@ pub(super) enum Failure {
 impl Failure {
     /// What went wrong, if anything did.
     ///
-    /// The engine takes a write that does not fit back: it cuts the file to where the write began, and
-    /// goes on from there. (It looks for a full disk in the text of the error, for a word that no system
-    /// uses, so its own way of dealing with one is never taken.) Only when the cut fails too does
-    /// something remain.
+    /// The engine takes a write that does not fit back: it cuts the file to where the write began,
+    /// and goes on from there. (It looks for a full disk in the text of the error, for a word that
+    /// no system uses, so its own way of dealing with one is never taken.) Only when the cut fails
+    /// too does something remain.
     pub(super) fn of<T>(outcome: Outcome<T>, notes: impl FnOnce() -> Notes) -> Result<T, Failure> {
         let (error, notes) = match outcome {
             Ok(Ok(value)) => return Ok(value),

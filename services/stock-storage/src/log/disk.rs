@@ -1,23 +1,23 @@
 //! The files of the log, as the engine sees them.
 //!
 //! The engine brings a file system of its own; this one stands in for it, puts the files on a
-//! [`Volume`], and does three things that the engine's does not. It refuses to cut off what had been acknowledged (see [`tail`](super::tail)). It
-//! keeps the error of a failed sync, which the engine turns into a panic without the reason. And its
-//! errors name the file.
+//! [`Volume`], and does three things that the engine's does not. It refuses to cut off what had
+//! been acknowledged (see [`tail`](super::tail)). It keeps the error of a failed sync, which the
+//! engine turns into a panic without the reason. And its errors name the file.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::volume::{self, Access, Volume, VolumeFile};
 use raft_engine::env::{FileSystem, Handle, Permission, WriteExt};
 
 use super::mark::Mark;
 use super::tail::{self, Tail};
+use crate::volume::{self, Access, Volume, VolumeFile};
 
-/// Where in a file the version of its format stands: behind 53 bytes that name the format. The alignment
-/// comes next.
+/// Where in a file the version of its format stands: behind 53 bytes that name the format. The
+/// alignment comes next.
 const VERSION_OFFSET: u64 = 53;
 /// The version, big-endian, that has no alignment in its header.
 const VERSION_WITHOUT_ALIGNMENT: [u8; 8] = 1_u64.to_be_bytes();
@@ -65,8 +65,8 @@ pub(super) struct Damage {
     pub(super) reason: String,
 }
 
-/// A write that a power cut or a crash of the machine had left half done, and that opening the log has
-/// cut off. It had not been acknowledged.
+/// A write that a power cut or a crash of the machine had left half done, and that opening the log
+/// has cut off. It had not been acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TailCut {
     /// The file.
@@ -91,8 +91,9 @@ impl Disk {
         std::mem::take(&mut self.notes_of(queue))
     }
 
-    /// Lets the engine close its files without touching them. Closing cuts and syncs the last file of
-    /// each queue; after a failure that could only spoil more, and the engine would panic in a destructor.
+    /// Lets the engine close its files without touching them. Closing cuts and syncs the last file
+    /// of each queue; after a failure that could only spoil more, and the engine would panic in a
+    /// destructor.
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Release);
     }
@@ -149,8 +150,8 @@ impl FileSystem for Disk {
         Ok(file)
     }
 
-    /// Files are deleted from the oldest on. So that no power cut leaves a gap, each deletion is durable
-    /// before the next one.
+    /// Files are deleted from the oldest on. So that no power cut leaves a gap, each deletion is
+    /// durable before the next one.
     fn delete<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
         let path = path.as_ref();
         let dir = path.parent().unwrap_or(Path::new("."));
@@ -198,16 +199,16 @@ impl LogFile {
         Ok(bytes)
     }
 
-    /// A file's header says to which multiple of bytes its writes are aligned, and nothing protects that
-    /// number. None of ours are aligned. A damaged one would make the engine skip writes, or ask for as
-    /// much memory as it says, which ends the process.
+    /// A file's header says to which multiple of bytes its writes are aligned, and nothing protects
+    /// that number. None of ours are aligned. A damaged one would make the engine skip writes, or
+    /// ask for as much memory as it says, which ends the process.
     fn check_alignment(&self) -> io::Result<()> {
         let mut header = [0; 16];
         let read = volume::read_exact_at(&*self.file, &mut header, VERSION_OFFSET);
         let [version, alignment] = [0, 8].map(|at| &header[at..at + 8]);
         match read {
-            // The engine writes the older format into a file whose header a power cut had torn; there the
-            // writes begin where the alignment would be.
+            // The engine writes the older format into a file whose header a power cut had torn;
+            // there the writes begin where the alignment would be.
             Ok(()) if version == VERSION_WITHOUT_ALIGNMENT || alignment == [0; 8] => Ok(()),
             Ok(()) => Err(self.refuse(0, "its header is damaged".to_owned())),
             // Shorter than a header: nothing was ever written to it.
@@ -267,7 +268,8 @@ impl Handle for LogFile {
                 };
                 tracing::warn!(
                     file = %cut.file.display(), offset = cut.offset, bytes = cut.len,
-                    "cut off a write that is not whole: it was interrupted before anybody was told, or the disk has lost its end"
+                    "cut off a write that is not whole: it was interrupted before anybody was \
+                     told, or the disk has lost its end"
                 );
                 self.note(|notes| notes.cut = Some(cut));
             }
@@ -276,7 +278,8 @@ impl Handle for LogFile {
                 return Err(self.refuse(
                     at,
                     format!(
-                        "it cannot be read from byte {at} on, but a later write is whole at byte {later}"
+                        "it cannot be read from byte {at} on, but a later write is whole at byte \
+                         {later}"
                     ),
                 ));
             }
@@ -323,11 +326,11 @@ impl Read for Cursor {
 
 impl Write for Cursor {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        // The only error without the file's name: the engine looks for "nospace" in its text and does
-        // something else then, and a path may hold that.
+        // The only error without the file's name: the engine looks for "nospace" in its text and
+        // does something else then, and a path may hold that.
         let len = self.handle.file.write_at(buf, self.offset)?;
-        // The engine copies in several writes before it syncs once. After a power cut the disk could hold
-        // a later one without an earlier, which nobody can tell from damage.
+        // The engine copies in several writes before it syncs once. After a power cut the disk
+        // could hold a later one without an earlier, which nobody can tell from damage.
         let is_copy = self.handle.queue == Queue::Rewrite;
         if is_copy {
             self.handle.sync()?;
@@ -360,7 +363,8 @@ impl Seek for Cursor {
 }
 
 impl WriteExt for Cursor {
-    /// The engine calls this to give reserved space back, and to take back a write that did not fit.
+    /// The engine calls this to give reserved space back, and to take back a write that did not
+    /// fit.
     fn truncate(&mut self, offset: usize) -> io::Result<()> {
         if self.handle.disk.is_abandoned() {
             return Ok(());
@@ -374,8 +378,8 @@ impl WriteExt for Cursor {
         Ok(())
     }
 
-    /// Reserves space and extends the file, so that the writes that follow change no file size and an
-    /// `fdatasync` of them has less to do.
+    /// Reserves space and extends the file, so that the writes that follow change no file size and
+    /// an `fdatasync` of them has less to do.
     fn allocate(&mut self, offset: usize, len: usize) -> io::Result<()> {
         named(
             "reserve space in",

@@ -17,9 +17,9 @@ const FIELD_PAYLOAD: u32 = 2;
 
 /// A log entry: its index, which the engine asks for, and the bytes the caller gave.
 ///
-/// The engine insists on a protobuf message. This one is written by hand, because it has two fields and
-/// because a generator would bring a build step. Both fields are always written, and reading fails
-/// without both, so that no cut-off entry passes for a whole one.
+/// The engine insists on a protobuf message. This one is written by hand, because it has two fields
+/// and because a generator would bring a build step. Both fields are always written, and reading
+/// fails without both, so that no cut-off entry passes for a whole one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct StoredEntry {
     pub(super) index: u64,
@@ -71,8 +71,8 @@ impl Message for StoredEntry {
         if index_seen && payload_seen {
             Ok(())
         } else {
-            // The runtime's own check for required fields names the message through reflection, which
-            // a hand-made message has not.
+            // The runtime's own check for required fields names the message through reflection,
+            // which a hand-made message has not.
             Err(ProtobufError::WireError(
                 protobuf::error::WireError::UnexpectedEof,
             ))
@@ -192,7 +192,8 @@ mod tests {
     #[test]
     fn nonsense_is_an_error_and_not_an_allocation() {
         for bytes in [
-            &[0x08_u8, 0x01, 0x12, 0xff, 0xff, 0xff, 0xff, 0x0f][..], // A payload of 4 GiB is announced.
+            // A payload of 4 GiB is announced.
+            &[0x08_u8, 0x01, 0x12, 0xff, 0xff, 0xff, 0xff, 0x0f][..],
             &[0x08; 12],
             &[0xff; 12],
             &[0x0a, 0x01, 0x01, 0x12, 0x00], // The index as bytes.

@@ -1,9 +1,10 @@
 //! How far the log's copies once went.
 //!
-//! A purge copies what is still needed to the files of the rewrite queue, makes it durable, and deletes the files that it
-//! was in. From then on the copy is all there is, and it may lie unchanged for months: in the newest of those files, behind
-//! which nothing whole comes. The engine would take damage there for a write that was interrupted. So before a file is
-//! deleted it is written down, beside the log's files, how far the copies go that were made for it.
+//! A purge copies what is still needed to the files of the rewrite queue, makes it durable, and
+//! deletes the files that it was in. From then on the copy is all there is, and it may lie
+//! unchanged for months: in the newest of those files, behind which nothing whole comes. The engine
+//! would take damage there for a write that was interrupted. So before a file is deleted it is
+//! written down, beside the log's files, how far the copies go that were made for it.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -24,7 +25,8 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// What the disk says; nothing where it says nothing that can be read: then damage is found as far as it can be.
+    /// What the disk says; nothing where it says nothing that can be read: then damage is found as
+    /// far as it can be.
     pub(super) fn read(&self, volume: &dyn Volume, log_dir: &Path) {
         let text = read_file(volume, &log_dir.join(MARK)).ok();
         *lock(&self.told) = text.and_then(|text| parse(&text));
@@ -39,7 +41,8 @@ impl Mark {
         }
     }
 
-    /// A file is about to be deleted. Where the volume is full it is deleted all the same: what was said before holds.
+    /// A file is about to be deleted. Where the volume is full it is deleted all the same: what was
+    /// said before holds.
     pub(super) fn before_deletion(&self, volume: &dyn Volume, log_dir: &Path) {
         let written = *lock(&self.written);
         let mut told = lock(&self.told);

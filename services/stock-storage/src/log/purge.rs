@@ -1,34 +1,39 @@
 //! Giving space back.
 //!
-//! A file of the log can be deleted when nothing in it is needed any more. The engine copies the little
-//! that still is into a second queue of files, and deletes from the oldest on.
+//! A file of the log can be deleted when nothing in it is needed any more. The engine copies the
+//! little that still is into a second queue of files, and deletes from the oldest on.
 //!
 //! # What was read in the engine's source, and what follows from it
 //!
-//! - It may purge on one thread while another one writes. But it panics when an entry that it has just
-//!   copied has neighbours by then that it has not, because a group began again at a lower index or its
-//!   tail was overwritten from there. So a batch that does either waits for a running purge. Both are rare.
-//! - **Dropping a group is the only deletion that it carries over** when it deletes the file that the
-//!   deletion stands in. A deleted record, or entries that were compacted, may come back from the copies
-//!   after a restart. Hence no record is ever deleted alone; a truncation leaves a record of its own
-//!   behind (the floor), below which nothing is shown; and a truncation that empties a group drops it.
-//! - It forgets which groups were dropped before it has written that down. So after a purge that failed
-//!   half way there is none until the log has been opened again, which reads it back.
-//! - It looks at the oldest seven tenths of the files of the first queue, and one more. Groups that have less than
-//!   32 entries there, with what was copied of them before, are copied each time it is asked. Of larger ones those are
-//!   *named* that reach back into the oldest fifth, rounded down (so it takes five files), or that were copied before:
-//!   so that whoever keeps them can truncate them. When one is named for the tenth time in a row, all that it has in
-//!   those files is copied.
-//! - The second queue is written anew when more than half of its entries are not needed any more, and it has two files.
+//! - It may purge on one thread while another one writes. But it panics when an entry that it has
+//!   just copied has neighbours by then that it has not, because a group began again at a lower
+//!   index or its tail was overwritten from there. So a batch that does either waits for a running
+//!   purge. Both are rare.
+//! - **Dropping a group is the only deletion that it carries over** when it deletes the file that
+//!   the deletion stands in. A deleted record, or entries that were compacted, may come back from
+//!   the copies after a restart. Hence no record is ever deleted alone; a truncation leaves a
+//!   record of its own behind (the floor), below which nothing is shown; and a truncation that
+//!   empties a group drops it.
+//! - It forgets which groups were dropped before it has written that down. So after a purge that
+//!   failed half way there is none until the log has been opened again, which reads it back.
+//! - It looks at the oldest seven tenths of the files of the first queue, and one more. Groups that
+//!   have less than 32 entries there, with what was copied of them before, are copied each time it
+//!   is asked. Of larger ones those are *named* that reach back into the oldest fifth, rounded down
+//!   (so it takes five files), or that were copied before: so that whoever keeps them can truncate
+//!   them. When one is named for the tenth time in a row, all that it has in those files is copied.
+//! - The second queue is written anew when more than half of its entries are not needed any more,
+//!   and it has two files.
 //!
-//! So asking often is dear: the entries of groups that are written all the time, which would soon have been
-//! truncated, are written a second time, and synced. Asking seldom is not enough: a group that nobody writes
-//! any more keeps the oldest file, and with it all that follow. Hence **while a group is named the engine is asked
-//! at most once for each new file**, and only when the first queue is longer than its room, up to ten times in a row.
-//! Whoever asks says how much room there should be.
+//! So asking often is dear: the entries of groups that are written all the time, which would soon
+//! have been truncated, are written a second time, and synced. Asking seldom is not enough: a group
+//! that nobody writes any more keeps the oldest file, and with it all that follow. Hence **while a
+//! group is named the engine is asked at most once for each new file**, and only when the first
+//! queue is longer than its room, up to ten times in a row. Whoever asks says how much room there
+//! should be.
 //!
-//! So the first queue has what room it was given and two files, or five; and what is written until the next purge. The
-//! second has twice as many entries as are still needed of those that were copied, and a file.
+//! So the first queue has what room it was given and two files, or five; and what is written until
+//! the next purge. The second has twice as many entries as are still needed of those that were
+//! copied, and a file.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -38,9 +43,9 @@ use super::disk::{self, Queue};
 use super::entry::StoredEntries;
 use crate::LogError;
 
-/// Purging only begins with so much free space on the volume, in bytes, since it copies what is still
-/// needed before it deletes. That is seldom a tenth of it; where it is more, and the volume runs full, the purge
-/// fails half way.
+/// Purging only begins with so much free space on the volume, in bytes, since it copies what is
+/// still needed before it deletes. That is seldom a tenth of it; where it is more, and the volume
+/// runs full, the purge fails half way.
 pub const PURGE_ROOM_BYTES: u64 = 16 << 20;
 
 /// Files of the first queue beside its room: one is being written.
@@ -67,7 +72,8 @@ struct Files {
     newest: u64,
 }
 
-/// Gives back the space of entries that are no longer needed. See [`Log::purger`](super::Log::purger).
+/// Gives back the space of entries that are no longer needed. See
+/// [`Log::purger`](super::Log::purger).
 ///
 /// While one exists, the data directory stays locked.
 #[derive(Clone)]
@@ -80,21 +86,22 @@ impl Purger {
         Purger { core }
     }
 
-    /// Deletes files of the log that hold nothing needed any more, if there is more than one. Called from time to
-    /// time, every few seconds or after truncating. While a group keeps the oldest file it does something only when a
-    /// new file was begun.
+    /// Deletes files of the log that hold nothing needed any more, if there is more than one.
+    /// Called from time to time, every few seconds or after truncating. While a group keeps the
+    /// oldest file it does something only when a new file was begun.
     ///
-    /// A log that is larger than `room_bytes` is made smaller at any price: what is still needed of old files is
-    /// copied. With room for less than what is needed and lies between it, entries are copied again and again that
-    /// will soon be truncated.
+    /// A log that is larger than `room_bytes` is made smaller at any price: what is still needed of
+    /// old files is copied. With room for less than what is needed and lies between it, entries are
+    /// copied again and again that will soon be truncated.
     ///
     /// # Errors
     ///
     /// [`LogError::Full`] if there are less than [`PURGE_ROOM_BYTES`] free; nothing was done.
-    /// [`LogError::Purge`] if it failed half way, then and at each further call: the log can be written,
-    /// but grows until it is opened again. [`LogError::Unreadable`] if it did because an entry cannot be read, of a group
-    /// that [`Purger::damaged_groups`] names: as before. Those that are [fatal](LogError::is_fatal) are as at a write,
-    /// and the log then takes no further write.
+    /// [`LogError::Purge`] if it failed half way, then and at each further call: the log can be
+    /// written, but grows until it is opened again. [`LogError::Unreadable`] if it did because an
+    /// entry cannot be read, of a group that [`Purger::damaged_groups`] names: as before. Those
+    /// that are [fatal](LogError::is_fatal) are as at a write, and the log then takes no further
+    /// write.
     pub fn purge(&self, room_bytes: u64) -> Result<(), LogError> {
         let core = &*self.core;
         core.check_not_failed()?;
@@ -143,8 +150,8 @@ impl Purger {
         Ok(())
     }
 
-    /// The groups of which an entry cannot be read, each with the first such entry and the reason, in the order of
-    /// their numbers. Reads the whole log.
+    /// The groups of which an entry cannot be read, each with the first such entry and the reason,
+    /// in the order of their numbers. Reads the whole log.
     #[must_use]
     pub fn damaged_groups(&self) -> Vec<(u64, u64, String)> {
         let core = &*self.core;

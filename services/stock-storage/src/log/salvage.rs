@@ -1,16 +1,15 @@
 //! What is whole of a log that is damaged: everything before the first write that cannot be read.
 //!
-//! The log then is what it was at an earlier moment, and its node has forgotten what came after. Nothing that it holds
-//! counts as a vote or an acknowledgement any more. But its node knows who it is, so that others can let it in anew,
-//! and where no other node has more, it can be gone on from.
+//! The log then is what it was at an earlier moment, and its node has forgotten what came after.
+//! Nothing that it holds counts as a vote or an acknowledgement any more. But its node knows who it
+//! is, so that others can let it in anew, and where no other node has more, it can be gone on from.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::disk::{Queue, file_number, queue_of};
-use super::mark;
 use super::tail::{self, Framing, Tail};
-use super::{ASIDE_MAX, Damage, LogError, aside_dir, named_io};
+use super::{ASIDE_MAX, Damage, LogError, aside_dir, mark, named_io};
 use crate::volume::{Access, Volume, read_exact_at, read_file, write_all_at, write_file};
 
 /// What salvaging a log has done.
@@ -80,7 +79,8 @@ pub(super) fn set_aside(
     Ok(aside)
 }
 
-/// Whether these are a copy of the files of a log, by their names and lengths: each salvage makes the log shorter.
+/// Whether these are a copy of the files of a log, by their names and lengths: each salvage makes
+/// the log shorter.
 fn is_copy(volume: &dyn Volume, files: &[PathBuf], kept: &[PathBuf]) -> bool {
     let len = |path: &PathBuf| {
         let file = volume.open(path, Access::Read);
@@ -111,8 +111,9 @@ fn copy(volume: &dyn Volume, from: &Path, to: &Path) -> io::Result<()> {
     to.sync()
 }
 
-/// Cuts off what begins with the damage, in its queue of files: the rest of its file, and the files behind it. They are
-/// emptied, and deleted where `is_kept` does not hold, from the newest on, so that a crash leaves no gap.
+/// Cuts off what begins with the damage, in its queue of files: the rest of its file, and the files
+/// behind it. They are emptied, and deleted where `is_kept` does not hold, from the newest on, so
+/// that a crash leaves no gap.
 ///
 /// `false` if it is not known where the damage is, or if there is nothing to be cut.
 pub(super) fn cut(
@@ -162,8 +163,8 @@ fn set_len(volume: &dyn Volume, path: &Path, len: u64) -> Result<bool, LogError>
     Ok(is_longer)
 }
 
-/// The first place, in the order of writing, that is no whole write. The engine does not say where that is in a file
-/// that is not the last.
+/// The first place, in the order of writing, that is no whole write. The engine does not say where
+/// that is in a file that is not the last.
 fn first_damage(
     volume: &dyn Volume,
     files: &[PathBuf],

@@ -29,8 +29,8 @@ pub(super) struct Begun {
 impl Stage {
     /// Fills the stage, or says why the batch is refused.
     ///
-    /// The engine finds a hole only after the batch is durable, panics, and panics again at every start.
-    /// So each append is held against what the log will have when it comes to it.
+    /// The engine finds a hole only after the batch is durable, panics, and panics again at every
+    /// start. So each append is held against what the log will have when it comes to it.
     pub(super) fn fill(&mut self, log: &Log, batch: &WriteBatch) -> Result<(), LogError> {
         if batch.bytes > BATCH_BYTES_MAX {
             return Err(LogError::TooLarge {
@@ -137,7 +137,8 @@ impl Stage {
         &mut self.bounds[at].1
     }
 
-    /// The engine keeps records in memory and wants to own key and value: two small allocations each.
+    /// The engine keeps records in memory and wants to own key and value: two small allocations
+    /// each.
     fn put(&mut self, group: u64, record: &[u8], bytes: &[u8]) {
         self.engine
             .put(group, record.to_vec(), bytes.to_vec())

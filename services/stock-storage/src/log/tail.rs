@@ -1,15 +1,16 @@
 //! Whether the end of a log file that cannot be read is a write that was cut short, or damage.
 //!
-//! After a power cut the last write may lie half on the disk. Nobody was told that it is durable, so
-//! cutting it off forgets nothing. The same unreadable bytes *with a later write behind them* are
-//! something else: the loop syncs one write before it begins the next, so what comes before a later
-//! write had been acknowledged. The engine cuts both without a word; this module tells them apart.
+//! After a power cut the last write may lie half on the disk. Nobody was told that it is durable,
+//! so cutting it off forgets nothing. The same unreadable bytes *with a later write behind them*
+//! are something else: the loop syncs one write before it begins the next, so what comes before a
+//! later write had been acknowledged. The engine cuts both without a word; this module tells them
+//! apart.
 //!
 //! It reads the engine's framing, all in one file of one sequence number:
 //!
 //! ```text
 //! batch  = u56 length, u8 compression, u64 offset of the footer, entries, footer    (big endian)
-//! footer = items, u32 (crc32 of the items, xor the low half of the file's number)   (little endian)
+//! footer = items, u32 (crc32 of the items, xor the low half of the file's number), little endian
 //! ```
 
 /// Bytes of a batch's header.
@@ -22,7 +23,8 @@ const COMPRESSION_MAX: u64 = 1;
 /// What an unreadable end of a file turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Tail {
-    /// Nothing was written there: space reserved ahead of the writes, left by a process that was killed.
+    /// Nothing was written there: space reserved ahead of the writes, left by a process that was
+    /// killed.
     Reserved,
     /// One write that was cut short, of which something remains up to `len`.
     Torn { len: usize },
@@ -32,8 +34,8 @@ pub(super) enum Tail {
 
 /// Judges `bytes`, which begin where the engine stopped reading and end with the file.
 ///
-/// The one kind of damage this cannot see is to the very last write of a file, which looks as if it had
-/// been cut short. That is caught, if at all, by whoever knows how far the log must reach.
+/// The one kind of damage this cannot see is to the very last write of a file, which looks as if it
+/// had been cut short. That is caught, if at all, by whoever knows how far the log must reach.
 pub(super) fn judge(bytes: &[u8], file_number: u64) -> Tail {
     let len = bytes
         .iter()
@@ -42,8 +44,8 @@ pub(super) fn judge(bytes: &[u8], file_number: u64) -> Tail {
     if len == 0 {
         return Tail::Reserved;
     }
-    // From the second byte on: the batch at the first one is the one that could not be read, though its
-    // footer may be whole.
+    // From the second byte on: the batch at the first one is the one that could not be read, though
+    // its footer may be whole.
     match (1..len).find(|&offset| is_batch(&bytes[offset..], file_number)) {
         Some(offset) => Tail::Damaged { offset },
         None => Tail::Torn { len },
@@ -68,7 +70,8 @@ fn batch_len(bytes: &[u8], file_number: u64) -> Option<usize> {
     if compression > COMPRESSION_MAX || length > bytes.len() as u64 || footer < HEADER_LEN as u64 {
         return None;
     }
-    // No sum: the footer's offset may be any number. From here on both are at most the length of `bytes`.
+    // No sum: the footer's offset may be any number. From here on both are at most the length of
+    // `bytes`.
     if footer >= length.saturating_sub(CHECKSUM_LEN as u64) {
         return None;
     }

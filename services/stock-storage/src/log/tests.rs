@@ -1,14 +1,12 @@
 //! What the log relies on the engine for, or works around in it.
 
-use std::fs;
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::{fs, io};
 
 use raft_engine::LogBatch;
 
-use crate::{OsVolume, VolumeFile};
-
 use super::*;
+use crate::{OsVolume, VolumeFile};
 
 /// A volume on which syncs fail when told to.
 #[derive(Debug, Default)]

@@ -1,22 +1,22 @@
 //! Deleting large files a little at a time.
 //!
-//! A file system gives back what a file had in one go, and where it passes that on to the disk (`discard`), every
-//! `fdatasync` waits for it: on ext4 three files of 100 MB kept another file's for 400 ms. Cut off two mebibytes at
-//! a time, with rests between, it was 2 to 30 ms.
+//! A file system gives back what a file had in one go, and where it passes that on to the disk
+//! (`discard`), every `fdatasync` waits for it: on ext4 three files of 100 MB kept another file's
+//! for 400 ms. Cut off two mebibytes at a time, with rests between, it was 2 to 30 ms.
 //!
-//! A deleted file loses its name at once. What is cut is only what still holds its space, and only when it is durable
-//! that the name is gone: no power cut brings back a part of a file under the name of the whole. Nor does a crash leave
-//! anything behind, since the file system frees whatever nobody has open. Whoever opens a file to read it holds a
-//! shared lock on it, and then it is left whole.
+//! A deleted file loses its name at once. What is cut is only what still holds its space, and only
+//! when it is durable that the name is gone: no power cut brings back a part of a file under the
+//! name of the whole. Nor does a crash leave anything behind, since the file system frees whatever
+//! nobody has open. Whoever opens a file to read it holds a shared lock on it, and then it is left
+//! whole.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread;
 use std::time::Duration;
+use std::{io, thread};
 
 /// So much goes at a time, in bytes. Smaller files go whole.
 const STEP_BYTES: u64 = 2 << 20;
@@ -24,7 +24,8 @@ const STEP_BYTES: u64 = 2 << 20;
 /// A disk has done what it was asked before by then.
 const REST: Duration = Duration::from_millis(20);
 
-/// Whoever deletes a file may have it open still. Those who have it open for more rests than this are reading it.
+/// Whoever deletes a file may have it open still. Those who have it open for more rests than this
+/// are reading it.
 const CLOSED_WITHIN_RESTS: u32 = 50;
 
 /// Where less is free, space is wanted more than calm.
@@ -64,7 +65,8 @@ pub(super) fn delete(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps a file that was opened from being cut, until it is closed. It is not found, if that has begun.
+/// Keeps a file that was opened from being cut, until it is closed. It is not found, if that has
+/// begun.
 pub(super) fn keep_whole(file: &File) -> io::Result<()> {
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) if file.metadata()?.nlink() == 0 => {

@@ -73,7 +73,8 @@ impl Volume for OsVolume {
             }
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        // The kernel lets go of the lock when the process dies, so a crash leaves nothing to clean up.
+        // The kernel lets go of the lock when the process dies, so a crash leaves nothing to clean
+        // up.
         file.set_len(0)?;
         file.rewind()?;
         writeln!(file, "{}", std::process::id())?;

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Access, OsVolume, Volume, VolumeFile, read_exact_at};
 
-/// The operating system's files, of which none is changed. Opening a log or a store tidies up: what would
-/// be cut, written, renamed or deleted then is so in memory only, and forgotten with this volume.
+/// The operating system's files, of which none is changed. Opening a log or a store tidies up: what
+/// would be cut, written, renamed or deleted then is so in memory only, and forgotten with this
+/// volume.
 ///
 /// The log's engine takes a lock of its own in `log/`, whose file it makes where it is not there.
 #[derive(Debug, Default)]
@@ -83,7 +84,8 @@ impl Volume for ReadOnlyVolume {
     }
 
     fn lock(&self, dir: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        // The name of the last holder stays in it. Where there is no such file, nobody ever held it.
+        // The name of the last holder stays in it. Where there is no such file, nobody ever held
+        // it.
         let mut file = File::open(dir.join("LOCK"))?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),

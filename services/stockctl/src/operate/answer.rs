@@ -8,14 +8,14 @@ use stock_proto::stock::v1::replica_status::Role;
 use stock_proto::stock::v1::{
     AddNodeResponse, DrainNodeResponse, GetAuditResponse, GetTopologyResponse, ListNodesResponse,
     ListShardsResponse, MoveReplicaResponse, NodeStatus, RebuildReplicaResponse,
-    RemoveNodeResponse, ReplaceNodeResponse, ReplicaMove, ReplicaStatus, ShardStatus,
-    TransferLeadershipResponse, UndrainNodeResponse,
+    RemoveNodeResponse, ReplaceNodeResponse, ReplicaMove, ReplicaStatus, SetReplicationResponse,
+    ShardStatus, TransferLeadershipResponse, UndrainNodeResponse,
 };
 
 use super::args::ShardName;
 use super::last_resort;
-use crate::json::message;
-use crate::table::{Columns, whole_seconds};
+use crate::columns::{Columns, whole_seconds};
+use crate::message::message;
 
 /// What an operator's command came to. `done`: somebody waited, and it is.
 #[derive(Debug)]
@@ -26,6 +26,10 @@ pub(crate) enum Operation {
         node_id: u64,
         done: bool,
         answer: DrainNodeResponse,
+    },
+    Replicas {
+        count: u32,
+        answer: SetReplicationResponse,
     },
     Undrained {
         node_id: u64,
@@ -62,7 +66,8 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    /// Whether a script should stop here: replicas that must be equal are not, or a group has no leader.
+    /// Whether a script should stop here: replicas that must be equal are not, or a group has no
+    /// leader.
     pub(crate) fn is_alarming(&self) -> bool {
         let answer = match self {
             Self::Audited(answer) => answer,
@@ -79,6 +84,7 @@ impl Operation {
             Self::Nodes(answer) => message("ListNodesResponse", answer),
             Self::Added(answer) => message("AddNodeResponse", answer),
             Self::Drained { answer, .. } => message("DrainNodeResponse", answer),
+            Self::Replicas { answer, .. } => message("SetReplicationResponse", answer),
             Self::Undrained { answer, .. } => message("UndrainNodeResponse", answer),
             Self::Replaceable { answer, .. } => message("ReplaceNodeResponse", answer),
             Self::Removed { answer, .. } => message("RemoveNodeResponse", answer),
@@ -96,7 +102,8 @@ impl Operation {
         match self {
             Self::Nodes(answer) => node_table(answer),
             Self::Added(answer) => format!(
-                "Node {0} may join: start stockd there with node_id = {0} and an empty data directory.",
+                "Node {0} may join: start stockd there with node_id = {0} and an empty data \
+                 directory.",
                 answer.node_id
             ),
             Self::Drained { node_id, done, .. } if *done => {
@@ -108,11 +115,16 @@ impl Operation {
                 "Node {node_id} is draining: {} to go. Watch it: stockctl shard list",
                 count(u64::from(answer.replicas), "replica")
             ),
+            Self::Replicas { count, .. } => format!(
+                "Each shard shall have {count} replicas, as far as there are nodes for them; \
+                 `stockctl shard list` shows them."
+            ),
             Self::Undrained { node_id, .. } => {
                 format!("Node {node_id} is active again and takes replicas.")
             }
             Self::Replaceable { node_id, .. } => format!(
-                "The next data directory that joins as node {node_id} takes its place, and what runs now ends."
+                "The next data directory that joins as node {node_id} takes its place, and what \
+                 runs now ends."
             ),
             Self::Removed { node_id, .. } => {
                 format!("Node {node_id} left for ever; its id is never used again.")
@@ -222,7 +234,8 @@ fn node_table(answer: &ListNodesResponse) -> String {
     }
     let each = count(u64::from(answer.replication), "replica");
     format!(
-        "{}\n\nEvery shard should have {each}. A node that nobody needs may be stopped: the others are a quorum.",
+        "{}\n\nEvery shard should have {each}. A node that nobody needs may be stopped: the \
+         others are a quorum.",
         table.finish()
     )
 }
@@ -419,12 +432,17 @@ mod tests {
         assert_eq!(
             Operation::Nodes(answer).table(),
             "\
-NODE  STATE     UP                 REPLICAS  LEADS     FREE    P50     P99  NEEDED BY       URL             PEERS
-   1  active    yes                       9      3  5.5 GiB  48 us  310 us  nobody          http://n1:7401  n1:7402
-   2  draining  silent for 1m 12s         9      3        -      -       -  meta, 5 shards  http://n2:7401  n2:7402
-   3  active    yes, slow disk            9      3  5.5 GiB  48 us  310 us  1, 4            http://n3:7401  n3:7402
+NODE  STATE     UP                 REPLICAS  LEADS     FREE    P50     P99  NEEDED BY       \
+URL             PEERS
+   1  active    yes                       9      3  5.5 GiB  48 us  310 us  nobody          \
+   http://n1:7401  n1:7402
+   2  draining  silent for 1m 12s         9      3        -      -       -  meta, 5 shards  \
+   http://n2:7401  n2:7402
+   3  active    yes, slow disk            9      3  5.5 GiB  48 us  310 us  1, 4            \
+   http://n3:7401  n3:7402
 
-Every shard should have 3 replicas. A node that nobody needs may be stopped: the others are a quorum."
+Every shard should have 3 replicas. A node that nobody needs may be stopped: the others are a \
+quorum."
         );
     }
 
@@ -521,6 +539,10 @@ node 3 has been silent for 700 s."
                 node_id: 1,
                 done: true,
                 answer: DrainNodeResponse::default(),
+            },
+            Operation::Replicas {
+                count: 5,
+                answer: SetReplicationResponse::default(),
             },
             Operation::Undrained {
                 node_id: 1,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::args::RequestId;
+use crate::repeat::RequestId;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
@@ -25,7 +25,8 @@ Example:
 Example:
   stockctl node add --url http://node-4:7401 --peers node-4:7402
 
-Then start stockd there with that id and an empty data directory. It joins by itself, and replicas move to it
+Then start stockd there with that id and an empty data directory. It joins by itself, and \
+replicas move to it
 until every node holds equally many.")]
     Add(NodeAdd),
 
@@ -35,7 +36,8 @@ Example:
   stockctl node drain 4 --wait
   stockctl node remove 4
 
-One replica moves at a time, and callers notice nothing. Refused where too few nodes would be left to hold every
+One replica moves at a time, and callers notice nothing. Refused where too few nodes would be \
+left to hold every
 replica. `stockctl node undrain 4` takes it back.")]
     Drain(NodeDrain),
 
@@ -51,8 +53,10 @@ Example:
   stockctl node replace 2
   stockd serve --node-id 2 --join http://node-1:7401 --data-dir /new/disk ...
 
-A node whose disk was lost needs no such word: once the old one is heard no more, an empty data directory joins
-under its id by itself. While it is heard, that is refused, since it is a typing error as a rule. The node that is
+A node whose disk was lost needs no such word: once the old one is heard no more, an empty data \
+directory joins
+under its id by itself. While it is heard, that is refused, since it is a typing error as a rule. \
+The node that is
 replaced is told so, and ends; its replicas are built again in the new directory.")]
     Replace(NodeNamed),
 
@@ -62,7 +66,8 @@ Example:
   stockctl node drain 4 --wait
   stockctl node remove 4
 
-The id is never used again. The machine may come back with an emptied data directory, under another id.")]
+The id is never used again. The machine may come back with an emptied data directory, under \
+another id.")]
     Remove(NodeNamed),
 }
 
@@ -111,7 +116,13 @@ pub(crate) struct Wait {
     pub(crate) wait: bool,
 
     /// Stay no longer than this; the cluster goes on
-    #[arg(long, value_name = "T", default_value = "1h", requires = "wait", value_parser = humantime::parse_duration)]
+    #[arg(
+        long,
+        value_name = "T",
+        default_value = "1h",
+        requires = "wait",
+        value_parser = humantime::parse_duration
+    )]
     pub(crate) give_up_after: Duration,
 }
 
@@ -122,7 +133,8 @@ pub(crate) enum ShardCommand {
 Example:
   stockctl shard list
 
-REPLICAS names nodes: * leads, + receives its first copy, - is about to leave, ! is not heard from.")]
+REPLICAS names nodes: * leads, + receives its first copy, - is about to leave, ! is not heard \
+from.")]
     List,
 
     /// Move one replica of a shard to another node
@@ -131,7 +143,8 @@ Example:
   stockctl shard move 5 --from 1 --to 4 --wait
   stockctl shard move meta --from 1 --to 4
 
-Nodes are kept within one replica of each other: where this tips the balance, another replica moves in return.")]
+Nodes are kept within one replica of each other: where this tips the balance, another replica \
+moves in return.")]
     Move(ShardMove),
 }
 
@@ -194,7 +207,8 @@ pub(crate) enum ReplicaCommand {
 Example:
   stockctl replica rebuild 5 --node 2 --wait
 
-For a replica that is damaged or that an audit found different. The old one goes only when the new one has caught
+For a replica that is damaged or that an audit found different. The old one goes only when the \
+new one has caught
 up.")]
     Rebuild(ReplicaRebuild),
 }
@@ -222,9 +236,12 @@ pub(crate) enum UnsafeCommand {
 Example:
   stockctl --endpoint http://node-1:7401 unsafe recover
 
-Changes nothing: it shows which shards have no leader, and the commands that make the nodes that are left go on
-without the others. Those run on stopped nodes, beside their data directories (`stockd recover --help`), and what
-only the lost nodes had is then lost. While a silent node can still come back with its disk, wait for it instead.
+Changes nothing: it shows which shards have no leader, and the commands that make the nodes that \
+are left go on
+without the others. Those run on stopped nodes, beside their data directories (`stockd recover \
+--help`), and what
+only the lost nodes had is then lost. While a silent node can still come back with its disk, wait \
+for it instead.
 The exit code is 1 where a shard has no leader.")]
     Recover,
 }

@@ -1,12 +1,12 @@
-//! What is left to do where most nodes are lost for good. `stockd recover` does it, on nodes that do not run; here
-//! an operator learns whether it has come to that.
+//! What is left to do where most nodes are lost for good. `stockd recover` does it, on nodes that
+//! do not run; here an operator learns whether it has come to that.
 
 use std::collections::BTreeMap;
 
 use stock_proto::stock::v1::GetTopologyResponse;
 
-/// The cluster as all nodes see it that answer: a group is led where its leader says so himself. One node alone may be cut
-/// off from all others, or remember a leader that is gone.
+/// The cluster as all nodes see it that answer: a group is led where its leader says so himself.
+/// One node alone may be cut off from all others, or remember a leader that is gone.
 pub(super) fn together(
     seen: GetTopologyResponse,
     answers: &BTreeMap<u64, GetTopologyResponse>,
@@ -55,7 +55,8 @@ pub(super) fn advice(topology: &GetTopologyResponse) -> String {
     let leaderless = leaderless(topology);
     if leaderless.is_empty() {
         return format!(
-            "Every group of cluster {cluster} has a leader that says so itself: there is nothing to recover."
+            "Every group of cluster {cluster} has a leader that says so itself: there is nothing \
+             to recover."
         );
     }
     let here = |node: u64, reachable: bool| reachable || node == topology.node_id;
@@ -85,14 +86,17 @@ pub(super) fn advice(topology: &GetTopologyResponse) -> String {
         .collect();
     format!(
         "No leader: {}\nNodes that answer: {}\nNodes that do not: {}\n\n\
-         If one of the silent nodes can come back with its disk, start it: that is all, and nothing is lost.\n\
+         If one of the silent nodes can come back with its disk, start it: that is all, and \
+         nothing is lost.\n\
          Only if they are lost for good, with their disks (docs/recovery.md has more):\n\n\
          1. Stop every node that is left.{stops}\n\
-         2. Bring their data directories together on one machine, and look at what would be done:\n     \
+         2. Bring their data directories together on one machine, and look at what would be \
+         done:\n     \
          stockd recover{dirs}\n\
          3. Do it:\n     \
          stockd recover{dirs} --lose-everything-else --confirm {cluster}\n\
-         4. Bring the directories back and start the nodes. Then start fresh ones, with empty directories:\n     \
+         4. Bring the directories back and start the nodes. Then start fresh ones, with empty \
+         directories:\n     \
          stockd serve --cluster-id {cluster} --join {} ...",
         leaderless.join(", "),
         ids(&left),
@@ -149,7 +153,8 @@ mod tests {
         let answers = [(1, answer(1, [2, 2, 2]))].into();
         let seen = together(answer(1, [2, 2, 2]), &answers);
         let text = advice(&seen);
-        let begin = "No leader: the meta group, shard 0, shard 1\nNodes that answer: 1\nNodes that do not: 2, 4\n";
+        let begin = "No leader: the meta group, shard 0, shard 1\nNodes that answer: 1\nNodes \
+            that do not: 2, 4\n";
         assert!(text.starts_with(begin), "{text}");
     }
 

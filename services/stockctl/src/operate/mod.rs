@@ -13,8 +13,8 @@ use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::{
     AddNodeRequest, DrainNodeRequest, GetAuditRequest, GetTopologyRequest, ListNodesRequest,
     ListShardsRequest, MoveReplicaRequest, RebuildReplicaRequest, RemoveNodeRequest,
-    ReplaceNodeRequest, TransferLeadershipRequest, UndrainNodeRequest, move_replica_request,
-    rebuild_replica_request, transfer_leadership_request,
+    ReplaceNodeRequest, SetReplicationRequest, TransferLeadershipRequest, UndrainNodeRequest,
+    move_replica_request, rebuild_replica_request, transfer_leadership_request,
 };
 
 use self::answer::Operation;
@@ -23,8 +23,25 @@ use self::args::{
 };
 use self::wait::Goal;
 use crate::answer::Answer;
-use crate::command::by_request;
-use crate::failure::Failure;
+use crate::failure::{Failure, by_request};
+use crate::repeat::RequestId;
+
+/// Says how many replicas of each shard there shall be.
+pub(crate) async fn replication(
+    client: &Client,
+    replicas: u32,
+    request: RequestId,
+) -> Result<Answer, Failure> {
+    let request_id = request.or_new();
+    let asked = SetReplicationRequest {
+        request_id: request_id.clone(),
+        replicas,
+    };
+    let answer = client.set_replication(asked).await;
+    let answer = answer.map_err(by_request(request_id))?;
+    let count = replicas;
+    Ok(Answer::Operation(Operation::Replicas { count, answer }))
+}
 
 /// Does what a `stockctl node` command asks.
 pub(crate) async fn node(client: &Client, command: NodeCommand) -> Result<Answer, Failure> {

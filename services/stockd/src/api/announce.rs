@@ -1,8 +1,11 @@
-//! A node that is reached elsewhere than before says so: machines move, and pods get other addresses with each start.
+//! A node that is reached elsewhere than before says so: machines move, and pods get other
+//! addresses with each start.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use stock_cluster::identity::{Addresses, Identity};
+use stock_cluster::{Change, Directory, GroupId, RegistryCommand, RegistryOutcome};
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use tokio::time::sleep;
@@ -11,9 +14,6 @@ use tonic::{Code, Status};
 
 use super::deadline::Deadline;
 use super::{ApiError, Edge, proxy};
-use crate::identity::{Addresses, Identity};
-use crate::placement::{Change, Directory, RegistryCommand, RegistryOutcome};
-use crate::worker::event::GroupId;
 
 /// How often it is looked whether the registry has it right.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -21,7 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// After the registry has refused an address, which takes a person to put right.
 const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 
-/// Has group 0 write down where this node is, whenever the registry has it otherwise, for as long as the node runs.
+/// Has group 0 write down where this node is, whenever the registry has it otherwise, for as long
+/// as the node runs.
 pub async fn keep_announced(edge: Arc<Edge>, own: Identity) {
     loop {
         sleep(LOOK_EVERY).await;
@@ -38,7 +39,8 @@ pub async fn keep_announced(edge: Arc<Edge>, own: Identity) {
             continue;
         }
         let Addresses { grpc, peers } = own.addresses.clone();
-        tracing::info!(%grpc, %peers, was_grpc = %listed.grpc, was_peers = %listed.peers, "announcing where this node is reached");
+        let (was_grpc, was_peers) = (&listed.grpc, &listed.peers);
+        tracing::info!(%grpc, %peers, %was_grpc, %was_peers, "announcing where it is reached");
         let announced = announce(&edge, &own, grpc, peers).await;
         if let Err(status) = announced {
             let is_refused = matches!(
@@ -62,7 +64,7 @@ async fn announce(edge: &Edge, own: &Identity, grpc: String, peers: String) -> R
         return Err(Status::unavailable("group 0 has no leader"));
     };
     if leader == own.node {
-        let changed = edge.desk.change(RegistryCommand {
+        let changed = edge.operations.change(RegistryCommand {
             principal: edge.principal.clone(),
             request: None,
             change: Change::UpdateAddresses {

@@ -1,5 +1,6 @@
-//! How large an answer can be, known before anything is done. A gRPC client takes 4 MiB unless it is told otherwise: with a
-//! larger answer the work would be done, nobody could receive what came of it, and each retry would fail the same way.
+//! How large an answer can be, known before anything is done. A gRPC client takes 4 MiB unless it
+//! is told otherwise: with a larger answer the work would be done, nobody could receive what came
+//! of it, and each retry would fail the same way.
 
 use prost::Message;
 use stock_core::limits::{COUNTER_MAX, IDENTIFIER_BYTES_MAX, LINES_MAX, QUANTITY_MAX};
@@ -21,7 +22,8 @@ pub(super) const ITEM_BYTES_MAX: usize = inside(
         + SHARD_AND_INDEX,
 );
 
-/// A line of a basket in an answer but for its names. A line that is short tells more than one that is held.
+/// A line of a basket in an answer but for its names. A line that is short tells more than one that
+/// is held.
 const LINE_BYTES_MAX: usize = number(LINES_MAX as u64 * QUANTITY_MAX as u64)
     + SIGNED
     + number((COUNTER_MAX + QUANTITY_MAX) as u64);
@@ -45,7 +47,8 @@ const _: () = assert!(
         < ANSWER_BYTES_MAX / 2
 );
 
-/// Refuses a batch whose answers, of which some are known already, could be larger than a client takes.
+/// Refuses a batch whose answers, of which some are known already, could be larger than a client
+/// takes.
 pub(super) fn check_batch(
     requests: &[api::ReserveRequest],
     known: &[Option<Slot>],
@@ -101,10 +104,10 @@ const fn varint(number: u64) -> usize {
 mod tests {
     use prost_types::{Duration, Timestamp};
     use stock_core::{Refusal, Stamp, State};
+    use stock_node::answer::Failure;
 
     use super::super::basket_sorter::embedded;
     use super::*;
-    use crate::worker::event::Failure;
 
     const LONGEST: usize = IDENTIFIER_BYTES_MAX;
 

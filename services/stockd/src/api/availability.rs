@@ -1,10 +1,14 @@
 //! `AvailabilityService`: how much can be sold, and where.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use futures_util::future::{join_all, try_join_all};
+use stock_cluster::GroupId;
 use stock_core::{Location, Sku};
+use stock_node::answer::{Failure, Freshness};
+use stock_node::way::{self, Answerer};
 use stock_proto::codec::MESSAGE_BYTES_MAX;
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::availability_service_client::AvailabilityServiceClient;
@@ -12,19 +16,18 @@ use stock_proto::stock::v1::availability_service_server::AvailabilityService;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use super::convert;
 use super::deadline::Deadline;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::meter::Meter;
-use super::{answer_size, proxy, read_consistency};
-use crate::worker::event::{Failure, Freshness, GroupId};
+use super::{answer_size, convert, proxy, read_consistency};
 
 /// Keys of one call.
 const KEYS_MAX: usize = 2_000;
 
-/// Items of one answer: with the longest names and the largest counts they stay below the largest message.
+/// Items of one answer: with the longest names and the largest counts they stay below the largest
+/// message.
 const ITEMS_MAX: usize = 20_000;
 const _: () = assert!(ITEMS_MAX * answer_size::ITEM_BYTES_MAX <= MESSAGE_BYTES_MAX);
 
@@ -52,14 +55,10 @@ impl AvailabilityReads {
         let keys = check_keys(&mut fields, &call.keys, self.edge.shards());
         let freshness = self.freshness(&mut fields, call, keys.as_deref().unwrap_or_default());
         let (keys, freshness) = fields.finish(keys.zip(freshness))?;
-        let elsewhere = match proxy::was_sent_on(metadata) {
-            // Who was asked by a node answers itself, or fails: it may have lost its replica since.
-            true => BTreeSet::new(),
-            false => self.elsewhere(&keys),
-        };
+        let elsewhere = self.elsewhere(&keys, proxy::was_sent_on(metadata));
         let waits = freshness
             .iter()
-            .filter(|(shard, _)| !elsewhere.contains(shard))
+            .filter(|(shard, _)| !elsewhere.contains_key(shard))
             .map(async |(shard, freshness)| {
                 let group = GroupId::of_shard(*shard);
                 Ok::<_, ApiError>((*shard, self.edge.reach(group, *freshness).await?))
@@ -76,26 +75,32 @@ impl AvailabilityReads {
         self.read(&keys, &elsewhere, &found, &reached)
     }
 
-    /// The shards that this node has no replica of.
-    fn elsewhere(&self, keys: &[Key]) -> BTreeSet<u32> {
-        let is_here = |key: &&Key| self.edge.cluster.is_here(GroupId::of_shard(key.shard));
-        let elsewhere = keys.iter().filter(|key| !is_here(key));
-        elsewhere.map(|key| key.shard).collect()
+    /// The shards that other nodes answer for, and which those are.
+    fn elsewhere(&self, keys: &[Key], was_sent_on: bool) -> BTreeMap<u32, Vec<u64>> {
+        let mut elsewhere = BTreeMap::new();
+        for key in keys {
+            let group = GroupId::of_shard(key.shard);
+            if let Entry::Vacant(place) = elsewhere.entry(key.shard)
+                && let Answerer::Others(nodes) =
+                    way::of_read(&self.edge.cluster, group, was_sent_on)
+            {
+                place.insert(nodes);
+            }
+        }
+        elsewhere
     }
 
-    /// Has other nodes answer for some shards: one for all that it leads, and where it cannot, the next that may.
+    /// Has other nodes answer for some shards: one for all that it leads, and where it cannot, the
+    /// next that may.
     async fn ask_others<'a>(
         &self,
         call: &SentOn<'a>,
-        shards: &BTreeSet<u32>,
+        shards: &BTreeMap<u32, Vec<u64>>,
     ) -> Result<Found<'a>, ApiError> {
         let mut found = Found::new();
         let mut left: BTreeMap<u32, std::vec::IntoIter<u64>> = shards
             .iter()
-            .map(|shard| {
-                let others = self.edge.cluster.others_with(GroupId::of_shard(*shard));
-                (*shard, others.into_iter())
-            })
+            .map(|(shard, others)| (*shard, others.clone().into_iter()))
             .collect();
         let mut failed = ApiError::Failed(Failure::NotLeader { leader: None });
         while !left.is_empty() {
@@ -124,8 +129,8 @@ impl AvailabilityReads {
         Ok(found)
     }
 
-    /// Has a node answer for some shards. It is asked for what this node was asked for, and for nothing else: a SKU may
-    /// be at more locations than an answer has room for.
+    /// Has a node answer for some shards. It is asked for what this node was asked for, and for
+    /// nothing else: a SKU may be at more locations than an answer has room for.
     async fn ask_node<'a>(
         &self,
         node: u64,
@@ -133,7 +138,8 @@ impl AvailabilityReads {
         is_asked: impl Fn(u32) -> bool,
     ) -> Result<Vec<(&'a Key, Vec<api::Availability>)>, ApiError> {
         let mut keys: Vec<&Key> = call.keys.iter().filter(|key| is_asked(key.shard)).collect();
-        // Each once. Those with a location first: each has one item, and the items of the others are told by their SKUs.
+        // Each once. Those with a location first: each has one item, and the items of the others
+        // are told by their SKUs.
         keys.sort_unstable_by_key(|key| (key.location.is_none(), *key));
         keys.dedup();
         let asked = keys.iter().map(|key| api::PositionKey {
@@ -159,7 +165,8 @@ impl AvailabilityReads {
         sorted_out(keys, answer.into_inner().items).ok_or(Failure::TooFarBehind.into())
     }
 
-    /// How new the state of each shard must be that the keys are in; those that may be as they are, are left out.
+    /// How new the state of each shard must be that the keys are in; those that may be as they are,
+    /// are left out.
     fn freshness(
         &self,
         fields: &mut Fields,
@@ -196,13 +203,13 @@ impl AvailabilityReads {
     fn read(
         &self,
         keys: &[Key],
-        elsewhere: &BTreeSet<u32>,
+        elsewhere: &BTreeMap<u32, Vec<u64>>,
         found: &Found<'_>,
         reached: &BTreeMap<u32, u64>,
     ) -> Result<api::GetAvailabilityResponse, ApiError> {
         let mut items = Vec::with_capacity(keys.len());
         for key in keys {
-            if elsewhere.contains(&key.shard) {
+            if elsewhere.contains_key(&key.shard) {
                 let of_key = found.get(key).map_or(&[][..], Vec::as_slice);
                 check_room(items.len() + of_key.len())?;
                 items.extend_from_slice(of_key);
@@ -214,8 +221,8 @@ impl AvailabilityReads {
         Ok(api::GetAvailabilityResponse { items })
     }
 
-    /// Reads what this node has published. The replica may be gone since the loop said that it is new enough: then
-    /// nothing is known here.
+    /// Reads what this node has published. The replica may be gone since the loop said that it is
+    /// new enough: then nothing is known here.
     fn read_here(
         &self,
         key: &Key,
@@ -279,7 +286,8 @@ struct SentOn<'a> {
     metadata: &'a MetadataMap,
 }
 
-/// Gives each key its items, where those with a location come first; none if these are no answer to the keys.
+/// Gives each key its items, where those with a location come first; none if these are no answer to
+/// the keys.
 fn sorted_out(
     keys: Vec<&Key>,
     items: Vec<api::Availability>,

@@ -2,15 +2,16 @@
 
 use std::sync::LazyLock;
 
+use stock_cluster::GroupId;
 use stock_core::Command;
+use stock_node::answer::Failure;
+use stock_node::entry::{Commands, CommandsBuilder};
 use stock_proto::stock::v1 as api;
 use tonic::Status;
 
 use super::edge::{BYTES_PER_PROPOSAL_MAX, COMMANDS_PER_PROPOSAL_MAX, Edge, Proposed};
 use super::error::ApiError;
 use super::reserve::{self, One};
-use crate::log_codec::{Commands, CommandsBuilder};
-use crate::worker::event::{Failure, GroupId};
 
 /// Sorts commands by shard.
 pub(super) struct BasketSorter {

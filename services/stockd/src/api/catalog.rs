@@ -2,24 +2,24 @@
 
 use std::sync::Arc;
 
+use stock_cluster::GroupId;
 use stock_core::limits::QUANTITY_MAX;
 use stock_core::{
     Action, CatalogCommand, Command, Location, LocationType, Operation, PutLocation,
     Request as Asked, SetPolicy, Sku,
 };
+use stock_node::answer::{Failure, Freshness};
+use stock_node::entry::CommandsBuilder;
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::catalog_service_server::CatalogService;
 use tonic::{Request, Response, Status};
 
-use super::convert;
 use super::deadline::Deadline;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::meter::Meter;
-use super::page;
-use crate::log_codec::CommandsBuilder;
-use crate::worker::event::{Failure, Freshness, GroupId};
+use super::{convert, page};
 
 /// Longest name of a location, in bytes.
 const NAME_BYTES_MAX: usize = 128;
@@ -73,7 +73,8 @@ impl CatalogCalls {
         })
     }
 
-    /// A page of what this node has published, once that is new enough. The loop is asked for nothing else.
+    /// A page of what this node has published, once that is new enough. The loop is asked for
+    /// nothing else.
     async fn do_list(
         &self,
         call: &api::ListLocationsRequest,
@@ -88,8 +89,8 @@ impl CatalogCalls {
             .reach(GroupId::META, Freshness::LINEARIZABLE)
             .await?;
         let view = &self.edge.view;
-        // The index first: what is read after it is at least that new. And one more than the page has, to know whether
-        // others follow.
+        // The index first: what is read after it is at least that new. And one more than the page
+        // has, to know whether others follow.
         let applied_index = view.catalog_index();
         let found = view.locations(asked.after.as_ref(), asked.size + 1);
         if applied_index < least || view.catalog_index() < applied_index {

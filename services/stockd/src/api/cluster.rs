@@ -5,7 +5,13 @@ use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
+use stock_cluster::{
+    ADDRESS_BYTES_MAX, Change, Directory, GroupId, NODE_ID_MAX, NodeState, Overview, Registry,
+    RegistryCommand, RegistryOutcome, RegistryRefusal,
+};
 use stock_core::{Request as Asked, RequestId};
+use stock_node::answer::Failure;
+use stock_node::way::{self, Answerer};
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::cluster_service_server::ClusterService;
@@ -14,20 +20,13 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::cluster_view;
 use super::deadline::Deadline;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::meter::Meter;
-use super::page;
-use super::proxy;
+use super::{cluster_view, page, proxy};
 use crate::config::Config;
-use crate::placement::{
-    ADDRESS_BYTES_MAX, Change, Directory, NODE_ID_MAX, NodeState, Overview, Registry,
-    RegistryCommand, RegistryOutcome, RegistryRefusal,
-};
-use crate::worker::event::{Failure, GroupId};
 
 /// Bytes of a data directory's name.
 const DIRECTORY_BYTES: usize = 16;
@@ -58,6 +57,7 @@ pub(super) struct ClusterCalls {
     undrain: Meter,
     replace: Meter,
     remove: Meter,
+    set_replication: Meter,
     list_shards: Meter,
     move_replica: Meter,
     transfer: Meter,
@@ -79,6 +79,7 @@ impl ClusterCalls {
             undrain: Meter::new("UndrainNode"),
             replace: Meter::new("ReplaceNode"),
             remove: Meter::new("RemoveNode"),
+            set_replication: Meter::new("SetReplication"),
             list_shards: Meter::new("ListShards"),
             move_replica: Meter::new("MoveReplica"),
             transfer: Meter::new("TransferLeadership"),
@@ -88,7 +89,7 @@ impl ClusterCalls {
     }
 
     fn topology(&self) -> api::GetTopologyResponse {
-        let registry = self.edge.desk.registry();
+        let registry = self.edge.operations.registry();
         let registry = Some(&*registry).filter(|registry| registry.is_founded());
         let cluster = &self.edge.cluster;
         let nodes = match registry {
@@ -135,16 +136,19 @@ impl ClusterCalls {
     }
 
     fn overview(&self) -> Result<Overview, ApiError> {
-        self.edge.desk.overview().map_err(ApiError::Failed)
+        self.edge.operations.overview().map_err(ApiError::Failed)
     }
 
     /// The edge of the leader of group 0, if that is another node: it answers in this one's place.
     fn elsewhere(&self, metadata: &MetadataMap) -> Option<Leader> {
-        let leader = self.edge.cluster.group(GroupId::META).leader?;
-        if leader == self.config.node_id || proxy::was_sent_on(metadata) {
-            return None;
+        let was_sent_on = proxy::was_sent_on(metadata);
+        match way::of_operator(&self.edge.cluster, self.config.node_id, was_sent_on) {
+            Answerer::Here => None,
+            Answerer::Others(leader) => {
+                let leader = leader.into_iter().next()?;
+                Some(Leader::new(self.edge.proxy.channel(leader)))
+            }
         }
-        Some(Leader::new(self.edge.proxy.channel(leader)))
     }
 
     /// Has group 0 carry a change out: what came of it, and the index of its entry.
@@ -161,7 +165,7 @@ impl ClusterCalls {
             }),
             change,
         };
-        let changed = self.edge.desk.change(command).await;
+        let changed = self.edge.operations.change(command).await;
         let changed = changed.map_err(ApiError::Failed)?;
         match changed.outcome {
             RegistryOutcome::Refused(refusal) => Err(ApiError::Registry(refusal)),
@@ -239,7 +243,7 @@ impl ClusterCalls {
         let directory = fields.check("directory", directory);
         let (node, (directory, (grpc, peers))) =
             fields.finish(node.zip(directory.zip(addresses)))?;
-        let known = self.edge.desk.registry();
+        let known = self.edge.operations.registry();
         let directory = Directory(u128::from_be_bytes(directory));
         let is_connected = self.edge.cluster.is_reachable(node);
         let overview = self.overview()?;
@@ -255,7 +259,7 @@ impl ClusterCalls {
         };
         let (outcome, applied_index) = self.change(None, change).await?;
         let (node_id, generation_floor, since) = joined(&outcome)?;
-        let registry = self.edge.desk.registry();
+        let registry = self.edge.operations.registry();
         let members = registry
             .nodes()
             .filter(|(id, node)| *id != node_id && node.state != NodeState::Removed)
@@ -292,7 +296,7 @@ impl ClusterCalls {
         let (_, applied_index) = self
             .change(Some(request_id), Change::Drain { node })
             .await?;
-        let replicas = self.edge.desk.registry().replicas_on(node);
+        let replicas = self.edge.operations.registry().replicas_on(node);
         Ok(api::DrainNodeResponse {
             replicas: replicas as u32,
             applied_index,
@@ -319,6 +323,19 @@ impl ClusterCalls {
             .change(Some(request_id), Change::Remove { node })
             .await?;
         Ok(api::RemoveNodeResponse { applied_index })
+    }
+
+    async fn do_set_replication(
+        &self,
+        call: &api::SetReplicationRequest,
+    ) -> Result<api::SetReplicationResponse, ApiError> {
+        let mut fields = Fields::default();
+        let request_id = fields.request_id(&call.request_id);
+        let request_id = fields.finish(request_id)?;
+        let replicas = call.replicas;
+        let change = Change::SetReplication { replicas };
+        let (_, applied_index) = self.change(Some(request_id), change).await?;
+        Ok(api::SetReplicationResponse { applied_index })
     }
 
     async fn do_move(
@@ -561,6 +578,18 @@ impl ClusterService for ClusterCalls {
         let there = |mut leader: Leader, call| async move { leader.undrain_node(call).await };
         let here = |call| async move { self.do_undrain(&call).await };
         self.by_leader(&self.undrain, kind, request, there, here)
+            .await
+    }
+
+    async fn set_replication(
+        &self,
+        request: Request<api::SetReplicationRequest>,
+    ) -> Result<Response<api::SetReplicationResponse>, Status> {
+        let id = request.get_ref().request_id.clone();
+        let kind = Kind::Change { id };
+        let there = |mut leader: Leader, call| async move { leader.set_replication(call).await };
+        let here = |call| async move { self.do_set_replication(&call).await };
+        self.by_leader(&self.set_replication, kind, request, there, here)
             .await
     }
 

@@ -3,16 +3,14 @@
 use std::collections::BTreeSet;
 
 use prost_types::{Duration, Timestamp};
+use stock_cluster::reports::SILENT_AFTER_MS;
+use stock_cluster::{
+    AuditReport, AuditVerdict, GroupId, GroupReport, MoveProgress, NodeRecord, NodeState, Overview,
+    Reason, ReplicaId, Resource, Step, Waiting,
+};
 use stock_proto::stock::v1 as api;
 
 use super::page::{self, Page};
-use crate::cluster_state::Resource;
-use crate::placement::controller::SILENT_AFTER_MS;
-use crate::placement::{
-    AuditReport, AuditVerdict, GroupReport, MoveProgress, NodeRecord, NodeState, Overview, Reason,
-    ReplicaId, Step, Waiting,
-};
-use crate::worker::event::GroupId;
 
 /// Nodes, by their ids.
 pub(super) fn nodes(

@@ -1,14 +1,15 @@
-//! The state machine's answers as `stock.v1`. Public messages stop here: nothing further in knows them.
+//! The state machine's answers as `stock.v1`. Public messages stop here: nothing further in knows
+//! them.
 
 use prost_types::{Duration, Timestamp};
 use stock_core::{
     CatalogOutcome, Coordinates, Discrepancy, LineVerdict, LocationType, Outcome as StockOutcome,
     Policy, Position, PutLocation, Refusal, Reservation, Shortage, Stamp, State,
 };
+use stock_node::answer::Outcome;
 use stock_proto::stock::v1 as api;
 
 use super::error::{ApiError, describe};
-use crate::worker::event::Outcome;
 
 /// A reservation after a command that can run short.
 pub(super) enum Held {

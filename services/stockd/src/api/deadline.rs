@@ -4,18 +4,18 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
 use tokio::time::{Sleep, sleep};
 use tonic::metadata::MetadataMap;
 
 use super::error::ApiError;
+use crate::listeners::time_allowed::time_allowed;
 
 /// A mutation with less time than this cannot be answered durably, as a rule. It is refused before
 /// anything happens, so that the caller need not wonder.
 const MUTATION_MIN: Duration = Duration::from_millis(2);
 
-/// The caller's transport ends a call at its deadline, too, but cannot say what that means. This much earlier,
-/// the call ends by itself and says it. One step of the runtime's timer.
+/// The caller's transport ends a call at its deadline, too, but cannot say what that means. This
+/// much earlier, the call ends by itself and says it. One step of the runtime's timer.
 const BEFORE_TRANSPORT: Duration = Duration::from_millis(1);
 
 /// The time a caller allows, as its `grpc-timeout` header says.
@@ -66,40 +66,9 @@ fn shortened(time: Duration) -> Duration {
     time.saturating_sub(BEFORE_TRANSPORT).max(BEFORE_TRANSPORT)
 }
 
-/// The time a caller allows, if he says so.
-pub fn time_allowed(headers: &HeaderMap<HeaderValue>) -> Option<Duration> {
-    let header = headers.get("grpc-timeout");
-    header.and_then(|value| parse(value.to_str().ok()?))
-}
-
-/// As the gRPC specification over HTTP/2 writes it: digits and a unit.
-fn parse(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let number: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(number.checked_mul(3_600)?),
-        "M" => Duration::from_secs(number.checked_mul(60)?),
-        "S" => Duration::from_secs(number),
-        "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn timeouts_are_read_as_grpc_writes_them() {
-        assert_eq!(parse("1m"), Some(Duration::from_millis(1)));
-        assert_eq!(parse("1999u"), Some(Duration::from_micros(1_999)));
-        assert_eq!(parse("2S"), Some(Duration::from_secs(2)));
-        assert_eq!(parse(""), None);
-        assert_eq!(parse("m"), None);
-        assert_eq!(parse("5x"), None);
-    }
 
     #[tokio::test]
     async fn a_call_that_takes_too_long_is_told_so() {

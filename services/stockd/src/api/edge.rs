@@ -1,22 +1,26 @@
 //! What every call needs: the way to a group's leader, a state that is new enough, and the clock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use stock_cluster::GroupId;
 use stock_core::{Location, Principal};
+use stock_node::answer::{Answer, Failure, Freshness, Question};
+use stock_node::entry::Commands;
+use stock_node::event::Event;
+use stock_node::standing::ClusterState;
+use stock_node::view::ReadView;
+use stock_node::way::{Next, ToLeader, WaitingForLeader};
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use super::error::ApiError;
 use super::proxy::Proxy;
-use crate::cluster_state::ClusterState;
-use crate::desk::Desk;
+use crate::api::operations::Operations;
+use crate::clocks;
 use crate::inbox::Inbox;
-use crate::log_codec::Commands;
+use crate::inbox::reply::{Destination, ReplyTo};
 use crate::peers::Peers;
-use crate::reply::{Destination, ReplyTo};
-use crate::view::ReadView;
-use crate::worker::event::{Answer, Event, Failure, Freshness, GroupId, Question};
 
 /// Commands that travel together at most. Larger calls are cut at the edge, so that no caller fills
 /// an entry (1,024 commands) alone.
@@ -24,12 +28,6 @@ pub(super) const COMMANDS_PER_PROPOSAL_MAX: u32 = 256;
 
 /// Bytes of commands that travel together at most: a quarter of an entry.
 pub(super) const BYTES_PER_PROPOSAL_MAX: usize = 256 * 1024;
-
-/// A call waits this long for a leader before it is refused: an election takes about a second.
-const LEADER_WITHIN: Duration = Duration::from_millis(1_500);
-const LEADER_CHECK_EVERY: Duration = Duration::from_millis(20);
-/// Calls that may wait for a leader; more are refused at once.
-const WAITING_FOR_LEADER_MAX: usize = 1_024;
 
 /// Shared by all services of a node.
 pub struct Edge {
@@ -43,10 +41,10 @@ pub struct Edge {
     /// Whose name goes on what callers do.
     pub principal: Principal,
     /// Membership and placement.
-    pub desk: Desk,
+    pub operations: Operations,
     /// The other nodes' edges.
     pub proxy: Proxy,
-    waiting_for_leader: AtomicUsize,
+    waiting_for_leader: WaitingForLeader,
 }
 
 /// What a proposal brought.
@@ -63,7 +61,7 @@ impl Edge {
         principal: Principal,
         proxy: Proxy,
     ) -> Self {
-        let desk = Desk::new(Arc::clone(&cluster), Arc::clone(&inbox));
+        let operations = Operations::new(Arc::clone(&cluster), Arc::clone(&inbox));
         Self {
             node,
             inbox,
@@ -71,9 +69,9 @@ impl Edge {
             cluster,
             view,
             principal,
-            desk,
+            operations,
             proxy,
-            waiting_for_leader: AtomicUsize::new(0),
+            waiting_for_leader: WaitingForLeader::default(),
         }
     }
 
@@ -89,11 +87,20 @@ impl Edge {
 
     /// Has a group carry commands out, wherever its leader is.
     pub async fn propose(&self, group: GroupId, commands: Commands) -> Proposed {
-        let answer = match self.try_propose(group, commands.clone()).await {
-            Answer::Failed(Failure::NotLeader { .. }) => {
-                self.propose_to_next(group, commands).await
-            }
-            answer => answer,
+        let mut way = ToLeader::new(self.node, group, &self.waiting_for_leader);
+        let mut next = way.next(&self.cluster, now_ms);
+        let answer = loop {
+            let answer = match next {
+                Next::Propose => self.propose_here(group, commands.clone()).await,
+                Next::Forward { to } => self.peers.forward(to, group, commands.clone()).await,
+                Next::Wait { ms } => {
+                    sleep(Duration::from_millis(ms)).await;
+                    next = way.next(&self.cluster, now_ms);
+                    continue;
+                }
+                Next::Answer(answer) => break answer,
+            };
+            next = way.answered(answer, now_ms);
         };
         match answer {
             Answer::Outcomes {
@@ -110,46 +117,21 @@ impl Edge {
         }
     }
 
-    async fn try_propose(&self, group: GroupId, commands: Commands) -> Answer {
-        match self.cluster.group(group).leader {
-            Some(leader) if leader == self.node => {
-                let count = commands.count as usize;
-                let Some(permit) = self.inbox.admit(group, count, commands.bytes.len()) else {
-                    return Answer::Failed(Failure::Overloaded);
-                };
-                let (sender, receiver) = oneshot::channel();
-                let reply = ReplyTo::new(Destination::Local(sender), permit);
-                self.inbox.push(Event::Propose {
-                    group,
-                    commands,
-                    reply,
-                });
-                receiver
-                    .await
-                    .unwrap_or(Answer::Failed(Failure::OutcomeUnknown))
-            }
-            Some(leader) => self.peers.forward(leader, group, commands).await,
-            None => Answer::Failed(Failure::NotLeader { leader: None }),
-        }
-    }
-
-    /// Nothing was done, since nobody led or somebody else does by now: waits for a leader, within
-    /// bounds.
-    async fn propose_to_next(&self, group: GroupId, commands: Commands) -> Answer {
-        let no_leader = Answer::Failed(Failure::NotLeader { leader: None });
-        let _place = match Place::take(&self.waiting_for_leader) {
-            Some(place) => place,
-            None => return no_leader,
+    async fn propose_here(&self, group: GroupId, commands: Commands) -> Answer {
+        let count = commands.count as usize;
+        let Some(permit) = self.inbox.admit(group, count, commands.bytes.len()) else {
+            return Answer::Failed(Failure::Overloaded);
         };
-        let until = Instant::now() + LEADER_WITHIN;
-        while Instant::now() < until {
-            tokio::time::sleep(LEADER_CHECK_EVERY).await;
-            match self.try_propose(group, commands.clone()).await {
-                Answer::Failed(Failure::NotLeader { .. }) => {}
-                answer => return answer,
-            }
-        }
-        no_leader
+        let (sender, receiver) = oneshot::channel();
+        let reply = ReplyTo::new(Destination::Local(sender), permit);
+        self.inbox.push(Event::Propose {
+            group,
+            commands,
+            reply,
+        });
+        receiver
+            .await
+            .unwrap_or(Answer::Failed(Failure::OutcomeUnknown))
     }
 
     /// Asks the loop something.
@@ -200,19 +182,6 @@ impl Edge {
     }
 }
 
-/// A place among those who may wait, given back when it is dropped.
-struct Place<'a>(&'a AtomicUsize);
-
-impl<'a> Place<'a> {
-    fn take(taken: &'a AtomicUsize) -> Option<Self> {
-        let place = Self(taken);
-        let before = taken.fetch_add(1, Ordering::Relaxed);
-        (before < WAITING_FOR_LEADER_MAX).then_some(place)
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+fn now_ms() -> u64 {
+    clocks::now().boot_ms
 }

@@ -1,20 +1,21 @@
-//! The one place where refusals become gRPC. Every reason here is part of the API: programs read it.
+//! The one place where refusals become gRPC. Every reason here is part of the API: programs read
+//! it.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use prost::DecodeError;
+use stock_cluster::RegistryRefusal;
 use stock_core::{Refusal, State};
+use stock_node::answer::Failure;
 use stock_proto::codec::{ERROR_DOMAIN, too_large};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::listeners::Fault;
-use crate::placement::RegistryRefusal;
-use crate::worker::event::Failure;
 
-/// Why a call fails. In every case but [`Failure::OutcomeUnknown`] and `DeadlineExceeded` nothing was
-/// changed.
+/// Why a call fails. In every case but [`Failure::OutcomeUnknown`] and `DeadlineExceeded` nothing
+/// was changed.
 #[derive(Debug)]
 pub enum ApiError {
     /// Fields hold what they must not.
@@ -115,7 +116,8 @@ impl From<ApiError> for Status {
             ApiError::SeveralShards => plain(
                 Code::Unimplemented,
                 "BASKET_OVER_SEVERAL_SHARDS",
-                "the lines live in several shards; a basket over several shards cannot be held yet: \
+                "the lines live in several shards; a basket over several shards cannot be held \
+                 yet: \
                  reserve the lines of each shard by themselves"
                     .to_owned(),
             ),
@@ -129,7 +131,8 @@ impl From<ApiError> for Status {
             ),
             ApiError::AnswerTooLarge { bytes, bytes_max } => {
                 let message = format!(
-                    "the answers could take {bytes} bytes, and a client accepts {bytes_max}; nothing was done: \
+                    "the answers could take {bytes} bytes, and a client accepts {bytes_max}; \
+                     nothing was done: \
                      send fewer requests in one call"
                 );
                 let mut details = ErrorDetails::with_bad_request_violation("requests", &message);
@@ -152,17 +155,21 @@ impl From<ApiError> for Status {
                     .to_owned(),
             ),
             ApiError::Refused(refusal) => status("", describe(&refusal), &refusal),
-            ApiError::RefusedInBatch { number, refusal } => {
-                status(&format!("requests[{number}]."), describe(&refusal), &refusal)
-            }
+            ApiError::RefusedInBatch { number, refusal } => status(
+                &format!("requests[{number}]."),
+                describe(&refusal),
+                &refusal,
+            ),
             ApiError::Registry(RegistryRefusal::Request(refusal)) => {
                 status("", describe(&refusal), &refusal)
             }
             ApiError::Registry(refusal) => registry(&refusal),
             ApiError::Stopping => {
-                let mut details = ErrorDetails::with_error_info("STOPPING", ERROR_DOMAIN, HashMap::new());
+                let mut details =
+                    ErrorDetails::with_error_info("STOPPING", ERROR_DOMAIN, HashMap::new());
                 details.set_retry_info(Some(RETRY_LEADERLESS_AFTER));
-                let message = "this node stops; requests without an answer were not carried out: go on \
+                let message = "this node stops; requests without an answer were not carried out: \
+                    go on \
                                with another node";
                 Self::with_error_details(Code::Unavailable, message, details)
             }
@@ -219,7 +226,8 @@ fn registry(refusal: &RegistryRefusal) -> Status {
     Status::with_error_details(code, message, details)
 }
 
-/// A caller holds more than he may for a second at most: what he does not take, or does not end, is ended.
+/// A caller holds more than he may for a second at most: what he does not take, or does not end, is
+/// ended.
 const RETRY_NO_ROOM_AFTER: Duration = Duration::from_secs(1);
 
 impl From<Fault> for Status {
@@ -234,7 +242,8 @@ impl From<Fault> for Status {
             Fault::SenderSilent => (
                 Code::DeadlineExceeded,
                 "REQUEST_TOO_SLOW",
-                "the request did not come to its end, or too little of it came for ten seconds; nothing was done",
+                "the request did not come to its end, or too little of it came for ten seconds; \
+                 nothing was done",
             ),
             Fault::LateRequest => (
                 Code::DeadlineExceeded,
@@ -245,13 +254,15 @@ impl From<Fault> for Status {
             Fault::NoRoom => (
                 Code::ResourceExhausted,
                 "CALLS_FULL",
-                "the calls under way on this connection, or on all, hold as much memory as they may; nothing more was \
+                "the calls under way on this connection, or on all, hold as much memory as they \
+                 may; nothing more was \
                  done: take the answers that wait, and try again later",
             ),
             Fault::NoRoomForAnswer | Fault::ReaderSilent => (
                 Code::ResourceExhausted,
                 "ANSWERS_FULL",
-                "there is no room for the answer beside those that wait to be taken; what was asked may be done: take \
+                "there is no room for the answer beside those that wait to be taken; what was \
+                 asked may be done: take \
                  the others, and repeat it with the same request id or document",
             ),
         };
@@ -323,21 +334,26 @@ fn failed(failure: Failure) -> Status {
         Failure::DiskFull => (
             Code::ResourceExhausted,
             "DISK_FULL",
-            "the disk of the shard's leader is nearly full: new holds and receipts are refused until there \
-             is room; what keeps or ends holds, sales, adjustments and policies are still taken; nothing was done",
+            "the disk of the shard's leader is nearly full: new holds and receipts are refused \
+             until there \
+             is room; what keeps or ends holds, sales, adjustments and policies are still taken; \
+             nothing was done",
             RETRY_DISK_FULL_AFTER,
         ),
         Failure::MemoryFull => (
             Code::ResourceExhausted,
             "MEMORY_FULL",
-            "the memory of the shard's leader is nearly used up: new holds and receipts are refused until there \
-             is room; what keeps or ends holds, sales, adjustments and policies are still taken; nothing was done",
+            "the memory of the shard's leader is nearly used up: new holds and receipts are \
+             refused until there \
+             is room; what keeps or ends holds, sales, adjustments and policies are still taken; \
+             nothing was done",
             RETRY_DISK_FULL_AFTER,
         ),
         Failure::OutcomeUnknown => (
             Code::Unavailable,
             "OUTCOME_UNKNOWN",
-            "leadership changed, or the leader did not answer in time, while the call was on its way; it may or may not \
+            "leadership changed, or the leader did not answer in time, while the call was on its \
+             way; it may or may not \
              have been done: \
              repeat it with the same request id or document",
             RETRY_LEADERLESS_AFTER,
@@ -401,7 +417,9 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             ..refused(
                 Code::ResourceExhausted,
                 "REQUEST_MEMORY_FULL",
-                "the shard remembers as many request ids as it may: try again later; where that lasts, more shards are needed, each of which takes 70,000 new ids a second for long",
+                "the shard remembers as many request ids as it may: try again later; where that \
+                 lasts, more shards are needed, each of which takes 70,000 new ids a second for \
+                 long",
             )
         },
         Refusal::DocumentTooOld { .. } => Refused {
@@ -409,7 +427,8 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             ..refused(
                 Code::FailedPrecondition,
                 "DOCUMENT_TOO_OLD",
-                "is longer ago than documents are remembered, 30 days, so the line may have been recorded",
+                "is longer ago than documents are remembered, 30 days, so the line may have been \
+                 recorded",
             )
         },
         Refusal::DocumentMemoryFull => Refused {
@@ -417,7 +436,8 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             ..refused(
                 Code::ResourceExhausted,
                 "DOCUMENT_MEMORY_FULL",
-                "the shard remembers as many document lines as it may: keep the line and send it again later; where that lasts, more shards are needed",
+                "the shard remembers as many document lines as it may: keep the line and send it \
+                 again later; where that lasts, more shards are needed",
             )
         },
         Refusal::DocumentReused => Refused {
@@ -433,7 +453,8 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             ..refused(
                 Code::InvalidArgument,
                 "OCCURRED_IN_FUTURE",
-                "is more than a day ahead of the cluster's time: correct the clock that it was taken from",
+                "is more than a day ahead of the cluster's time: correct the clock that it was \
+                 taken from",
             )
         },
         Refusal::UnknownSku { line } => of_line(

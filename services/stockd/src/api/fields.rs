@@ -1,5 +1,5 @@
-//! Checking what a caller sent, field by field. Every violation is collected, so that one answer names
-//! them all.
+//! Checking what a caller sent, field by field. Every violation is collected, so that one answer
+//! names them all.
 
 use std::fmt::Display;
 

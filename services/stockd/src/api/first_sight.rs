@@ -11,8 +11,8 @@ const SKU: usize = 1;
 /// See <https://protobuf.dev/programming-guides/encoding/#structure>.
 const LENGTH_DELIMITED: usize = 2;
 
-/// The shard of the first line's SKU, for a fraction of what it costs to read it all. None where that cannot be told:
-/// why, is found by reading it.
+/// The shard of the first line's SKU, for a fraction of what it costs to read it all. None where
+/// that cannot be told: why, is found by reading it.
 pub(super) fn shard(request: &[u8], shards: u32) -> Option<u32> {
     let line = field(request, LINES)?;
     Some(Sku::shard_of_name(field(line, SKU)?, shards))

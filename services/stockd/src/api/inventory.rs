@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use stock_cluster::GroupId;
 use stock_core::{
     Action, Command, Document, MovementKind, MovementLine, Movements, Reason, Reporter,
 };
+use stock_node::answer::Failure;
+use stock_node::entry::CommandsBuilder;
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::inventory_service_server::InventoryService;
 use tonic::{Request, Response, Status, Streaming};
@@ -19,8 +22,6 @@ use super::meter::Meter;
 use super::movement_lines::{check_line, check_reason, check_source};
 use super::verdicts::Verdicts;
 use crate::listeners::{Fault, Hold};
-use crate::log_codec::CommandsBuilder;
-use crate::worker::event::{Failure, GroupId};
 
 /// Lines of one call.
 pub(super) const LINES_MAX: usize = 10_000;
@@ -107,8 +108,8 @@ impl Inventory {
         Ok(verdicts.into_answer())
     }
 
-    /// A stream of documents: a bad line is refused, and the others count. A message without lines, or of nobody, refuses
-    /// all of it before anything is recorded.
+    /// A stream of documents: a bad line is refused, and the others count. A message without lines,
+    /// or of nobody, refuses all of it before anything is recorded.
     async fn record_stream(
         &self,
         mut stream: Streaming<api::RecordReceiptsRequest>,

@@ -81,7 +81,8 @@ impl Meter {
             Err(error) => {
                 let status = Status::from(error);
                 self.count_errors(status.code(), 1);
-                tracing::debug!(parent: &span, code = ?status.code(), message = status.message(), "refused");
+                let (code, message) = (status.code(), status.message());
+                tracing::debug!(parent: &span, ?code, message, "refused");
                 Err(status)
             }
         }

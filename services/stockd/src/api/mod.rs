@@ -1,5 +1,5 @@
-//! The edge: `stock.v1` over gRPC. A call is checked whole, turned into a command, carried out by the
-//! leader of its shard, and its outcome turned back. Nothing in here decides about stock.
+//! The edge: `stock.v1` over gRPC. A call is checked whole, turned into a command, carried out by
+//! the leader of its shard, and its outcome turned back. Nothing in here decides about stock.
 
 pub mod announce;
 mod answer_size;
@@ -16,10 +16,10 @@ mod error;
 mod fields;
 mod first_sight;
 mod inventory;
-pub mod join;
 mod meter;
 mod movement_lines;
-mod page;
+mod operations;
+pub(crate) mod page;
 mod proxy;
 mod reservations;
 pub mod reserve;
@@ -29,6 +29,7 @@ mod verdicts;
 use std::sync::Arc;
 
 use stock_core::Stamp;
+use stock_node::answer::{Freshness, Outcomes};
 use stock_proto::codec::MESSAGE_BYTES_MAX;
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::availability_service_server::AvailabilityServiceServer;
@@ -41,16 +42,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
-pub use self::deadline::time_allowed;
 pub use self::edge::Edge;
 pub use self::error::ApiError;
 use self::fields::Fields;
 pub use self::proxy::Proxy;
 use crate::config::Config;
+use crate::host::memory::MemoryGauge;
 use crate::listeners::calls::{self, Caller};
 use crate::listeners::{Accepted, Budget, Listener};
-use crate::memory::MemoryGauge;
-use crate::worker::event::{Freshness, Outcomes};
 
 /// What a proposal came to.
 pub struct Applied {
@@ -62,12 +61,13 @@ pub struct Applied {
     pub outcomes: Outcomes,
 }
 
-/// What another node answers in this one's place may be so large for the transport: over [`MESSAGE_BYTES_MAX`] it is
-/// refused by name in the codec. What comes from callers is refused there and then, in `listeners/`.
+/// What another node answers in this one's place may be so large for the transport: over
+/// [`MESSAGE_BYTES_MAX`] it is refused by name in the codec. What comes from callers is refused
+/// there and then, in `listeners/`.
 const TRANSPORT_BYTES_MAX: usize = 4 * MESSAGE_BYTES_MAX;
 
-/// Serves clients, and other nodes that make calls in clients' names, until told to stop; then takes no new calls and
-/// finishes those under way.
+/// Serves clients, and other nodes that make calls in clients' names, until told to stop; then
+/// takes no new calls and finishes those under way.
 pub async fn serve(
     listener: Listener,
     config: Arc<Config>,
@@ -112,7 +112,8 @@ pub async fn serve(
         let (routes, budget) = (routes.clone(), Arc::clone(&budget));
         connections.spawn(calls::serve(accepted, caller, routes, budget, stop.clone()));
     };
-    // Apart from each other: a connection that is just being let in is not lost because another one came.
+    // Apart from each other: a connection that is just being let in is not lost because another one
+    // came.
     let clients = async {
         loop {
             serve(listener.accept().await, Caller::Client);

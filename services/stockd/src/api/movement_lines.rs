@@ -1,4 +1,5 @@
-//! A document's parts, checked: nothing of what a caller sent is copied before it is known to be short.
+//! A document's parts, checked: nothing of what a caller sent is copied before it is known to be
+//! short.
 
 use stock_core::limits::QUANTITY_MAX;
 use stock_core::{

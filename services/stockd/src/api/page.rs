@@ -12,11 +12,12 @@ const PAGE_SIZE_USUAL: usize = 1_000;
 /// Items of one page, whatever its caller says.
 const PAGE_SIZE_MAX: usize = 5_000;
 
-/// Bytes of one page, but for its last item and what is not of its items: far below the largest answer that clients
-/// take, and enough for a list that is read quickly.
+/// Bytes of one page, but for its last item and what is not of its items: far below the largest
+/// answer that clients take, and enough for a list that is read quickly.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Hexadecimal digits that a token begins with, made of the rest: what is no token is told from one.
+/// Hexadecimal digits that a token begins with, made of the rest: what is no token is told from
+/// one.
 const CHECK_DIGITS: usize = 8;
 
 /// What a caller asks for: so many items, behind one.
@@ -82,7 +83,7 @@ pub(super) fn token(name: &str) -> String {
 }
 
 /// The token of a page behind the item of this number; none: there is no such page.
-pub(super) fn token_of(last: Option<u64>) -> String {
+pub(crate) fn token_of(last: Option<u64>) -> String {
     last.map_or_else(String::new, |number| token(&number.to_string()))
 }
 

@@ -1,6 +1,7 @@
-//! Calls that another node must answer: reads of shards this one has no replica of, and what only the
-//! leader of group 0 knows. They go on as calls of the public API, once: a node that was asked by a node answers
-//! itself. They take the way between peers, so that they need no other address and come from nobody unknown.
+//! Calls that another node must answer: reads of shards this one has no replica of, and what only
+//! the leader of group 0 knows. They go on as calls of the public API, once: a node that was asked
+//! by a node answers itself. They take the way between peers, so that they need no other address
+//! and come from nobody unknown.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,8 +22,8 @@ use crate::peers::Peers;
 /// Marks a call as sent on by a node.
 const SENT_ON: &str = "stockd-sent-on";
 
-/// The other node answers within this, where the caller gave no deadline: it may stand still for as long as its disk
-/// is full.
+/// The other node answers within this, where the caller gave no deadline: it may stand still for as
+/// long as its disk is full.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The other node is pinged so often while it owes an answer...
@@ -81,7 +82,8 @@ pub(super) fn sent_on<T>(call: T, metadata: &MetadataMap) -> Request<T> {
     request
 }
 
-/// Waits for the node that was asked in this one's place, for as long as the caller does, and not for ever.
+/// Waits for the node that was asked in this one's place, for as long as the caller does, and not
+/// for ever.
 pub(super) async fn answer<T>(
     deadline: Deadline,
     call: impl Future<Output = Result<Response<T>, Status>>,
@@ -90,8 +92,8 @@ pub(super) async fn answer<T>(
     deadline.or(ANSWERED_WITHIN).limit(call).await
 }
 
-/// Whether a node that was asked failed in a way that is its own: it is gone, stops, or has no replica any more. That a
-/// state was not new enough in time is none: that has been waited for.
+/// Whether a node that was asked failed in a way that is its own: it is gone, stops, or has no
+/// replica any more. That a state was not new enough in time is none: that has been waited for.
 pub(super) fn another_may_know(error: &ApiError) -> bool {
     let ApiError::Elsewhere(status) = error else {
         return false;

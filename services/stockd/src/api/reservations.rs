@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use stock_cluster::GroupId;
 use stock_core::{Action, Amend, Command, Operation, Refusal, Request as Asked, ReservationId};
+use stock_node::answer::{Answer, Failure, Freshness, Question};
+use stock_node::entry::CommandsBuilder;
+use stock_node::way::{self, Answerer};
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::batch_reserve_result::Result as Slot;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
@@ -12,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::answer_size;
 use super::basket_sorter::{BasketSorter, embedded};
 use super::changes::{self, Change};
 use super::convert::{self, Held};
@@ -21,12 +24,9 @@ use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::meter::Meter;
-use super::proxy;
 use super::reserve::{self, One};
 use super::reserve_stream::ReserveStream;
-use super::{Applied, read_consistency};
-use crate::log_codec::CommandsBuilder;
-use crate::worker::event::{Answer, Failure, Freshness, GroupId, Question};
+use super::{Applied, answer_size, proxy, read_consistency};
 
 /// Requests of one `BatchReserve`, and of one message of `ReserveStream`.
 const BATCH_MAX: usize = 1_000;
@@ -197,15 +197,16 @@ impl Reservations {
         }
     }
 
-    /// What another node knows of it: they are asked one after the other, until one of them has an answer.
+    /// What another node knows of it: they are asked one after the other, until one of them has an
+    /// answer.
     async fn get_elsewhere(
         &self,
-        group: GroupId,
+        nodes: Vec<u64>,
         call: &api::GetReservationRequest,
         metadata: &MetadataMap,
     ) -> Result<api::GetReservationResponse, ApiError> {
         let mut failed = ApiError::Failed(Failure::NotLeader { leader: None });
-        for node in self.edge.cluster.others_with(group) {
+        for node in nodes {
             let mut client = ReservationServiceClient::new(self.edge.proxy.channel(node));
             let answer = client.get_reservation(proxy::sent_on(call.clone(), metadata));
             match proxy::answer(Deadline::of(metadata), answer).await {
@@ -435,14 +436,15 @@ impl ReservationService for Reservations {
             let (id, freshness) = fields.finish(id.zip(freshness))?;
             let freshness = freshness.and_at_least(call.at_least_index);
             let group = GroupId::of_shard(id.shard());
-            let may_send_on = !proxy::was_sent_on(&metadata);
-            if may_send_on && !self.edge.cluster.is_here(group) {
-                return self.get_elsewhere(group, &call, &metadata).await;
+            let was_sent_on = proxy::was_sent_on(&metadata);
+            if let Answerer::Others(nodes) = way::of_read(&self.edge.cluster, group, was_sent_on) {
+                return self.get_elsewhere(nodes, &call, &metadata).await;
             }
             match self.get_here(id, freshness).await {
                 // The replica has gone since.
-                Err(ApiError::Failed(Failure::NotLeader { .. })) if may_send_on => {
-                    self.get_elsewhere(group, &call, &metadata).await
+                Err(ApiError::Failed(Failure::NotLeader { .. })) if !was_sent_on => {
+                    let others = self.edge.cluster.others_with(group);
+                    self.get_elsewhere(others, &call, &metadata).await
                 }
                 answer => answer,
             }

@@ -1,17 +1,18 @@
-//! One reserve: from its message to a command of its shard, and from the shard's answer to a message.
+//! One reserve: from its message to a command of its shard, and from the shard's answer to a
+//! message.
 
 use rand::Rng;
 use stock_core::limits::TTL_MS_DEFAULT;
 use stock_core::{
     Action, Command, Line, Location, Operation, Principal, Request, ReservationId, Reserve, Stamp,
 };
+use stock_node::answer::Outcome;
 use stock_proto::stock::v1 as api;
 
 use super::convert::{self, Held};
 use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
-use crate::worker::event::Outcome;
 
 /// The outcome of a single command.
 pub struct One {
@@ -23,8 +24,8 @@ pub struct One {
     pub outcome: Outcome,
 }
 
-/// The shard of a basket, of so many, and the command that holds it in a principal's name, if everything in the
-/// message is good.
+/// The shard of a basket, of so many, and the command that holds it in a principal's name, if
+/// everything in the message is good.
 ///
 /// # Errors
 ///
@@ -84,7 +85,8 @@ pub(super) fn locations(command: &Command) -> impl Iterator<Item = &Location> {
     lines.iter().map(|line| &line.location)
 }
 
-/// Refuses a reserve that names a location this node does not know. `prefix` comes before the field's name.
+/// Refuses a reserve that names a location this node does not know. `prefix` comes before the
+/// field's name.
 pub(super) fn check_known(
     edge: &Edge,
     command: &Command,

@@ -1,13 +1,13 @@
 //! `ReserveStream`: reserves without end over one call.
 //!
-//! Nothing runs beside the call: whoever sends its answers asks for the next message, and then whatever has
-//! come from the caller is read, sorted by shard and proposed, and whatever is decided is answered. A caller
-//! that does not take its answers is not read any further.
+//! Nothing runs beside the call: whoever sends its answers asks for the next message, and then
+//! whatever has come from the caller is read, sorted by shard and proposed, and whatever is decided
+//! is answered. A caller that does not take its answers is not read any further.
 //!
 //! The call ends at its deadline, and what is waited for then may or may not be done.
 //!
-//! What is too much for its shard is refused as it came, without being read, and that is said once for all of a message:
-//! so much more time is left for the others.
+//! What is too much for its shard is refused as it came, without being read, and that is said once
+//! for all of a message: so much more time is left for the others.
 
 use std::collections::VecDeque;
 use std::future::{self, Future};
@@ -20,7 +20,9 @@ use std::time::Instant;
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 use prost::Message;
+use stock_cluster::GroupId;
 use stock_core::Command;
+use stock_node::answer::{Failure, Freshness};
 use stock_proto::stock::v1 as api;
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -30,35 +32,34 @@ use super::basket_sorter::{self, BasketSorter, Decided};
 use super::deadline::Deadline;
 use super::edge::Edge;
 use super::error::ApiError;
-use super::first_sight;
 use super::meter::{Failures, Meter};
 use super::reservations::check_size;
-use super::reserve;
+use super::{first_sight, reserve};
 use crate::listeners::Hold;
-use crate::worker::event::{Failure, Freshness, GroupId};
 
-/// Requests of one call that may wait for their answers. Past this the call is not read any further.
+/// Requests of one call that may wait for their answers. Past this the call is not read any
+/// further.
 const UNANSWERED_MAX: usize = 32 * 1024;
 
-/// And so many bytes of them: a quarter of what one shard takes from everybody. With the most requests that may wait it
-/// is 256 bytes for each, twice what one of a single line takes.
+/// And so many bytes of them: a quarter of what one shard takes from everybody. With the most
+/// requests that may wait it is 256 bytes for each, twice what one of a single line takes.
 const UNANSWERED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Requests that are taken before whatever is decided is answered, unless a message has more. So many that what is too
-/// much is seen, and refused at once, instead of waiting in the transport; so few that other calls wait some milliseconds
-/// for them.
+/// Requests that are taken before whatever is decided is answered, unless a message has more. So
+/// many that what is too much is seen, and refused at once, instead of waiting in the transport; so
+/// few that other calls wait some milliseconds for them.
 const READ_AT_ONCE_MAX: usize = 1_024;
 
-/// So many commands of a shard find room when a stream finds none: those of single calls, which cannot wait for it as
-/// busily as a stream does.
+/// So many commands of a shard find room when a stream finds none: those of single calls, which
+/// cannot wait for it as busily as a stream does.
 const LEFT_FOR_CALLS: usize = 256;
 
 /// Answers in one message...
 const ANSWERS_PER_MESSAGE: usize = 1_000;
 /// ...or so many bytes of them, and what is decided together with the last one...
 const ANSWER_BYTES_PER_MESSAGE: usize = 1024 * 1024;
-/// ...unless that comes to more than this: then the message is cut. Callers take twice as much, whatever language they are
-/// written in.
+/// ...unless that comes to more than this: then the message is cut. Callers take twice as much,
+/// whatever language they are written in.
 const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// One call.
@@ -110,7 +111,8 @@ struct Step {
 
 enum Came {
     Decided(Decided, Instant),
-    /// They name locations this node did not know; by now it knows all there are, unless it could not ask.
+    /// They name locations this node did not know; by now it knows all there are, unless it could
+    /// not ask.
     CaughtUp(Vec<Checked>, Result<(), Failure>),
 }
 
@@ -184,7 +186,8 @@ impl ReserveStream {
         }
     }
 
-    /// Whether more may be read. While nothing waits it is the listener who says so, to the caller as well.
+    /// Whether more may be read. While nothing waits it is the listener who says so, to the caller
+    /// as well.
     fn has_room(&self) -> bool {
         let is_idle = self.under_way.is_empty() && self.answers.is_empty();
         self.unanswered < UNANSWERED_MAX
@@ -271,7 +274,8 @@ impl ReserveStream {
         }
     }
 
-    /// Answers what is decided, as much as fits into a message, and what is decided together with it.
+    /// Answers what is decided, as much as fits into a message, and what is decided together with
+    /// it.
     fn collect(&mut self, context: &mut Context<'_>) {
         while !self.answers.fill_a_message() {
             let step = match Pin::new(&mut self.under_way).poll_next(context) {

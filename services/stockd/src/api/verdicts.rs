@@ -1,4 +1,5 @@
-//! The answer to a call of many lines: a verdict for each, in their order, and never more than a client takes.
+//! The answer to a call of many lines: a verdict for each, in their order, and never more than a
+//! client takes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,7 +34,8 @@ impl Verdicts {
         self.lines[place] = Some(verdict);
     }
 
-    /// The next line is refused for this. Names, which may be what is wrong, are told as far as a name may be long.
+    /// The next line is refused for this. Names, which may be what is wrong, are told as far as a
+    /// name may be long.
     pub(super) fn refuse(&mut self, document: &str, line: &str, violation: Option<FieldViolation>) {
         let error = violation.map(|violation| api::LineError {
             reason: "FIELD_INVALID".to_owned(),
@@ -59,8 +61,8 @@ impl Verdicts {
         self.decide(place, verdict);
     }
 
-    /// All of them. Whoever is endangered is named once, though several lines endanger him and their shards decided about
-    /// some of them apart from the others.
+    /// All of them. Whoever is endangered is named once, though several lines endanger him and
+    /// their shards decided about some of them apart from the others.
     pub(super) fn into_answer(self) -> Vec<api::LineVerdict> {
         let mut verdicts: Vec<api::LineVerdict> = self.lines.into_iter().flatten().collect();
         let mut named = Named::default();
@@ -116,8 +118,8 @@ impl Named {
     }
 }
 
-/// Bytes of a verdict in an answer but for whom it names as endangered: four names of the largest length, or two and why
-/// the line is refused.
+/// Bytes of a verdict in an answer but for whom it names as endangered: four names of the largest
+/// length, or two and why the line is refused.
 const VERDICT_BYTES_MAX: usize = 408;
 
 /// Bytes of the reservations that an answer names: each has 36 digits, their number and a key.

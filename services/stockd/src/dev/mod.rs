@@ -1,7 +1,7 @@
 //! `stockd dev`: a three-node cluster on this machine, each node a process of its own.
 //!
-//! Real processes, so that any of them can be killed: a node that ends is started again. All of them
-//! end with this one.
+//! Real processes, so that any of them can be killed: a node that ends is started again. All of
+//! them end with this one.
 
 mod guide;
 mod sample;
@@ -223,8 +223,6 @@ fn node_config(node: u64, birth: &Birth, dir: &Path, options: &Options) -> Confi
         replicas: 3,
         replace_after_seconds: 600,
         ledger_keep_seconds: 0,
-        checkpoint_after_bytes: None,
-        log_file_bytes: None,
         memory_bytes: None,
         cluster_id: birth.cluster_id.clone(),
         node_id: node,

@@ -144,7 +144,8 @@ fn location(place: &Place, kind: api::location::Type) -> api::Location {
     }
 }
 
-/// One delivery for each location. Warehouses have a lot of everything, stores a few of most things.
+/// One delivery for each location. Warehouses have a lot of everything, stores a few of most
+/// things.
 fn receipts(place: &Place, skus: &[String]) -> api::RecordReceiptsRequest {
     let is_warehouse = place.id.starts_with("WH-");
     let lines = skus.iter().enumerate().filter_map(|(number, sku)| {

@@ -4,28 +4,31 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use stock_node::event::Event;
 use stock_storage::LedgerError;
 use tokio_util::sync::CancellationToken;
 
 use super::{History, Page, Stretch};
 use crate::inbox::Inbox;
-use crate::reply::ReplyTo;
-use crate::worker::event::Event;
+use crate::inbox::reply::ReplyTo;
 
-/// Pages that may wait for the thread. With a quarter of them it is woken; past all of them the loop waits for
-/// it, to which it never comes while the loop refuses commands in time.
+/// Pages that may wait for the thread. With a quarter of them it is woken; past all of them the
+/// loop waits for it, to which it never comes while the loop refuses commands in time.
 const PAGES_WAITING_MAX: usize = 16 * 1024;
 
-/// The ledger is made durable this often: nobody waits for it but the log, which is cut a little later.
+/// The ledger is made durable this often: nobody waits for it but the log, which is cut a little
+/// later.
 const SYNC_EVERY: Duration = Duration::from_millis(100);
 
 /// After it failed, the ledger is opened again this much later.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 
-/// What is too old is looked for this often, or ten times while it grows old, whichever is more often.
+/// What is too old is looked for this often, or ten times while it grows old, whichever is more
+/// often.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
-/// Steps of deleting what is too old, of a few thousand values each, between two looks at what is to be kept.
+/// Steps of deleting what is too old, of a few thousand values each, between two looks at what is
+/// to be kept.
 const FORGET_STEPS_MAX: usize = 4;
 
 /// Something to do for the thread.
@@ -35,9 +38,9 @@ enum Work {
     Fill(Stretch, SyncSender<bool>),
 }
 
-/// What waits for the thread. It looks by itself every [`SYNC_EVERY`]: to wake it for every page would cost the
-/// loop more than to write the page.
-struct Tray {
+/// What waits for the thread. It looks by itself every [`SYNC_EVERY`]: to wake it for every page
+/// would cost the loop more than to write the page.
+struct Handover {
     waiting: Mutex<Waiting>,
     /// There is something that cannot wait.
     urgent: Condvar,
@@ -53,7 +56,7 @@ struct Waiting {
     is_over: bool,
 }
 
-impl Tray {
+impl Handover {
     fn put(&self, work: Work) {
         let mut waiting = self.waiting();
         while waiting.work.len() >= PAGES_WAITING_MAX && !waiting.is_over {
@@ -72,7 +75,8 @@ impl Tray {
         }
     }
 
-    /// All that waits, a while after it was asked for, or when it cannot wait; and whether more may come.
+    /// All that waits, a while after it was asked for, or when it cannot wait; and whether more may
+    /// come.
     fn take(&self) -> (Vec<Work>, bool) {
         let waiting = self.waiting();
         let may_wait = |waiting: &mut Waiting| waiting.is_open && !waiting.is_urgent;
@@ -96,18 +100,19 @@ impl Tray {
 }
 
 /// A thread that keeps history.
-pub struct HistoryThread(Arc<Tray>);
+pub struct HistoryThread(Arc<Handover>);
 
 /// Where others hand in what the ledger lacks.
-pub struct HistoryDesk(Arc<Tray>);
+pub struct HistoryHandle(Arc<Handover>);
 
 impl HistoryThread {
-    /// Begins. The thread ends when this is dropped and all is durable; then the token is cancelled.
+    /// Begins. The thread ends when this is dropped and all is durable; then the token is
+    /// cancelled.
     pub fn start(
         history: History,
         inbox: Arc<Inbox<ReplyTo>>,
     ) -> std::io::Result<(Self, CancellationToken)> {
-        let tray = Arc::new(Tray {
+        let handover = Arc::new(Handover {
             waiting: Mutex::new(Waiting {
                 work: Vec::new(),
                 is_open: true,
@@ -117,7 +122,7 @@ impl HistoryThread {
             urgent: Condvar::new(),
             taken: Condvar::new(),
         });
-        let kept = Arc::clone(&tray);
+        let kept = Arc::clone(&handover);
         let over = CancellationToken::new();
         let at_end = over.clone().drop_guard();
         std::thread::Builder::new()
@@ -126,7 +131,7 @@ impl HistoryThread {
                 let _at_end = at_end;
                 keep(history, &kept, &inbox);
             })?;
-        Ok((Self(tray), over))
+        Ok((Self(handover), over))
     }
 
     /// Hands a page over. Waits while far too much waits already.
@@ -135,8 +140,8 @@ impl HistoryThread {
     }
 
     /// For whoever fetches what is missing. It does not keep the thread alive.
-    pub fn desk(&self) -> HistoryDesk {
-        HistoryDesk(Arc::clone(&self.0))
+    pub fn handle(&self) -> HistoryHandle {
+        HistoryHandle(Arc::clone(&self.0))
     }
 }
 
@@ -146,13 +151,14 @@ impl Drop for HistoryThread {
     }
 }
 
-impl HistoryDesk {
+impl HistoryHandle {
     /// Whether anybody is there.
     pub fn is_open(&self) -> bool {
         self.0.waiting().is_open
     }
 
-    /// Hands in a stretch, and waits until it is durable. `false` if it is not wanted, or the ledger failed.
+    /// Hands in a stretch, and waits until it is durable. `false` if it is not wanted, or the
+    /// ledger failed.
     pub fn fill(&self, stretch: Stretch) -> bool {
         if !self.is_open() {
             return false;
@@ -160,7 +166,7 @@ impl HistoryDesk {
         let (answer, answered) = sync_channel(1);
         // One stretch at a time is handed in: this adds one to what the loop may let wait.
         self.0.put(Work::Fill(stretch, answer));
-        // Where nobody takes it any more the answer goes with the tray.
+        // Where nobody takes it any more the answer goes with the handover.
         loop {
             match answered.recv_timeout(SYNC_EVERY) {
                 Ok(is_wanted) => return is_wanted,
@@ -172,7 +178,7 @@ impl HistoryDesk {
 }
 
 /// The end of the thread, whatever it comes from: whoever hands something in must not wait for it.
-struct End<'a>(&'a Tray);
+struct End<'a>(&'a Handover);
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
@@ -184,8 +190,8 @@ impl Drop for End<'_> {
     }
 }
 
-fn keep(mut history: History, tray: &Tray, inbox: &Inbox<ReplyTo>) {
-    let _end = End(tray);
+fn keep(mut history: History, handover: &Handover, inbox: &Inbox<ReplyTo>) {
+    let _end = End(handover);
     let mut next_sync = Instant::now();
     let forget_every = history
         .keep
@@ -194,7 +200,7 @@ fn keep(mut history: History, tray: &Tray, inbox: &Inbox<ReplyTo>) {
     let mut is_open = true;
     while is_open {
         let work;
-        (work, is_open) = tray.take();
+        (work, is_open) = handover.take();
         let mut reached = Vec::new();
         let mut filled = Vec::new();
         let mut kept = Ok(());
@@ -238,7 +244,7 @@ fn keep(mut history: History, tray: &Tray, inbox: &Inbox<ReplyTo>) {
             Err(error) => {
                 // Stock goes on without history: what waited is lost, and the ledger says so.
                 metrics::counter!("stockd_ledger_failures_total").increment(1);
-                tracing::error!(%error, "the ledger failed; a stretch of history will be missing on this node");
+                tracing::error!(%error, "the ledger failed; some history will be missing here");
                 std::thread::sleep(REOPEN_AFTER);
                 match history.open_again() {
                     Ok(()) => tracing::info!("the ledger is open again"),
@@ -252,8 +258,8 @@ fn keep(mut history: History, tray: &Tray, inbox: &Inbox<ReplyTo>) {
     }
 }
 
-/// Deletes what is too old, but not so much at a time that what is to be kept has to wait. What is left is
-/// deleted next time.
+/// Deletes what is too old, but not so much at a time that what is to be kept has to wait. What is
+/// left is deleted next time.
 fn forget(history: &mut History) -> Result<(), LedgerError> {
     for _ in 0..FORGET_STEPS_MAX {
         if !history.forget()? {

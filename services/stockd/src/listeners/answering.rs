@@ -1,4 +1,5 @@
-//! An answer, up to its last byte: cut into parts, so that the transport has only as much of it as the other side takes.
+//! An answer, up to its last byte: cut into parts, so that the transport has only as much of it as
+//! the other side takes.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use tonic::Status;
 use super::fault::Fault;
 use super::under_way::{Part, UnderWay};
 
-/// What the transport gets of an answer at a time: as much as one of its frames has. It asks for more once the other side
-/// has taken some of it.
+/// What the transport gets of an answer at a time: as much as one of its frames has. It asks for
+/// more once the other side has taken some of it.
 const PART_BYTES: usize = 16 * 1024;
 
 /// The body of an answer.

@@ -1,4 +1,5 @@
-//! What a caller asks, as its bytes come: how much of it there may be, and how long it is waited for.
+//! What a caller asks, as its bytes come: how much of it there may be, and how long it is waited
+//! for.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,11 +19,12 @@ use super::patience::{Over, Patience};
 use super::prefixes::{Prefixes, TooLarge};
 use super::under_way::UnderWay;
 
-/// The last of many messages, where they are kept until then, has come within this: it takes seconds.
+/// The last of many messages, where they are kept until then, has come within this: it takes
+/// seconds.
 const COLLECTED_WITHIN: Duration = Duration::from_secs(600);
 
-/// The caller's own transport ends a call at its deadline. This one does so that much later: a request that is just coming
-/// is judged by the API, which can say more.
+/// The caller's own transport ends a call at its deadline. This one does so that much later: a
+/// request that is just coming is judged by the API, which can say more.
 const AFTER_CALLER: Duration = Duration::from_millis(100);
 
 /// How many messages a call takes, and what it does with them.
@@ -46,8 +48,9 @@ pub(super) struct Asking {
     moved: u64,
     /// For messages that have not been read yet, of a call that answers them as they come.
     charged: usize,
-    /// The end of a single message, kept until it is known that nothing more comes. Nothing is read before, since a
-    /// message takes more room once it is read, and who does not end it could make it take that for long.
+    /// The end of a single message, kept until it is known that nothing more comes. Nothing is read
+    /// before, since a message takes more room once it is read, and who does not end it could make
+    /// it take that for long.
     kept: Option<Bytes>,
     end: Option<End>,
     patience: Patience,

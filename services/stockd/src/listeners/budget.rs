@@ -1,8 +1,9 @@
-//! How many bytes calls may hold together: of messages that have yet to end, of what they are carried out with, and of
-//! answers that nobody has taken yet.
+//! How many bytes calls may hold together: of messages that have yet to end, of what they are
+//! carried out with, and of answers that nobody has taken yet.
 //!
-//! A connection may hold as much as all of them leave free, up to a limit of its own. So a lone one has plenty, many
-//! greedy ones share what there is, and whoever comes after them finds as much as each of them has.
+//! A connection may hold as much as all of them leave free, up to a limit of its own. So a lone one
+//! has plenty, many greedy ones share what there is, and whoever comes after them finds as much as
+//! each of them has.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Of all connections together.
 const NODE_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Where a node's memory is limited, one part in so many of it at most: half of what is kept back beside the state.
+/// Where a node's memory is limited, one part in so many of it at most: half of what is kept back
+/// beside the state.
 const PARTS_OF_MEMORY: u64 = 8;
 
 /// With less than this a message of the largest size would find no room.
@@ -19,12 +21,12 @@ const NODE_BYTES_MIN: usize = 32 * 1024 * 1024;
 /// Of one connection.
 const CONNECTION_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// A connection may always hold so much: a few calls like most are carried out however much others hold. All places for
-/// clients together: 256 MiB.
+/// A connection may always hold so much: a few calls like most are carried out however much others
+/// hold. All places for clients together: 256 MiB.
 const ALWAYS_BYTES: usize = 16 * 1024;
 
-/// Calls begin only while so many hundredths of what a connection may hold are in use: the rest is for the answers of
-/// those that have begun.
+/// Calls begin only while so many hundredths of what a connection may hold are in use: the rest is
+/// for the answers of those that have begun.
 const BEGIN_PERCENT: usize = 75;
 
 /// What all calls of a node hold.

@@ -1,6 +1,7 @@
-//! gRPC on one connection: HTTP/2 as hyper speaks it, and the limits that tonic's own server has no words for. A
-//! connection must say what it speaks in time, answers pings, is ended when it is idle for long or old, and by a flood
-//! of resets. Connections from other nodes are neither idle nor old.
+//! gRPC on one connection: HTTP/2 as hyper speaks it, and the limits that tonic's own server has no
+//! words for. A connection must say what it speaks in time, answers pings, is ended when it is idle
+//! for long or old, and by a flood of resets. Connections from other nodes are neither idle nor
+//! old.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -26,9 +27,9 @@ use super::budget::Budget;
 use super::fault::Fault;
 use super::frames::Watched;
 use super::patience::{Over, Patience};
+use super::time_allowed::time_allowed;
 use super::under_way::{Hold, UnderWay};
-use super::usage::Usage;
-use crate::api::time_allowed;
+use super::usage::{UNREAD_BYTES_MAX, Usage};
 
 /// A client says what it speaks within this, or is disconnected.
 const PREFACE_WITHIN: Duration = Duration::from_secs(10);
@@ -41,14 +42,14 @@ const PONG_WITHIN: Duration = Duration::from_secs(20);
 /// How often a connection is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// A connection without calls for so many looks in a row, a quarter of an hour, is closed: the client opens another one
-/// when it needs it.
+/// A connection without calls for so many looks in a row, a quarter of an hour, is closed: the
+/// client opens another one when it needs it.
 const IDLE_LOOKS_MAX: u32 = 15;
 /// What is left to say on it is said within this.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 
-/// A connection takes no new calls any more after this, so that clients spread over nodes that came back. Up to a tenth
-/// more, so that those which came together do not leave together...
+/// A connection takes no new calls any more after this, so that clients spread over nodes that came
+/// back. Up to a tenth more, so that those which came together do not leave together...
 const AGE_MAX: Duration = Duration::from_secs(3_600);
 /// ...and those under way, streams among them, have so long to end.
 const OLD_CALLS_WITHIN: Duration = Duration::from_secs(3_600);
@@ -56,28 +57,25 @@ const OLD_CALLS_WITHIN: Duration = Duration::from_secs(3_600);
 /// Calls of one connection that may be on their way at once.
 const STREAMS_PER_CONNECTION_MAX: u32 = 4_096;
 
-/// Calls that were reset before the transport had passed them on: as many as it reads in one go (128 times 8 KiB) where
-/// each takes 128 bytes. Calls with less in them are no calls, and [`Resets`] judges what comes over time.
+/// Calls that were reset before the transport had passed them on: as many as it reads in one go
+/// (128 times 8 KiB) where each takes 128 bytes. Calls with less in them are no calls, and
+/// [`Resets`] judges what comes over time.
 const RESET_UNSEEN_MAX: usize = 8_192;
 
-/// Bytes of requests of one connection that may be unread. The transport ends a connection whose unread frames are many
-/// and small, and lets them cost half of this together: with less, four thousand calls that wait at once, as after a
-/// stall, would be too many.
-pub(super) const UNREAD_BYTES_MAX: u32 = 4 * 1024 * 1024;
-
-/// Bytes of one answer that the transport takes while the socket does not: less than whoever takes an answer just fast
-/// enough takes within a look.
+/// Bytes of one answer that the transport takes while the socket does not: less than whoever takes
+/// an answer just fast enough takes within a look.
 const UNWRITTEN_BYTES_MAX: usize = 128 * 1024;
 
 /// What HTTP/2 counts for a header beside its name and its value.
 const HEADER_BYTES: usize = 32;
 
-/// Calls of one connection that the transport resets itself, over all its life: data for a call that was refused before
-/// all of it was there, mostly.
+/// Calls of one connection that the transport resets itself, over all its life: data for a call
+/// that was refused before all of it was there, mostly.
 const RESET_HERE_MAX: usize = 65_536;
 
-/// After a stall a call and its reset are both there, but far from each other. So before a call is begun, everything
-/// that has come is read, in as many turns at most; each reads a mebibyte, and a socket's buffer has no more than some.
+/// After a stall a call and its reset are both there, but far from each other. So before a call is
+/// begun, everything that has come is read, in as many turns at most; each reads a mebibyte, and a
+/// socket's buffer has no more than some.
 const WAITS_MAX: u8 = 8;
 
 /// Who is at the other end.
@@ -115,7 +113,8 @@ impl Ended {
     }
 }
 
-/// Serves a connection to its end. Told to stop, it takes no new calls and finishes those under way.
+/// Serves a connection to its end. Told to stop, it takes no new calls and finishes those under
+/// way.
 pub async fn serve(
     accepted: Accepted,
     caller: Caller,
@@ -345,7 +344,8 @@ struct Call {
     /// What kept the node busy on its connection and let everybody else have a turn since.
     heavy: u64,
     has_place: bool,
-    /// Until its deadline. What carries it out has one, too, but does not know how long the request was waited for.
+    /// Until its deadline. What carries it out has one, too, but does not know how long the request
+    /// was waited for.
     timer: Option<Pin<Box<Sleep>>>,
     under_way: Option<Arc<UnderWay>>,
 }
@@ -414,7 +414,8 @@ impl Future for Call {
     }
 }
 
-/// Runs the calls of a connection, each as a task of its own, and ends those whose answers are not taken.
+/// Runs the calls of a connection, each as a task of its own, and ends those whose answers are not
+/// taken.
 #[derive(Clone)]
 struct Tasks(Arc<Usage>);
 

@@ -2,8 +2,9 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that no listener gets: for the log, checkpoints, the ledger, connections that this node makes to its
-/// peers, and the program itself. Where there are fewer than twice as many, it is half of them.
+/// Descriptors that no listener gets: for the log, checkpoints, the ledger, connections that this
+/// node makes to its peers, and the program itself. Where there are fewer than twice as many, it is
+/// half of them.
 const KEPT_BACK_MAX: usize = 1_024;
 
 /// With fewer descriptors than this a node says so when it starts.

@@ -1,5 +1,6 @@
-//! What is read of an HTTP/2 connection, watched as it goes by: whether the client has introduced itself, and how many
-//! calls it resets, and how much data has come. The transport tells none of it.
+//! What is read of an HTTP/2 connection, watched as it goes by: whether the client has introduced
+//! itself, and how many calls it resets, and how much data has come. The transport tells none of
+//! it.
 
 use std::io;
 use std::pin::Pin;

@@ -1,8 +1,10 @@
-//! What comes in from outside: connections of clients, of other nodes, and of whoever collects metrics.
+//! What comes in from outside: connections of clients, of other nodes, and of whoever collects
+//! metrics.
 //!
-//! A [`Listener`] takes in as many as there is room for ([`Shares`]), all in all and from one address. Who is in has a
-//! [`Guest`]; whoever has not introduced himself yet leaves for who comes after him. What then is said on a connection
-//! is bounded by whoever serves it: `calls.rs` for gRPC, `pages.rs` for metrics, `peers/` for nodes.
+//! A [`Listener`] takes in as many as there is room for ([`Shares`]), all in all and from one
+//! address. Who is in has a [`Guest`]; whoever has not introduced himself yet leaves for who comes
+//! after him. What then is said on a connection is bounded by whoever serves it: `calls.rs` for
+//! gRPC, `pages.rs` for metrics, `peers/` for nodes.
 
 mod answering;
 mod asking;
@@ -11,11 +13,13 @@ pub mod calls;
 mod descriptors;
 mod fault;
 mod frames;
+pub mod liveness;
 pub mod pages;
 mod patience;
 mod prefixes;
 mod resets;
 mod room;
+pub(crate) mod time_allowed;
 mod under_way;
 mod usage;
 
@@ -35,13 +39,16 @@ pub use self::room::Guest;
 use self::room::{Full, Room};
 pub use self::under_way::Hold;
 
-/// Where a connection cannot be accepted, most likely for want of descriptors, the next attempt comes after this.
+/// Where a connection cannot be accepted, most likely for want of descriptors, the next attempt
+/// comes after this.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// Who is asked to leave has left within this, unless the node is busy; then whoever came is turned away.
+/// Who is asked to leave has left within this, unless the node is busy; then whoever came is turned
+/// away.
 const LEAVES_WITHIN: Duration = Duration::from_millis(100);
 
-/// A connection on which nothing came for so long is asked by the kernel whether the other side is still there...
+/// A connection on which nothing came for so long is asked by the kernel whether the other side is
+/// still there...
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 /// ...again after this...
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
@@ -129,8 +136,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Small answers go at once: without this the last percent of them waits 40 ms. And who has gone without a word, as a
-/// till that lost its power, is noticed.
+/// Small answers go at once: without this the last percent of them waits 40 ms. And who has gone
+/// without a word, as a till that lost its power, is noticed.
 fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;

@@ -1,4 +1,5 @@
-//! The port for metrics: a few pages over HTTP/1, each on a connection of its own that has to be over in time.
+//! The port for metrics: a few pages over HTTP/1, each on a connection of its own that has to be
+//! over in time.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tokio::time::timeout;
 
 use super::{Accepted, Listener};
 use crate::clocks;
-use crate::liveness::Liveness;
+use crate::listeners::liveness::Liveness;
 
 /// From the first byte of a question to the last of its answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);

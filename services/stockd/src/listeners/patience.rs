@@ -1,5 +1,5 @@
-//! How long the other side of a call is waited for: for bytes that it has announced, and until it takes what it has asked
-//! for.
+//! How long the other side of a call is waited for: for bytes that it has announced, and until it
+//! takes what it has asked for.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Who is waited for is looked at so often. A node that itself stands still for a while takes that for one look.
+/// Who is waited for is looked at so often. A node that itself stands still for a while takes that
+/// for one look.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Who has moved less than [`MOVED_BYTES_MIN`] in so many looks loses the call...

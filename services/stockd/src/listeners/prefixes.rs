@@ -21,7 +21,8 @@ pub(super) struct TooLarge {
 }
 
 impl Prefixes {
-    /// Takes note of what came. Says how many bytes the messages have that began in it, prefixes left out.
+    /// Takes note of what came. Says how many bytes the messages have that began in it, prefixes
+    /// left out.
     pub(super) fn read(&mut self, mut bytes: &[u8], bytes_max: usize) -> Result<usize, TooLarge> {
         let mut announced = 0;
         while !bytes.is_empty() {

@@ -1,14 +1,16 @@
 //! Which resets are a flood.
 //!
-//! A caller whose deadline has come resets its call, and a channel of a shop carries thousands of calls: after a node
-//! stood still for a moment, calls and their resets are read in one go, and it looks as if nobody had waited. A flood
-//! of resets looks the same, but goes on. So a connection may reset many calls at once, saved up over time, and few a
-//! second for long; calls that were given up after a while count for nothing, since each of them had its place among
-//! those that a connection may have under way, like any other call.
+//! A caller whose deadline has come resets its call, and a channel of a shop carries thousands of
+//! calls: after a node stood still for a moment, calls and their resets are read in one go, and it
+//! looks as if nobody had waited. A flood of resets looks the same, but goes on. So a connection
+//! may reset many calls at once, saved up over time, and few a second for long; calls that were
+//! given up after a while count for nothing, since each of them had its place among those that a
+//! connection may have under way, like any other call.
 
 use std::time::{Duration, Instant};
 
-/// Calls of one connection that may be reset at once: what a stall of six seconds at 5,000 calls a second leaves.
+/// Calls of one connection that may be reset at once: what a stall of six seconds at 5,000 calls a
+/// second leaves.
 const AT_ONCE_MAX: u64 = 32_768;
 
 /// And so many a second more, for as long as the connection lives.

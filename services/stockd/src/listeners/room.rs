@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// One address may take so much of a listener's room: one part in four. Three others always find a place.
+/// One address may take so much of a listener's room: one part in four. Three others always find a
+/// place.
 const PARTS: usize = 4;
 
 /// The places of one listener.
@@ -68,8 +69,8 @@ impl Room {
         })
     }
 
-    /// Takes a place. Where there is none, whoever has been there for longest without introducing himself is asked to
-    /// leave: where the address has no more places, one of that address.
+    /// Takes a place. Where there is none, whoever has been there for longest without introducing
+    /// himself is asked to leave: where the address has no more places, one of that address.
     pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> Result<Guest, Full> {
         let address = network(from);
         let mut state = self.state();
@@ -163,7 +164,8 @@ impl Drop for Guest {
     }
 }
 
-/// Whose connections count together: of IPv6 a whole network of 64 bits, which is what one host may have.
+/// Whose connections count together: of IPv6 a whole network of 64 bits, which is what one host may
+/// have.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),

@@ -1,4 +1,5 @@
-//! A call from its head to the last byte of its answer that leaves: how much it holds, and whether it was given up.
+//! A call from its head to the last byte of its answer that leaves: how much it holds, and whether
+//! it was given up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -9,20 +10,22 @@ use tokio::time::Instant;
 
 use super::usage::Usage;
 
-/// What a call takes besides its headers and messages: its task, and what the transport keeps of it.
+/// What a call takes besides its headers and messages: its task, and what the transport keeps of
+/// it.
 pub(super) const CALL_BYTES: usize = 4 * 1024;
 
 /// A message up to this is a part of [`CALL_BYTES`]: most calls are counted once, and no more.
 const SMALL_BYTES: usize = 1024;
 
-/// A message is read, checked, and made something else of before it is gone: while a call is carried out, what it asked
-/// for counts twice, and as much again for each of so many parts of it...
+/// A message is read, checked, and made something else of before it is gone: while a call is
+/// carried out, what it asked for counts twice, and as much again for each of so many parts of
+/// it...
 const PARTS: usize = 8;
 /// ...up to this, since no call takes more items than a few thousand.
 const PARTS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Answers and questions of this size keep the node busy for a millisecond or more: the other calls of the connection
-/// let everybody else have a turn before they go on.
+/// Answers and questions of this size keep the node busy for a millisecond or more: the other calls
+/// of the connection let everybody else have a turn before they go on.
 const LARGE_BYTES: usize = 64 * 1024;
 
 /// One call.
@@ -35,7 +38,8 @@ pub(super) struct UnderWay {
     held: AtomicUsize,
     /// Its request has come, and was waited for.
     pub(super) came_late: AtomicBool,
-    /// A part of its answer was handed to the transport, which has not asked for the next one since.
+    /// A part of its answer was handed to the transport, which has not asked for the next one
+    /// since.
     pub(super) is_taken: AtomicBool,
     /// Bytes of its answer that were handed to the transport.
     pub(super) given: AtomicU64,
@@ -57,7 +61,8 @@ impl UnderWay {
         })
     }
 
-    /// Takes what the call needs before anything is known but its headers. `false` if there is no room.
+    /// Takes what the call needs before anything is known but its headers. `false` if there is no
+    /// room.
     pub(super) fn take_place(&self, headers: usize) -> bool {
         let bytes = CALL_BYTES + headers;
         let is_taken = self.usage.share.take_to_begin(bytes);
@@ -90,7 +95,8 @@ impl UnderWay {
         bytes <= SMALL_BYTES || self.hold(2 * bytes + PARTS_BYTES_MAX.min(PARTS * bytes))
     }
 
-    /// For an answer, or a message of it: so much is to be given back when it has been taken. None if there is no room.
+    /// For an answer, or a message of it: so much is to be given back when it has been taken. None
+    /// if there is no room.
     pub(super) fn hold_answer(&self, bytes: usize) -> Option<usize> {
         if bytes >= LARGE_BYTES {
             self.usage.is_heavy();
@@ -118,7 +124,8 @@ impl Drop for UnderWay {
 pub(super) struct Part {
     bytes: Bytes,
     call: Arc<UnderWay>,
-    /// What is given back with it: the last part of a message has all of it, since parts share their memory.
+    /// What is given back with it: the last part of a message has all of it, since parts share
+    /// their memory.
     held: usize,
     since: usize,
 }

@@ -4,15 +4,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::Guest;
 use super::budget::{Budget, Share};
-use super::calls::UNREAD_BYTES_MAX;
 use super::frames::Seen;
 use super::resets::{Resets, WAITED};
+use super::room::Guest;
 use super::under_way::UnderWay;
 
-/// So much of what has come on a connection may be unread although there is no room: what comes in one go, when many calls
-/// begin at once. All places for clients together: a gibibyte, if somebody pays for so many connections.
+/// Bytes of requests of one connection that may be unread. The transport ends a connection whose
+/// unread frames are many and small, and lets them cost half of this together: with less, four
+/// thousand calls that wait at once, as after a stall, would be too many.
+pub(super) const UNREAD_BYTES_MAX: u32 = 4 * 1024 * 1024;
+
+/// So much of what has come on a connection may be unread although there is no room: what comes in
+/// one go, when many calls begin at once. All places for clients together: a gibibyte, if somebody
+/// pays for so many connections.
 const UNREAD_ALWAYS_BYTES: usize = 64 * 1024;
 
 /// One connection.
@@ -22,8 +27,8 @@ pub(super) struct Usage {
     /// What its calls hold.
     pub(super) share: Share,
     pub(super) untaken: Untaken,
-    /// Data that the transport has and that no call has read. It counts for what calls hold; what came for calls that
-    /// were over by then is noticed when no call is left.
+    /// Data that the transport has and that no call has read. It counts for what calls hold; what
+    /// came for calls that were over by then is noticed when no call is left.
     unread: AtomicUsize,
     /// It has more than there is room for.
     pub(super) is_greedy: AtomicBool,
@@ -70,8 +75,8 @@ impl Usage {
         }
     }
 
-    /// The transport never has more than it says it takes: what seems to be beyond has come for calls that were over, and
-    /// was thrown away.
+    /// The transport never has more than it says it takes: what seems to be beyond has come for
+    /// calls that were over, and was thrown away.
     fn has_come(&self, bytes: usize) {
         let unread = self.unread.load(Ordering::Relaxed);
         let bytes = bytes.min((UNREAD_BYTES_MAX as usize).saturating_sub(unread));
@@ -132,8 +137,8 @@ impl Drop for Usage {
     }
 }
 
-/// Parts of answers that the transport has and that the other side does not take. The end of an answer may be left there
-/// when its call is over, and no call is there any more to notice.
+/// Parts of answers that the transport has and that the other side does not take. The end of an
+/// answer may be left there when its call is over, and no call is there any more to notice.
 #[derive(Debug, Default)]
 pub(super) struct Untaken {
     look: AtomicUsize,

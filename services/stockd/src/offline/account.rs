@@ -1,4 +1,5 @@
-//! What a recovery has given up, kept in every directory that it was done with: `recovered-LIFE.json`.
+//! What a recovery has given up, kept in every directory that it was done with:
+//! `recovered-LIFE.json`.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,6 @@ use stock_storage::{LogError, Volume, read_file, write_file};
 
 use super::DataDir;
 use super::plan::{Fate, GroupPlan, Plan};
-use crate::placement::group_name;
 
 /// Between these, in a file's name, are the first digits of the life that began.
 const NAME: (&str, &str) = ("recovered-", ".json");
@@ -43,7 +43,8 @@ pub struct GroupAccount {
     pub index: Option<u64>,
     /// Why the replica would not have gone on by itself, if more than its peers was missing.
     pub lack: Option<String>,
-    /// The indexes, first and last, of which it was known that something was committed there, and which are lost.
+    /// The indexes, first and last, of which it was known that something was committed there, and
+    /// which are lost.
     pub lost: Option<(u64, u64)>,
 }
 
@@ -78,7 +79,8 @@ impl Account {
         }
     }
 
-    /// Writes it to a directory, unless it is there: who goes on with a recovery that was interrupted sees another plan.
+    /// Writes it to a directory, unless it is there: who goes on with a recovery that was
+    /// interrupted sees another plan.
     pub(super) fn write(&self, volume: &dyn Volume, dir: &Path) -> Result<(), LogError> {
         let (begin, end) = NAME;
         let path = dir.join(format!("{begin}{}{end}", &self.life[..DIGITS]));
@@ -126,7 +128,7 @@ impl GroupAccount {
     fn of(plan: &GroupPlan) -> Self {
         let chosen = plan.chosen().filter(|_| plan.fate == Fate::Recovered);
         Self {
-            name: group_name(plan.group),
+            name: plan.group.to_string(),
             fate: match plan.fate {
                 Fate::Kept => FateOfGroup::Kept,
                 Fate::Recovered => FateOfGroup::Recovered,

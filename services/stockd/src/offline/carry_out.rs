@@ -1,23 +1,25 @@
-//! Doing what a plan says. Every step can be done again, and no node starts on a directory of which only a part is done.
+//! Doing what a plan says. Every step can be done again, and no node starts on a directory of which
+//! only a part is done.
 
+use stock_cluster::{
+    Change, GroupId, Recover, RegistryCommand, RegistryOutcome, ReplicaId, Survivor,
+};
 use stock_core::At;
+use stock_node::checkpoint::Image;
+use stock_node::entry::{self, CommandsBuilder};
+use stock_node::worker::{SlotRecord, Standing};
 use stock_storage::{CheckpointInfo, Durability, Ledger, WriteBatch};
 
 use super::DataDir;
 use super::account::Account;
+use super::error::RecoverError;
 use super::plan::{Candidate, Fate, Plan, principal};
-use super::recover::RecoverError;
 use super::replay::{ReplayError, bring_back_what_is_left};
-use crate::checkpoint::{self, Image};
-use crate::forgotten;
-use crate::log_codec::{self, CommandsBuilder};
-use crate::node_record::RecoveryRecord;
-use crate::placement::{Change, Recover, RegistryCommand, RegistryOutcome, ReplicaId, Survivor};
-use crate::worker::event::GroupId;
-use crate::worker::slot::{SlotRecord, Standing};
+use crate::directory::node_record::RecoveryRecord;
+use crate::directory::{checkpoint_files, forgotten};
 
-/// Does what the plan says, and begins this life of the cluster. May be done again after an interruption, and then goes on
-/// into the life that was begun.
+/// Does what the plan says, and begins this life of the cluster. May be done again after an
+/// interruption, and then goes on into the life that was begun.
 ///
 /// # Errors
 ///
@@ -45,7 +47,8 @@ pub fn carry_out(dirs: &mut [DataDir], plan: &Plan, life: u128) -> Result<(), Re
         dir.record.recovery = Some(recovery.clone());
         dir.record.write(&dir.disk)?;
     }
-    // What is given up can be read afterwards, whatever happens to what the operator has seen of it.
+    // What is given up can be read afterwards, whatever happens to what the operator has seen of
+    // it.
     let account = Account::of(plan, dirs, incarnation);
     for dir in dirs.iter() {
         account.write(&*dir.volume, &dir.path)?;
@@ -105,8 +108,8 @@ pub fn carry_out(dirs: &mut [DataDir], plan: &Plan, life: u128) -> Result<(), Re
     unmark(dirs, plan)
 }
 
-/// All is done: nodes may start on the directories. From the first of them on nothing else is done any more, since it may
-/// have been started.
+/// All is done: nodes may start on the directories. From the first of them on nothing else is done
+/// any more, since it may have been started.
 fn unmark(dirs: &mut [DataDir], plan: &Plan) -> Result<(), RecoverError> {
     for (at, dir) in dirs.iter_mut().enumerate() {
         // Without the mark, and with that, it would join anew, and what it has would be deleted.
@@ -120,8 +123,9 @@ fn unmark(dirs: &mut [DataDir], plan: &Plan) -> Result<(), RecoverError> {
     Ok(())
 }
 
-/// A directory that has forgotten something is its node's again; but of it nothing votes that is not gone on from. Of some
-/// replicas not even the record may be left: a founder would begin those once more.
+/// A directory that has forgotten something is its node's again; but of it nothing votes that is
+/// not gone on from. Of some replicas not even the record may be left: a founder would begin those
+/// once more.
 fn bar(dir: &DataDir, at: usize, plan: &Plan, batch: &mut WriteBatch) -> Result<(), RecoverError> {
     if !dir.has_forgotten || plan.outdated.contains(&at) {
         return Ok(());
@@ -147,7 +151,8 @@ fn bar(dir: &DataDir, at: usize, plan: &Plan, batch: &mut WriteBatch) -> Result<
     Ok(())
 }
 
-/// Writes down what can be brought back of a replica, and lets its log begin there: what it lacks is not looked for again.
+/// Writes down what can be brought back of a replica, and lets its log begin there: what it lacks
+/// is not looked for again.
 fn begin_log_at(
     dir: &DataDir,
     group: GroupId,
@@ -171,9 +176,11 @@ fn begin_log_at(
     };
     // One that is there already may not be readable.
     let life = dir.record.incarnation();
-    let written = checkpoint::write(&dir.checkpoints, life, dir.record.directory(), &mut image);
+    let written =
+        checkpoint_files::write(&dir.checkpoints, life, dir.record.directory(), &mut image);
     let written = written.map_err(|source| gone(source.into()))?;
-    // What cannot be read any more, or lies further on than what is gone on from, would be taken for more than that.
+    // What cannot be read any more, or lies further on than what is gone on from, would be taken
+    // for more than that.
     let is_it = |info: &CheckpointInfo| info.path == written.path;
     dir.checkpoints.retain(number, is_it)?;
     dir.checkpoints.discard_incoming(number)?;
@@ -230,7 +237,7 @@ impl Plan {
         }
         commands.push_registry(&command);
         // Cluster time never goes back, and need not go on here.
-        Ok(log_codec::encode_entry(
+        Ok(entry::encode_entry(
             self.stamp.into(),
             [commands.take()].iter(),
         ))

@@ -1,7 +1,7 @@
 //! What is in the data directory of a node that does not run.
 //!
-//! Nothing on the disk changes: what opening would tidy up is tidied up in memory, and the ledger is looked at
-//! in a copy.
+//! Nothing on the disk changes: what opening would tidy up is tidied up in memory, and the ledger
+//! is looked at in a copy.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use stock_cluster::{GroupId, ReplicaId};
 use stock_core::Stamp;
+use stock_node::worker::Standing;
 use stock_replica::{Configuration, Extent};
 use stock_storage::{OnDamage, ReadOnlyVolume};
 
@@ -17,12 +19,9 @@ use super::account::Account;
 use super::ledger_copy::LedgerCopy;
 use super::replay::{bring_back, read_entries};
 use super::{DataDir, OfflineError};
-use crate::checkpoint;
 use crate::config::Node;
-use crate::node_record::Membership;
-use crate::placement::{ReplicaId, group_name};
-use crate::worker::event::GroupId;
-use crate::worker::slot::Standing;
+use crate::directory::checkpoint_files;
+use crate::directory::node_record::Membership;
 
 /// What to look at.
 #[derive(Debug, Args)]
@@ -78,8 +77,8 @@ pub struct Report {
     pub recoveries: Vec<Account>,
     /// Whether every byte was read.
     pub verified: bool,
-    /// A write at the end of the log that is not whole, and is cut at the next start. One that was interrupted had not
-    /// been acknowledged; one of which the disk has lost the end may have been.
+    /// A write at the end of the log that is not whole, and is cut at the next start. One that was
+    /// interrupted had not been acknowledged; one of which the disk has lost the end may have been.
     pub torn_write: Option<TornWrite>,
     /// Every group, group 0 first.
     pub groups: Vec<GroupReport>,
@@ -191,7 +190,8 @@ pub struct LedgerReport {
     pub to: u64,
     /// How many entries. Only with `verified`.
     pub entries: Option<u64>,
-    /// Stretches of indexes, first and last, that are lost in between. Complete only with `verified`.
+    /// Stretches of indexes, first and last, that are lost in between. Complete only with
+    /// `verified`.
     pub holes: Vec<(u64, u64)>,
 }
 
@@ -214,8 +214,8 @@ pub struct StateReport {
 ///
 /// # Errors
 ///
-/// [`OfflineError`], where there is nothing that could be looked at: the directory is in use, or its log is
-/// damaged as a whole.
+/// [`OfflineError`], where there is nothing that could be looked at: the directory is in use, or
+/// its log is damaged as a whole.
 #[expect(clippy::print_stdout, reason = "this is what the command is for")]
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let report = look(options)?;
@@ -265,7 +265,8 @@ pub fn look(options: &Options) -> Result<Report, OfflineError> {
     damage.extend(of_log);
     if let Some(recovery) = &dir.record.recovery {
         let what = format!(
-            "a recovery into life {:x} was interrupted: run `stockd recover` once more with the directories of the nodes {:?}",
+            "a recovery into life {:x} was interrupted: run `stockd recover` once more with the \
+             directories of the nodes {:?}",
             recovery.life(),
             recovery.nodes
         );
@@ -331,7 +332,7 @@ impl Look<'_> {
     fn group(&self, damage: &mut Vec<Damage>) -> GroupReport {
         let mut report = GroupReport {
             group: self.group.0,
-            name: group_name(self.group),
+            name: self.group.to_string(),
             presence: Presence::Vacant,
             replica: None,
             fault: None,
@@ -399,7 +400,7 @@ impl Look<'_> {
         files
             .map(|(info, is_incoming)| {
                 let is_whole = self.verify.then(|| {
-                    let read = checkpoint::read(&self.dir.checkpoints, &info);
+                    let read = checkpoint_files::read(&self.dir.checkpoints, &info);
                     if let Err(error) = &read {
                         damage.push(self.damage(Some(info.path.clone()), error));
                     }
@@ -443,8 +444,9 @@ impl Look<'_> {
         Some(report)
     }
 
-    /// What the log lacks and the ledger has not got can only be had from another node. And a ledger has nothing that its
-    /// log has not had: where it goes on behind the end, the end is lost.
+    /// What the log lacks and the ledger has not got can only be had from another node. And a
+    /// ledger has nothing that its log has not had: where it goes on behind the end, the end is
+    /// lost.
     fn check_ledger(
         &self,
         log: &LogReport,

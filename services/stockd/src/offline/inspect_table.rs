@@ -31,7 +31,8 @@ pub(super) fn table(report: &Report) -> String {
     );
     if report.has_forgotten {
         text.push_str(
-            "It has forgotten something: what it has counts for nothing, and its node joins anew at its next start.\n\n",
+            "It has forgotten something: what it has counts for nothing, and its node joins anew \
+             at its next start.\n\n",
         );
     }
     for recovery in &report.recoveries {
@@ -54,7 +55,9 @@ pub(super) fn table(report: &Report) -> String {
     if let Some(torn) = &report.torn_write {
         let _ = write!(
             text,
-            "\nA torn write would be cut at the next start: {}, {} bytes at {}. If it was interrupted, nobody was told that it was done; if the disk has lost its end, somebody may have been.\n",
+            "\nA torn write would be cut at the next start: {}, {} bytes at {}. If it was \
+             interrupted, nobody was told that it was done; if the disk has lost its end, \
+             somebody may have been.\n",
             torn.file.display(),
             torn.bytes,
             torn.offset
@@ -75,7 +78,8 @@ pub(super) fn table(report: &Report) -> String {
         (true, true) => "Every byte was read; no damage was found.",
         (true, false) => "No damage was found. To read every byte: --verify",
         (false, _) => {
-            "A damaged replica is built again from the others: start the node, and watch `stockctl shard list`."
+            "A damaged replica is built again from the others: start the node, and watch \
+             `stockctl shard list`."
         }
     });
     text

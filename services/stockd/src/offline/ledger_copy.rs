@@ -1,8 +1,8 @@
-//! Looking into a ledger: into a copy of it, since its engine tidies up its files whenever it opens them.
+//! Looking into a ledger: into a copy of it, since its engine tidies up its files whenever it opens
+//! them.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use stock_storage::{Coverage, Cursor, Ledger, LedgerError, SetAside};
 use tempfile::TempDir;
@@ -57,8 +57,8 @@ impl LedgerCopy {
         self.ledger.coverage(group)
     }
 
-    /// How many entries of a group there are, and the stretches of indexes that it lacks though it says that it
-    /// has them. Reads all of it.
+    /// How many entries of a group there are, and the stretches of indexes that it lacks though it
+    /// says that it has them. Reads all of it.
     pub(super) fn read_all(&self, group: u64) -> Result<(u64, Vec<(u64, u64)>), LedgerError> {
         let Some(coverage) = self.coverage(group) else {
             return Ok((0, Vec::new()));

@@ -1,11 +1,12 @@
-//! Lives of the cluster that directories are of. Whoever is recovered begins another one; where directories of several
-//! are given, each may have acknowledged what the others have not, and nobody but the operator can choose.
+//! Lives of the cluster that directories are of. Whoever is recovered begins another one; where
+//! directories of several are given, each may have acknowledged what the others have not, and
+//! nobody but the operator can choose.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::DataDir;
-use super::recover::RecoverError;
-use crate::node_record::RecoveryRecord;
+use super::error::RecoverError;
+use crate::directory::node_record::RecoveryRecord;
 
 /// The recovery that was interrupted, if one was.
 pub(super) fn interrupted(dirs: &[DataDir]) -> Result<Option<RecoveryRecord>, RecoverError> {
@@ -25,7 +26,8 @@ pub(super) fn interrupted(dirs: &[DataDir]) -> Result<Option<RecoveryRecord>, Re
             nodes: other.nodes.clone(),
         });
     }
-    // Who has no mark was not reached yet, or has lost it when all was done; or it was recovered alone meanwhile.
+    // Who has no mark was not reached yet, or has lost it when all was done; or it was recovered
+    // alone meanwhile.
     let is_kept = |dir: &&DataDir| !first.left_out.contains(&dir.record.node_id);
     let lives: BTreeSet<u128> = dirs
         .iter()
@@ -43,7 +45,8 @@ pub(super) fn interrupted(dirs: &[DataDir]) -> Result<Option<RecoveryRecord>, Re
     }
 }
 
-/// Whether a recovery that was interrupted had done everything, and had begun to take its marks away.
+/// Whether a recovery that was interrupted had done everything, and had begun to take its marks
+/// away.
 pub(super) fn is_done(dirs: &[DataDir], recovery: &RecoveryRecord) -> bool {
     let is_kept = |dir: &&DataDir| !recovery.left_out.contains(&dir.record.node_id);
     let mut kept = dirs.iter().filter(is_kept);
@@ -62,8 +65,8 @@ pub struct Life {
     pub goes_on_from: Vec<u128>,
 }
 
-/// The directories that are of another life than the one to go on from. Which that is, nobody but the operator can know:
-/// each may have acknowledged what the others have not.
+/// The directories that are of another life than the one to go on from. Which that is, nobody but
+/// the operator can know: each may have acknowledged what the others have not.
 pub(super) fn outdated(
     dirs: &[DataDir],
     keep_life: Option<&str>,
@@ -102,8 +105,10 @@ pub(super) fn outdated(
 
 /// Says it.
 pub(super) fn of_lives(lives: &[Life]) -> String {
-    let mut text = "the directories are of different lives of the cluster, each of which may have acknowledged what the \
-                    others have not; nothing of them can be joined. Go on from one with --keep-life LIFE, or leave the \
+    let mut text = "the directories are of different lives of the cluster, each of which may have \
+        acknowledged what the \
+                    others have not; nothing of them can be joined. Go on from one with \
+                    --keep-life LIFE, or leave the \
                     directories of the others out:"
         .to_owned();
     for Life {

@@ -1,8 +1,9 @@
-//! A data directory whose node does not run: looking into it, and going on from what is left where most of
-//! the cluster is lost for good.
+//! A data directory whose node does not run: looking into it, and going on from what is left where
+//! most of the cluster is lost for good.
 
 pub mod account;
 pub mod carry_out;
+pub mod error;
 pub mod inspect;
 pub mod lives;
 pub mod plan;
@@ -17,6 +18,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use stock_cluster::GroupId;
+use stock_cluster::identity::Acquaintances;
+use stock_node::worker::SlotRecord;
 use stock_replica::{Ballot, OpenError, Point, PointError};
 use stock_storage::{
     CheckpointError, CheckpointStore, Ledger, LogError, LogOptions, OnDamage, Volume,
@@ -24,12 +28,9 @@ use stock_storage::{
 use thiserror::Error;
 
 use self::ledger_copy::LedgerCopy;
-use crate::disk::Disk;
-use crate::forgotten;
-use crate::identity::Acquaintances;
-use crate::node_record::{NodeRecord, NodeRecordError};
-use crate::worker::event::GroupId;
-use crate::worker::slot::SlotRecord;
+use crate::directory::disk::Disk;
+use crate::directory::forgotten;
+use crate::directory::node_record::{NodeRecord, NodeRecordError};
 
 /// A data directory, locked until this is dropped.
 pub struct DataDir {
@@ -37,8 +38,8 @@ pub struct DataDir {
     pub(crate) disk: Disk,
     pub(crate) checkpoints: CheckpointStore,
     pub(crate) record: NodeRecord,
-    /// Its log was damaged once, and is used as far as it is whole, or it is an older copy: what it held counts for nothing
-    /// in a vote.
+    /// Its log was damaged once, and is used as far as it is whole, or it is an older copy: what it
+    /// held counts for nothing in a vote.
     pub(crate) has_forgotten: bool,
     /// How far history goes, of each group, where that is known.
     pub(crate) history_to: Vec<Option<u64>>,
@@ -56,7 +57,8 @@ pub enum OfflineError {
     },
     /// It was used, and its log is not what it was.
     #[error(
-        "{}: its log does not say any more whose it is, and nothing in it can be gone on from: leave it out, and keep it",
+        "{}: its log does not say any more whose it is, and nothing in it can be gone on from: \
+         leave it out, and keep it",
         path.display()
     )]
     NoRecord {
@@ -83,7 +85,8 @@ pub enum OfflineError {
         source: RecordError,
     },
     /// The ledger cannot be copied in order to be looked into.
-    #[error("cannot copy the ledger from {} to look into it: {source}: see --scratch and --no-ledger", path.display())]
+    #[error("cannot copy the ledger from {} to look into it: {source}: see --scratch and \
+        --no-ledger", path.display())]
     LedgerCopy {
         /// From where.
         path: PathBuf,
@@ -117,9 +120,10 @@ pub(crate) struct ReplicaRecord {
     pub(crate) last_index: u64,
 }
 
-/// Finds directories of which another one remembers more than they do themselves: they were put back to an older copy.
+/// Finds directories of which another one remembers more than they do themselves: they were put
+/// back to an older copy.
 pub(crate) fn find_older_copies(dirs: &mut [DataDir]) {
-    let remembered = |dir: &DataDir| Acquaintances::remembered(&dir.disk).unwrap_or_default();
+    let remembered = |dir: &DataDir| dir.disk.acquaintances().unwrap_or_default();
     // A recovery has everybody forget: only those of one life know each other.
     let memories: Vec<(u128, Acquaintances)> = dirs
         .iter()
@@ -174,7 +178,8 @@ impl DataDir {
         })
     }
 
-    /// Finds out how far history goes, from a copy of the ledger that is made below `scratch` and deleted again.
+    /// Finds out how far history goes, from a copy of the ledger that is made below `scratch` and
+    /// deleted again.
     ///
     /// # Errors
     ///

@@ -1,24 +1,23 @@
 //! What is left of a cluster, and what can be made of it.
 //!
-//! A replica may have lost the end of its log, or not be able to read it: as a voter it counts for nothing then. But
-//! where it reaches further than any other that is left, it is gone on from all the same, from the last place it can be
-//! brought back to.
+//! A replica may have lost the end of its log, or not be able to read it: as a voter it counts for
+//! nothing then. But where it reaches further than any other that is left, it is gone on from all
+//! the same, from the last place it can be brought back to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use stock_cluster::{GroupId, NodeState, Registry, RegistryCommand, RegistryOutcome, ReplicaId};
 use stock_core::{At, Principal, Stamp};
+use stock_node::state::State;
+use stock_node::worker::Standing;
 use stock_replica::Ending;
 use stock_storage::Ledger;
 
+use super::error::RecoverError;
 use super::lives::{interrupted, is_done, outdated};
-use super::recover::RecoverError;
 use super::replay::{bring_back_what_is_left, known_to};
 use super::{DataDir, OfflineError};
-use crate::node_record::{Membership, RecoveryRecord};
-use crate::placement::{NodeState, Registry, RegistryCommand, RegistryOutcome, ReplicaId};
-use crate::state::State;
-use crate::worker::event::GroupId;
-use crate::worker::slot::Standing;
+use crate::directory::node_record::{Membership, RecoveryRecord};
 
 /// Who is said to have told the registry.
 const PRINCIPAL: &str = "stockd-recover";
@@ -32,13 +31,13 @@ pub struct Plan {
     pub nodes: Vec<u64>,
     /// The nodes that are lost, as the registry knows them.
     pub lost_nodes: Vec<u64>,
-    /// The directories that are not of the life that is gone on from: nothing of them is used, and their nodes have
-    /// everything made anew.
+    /// The directories that are not of the life that is gone on from: nothing of them is used, and
+    /// their nodes have everything made anew.
     pub outdated: BTreeSet<usize>,
     /// A recovery that was interrupted, which this goes on with.
     pub resumed: Option<RecoveryRecord>,
-    /// It was interrupted when all was done, and some of the directories may have been started since: only its marks are
-    /// taken away.
+    /// It was interrupted when all was done, and some of the directories may have been started
+    /// since: only its marks are taken away.
     pub is_marked_only: bool,
     /// Every group, group 0 first.
     pub groups: Vec<GroupPlan>,
@@ -60,7 +59,8 @@ pub struct GroupPlan {
     pub candidates: Vec<Candidate>,
     /// Replicas that are left and cannot be used: the node, and why.
     pub unusable: Vec<(u64, String)>,
-    /// The last index that one of the directories knows to have been committed, whether or not it still has it.
+    /// The last index that one of the directories knows to have been committed, whether or not it
+    /// still has it.
     pub known_to: u64,
 }
 
@@ -94,7 +94,8 @@ impl GroupPlan {
         self.candidates.first()
     }
 
-    /// The indexes, first and last, of which it is known that something was committed there, and which are lost.
+    /// The indexes, first and last, of which it is known that something was committed there, and
+    /// which are lost.
     pub fn lost(&self) -> Option<(u64, u64)> {
         let first = self.chosen()?.ending.point.index + 1;
         (self.fate == Fate::Recovered && first <= self.known_to).then_some((first, self.known_to))
@@ -142,7 +143,8 @@ pub fn plan(dirs: &[DataDir], keep_life: Option<&str>) -> Result<Plan, RecoverEr
         }
         return Err(RecoverError::NoMeta { unusable });
     };
-    // Nothing was acknowledged before the cluster was founded, but this log may end just before it was.
+    // Nothing was acknowledged before the cluster was founded, but this log may end just before it
+    // was.
     let founding = match registry.is_founded() {
         true => None,
         false => Some(founding(dirs, &mut registry, stamp)?),
@@ -214,7 +216,8 @@ impl Plan {
     }
 }
 
-/// What group 0 is to be told of the beginning, as a founder remembers it, and has been told afterwards.
+/// What group 0 is to be told of the beginning, as a founder remembers it, and has been told
+/// afterwards.
 fn founding(
     dirs: &[DataDir],
     registry: &mut Registry,

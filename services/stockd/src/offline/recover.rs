@@ -1,11 +1,13 @@
 //! Going on from what is left where most nodes of a cluster are lost for good.
 //!
-//! For each group that has lost its majority, the surviving replica with the longest log is made the only voter,
-//! by entries that are written behind the end of its log. Group 0 is always among them: one more entry tells the
-//! registry who is left. What a surviving log holds beyond the last known commit becomes committed with it.
+//! For each group that has lost its majority, the surviving replica with the longest log is made
+//! the only voter, by entries that are written behind the end of its log. Group 0 is always among
+//! them: one more entry tells the registry who is left. What a surviving log holds beyond the last
+//! known commit becomes committed with it.
 //!
-//! A new life of the cluster begins: nodes of the earlier one, should they come back, are turned away. All that
-//! is written may be written again, so an interruption is no harm: run it once more with the same directories.
+//! A new life of the cluster begins: nodes of the earlier one, should they come back, are turned
+//! away. All that is written may be written again, so an interruption is no harm: run it once more
+//! with the same directories.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
@@ -13,18 +15,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use stock_storage::{
-    CheckpointError, LedgerError, LogError, OnDamage, OsVolume, ReadOnlyVolume, Volume,
-};
-use thiserror::Error;
+use stock_storage::{OnDamage, OsVolume, ReadOnlyVolume, Volume};
 
+use super::DataDir;
 use super::carry_out::carry_out;
-use super::lives::{Life, of_lives};
+use super::error::RecoverError;
 use super::plan::plan;
-use super::replay::ReplayError;
-use super::{DataDir, OfflineError};
-use crate::placement::{RegistryRefusal, group_name};
-use crate::worker::event::GroupId;
 
 /// What is left, and whether to go on from it.
 #[derive(Debug, Args)]
@@ -32,150 +28,28 @@ pub struct Options {
     /// The data directory of a surviving node, stopped; repeat the flag for every node that is left
     #[arg(long = "data-dir", value_name = "DIR", required = true)]
     pub data_dirs: Vec<PathBuf>,
-    /// Do it: every other node of the cluster is lost for good, with its disk. Without this flag it is only
-    /// shown what would be done, and nothing is changed
+    /// Do it: every other node of the cluster is lost for good, with its disk. Without this flag it
+    /// is only shown what would be done, and nothing is changed
     #[arg(long)]
     pub lose_everything_else: bool,
     /// Instead of being asked: the cluster's id
     #[arg(long, value_name = "CLUSTER_ID", requires = "lose_everything_else")]
     pub confirm: Option<String>,
-    /// Where the directories are of different lives of the cluster, as after two recoveries: the one to go on from, by the
-    /// first digits of its number. What only the others have is lost
+    /// Where the directories are of different lives of the cluster, as after two recoveries: the
+    /// one to go on from, by the first digits of its number. What only the others have is lost
     #[arg(long, value_name = "LIFE")]
     pub keep_life: Option<String>,
-    /// Do not look into the ledgers: whether a log has lost its end is then known from its states alone
+    /// Do not look into the ledgers: whether a log has lost its end is then known from its states
+    /// alone
     #[arg(long)]
     pub no_ledger: bool,
-    /// Where ledgers are copied to, one after the other, to be looked into; needs as much space as the largest
+    /// Where ledgers are copied to, one after the other, to be looked into; needs as much space as
+    /// the largest
     #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
     pub scratch: PathBuf,
     /// Go on though some shards have no replica on any node that is left; they stay unavailable
     #[arg(long)]
     pub leave_lost_shards: bool,
-}
-
-/// A cluster cannot be recovered from what was given.
-#[derive(Debug, Error)]
-pub enum RecoverError {
-    /// A directory cannot be looked into.
-    #[error(transparent)]
-    Offline(#[from] OfflineError),
-    /// Two directories do not belong together.
-    #[error("{} and {}: {what}", one.display(), other.display())]
-    Mixed {
-        /// A directory.
-        one: PathBuf,
-        /// Another.
-        other: PathBuf,
-        /// Why not.
-        what: &'static str,
-    },
-    /// The directories went on from each other, or apart.
-    #[error("{}", of_lives(lives))]
-    Lives {
-        /// The lives.
-        lives: Vec<Life>,
-    },
-    /// No directory is of the life that is to be kept, or more than one life's number begins so.
-    #[error("--keep-life {said}: {}", of_lives(lives))]
-    UnknownLife {
-        /// What was said.
-        said: String,
-        /// The lives there are.
-        lives: Vec<Life>,
-    },
-    /// A recovery was interrupted, and other directories belong to it.
-    #[error(
-        "{}: a recovery of it together with others was interrupted: give the data directories of the nodes {nodes:?}, and \
-         no other", path.display()
-    )]
-    Interrupted {
-        /// A directory.
-        path: PathBuf,
-        /// Whose directories belong to it.
-        nodes: Vec<u64>,
-    },
-    /// A node never became a member.
-    #[error("{}: its node never became a member of a cluster; leave it out", path.display())]
-    NoMember {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// Without group 0 nobody knows what belongs where.
-    #[error(
-        "no replica of the meta group is left that can be used{}; restore the cluster from a backup",
-        reasons(unusable)
-    )]
-    NoMeta {
-        /// Those that cannot: the node, and why.
-        unusable: Vec<(u64, String)>,
-    },
-    /// The nodes stopped between the decision to found a cluster and its beginning.
-    #[error(
-        "the cluster that these nodes were to found had not begun, and nothing was ever acknowledged: give every node an \
-         empty directory, and found it anew"
-    )]
-    NeverBegun,
-    /// The surviving registry does not know a node that is left.
-    #[error(
-        "node {node} joined so late that what is left of the registry does not know it: leave its directory out, \
-         empty it, and let the node join anew"
-    )]
-    UnknownNode {
-        /// Which.
-        node: u64,
-    },
-    /// The surviving log of group 0 ends before the cluster was founded, and none of the nodes was a founder.
-    #[error(
-        "what is left of the meta group ends before the cluster was founded: bring the directory of a node that founded it"
-    )]
-    NotFounded,
-    /// Some shards have no replica left.
-    #[error(
-        "{} lost, with every replica: bring another node's directory, or go on without with --leave-lost-shards, and \
-         have them restored from a backup",
-        names(groups)
-    )]
-    LostShards {
-        /// Which.
-        groups: Vec<GroupId>,
-    },
-    /// The registry would not take what it is to be told.
-    #[error("the registry refuses it: {0}")]
-    Refused(RegistryRefusal),
-    /// The operator does not say the cluster's id.
-    #[error("not confirmed: expected the cluster's id, {expected}; nothing was changed")]
-    NotConfirmed {
-        /// The cluster's id.
-        expected: String,
-    },
-    /// What is to be done is not what was confirmed.
-    #[error(
-        "nothing was recovered: what is there is not what was shown any more. It is:\n\n{found}\n\nRun this again to confirm that"
-    )]
-    Changed {
-        /// What would be done now.
-        found: String,
-    },
-    /// What was there a moment ago cannot be brought back any more.
-    #[error("{}, {}: {source}", path.display(), group_name(*group))]
-    Gone {
-        /// The data directory.
-        path: PathBuf,
-        /// Which group.
-        group: GroupId,
-        /// Why.
-        source: ReplayError,
-    },
-    /// History cannot be brought in line with what is gone on from.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// A disk failed.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// A disk failed.
-    #[error(transparent)]
-    Checkpoints(#[from] CheckpointError),
 }
 
 /// Shows what is left and, where it is told to, goes on from it.
@@ -264,19 +138,4 @@ fn ask(cluster_id: &str) -> Result<String, RecoverError> {
     let heard = asked.and_then(|()| std::io::stdin().lock().read_line(&mut said));
     heard.map_err(|_| refused())?;
     Ok(said)
-}
-
-fn names(groups: &[GroupId]) -> String {
-    let names: Vec<String> = groups.iter().map(|group| group_name(*group)).collect();
-    match names.len() {
-        1 => format!("{} is", names.concat()),
-        _ => format!("{} are", names.join(", ")),
-    }
-}
-
-fn reasons(unusable: &[(u64, String)]) -> String {
-    let reasons = unusable
-        .iter()
-        .map(|(node, why)| format!(" (node {node}: {why})"));
-    reasons.collect()
 }

@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::plan::{Candidate, Fate, GroupPlan, Plan};
-use crate::placement::group_name;
 
 /// What would be done, and what may be lost by it.
 pub(super) fn plan(plan: &Plan, dirs: &[PathBuf]) -> String {
     if plan.is_needless() {
         return format!(
-            "Nothing to recover: every group of cluster {} has most of its replicas on {}. Start {}.",
+            "Nothing to recover: every group of cluster {} has most of its replicas on {}. Start \
+             {}.",
             plan.cluster_id,
             nodes(&plan.nodes),
             match plan.nodes.len() {
@@ -29,7 +29,8 @@ pub(super) fn plan(plan: &Plan, dirs: &[PathBuf]) -> String {
     });
     if plan.is_marked_only {
         text.push_str(
-            "A recovery was interrupted when all was done: only its marks are taken away, and the nodes may start.\n",
+            "A recovery was interrupted when all was done: only its marks are taken away, and the \
+             nodes may start.\n",
         );
         return text;
     }
@@ -39,7 +40,8 @@ pub(super) fn plan(plan: &Plan, dirs: &[PathBuf]) -> String {
     for dir in plan.outdated.iter().filter_map(|at| dirs.get(*at)) {
         let _ = writeln!(
             text,
-            "Nothing in {} is used: it is of a life that is not kept. What only it has is lost, and its node joins anew.",
+            "Nothing in {} is used: it is of a life that is not kept. What only it has is lost, \
+             and its node joins anew.",
             dir.display()
         );
     }
@@ -48,11 +50,15 @@ pub(super) fn plan(plan: &Plan, dirs: &[PathBuf]) -> String {
         text.push_str(&of_group(group, dirs));
     }
     text.push_str(
-        "\nWhat callers were told and no directory above has is lost: how much that is, nobody can know. What a log \
-         has beyond its last known commit becomes committed: it may bring back what was never acknowledged, and a \
+        "\nWhat callers were told and no directory above has is lost: how much that is, nobody \
+         can know. What a log \
+         has beyond its last known commit becomes committed: it may bring back what was never \
+         acknowledged, and a \
          retry with the same request id then gets that answer.\n\
-         Every lost node must stay away, and be switched off before this is done: as long as it reaches no node that \
-         goes on from here, it sells the same units once more. One that does reach it ends; empty its data directory, \
+         Every lost node must stay away, and be switched off before this is done: as long as it \
+         reaches no node that \
+         goes on from here, it sells the same units once more. One that does reach it ends; empty \
+         its data directory, \
          and it joins anew.",
     );
     text
@@ -62,9 +68,12 @@ pub(super) fn plan(plan: &Plan, dirs: &[PathBuf]) -> String {
 pub(super) fn done(plan: &Plan, dirs: &[PathBuf]) -> String {
     let kept = dirs.iter().map(|dir| format!("\n  {}", dir.display()));
     let mut text = format!(
-        "\nDone. What was given up is written in recovered-*.json in each of these directories, and `stockd inspect` \
-         shows it:{}\n\nStart {}; clients are served at once, with no second copy of the data. Then start fresh nodes with \
-         empty data directories (the lost ones may come back under their ids, others join with `stockd serve \
+        "\nDone. What was given up is written in recovered-*.json in each of these directories, \
+         and `stockd inspect` \
+         shows it:{}\n\nStart {}; clients are served at once, with no second copy of the data. \
+         Then start fresh nodes with \
+         empty data directories (the lost ones may come back under their ids, others join with \
+         `stockd serve \
          --join URL`): replicas are made there by themselves. Watch them: stockctl shard list",
         kept.collect::<String>(),
         nodes(&plan.nodes)
@@ -72,7 +81,8 @@ pub(super) fn done(plan: &Plan, dirs: &[PathBuf]) -> String {
     if !plan.lost_nodes.is_empty() {
         let _ = write!(
             text,
-            "\nThe ids and addresses of {} stay theirs. Where one will never come back: stockctl node drain ID, \
+            "\nThe ids and addresses of {} stay theirs. Where one will never come back: stockctl \
+             node drain ID, \
              stockctl node remove ID",
             nodes(&plan.lost_nodes)
         );
@@ -81,7 +91,7 @@ pub(super) fn done(plan: &Plan, dirs: &[PathBuf]) -> String {
 }
 
 fn of_group(plan: &GroupPlan, dirs: &[PathBuf]) -> String {
-    let name = group_name(plan.group);
+    let name = plan.group;
     let mut text = match (plan.fate, plan.candidates.split_first()) {
         (Fate::Recovered, Some((chosen, others))) => {
             let mut text = format!("{name}: goes on with {}\n", of_candidate(chosen, dirs));

@@ -1,6 +1,11 @@
 //! Bringing the state of a group back without running its replica.
 
+use stock_cluster::{GroupId, ReplicaId};
 use stock_core::{Secret, Stamp};
+use stock_node::applying::{self, Changed};
+use stock_node::checkpoint::{self, Belongs, Owner};
+use stock_node::entry::{self, DecodeError};
+use stock_node::state::State;
 use stock_replica::{
     Committed, Ending, EntryReader, Extent, OpenError, Point, ReadError, Replay, Restored,
 };
@@ -8,13 +13,8 @@ use stock_storage::CheckpointInfo;
 use thiserror::Error;
 
 use super::{DataDir, OfflineError, ReplicaRecord};
-use crate::applying::{self, Changed};
-use crate::checkpoint::{self, Belongs, ImageError, Owner};
-use crate::disk::GroupReader;
-use crate::log_codec::{self, DecodeError};
-use crate::placement::ReplicaId;
-use crate::state::State;
-use crate::worker::event::GroupId;
+use crate::directory::checkpoint_files::{self, ImageError};
+use crate::directory::disk::GroupReader;
 
 /// Entries that are read at a time to see whether they can be, in bytes.
 const READ_BYTES_MAX: u64 = 4 << 20;
@@ -28,8 +28,8 @@ pub struct BroughtBack {
     pub stamp: Stamp,
     /// The last entry, and who the members are.
     pub ending: Ending,
-    /// Why the replica does not go on from there by itself, if it does not: it has forgotten what it once acknowledged, or
-    /// cannot read it.
+    /// Why the replica does not go on from there by itself, if it does not: it has forgotten what
+    /// it once acknowledged, or cannot read it.
     pub lack: Option<String>,
 }
 
@@ -118,8 +118,8 @@ pub fn bring_back(
     replay(own, base, restored, extent)
 }
 
-/// As [`bring_back`], to the last entry; where that cannot be, as far as the replica can be brought back at all. What
-/// comes behind that is lost with it.
+/// As [`bring_back`], to the last entry; where that cannot be, as far as the replica can be brought
+/// back at all. What comes behind that is lost with it.
 ///
 /// # Errors
 ///
@@ -132,7 +132,8 @@ pub fn bring_back_what_is_left(
     let whole = match bring_back(dir, group, own, Extent::Everything) {
         Ok(mut back) => {
             if dir.has_forgotten {
-                let lack = "its directory has forgotten something: its log was damaged, or it is an older copy";
+                let lack = "its directory has forgotten something: its log was damaged, or it is \
+                    an older copy";
                 back.lack = Some(lack.to_owned());
             }
             return Ok(back);
@@ -147,7 +148,8 @@ pub fn bring_back_what_is_left(
     Ok(back)
 }
 
-/// From the newest state that can be read to the last entry behind it that can be; the log begins with that state.
+/// From the newest state that can be read to the last entry behind it that can be; the log begins
+/// with that state.
 fn bring_back_a_part(
     dir: &DataDir,
     group: GroupId,
@@ -163,7 +165,7 @@ fn bring_back_a_part(
     let files = files(dir, group, own, &record.origin, u64::MAX)?;
     let read = files
         .iter()
-        .find_map(|info| checkpoint::read(&dir.checkpoints, info).ok());
+        .find_map(|info| checkpoint_files::read(&dir.checkpoints, info).ok());
     let base = match read {
         Some(base) => base,
         None if record.origin.index == 1 => founded(dir, group, &record.origin),
@@ -182,8 +184,8 @@ fn bring_back_a_part(
     replay(own, base, restored, Extent::Everything).map(Some)
 }
 
-/// How far a replica's log certainly went: as far as it knew to be committed, as a state that it wrote
-/// down itself, and as its history.
+/// How far a replica's log certainly went: as far as it knew to be committed, as a state that it
+/// wrote down itself, and as its history.
 ///
 /// # Errors
 ///
@@ -201,7 +203,7 @@ pub(super) fn known_to(
         known = known.max(history);
     }
     for info in dir.checkpoints.list(u64::from(group.0)) {
-        if owner.judge(&info, &record.origin)? == Belongs::Written {
+        if checkpoint_files::judge(&owner, &info, &record.origin)? == Belongs::Written {
             known = known.max(info.meta.index);
         }
     }
@@ -280,7 +282,7 @@ fn base(
 ) -> Result<Option<checkpoint::Restored>, ImageError> {
     let mut failed = None;
     for info in files(dir, group, own, origin, last)? {
-        match checkpoint::read(&dir.checkpoints, &info) {
+        match checkpoint_files::read(&dir.checkpoints, &info) {
             Ok(restored) => return Ok(Some(restored)),
             Err(error) => failed = Some(error),
         }
@@ -309,7 +311,7 @@ fn files(
     let owner = owner(dir, own, &lives);
     let mut own_files = Vec::new();
     for info in files {
-        let belongs = owner.judge(&info, origin)? != Belongs::Not;
+        let belongs = checkpoint_files::judge(&owner, &info, origin)? != Belongs::Not;
         if belongs && (origin.index..=last).contains(&info.meta.index) {
             own_files.push(info);
         }
@@ -331,7 +333,7 @@ fn apply(state: &mut State, entry: &Committed) -> Result<(), DecodeError> {
     if entry.data.is_empty() {
         return Ok(());
     }
-    let decoded = log_codec::decode_entry(&entry.data)?;
+    let decoded = entry::decode_entry(&entry.data)?;
     let mut changed = Changed::default();
     applying::apply(state, entry.index, &decoded, &mut changed)?;
     Ok(())

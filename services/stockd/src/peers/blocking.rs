@@ -1,5 +1,5 @@
-//! Conversations between nodes that take long: each on a connection and a thread of its own, with blocking
-//! sockets, so that nothing of it stops the loop or the calls beside it.
+//! Conversations between nodes that take long: each on a connection and a thread of its own, with
+//! blocking sockets, so that nothing of it stops the loop or the calls beside it.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -7,16 +7,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message;
-use stock_proto::cluster::v1 as cluster;
+use stock_wire::cluster::v1 as cluster;
 
+use super::error::{HELLO_WITHIN, PeerError};
 use super::wire::{HELLO_BYTES_MAX, verdict};
-use super::{HELLO_WITHIN, PeerError};
-use crate::identity::Introductions;
+use crate::peers::introductions::Introductions;
 
 /// A peer that takes or sends nothing for so long has gone.
 const SILENT_FOR: Duration = Duration::from_secs(10);
 
-/// And one that takes or sends less than this in that time has stalled: whoever dribbles keeps no place for himself.
+/// And one that takes or sends less than this in that time has stalled: whoever dribbles keeps no
+/// place for himself.
 const PROGRESS_BYTES_MIN: usize = 256 * 1024;
 
 /// Opens a connection to a peer, and both sides introduce themselves.

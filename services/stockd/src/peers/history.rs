@@ -1,8 +1,8 @@
 //! History between nodes: a ledger that begins later than another node's is filled from it.
 //!
-//! A ledger that was damaged, and one of a replica that was installed from a snapshot, begin anew. What they
-//! lack is fetched backwards from where they begin, a page at a time, so that history is without a gap at
-//! every moment and goes back further with each page.
+//! A ledger that was damaged, and one of a replica that was installed from a snapshot, begin anew.
+//! What they lack is fetched backwards from where they begin, a page at a time, so that history is
+//! without a gap at every moment and goes back further with each page.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,18 +10,18 @@ use std::net::TcpStream;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use stock_proto::cluster::v1 as cluster;
+use stock_cluster::GroupId;
 use stock_storage::{Cursor, Ledger, LedgerError};
-
+use stock_wire::cluster::v1 as cluster;
 use tokio::time::timeout;
 
 use super::blocking::{self, read_message, write_message};
+use super::error::{HELLO_WITHIN, PeerError};
 use super::slots::Slots;
-use super::{HELLO_WITHIN, PeerError, Peers, wire};
-use crate::history::{HistoryDesk, Shelf, Stretch};
-use crate::identity::Introductions;
+use super::{Peers, wire};
+use crate::history::{HistoryHandle, OpenLedger, Stretch};
 use crate::listeners::Accepted;
-use crate::worker::event::GroupId;
+use crate::peers::introductions::Introductions;
 
 /// How often it is looked whether something is missing.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -35,7 +35,8 @@ const PAGE_INDEXES_MAX: u64 = 4_096;
 /// Bytes of changes on a page, unless it is of one index.
 const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// A page of one index on the wire: all the changes of one entry of the log, and what is around them.
+/// A page of one index on the wire: all the changes of one entry of the log, and what is around
+/// them.
 const MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// A page has come within this.
@@ -50,22 +51,22 @@ const ASKS_WITHIN: Duration = Duration::from_secs(10);
 const TELLING_MAX: usize = 2;
 
 /// Tells other nodes what this node's ledger has.
-pub struct Archive {
-    shelf: Shelf,
+pub struct HistoryServer {
+    open_ledger: OpenLedger,
     telling: Arc<Slots>,
 }
 
-impl Archive {
+impl HistoryServer {
     /// Of this ledger.
-    pub fn new(shelf: Shelf) -> Self {
+    pub fn new(open_ledger: OpenLedger) -> Self {
         Self {
-            shelf,
+            open_ledger,
             telling: Slots::new(TELLING_MAX),
         }
     }
 
-    /// Answers over a connection on which both sides have introduced themselves, on a thread of its own. Who has not
-    /// asked for anything takes neither thread nor place.
+    /// Answers over a connection on which both sides have introduced themselves, on a thread of its
+    /// own. Who has not asked for anything takes neither thread nor place.
     pub(super) async fn tell(self: &Arc<Self>, mut accepted: Accepted) -> Result<(), PeerError> {
         let wanted = wire::read_message(&mut accepted.stream, WANTED_BYTES_MAX);
         let wanted = timeout(HELLO_WITHIN, wanted);
@@ -73,13 +74,13 @@ impl Archive {
         let Some(slot) = self.telling.take() else {
             return Ok(());
         };
-        let archive = Arc::clone(self);
+        let history_server = Arc::clone(self);
         let Accepted { stream, guest, .. } = accepted;
         let stream = stream.into_std()?;
         std::thread::Builder::new()
-            .name("archive".to_owned())
+            .name("history_server".to_owned())
             .spawn(move || {
-                if let Err(error) = archive.converse(stream, wanted) {
+                if let Err(error) = history_server.converse(stream, wanted) {
                     tracing::debug!(%error, "a node asks for history no more");
                 }
                 drop((slot, guest));
@@ -94,7 +95,7 @@ impl Archive {
     ) -> Result<(), PeerError> {
         blocking::prepare(&stream)?;
         loop {
-            let ledger = self.shelf.ledger();
+            let ledger = self.open_ledger.ledger();
             let page = ledger.and_then(|ledger| page(&ledger, u64::from(wanted.group), wanted.to));
             write_message(&mut stream, &page.unwrap_or_default())?;
             wanted = read_message(&mut stream, WANTED_BYTES_MAX, ASKS_WITHIN)?;
@@ -160,35 +161,35 @@ fn changes(
 }
 
 /// Fetches what this node's ledger lacks, on a thread of its own.
-pub struct Historian {
+pub struct HistoryFetcher {
     introductions: Arc<Introductions>,
-    shelf: Shelf,
-    desk: HistoryDesk,
+    open_ledger: OpenLedger,
+    handle: HistoryHandle,
     peers: Weak<Peers>,
     /// By group: where its ledger began when nobody had more, and when that was.
     asked: BTreeMap<u64, (u64, Instant)>,
 }
 
-impl Historian {
+impl HistoryFetcher {
     /// Begins. The thread ends when nobody keeps history any more.
     pub fn start(
         introductions: Arc<Introductions>,
-        shelf: Shelf,
-        desk: HistoryDesk,
+        open_ledger: OpenLedger,
+        handle: HistoryHandle,
         peers: &Arc<Peers>,
     ) -> io::Result<()> {
-        let mut historian = Self {
+        let mut fetcher = Self {
             introductions,
-            shelf,
-            desk,
+            open_ledger,
+            handle,
             peers: Arc::downgrade(peers),
             asked: BTreeMap::new(),
         };
         std::thread::Builder::new()
-            .name("historian".to_owned())
+            .name("fetcher".to_owned())
             .spawn(move || {
-                while historian.desk.is_open() {
-                    historian.look();
+                while fetcher.handle.is_open() {
+                    fetcher.look();
                     std::thread::sleep(LOOK_EVERY);
                 }
             })?;
@@ -235,7 +236,7 @@ impl Historian {
 
     /// The first index of a group's ledger.
     fn begins(&self, group: u32) -> Option<u64> {
-        let coverage = self.shelf.ledger()?.coverage(u64::from(group))?;
+        let coverage = self.open_ledger.ledger()?.coverage(u64::from(group))?;
         Some(coverage.from)
     }
 
@@ -264,7 +265,7 @@ impl Historian {
                 to,
                 changes: changes.map(|it| (it.index, it.changes)).collect(),
             };
-            if !self.desk.fill(stretch) {
+            if !self.handle.fill(stretch) {
                 break;
             }
             metrics::counter!("stockd_ledger_filled_indexes_total").increment(indexes);

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use stock_proto::cluster::v1 as cluster;
+use stock_node::answer::{Answer, Failure};
+use stock_wire::cluster::v1 as cluster;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, oneshot};
 
 use super::wire;
 use crate::clocks;
-use crate::worker::event::{Answer, Failure};
 
 /// Bytes that may wait for a peer's socket. Past this the peer is too slow to be worth the memory:
 /// the connection is dropped, and Raft sends again what it missed.
@@ -22,14 +22,15 @@ pub(crate) const OUTGOING_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Calls that one peer may owe an answer to.
 const FORWARDS_WAITING_MAX: usize = 16_384;
 
-/// A peer answers what was forwarded to it after so many rounds at most, or what came of it is not known. It may have
-/// no end otherwise: a leader whose disk is full stands still until there is room.
+/// A peer answers what was forwarded to it after so many rounds at most, or what came of it is not
+/// known. It may have no end otherwise: a leader whose disk is full stands still until there is
+/// room.
 const ANSWERED_WITHIN_ROUNDS: u64 = 10;
 /// From one round to the next.
 pub(super) const ROUND: Duration = Duration::from_secs(1);
 
-/// Who waits for an answer, and since which round: a timer for each call would cost more than a look at all of them now
-/// and then.
+/// Who waits for an answer, and since which round: a timer for each call would cost more than a
+/// look at all of them now and then.
 struct Waiting {
     sender: oneshot::Sender<Answer>,
     since: u64,
@@ -60,7 +61,8 @@ impl Drop for Forwarded {
     }
 }
 
-/// Nodes tell each other something twice a second at least: one that has said nothing for so long is not heard.
+/// Nodes tell each other something twice a second at least: one that has said nothing for so long
+/// is not heard.
 const HEARD_WITHIN_MS: u64 = 2_000;
 
 /// One peer.
@@ -147,8 +149,8 @@ impl Link {
         (connection, reader)
     }
 
-    /// Stops using a connection; what became of the calls that it leaves unanswered is not known. `false` if another
-    /// connection has taken its place.
+    /// Stops using a connection; what became of the calls that it leaves unanswered is not known.
+    /// `false` if another connection has taken its place.
     pub(super) fn disconnect(&self, connection: &Connection) -> bool {
         let mut state = self.state();
         if !is_current(&state, connection) {

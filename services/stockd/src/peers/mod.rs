@@ -1,13 +1,17 @@
 //! The other nodes: one TCP connection to each, carrying batches.
 //!
-//! Of two nodes the one with the higher id dials; the other tells it where it is, for as long as it has
-//! not. Each side begins with a `Hello`; frames follow, each a length and a `cluster.v1.Frame`. A frame is written at once, from wherever the loop is, and only
-//! what the socket does not take is left to a task. Nothing is sent twice: Raft repeats what matters,
-//! and a forwarded call whose connection breaks is answered "outcome unknown".
+//! Of two nodes the one with the higher id dials; the other tells it where it is, for as long as it
+//! has not. Each side begins with a `Hello`; frames follow, each a length and a `cluster.v1.Frame`.
+//! A frame is written at once, from wherever the loop is, and only what the socket does not take is
+//! left to a task. Nothing is sent twice: Raft repeats what matters, and a forwarded call whose
+//! connection breaks is answered "outcome unknown".
 
+mod answers;
 mod blocking;
-mod convert;
+mod error;
+pub mod frames;
 pub mod history;
+pub mod introductions;
 mod link;
 pub mod notices;
 mod roll_call;
@@ -22,28 +26,31 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use stock_proto::cluster::v1 as cluster;
-use thiserror::Error;
+use stock_cluster::GroupId;
+use stock_cluster::identity::Refusal;
+use stock_cluster::identity::wire::{boot, known};
+use stock_node::answer::{Answer, Failure};
+use stock_node::entry::Commands;
+use stock_node::event::Event;
+use stock_node::standing::ClusterState;
+use stock_wire::cluster::v1 as cluster;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
-use self::history::Archive;
+use self::error::HELLO_WITHIN;
+pub use self::error::PeerError;
+use self::history::HistoryServer;
+use self::introductions::Introductions;
 use self::link::Link;
-use self::snapshots::Reception;
+use self::snapshots::SnapshotReceiver;
 use self::whereabouts::Whereabouts;
 use crate::clocks;
-use crate::cluster_state::ClusterState;
-use crate::identity::refusal::Told;
-use crate::identity::wire::{boot, known};
-use crate::identity::{Introductions, Refusal};
 use crate::inbox::Inbox;
+use crate::inbox::reply::{Destination, ReplyTo};
 use crate::listeners::{Accepted, Listener};
-use crate::log_codec::Commands;
-use crate::reply::{Destination, ReplyTo};
-use crate::worker::event::{Answer, Event, Failure, GroupId};
 
 /// Between two attempts to reach a peer. Short: while it is down, nothing else costs anything.
 const REDIAL_AFTER: Duration = Duration::from_millis(100);
@@ -51,17 +58,14 @@ const REDIAL_AFTER: Duration = Duration::from_millis(100);
 /// A peer that should dial, and has not, is told so often where this node is.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// A peer must connect and introduce itself within this time.
-const HELLO_WITHIN: Duration = Duration::from_secs(3);
-
 /// The connections to all other nodes.
 pub struct Peers {
     introductions: Arc<Introductions>,
     members: RwLock<BTreeMap<u64, Member>>,
     inbox: Arc<Inbox<ReplyTo>>,
     cluster: Arc<ClusterState>,
-    reception: Arc<Reception>,
-    archive: Arc<Archive>,
+    receiver: Arc<SnapshotReceiver>,
+    history_server: Arc<HistoryServer>,
     /// Takes connections over which another node makes calls of the public API.
     calls: mpsc::Sender<Accepted>,
     /// Where nodes are, as the configuration says.
@@ -88,46 +92,14 @@ impl Drop for Member {
     }
 }
 
-/// A connection that cannot be used.
-#[derive(Debug, Error)]
-pub enum PeerError {
-    /// The network failed.
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-    /// The peer sent no introduction in time.
-    #[error("no introduction within {} s", HELLO_WITHIN.as_secs())]
-    Silent,
-    /// What was sent is no message of this protocol.
-    #[error("not understood: {0}")]
-    Malformed(String),
-    /// This node does not talk to the peer.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The peer does not talk to this node.
-    #[error(transparent)]
-    Told(#[from] Told),
-    /// The peer takes or sends next to nothing.
-    #[error("stalled: {bytes} bytes in 10 s")]
-    Stalled {
-        /// So much in that time.
-        bytes: usize,
-    },
-    /// Its place was needed.
-    #[error("ended for another connection")]
-    Crowded,
-    /// A snapshot cannot be sent or taken in.
-    #[error("{0}")]
-    Snapshot(String),
-}
-
 impl Peers {
     /// No connection yet.
     pub fn new(
         introductions: Arc<Introductions>,
         inbox: Arc<Inbox<ReplyTo>>,
         cluster: Arc<ClusterState>,
-        reception: Arc<Reception>,
-        archive: Arc<Archive>,
+        receiver: Arc<SnapshotReceiver>,
+        history_server: Arc<HistoryServer>,
         calls: mpsc::Sender<Accepted>,
         configured: BTreeMap<u64, String>,
     ) -> Self {
@@ -138,15 +110,16 @@ impl Peers {
             members: RwLock::default(),
             inbox,
             cluster,
-            reception,
-            archive,
-            // A peer may still owe an answer to what this node forwarded before it was restarted: its
-            // number must not mean anything now.
+            receiver,
+            history_server,
+            // A peer may still owe an answer to what this node forwarded before it was restarted:
+            // its number must not mean anything now.
             next_forward: AtomicU64::new(rand::random()),
         }
     }
 
-    /// Keeps connections to these nodes, by id and address as the registry has it, and to no others.
+    /// Keeps connections to these nodes, by id and address as the registry has it, and to no
+    /// others.
     pub fn set_members(self: &Arc<Self>, nodes: &[(u64, String)]) {
         let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
         let own = self.introductions.identity.node;
@@ -252,8 +225,8 @@ impl Peers {
         }
     }
 
-    /// Sees to it that a peer with a higher id, which dials, knows where this node is: it may have moved, and the peer
-    /// have been away when it said so.
+    /// Sees to it that a peer with a higher id, which dials, knows where this node is: it may have
+    /// moved, and the peer have been away when it said so.
     async fn be_dialled(self: Arc<Self>, node: u64) {
         loop {
             sleep(TELL_EVERY).await;
@@ -269,8 +242,8 @@ impl Peers {
         }
     }
 
-    /// A connection over which this node makes calls of another's public API: it needs no other address than that
-    /// of the peer, and both know each other.
+    /// A connection over which this node makes calls of another's public API: it needs no other
+    /// address than that of the peer, and both know each other.
     pub async fn connect_for_calls(&self, node: u64) -> Result<TcpStream, PeerError> {
         let mut last_error = PeerError::Refused(Refusal::Unknown { node });
         for address in self.addresses(node) {
@@ -334,7 +307,8 @@ impl Peers {
             _ => return self.introductions.look_at(hello, None),
         }
         let judged = self.introductions.judge(hello, heard);
-        // What was said of others, or by another who speaks for the same directory, may end who is connected.
+        // What was said of others, or by another who speaks for the same directory, may end who is
+        // connected.
         for node in self.introductions.overtaken() {
             self.disconnect(node);
         }
@@ -365,7 +339,7 @@ impl Peers {
             cluster::Purpose::Acquaintance => Ok(()),
             cluster::Purpose::Snapshot => {
                 let identity = &self.introductions.identity;
-                self.reception.receive(accepted, identity).await
+                self.receiver.receive(accepted, identity).await
             }
             cluster::Purpose::Calls => {
                 wire::tune(&accepted.stream)?;
@@ -373,7 +347,7 @@ impl Peers {
                 let _ = self.calls.try_send(accepted);
                 Ok(())
             }
-            cluster::Purpose::History => self.archive.tell(accepted).await,
+            cluster::Purpose::History => self.history_server.tell(accepted).await,
         }
     }
 
@@ -519,7 +493,7 @@ impl Peers {
             events.push(Event::Notice { from: node, notice });
         }
         for reply in frame.replies {
-            link.answered(reply.forward_id, convert::answer(reply));
+            link.answered(reply.forward_id, answers::answer(reply));
         }
     }
 
@@ -535,7 +509,8 @@ impl Peers {
         self.link(node).is_some_and(|link| link.send(frame))
     }
 
-    /// Has a peer's group carry commands out. What is not answered in time may or may not have been done.
+    /// Has a peer's group carry commands out. What is not answered in time may or may not have been
+    /// done.
     pub async fn forward(&self, node: u64, group: GroupId, commands: Commands) -> Answer {
         let Some(link) = self.link(node) else {
             return Answer::Failed(Failure::NotLeader { leader: None });
@@ -567,11 +542,11 @@ impl Peers {
 pub fn reply_frame(forward_id: u64, answer: Answer) -> cluster::Frame {
     cluster::Frame {
         wall_clock_ms: clocks::wall_ms(),
-        replies: vec![convert::reply(forward_id, answer)],
+        replies: vec![answers::reply(forward_id, answer)],
         ..Default::default()
     }
 }
 
-pub use convert::{answer, cluster_time, group_message, reply};
+pub use answers::{answer, cluster_time, group_message, reply};
 pub(crate) use link::OUTGOING_BYTES_MAX;
 pub use roll_call::roll_call;

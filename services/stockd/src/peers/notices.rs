@@ -1,17 +1,14 @@
-//! Notices to `cluster.v1` and back. What is not understood is left out: it is said again, or comes from a
-//! later version.
+//! Notices to `cluster.v1` and back. What is not understood is left out: it is said again, or comes
+//! from a later version.
 
 use std::collections::BTreeSet;
 
-use stock_proto::cluster::v1 as cluster;
-
-use crate::cluster_state::Resource;
-use crate::identity;
-use crate::placement::{
-    AuditReport, AuditVerdict, Directory, GroupReport, HostedReplica, NodeReport, Order, Progress,
-    ReplicaId, ReplicaState,
+use stock_cluster::{
+    AuditReport, AuditVerdict, Directory, GroupId, GroupReport, HostedReplica, NodeReport, Order,
+    Progress, ReplicaId, ReplicaState, Resource, identity,
 };
-use crate::worker::event::{GroupId, Notice, PulseNotice, StateHash};
+use stock_node::notice::{Notice, PulseNotice, StateHash};
+use stock_wire::cluster::v1 as cluster;
 
 /// Adds a notice to those of a frame.
 pub fn add(notices: &mut cluster::Notices, notice: &Notice) {

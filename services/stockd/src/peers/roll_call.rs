@@ -1,21 +1,25 @@
-//! At its start a node asks everybody what they know of it. Who does not answer at once is no evidence of anything: a
-//! cluster that has lost its power must elect as soon as a majority is back.
+//! At its start a node asks everybody what they know of it. Who does not answer at once is no
+//! evidence of anything: a cluster that has lost its power must elect as soon as a majority is
+//! back.
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use stock_proto::cluster::v1 as cluster;
+use stock_cluster::identity::Refusal;
+use stock_cluster::identity::refusal::{Told, ToldKind};
+use stock_wire::cluster::v1 as cluster;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{PeerError, wire};
-use crate::identity::refusal::{Told, ToldKind};
-use crate::identity::{Introductions, Refusal};
+use super::error::PeerError;
+use super::wire;
+use crate::peers::introductions::Introductions;
 
 /// Who has said nothing until then has nothing to say.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 
-/// Asks these nodes, each by id and address, all at once. Returns what this node must act upon, the worst of it.
+/// Asks these nodes, each by id and address, all at once. Returns what this node must act upon, the
+/// worst of it.
 pub async fn roll_call(introductions: &Introductions, others: Vec<(u64, String)>) -> Option<Told> {
     let asked = others.iter().map(|(node, address)| async move {
         match timeout(ANSWER_WITHIN, ask(introductions, *node, address)).await {
@@ -34,7 +38,8 @@ pub async fn roll_call(introductions: &Introductions, others: Vec<(u64, String)>
     });
     let told = join_all(asked).await.into_iter().flatten();
     let told = told.filter(|told| told.kind != ToldKind::NotNow);
-    // That the directory is over outweighs that it has forgotten something, and both that it is in use.
+    // That the directory is over outweighs that it has forgotten something, and both that it is in
+    // use.
     told.min_by_key(|told| match told.kind {
         ToldKind::Over => 0,
         ToldKind::Forgotten => 1,
@@ -42,8 +47,8 @@ pub async fn roll_call(introductions: &Introductions, others: Vec<(u64, String)>
     })
 }
 
-/// Introduces this node to another one, and takes in what that says of it. The other one knows from then on where this
-/// one is.
+/// Introduces this node to another one, and takes in what that says of it. The other one knows from
+/// then on where this one is.
 pub(super) async fn ask(
     introductions: &Introductions,
     node: u64,

@@ -1,8 +1,8 @@
 //! Snapshots between nodes: checkpoint files, each on a connection of its own.
 //!
-//! The sender opens a connection and says what it has; the receiver says from which byte on it needs
-//! it, having kept what came over an earlier connection; then the file's bytes follow, as fast as TCP
-//! lets them.
+//! The sender opens a connection and says what it has; the receiver says from which byte on it
+//! needs it, having kept what came over an earlier connection; then the file's bytes follow, as
+//! fast as TCP lets them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{Read, Write};
@@ -11,26 +11,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use stock_proto::cluster::v1 as cluster;
+use stock_cluster::identity::Identity;
+use stock_cluster::{GroupId, ReplicaId};
+use stock_node::checkpoint::Arrived;
+use stock_node::event::Event;
 use stock_storage::{CheckpointMeta, CheckpointStore};
-
+use stock_wire::cluster::v1 as cluster;
 use tokio::time::timeout;
 
 use super::blocking::{self, Pace, read_message, write_message};
+use super::error::{HELLO_WITHIN, PeerError};
 use super::slots::{Slot, Slots};
-use super::{HELLO_WITHIN, PeerError, wire};
-use crate::checkpoint::{self, Arrived};
-use crate::identity::{Identity, Introductions};
+use super::wire;
+use crate::directory::checkpoint_files;
 use crate::inbox::Inbox;
+use crate::inbox::reply::ReplyTo;
 use crate::listeners::Accepted;
-use crate::placement::ReplicaId;
-use crate::reply::ReplyTo;
-use crate::worker::event::{Event, GroupId};
+use crate::peers::introductions::Introductions;
 
 /// Read from the file and written to the socket at once.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// The receiver checks the whole file and brings the state back before it says that all is well: within this...
+/// The receiver checks the whole file and brings the state back before it says that all is well:
+/// within this...
 const CHECKED_WITHIN: Duration = Duration::from_secs(30);
 /// ...and a second more for each so many bytes.
 const CHECKED_BYTES_PER_SECOND: u64 = 4 * 1024 * 1024;
@@ -38,7 +41,8 @@ const CHECKED_BYTES_PER_SECOND: u64 = 4 * 1024 * 1024;
 /// A receiver says within this whether it wants what it is offered.
 const WANTED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Nodes that are sent snapshots at a time; for others the loop is told that none arrived, and offers it again.
+/// Nodes that are sent snapshots at a time; for others the loop is told that none arrived, and
+/// offers it again.
 const TARGETS_MAX: usize = 16;
 
 /// Snapshots that one node receives at a time; others are refused and offered again.
@@ -49,7 +53,7 @@ const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 /// A snapshot on its way to a peer.
 #[derive(Debug)]
-pub struct Parcel {
+pub struct OutgoingSnapshot {
     /// To this replica.
     pub to: ReplicaId,
     /// Where its node listens for peers.
@@ -62,29 +66,29 @@ pub struct Parcel {
     pub envelope: Bytes,
 }
 
-/// Sends snapshots: to each node one after the other, on a thread that ends when nothing is left to send there. So a
-/// node that takes nothing keeps nobody else waiting. No more than one for each follower of each group waits: raft
-/// sends it nothing else meanwhile.
-pub struct Courier(Arc<Dispatch>);
+/// Sends snapshots: to each node one after the other, on a thread that ends when nothing is left to
+/// send there. So a node that takes nothing keeps nobody else waiting. No more than one for each
+/// follower of each group waits: raft sends it nothing else meanwhile.
+pub struct SnapshotSender(Arc<Dispatch>);
 
 struct Dispatch {
     /// Sends one to its end.
     send: Box<Send>,
     inbox: Arc<Inbox<ReplyTo>>,
     /// What waits, by node; there is a thread for each of them.
-    waiting: Mutex<BTreeMap<u64, VecDeque<Parcel>>>,
+    waiting: Mutex<BTreeMap<u64, VecDeque<OutgoingSnapshot>>>,
 }
 
-type Send = dyn Fn(&Parcel) -> Result<(), PeerError> + std::marker::Send + Sync;
+type Send = dyn Fn(&OutgoingSnapshot) -> Result<(), PeerError> + std::marker::Send + Sync;
 
-impl Courier {
+impl SnapshotSender {
     /// Nothing to send yet.
     pub fn new(
         introductions: Arc<Introductions>,
         store: CheckpointStore,
         inbox: Arc<Inbox<ReplyTo>>,
     ) -> Self {
-        let send = move |parcel: &Parcel| send(&introductions, &store, parcel);
+        let send = move |snapshot: &OutgoingSnapshot| send(&introductions, &store, snapshot);
         Self::sending(Box::new(send), inbox)
     }
 
@@ -97,39 +101,39 @@ impl Courier {
     }
 
     /// Sends one: [`Event::SnapshotSent`].
-    pub fn send(&self, parcel: Parcel) {
-        let node = parcel.to.node();
+    pub fn send(&self, snapshot: OutgoingSnapshot) {
+        let node = snapshot.to.node();
         let mut waiting = self.0.waiting();
         if let Some(of_node) = waiting.get_mut(&node) {
-            of_node.push_back(parcel);
+            of_node.push_back(snapshot);
             return;
         }
         if waiting.len() >= TARGETS_MAX {
             drop(waiting);
-            return self.0.is_sent(&parcel, false);
+            return self.0.is_sent(&snapshot, false);
         }
-        waiting.insert(node, VecDeque::from([parcel]));
+        waiting.insert(node, VecDeque::from([snapshot]));
         drop(waiting);
         let dispatch = Arc::clone(&self.0);
         let started = std::thread::Builder::new()
-            .name("courier".to_owned())
+            .name("snapshots".to_owned())
             .spawn(move || dispatch.send_all(node));
         if let Err(error) = started {
             tracing::warn!(%error, "cannot start a thread to send a snapshot");
             let of_node = self.0.waiting().remove(&node);
-            for parcel in of_node.into_iter().flatten() {
-                self.0.is_sent(&parcel, false);
+            for snapshot in of_node.into_iter().flatten() {
+                self.0.is_sent(&snapshot, false);
             }
         }
     }
 }
 
 impl Dispatch {
-    fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, VecDeque<Parcel>>> {
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, VecDeque<OutgoingSnapshot>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next(&self, node: u64) -> Option<Parcel> {
+    fn next(&self, node: u64) -> Option<OutgoingSnapshot> {
         let mut waiting = self.waiting();
         let next = waiting.get_mut(&node).and_then(VecDeque::pop_front);
         if next.is_none() {
@@ -139,17 +143,22 @@ impl Dispatch {
     }
 
     fn send_all(&self, node: u64) {
-        while let Some(parcel) = self.next(node) {
-            let sent = (self.send)(&parcel);
+        while let Some(snapshot) = self.next(node) {
+            let sent = (self.send)(&snapshot);
             if let Err(error) = &sent {
-                tracing::info!(group = parcel.group.0, to = %parcel.to, %error, "a snapshot did not arrive; it will be offered again");
+                tracing::info!(
+                    group = snapshot.group.0,
+                    to = %snapshot.to,
+                    %error,
+                    "a snapshot did not arrive; it will be offered again"
+                );
             }
-            self.is_sent(&parcel, sent.is_ok());
+            self.is_sent(&snapshot, sent.is_ok());
         }
     }
 
-    fn is_sent(&self, parcel: &Parcel, arrived: bool) {
-        let (group, to) = (parcel.group, parcel.to);
+    fn is_sent(&self, snapshot: &OutgoingSnapshot, arrived: bool) {
+        let (group, to) = (snapshot.group, snapshot.to);
         self.inbox.push(Event::SnapshotSent { group, to, arrived });
     }
 }
@@ -157,33 +166,33 @@ impl Dispatch {
 fn send(
     introductions: &Introductions,
     store: &CheckpointStore,
-    parcel: &Parcel,
+    snapshot: &OutgoingSnapshot,
 ) -> Result<(), PeerError> {
-    let group = u64::from(parcel.group.0);
+    let group = u64::from(snapshot.group.0);
     let info = store
         .list(group)
         .into_iter()
-        .find(|info| info.meta.index == parcel.index)
+        .find(|info| info.meta.index == snapshot.index)
         .ok_or_else(|| PeerError::Snapshot("its file is gone".to_owned()))?;
-    let file = store.open_raw(&info).map_err(snapshot)?;
+    let file = store.open_raw(&info).map_err(failed)?;
     let mut stream = blocking::connect(
         introductions,
-        parcel.to.node(),
-        &parcel.address,
+        snapshot.to.node(),
+        &snapshot.address,
         cluster::Purpose::Snapshot,
     )?;
     write_message(
         &mut stream,
         &cluster::SnapshotOffer {
-            group: parcel.group.0,
-            replica_id: parcel.to.0,
+            group: snapshot.group.0,
+            replica_id: snapshot.to.0,
             index: info.meta.index,
             term: info.meta.term,
             length: file.bytes(),
             hash: info.hash.to_be_bytes().to_vec().into(),
             context: info.meta.context.clone().into(),
             incarnation: info.meta.incarnation.to_be_bytes().to_vec().into(),
-            envelope: parcel.envelope.clone(),
+            envelope: snapshot.envelope.clone(),
         },
     )?;
     let wanted = cluster::snapshot_answer::Verdict::Wanted;
@@ -191,7 +200,7 @@ fn send(
     let mut pace = Pace::begin();
     let mut chunk = vec![0; CHUNK_BYTES];
     while offset < file.bytes() {
-        let read = file.read_at(&mut chunk, offset).map_err(snapshot)?;
+        let read = file.read_at(&mut chunk, offset).map_err(failed)?;
         if read == 0 {
             return Err(PeerError::Snapshot(
                 "its file has become shorter".to_owned(),
@@ -232,7 +241,7 @@ fn expect(
 }
 
 /// Takes snapshots in.
-pub struct Reception {
+pub struct SnapshotReceiver {
     store: CheckpointStore,
     incarnation: u128,
     inbox: Arc<Inbox<ReplyTo>>,
@@ -243,9 +252,9 @@ pub struct Reception {
 
 type Groups = Mutex<BTreeSet<u32>>;
 
-/// The right to receive a snapshot of a group, from the question whether an earlier one is there until the loop has been
-/// told of this one. Without it two could pass that question at the same time, and the file of the one that is being
-/// installed would be deleted for the other.
+/// The right to receive a snapshot of a group, from the question whether an earlier one is there
+/// until the loop has been told of this one. Without it two could pass that question at the same
+/// time, and the file of the one that is being installed would be deleted for the other.
 struct Claim {
     groups: Arc<Groups>,
     group: u32,
@@ -271,7 +280,7 @@ fn locked(groups: &Groups) -> MutexGuard<'_, BTreeSet<u32>> {
     groups.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Reception {
+impl SnapshotReceiver {
     /// Nothing received yet.
     pub fn new(store: CheckpointStore, incarnation: u128, inbox: Arc<Inbox<ReplyTo>>) -> Self {
         Self {
@@ -283,8 +292,8 @@ impl Reception {
         }
     }
 
-    /// Receives one over a connection on which both sides have introduced themselves, on a thread of its own. Who has
-    /// not said what he brings takes neither thread nor place.
+    /// Receives one over a connection on which both sides have introduced themselves, on a thread
+    /// of its own. Who has not said what he brings takes neither thread nor place.
     pub(super) async fn receive(
         self: &Arc<Self>,
         mut accepted: Accepted,
@@ -307,13 +316,13 @@ impl Reception {
                     .map_err(|_| PeerError::Silent)?;
             }
         };
-        let reception = Arc::clone(self);
+        let receiver = Arc::clone(self);
         let Accepted { stream, guest, .. } = accepted;
         let stream = stream.into_std()?;
         std::thread::Builder::new()
-            .name("reception".to_owned())
+            .name("receiver".to_owned())
             .spawn(move || {
-                if let Err(error) = reception.converse(stream, &offer) {
+                if let Err(error) = receiver.converse(stream, &offer) {
                     tracing::info!(%error, "a snapshot did not arrive whole");
                 }
                 drop((admitted, guest));
@@ -376,11 +385,11 @@ impl Reception {
                 .map_or(self.incarnation, u128::from_be_bytes),
             context: offer.context.to_vec(),
         };
-        let hash = u128::from_be_bytes(offer.hash.as_ref().try_into().map_err(snapshot)?);
+        let hash = u128::from_be_bytes(offer.hash.as_ref().try_into().map_err(failed)?);
         let mut incoming = self
             .store
             .receive(meta, offer.length, hash)
-            .map_err(snapshot)?;
+            .map_err(failed)?;
         let mut offset = incoming.have();
         answer(stream, Verdict::Wanted, offset, String::new())?;
         let mut chunk = vec![0; CHUNK_BYTES];
@@ -394,14 +403,14 @@ impl Reception {
                     offer.length
                 )));
             }
-            incoming.chunk(offset, &chunk[..read]).map_err(snapshot)?;
+            incoming.chunk(offset, &chunk[..read]).map_err(failed)?;
             offset += read as u64;
             if offset < offer.length {
                 pace.moved(read)?;
             }
             metrics::counter!("stockd_snapshot_received_bytes_total").increment(read as u64);
         }
-        let restored = checkpoint::take_in(&self.store, incoming).map_err(snapshot)?;
+        let restored = checkpoint_files::take_in(&self.store, incoming).map_err(failed)?;
         Ok(Event::SnapshotArrived {
             group: GroupId(offer.group),
             envelope: offer.envelope.clone(),
@@ -410,7 +419,7 @@ impl Reception {
     }
 }
 
-fn snapshot(error: impl std::fmt::Display) -> PeerError {
+fn failed(error: impl std::fmt::Display) -> PeerError {
     PeerError::Snapshot(error.to_string())
 }
 
@@ -455,16 +464,16 @@ mod tests {
         let (done, is_done) = mpsc::channel::<()>();
         let is_done = Mutex::new(is_done);
         // Node 2 takes all of a snapshot and says nothing, until the test lets it.
-        let send = move |parcel: &Parcel| {
-            if parcel.to.node() == 2 {
+        let send = move |snapshot: &OutgoingSnapshot| {
+            if snapshot.to.node() == 2 {
                 let _ = is_done.lock().unwrap().recv();
             }
             Ok(())
         };
         let inbox = Arc::new(Inbox::new(9, Waker::Task(Notify::new())));
-        let courier = Courier::sending(Box::new(send), Arc::clone(&inbox));
+        let snapshots = SnapshotSender::sending(Box::new(send), Arc::clone(&inbox));
         let send = |node, group| {
-            courier.send(Parcel {
+            snapshots.send(OutgoingSnapshot {
                 to: ReplicaId::founding(node),
                 address: String::new(),
                 group: GroupId(group),

@@ -1,7 +1,8 @@
-//! Where another node may be. Machines move, and configuration files, the registry and the node itself learn of it at
-//! different times.
+//! Where another node may be. Machines move, and configuration files, the registry and the node
+//! itself learn of it at different times.
 
-/// The addresses at which a node may listen for peers: `host:port` each, empty where nobody has said one.
+/// The addresses at which a node may listen for peers: `host:port` each, empty where nobody has
+/// said one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Whereabouts {
     /// As it said itself, when it introduced itself last.

@@ -5,14 +5,14 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 use rustix::net::sockopt;
-use stock_proto::cluster::v1 as cluster;
+use stock_cluster::identity::Refusal;
+use stock_wire::cluster::v1 as cluster;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::timeout;
 
-use super::PeerError;
-use crate::identity::Refusal;
+use super::error::PeerError;
 
 /// Larger than everything one turn can send to one peer: a full window of appends.
 const FRAME_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -26,8 +26,8 @@ const READ_BYTES: usize = 64 * 1024;
 /// Room that is made for a frame of which little has come.
 const AHEAD_BYTES: usize = 1024 * 1024;
 
-/// A frame that has begun goes on within this. Nodes say something twice a second, and who sends a large frame has all of
-/// it in memory.
+/// A frame that has begun goes on within this. Nodes say something twice a second, and who sends a
+/// large frame has all of it in memory.
 const FRAME_GOES_ON_WITHIN: Duration = Duration::from_secs(10);
 
 /// A peer whose machine is gone is noticed after this, though it never said goodbye.
@@ -104,9 +104,9 @@ pub(super) async fn read_message<M: Message + Default>(
 
 /// Cuts a stream into frames.
 ///
-/// A frame is copied out of the buffer it was read into, into memory of just its size, which its byte
-/// fields share. They live long (an entry stays in the log's cache), and a slice of the read buffer
-/// would keep all of it alive.
+/// A frame is copied out of the buffer it was read into, into memory of just its size, which its
+/// byte fields share. They live long (an entry stays in the log's cache), and a slice of the read
+/// buffer would keep all of it alive.
 #[derive(Default)]
 pub(super) struct FrameReader {
     buffer: BytesMut,
@@ -137,7 +137,8 @@ impl FrameReader {
             return Err(PeerError::Malformed(format!("a frame of {length} bytes")));
         }
         let Some(frame) = self.buffer.get(4..4 + length) else {
-            // As much as has come already, at most: who only announces a frame takes no memory for it.
+            // As much as has come already, at most: who only announces a frame takes no memory for
+            // it.
             let missing = 4 + length - self.buffer.len();
             self.buffer
                 .reserve(missing.min(self.buffer.len().max(AHEAD_BYTES)));

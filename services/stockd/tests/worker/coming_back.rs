@@ -1,7 +1,9 @@
-//! A replica that was brought back: what it answers before it has replayed its log, and what others think of it.
+//! A replica that was brought back: what it answers before it has replayed its log, and what others
+//! think of it.
 
-use stockd::worker::TICK_MS;
-use stockd::worker::event::{Answer, Event, Freshness, Question};
+use stock_node::answer::{Answer, Freshness, Question};
+use stock_node::event::Event;
+use stock_node::worker::TICK_MS;
 
 use super::{Cluster, ELECTION_TICKS, GROUPS, NODES, SHARD, open_of};
 

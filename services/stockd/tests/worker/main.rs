@@ -1,5 +1,5 @@
-//! Loops of several nodes in one thread, each on a directory of its own: what a replica does that must not go on, and
-//! what nobody can make it do.
+//! Loops of several nodes in one thread, each on a directory of its own: what a replica does that
+//! must not go on, and what nobody can make it do.
 
 mod coming_back;
 mod turns;
@@ -9,22 +9,25 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use stock_cluster::identity::Acquaintances;
+use stock_cluster::{Directory, Founder, GroupId, Order, Policy, REPORT_EVERY_MS, ReplicaId};
 use stock_core::{Principal, Secret, Stamp};
+use stock_node::answer::{Answer, Freshness, Question};
+use stock_node::checkpoint::Image;
+use stock_node::clock::Now;
+use stock_node::event::{Effect, Event};
+use stock_node::notice::Notice;
+use stock_node::standing::ClusterState;
+use stock_node::state::State;
+use stock_node::view::ReadView;
+use stock_node::worker::{
+    Founding, TICK_MS, USUAL_AUDIT_EVERY_MS, USUAL_CHECKPOINT_PACE, USUAL_COMMITTED_BYTES, Worker,
+    WorkerParts,
+};
 use stock_replica::{EntryReader, Point};
 use stock_storage::{CheckpointStore, LogOptions, OnDamage, OsVolume, Volume};
-use stockd::checkpoint::{self, Image};
-use stockd::cluster_state::ClusterState;
-use stockd::disk::{Disk, GroupReader};
-use stockd::identity::Acquaintances;
-use stockd::placement::{Directory, Founder, Order, Policy, REPORT_EVERY_MS, ReplicaId};
-use stockd::state::State;
-use stockd::view::ReadView;
-use stockd::worker::clock::Now;
-use stockd::worker::event::{Answer, Effect, Event, Freshness, GroupId, Notice, Question};
-use stockd::worker::{
-    Founding, Persisted, TICK_MS, USUAL_AUDIT_EVERY_MS, USUAL_CHECKPOINT_PACE,
-    USUAL_COMMITTED_BYTES, Worker, WorkerParts,
-};
+use stockd::directory::disk::{Disk, GroupReader, LogWriter, Written};
+use stockd::directory::{bring_back, checkpoint_files};
 use tempfile::TempDir;
 
 const NODES: [u64; 3] = [1, 2, 3];
@@ -37,6 +40,7 @@ const ELECTION_TICKS: u64 = 60;
 
 struct Node {
     worker: Worker<u64>,
+    log: LogWriter,
     cluster: Arc<ClusterState>,
     store: CheckpointStore,
     answers: Vec<Answer>,
@@ -115,14 +119,15 @@ impl Cluster {
         self.finish(from, effects)
     }
 
-    /// What a node sends in the turn that it has begun with these effects, and in those that follow from it.
+    /// What a node sends in the turn that it has begun with these effects, and in those that follow
+    /// from it.
     fn finish(&mut self, from: u64, mut effects: Vec<Effect<u64>>) -> Vec<(u64, Event<u64>)> {
         let now = self.now();
         let node = self.nodes.get_mut(&from).unwrap();
-        let worker = &mut node.worker;
+        let (worker, log) = (&mut node.worker, &mut node.log);
         loop {
             worker.answer(&mut effects).unwrap();
-            assert_eq!(worker.persist().unwrap(), Persisted::All);
+            assert_eq!(log.write_turn(worker).unwrap(), Written::All);
             worker.settle(&mut effects);
             worker.catch_up(now, &mut effects).unwrap();
             if !worker.has_work() {
@@ -220,7 +225,8 @@ fn open(node: u64, dir: &Path, now: Now) -> Node {
     open_of(&NODES, GROUPS, USUAL_COMMITTED_BYTES, node, dir, now)
 }
 
-/// A node of a cluster that these nodes found with so many groups, each of which applies so much in a turn.
+/// A node of a cluster that these nodes found with so many groups, each of which applies so much in
+/// a turn.
 fn open_of(
     nodes: &[u64],
     groups: u32,
@@ -239,6 +245,7 @@ fn open_of(
     let store = CheckpointStore::open(Arc::clone(&volume), dir).unwrap();
     let election = 14 + 4 * node as usize - 4;
     let cluster = Arc::new(ClusterState::new(node, groups, Acquaintances::default()));
+    let disk = Disk::open(&volume, dir, &LogOptions::default(), OnDamage::Refuse).unwrap();
     let parts = WorkerParts {
         node,
         directory: directory(node),
@@ -255,9 +262,7 @@ fn open_of(
         principal: Principal::new("node").unwrap(),
         groups,
         boot: node,
-        disk: Disk::open(&volume, dir, &LogOptions::default(), OnDamage::Refuse).unwrap(),
-        checkpoints: store.clone(),
-        ledger_indexes: vec![None; groups as usize],
+        entries: disk.entry_readers(),
         view: Arc::new(ReadView::new(groups - 1)),
         cluster: Arc::clone(&cluster),
         checkpoint_pace: USUAL_CHECKPOINT_PACE,
@@ -265,8 +270,11 @@ fn open_of(
         election_ticks: election..election + 1,
         committed_bytes_per_turn,
     };
+    let ledger_indexes = vec![None; groups as usize];
+    let (worker, log) = bring_back::open(parts, &disk, &store, &ledger_indexes, now).unwrap();
     Node {
-        worker: Worker::open(parts, now).unwrap(),
+        worker,
+        log,
         cluster,
         store,
         answers: Vec::new(),
@@ -332,9 +340,9 @@ fn a_state_that_a_replica_before_left_is_not_taken_and_deleted() {
     };
     let store = cluster.nodes[&1].store.clone();
     let mut left = label(ReplicaId::new(3, 1), applied - 1);
-    checkpoint::write(&store, LIFE, directory(1), &mut left).unwrap();
+    checkpoint_files::write(&store, LIFE, directory(1), &mut left).unwrap();
     let mut left = label(ReplicaId::founding(1), applied - 2);
-    checkpoint::write(&store, LIFE + 1, directory(1), &mut left).unwrap();
+    checkpoint_files::write(&store, LIFE + 1, directory(1), &mut left).unwrap();
     drop(store);
     cluster.stop(1);
     cluster.start(1);
@@ -344,8 +352,8 @@ fn a_state_that_a_replica_before_left_is_not_taken_and_deleted() {
     assert!(cluster.nodes[&1].store.list(u64::from(SHARD.0)).is_empty());
 }
 
-/// Its log was cut at a damage, so that it knows nothing of the replica that the snapshot was for; and while one lies
-/// there no other is let in.
+/// Its log was cut at a damage, so that it knows nothing of the replica that the snapshot was for;
+/// and while one lies there no other is let in.
 #[test]
 fn a_snapshot_for_a_replica_that_was_forgotten_is_dropped_at_the_start() {
     let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
@@ -362,7 +370,7 @@ fn a_snapshot_for_a_replica_that_was_forgotten_is_dropped_at_the_start() {
         stamp: Stamp(1),
         frozen: State::new(SHARD, Secret(1)).freeze(),
     };
-    let sent = checkpoint::write(&sender, LIFE, directory(1), &mut image).unwrap();
+    let sent = checkpoint_files::write(&sender, LIFE, directory(1), &mut image).unwrap();
     let mut incoming = store
         .receive(sent.meta.clone(), sent.bytes, sent.hash)
         .unwrap();
@@ -396,7 +404,7 @@ fn a_state_that_is_newer_than_the_log_says_that_its_end_is_lost() {
         frozen: State::new(SHARD, Secret(1)).freeze(),
     };
     let store = cluster.nodes[&1].store.clone();
-    checkpoint::write(&store, LIFE, directory(1), &mut newer).unwrap();
+    checkpoint_files::write(&store, LIFE, directory(1), &mut newer).unwrap();
     drop(store);
     cluster.stop(1);
     cluster.start(1);
@@ -501,37 +509,37 @@ fn a_replica_that_begins_is_reported_once_its_disk_has_it() {
             false => Vec::new(),
         };
         let mut effects = Vec::new();
-        let worker = &mut cluster.nodes.get_mut(&3).unwrap().worker;
+        let Node { worker, log, .. } = cluster.nodes.get_mut(&3).unwrap();
         worker.step(now, events, &mut effects);
         if let Some(told) = reported(&effects) {
             assert!(is_turn_of_a_report && told.is_empty(), "{told:?}");
             break;
         }
         worker.answer(&mut effects).unwrap();
-        assert_eq!(worker.persist().unwrap(), Persisted::All);
+        assert_eq!(log.write_turn(worker).unwrap(), Written::All);
         worker.settle(&mut effects);
         worker.catch_up(now, &mut effects).unwrap();
     }
-    let worker = &mut cluster.nodes.get_mut(&3).unwrap().worker;
+    let Node { worker, log, .. } = cluster.nodes.get_mut(&3).unwrap();
     let mut effects = Vec::new();
     worker.answer(&mut effects).unwrap();
-    assert_eq!(worker.persist().unwrap(), Persisted::All);
+    assert_eq!(log.write_turn(worker).unwrap(), Written::All);
     worker.settle(&mut effects);
     for _ in 0..REPORT_EVERY_MS / TICK_MS {
         cluster.boot_ms += TICK_MS;
         let now = cluster.now();
-        let worker = &mut cluster.nodes.get_mut(&3).unwrap().worker;
+        let Node { worker, log, .. } = cluster.nodes.get_mut(&3).unwrap();
         worker.catch_up(now, &mut effects).unwrap();
         worker.step(now, Vec::new(), &mut effects);
         worker.answer(&mut effects).unwrap();
-        assert_eq!(worker.persist().unwrap(), Persisted::All);
+        assert_eq!(log.write_turn(worker).unwrap(), Written::All);
         worker.settle(&mut effects);
     }
     assert_eq!(reported(&effects), Some(vec![next]));
 }
 
-/// A new leader of group 0 decides nothing before it has applied what leaders before it had committed: by its older registry
-/// a voter may look like one that is gone.
+/// A new leader of group 0 decides nothing before it has applied what leaders before it had
+/// committed: by its older registry a voter may look like one that is gone.
 #[test]
 fn a_new_leader_of_group_0_decides_when_it_has_applied_all() {
     // The entry that tells it so may be committed in the very step in which it reports, or not.
@@ -609,7 +617,8 @@ fn flip_a_bit(dir: &Path, entry: &Bytes, mask: u8) -> bool {
     false
 }
 
-/// Damages an entry of the shard that lies in no block with entries of group 0: a block has one checksum.
+/// Damages an entry of the shard that lies in no block with entries of group 0: a block has one
+/// checksum.
 fn damage_the_shard_alone(dir: &Path) -> u64 {
     let of_meta = |index: &u64| read_entry(dir, GroupId::META, *index).is_some();
     let meta: Vec<u64> = (2..100).filter(of_meta).collect();

@@ -2,20 +2,24 @@
 
 use std::collections::BTreeSet;
 
+use stock_cluster::GroupId;
 use stock_core::{
     Action, Command, Fingerprint, Operation, PartialLine, Principal, Quantity, Release, Request,
     RequestId, ReservationId, Sku,
 };
+use stock_node::answer::Answer;
+use stock_node::clock::Now;
+use stock_node::entry::{Commands, CommandsBuilder};
+use stock_node::event::{Effect, Event};
+use stock_node::worker::{PROPOSED_BYTES_PER_TURN_MAX, TICK_MS};
+use stockd::directory::disk::Written;
 use stockd::inbox::COMMAND_BYTES_IN_FLIGHT_MAX;
-use stockd::log_codec::{Commands, CommandsBuilder};
-use stockd::worker::clock::Now;
-use stockd::worker::event::{Answer, Effect, Event, GroupId};
-use stockd::worker::{PROPOSED_BYTES_PER_TURN_MAX, Persisted, TICK_MS};
 use tempfile::TempDir;
 
 use super::{ELECTION_TICKS, Node, open_of};
 
-/// What all shards of the only node have waiting together is more than the log takes in one batch, which is 256 MiB.
+/// What all shards of the only node have waiting together is more than the log takes in one batch,
+/// which is 256 MiB.
 const SHARDS: u32 = 9;
 
 /// Lines of a command: with them it is nearly as large as an entry may be.
@@ -56,11 +60,11 @@ impl Alone {
     /// One turn, and to whom it gave answers that are outcomes.
     fn turn(&mut self, events: Vec<Event<u64>>) -> Vec<u64> {
         let now = now(self.boot_ms);
-        let worker = &mut self.node.worker;
+        let Node { worker, log, .. } = &mut self.node;
         let mut effects = Vec::new();
         worker.step(now, events, &mut effects);
         worker.answer(&mut effects).unwrap();
-        assert_eq!(worker.persist().unwrap(), Persisted::All);
+        assert_eq!(log.write_turn(worker).unwrap(), Written::All);
         worker.settle(&mut effects);
         worker.catch_up(now, &mut effects).unwrap();
         let answers = effects.into_iter().filter_map(|effect| match effect {
@@ -144,7 +148,8 @@ fn whom_a_turn_left_out_comes_first_in_the_next() {
     let mut alone = Alone::new();
     let commands = large();
     let all = |shard| all_that_may_wait(shard, &commands);
-    // One shard fills every turn by itself, and comes before the others, which have a few commands each.
+    // One shard fills every turn by itself, and comes before the others, which have a few commands
+    // each.
     let few = (1..SHARDS).flat_map(|shard| all(shard).into_iter().take(3));
     let mut events: Vec<Event<u64>> = few.collect();
     let mut heard = BTreeSet::new();

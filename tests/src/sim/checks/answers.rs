@@ -5,7 +5,7 @@ use std::sync::Arc;
 use stock_core::{
     CatalogOutcome, Outcome, Position, Principal, PutLocation, Reservation, ReservationId, Sku,
 };
-use stockd::worker::event::{Freshness, Outcome as GroupOutcome};
+use stock_node::answer::{Freshness, Outcome as GroupOutcome};
 
 use super::history::{AnyCommand, History};
 use super::{Checked, broken};
@@ -18,8 +18,8 @@ pub(crate) enum Found {
     Locations(Vec<PutLocation>),
 }
 
-/// Commands were answered: with what the log says of them, at the index it says, and after everything
-/// that had been answered before they were sent.
+/// Commands were answered: with what the log says of them, at the index it says, and after
+/// everything that had been answered before they were sent.
 pub(crate) fn commands(
     history: &History,
     sent: &[AnyCommand],

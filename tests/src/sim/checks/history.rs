@@ -1,20 +1,21 @@
-//! The committed log of every group, as seen on whichever node knew first, and what it means: replayed
-//! through the state machine and through an independent model of its rules.
+//! The committed log of every group, as seen on whichever node knew first, and what it means:
+//! replayed through the state machine and through an independent model of its rules.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use stock_cluster::registry::codec;
+use stock_cluster::{GroupId, Registry, RegistryCommand};
 use stock_core::{
     Action, At, CatalogCommand, Command, EntryKind, LedgerEntry, Moment, NewNames, Operation,
     Outcome, Position, PutLocation, Refusal, Reservation, ReservationId, Secret, Shard, Sku,
     Source, Stamp,
     limits::{CLOCK_AHEAD_MS_MAX, ENDED_RESERVATION_MS},
 };
-use stockd::log_codec;
-use stockd::placement::{Registry, RegistryCommand, codec};
-use stockd::state::{Meta, State as GroupState};
-use stockd::worker::event::{GroupId, Outcome as GroupOutcome};
+use stock_node::answer::Outcome as GroupOutcome;
+use stock_node::entry;
+use stock_node::state::{Meta, State as GroupState};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::clock::EPOCH_MS;
@@ -47,12 +48,13 @@ pub(crate) struct Entry {
 type Versions = Vec<(u64, Option<Arc<Reservation>>)>;
 
 /// Who saw an entry committed, and what is known of where it came from.
-pub(crate) struct Sighting<'a> {
+pub(crate) struct Observed<'a> {
     pub(crate) node: u64,
     pub(crate) now_us: u64,
     /// When these commands first got to the loop of the node that led in the entry's term.
     pub(crate) handed_in: &'a dyn Fn(&AnyCommand) -> Option<u64>,
-    /// Nobody can say what time it was: the only voter's clock was set while it had forgotten the time.
+    /// Nobody can say what time it was: the only voter's clock was set while it had forgotten the
+    /// time.
     pub(crate) clocks_lie: bool,
 }
 
@@ -133,7 +135,7 @@ impl History {
         index: u64,
         term: u64,
         data: &Bytes,
-        sighting: &Sighting<'_>,
+        observed: &Observed<'_>,
     ) -> Result<bool, Broken> {
         let digest = xxh3_64(data);
         if let Some(known) = self.entry(index) {
@@ -145,7 +147,7 @@ impl History {
                 format!(
                     "node {} has committed another entry {index} of {:?}: of term {term}, and the \
                      one known is of term {}",
-                    sighting.node, self.group, known.term
+                    observed.node, self.group, known.term
                 ),
             );
         }
@@ -154,13 +156,13 @@ impl History {
                 "one history",
                 format!(
                     "node {} has committed entry {index} of {:?}, of which {} entries are known",
-                    sighting.node,
+                    observed.node,
                     self.group,
                     self.entries.len()
                 ),
             );
         }
-        let commands = self.replay(index, data, sighting)?;
+        let commands = self.replay(index, data, observed)?;
         self.entries.push(Entry {
             term,
             digest,
@@ -241,7 +243,7 @@ impl History {
         &mut self,
         index: u64,
         data: &Bytes,
-        sighting: &Sighting<'_>,
+        observed: &Observed<'_>,
     ) -> Result<Vec<(AnyCommand, GroupOutcome)>, Broken> {
         if data.is_empty() {
             return Ok(Vec::new());
@@ -250,11 +252,11 @@ impl History {
             check: "as sent",
             seen: format!("entry {index} cannot be read: {error}"),
         };
-        let log_codec::Entry {
+        let entry::Entry {
             moment,
             mut commands,
             ..
-        } = log_codec::decode_entry(data).map_err(|error| unreadable(&error))?;
+        } = entry::decode_entry(data).map_err(|error| unreadable(&error))?;
         let moment = moment.not_before(self.stamp);
         self.stamp = moment.stamp;
         let at = |ordinal: usize| At {
@@ -265,10 +267,10 @@ impl History {
         let mut ended = Vec::new();
         match &mut self.state {
             State::Stock(stock) => {
-                if sighting.clocks_lie {
+                if observed.clocks_lie {
                     stock.holds.forgive();
                 }
-                let mut changed = stock.advance(moment, sighting.now_us)?;
+                let mut changed = stock.advance(moment, observed.now_us)?;
                 let mut amended = Vec::new();
                 while let Some(command) = commands
                     .next_stock(&NewNames)
@@ -277,7 +279,7 @@ impl History {
                     if let Action::Request(_, Operation::Amend(amend)) = &command.action {
                         amended.push(amend.id);
                     }
-                    let outcome = stock.apply(at(ended.len()), &command, sighting, &mut changed)?;
+                    let outcome = stock.apply(at(ended.len()), &command, observed, &mut changed)?;
                     ended.push((AnyCommand::Stock(command), GroupOutcome::Stock(outcome)));
                 }
                 stock.finish(index, &changed, &amended)?;
@@ -300,7 +302,7 @@ impl History {
                         ended.push((AnyCommand::Registry(command), outcome));
                         continue;
                     }
-                    let command = log_codec::decode_catalog(ordinal, &command)
+                    let command = entry::decode_catalog(ordinal, &command)
                         .map_err(|error| unreadable(&error))?;
                     let outcome = catalog.apply(at(ordinal), command.clone());
                     ended.push((AnyCommand::Catalog(command), GroupOutcome::Catalog(outcome)));
@@ -318,14 +320,14 @@ impl History {
 const AHEAD_MS: u64 = CLOCK_AHEAD_MS_MAX - 1_000;
 
 /// Whoever's clock is right is never told that it is ahead, however long the cluster was away.
-fn taken_in_time(at: At, command: &Command, outcome: &Outcome, sighting: &Sighting<'_>) -> Checked {
+fn taken_in_time(at: At, command: &Command, outcome: &Outcome, observed: &Observed<'_>) -> Checked {
     let (Action::Request(request, _), Outcome::Refused(Refusal::RequestFromFuture)) =
         (&command.action, outcome)
     else {
         return Ok(());
     };
-    let handed_in = (sighting.handed_in)(&AnyCommand::Stock(command.clone()));
-    let Some(handed_in_us) = handed_in.filter(|_| !sighting.clocks_lie) else {
+    let handed_in = (observed.handed_in)(&AnyCommand::Stock(command.clone()));
+    let Some(handed_in_us) = handed_in.filter(|_| !observed.clocks_lie) else {
         return Ok(());
     };
     let made_at = request.id.made_at();
@@ -353,7 +355,7 @@ impl Stock {
         &mut self,
         at: At,
         command: &Command,
-        sighting: &Sighting<'_>,
+        observed: &Observed<'_>,
         changed: &mut Vec<LedgerEntry>,
     ) -> Result<Outcome, Broken> {
         let before = self.available(command);
@@ -368,8 +370,8 @@ impl Stock {
                 ),
             );
         }
-        self.same_ledger(&ledger, sighting.now_us)?;
-        taken_in_time(at, command, &outcome, sighting)?;
+        self.same_ledger(&ledger, observed.now_us)?;
+        taken_in_time(at, command, &outcome, observed)?;
         if let Outcome::Reservation(reservation) = &outcome {
             self.not_oversold(command, &before)?;
             if !self.reservations.contains_key(&reservation.id) {
@@ -379,7 +381,7 @@ impl Stock {
             // A retry is told what was, not what is.
             if let Some(now) = self.shard.reservation(&reservation.id) {
                 let expires_at = now.expires_at.filter(|_| now.state.is_open());
-                let since_us = (sighting.handed_in)(&AnyCommand::Stock(command.clone()));
+                let since_us = (observed.handed_in)(&AnyCommand::Stock(command.clone()));
                 self.holds
                     .changed(reservation.id, expires_at, at.stamp(), since_us);
                 if let Some(known) = self.reservations.get_mut(&reservation.id) {

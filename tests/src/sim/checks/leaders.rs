@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stockd::worker::event::GroupId;
+use stock_cluster::GroupId;
 
 use super::{Checked, broken};
 

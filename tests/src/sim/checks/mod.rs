@@ -15,13 +15,13 @@
 //! | `answers` | who was answered was told what the log says, at the index it says |
 //! | `real time` | what was answered before something began comes before it in the log |
 //! | `reads` | a read is of the state at the index it names, and as new as was asked for |
-//! | `no early end` | no hold ends before 0.99 of its time to live, however long the cluster was away |
+//! | `no early end` | no hold ends before 0.99 of its time to live, after whatever outage |
 //! | `taken in time` | no caller whose clock is right is told that it is ahead |
 //! | `equal replicas` | replicas of equal index have equal states |
 //! | `no panic`, `no stop` | a node neither panics nor gives up, unless its disk gave it reason |
 //! | `no failed replica` | only a disk that was damaged makes a replica fail |
 //! | `gapless history` | the ledger has no hole, and begins anew only behind a snapshot or damage |
-//! | `liveness` | once nothing goes wrong any more, everything asked is answered, and every group is whole |
+//! | `liveness` | once nothing goes wrong any more, all is answered, and every group is whole |
 
 pub(crate) mod answers;
 pub(crate) mod history;

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use stock_cluster::GroupId;
+
 use super::{Disk, File, Platter};
 use crate::sim::dice::Dice;
-use stockd::worker::event::GroupId;
 
 impl Disk {
-    /// Turns a bit of a log file over, where a whole write that was synced lies behind it: damage to the
-    /// very last write cannot be told from a torn one. `false` if there is no such place.
+    /// Turns a bit of a log file over, where a whole write that was synced lies behind it: damage
+    /// to the very last write cannot be told from a torn one. `false` if there is no such place.
     pub(crate) fn flip_a_bit_of_the_log(&self) -> bool {
         let mut platter = self.platter();
         let platter = &mut *platter;
@@ -27,8 +28,8 @@ impl Disk {
         platter.flip(file, at)
     }
 
-    /// Turns a bit of the newest checkpoint of a group over, where an older one is whole and the log goes on from it, so that
-    /// nothing is lost. `false` if there are no such files.
+    /// Turns a bit of the newest checkpoint of a group over, where an older one is whole and the
+    /// log goes on from it, so that nothing is lost. `false` if there are no such files.
     pub(crate) fn flip_a_bit_of_the_newest_state(&self, group: GroupId) -> bool {
         let mut platter = self.platter();
         let platter = &mut *platter;
@@ -85,7 +86,8 @@ impl Disk {
         })
     }
 
-    /// Whether the log was cut where a bit had turned over, since it was last asked: then the directory has forgotten something.
+    /// Whether the log was cut where a bit had turned over, since it was last asked: then the
+    /// directory has forgotten something.
     pub(crate) fn was_cut_at_a_damage(&self) -> bool {
         let mut platter = self.platter();
         let platter = &mut *platter;
@@ -111,7 +113,8 @@ impl Disk {
         copy
     }
 
-    /// The log of this disk takes the place of that on another: the files beside it stay as they are there.
+    /// The log of this disk takes the place of that on another: the files beside it stay as they
+    /// are there.
     pub(crate) fn put_log_back(&self, other: &Self) {
         let mut platter = other.platter();
         let log: Vec<PathBuf> = platter.names.keys().cloned().collect();

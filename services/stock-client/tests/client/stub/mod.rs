@@ -24,8 +24,9 @@ use stock_client::v1::{
     MoveReplicaResponse, Node, RebuildReplicaRequest, RebuildReplicaResponse, ReleaseRequest,
     ReleaseResponse, RemoveNodeRequest, RemoveNodeResponse, ReplaceNodeRequest,
     ReplaceNodeResponse, Reservation, ReserveRequest, ReserveResponse, ReserveStreamRequest,
-    ReserveStreamResponse, ReserveStreamResult, Shard, TransferLeadershipRequest,
-    TransferLeadershipResponse, UndrainNodeRequest, UndrainNodeResponse, reserve_stream_result,
+    ReserveStreamResponse, ReserveStreamResult, SetReplicationRequest, SetReplicationResponse,
+    Shard, TransferLeadershipRequest, TransferLeadershipResponse, UndrainNodeRequest,
+    UndrainNodeResponse, reserve_stream_result,
 };
 use stock_client::{Client, ClientBuilder};
 use tokio::net::TcpListener;
@@ -288,6 +289,13 @@ impl ClusterService for StubNode {
     }
 
     async fn undrain_node(&self, _: Request<UndrainNodeRequest>) -> Answer<UndrainNodeResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn set_replication(
+        &self,
+        _: Request<SetReplicationRequest>,
+    ) -> Answer<SetReplicationResponse> {
         Err(Status::unimplemented("not scripted"))
     }
 

@@ -1,0 +1,42 @@
+//! What stock is as bytes: states as they are written down and sent, commands as they stand in the
+//! log, outcomes as one node passes them on. What a new field or kind of any of them needs is in
+//! this folder.
+//!
+//! ```text
+//! bytes.rs               numbers, texts and ids
+//! writer.rs, reader.rs   reservations, refusals and all else that a state is made of
+//! head.rs                what belongs to no bucket
+//! command.rs             commands
+//! outcome.rs             outcomes
+//! ```
+//!
+//! **States** are canonical: the same state has the same bytes, on every machine and in every
+//! process, and no two states have the same. What has an order is written in it, and what follows
+//! from the rest is left out.
+//!
+//! ```text
+//! head      version, kind of state, number of buckets, then as in `head.rs`
+//! bucket    of a shard: stock, reservations, requests, documents
+//!           of a catalog: locations, requests
+//! ```
+//!
+//! Numbers of kinds are kept on disk: none ever changes its meaning, and none is used again.
+
+mod bytes;
+mod command;
+mod head;
+mod outcome;
+mod reader;
+mod writer;
+
+pub(crate) use bytes::Read;
+pub use bytes::{Reader, Writer};
+pub(crate) use head::{CatalogHead, MemoryHead, OrderHead, ShardHead};
+pub(crate) use reader::Bucket;
+
+/// The format of states that is written. Bytes of another version are refused until there is one to
+/// be read, too.
+pub(crate) const VERSION: u8 = 4;
+
+#[cfg(test)]
+mod tests;

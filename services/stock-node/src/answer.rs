@@ -1,0 +1,121 @@
+//! What is asked of a group, and what comes of it.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use stock_cluster::RegistryOutcome;
+use stock_core::{CatalogOutcome, Reservation, ReservationId, Stamp};
+
+/// How new a state must be for a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// As it is.
+    Near,
+    /// This index must be applied.
+    AtLeast(u64),
+    /// As new as any answer given before the question came.
+    Linearizable {
+        /// And this index must be applied, too.
+        at_least: u64,
+    },
+}
+
+impl Freshness {
+    /// As new as any answer given before the question came, and no more than that.
+    pub const LINEARIZABLE: Self = Self::Linearizable { at_least: 0 };
+
+    /// The index that must be applied in any case.
+    pub fn at_least(self) -> u64 {
+        match self {
+            Self::Near => 0,
+            Self::AtLeast(index) | Self::Linearizable { at_least: index } => index,
+        }
+    }
+
+    /// The same, and this index must be applied.
+    #[must_use]
+    pub fn and_at_least(self, index: u64) -> Self {
+        match self {
+            Self::Near if index == 0 => Self::Near,
+            Self::Near => Self::AtLeast(index),
+            Self::AtLeast(least) => Self::AtLeast(least.max(index)),
+            Self::Linearizable { at_least } => Self::Linearizable {
+                at_least: at_least.max(index),
+            },
+        }
+    }
+}
+
+/// What a read asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// Nothing but that the state is new enough: [`Answer::Reached`]. The read view then is, too.
+    Reached,
+    /// A reservation: [`Answer::Reservation`].
+    Reservation(ReservationId),
+}
+
+/// An answer.
+#[derive(Debug)]
+pub enum Answer {
+    /// One outcome for each command, in order.
+    Outcomes {
+        /// The index they were applied at.
+        applied_index: u64,
+        /// Cluster time then.
+        stamp: Stamp,
+        /// In the order of the commands.
+        outcomes: Outcomes,
+    },
+    /// The state is new enough.
+    Reached {
+        /// What is applied.
+        applied_index: u64,
+    },
+    /// The reservation, if it is known.
+    Reservation {
+        /// It.
+        reservation: Option<Arc<Reservation>>,
+        /// What is applied.
+        applied_index: u64,
+        /// Cluster time now, as the replica that answers takes it to be.
+        now: Stamp,
+    },
+    /// No answer.
+    Failed(Failure),
+}
+
+/// Most proposals are one command.
+pub type Outcomes = SmallVec<[Outcome; 1]>;
+
+/// How a command ended, in either kind of group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// In a stock shard.
+    Stock(stock_core::Outcome),
+    /// In group 0: of the catalog.
+    Catalog(CatalogOutcome),
+    /// In group 0: of the registry.
+    Registry(RegistryOutcome),
+}
+
+/// Why there is no answer. Except for `OutcomeUnknown` nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// Another node leads the group, or none does yet.
+    NotLeader {
+        /// Who does, as far as this node knows.
+        leader: Option<u64>,
+    },
+    /// Too much waits already.
+    Overloaded,
+    /// The leader's disk is nearly full: what adds to it is refused, what only ends or keeps is
+    /// not.
+    DiskFull,
+    /// The leader's memory is nearly used up, likewise.
+    MemoryFull,
+    /// Leadership changed on the way: the commands may or may not be carried out.
+    OutcomeUnknown,
+    /// The state did not become new enough in time.
+    TooFarBehind,
+}

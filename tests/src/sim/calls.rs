@@ -1,0 +1,53 @@
+//! Calls of clients, and what is said of them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use stock_node::answer::{Failure, Outcomes};
+use stock_node::entry::Commands;
+use stock_node::way::{ToLeader, WaitingForLeader};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::checks::answers::Found;
+use super::workload::Wish;
+
+/// The number of a client's attempt.
+pub(crate) type CallId = u64;
+
+/// Who gets an answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ReplyTo {
+    Call(CallId),
+    Peer { node: u64, forward_id: u64 },
+}
+
+/// A client's attempt.
+pub(crate) struct Call {
+    pub(crate) node: u64,
+    /// The boot that took it.
+    pub(crate) boot: Option<u64>,
+    pub(crate) wish: Wish,
+    pub(crate) commands: Option<Commands>,
+    /// The way of its commands, once they are on it.
+    pub(crate) way: Option<ToLeader<Arc<WaitingForLeader>>>,
+    /// Another node could not answer it and has sent it on, which happens once: those that it asks
+    /// after this one.
+    pub(crate) sent_on: Option<VecDeque<u64>>,
+    /// The highest index that anybody had been told of when it began.
+    pub(crate) answered_before: u64,
+}
+
+/// What a client is told.
+#[derive(Debug)]
+pub(crate) enum Told {
+    Outcomes { index: u64, outcomes: Outcomes },
+    Found { index: u64, found: Found },
+    Failed(Failure),
+}
+
+impl Told {
+    /// For the hash of the run.
+    pub(crate) fn digest(&self) -> u64 {
+        xxh3_64(format!("{self:?}").as_bytes())
+    }
+}

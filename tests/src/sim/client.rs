@@ -1,0 +1,38 @@
+//! Somebody who asks.
+
+use super::calls::CallId;
+use super::workload::Wish;
+
+/// Somebody who asks.
+#[derive(Default)]
+pub(crate) struct Client {
+    pub(crate) current: Option<Current>,
+    /// The node that answered last; a loyal client asks it again.
+    pub(crate) home: Option<u64>,
+    /// What it wants next, and of whichever node.
+    pub(crate) next: Option<Wish>,
+}
+
+/// What it waits for.
+pub(crate) struct Current {
+    pub(crate) wish: Wish,
+    pub(crate) attempts: u32,
+    /// The attempt under way.
+    pub(crate) call: Option<CallId>,
+}
+
+impl Client {
+    /// Whether it waits for something.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// What it waits for.
+    pub(crate) fn describe(&self) -> Option<String> {
+        let current = self.current.as_ref()?;
+        Some(format!(
+            "{:?} ({} attempts)",
+            current.wish, current.attempts
+        ))
+    }
+}
