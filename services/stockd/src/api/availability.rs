@@ -20,8 +20,8 @@ use super::deadline::Deadline;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
-use super::meter::Meter;
-use super::{answer_size, convert, proxy, read_consistency};
+use super::front::Front;
+use super::{answer_size, convert, proxy};
 
 /// Keys of one call.
 const KEYS_MAX: usize = 2_000;
@@ -34,16 +34,13 @@ const _: () = assert!(ITEMS_MAX * answer_size::ITEM_BYTES_MAX <= MESSAGE_BYTES_M
 /// The service.
 pub(super) struct AvailabilityReads {
     edge: Arc<Edge>,
-    get: Meter,
+    front: Arc<Front>,
 }
 
 impl AvailabilityReads {
     /// On this edge.
-    pub(super) fn new(edge: Arc<Edge>) -> Self {
-        Self {
-            edge,
-            get: Meter::new("GetAvailability"),
-        }
+    pub(super) fn new(edge: Arc<Edge>, front: Arc<Front>) -> Self {
+        Self { edge, front }
     }
 
     async fn do_get(
@@ -158,7 +155,7 @@ impl AvailabilityReads {
                 .collect(),
         };
         let mut client = AvailabilityServiceClient::new(self.edge.proxy.channel(node))
-            .max_decoding_message_size(super::TRANSPORT_BYTES_MAX);
+            .max_decoding_message_size(proxy::TRANSPORT_BYTES_MAX);
         let answer = client.get_availability(proxy::sent_on(question, call.metadata));
         let answer = proxy::answer(Deadline::of(call.metadata), answer).await?;
         // It has one item for each key at least: another answer is none.
@@ -174,7 +171,7 @@ impl AvailabilityReads {
         keys: &[Key],
     ) -> Option<BTreeMap<u32, Freshness>> {
         let mut of_shards = BTreeMap::new();
-        let everywhere = read_consistency(fields, call.consistency)?;
+        let everywhere = fields.freshness(call.consistency)?;
         if everywhere == Freshness::Near && call.at_least.is_empty() {
             return Some(of_shards);
         }
@@ -361,10 +358,7 @@ impl AvailabilityService for AvailabilityReads {
         &self,
         request: Request<api::GetAvailabilityRequest>,
     ) -> Result<Response<api::GetAvailabilityResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        let (metadata, _, call) = request.into_parts();
-        self.get
-            .run(deadline, "", self.do_get(&call, &metadata))
-            .await
+        let get = async |call, metadata| self.do_get(&call, &metadata).await;
+        self.front.run(request, get).await
     }
 }

@@ -14,11 +14,10 @@ use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::catalog_service_server::CatalogService;
 use tonic::{Request, Response, Status};
 
-use super::deadline::Deadline;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
-use super::meter::Meter;
+use super::front::Front;
 use super::{convert, page};
 
 /// Longest name of a location, in bytes.
@@ -30,20 +29,13 @@ const GLN_DIGITS: usize = 13;
 /// The service.
 pub(super) struct CatalogCalls {
     edge: Arc<Edge>,
-    put: Meter,
-    list: Meter,
-    policy: Meter,
+    front: Arc<Front>,
 }
 
 impl CatalogCalls {
     /// On this edge.
-    pub(super) fn new(edge: Arc<Edge>) -> Self {
-        Self {
-            edge,
-            put: Meter::new("PutLocation"),
-            list: Meter::new("ListLocations"),
-            policy: Meter::new("SetPositionPolicy"),
-        }
+    pub(super) fn new(edge: Arc<Edge>, front: Arc<Front>) -> Self {
+        Self { edge, front }
     }
 
     async fn do_put(
@@ -227,32 +219,23 @@ impl CatalogService for CatalogCalls {
         &self,
         request: Request<api::PutLocationRequest>,
     ) -> Result<Response<api::PutLocationResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        deadline.check_mutation()?;
-        let call = request.into_inner();
-        self.put
-            .run(deadline, &call.request_id, self.do_put(&call))
-            .await
+        let put = async |call, _| self.do_put(&call).await;
+        self.front.run(request, put).await
     }
 
     async fn list_locations(
         &self,
         request: Request<api::ListLocationsRequest>,
     ) -> Result<Response<api::ListLocationsResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        let call = request.into_inner();
-        self.list.run(deadline, "", self.do_list(&call)).await
+        let list = async |call, _| self.do_list(&call).await;
+        self.front.run(request, list).await
     }
 
     async fn set_position_policy(
         &self,
         request: Request<api::SetPositionPolicyRequest>,
     ) -> Result<Response<api::SetPositionPolicyResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        deadline.check_mutation()?;
-        let call = request.into_inner();
-        self.policy
-            .run(deadline, &call.request_id, self.do_set_policy(&call))
-            .await
+        let set = async |call, _| self.do_set_policy(&call).await;
+        self.front.run(request, set).await
     }
 }

@@ -24,7 +24,7 @@ use super::deadline::Deadline;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
-use super::meter::Meter;
+use super::front::{Call, Front};
 use super::{cluster_view, page, proxy};
 use crate::config::Config;
 
@@ -34,57 +34,27 @@ const DIRECTORY_BYTES: usize = 16;
 /// The edge of the leader of group 0, on another node.
 type Leader = ClusterServiceClient<Channel>;
 
-/// What a call is about.
-enum Kind {
-    /// It changes nothing.
-    Question,
-    /// It changes the registry, so that its caller must wait for as long as that takes at least.
-    Change {
-        /// What log lines call it.
-        id: String,
-    },
-}
-
 /// The service.
 pub(super) struct ClusterCalls {
     config: Arc<Config>,
     edge: Arc<Edge>,
+    front: Arc<Front>,
     stop: CancellationToken,
-    list_nodes: Meter,
-    add: Meter,
-    join: Meter,
-    drain: Meter,
-    undrain: Meter,
-    replace: Meter,
-    remove: Meter,
-    set_replication: Meter,
-    list_shards: Meter,
-    move_replica: Meter,
-    transfer: Meter,
-    rebuild: Meter,
-    audit: Meter,
 }
 
 impl ClusterCalls {
     /// Of this node, until told to stop.
-    pub(super) fn new(config: Arc<Config>, edge: Arc<Edge>, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        config: Arc<Config>,
+        edge: Arc<Edge>,
+        front: Arc<Front>,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             config,
             edge,
+            front,
             stop,
-            list_nodes: Meter::new("ListNodes"),
-            add: Meter::new("AddNode"),
-            join: Meter::new("JoinNode"),
-            drain: Meter::new("DrainNode"),
-            undrain: Meter::new("UndrainNode"),
-            replace: Meter::new("ReplaceNode"),
-            remove: Meter::new("RemoveNode"),
-            set_replication: Meter::new("SetReplication"),
-            list_shards: Meter::new("ListShards"),
-            move_replica: Meter::new("MoveReplica"),
-            transfer: Meter::new("TransferLeadership"),
-            rebuild: Meter::new("RebuildReplica"),
-            audit: Meter::new("GetAudit"),
         }
     }
 
@@ -174,32 +144,25 @@ impl ClusterCalls {
     }
 
     /// A call that the leader of group 0 answers: `there`, if that is another node, or else `here`.
-    async fn by_leader<Call, Answer, There, Here>(
+    async fn by_leader<C: Call, Answer, There, Here>(
         &self,
-        meter: &Meter,
-        kind: Kind,
-        request: Request<Call>,
-        there: impl FnOnce(Leader, Request<Call>) -> There,
-        here: impl FnOnce(Call) -> Here,
+        request: Request<C>,
+        there: impl FnOnce(Leader, Request<C>) -> There,
+        here: impl FnOnce(C) -> Here,
     ) -> Result<Response<Answer>, Status>
     where
         There: Future<Output = Result<Response<Answer>, Status>>,
         Here: Future<Output = Result<Answer, ApiError>>,
     {
-        let deadline = Deadline::of(request.metadata());
-        let id = match kind {
-            Kind::Question => String::new(),
-            Kind::Change { id } => {
-                deadline.check_mutation()?;
-                id
+        let by_leader = async |call, metadata| match self.elsewhere(&metadata) {
+            Some(leader) => {
+                let answer = there(leader, proxy::sent_on(call, &metadata));
+                let answer = proxy::answer(Deadline::of(&metadata), answer).await?;
+                Ok(answer.into_inner())
             }
+            None => here(call).await,
         };
-        let (metadata, _, call) = request.into_parts();
-        if let Some(leader) = self.elsewhere(&metadata) {
-            let answer = there(leader, proxy::sent_on(call, &metadata));
-            return Ok(proxy::answer(deadline, answer).await?);
-        }
-        meter.run(deadline, &id, here(call)).await
+        self.front.run(request, by_leader).await
     }
 
     fn do_list_nodes(
@@ -505,8 +468,7 @@ impl ClusterService for ClusterCalls {
     ) -> Result<Response<api::ListNodesResponse>, Status> {
         let there = |mut leader: Leader, call| async move { leader.list_nodes(call).await };
         let here = |call| async move { self.do_list_nodes(&call) };
-        self.by_leader(&self.list_nodes, Kind::Question, request, there, here)
-            .await
+        self.by_leader(request, there, here).await
     }
 
     async fn list_shards(
@@ -518,8 +480,7 @@ impl ClusterService for ClusterCalls {
             let asked = page::asked_by_number(call.page_size, &call.page_token)?;
             Ok(cluster_view::shards(&self.overview()?, asked))
         };
-        self.by_leader(&self.list_shards, Kind::Question, request, there, here)
-            .await
+        self.by_leader(request, there, here).await
     }
 
     async fn get_audit(
@@ -531,126 +492,97 @@ impl ClusterService for ClusterCalls {
             let asked = page::asked_by_number(call.page_size, &call.page_token)?;
             Ok(cluster_view::audits(&self.overview()?, asked))
         };
-        self.by_leader(&self.audit, Kind::Question, request, there, here)
-            .await
+        self.by_leader(request, there, here).await
     }
 
     async fn add_node(
         &self,
         request: Request<api::AddNodeRequest>,
     ) -> Result<Response<api::AddNodeResponse>, Status> {
-        let id = request.get_ref().request_id.clone();
-        let kind = Kind::Change { id };
         let there = |mut leader: Leader, call| async move { leader.add_node(call).await };
         let here = |call| async move { self.do_add(&call).await };
-        self.by_leader(&self.add, kind, request, there, here).await
+        self.by_leader(request, there, here).await
     }
 
     async fn join_node(
         &self,
         request: Request<api::JoinNodeRequest>,
     ) -> Result<Response<api::JoinNodeResponse>, Status> {
-        let id = request.get_ref().endpoint.clone();
-        let kind = Kind::Change { id };
         let there = |mut leader: Leader, call| async move { leader.join_node(call).await };
         let here = |call| async move { self.do_join(&call).await };
-        self.by_leader(&self.join, kind, request, there, here).await
+        self.by_leader(request, there, here).await
     }
 
     async fn drain_node(
         &self,
         request: Request<api::DrainNodeRequest>,
     ) -> Result<Response<api::DrainNodeResponse>, Status> {
-        let id = request.get_ref().request_id.clone();
-        let kind = Kind::Change { id };
         let there = |mut leader: Leader, call| async move { leader.drain_node(call).await };
         let here = |call| async move { self.do_drain(&call).await };
-        self.by_leader(&self.drain, kind, request, there, here)
-            .await
+        self.by_leader(request, there, here).await
     }
 
     async fn undrain_node(
         &self,
         request: Request<api::UndrainNodeRequest>,
     ) -> Result<Response<api::UndrainNodeResponse>, Status> {
-        let id = request.get_ref().request_id.clone();
-        let kind = Kind::Change { id };
         let there = |mut leader: Leader, call| async move { leader.undrain_node(call).await };
         let here = |call| async move { self.do_undrain(&call).await };
-        self.by_leader(&self.undrain, kind, request, there, here)
-            .await
+        self.by_leader(request, there, here).await
     }
 
     async fn set_replication(
         &self,
         request: Request<api::SetReplicationRequest>,
     ) -> Result<Response<api::SetReplicationResponse>, Status> {
-        let id = request.get_ref().request_id.clone();
-        let kind = Kind::Change { id };
         let there = |mut leader: Leader, call| async move { leader.set_replication(call).await };
         let here = |call| async move { self.do_set_replication(&call).await };
-        self.by_leader(&self.set_replication, kind, request, there, here)
-            .await
+        self.by_leader(request, there, here).await
     }
 
     async fn replace_node(
         &self,
         request: Request<api::ReplaceNodeRequest>,
     ) -> Result<Response<api::ReplaceNodeResponse>, Status> {
-        let id = request.get_ref().request_id.clone();
-        let kind = Kind::Change { id };
         let there = |mut leader: Leader, call| async move { leader.replace_node(call).await };
         let here = |call| async move { self.do_replace(&call).await };
-        self.by_leader(&self.replace, kind, request, there, here)
-            .await
+        self.by_leader(request, there, here).await
     }
 
     async fn remove_node(
         &self,
         request: Request<api::RemoveNodeRequest>,
     ) -> Result<Response<api::RemoveNodeResponse>, Status> {
-        let id = request.get_ref().request_id.clone();
-        let kind = Kind::Change { id };
         let there = |mut leader: Leader, call| async move { leader.remove_node(call).await };
         let here = |call| async move { self.do_remove(&call).await };
-        self.by_leader(&self.remove, kind, request, there, here)
-            .await
+        self.by_leader(request, there, here).await
     }
 
     async fn move_replica(
         &self,
         request: Request<api::MoveReplicaRequest>,
     ) -> Result<Response<api::MoveReplicaResponse>, Status> {
-        let id = request.get_ref().request_id.clone();
-        let kind = Kind::Change { id };
         let there = |mut leader: Leader, call| async move { leader.move_replica(call).await };
         let here = |call| async move { self.do_move(&call).await };
-        self.by_leader(&self.move_replica, kind, request, there, here)
-            .await
+        self.by_leader(request, there, here).await
     }
 
     async fn transfer_leadership(
         &self,
         request: Request<api::TransferLeadershipRequest>,
     ) -> Result<Response<api::TransferLeadershipResponse>, Status> {
-        let id = request.get_ref().request_id.clone();
-        let kind = Kind::Change { id };
         let there =
             |mut leader: Leader, call| async move { leader.transfer_leadership(call).await };
         let here = |call| async move { self.do_transfer(&call).await };
-        self.by_leader(&self.transfer, kind, request, there, here)
-            .await
+        self.by_leader(request, there, here).await
     }
 
     async fn rebuild_replica(
         &self,
         request: Request<api::RebuildReplicaRequest>,
     ) -> Result<Response<api::RebuildReplicaResponse>, Status> {
-        let id = request.get_ref().request_id.clone();
-        let kind = Kind::Change { id };
         let there = |mut leader: Leader, call| async move { leader.rebuild_replica(call).await };
         let here = |call| async move { self.do_rebuild(&call).await };
-        self.by_leader(&self.rebuild, kind, request, there, here)
-            .await
+        self.by_leader(request, there, here).await
     }
 }

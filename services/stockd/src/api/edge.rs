@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stock_cluster::GroupId;
-use stock_core::{Location, Principal};
-use stock_node::answer::{Answer, Failure, Freshness, Question};
+use stock_core::{Location, Principal, Stamp};
+use stock_node::answer::{Answer, Failure, Freshness, Outcomes, Question};
 use stock_node::entry::Commands;
 use stock_node::event::Event;
 use stock_node::standing::ClusterState;
@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::error::ApiError;
+use super::operations::Operations;
 use super::proxy::Proxy;
-use crate::api::operations::Operations;
 use crate::clocks;
 use crate::inbox::Inbox;
 use crate::inbox::reply::{Destination, ReplyTo};
@@ -47,8 +47,18 @@ pub struct Edge {
     waiting_for_leader: WaitingForLeader,
 }
 
+/// What a proposal came to.
+pub(super) struct Applied {
+    /// The index it was applied at.
+    pub applied_index: u64,
+    /// Cluster time then.
+    pub stamp: Stamp,
+    /// One for each command.
+    pub outcomes: Outcomes,
+}
+
 /// What a proposal brought.
-pub(super) type Proposed = Result<crate::api::Applied, Failure>;
+pub(super) type Proposed = Result<Applied, Failure>;
 
 impl Edge {
     /// For this node.
@@ -86,7 +96,7 @@ impl Edge {
     }
 
     /// Has a group carry commands out, wherever its leader is.
-    pub async fn propose(&self, group: GroupId, commands: Commands) -> Proposed {
+    pub(super) async fn propose(&self, group: GroupId, commands: Commands) -> Proposed {
         let mut way = ToLeader::new(self.node, group, &self.waiting_for_leader);
         let mut next = way.next(&self.cluster, now_ms);
         let answer = loop {
@@ -107,7 +117,7 @@ impl Edge {
                 applied_index,
                 stamp,
                 outcomes,
-            } => Ok(crate::api::Applied {
+            } => Ok(Applied {
                 applied_index,
                 stamp,
                 outcomes,

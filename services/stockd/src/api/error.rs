@@ -64,6 +64,8 @@ pub enum ApiError {
     Stopping,
     /// The node that was asked in this one's place says no; its words.
     Elsewhere(Status),
+    /// The messages of a call do not come on; the transport's words.
+    Stream(Status),
     /// No answer could be had.
     Failed(Failure),
 }
@@ -173,7 +175,7 @@ impl From<ApiError> for Status {
                                with another node";
                 Self::with_error_details(Code::Unavailable, message, details)
             }
-            ApiError::Elsewhere(status) => status,
+            ApiError::Elsewhere(status) | ApiError::Stream(status) => status,
             ApiError::Failed(failure) => failed(failure),
         }
     }

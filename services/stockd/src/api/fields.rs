@@ -6,6 +6,7 @@ use std::fmt::Display;
 use prost_types::{Duration, Timestamp};
 use stock_core::limits::{LINES_MAX, TTL_MS_MAX, TTL_MS_MIN};
 use stock_core::{Line, Location, PartialLine, Quantity, RequestId, ReservationId, Sku, Stamp};
+use stock_node::answer::Freshness;
 use stock_proto::stock::v1 as api;
 use tonic_types::FieldViolation;
 use uuid::Uuid;
@@ -94,6 +95,18 @@ impl Fields {
             }
         };
         self.check("request_id", RequestId::new(*uuid.as_bytes()))
+    }
+
+    /// How new an answer must be, whatever indexes the call names beside it.
+    pub(super) fn freshness(&mut self, consistency: i32) -> Option<Freshness> {
+        match api::Consistency::try_from(consistency) {
+            Ok(api::Consistency::Linearizable) => Some(Freshness::LINEARIZABLE),
+            Ok(api::Consistency::Near) => Some(Freshness::Near),
+            Err(_) => {
+                self.refuse("consistency", format!("{consistency} is not known"));
+                None
+            }
+        }
     }
 
     /// A reservation's id.

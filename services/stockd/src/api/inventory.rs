@@ -14,11 +14,10 @@ use stock_proto::stock::v1::inventory_service_server::InventoryService;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert;
-use super::deadline::Deadline;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
-use super::meter::Meter;
+use super::front::Front;
 use super::movement_lines::{check_line, check_reason, check_source};
 use super::verdicts::Verdicts;
 use crate::listeners::{Fault, Hold};
@@ -35,9 +34,7 @@ const LINE_BYTES: usize = size_of::<Checked>() + size_of::<Option<api::LineVerdi
 /// The service.
 pub(super) struct Inventory {
     edge: Arc<Edge>,
-    receipts: Meter,
-    sale: Meter,
-    adjust: Meter,
+    front: Arc<Front>,
 }
 
 /// What the lines of a document have in common.
@@ -67,13 +64,8 @@ struct Checked {
 
 impl Inventory {
     /// On this edge.
-    pub(super) fn new(edge: Arc<Edge>) -> Self {
-        Self {
-            edge,
-            receipts: Meter::new("RecordReceipts"),
-            sale: Meter::new("RecordSale"),
-            adjust: Meter::new("Adjust"),
-        }
+    pub(super) fn new(edge: Arc<Edge>, front: Arc<Front>) -> Self {
+        Self { edge, front }
     }
 
     /// A document in one message: whatever is wrong with any line refuses all of them.
@@ -114,11 +106,11 @@ impl Inventory {
         &self,
         mut stream: Streaming<api::RecordReceiptsRequest>,
         hold: Option<Hold>,
-    ) -> Result<Vec<api::LineVerdict>, Status> {
+    ) -> Result<Vec<api::LineVerdict>, ApiError> {
         let kind = MovementKind::Receipt;
         let mut verdicts = Verdicts::default();
         let mut checked: Vec<Checked> = Vec::new();
-        while let Some(message) = stream.message().await? {
+        while let Some(message) = stream.message().await.map_err(ApiError::Stream)? {
             let mut fields = Fields::default();
             check_count(&mut fields, message.lines.len());
             let count = verdicts.len() + message.lines.len();
@@ -132,7 +124,7 @@ impl Inventory {
             let source = fields.finish(source)?;
             let bytes = message.lines.len() * LINE_BYTES;
             if hold.as_ref().is_some_and(|hold| !hold.take(bytes)) {
-                return Err(Fault::NoRoom.tell());
+                return Err(ApiError::Stream(Fault::NoRoom.tell()));
             }
             let mut fields = Fields::default();
             let Some(document) = fields.check("document", Document::new(&message.document)) else {
@@ -297,67 +289,46 @@ impl InventoryService for Inventory {
         &self,
         request: Request<Streaming<api::RecordReceiptsRequest>>,
     ) -> Result<Response<api::RecordReceiptsResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        deadline.check_mutation()?;
-        let hold = Hold::of(request.extensions());
-        let stream = request.into_inner();
-        // A stream fails with whatever status its transport gives, so it is measured around that.
-        let mut failed = None;
-        let recorded = async {
-            match self.record_stream(stream, hold).await {
-                Ok(verdicts) => Ok(api::RecordReceiptsResponse { verdicts }),
-                Err(status) => {
-                    failed = Some(status);
-                    Err(ApiError::Failed(Failure::OutcomeUnknown))
-                }
-            }
+        let record = async |stream, hold| {
+            let verdicts = self.record_stream(stream, hold).await?;
+            Ok(api::RecordReceiptsResponse { verdicts })
         };
-        let answer = self.receipts.run(deadline, "", recorded).await;
-        match failed {
-            Some(status) => Err(status),
-            None => answer,
-        }
+        self.front.run_stream(request, record).await
     }
 
     async fn record_sale(
         &self,
         request: Request<api::RecordSaleRequest>,
     ) -> Result<Response<api::RecordSaleResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        deadline.check_mutation()?;
-        let call = request.into_inner();
-        let whole = Whole {
-            kind: MovementKind::Sale,
-            source: &call.source,
-            document: &call.document,
-            reason: None,
-            lines: &call.lines,
-        };
-        let recorded = async {
+        let record = async |call: api::RecordSaleRequest, _| {
+            let whole = Whole {
+                kind: MovementKind::Sale,
+                source: &call.source,
+                document: &call.document,
+                reason: None,
+                lines: &call.lines,
+            };
             let verdicts = self.record_whole(whole).await?;
             Ok(api::RecordSaleResponse { verdicts })
         };
-        self.sale.run(deadline, &call.document, recorded).await
+        self.front.run(request, record).await
     }
 
     async fn adjust(
         &self,
         request: Request<api::AdjustRequest>,
     ) -> Result<Response<api::AdjustResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        deadline.check_mutation()?;
-        let call = request.into_inner();
-        let whole = Whole {
-            kind: MovementKind::Adjustment,
-            source: &call.source,
-            document: &call.document,
-            reason: Some(&call.reason),
-            lines: &call.lines,
-        };
-        let recorded = async {
+        let record = async |call: api::AdjustRequest, _| {
+            let whole = Whole {
+                kind: MovementKind::Adjustment,
+                source: &call.source,
+                document: &call.document,
+                reason: Some(&call.reason),
+                lines: &call.lines,
+            };
             let verdicts = self.record_whole(whole).await?;
             Ok(api::AdjustResponse { verdicts })
         };
-        self.adjust.run(deadline, &call.document, recorded).await
+        self.front.run(request, record).await
     }
 }

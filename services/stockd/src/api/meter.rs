@@ -1,14 +1,9 @@
-//! Counts and times every call, and ties its log lines together.
+//! Counts and times calls.
 
-use std::future::Future;
 use std::time::Instant;
 
 use metrics::{Histogram, histogram};
-use tonic::{Code, Response, Status};
-use tracing::Instrument;
-
-use super::deadline::Deadline;
-use super::error::ApiError;
+use tonic::{Code, Status};
 
 /// One kind of call. The handle is made once: looking it up by name costs as much as some calls.
 pub(super) struct Meter {
@@ -56,35 +51,24 @@ impl Meter {
         }
     }
 
+    /// What it is called.
+    pub(super) fn call(&self) -> &'static str {
+        self.call
+    }
+
+    /// Takes note of a call that began then and is over.
+    pub(super) fn took(&self, began: Instant) {
+        self.seconds.record(began.elapsed());
+    }
+
+    /// Takes note of a call that failed.
+    pub(super) fn refused(&self, status: &Status) {
+        self.count_errors(status.code(), 1);
+    }
+
     fn count_errors(&self, code: Code, count: u64) {
         let code = format!("{code:?}");
         metrics::counter!("stockd_call_errors_total", "call" => self.call, "code" => code)
             .increment(count);
-    }
-
-    /// Runs a call. Its log lines carry its name and `id`: a request id, reservation or document.
-    pub(super) async fn run<T>(
-        &self,
-        deadline: Deadline,
-        id: &str,
-        call: impl Future<Output = Result<T, ApiError>>,
-    ) -> Result<Response<T>, Status> {
-        let span = tracing::debug_span!("call", call = self.call, id);
-        let began = Instant::now();
-        let result = deadline.limit(call).instrument(span.clone()).await;
-        self.seconds.record(began.elapsed());
-        match result {
-            Ok(answer) => {
-                tracing::debug!(parent: &span, "answered");
-                Ok(Response::new(answer))
-            }
-            Err(error) => {
-                let status = Status::from(error);
-                self.count_errors(status.code(), 1);
-                let (code, message) = (status.code(), status.message());
-                tracing::debug!(parent: &span, ?code, message, "refused");
-                Err(status)
-            }
-        }
     }
 }

@@ -15,6 +15,7 @@ mod edge;
 mod error;
 mod fields;
 mod first_sight;
+mod front;
 mod inventory;
 mod meter;
 mod movement_lines;
@@ -28,9 +29,6 @@ mod verdicts;
 
 use std::sync::Arc;
 
-use stock_core::Stamp;
-use stock_node::answer::{Freshness, Outcomes};
-use stock_proto::codec::MESSAGE_BYTES_MAX;
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::availability_service_server::AvailabilityServiceServer;
 use stock_proto::stock::v1::catalog_service_server::CatalogServiceServer;
@@ -42,29 +40,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
+use self::availability::AvailabilityReads;
+use self::catalog::CatalogCalls;
+use self::cluster::ClusterCalls;
 pub use self::edge::Edge;
 pub use self::error::ApiError;
-use self::fields::Fields;
+use self::front::Front;
+use self::inventory::Inventory;
 pub use self::proxy::Proxy;
+use self::reservations::Reservations;
 use crate::config::Config;
 use crate::host::memory::MemoryGauge;
 use crate::listeners::calls::{self, Caller};
 use crate::listeners::{Accepted, Budget, Listener};
-
-/// What a proposal came to.
-pub struct Applied {
-    /// The index it was applied at.
-    pub applied_index: u64,
-    /// Cluster time then.
-    pub stamp: Stamp,
-    /// One for each command.
-    pub outcomes: Outcomes,
-}
-
-/// What another node answers in this one's place may be so large for the transport: over
-/// [`MESSAGE_BYTES_MAX`] it is refused by name in the codec. What comes from callers is refused
-/// there and then, in `listeners/`.
-const TRANSPORT_BYTES_MAX: usize = 4 * MESSAGE_BYTES_MAX;
 
 /// Serves clients, and other nodes that make calls in clients' names, until told to stop; then
 /// takes no new calls and finishes those under way.
@@ -83,24 +71,18 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1();
     let budget = Budget::new(MemoryGauge::new(config.memory_bytes).limit_bytes());
+    let front = Arc::new(Front::new());
+    let reservations = Reservations::new(Arc::clone(&edge), Arc::clone(&front), stop.clone());
+    let availability = AvailabilityReads::new(Arc::clone(&edge), Arc::clone(&front));
+    let inventory = Inventory::new(Arc::clone(&edge), Arc::clone(&front));
+    let catalog = CatalogCalls::new(Arc::clone(&edge), Arc::clone(&front));
+    let cluster = ClusterCalls::new(config, edge, front, stop.clone());
     let mut routes = Routes::default()
-        .add_service(ReservationServiceServer::new(
-            reservations::Reservations::new(Arc::clone(&edge), stop.clone()),
-        ))
-        .add_service(AvailabilityServiceServer::new(
-            availability::AvailabilityReads::new(Arc::clone(&edge)),
-        ))
-        .add_service(InventoryServiceServer::new(inventory::Inventory::new(
-            Arc::clone(&edge),
-        )))
-        .add_service(CatalogServiceServer::new(catalog::CatalogCalls::new(
-            Arc::clone(&edge),
-        )))
-        .add_service(ClusterServiceServer::new(cluster::ClusterCalls::new(
-            config,
-            edge,
-            stop.clone(),
-        )))
+        .add_service(ReservationServiceServer::new(reservations))
+        .add_service(AvailabilityServiceServer::new(availability))
+        .add_service(InventoryServiceServer::new(inventory))
+        .add_service(CatalogServiceServer::new(catalog))
+        .add_service(ClusterServiceServer::new(cluster))
         .add_service(health_service);
     match reflection {
         Ok(reflection) => routes = routes.add_service(reflection),
@@ -133,18 +115,6 @@ pub async fn serve(
     drop(listener);
     connections.close();
     connections.wait().await;
-}
-
-/// How new an answer must be, whatever indexes the call names beside it.
-fn read_consistency(fields: &mut Fields, consistency: i32) -> Option<Freshness> {
-    match api::Consistency::try_from(consistency) {
-        Ok(api::Consistency::Linearizable) => Some(Freshness::LINEARIZABLE),
-        Ok(api::Consistency::Near) => Some(Freshness::Near),
-        Err(_) => {
-            fields.refuse("consistency", format!("{consistency} is not known"));
-            None
-        }
-    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use stock_proto::codec::MESSAGE_BYTES_MAX;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Response, Status};
@@ -30,6 +31,11 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 const PING_EVERY: Duration = Duration::from_secs(10);
 /// ...and taken for gone when it has not answered after this.
 const PONG_WITHIN: Duration = Duration::from_secs(5);
+
+/// What another node answers in this one's place may be so large for the transport: over
+/// [`MESSAGE_BYTES_MAX`] it is refused by name in the codec. What comes from callers is refused
+/// there and then, in `listeners/`.
+pub(super) const TRANSPORT_BYTES_MAX: usize = 4 * MESSAGE_BYTES_MAX;
 
 /// Connections to the other nodes' edges, made when they are first needed.
 pub struct Proxy {

@@ -20,13 +20,13 @@ use super::basket_sorter::{BasketSorter, embedded};
 use super::changes::{self, Change};
 use super::convert::{self, Held};
 use super::deadline::Deadline;
-use super::edge::Edge;
+use super::edge::{Applied, Edge};
 use super::error::ApiError;
 use super::fields::Fields;
-use super::meter::Meter;
+use super::front::Front;
 use super::reserve::{self, One};
 use super::reserve_stream::ReserveStream;
-use super::{Applied, answer_size, proxy, read_consistency};
+use super::{answer_size, proxy};
 
 /// Requests of one `BatchReserve`, and of one message of `ReserveStream`.
 const BATCH_MAX: usize = 1_000;
@@ -34,37 +34,14 @@ const BATCH_MAX: usize = 1_000;
 /// The service.
 pub(super) struct Reservations {
     edge: Arc<Edge>,
-    meters: Meters,
+    front: Arc<Front>,
     stop: CancellationToken,
-}
-
-struct Meters {
-    reserve: Meter,
-    batch_reserve: Meter,
-    reserve_stream: Arc<Meter>,
-    confirm: Meter,
-    release: Meter,
-    fulfill: Meter,
-    extend: Meter,
-    amend: Meter,
-    get: Meter,
 }
 
 impl Reservations {
     /// On this edge, until told to stop.
-    pub(super) fn new(edge: Arc<Edge>, stop: CancellationToken) -> Self {
-        let meters = Meters {
-            reserve: Meter::new("Reserve"),
-            batch_reserve: Meter::new("BatchReserve"),
-            reserve_stream: Arc::new(Meter::new("ReserveStream")),
-            confirm: Meter::new("Confirm"),
-            release: Meter::new("Release"),
-            fulfill: Meter::new("Fulfill"),
-            extend: Meter::new("Extend"),
-            amend: Meter::new("Amend"),
-            get: Meter::new("GetReservation"),
-        };
-        Self { edge, meters, stop }
+    pub(super) fn new(edge: Arc<Edge>, front: Arc<Front>, stop: CancellationToken) -> Self {
+        Self { edge, front, stop }
     }
 
     async fn do_reserve(
@@ -171,6 +148,64 @@ impl Reservations {
 }
 
 impl Reservations {
+    async fn do_amend(&self, call: &api::AmendRequest) -> Result<api::AmendResponse, ApiError> {
+        let mut fields = Fields::default();
+        let request_id = fields.request_id(&call.request_id);
+        let id = fields.reservation_id(&call.reservation_id, self.edge.shards());
+        let lines = fields.basket(&call.lines);
+        let ttl_ms = fields.ttl_ms("ttl", call.ttl.as_ref());
+        let checked = fields.finish(request_id.zip(id).zip(lines.zip(ttl_ms)));
+        let ((request_id, id), (lines, ttl_ms)) = checked?;
+        if reserve::one_shard(&lines, self.edge.shards())? != id.shard() {
+            return Err(ApiError::SeveralShards);
+        }
+        let locations: Vec<_> = lines.iter().map(|line| line.location.clone()).collect();
+        self.edge
+            .check_locations(&locations.iter().collect::<Vec<_>>())
+            .await?;
+        let operation = Operation::Amend(Amend { id, lines, ttl_ms });
+        let request = Asked::of(request_id, &operation);
+        let shard = id.shard();
+        let applied = self
+            .propose(shard, &self.command(request, operation))
+            .await?;
+        use api::amend_response::Outcome;
+        let outcome = match convert::held(applied.outcome, applied.stamp)? {
+            Held::Reservation(reservation) => Outcome::Reservation(reservation),
+            Held::Shortage(shortage) => Outcome::Shortage(shortage),
+        };
+        Ok(api::AmendResponse {
+            outcome: Some(outcome),
+            shard,
+            applied_index: applied.index,
+        })
+    }
+
+    async fn do_get(
+        &self,
+        call: &api::GetReservationRequest,
+        metadata: &MetadataMap,
+    ) -> Result<api::GetReservationResponse, ApiError> {
+        let mut fields = Fields::default();
+        let id = fields.reservation_id(&call.reservation_id, self.edge.shards());
+        let freshness = fields.freshness(call.consistency);
+        let (id, freshness) = fields.finish(id.zip(freshness))?;
+        let freshness = freshness.and_at_least(call.at_least_index);
+        let group = GroupId::of_shard(id.shard());
+        let was_sent_on = proxy::was_sent_on(metadata);
+        if let Answerer::Others(nodes) = way::of_read(&self.edge.cluster, group, was_sent_on) {
+            return self.get_elsewhere(nodes, call, metadata).await;
+        }
+        match self.get_here(id, freshness).await {
+            // The replica has gone since.
+            Err(ApiError::Failed(Failure::NotLeader { .. })) if !was_sent_on => {
+                let others = self.edge.cluster.others_with(group);
+                self.get_elsewhere(others, call, metadata).await
+            }
+            answer => answer,
+        }
+    }
+
     /// What this node's replica knows of a reservation.
     async fn get_here(
         &self,
@@ -254,30 +289,16 @@ impl ReservationService for Reservations {
         &self,
         request: Request<api::ReserveRequest>,
     ) -> Result<Response<api::ReserveResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        deadline.check_mutation()?;
-        let call = request.into_inner();
-        self.meters
-            .reserve
-            .run(deadline, &call.request_id, self.do_reserve(&call))
-            .await
+        let reserve = async |call, _| self.do_reserve(&call).await;
+        self.front.run(request, reserve).await
     }
 
     async fn batch_reserve(
         &self,
         request: Request<api::BatchReserveRequest>,
     ) -> Result<Response<api::BatchReserveResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        deadline.check_mutation()?;
-        let call = request.into_inner();
-        let id = call
-            .requests
-            .first()
-            .map_or("", |request| &request.request_id);
-        self.meters
-            .batch_reserve
-            .run(deadline, id, self.do_batch(&call))
-            .await
+        let reserve = async |call, _| self.do_batch(&call).await;
+        self.front.run(request, reserve).await
     }
 
     type ReserveStreamStream = ReserveStream;
@@ -289,7 +310,7 @@ impl ReservationService for Reservations {
         Ok(Response::new(ReserveStream::new(
             Arc::clone(&self.edge),
             request,
-            Arc::clone(&self.meters.reserve_stream),
+            Arc::clone(&self.front),
             self.stop.clone(),
         )))
     }
@@ -298,10 +319,7 @@ impl ReservationService for Reservations {
         &self,
         request: Request<api::ConfirmRequest>,
     ) -> Result<Response<api::ConfirmResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        deadline.check_mutation()?;
-        let call = request.into_inner();
-        let done = async {
+        let change = async |call, _| {
             let changed = self.change(&call).await?;
             Ok(api::ConfirmResponse {
                 reservation: Some(changed.reservation),
@@ -309,20 +327,14 @@ impl ReservationService for Reservations {
                 applied_index: changed.index,
             })
         };
-        self.meters
-            .confirm
-            .run(deadline, &call.request_id, done)
-            .await
+        self.front.run(request, change).await
     }
 
     async fn release(
         &self,
         request: Request<api::ReleaseRequest>,
     ) -> Result<Response<api::ReleaseResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        deadline.check_mutation()?;
-        let call = request.into_inner();
-        let done = async {
+        let change = async |call, _| {
             let changed = self.change(&call).await?;
             Ok(api::ReleaseResponse {
                 reservation: Some(changed.reservation),
@@ -330,20 +342,14 @@ impl ReservationService for Reservations {
                 applied_index: changed.index,
             })
         };
-        self.meters
-            .release
-            .run(deadline, &call.request_id, done)
-            .await
+        self.front.run(request, change).await
     }
 
     async fn fulfill(
         &self,
         request: Request<api::FulfillRequest>,
     ) -> Result<Response<api::FulfillResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        deadline.check_mutation()?;
-        let call = request.into_inner();
-        let done = async {
+        let change = async |call, _| {
             let changed = self.change(&call).await?;
             Ok(api::FulfillResponse {
                 reservation: Some(changed.reservation),
@@ -351,20 +357,14 @@ impl ReservationService for Reservations {
                 applied_index: changed.index,
             })
         };
-        self.meters
-            .fulfill
-            .run(deadline, &call.request_id, done)
-            .await
+        self.front.run(request, change).await
     }
 
     async fn extend(
         &self,
         request: Request<api::ExtendRequest>,
     ) -> Result<Response<api::ExtendResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        deadline.check_mutation()?;
-        let call = request.into_inner();
-        let done = async {
+        let change = async |call, _| {
             let changed = self.change(&call).await?;
             Ok(api::ExtendResponse {
                 reservation: Some(changed.reservation),
@@ -372,86 +372,22 @@ impl ReservationService for Reservations {
                 applied_index: changed.index,
             })
         };
-        self.meters
-            .extend
-            .run(deadline, &call.request_id, done)
-            .await
+        self.front.run(request, change).await
     }
 
     async fn amend(
         &self,
         request: Request<api::AmendRequest>,
     ) -> Result<Response<api::AmendResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        deadline.check_mutation()?;
-        let call = request.into_inner();
-        let done = async {
-            let mut fields = Fields::default();
-            let request_id = fields.request_id(&call.request_id);
-            let id = fields.reservation_id(&call.reservation_id, self.edge.shards());
-            let lines = fields.basket(&call.lines);
-            let ttl_ms = fields.ttl_ms("ttl", call.ttl.as_ref());
-            let checked = fields.finish(request_id.zip(id).zip(lines.zip(ttl_ms)));
-            let ((request_id, id), (lines, ttl_ms)) = checked?;
-            if reserve::one_shard(&lines, self.edge.shards())? != id.shard() {
-                return Err(ApiError::SeveralShards);
-            }
-            let locations: Vec<_> = lines.iter().map(|line| line.location.clone()).collect();
-            self.edge
-                .check_locations(&locations.iter().collect::<Vec<_>>())
-                .await?;
-            let operation = Operation::Amend(Amend { id, lines, ttl_ms });
-            let request = Asked::of(request_id, &operation);
-            let shard = id.shard();
-            let applied = self
-                .propose(shard, &self.command(request, operation))
-                .await?;
-            use api::amend_response::Outcome;
-            let outcome = match convert::held(applied.outcome, applied.stamp)? {
-                Held::Reservation(reservation) => Outcome::Reservation(reservation),
-                Held::Shortage(shortage) => Outcome::Shortage(shortage),
-            };
-            Ok(api::AmendResponse {
-                outcome: Some(outcome),
-                shard,
-                applied_index: applied.index,
-            })
-        };
-        self.meters
-            .amend
-            .run(deadline, &call.request_id, done)
-            .await
+        let amend = async |call, _| self.do_amend(&call).await;
+        self.front.run(request, amend).await
     }
 
     async fn get_reservation(
         &self,
         request: Request<api::GetReservationRequest>,
     ) -> Result<Response<api::GetReservationResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        let (metadata, _, call) = request.into_parts();
-        let done = async {
-            let mut fields = Fields::default();
-            let id = fields.reservation_id(&call.reservation_id, self.edge.shards());
-            let freshness = read_consistency(&mut fields, call.consistency);
-            let (id, freshness) = fields.finish(id.zip(freshness))?;
-            let freshness = freshness.and_at_least(call.at_least_index);
-            let group = GroupId::of_shard(id.shard());
-            let was_sent_on = proxy::was_sent_on(&metadata);
-            if let Answerer::Others(nodes) = way::of_read(&self.edge.cluster, group, was_sent_on) {
-                return self.get_elsewhere(nodes, &call, &metadata).await;
-            }
-            match self.get_here(id, freshness).await {
-                // The replica has gone since.
-                Err(ApiError::Failed(Failure::NotLeader { .. })) if !was_sent_on => {
-                    let others = self.edge.cluster.others_with(group);
-                    self.get_elsewhere(others, &call, &metadata).await
-                }
-                answer => answer,
-            }
-        };
-        self.meters
-            .get
-            .run(deadline, &call.reservation_id, done)
-            .await
+        let get = async |call, metadata| self.do_get(&call, &metadata).await;
+        self.front.run(request, get).await
     }
 }

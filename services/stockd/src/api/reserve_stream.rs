@@ -32,6 +32,7 @@ use super::basket_sorter::{self, BasketSorter, Decided};
 use super::deadline::Deadline;
 use super::edge::Edge;
 use super::error::ApiError;
+use super::front::Front;
 use super::meter::{Failures, Meter};
 use super::reservations::check_size;
 use super::{first_sight, reserve};
@@ -65,7 +66,7 @@ const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// One call.
 pub(super) struct ReserveStream {
     edge: Arc<Edge>,
-    meter: Arc<Meter>,
+    front: Arc<Front>,
     requests: Streaming<api::ReserveStreamRequest>,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -130,13 +131,13 @@ impl ReserveStream {
     pub(super) fn new(
         edge: Arc<Edge>,
         call: Request<Streaming<api::ReserveStreamRequest>>,
-        meter: Arc<Meter>,
+        front: Arc<Front>,
         stop: CancellationToken,
     ) -> Self {
         Self {
             sorter: BasketSorter::new(edge.shards()),
             edge,
-            meter,
+            front,
             deadline: Deadline::of(call.metadata()).sleep(),
             hold: Hold::of(call.extensions()),
             held: 0,
@@ -150,6 +151,10 @@ impl ReserveStream {
             under_way: FuturesUnordered::new(),
             answers: Answers::default(),
         }
+    }
+
+    fn meter(&self) -> &Meter {
+        self.front.meter::<api::ReserveStreamRequest>()
     }
 
     /// Reads what has come, within bounds, and proposes it.
@@ -172,7 +177,7 @@ impl ReserveStream {
                 Poll::Ready(None) => self.reading = Reading::Over(None),
             }
         }
-        self.meter.answered(self.answers.overload.len(), began);
+        self.meter().answered(self.answers.overload.len(), began);
         self.propose();
         if !strangers.is_empty() {
             let edge = Arc::clone(&self.edge);
@@ -285,7 +290,7 @@ impl ReserveStream {
             self.unanswered_bytes -= step.bytes;
             match step.came {
                 Came::Decided(decided, began) => {
-                    self.meter.answered(decided.count(), began);
+                    self.meter().answered(decided.count(), began);
                     for (number, answer) in decided.answers() {
                         self.answer(number, answer);
                     }
@@ -406,7 +411,8 @@ impl Stream for ReserveStream {
         this.read(context);
         this.collect(context);
         if !this.answers.is_empty() {
-            this.meter.failed(&mem::take(&mut this.answers.failures));
+            let failures = mem::take(&mut this.answers.failures);
+            this.meter().failed(&failures);
             let message = this.answers.next_message();
             this.count_what_waits();
             return Poll::Ready(Some(Ok(message)));

@@ -1,0 +1,167 @@
+//! What every call goes through, in one place: its deadline, its meter, its log lines.
+
+use std::future::Future;
+use std::time::Instant;
+
+use stock_proto::stock::v1 as api;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{Instrument, Span};
+
+use super::deadline::Deadline;
+use super::error::ApiError;
+use super::meter::Meter;
+use crate::listeners::Hold;
+
+/// A message that asks for something.
+pub(super) trait Call {
+    /// Its place among the meters.
+    const NUMBER: usize;
+    /// Whether it may change anything, so that its caller must wait for as long as that takes.
+    const CHANGES: bool;
+    /// What log lines call it: a request id, a reservation or a document.
+    fn id(&self) -> &str;
+}
+
+/// Shared by all services of a node.
+pub(super) struct Front {
+    meters: Vec<Meter>,
+}
+
+impl Front {
+    /// Nobody has called yet.
+    pub(super) fn new() -> Self {
+        Self {
+            meters: NAMES.map(Meter::new).into(),
+        }
+    }
+
+    /// Counts and times calls of this kind.
+    pub(super) fn meter<C: Call>(&self) -> &Meter {
+        &self.meters[C::NUMBER]
+    }
+
+    /// Carries a call of one message out, for as long as its caller waits.
+    pub(super) async fn run<C: Call, T, F>(
+        &self,
+        request: Request<C>,
+        handle: impl FnOnce(C, MetadataMap) -> F,
+    ) -> Result<Response<T>, Status>
+    where
+        F: Future<Output = Result<T, ApiError>>,
+    {
+        let deadline = deadline::<C>(request.metadata())?;
+        let (metadata, _, call) = request.into_parts();
+        let meter = self.meter::<C>();
+        let span = tracing::debug_span!("call", call = meter.call(), id = call.id());
+        measure(meter, span, deadline.limit(handle(call, metadata))).await
+    }
+
+    /// Carries a call of many messages out, which are answered when the last has come.
+    pub(super) async fn run_stream<C: Call, T, F>(
+        &self,
+        request: Request<Streaming<C>>,
+        handle: impl FnOnce(Streaming<C>, Option<Hold>) -> F,
+    ) -> Result<Response<T>, Status>
+    where
+        F: Future<Output = Result<T, ApiError>>,
+    {
+        let deadline = deadline::<C>(request.metadata())?;
+        let hold = Hold::of(request.extensions());
+        let meter = self.meter::<C>();
+        let span = tracing::debug_span!("call", call = meter.call());
+        measure(
+            meter,
+            span,
+            deadline.limit(handle(request.into_inner(), hold)),
+        )
+        .await
+    }
+}
+
+/// How long the caller waits: long enough for what is asked.
+fn deadline<C: Call>(metadata: &MetadataMap) -> Result<Deadline, ApiError> {
+    let deadline = Deadline::of(metadata);
+    if C::CHANGES {
+        deadline.check_mutation()?;
+    }
+    Ok(deadline)
+}
+
+async fn measure<T>(
+    meter: &Meter,
+    span: Span,
+    handled: impl Future<Output = Result<T, ApiError>>,
+) -> Result<Response<T>, Status> {
+    let began = Instant::now();
+    let result = handled.instrument(span.clone()).await;
+    meter.took(began);
+    match result {
+        Ok(answer) => {
+            tracing::debug!(parent: &span, "answered");
+            Ok(Response::new(answer))
+        }
+        Err(error) => {
+            let status = Status::from(error);
+            meter.refused(&status);
+            let (code, message) = (status.code(), status.message());
+            tracing::debug!(parent: &span, ?code, message, "refused");
+            Err(status)
+        }
+    }
+}
+
+/// Every call: its number, its name, its message, whether it changes anything, and its id.
+macro_rules! calls {
+    ($($number:literal $name:ident $message:ident $changes:literal |$it:ident| $id:expr;)*) => {
+        const NAMES: [&str; [$($number),*].len()] = [$(stringify!($name)),*];
+
+        $(impl Call for api::$message {
+            const NUMBER: usize = $number;
+            const CHANGES: bool = $changes;
+
+            fn id(&self) -> &str {
+                let $it = self;
+                $id
+            }
+        })*
+
+        #[test]
+        fn each_call_has_the_meter_of_its_name() {
+            $(assert_eq!(NAMES[<api::$message as Call>::NUMBER], stringify!($name));)*
+        }
+    };
+}
+
+calls! {
+    0 Reserve ReserveRequest true |it| &it.request_id;
+    1 BatchReserve BatchReserveRequest true
+        |it| it.requests.first().map_or("", |first| &first.request_id);
+    2 ReserveStream ReserveStreamRequest true |_it| "";
+    3 Confirm ConfirmRequest true |it| &it.request_id;
+    4 Release ReleaseRequest true |it| &it.request_id;
+    5 Fulfill FulfillRequest true |it| &it.request_id;
+    6 Extend ExtendRequest true |it| &it.request_id;
+    7 Amend AmendRequest true |it| &it.request_id;
+    8 GetReservation GetReservationRequest false |it| &it.reservation_id;
+    9 GetAvailability GetAvailabilityRequest false |_it| "";
+    10 RecordReceipts RecordReceiptsRequest true |it| &it.document;
+    11 RecordSale RecordSaleRequest true |it| &it.document;
+    12 Adjust AdjustRequest true |it| &it.document;
+    13 PutLocation PutLocationRequest true |it| &it.request_id;
+    14 ListLocations ListLocationsRequest false |_it| "";
+    15 SetPositionPolicy SetPositionPolicyRequest true |it| &it.request_id;
+    16 ListNodes ListNodesRequest false |_it| "";
+    17 AddNode AddNodeRequest true |it| &it.request_id;
+    18 JoinNode JoinNodeRequest true |it| &it.endpoint;
+    19 DrainNode DrainNodeRequest true |it| &it.request_id;
+    20 UndrainNode UndrainNodeRequest true |it| &it.request_id;
+    21 ReplaceNode ReplaceNodeRequest true |it| &it.request_id;
+    22 RemoveNode RemoveNodeRequest true |it| &it.request_id;
+    23 SetReplication SetReplicationRequest true |it| &it.request_id;
+    24 ListShards ListShardsRequest false |_it| "";
+    25 MoveReplica MoveReplicaRequest true |it| &it.request_id;
+    26 TransferLeadership TransferLeadershipRequest true |it| &it.request_id;
+    27 RebuildReplica RebuildReplicaRequest true |it| &it.request_id;
+    28 GetAudit GetAuditRequest false |_it| "";
+}
