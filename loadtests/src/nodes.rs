@@ -2,24 +2,23 @@
 //! kill, replace and add nodes. They end with this program, and their data go.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use stock_client::Client;
-use stock_proto::stock::v1::replica_status::Role;
 use stock_proto::stock::v1::{
-    DrainNodeRequest, GetTopologyResponse, ListNodesRequest, ListShardsRequest, RemoveNodeRequest,
-    ShardStatus, node_status,
+    DrainNodeRequest, GetTopologyResponse, ListNodesRequest, ListShardsRequest, NodeStatus,
+    RemoveNodeRequest,
+};
+use stock_supervisor::{
+    Beginning, Place, Process, Serve, Settings, health, memory_bytes, page, ports,
 };
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
 use crate::lab::Processes;
-use crate::systems::server::free_ports;
 
 const HOST: &str = "127.0.0.1";
 
@@ -32,9 +31,6 @@ const LED_WITHIN: Duration = Duration::from_secs(300);
 
 /// From any change until every replica is where it belongs and has caught up.
 const SETTLED_WITHIN: Duration = Duration::from_secs(1_800);
-
-/// A replica that is this many entries behind has caught up, as far as load lets anybody.
-const LAG_MAX: u64 = 64;
 
 /// What the commands that start nodes have in common.
 #[derive(clap::Args, Clone, Debug)]
@@ -78,7 +74,7 @@ pub(crate) struct Nodes {
     stockd: PathBuf,
     founders: u64,
     ports: Vec<u16>,
-    running: BTreeMap<u64, Child>,
+    running: BTreeMap<u64, Process>,
     dir: TempDir,
 }
 
@@ -109,7 +105,7 @@ impl Nodes {
             options: options.clone(),
             stockd,
             founders,
-            ports: free_ports((founders + spares) as usize * PORTS_PER_NODE)?,
+            ports: ports::free((founders + spares) as usize * PORTS_PER_NODE)?,
             running: BTreeMap::new(),
             dir,
         };
@@ -122,58 +118,45 @@ impl Nodes {
 
     /// Starts a node that does not run. One that is no founder joins.
     pub(crate) fn start(&mut self, node: u64) -> anyhow::Result<()> {
-        let log_path = self.dir.path().join(format!("node-{node}.log"));
-        let log = File::options().create(true).append(true).open(log_path)?;
-        let port = |node: u64, which| self.port(node, which);
-        let mut command = Command::new(&self.stockd);
-        // What is set for other nodes, or for whoever runs this, is not meant for these.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("STOCKD_") {
-                command.env_remove(name);
-            }
-        }
-        command
-            .args(["serve", "--die-with-parent", "--log", "info"])
-            .args(["--cluster-id", &format!("loadtests-{}", self.ports[0])])
-            .args(["--node-id", &node.to_string()])
-            .arg("--data-dir")
-            .arg(self.data_dir(node))
-            .args(["--listen-grpc", &format!("{HOST}:{}", port(node, 0))])
-            .args(["--listen-peers", &format!("{HOST}:{}", port(node, 1))])
-            .args(["--listen-metrics", &format!("{HOST}:{}", port(node, 2))]);
-        command.args(&self.options.serve_arguments);
-        if node <= self.founders {
-            command.args(["--shards", &self.options.shards.to_string()]);
-            for founder in 1..=self.founders {
-                let (grpc, peers) = (port(founder, 0), port(founder, 1));
-                command.args([
-                    "--node",
-                    &format!("{founder}=http://{HOST}:{grpc},{HOST}:{peers}"),
-                ]);
-            }
-        } else {
-            for other in self.running.keys() {
-                command.args(["--join", &self.endpoint(*other)]);
-            }
-        }
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .kill_on_drop(true);
-        let child = command
-            .spawn()
+        let beginning = match node <= self.founders {
+            true => Beginning::Founds {
+                founders: (1..=self.founders).map(|node| self.place(node)).collect(),
+                shards: self.options.shards,
+            },
+            false => Beginning::Joins {
+                endpoints: self
+                    .running
+                    .keys()
+                    .map(|node| self.endpoint(*node))
+                    .collect(),
+            },
+        };
+        let settings = Settings {
+            cluster_id: format!("loadtests-{}", self.ports[0]),
+            data_dir: self.data_dir(node),
+            place: self.place(node),
+            beginning,
+            more: toml::Table::new(),
+        };
+        let config = self.dir.path().join(format!("node-{node}.toml"));
+        std::fs::write(&config, settings.to_toml()?)?;
+        let serve = Serve {
+            config: &config,
+            log: &self.dir.path().join(format!("node-{node}.log")),
+            log_filter: "info",
+            arguments: &self.options.serve_arguments,
+            variables: &[],
+        };
+        let process = serve
+            .start(Command::new(&self.stockd))
             .with_context(|| format!("cannot start {}", self.stockd.display()))?;
-        self.running.insert(node, child);
+        self.running.insert(node, process);
         Ok(())
     }
 
     /// Ends a node as a power cut would: SIGKILL. Returns once it is gone.
-    pub(crate) async fn kill(&mut self, node: u64) -> anyhow::Result<()> {
-        if let Some(mut child) = self.running.remove(&node) {
-            child.kill().await?;
-        }
-        Ok(())
+    pub(crate) fn kill(&mut self, node: u64) {
+        drop(self.running.remove(&node));
     }
 
     /// The nodes that run.
@@ -183,12 +166,12 @@ impl Nodes {
 
     /// For what they use.
     pub(crate) fn processes(&self) -> Processes {
-        Processes::of(self.running.values().filter_map(Child::id))
+        Processes::of(self.running.values().map(Process::id))
     }
 
     /// Where clients reach a node: a URL.
     pub(crate) fn endpoint(&self, node: u64) -> String {
-        format!("http://{HOST}:{}", self.port(node, 0))
+        self.place(node).endpoint()
     }
 
     /// Where a node keeps its data.
@@ -208,17 +191,13 @@ impl Nodes {
 
     /// Bytes that a node's process has in memory.
     pub(crate) fn resident_bytes(&self, node: u64) -> anyhow::Result<u64> {
-        let child = self.running.get(&node).context("the node does not run")?;
-        let id = child.id().context("the node has ended")?;
-        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().next());
-        Ok(kib.context("no VmRSS")?.parse::<u64>()? * 1_024)
+        let process = self.running.get(&node).context("the node does not run")?;
+        Ok(memory_bytes(process.id(), "VmRSS")?)
     }
 
     /// The value of a metric of a node, summed over its labels; 0 if it was never set.
     pub(crate) async fn metric(&self, node: u64, name: &str) -> anyhow::Result<f64> {
-        let text = http_get(HOST, self.port(node, 2), "/metrics").await?;
+        let text = page::get(&self.place(node).metrics_address(), "/metrics").await?;
         let values = text.lines().filter_map(|line| {
             let (key, value) = line.rsplit_once(' ')?;
             let is_it = key == name || key.strip_prefix(name)?.starts_with('{');
@@ -243,8 +222,8 @@ impl Nodes {
         let began = Instant::now();
         for node in self.running() {
             while !self.is_led(node).await {
-                let child = self.running.get_mut(&node).context("a node went away")?;
-                if let Some(status) = child.try_wait()? {
+                let process = self.running.get_mut(&node).context("a node went away")?;
+                if let Some(status) = process.ended()? {
                     self.keep();
                     bail!(
                         "node {node} ended ({status}); see {}",
@@ -268,10 +247,7 @@ impl Nodes {
         let Some(topology) = self.topology(node).await else {
             return false;
         };
-        let groups = topology.meta.iter().chain(&topology.shards);
-        groups
-            .map(|group| group.leader_node_id)
-            .all(|leader| self.running.contains_key(&leader))
+        health::leaders(&topology, &self.running()).is_ok()
     }
 
     /// The cluster as a node sees it; none if it does not answer.
@@ -287,49 +263,14 @@ impl Nodes {
         client: &Client,
         voters: usize,
     ) -> anyhow::Result<()> {
-        let began = Instant::now();
-        loop {
-            let instead = match self.unsettled(client, voters).await {
-                Ok(None) => return Ok(()),
-                Ok(Some(group)) => format!("{group:?}"),
-                Err(error) => format!("{error:#}"),
-            };
-            ensure!(
-                began.elapsed() < SETTLED_WITHIN,
-                "not settled after {SETTLED_WITHIN:?}: {instead}"
-            );
-            sleep(LOOK_EVERY * 5).await;
-        }
-    }
-
-    async fn unsettled(
-        &self,
-        client: &Client,
-        voters: usize,
-    ) -> anyhow::Result<Option<ShardStatus>> {
-        let nodes = client.list_nodes(ListNodesRequest::default()).await?.nodes;
-        let replicas = || nodes.iter().map(|node| node.replicas);
-        let (most, fewest) = (replicas().max().unwrap_or(0), replicas().min().unwrap_or(0));
-        ensure!(
-            most <= fewest + 1,
-            "between {fewest} and {most} replicas are on a node"
-        );
-        let answer = client.list_shards(ListShardsRequest::default()).await?;
-        let groups = answer.meta.into_iter().chain(answer.shards);
-        let is_settled = |group: &ShardStatus| {
-            let voting = || group.replicas.iter().filter(|r| r.role() == Role::Voter);
-            let is_sound = voting().all(|replica| {
-                replica.active
-                    && replica.lag <= LAG_MAX
-                    && self.running.contains_key(&replica.node_id)
-            });
-            group.r#move.is_none()
-                && group.waiting.is_empty()
-                && group.leader_node_id != 0
-                && voting().count() == voters
-                && is_sound
-        };
-        Ok(groups.into_iter().find(|group| !is_settled(group)))
+        wait_until(SETTLED_WITHIN, async || {
+            health::members(&nodes(client).await?, &self.running())?;
+            let answer = client.list_shards(ListShardsRequest::default()).await;
+            let answer = answer.map_err(|error| error.to_string())?;
+            let mut groups = answer.meta.iter().chain(&answer.shards);
+            groups.try_for_each(|group| health::settled(group, &self.running(), voters))
+        })
+        .await
     }
 
     /// Has a node join, and another one drained, removed and ended.
@@ -346,20 +287,15 @@ impl Nodes {
             ..Default::default()
         };
         client.drain_node(drain).await?;
-        let began = Instant::now();
-        while !self.is_empty(client, leaves).await? {
-            ensure!(
-                began.elapsed() < SETTLED_WITHIN,
-                "node {leaves} is not empty after {SETTLED_WITHIN:?}"
-            );
-            sleep(LOOK_EVERY * 5).await;
-        }
+        let is_empty = async || health::empty(&nodes(client).await?, leaves);
+        wait_until(SETTLED_WITHIN, is_empty).await?;
         let remove = RemoveNodeRequest {
             node_id: leaves,
             ..Default::default()
         };
         client.remove_node(remove).await?;
-        self.kill(leaves).await
+        self.kill(leaves);
+        Ok(())
     }
 
     /// Waits until so many nodes are members and up.
@@ -371,38 +307,36 @@ impl Nodes {
     }
 
     async fn wait_for_node(&self, client: &Client, node: u64) -> anyhow::Result<()> {
-        let began = Instant::now();
-        loop {
-            let nodes = client.list_nodes(ListNodesRequest::default()).await?.nodes;
-            let active = node_status::State::Active;
-            let mut joined = nodes.iter().filter(|status| status.state() == active);
-            if joined.any(|status| status.node_id == node && status.up) {
-                return Ok(());
-            }
-            ensure!(began.elapsed() < LED_WITHIN, "node {node} does not join");
-            sleep(LOOK_EVERY * 5).await;
+        let is_up = async || health::up(&nodes(client).await?, node);
+        wait_until(LED_WITHIN, is_up).await
+    }
+
+    fn place(&self, node: u64) -> Place {
+        let ports = &self.ports[(node - 1) as usize * PORTS_PER_NODE..];
+        Place {
+            node,
+            host: HOST.to_owned(),
+            grpc: ports[0],
+            peers: ports[1],
+            metrics: ports[2],
         }
-    }
-
-    async fn is_empty(&self, client: &Client, node: u64) -> anyhow::Result<bool> {
-        let nodes = client.list_nodes(ListNodesRequest::default()).await?.nodes;
-        let status = nodes.iter().find(|status| status.node_id == node);
-        Ok(status.is_some_and(|status| status.replicas == 0 && status.leads == 0))
-    }
-
-    fn port(&self, node: u64, which: usize) -> u16 {
-        self.ports[(node - 1) as usize * PORTS_PER_NODE + which]
     }
 }
 
-/// The body of an answer, as an exporter of metrics gives it: short, and then the connection is
-/// closed.
-async fn http_get(host: &str, port: u16, path: &str) -> anyhow::Result<String> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect((host, port)).await?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer)
+/// Those that have not been taken out.
+async fn nodes(client: &Client) -> Result<Vec<NodeStatus>, String> {
+    let answer = client.list_nodes(ListNodesRequest::default()).await;
+    Ok(answer.map_err(|error| error.to_string())?.nodes)
+}
+
+async fn wait_until(
+    within: Duration,
+    mut is_so: impl AsyncFnMut() -> Result<(), String>,
+) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while let Err(why) = is_so().await {
+        ensure!(began.elapsed() < within, "not within {within:?}: {why}");
+        sleep(LOOK_EVERY * 5).await;
+    }
+    Ok(())
 }

@@ -3,26 +3,24 @@
 
 mod config;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use stock_client::{Client, ClientBuilder};
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::{GetTopologyRequest, GetTopologyResponse};
+use stock_supervisor::{Place, Process, Serve, health, page};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::forgetful_disk::ForgetfulDisk;
 use crate::network::Network;
+use crate::programs;
 use crate::wait::until;
-use crate::{ports, programs, spawner};
 
 /// Ids of the nodes that found a cluster. Those that may join it count on from here.
 pub const NODES: [u64; 3] = [1, 2, 3];
@@ -136,16 +134,13 @@ pub struct Cluster {
 
 #[derive(Debug)]
 struct Node {
-    id: u64,
-    grpc_port: u16,
-    peers_port: u16,
-    metrics_port: u16,
-    process: Mutex<Option<Process>>,
+    place: Place,
+    running: Mutex<Option<Running>>,
 }
 
 #[derive(Debug)]
-struct Process {
-    child: Child,
+struct Running {
+    process: Process,
     is_paused: bool,
 }
 
@@ -178,14 +173,22 @@ impl Cluster {
             options.spares == 0 || !is_breakable,
             "spares on loopback only"
         );
-        let free = ports::free(3 * count);
+        let network = is_breakable.then(Network::build);
+        let free = programs::free_ports(3 * count);
         let ids = NODES.into_iter().chain(4..).take(count);
-        let node = |(id, ports): (u64, &[u16])| Node {
-            id,
-            grpc_port: ports[0],
-            peers_port: ports[1],
-            metrics_port: ports[2],
-            process: Mutex::new(None),
+        let host = |node| match &network {
+            Some(network) => network.address(node),
+            None => "127.0.0.1".to_owned(),
+        };
+        let node = |(node, ports): (u64, &[u16])| Node {
+            place: Place {
+                node,
+                host: host(node),
+                grpc: ports[0],
+                peers: ports[1],
+                metrics: ports[2],
+            },
+            running: Mutex::new(None),
         };
         let nodes = ids.zip(free.chunks(3)).map(node).collect();
         let dir = programs::data_dir();
@@ -193,7 +196,6 @@ impl Cluster {
             Disks::Real => Vec::new(),
             Disks::Forgetful { seed } => disks(dir.path(), seed),
         };
-        let network = is_breakable.then(Network::build);
         let cluster = Self {
             options,
             nodes,
@@ -202,7 +204,7 @@ impl Cluster {
             dir,
         };
         for node in &cluster.nodes {
-            let path = cluster.config_path(node.id);
+            let path = cluster.config_path(node.id());
             std::fs::write(&path, cluster.config(node))
                 .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         }
@@ -214,9 +216,9 @@ impl Cluster {
         until("the start of a cluster", START_WITHIN, async || {
             for node in &self.nodes {
                 if let Some(status) = node.ended() {
-                    let log = self.log_tail(node.id, LOG_LINES_SHOWN);
+                    let log = self.log_tail(node.id(), LOG_LINES_SHOWN);
                     let is_port = log.contains("cannot listen") || log.contains("in use");
-                    assert!(is_port, "node {} ended ({status}):\n{log}", node.id);
+                    assert!(is_port, "node {} ended ({status}):\n{log}", node.id());
                     return Ok(Err(log));
                 }
             }
@@ -290,30 +292,25 @@ impl Cluster {
 
     /// As [`Cluster::restart`], with more on the command line, which goes before the configuration.
     pub fn restart_with(&self, node: u64, arguments: &[&str]) {
-        let open = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_path(node));
-        let log = open.unwrap_or_else(|e| panic!("node {node} has no log: {e}"));
-        let mut command = match &self.network {
-            Some(network) => programs::without_settings(network.command(node, &programs::stockd())),
-            None => programs::without_settings(self.command()),
+        let program = match &self.network {
+            Some(network) => network.command(node, &programs::stockd()),
+            None => self.command(),
         };
-        command
-            .args(["serve", "--die-with-parent", "--log"])
-            .arg(&self.options.log)
-            .arg("--config")
-            .arg(self.config_path(node))
-            .args(self.sizes())
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log);
-        let mut process = self.node(node).process();
-        assert!(process.is_none(), "node {node} runs already");
-        let child = spawner::spawn(command).unwrap_or_else(|e| panic!("stockd: {e}"));
-        *process = Some(Process {
-            child,
+        let mut all = self.sizes();
+        all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        let serve = Serve {
+            config: &self.config_path(node),
+            log: &self.log_path(node),
+            log_filter: &self.options.log,
+            arguments: &all,
+            variables: &[],
+        };
+        let mut running = self.node(node).running();
+        assert!(running.is_none(), "node {node} runs already");
+        let process = serve.start(program);
+        let process = process.unwrap_or_else(|e| panic!("node {node}: {e}"));
+        *running = Some(Running {
+            process,
             is_paused: false,
         });
     }
@@ -346,21 +343,16 @@ impl Cluster {
 
     /// Ends a node as a power cut would: SIGKILL.
     pub fn kill(&self, node: u64) {
-        if let Some(mut process) = self.node(node).process().take() {
-            process.kill();
-        }
+        // It is gone once it is dropped.
+        drop(self.node(node).running().take());
     }
 
     /// Ends all nodes at the same moment.
     pub fn kill_all(&self) {
-        let taken = self.nodes.iter().map(|node| node.process().take());
-        let mut taken: Vec<Option<Process>> = taken.collect();
-        for process in taken.iter_mut().flatten() {
-            // The error says that it has ended already.
-            let _ = process.child.kill();
-        }
-        for process in taken.iter_mut().flatten() {
-            process.kill();
+        let taken = self.nodes.iter().map(|node| node.running().take());
+        let mut taken: Vec<Option<Running>> = taken.collect();
+        for running in taken.iter_mut().flatten() {
+            running.process.begin_kill();
         }
     }
 
@@ -394,34 +386,30 @@ impl Cluster {
 
     /// A running node's process id.
     pub fn process_id(&self, node: u64) -> u32 {
-        let process = self.node(node).process();
-        let process = process.as_ref();
-        process
-            .unwrap_or_else(|| panic!("node {node} does not run"))
-            .child
-            .id()
+        let running = self.node(node).running();
+        let running = running.as_ref();
+        let running = running.unwrap_or_else(|| panic!("node {node} does not run"));
+        running.process.id()
     }
 
     fn signal(&self, node: u64, signal: Signal) {
-        // The lock is held until the signal is sent: nobody reaps the process meanwhile, so its id
-        // cannot become somebody else's.
-        let process = self.node(node).process();
-        let id = process.as_ref().map(|process| process.child.id());
-        let id = id.and_then(|id| Pid::from_raw(id as i32));
-        let id = id.unwrap_or_else(|| panic!("node {node} does not run"));
-        kill_process(id, signal).unwrap_or_else(|e| panic!("node {node}: {e}"));
+        let mut running = self.node(node).running();
+        let running = running.as_mut();
+        let running = running.unwrap_or_else(|| panic!("node {node} does not run"));
+        let sent = running.process.signal(signal);
+        sent.unwrap_or_else(|e| panic!("node {node}: {e}"));
     }
 
     /// Empties the data directory of a node that does not run.
     pub fn empty(&self, node: u64) {
-        assert!(self.node(node).process().is_none(), "node {node} runs");
+        assert!(self.node(node).running().is_none(), "node {node} runs");
         let dir = self.data_dir(node);
         std::fs::remove_dir_all(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
     }
 
     fn set_paused(&self, node: u64, is_paused: bool) {
-        if let Some(process) = self.node(node).process().as_mut() {
-            process.is_paused = is_paused;
+        if let Some(running) = self.node(node).running().as_mut() {
+            running.is_paused = is_paused;
         }
     }
 
@@ -432,10 +420,10 @@ impl Cluster {
     /// Nodes that run and are not paused.
     pub fn running(&self) -> Vec<u64> {
         let runs = |node: &&Node| {
-            let process = node.process();
-            process.as_ref().is_some_and(|process| !process.is_paused)
+            let running = node.running();
+            running.as_ref().is_some_and(|running| !running.is_paused)
         };
-        self.nodes.iter().filter(runs).map(|n| n.id).collect()
+        self.nodes.iter().filter(runs).map(Node::id).collect()
     }
 }
 
@@ -477,22 +465,24 @@ impl Cluster {
 impl Cluster {
     /// The cluster's name.
     pub fn cluster_id(&self) -> String {
-        format!("test-{}", self.nodes[0].grpc_port)
+        format!("test-{}", self.nodes[0].place.grpc)
     }
 
     /// Where the other nodes reach a node: `host:port`.
     pub fn peers_address(&self, node: u64) -> String {
-        format!("{}:{}", self.host(node), self.node(node).peers_port)
+        let place = &self.node(node).place;
+        format!("{}:{}", place.host, place.peers)
     }
 
     /// Where clients reach a node: a URL.
     pub fn endpoint(&self, node: u64) -> String {
-        format!("http://{}", self.address(node))
+        self.node(node).place.endpoint()
     }
 
     /// Where clients reach a node: `host:port`.
     pub fn address(&self, node: u64) -> String {
-        format!("{}:{}", self.host(node), self.node(node).grpc_port)
+        let place = &self.node(node).place;
+        format!("{}:{}", place.host, place.grpc)
     }
 
     /// What a node has counted so far, as it tells whoever collects metrics: the sum of all
@@ -511,20 +501,14 @@ impl Cluster {
 
     /// Where a node shows its metrics: `host:port`.
     pub fn metrics_address(&self, node: u64) -> String {
-        format!("{}:{}", self.host(node), self.node(node).metrics_port)
+        self.node(node).place.metrics_address()
     }
 
     /// A page of those that a node shows beside its metrics, with its head.
     pub async fn page(&self, node: u64, path: &str) -> String {
         let address = self.metrics_address(node);
-        let page = page(&address, path).await;
+        let page = page::get(&address, path).await;
         page.unwrap_or_else(|e| panic!("{address}{path}: {e}"))
-    }
-
-    fn host(&self, node: u64) -> String {
-        let address = |network: &Network| network.address(node);
-        let loopback = || "127.0.0.1".to_owned();
-        self.network.as_ref().map_or_else(loopback, address)
     }
 
     /// A connection to one node, without retries or routing. It belongs to the runtime it is made
@@ -600,11 +584,7 @@ impl Cluster {
         let mut agreed: Option<Vec<u64>> = None;
         for node in &running {
             let topology = self.topology(*node).await?;
-            let groups = topology.meta.iter().chain(&topology.shards);
-            let leaders: Vec<u64> = groups.map(|group| group.leader_node_id).collect();
-            if leaders.iter().any(|leader| !running.contains(leader)) {
-                return Err(format!("node {node} sees leaders {leaders:?}"));
-            }
+            let leaders = health::leaders(&topology, &running)?;
             if agreed.as_ref().is_some_and(|agreed| *agreed != leaders) {
                 return Err(format!("{agreed:?} or, as node {node} says, {leaders:?}"));
             }
@@ -619,8 +599,8 @@ impl Cluster {
             return;
         }
         for node in &self.nodes {
-            let log = self.log_tail(node.id, LOG_LINES_SHOWN);
-            eprintln!("--- node {}, last lines of its log\n{log}", node.id);
+            let log = self.log_tail(node.id(), LOG_LINES_SHOWN);
+            eprintln!("--- node {}, last lines of its log\n{log}", node.id());
         }
     }
 }
@@ -633,22 +613,17 @@ impl Drop for Cluster {
 }
 
 impl Node {
-    fn process(&self) -> MutexGuard<'_, Option<Process>> {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    fn id(&self) -> u64 {
+        self.place.node
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ended(&self) -> Option<ExitStatus> {
-        let mut process = self.process();
-        let process = process.as_mut()?;
-        process.child.try_wait().ok().flatten()
-    }
-}
-
-impl Process {
-    fn kill(&mut self) {
-        // The error says that it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let mut running = self.running();
+        running.as_mut()?.process.ended().ok().flatten()
     }
 }
 
@@ -678,14 +653,4 @@ impl Drop for Shared {
     fn drop(&mut self) {
         self.0.show_logs_of_failure();
     }
-}
-
-/// A page over HTTP, whose server closes the connection behind it.
-async fn page(address: &str, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address).await?;
-    let question = format!("GET {path} HTTP/1.0\r\n\r\n");
-    stream.write_all(question.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer)
 }

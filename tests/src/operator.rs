@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use stock_client::{Client, Error};
-use stock_proto::stock::v1::node_status::State;
 use stock_proto::stock::v1::rebuild_replica_request::Group;
-use stock_proto::stock::v1::replica_status::Role;
 use stock_proto::stock::v1::{
     DrainNodeRequest, ListNodesRequest, ListShardsRequest, NodeStatus, RebuildReplicaRequest,
     RemoveNodeRequest, ReplicaStatus, SetReplicationRequest, ShardStatus,
 };
+use stock_supervisor::health;
 
 use crate::names::request_id;
 use crate::wait::until;
@@ -17,8 +16,8 @@ use crate::wait::until;
 /// A replica moves in a second or two, one after the other; builds and other tests may run beside.
 pub const SETTLED_WITHIN: Duration = Duration::from_secs(90);
 
-/// A replica that follows is at most these many entries behind while there is load.
-const LAG_MAX: u64 = 64;
+/// Of each group.
+const VOTERS: usize = 3;
 
 /// Who looks after a cluster.
 pub struct Operator {
@@ -55,23 +54,13 @@ impl Operator {
 
     /// What is not yet as [`Operator::wait_until_settled`] waits for it, or the groups.
     pub async fn settled(&self, expected: &[u64]) -> Result<Vec<ShardStatus>, String> {
-        let nodes = self.nodes().await?;
-        let ids: Vec<u64> = nodes.iter().map(|node| node.node_id).collect();
-        let is_well = |node: &NodeStatus| node.up && node.state() == State::Active;
-        if ids != expected || !nodes.iter().all(is_well) {
-            return Err(format!("nodes {nodes:?}"));
-        }
-        let replicas = || nodes.iter().map(|node| node.replicas);
-        let (most, fewest) = (replicas().max(), replicas().min());
-        if most.unwrap_or(0) > fewest.unwrap_or(0) + 1 {
-            return Err(format!("between {fewest:?} and {most:?} replicas a node"));
-        }
+        health::members(&self.nodes().await?, expected)?;
         let (groups, waiting) = self.groups().await?;
         if !waiting.is_empty() {
             return Err(format!("waiting: {waiting:?}"));
         }
         for group in &groups {
-            check_settled(group, expected)?;
+            health::settled(group, expected, VOTERS)?;
         }
         Ok(groups)
     }
@@ -108,11 +97,7 @@ impl Operator {
         let drained = self.drain(node).await;
         drained.unwrap_or_else(|e| panic!("drain {node}: {e}"));
         until("an empty node", SETTLED_WITHIN, async || {
-            let nodes = self.nodes().await?;
-            let status = nodes.iter().find(|status| status.node_id == node);
-            let status = status.ok_or("it is gone")?;
-            let is_empty = status.replicas == 0 && status.leads == 0;
-            is_empty.then_some(()).ok_or(format!("{status:?}"))
+            health::empty(&self.nodes().await?, node)
         })
         .await;
         let removed = self.remove(node).await;
@@ -128,30 +113,6 @@ impl Operator {
         };
         self.client.rebuild_replica(request).await.map(drop)
     }
-}
-
-fn check_settled(group: &ShardStatus, nodes: &[u64]) -> Result<(), String> {
-    let is_busy = group.r#move.is_some() || group.requested.is_some() || !group.waiting.is_empty();
-    let is_sound = |replica: &&ReplicaStatus| {
-        replica.active && replica.lag <= LAG_MAX && replica.failure.is_empty()
-    };
-    let voters = || {
-        group
-            .replicas
-            .iter()
-            .filter(|replica| replica.role() == Role::Voter)
-    };
-    let are_there = voters().all(|replica| nodes.contains(&replica.node_id));
-    let is_settled = !is_busy
-        && group.leader_node_id != 0
-        && are_there
-        && voters().count() == 3
-        && group
-            .replicas
-            .iter()
-            .all(|replica| replica.role() != Role::Leaving)
-        && group.replicas.iter().filter(is_sound).count() == group.replicas.len();
-    is_settled.then_some(()).ok_or(format!("{group:?}"))
 }
 
 /// The replica of a group on a node, if there is one.

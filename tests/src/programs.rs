@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use stock_supervisor::ports;
+
 use crate::forgetful_disk::unmount_left_behind;
 
 /// `stockd`.
@@ -18,12 +20,13 @@ pub fn stockctl() -> PathBuf {
 
 /// What memory a process has of its own, without the pages of files.
 pub fn resident_bytes(process: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or_else(|| panic!("process {process} does not run")) * 1_024
+    let bytes = stock_supervisor::memory_bytes(process, "RssAnon");
+    bytes.unwrap_or_else(|e| panic!("process {process}: {e}"))
+}
+
+/// As many free loopback ports.
+pub fn free_ports(count: usize) -> Vec<u16> {
+    ports::free(count).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// A command that runs `stockd`.
@@ -36,15 +39,9 @@ pub fn run_stockctl() -> Command {
     without_settings(Command::new(stockctl()))
 }
 
-/// A command that is handed none of the variables by which tests, or whoever runs them, set how
-/// long they run and where a cluster is: a node takes each for its own, and refuses those that it
-/// does not know.
+/// A command that is handed none of the variables that are meant for other nodes, or for the tests.
 pub fn without_settings(mut command: Command) -> Command {
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("STOCKD_") {
-            command.env_remove(name);
-        }
-    }
+    stock_supervisor::without_settings(&mut command, &[]);
     command
 }
 

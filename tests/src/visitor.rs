@@ -3,12 +3,13 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use stock_supervisor::Process;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{ports, programs, spawner};
+use crate::programs;
 
 /// Where a visitor is reached.
 #[derive(Debug, Clone)]
@@ -24,7 +25,7 @@ pub struct Addresses {
 impl Addresses {
     /// For so many visitors: ports that are free now.
     pub fn free(count: usize) -> Vec<Self> {
-        let ports = ports::free(3 * count);
+        let ports = programs::free_ports(3 * count);
         let address = |port: u16| format!("127.0.0.1:{port}");
         let of = |ports: &[u16]| Self {
             grpc: address(ports[0]),
@@ -43,7 +44,7 @@ impl Addresses {
 /// A `stockd serve` that belongs to no [`crate::cluster::Cluster`]. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Visitor {
-    child: Mutex<Child>,
+    process: Mutex<Process>,
     addresses: Addresses,
     log: PathBuf,
 }
@@ -67,9 +68,9 @@ impl Visitor {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(stderr);
-        let child = spawner::spawn(command).unwrap_or_else(|e| panic!("stockd: {e}"));
+        let process = Process::start(command).unwrap_or_else(|e| panic!("stockd: {e}"));
         Self {
-            child: Mutex::new(child),
+            process: Mutex::new(process),
             addresses: addresses.clone(),
             log,
         }
@@ -82,7 +83,7 @@ impl Visitor {
 
     /// How it ended; none while it runs.
     pub fn ended(&self) -> Option<ExitStatus> {
-        self.child().try_wait().ok().flatten()
+        self.process().ended().ok().flatten()
     }
 
     /// Where clients reach it: a URL.
@@ -97,8 +98,8 @@ impl Visitor {
             .connect_lazy()
     }
 
-    fn child(&self) -> MutexGuard<'_, Child> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    fn process(&self) -> MutexGuard<'_, Process> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -107,8 +108,5 @@ impl Drop for Visitor {
         if std::thread::panicking() {
             eprintln!("--- {}\n{}", self.log.display(), self.log());
         }
-        // The error says that it has ended already.
-        let _ = self.child().kill();
-        let _ = self.child().wait();
     }
 }

@@ -345,7 +345,7 @@ impl System for StockdNodes {
 
     async fn stop(mut self) -> anyhow::Result<()> {
         for node in self.nodes.running() {
-            self.nodes.kill(node).await?;
+            self.nodes.kill(node);
         }
         Ok(())
     }

@@ -129,7 +129,7 @@ async fn kill_leaders(
     for _ in 0..count {
         let victim = leader(nodes).await?;
         let killed = Instant::now();
-        nodes.kill(victim).await?;
+        nodes.kill(victim);
         gaps.push(writes.first_answer_after(killed, LED_WITHIN).await?);
         nodes.start(victim)?;
         nodes.wait_until_led().await?;

@@ -175,7 +175,7 @@ async fn restart(
     client: &Client,
     assortment: &stock::Assortment,
 ) -> anyhow::Result<f64> {
-    nodes.kill(FOUNDER).await?;
+    nodes.kill(FOUNDER);
     let began = Instant::now();
     nodes.start(FOUNDER)?;
     nodes.wait_until_led().await?;

@@ -81,7 +81,7 @@ impl Trouble {
             }
             let running = nodes.running();
             let victim = running[random.random_range(0..running.len())];
-            nodes.kill(victim).await?;
+            nodes.kill(victim);
             sleep(AWAY).await;
             nodes.start(victim)?;
             nodes.wait_until_led().await?;

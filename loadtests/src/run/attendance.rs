@@ -113,7 +113,7 @@ impl Attendance {
         let group = topology.shards.get(shard as usize);
         let node = group.context("a shard is not known")?.leader_node_id;
         let at_seconds = self.began.elapsed().as_secs_f64();
-        self.nodes.kill(node).await?;
+        self.nodes.kill(node);
         sleep(AWAY).await;
         self.nodes.start(node)?;
         self.nodes.wait_until_led().await?;

@@ -7,12 +7,13 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::Path;
+use std::process::Command;
 use std::rc::Rc;
 
 use anyhow::{Context, ensure};
 use rustix::process::Signal;
+use stock_supervisor::ports;
 use tempfile::TempDir;
-use tokio::process::Command;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
@@ -53,7 +54,7 @@ impl Etcd {
     /// Starts so many members.
     pub(crate) async fn start(scratch: &Path, members: usize) -> anyhow::Result<Etcd> {
         let dir = server::scratch_dir("etcd", scratch)?;
-        let ports = server::free_ports(2 * members)?;
+        let ports = ports::free(2 * members)?;
         let (client_ports, peer_ports) = ports.split_at(members);
         let peer = |member: usize| format!("member-{member}=http://{HOST}:{}", peer_ports[member]);
         let cluster: Vec<String> = (0..members).map(peer).collect();
@@ -101,7 +102,7 @@ impl System for Etcd {
     type Reserve = EtcdReserve;
 
     fn processes(&self) -> Processes {
-        Processes::of(self.members.iter().filter_map(Server::id))
+        Processes::of(self.members.iter().map(Server::id))
     }
 
     fn reserves(&self, work: Work) -> Vec<EtcdReserve> {

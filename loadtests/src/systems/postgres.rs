@@ -4,13 +4,15 @@
 
 use std::cell::RefCell;
 use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::rc::Rc;
 
 use anyhow::{Context, bail, ensure};
 use rustix::process::Signal;
+use stock_supervisor::ports;
 use tempfile::TempDir;
-use tokio::process::Command;
 use tokio::sync::Semaphore;
 use tokio_postgres::{Client, NoTls, Statement};
 use uuid::Uuid;
@@ -95,7 +97,7 @@ impl Postgres {
             .args(["--encoding=UTF8", "--locale=C", "-D"])
             .arg(&data);
         finish(initdb).await?;
-        let ports = server::free_ports(2)?;
+        let ports = ports::free(2)?;
         let log = dir.path().join("postgres.log");
         let serve = |data: &Path, port| {
             let command = serve(&programs, owner, data, port);
@@ -167,7 +169,7 @@ impl System for Postgres {
 
     fn processes(&self) -> Processes {
         let servers = [Some(&self.primary), self.standby.as_ref()];
-        Processes::of(servers.into_iter().flatten().filter_map(Server::id))
+        Processes::of(servers.into_iter().flatten().map(Server::id))
     }
 
     fn reserves(&self, work: Work) -> Vec<PostgresReserve> {
@@ -301,7 +303,8 @@ fn serve(programs: &Path, owner: Option<(u32, u32)>, data: &Path, port: u16) -> 
     command
 }
 
-async fn finish(mut command: Command) -> anyhow::Result<()> {
+async fn finish(command: Command) -> anyhow::Result<()> {
+    let mut command = tokio::process::Command::from(command);
     let output = command.output().await.context("cannot run it")?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?}: {said}");

@@ -6,14 +6,15 @@
 
 use std::cell::Cell;
 use std::path::Path;
+use std::process::Command;
 use std::rc::Rc;
 
 use anyhow::ensure;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Script};
 use rustix::process::Signal;
+use stock_supervisor::ports;
 use tempfile::TempDir;
-use tokio::process::Command;
 use uuid::Uuid;
 
 use super::server::{self, HOST, Server};
@@ -59,7 +60,7 @@ impl Redis {
     /// Starts it and fills it.
     pub(crate) async fn start(scratch: &Path, with_replica: bool) -> anyhow::Result<Redis> {
         let dir = server::scratch_dir("redis", scratch)?;
-        let ports = server::free_ports(2)?;
+        let ports = ports::free(2)?;
         let mut primary = serve(dir.path(), ports[0], None)?;
         let mut first = primary.ready(async || connect(ports[0]).await).await?;
         let script = Script::new(RESERVE);
@@ -103,7 +104,7 @@ impl System for Redis {
 
     fn processes(&self) -> Processes {
         let servers = [Some(&self.primary), self.replica.as_ref()];
-        Processes::of(servers.into_iter().flatten().filter_map(Server::id))
+        Processes::of(servers.into_iter().flatten().map(Server::id))
     }
 
     fn reserves(&self, work: Work) -> Vec<RedisReserve> {

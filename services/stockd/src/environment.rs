@@ -15,7 +15,7 @@ const OF_OTHERS: [&str; 1] = ["STOCKD_ENDPOINT"];
 
 /// Of a node, and of those that `stockd dev` starts, too: these are not in the files that it writes
 /// for them.
-const OF_EVERY_NODE: [&str; 1] = ["STOCKD_LOG_FORMAT"];
+pub(crate) const OF_EVERY_NODE: [&str; 1] = ["STOCKD_LOG_FORMAT"];
 
 /// A variable cannot be meant as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -103,16 +103,6 @@ fn is_of_kubernetes(name: &str) -> bool {
             || (words.next().is_some_and(is_port) && words.next().is_some_and(is_protocol))
     };
     is_service || name.split_once("_PORT").is_some_and(is_link)
-}
-
-/// The variables that a node must not be handed by whoever starts several: they would go before the
-/// file of each.
-pub(crate) fn of_one_node() -> impl Iterator<Item = OsString> {
-    let names = std::env::vars_os().map(|(name, _)| name);
-    names.filter(|name| {
-        let text = name.to_string_lossy();
-        text.starts_with(PREFIX) && !OF_EVERY_NODE.contains(&&*text)
-    })
 }
 
 #[cfg(test)]

@@ -1,55 +1,39 @@
 //! What the nodes of a cluster are told before they start.
 
+use stock_supervisor::{Beginning, Settings};
+
 use super::{Cluster, NODES, Node};
 
 impl Cluster {
     /// What a node's configuration file says.
     pub(super) fn config(&self, node: &Node) -> String {
-        let mut text = format!(
-            "cluster_id = \"{}\"\n\
-             node_id = {}\n\
-             data_dir = {:?}\n\
-             {}\
-             [listen]\n\
-             grpc = \"{host}:{}\"\n\
-             peers = \"{host}:{}\"\n\
-             metrics = \"{host}:{}\"\n",
-            self.cluster_id(),
-            node.id,
-            self.data_dir(node.id),
-            self.config_of_kind(node),
-            node.grpc_port,
-            node.peers_port,
-            node.metrics_port,
-            host = self.host(node.id),
-        );
-        if !NODES.contains(&node.id) {
-            return text;
-        }
-        for node in &self.nodes[..NODES.len()] {
-            text.push_str(&format!(
-                "[[nodes]]\nid = {}\ngrpc = \"{}\"\npeers = \"{}:{}\"\n",
-                node.id,
-                self.endpoint(node.id),
-                self.host(node.id),
-                node.peers_port,
-            ));
-        }
-        text
-    }
-
-    /// What a founder and a node that joins do not have in common.
-    fn config_of_kind(&self, node: &Node) -> String {
-        let mut text = match NODES.contains(&node.id) {
-            true => format!("shards = {}\n", self.options.shards),
-            false => format!("join = {:?}\n", NODES.map(|node| self.endpoint(node))),
+        let founders = &self.nodes[..NODES.len()];
+        let beginning = match NODES.contains(&node.id()) {
+            true => Beginning::Founds {
+                founders: founders.iter().map(|node| node.place.clone()).collect(),
+                shards: self.options.shards,
+            },
+            false => Beginning::Joins {
+                endpoints: founders.iter().map(|node| node.place.endpoint()).collect(),
+            },
         };
-        if let Some(seconds) = self.options.replace_after_seconds {
-            text.push_str(&format!("replace_after_seconds = {seconds}\n"));
-        }
-        if let Some(bytes) = self.options.memory_bytes {
-            text.push_str(&format!("memory_bytes = {bytes}\n"));
-        }
-        text
+        let options = &self.options;
+        let more = [
+            ("replace_after_seconds", options.replace_after_seconds),
+            ("memory_bytes", options.memory_bytes),
+        ];
+        let more = more.into_iter().filter_map(|(key, value)| {
+            let value = i64::try_from(value?).ok()?;
+            Some((key.to_owned(), value.into()))
+        });
+        let settings = Settings {
+            cluster_id: self.cluster_id(),
+            data_dir: self.data_dir(node.id()),
+            place: node.place.clone(),
+            beginning,
+            more: more.collect(),
+        };
+        let text = settings.to_toml();
+        text.unwrap_or_else(|e| panic!("node {}: {e}", node.id()))
     }
 }

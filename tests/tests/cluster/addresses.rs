@@ -6,7 +6,7 @@ use std::time::Duration;
 use stock_client::Client;
 use tests::cluster::{Cluster, NODES, Options};
 use tests::operator::Operator;
-use tests::ports;
+use tests::programs;
 use tests::stock::{fresh_location, position, receive};
 use tests::wait::until;
 
@@ -22,7 +22,7 @@ struct Moved {
 
 /// Starts a node at other ports, as its command line says.
 fn move_to_other_ports(cluster: &Cluster, node: u64) -> Moved {
-    let ports = ports::free(2);
+    let ports = programs::free_ports(2);
     let (grpc, peers) = (
         format!("127.0.0.1:{}", ports[0]),
         format!("127.0.0.1:{}", ports[1]),
@@ -103,7 +103,7 @@ async fn a_cluster_whose_nodes_all_moved_finds_itself_by_its_configuration() {
     receive(&client, "MOVES", &location, 5).await;
     drop(client);
     cluster.kill_all();
-    let ports = ports::free(6);
+    let ports = programs::free_ports(6);
     let at = |port: u16| format!("127.0.0.1:{port}");
     let moved: Vec<Moved> = (0..3)
         .map(|number| Moved {

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use stock_supervisor::ports;
 use tests::cluster::{Cluster, Shared};
 use tests::names::{fresh, request_id, sku_in};
-use tests::{ports, programs};
+use tests::programs;
 
 const DONE: i32 = 0;
 const FAILED: i32 = 1;
@@ -151,7 +152,7 @@ async fn exit_codes_tell_a_shortage_from_a_mistake() {
         assert!(said.contains(reason), "{command:?}: {said}");
     }
     let nobody = Ctl {
-        endpoint: format!("http://127.0.0.1:{}", ports::free(1)[0]),
+        endpoint: format!("http://127.0.0.1:{}", programs::free_ports(1)[0]),
     };
     let silent = nobody.json(FAILED, &["cluster", "status"]);
     assert_eq!(silent["error"]["reason"], "UNREACHABLE");
@@ -348,7 +349,7 @@ const DEV_PORTS: [u16; 9] = [1, 2, 3, 11, 12, 13, 21, 22, 23];
 #[test]
 fn dev_reaches_ready_and_the_same_data_directory_brings_everything_back() {
     let dir = programs::data_dir();
-    let base_port = ports::free_range(&DEV_PORTS);
+    let base_port = ports::free_range(&DEV_PORTS).unwrap();
     let ctl = Ctl {
         endpoint: format!("http://127.0.0.1:{}", base_port + 2),
     };

@@ -1,8 +1,7 @@
 //! When most nodes are lost for good: what the last one has is there, and the cluster grows again.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use stock_proto::stock::v1::ListShardsRequest;
@@ -13,12 +12,13 @@ use tests::directories::cut_end_of_log;
 use tests::inspection::inspect;
 use tests::names::{fresh, sku_in};
 use tests::operator::Operator;
+use tests::programs;
 use tests::receipts::Receipts;
 use tests::stock::{
     fresh_location, held, position, position_at, receive, reservation, reserve, sell,
 };
+use tests::visitor::{Addresses, Visitor};
 use tests::wait::until;
-use tests::{ports, programs, spawner};
 use tonic::transport::{Channel, Endpoint};
 
 /// Six moves, one after the other, on a busy machine.
@@ -61,43 +61,11 @@ fn content(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 /// A node that the cluster's configuration does not name.
-struct Stranger {
-    child: Child,
-    endpoint: String,
-}
-
-impl Stranger {
-    fn join(cluster: &Cluster, cluster_id: &str, through: u64) -> Self {
-        let addresses: Vec<String> = ports::free(3)
-            .into_iter()
-            .map(|port| format!("127.0.0.1:{port}"))
-            .collect();
-        let [grpc, peers, metrics] = addresses.try_into().unwrap();
-        let log = File::create(cluster.dir().join("stranger.log")).unwrap();
-        let mut command = programs::run_stockd();
-        command
-            .args(["serve", "--die-with-parent", "--cluster-id", cluster_id])
-            .args(["--join", &cluster.endpoint(through)])
-            .args(["--listen-grpc", &grpc, "--listen-peers", &peers])
-            .args(["--listen-metrics", &metrics])
-            .arg("--data-dir")
-            .arg(cluster.dir().join("stranger"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log);
-        Self {
-            child: spawner::spawn(command).unwrap(),
-            endpoint: format!("http://{grpc}"),
-        }
-    }
-}
-
-impl Drop for Stranger {
-    fn drop(&mut self) {
-        // The error says that it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn join(cluster: &Cluster, cluster_id: &str, through: u64) -> Visitor {
+    let addresses = Addresses::free(1);
+    let endpoint = cluster.endpoint(through);
+    let arguments = ["--cluster-id", cluster_id, "--join", &endpoint];
+    Visitor::start(&cluster.dir().join("stranger"), &addresses[0], &arguments)
 }
 
 /// The voters of every group as group 0 knows them, group 0 first.
@@ -246,8 +214,8 @@ async fn one_node_of_three_goes_on_alone_and_the_cluster_grows_again() {
 
     // One comes back empty under its id, one is new.
     cluster.restart(2);
-    let stranger = Stranger::join(&cluster, &cluster_id, 1);
-    let channel = Endpoint::from_shared(stranger.endpoint.clone())
+    let stranger = join(&cluster, &cluster_id, 1);
+    let channel = Endpoint::from_shared(stranger.endpoint())
         .unwrap()
         .connect_lazy();
     until("three replicas of everything", REBUILT_WITHIN, async || {

@@ -6,23 +6,23 @@
 mod guide;
 mod sample;
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 use stock_client::Client;
-use tokio::process::{Child, Command};
+use stock_supervisor::{Beginning, Place, Process, Serve, Settings, health};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use crate::config::{Advertise, Config, Hosting, Listen, Node};
+use crate::config::Hosting;
 use crate::environment;
 
 const NODES: u64 = 3;
@@ -122,8 +122,7 @@ async fn supervise(options: Options) -> anyhow::Result<()> {
 
     let mut nodes = JoinSet::new();
     for node in 1..=NODES {
-        let config = node_config(node, &birth, &dir, &options);
-        let start = NodeStart::write(&config, &options.log)?;
+        let start = NodeStart::write(node, &birth, &dir, &options)?;
         nodes.spawn(keep_running(start));
     }
     let ready = async {
@@ -210,31 +209,15 @@ async fn wait_for_ports(base: u16) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn node_config(node: u64, birth: &Birth, dir: &Path, options: &Options) -> Config {
-    let port = |offset: u64, node: u64| options.base_port + (offset + node) as u16;
-    let nodes = (1..=NODES).map(|id| Node {
-        id,
-        grpc: format!("http://{HOST}:{}", port(0, id)),
-        peers: format!("{HOST}:{}", port(20, id)),
-    });
-    Config {
-        join: Vec::new(),
-        advertise: Advertise::default(),
-        replicas: 3,
-        replace_after_seconds: 600,
-        ledger_keep_seconds: 0,
-        memory_bytes: None,
-        cluster_id: birth.cluster_id.clone(),
-        node_id: node,
-        shards: birth.shards,
-        data_dir: dir.join(format!("node-{node}")),
-        listen: Listen {
-            grpc: format!("{HOST}:{}", port(0, node)),
-            peers: format!("{HOST}:{}", port(20, node)),
-            metrics: format!("{HOST}:{}", port(10, node)),
-        },
-        hosting: options.hosting,
-        nodes: nodes.collect(),
+/// Where a node of a cluster with this base port is.
+fn place(base_port: u16, node: u64) -> Place {
+    let port = |offset: u16| base_port + offset + node as u16;
+    Place {
+        node,
+        host: HOST.to_owned(),
+        grpc: port(0),
+        peers: port(20),
+        metrics: port(10),
     }
 }
 
@@ -247,43 +230,46 @@ struct NodeStart {
 }
 
 impl NodeStart {
-    fn write(config: &Config, log: &str) -> anyhow::Result<Self> {
-        fs::create_dir_all(&config.data_dir)?;
-        let config_path = config.data_dir.join("stockd.toml");
-        fs::write(&config_path, toml::to_string(config)?)?;
+    /// Writes its configuration.
+    fn write(node: u64, birth: &Birth, dir: &Path, options: &Options) -> anyhow::Result<Self> {
+        let founders = (1..=NODES).map(|node| place(options.base_port, node));
+        let hosting = toml::Value::try_from(options.hosting)?;
+        let settings = Settings {
+            cluster_id: birth.cluster_id.clone(),
+            data_dir: dir.join(format!("node-{node}")),
+            place: place(options.base_port, node),
+            beginning: Beginning::Founds {
+                founders: founders.collect(),
+                shards: birth.shards,
+            },
+            more: [
+                ("hosting".to_owned(), hosting),
+                // All of the history.
+                ("ledger_keep_seconds".to_owned(), 0.into()),
+            ]
+            .into_iter()
+            .collect(),
+        };
+        fs::create_dir_all(&settings.data_dir)?;
+        let config_path = settings.data_dir.join("stockd.toml");
+        fs::write(&config_path, settings.to_toml()?)?;
         Ok(Self {
-            node: config.node_id,
+            node,
             config_path,
-            log_path: config.data_dir.join("stockd.log"),
-            log_filter: log.to_owned(),
+            log_path: settings.data_dir.join("stockd.log"),
+            log_filter: options.log.clone(),
         })
     }
 
-    fn spawn(&self) -> anyhow::Result<Child> {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(&self.log_path)?;
-        let mut command = Command::new(std::env::current_exe()?);
-        for variable in environment::of_one_node() {
-            command.env_remove(variable);
-        }
-        command
-            .args([
-                "serve",
-                "--die-with-parent",
-                "--log",
-                &self.log_filter,
-                "--config",
-            ])
-            .arg(&self.config_path)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            // Ctrl-C is for this process, which then stops the nodes in order.
-            .process_group(0)
-            .kill_on_drop(true);
-        Ok(command.spawn()?)
+    fn start(&self) -> anyhow::Result<Process> {
+        let serve = Serve {
+            config: &self.config_path,
+            log: &self.log_path,
+            log_filter: &self.log_filter,
+            arguments: &[],
+            variables: &environment::OF_EVERY_NODE,
+        };
+        Ok(serve.start(Command::new(std::env::current_exe()?))?)
     }
 }
 
@@ -292,10 +278,10 @@ async fn keep_running(start: NodeStart) -> anyhow::Result<()> {
     let mut ended_early = 0;
     loop {
         let began = Instant::now();
-        let mut child = start.spawn()?;
+        let mut process = start.start()?;
         let status = tokio::select! {
-            status = child.wait() => status?,
-            () = STOPPING.cancelled() => return stop(child).await,
+            status = process.wait() => status?,
+            () = STOPPING.cancelled() => return Ok(process.stop(Signal::TERM, STOP_WITHIN).await?),
         };
         ended_early = match began.elapsed() < RESTART_HEALTHY_AFTER {
             true => ended_early + 1,
@@ -312,22 +298,12 @@ async fn keep_running(start: NodeStart) -> anyhow::Result<()> {
     }
 }
 
-async fn stop(mut child: Child) -> anyhow::Result<()> {
-    if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id as i32)) {
-        kill_process(pid, Signal::TERM)?;
-    }
-    if timeout(STOP_WITHIN, child.wait()).await.is_err() {
-        child.kill().await?;
-    }
-    Ok(())
-}
-
 /// Waits until every node sees a leader for every shard.
 async fn wait_until_ready(base_port: u16) -> anyhow::Result<Client> {
     let until = Instant::now() + READY_WITHIN;
     let mut clients = Vec::new();
-    for node in 1..=NODES as u16 {
-        let endpoint = format!("http://{HOST}:{}", base_port + node);
+    for node in 1..=NODES {
+        let endpoint = place(base_port, node).endpoint();
         loop {
             match Client::connect(&endpoint).await {
                 Ok(client) => break clients.push(client),
@@ -349,12 +325,10 @@ async fn wait_until_ready(base_port: u16) -> anyhow::Result<Client> {
 
 async fn all_led(clients: &[Client]) -> bool {
     for client in clients {
-        let Ok(topology) = client.get_topology().await else {
-            return false;
-        };
-        let mut groups = topology.shards.iter().chain(&topology.meta);
-        if groups.any(|group| group.leader_node_id == 0) {
-            return false;
+        let running: Vec<u64> = (1..=NODES).collect();
+        match client.get_topology().await {
+            Ok(topology) if health::leaders(&topology, &running).is_ok() => {}
+            _ => return false,
         }
     }
     true

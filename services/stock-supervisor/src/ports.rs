@@ -1,5 +1,6 @@
 //! Free loopback ports.
 
+use std::io;
 use std::net::TcpListener;
 
 /// Below the range from which the kernel takes ports for outgoing connections. A port from inside
@@ -12,7 +13,7 @@ const ATTEMPTS_MAX: u32 = 1_000;
 
 /// As many free ports. They are free now; whoever starts a server on one must be ready to try
 /// again.
-pub fn free(count: usize) -> Vec<u16> {
+pub fn free(count: usize) -> io::Result<Vec<u16>> {
     let mut held = Vec::with_capacity(count);
     for _ in 0..ATTEMPTS_MAX {
         let port = rand::random_range(FIRST..LAST);
@@ -21,20 +22,22 @@ pub fn free(count: usize) -> Vec<u16> {
             held.push((port, listener));
         }
         if held.len() == count {
-            return held.into_iter().map(|(port, _)| port).collect();
+            return Ok(held.into_iter().map(|(port, _)| port).collect());
         }
     }
-    panic!("no {count} free ports between {FIRST} and {LAST}");
+    let none = format!("no {count} free ports between {FIRST} and {LAST}");
+    Err(io::Error::other(none))
 }
 
 /// A port from which on these many ahead were free just now, as `stockd dev` wants them.
-pub fn free_range(offsets: &[u16]) -> u16 {
+pub fn free_range(offsets: &[u16]) -> io::Result<u16> {
     for _ in 0..ATTEMPTS_MAX {
         let base = rand::random_range(FIRST..LAST);
         let is_free = |offset: &u16| TcpListener::bind(("127.0.0.1", base + offset)).is_ok();
         if offsets.iter().all(is_free) {
-            return base;
+            return Ok(base);
         }
     }
-    panic!("no free range of ports between {FIRST} and {LAST}");
+    let none = format!("no free range of ports between {FIRST} and {LAST}");
+    Err(io::Error::other(none))
 }

@@ -1,8 +1,8 @@
-//! Starting processes that do not outlive this one.
+//! The thread that starts processes.
 //!
 //! `stockd serve --die-with-parent` has the kernel kill the node when the *thread* that started it
-//! ends. Tests come and go, each on a thread of its own; so one thread, which ends with the
-//! process, starts every node.
+//! ends. Threads come and go, with tests or with a runtime; so one that ends with this process
+//! starts every other process.
 
 use std::io;
 use std::process::{Child, Command};
@@ -26,7 +26,7 @@ static SPAWNER: LazyLock<Sender<Order>> = LazyLock::new(|| {
 });
 
 /// As [`Command::spawn`], from the thread that lives as long as the process.
-pub fn spawn(command: Command) -> io::Result<Child> {
+pub(crate) fn spawn(command: Command) -> io::Result<Child> {
     let (started, wait) = channel();
     let gone = || io::Error::other("the spawning thread has ended");
     let order = Order { command, started };
