@@ -51,22 +51,18 @@ Measures reserves and reads against a bare echo call on the same nodes.
 Each load runs for a while as `echo` (a payload of a reserve's size, returned as it is) and as \
 `reserve`, over the same connections and to the same nodes in the same proportions, one after the \
 other, in three rounds. Closed loop: 1, 16, 64, 256 and 1,024 calls in flight. Open loop: 1,000 \
-and 5,000 calls a \
-second on a schedule, each timed from when it was due, so that a stall counts for every call it \
-delayed. Reserves go straight to the leader of their shard; with 1 in flight both kinds use one \
-connection to one leader, as do near reads of one position there (smaller to ask for than a \
-reserve, and larger to \
-answer). Then come batches of 256 reserves, \
-an EchoStream and a ReserveStream to each leader.
+and 5,000 calls a second on a schedule, each timed from when it was due, so that a stall counts \
+for every call it delayed. Reserves go straight to the leader of their shard; with 1 in flight \
+both kinds use one connection to one leader, as do near reads of one position there (smaller to \
+ask for than a reserve, and larger to answer). Then come batches of 256 reserves, an EchoStream \
+and a ReserveStream to each leader.
 
 The three nodes are started for it, and their processor time, context switches and bytes written \
-are \
-counted for every reserve; or name a cluster that runs with --endpoint.
+are counted for every reserve; or name a cluster that runs with --endpoint.
 
-Windows in which the host took more than 3 % of the CPU are thrown away and repeated when it \
-takes no \
-more, as long as --patience lasts. The ratios count; times depend on the machine. Exit code 1 if \
-any call failed.";
+Windows in which the host took more than 3 % of the CPU are thrown away and repeated when it takes \
+no more, as long as --patience lasts. The ratios count; times depend on the machine. Exit code 1 \
+if any call failed.";
 
 /// What `loadtests bench` is asked to do.
 #[derive(clap::Args)]

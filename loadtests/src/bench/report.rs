@@ -145,8 +145,7 @@ impl Report {
         );
         say!(
             "late: how long after they were due calls were sent, in us; their times include it. \
-             CPU, disk and \
-             switches: of one line, over all nodes; disk in whole pages"
+             CPU, disk and switches: of one line, over all nodes; disk in whole pages"
         );
         if self.rows.iter().any(|row| !row.figures.clean) {
             say!("* no window was free of stolen time: do not rely on this row");

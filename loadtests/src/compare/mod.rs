@@ -72,10 +72,9 @@ const ABOUT: &str = "Measures stockd beside PostgreSQL, Redis and etcd";
 
 const ABOUT_LONG: &str = "\
 Measures stockd beside PostgreSQL, Redis and etcd: the same work, on the same machine, one system \
-after the \
-other, in rounds. A line of a basket is held if there is stock; the counter and the hold are \
-durable before the \
-answer. Of each system: alone and with a copy on a second server, or with three members.
+after the other, in rounds. A line of a basket is held if there is stock; the counter and the hold \
+are durable before the answer. Of each system: alone and with a copy on a second server, or with \
+three members.
 
   PostgreSQL   one statement changes counter and hold; 64 connections; with a synchronous standby
   Redis        a Lua script, appendfsync always; with a replica and WAIT
@@ -83,15 +82,13 @@ answer. Of each system: alone and with a copy on a second server, or with three 
   stockd       three nodes; beside it a bare echo call on the same nodes
 
 Every system is started here, on loopback ports of its own, and stopped before the next one. The \
-peers come from \
-Debian's packages:
+peers come from Debian's packages:
 
   apt-get install postgresql redis-server etcd-server
 
 Calls on a schedule are timed from when they were due. What a system cannot carry it says so. \
-Windows in which \
-the host took more than 3 % of the CPU are repeated when it takes no more, as long as --patience \
-lasts.";
+Windows in which the host took more than 3 % of the CPU are repeated when it takes no more, as \
+long as --patience lasts.";
 
 /// What `loadtests compare` is asked to do.
 #[derive(clap::Args)]

@@ -87,16 +87,14 @@ impl Report {
     pub(super) fn print(&self) {
         say!("{}", self.table());
         say!(
-            "p50 / p99 / p99.9 in us; -: the rate was not carried. Most: lines a second with 64 \
-             in flight; hot: one \
-             SKU against many. Basket: p50 with 5 lines in one shard. CPU: seconds of servers and \
-             load for 1,000 \
-             reserves, and bytes written to disk for one, with 64 in flight."
+            "p50 / p99 / p99.9 in us; -: the rate was not carried. Most: lines a second with 64 in \
+             flight; hot: one SKU against many. Basket: p50 with 5 lines in one shard. CPU: \
+             seconds of servers and load for 1,000 reserves, and bytes written to disk for one, \
+             with 64 in flight."
         );
         say!(
             "fdatasync of 120 bytes: p50 {:.0} us, p99 {:.0} us; stolen by the host: {:.1} % of \
-             the CPU; windows \
-             thrown away: {} of {}",
+             the CPU; windows thrown away: {} of {}",
             self.fsync.p50_us,
             self.fsync.p99_us,
             self.stolen_percent,

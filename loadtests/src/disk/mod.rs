@@ -35,16 +35,12 @@ const ABOUT: &str = "Writes for long, and shows whether the disks of the nodes s
 const ABOUT_LONG: &str = "\
 Writes for long, and shows whether the disks of the nodes stay bounded.
 
-Starts three nodes of its own that write checkpoints often and keep little history, sends \
-reserves on a schedule \
-(each is held, and expires after two minutes), and looks at the size of the log, the checkpoints \
-and the ledger \
-of the fullest node. What must hold at every moment: the log is at most twice what makes \
-checkpoints due, which is as much \
-as the states have (which grow at first: every request is remembered for ten minutes), and four \
-files; of each group there are at most three checkpoints; and the ledger has stopped growing once \
-it is \
-three times as old as what it keeps.
+Starts three nodes of its own that write checkpoints often and keep little history, sends reserves \
+on a schedule (each is held, and expires after two minutes), and looks at the size of the log, the \
+checkpoints and the ledger of the fullest node. What must hold at every moment: the log is at most \
+twice what makes checkpoints due, which is as much as the states have (which grow at first: every \
+request is remembered for ten minutes), and four files; of each group there are at most three \
+checkpoints; and the ledger has stopped growing once it is three times as old as what it keeps.
 
 Exit code 1 if one of these does not hold, if a call failed, or if too little was written to tell.";
 

@@ -44,12 +44,9 @@ const ABOUT_LONG: &str = "\
 Measures how long writes stop when a leader is killed, and when it hands over.
 
 Starts three nodes of its own and sends reserves to one shard on a schedule, through the Rust \
-client. Then it \
-kills the node that leads the shard (SIGKILL), many times, and starts it again: counted is the \
-time from the \
-kill to the answer of the first write that was sent after it. And it has the leader hand over, \
-many times: \
-counted is the longest time between two answers while it does.
+client. Then it kills the node that leads the shard (SIGKILL), many times, and starts it again: \
+counted is the time from the kill to the answer of the first write that was sent after it. And it \
+has the leader hand over, many times: counted is the longest time between two answers while it does.
 
 Exit code 1 if a call failed or a target was missed at p99.";
 

@@ -35,16 +35,12 @@ everything else equal.
   lines      1, 2, 5, 10, 20, 50 and 100 in a basket, all in one shard
 
 Each time: how long a call takes alone, and how many can be done with 64 in flight. Three nodes \
-are started for \
-each axis; the leaders of shards are spread evenly over them, and every call goes straight to \
-one. Holds of the calls that \
-are measured end after two seconds, and every size begins when they have, so that none of them \
-weighs on what comes \
-later.
+are started for each axis; the leaders of shards are spread evenly over them, and every call goes \
+straight to one. Holds of the calls that are measured end after two seconds, and every size begins \
+when they have, so that none of them weighs on what comes later.
 
 Windows in which the host took more than 3 % of the CPU are thrown away and repeated, a bounded \
-number of times. \
-Exit code 1 if any call failed.";
+number of times. Exit code 1 if any call failed.";
 
 /// What `loadtests growth` is asked to do.
 #[derive(clap::Args)]

@@ -42,14 +42,11 @@ const ABOUT_LONG: &str = "\
 Asks twice as much of a cluster as it can do.
 
 Starts three nodes of its own. For streams, and then for single calls: finds the best rate, asks \
-less than half \
-of it on a schedule, then twice as much, and then less again. While too much is asked, streams \
-must keep nine \
-tenths of the best rate, and refuse the rest with a hint when to try again; a second after the \
-load has fallen \
-answers must come as quickly as before. Single calls must not collapse: every call is answered or \
-refused. \
-No node writes its state down meanwhile; `recovery` tells what that costs.
+less than half of it on a schedule, then twice as much, and then less again. While too much is \
+asked, streams must keep nine tenths of the best rate, and refuse the rest with a hint when to try \
+again; a second after the load has fallen answers must come as quickly as before. Single calls \
+must not collapse: every call is answered or refused. No node writes its state down meanwhile; \
+`recovery` tells what that costs.
 
 Exit code 1 if a call failed, or if streams did not do what they must.";
 

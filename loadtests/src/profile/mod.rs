@@ -33,12 +33,9 @@ const ABOUT_LONG: &str = "\
 Makes a flame graph of the nodes under load.
 
 Starts three nodes of its own, puts load on them, and has `perf` look at them meanwhile (Debian: \
-apt-get \
-install linux-perf; without root the kernel must allow it: kernel.perf_event_paranoid). The \
-picture goes to \
---svg; how much of one line's processor time each part of the nodes takes, and the functions that \
-take most, to the \
-terminal.";
+apt-get install linux-perf; without root the kernel must allow it: kernel.perf_event_paranoid). \
+The picture goes to --svg; how much of one line's processor time each part of the nodes takes, and \
+the functions that take most, to the terminal.";
 
 /// What `loadtests profile` is asked to do.
 #[derive(clap::Args)]

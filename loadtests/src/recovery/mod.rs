@@ -46,14 +46,10 @@ const ABOUT_LONG: &str = "\
 Measures the weight of many positions, and how nodes that hold them recover.
 
 Starts one node that founds a cluster alone, and fills it with positions. Measured are: the bytes \
-in memory and \
-on disk for each; the time from a start after SIGKILL until every shard answers a linearizable \
-read; and, with \
-nodes that join (two, unless said otherwise, so that each holds everything), the time until they \
-hold what they \
-should, and what reserves at 1,000 a second take before that, while a checkpoint is being \
-written, and while \
-snapshots travel.";
+in memory and on disk for each; the time from a start after SIGKILL until every shard answers a \
+linearizable read; and, with nodes that join (two, unless said otherwise, so that each holds \
+everything), the time until they hold what they should, and what reserves at 1,000 a second take \
+before that, while a checkpoint is being written, and while snapshots travel.";
 
 /// What `loadtests recovery` is asked to do.
 #[derive(clap::Args)]
@@ -289,8 +285,7 @@ fn check_memory(resident: u64, joiners: u64) -> anyhow::Result<()> {
     ensure!(
         available > resident * joiners + FREE_BYTES_MIN,
         "{joiners} more nodes of {resident} bytes each do not fit into {available} bytes of \
-         memory: \
-         try --joiners 1, or fewer positions"
+         memory: try --joiners 1, or fewer positions"
     );
     Ok(())
 }

@@ -52,17 +52,15 @@ Replays the dunnhumby Complete Journey baskets and checks every position.
 
 Every store of the data becomes a location, and every product it sells there gets an opening stock \
 that covers all the chosen weeks. Then the baskets come in the order of time: each is reserved \
-(one \
-reservation per shard it touches), confirmed and fulfilled. Some are abandoned, half of those \
-released \
-and half left to expire; some are handed over in two parts, or partly released before they are paid.
+(one reservation per shard it touches), confirmed and fulfilled. Some are abandoned, half of those \
+released and half left to expire; some are handed over in two parts, or partly released before \
+they are paid.
 
 When the last hold has ended, every position is read linearizably and compared with a tally that \
-was \
-kept beside it from the data alone. Nodes may die meanwhile, or be replaced: with --kill-every and \
---replace-node the replay starts three of its own. The SKUs of a run carry a prefix of their own, \
-so a replay can be \
-repeated on the same cluster. Exit code 1 if a position differs or a call failed.
+was kept beside it from the data alone. Nodes may die meanwhile, or be replaced: with --kill-every \
+and --replace-node the replay starts three of its own. The SKUs of a run carry a prefix of their \
+own, so a replay can be repeated on the same cluster. Exit code 1 if a position differs or a call \
+failed.
 
 Fetch the data with: loadtests/fetch-dunnhumby.sh DIR";
 

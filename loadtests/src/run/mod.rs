@@ -57,14 +57,13 @@ const ABOUT_LONG: &str = "\
 Puts load on a cluster as a profile says, and checks every position.
 
 A profile is a TOML file: stock, a mix of actions by weight, and loads one after the other (calls \
-in flight, calls a \
-second, or a part of the best rate, which is found before); leaders may be killed meanwhile. Some \
-come with this \
-program; loadtests/profiles has their files to begin with. Three nodes are started for it.
+in flight, calls a second, or a part of the best rate, which is found before); leaders may be \
+killed meanwhile. Some come with this program; loadtests/profiles has their files to begin with. \
+Three nodes are started for it.
 
 Calls go through the Rust client, which routes and retries. Those on a schedule are timed from \
-when they were due. In \
-the end what was acknowledged is compared with linearizable reads of every position.
+when they were due. In the end what was acknowledged is compared with linearizable reads of every \
+position.
 
 Exit code 1 if a call failed, a position differs, or what the profile asks for does not hold.";
 

@@ -27,8 +27,7 @@ pub enum Contradiction {
     /// got.
     #[error(
         "its leader knows that it had the log up to {commit}, and it ends at {last_index}: it has \
-         lost what it \
-         acknowledged"
+         lost what it acknowledged"
     )]
     LostEntries {
         /// Committed, and once acknowledged by this replica.
@@ -39,8 +38,7 @@ pub enum Contradiction {
     /// Its leader has another entry where this replica knows its own to be committed.
     #[error(
         "entry {index} is committed here as one of term {ours}, and its leader has one of term \
-         {theirs}: one of \
-         them has forgotten what was acknowledged"
+         {theirs}: one of them has forgotten what was acknowledged"
     )]
     CommittedDiffers {
         /// The index.
@@ -71,8 +69,7 @@ pub enum StepError {
     /// is of another history. It is not counted.
     #[error(
         "replica {from} says that it has entry {index}, and the log of its leader ends at \
-         {last_index}: it is \
-         not counted"
+         {last_index}: it is not counted"
     )]
     AheadOfLeader {
         /// The follower.

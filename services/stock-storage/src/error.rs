@@ -57,10 +57,9 @@ pub enum LogError {
     /// vote or an entry that it acknowledged. Nothing has been changed on the disk.
     #[error(
         "the log is damaged: {}: {reason}. Where the rest of the cluster serves (stockctl cluster \
-         status), put the data \
-         directory aside and start this node with an empty one: it joins anew and copies \
-         everything from the others. \
-         Where it does not, nothing must be emptied or deleted: see docs/recovery.md",
+         status), put the data directory aside and start this node with an empty one: it joins \
+         anew and copies everything from the others. Where it does not, nothing must be emptied or \
+         deleted: see docs/recovery.md",
         file.display()
     )]
     Damaged {
@@ -74,8 +73,8 @@ pub enum LogError {
     /// been changed on it.
     #[error(
         "the log in {} is damaged once more, after it was so {times} times: replace the disk; or, \
-         if it is known to be \
-         well, delete what was put aside (log.damaged-1 and so on) and start again",
+         if it is known to be well, delete what was put aside (log.damaged-1 and so on) and start \
+         again",
         dir.display()
     )]
     DamagedAgain {
@@ -150,8 +149,7 @@ pub enum LogError {
     /// Space could not be given back. The log can be written, but grows until it is opened again.
     #[error(
         "cannot give back space of the log in {}: {source}: start the node again when there is \
-         space \
-         on the volume",
+         space on the volume",
         dir.display()
     )]
     Purge {
@@ -164,8 +162,7 @@ pub enum LogError {
     /// A write failed; how much of it reached the disk is unknown. Fatal.
     #[error(
         "cannot write to the log in {}: {source}: the node must stop; check the volume before it \
-         starts \
-         again",
+         starts again",
         dir.display()
     )]
     Write {

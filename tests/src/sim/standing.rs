@@ -52,8 +52,7 @@ impl World {
                     "ready",
                     format!(
                         "node {node} is ready with {applied} of {group:?} applied, of which \
-                         {least:?} \
-                         were known to be committed when it started"
+                         {least:?} were known to be committed when it started"
                     ),
                 );
             }

@@ -300,8 +300,8 @@ impl fmt::Display for Reason {
             Self::Disputed { replica } => write!(
                 f,
                 "replica {replica} contradicts its leader about what was acknowledged, and has \
-                 stopped: one of \
-                 them has forgotten something; look into both before you have it rebuilt"
+                 stopped: one of them has forgotten something; look into both before you have it \
+                 rebuilt"
             ),
             Self::NoRoom => write!(f, "no other active node has room for a replica"),
             Self::NodeSilent { node, for_ms } => {

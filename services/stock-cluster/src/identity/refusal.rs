@@ -19,8 +19,7 @@ pub enum Refusal {
     /// It is of a life of the cluster that has ended.
     #[error(
         "the cluster was recovered: its life {ours:032x} goes on from {theirs:032x}, which has \
-         ended, and what is \
-         acknowledged in that one counts for nothing any more"
+         ended, and what is acknowledged in that one counts for nothing any more"
     )]
     EarlierLife {
         /// There.
@@ -48,8 +47,7 @@ pub enum Refusal {
     /// Another directory was let in under its id since.
     #[error(
         "node {node} has another data directory since entry {since} of group 0: what this one \
-         acknowledges \
-         counts for nothing any more"
+         acknowledges counts for nothing any more"
     )]
     Replaced {
         /// Which.
@@ -65,9 +63,8 @@ pub enum Refusal {
     },
     /// Its directory is older than it was when it was last heard of.
     #[error(
-        "the data directory of node {node} has forgotten what it acknowledged: it was heard in \
-         its second {known} \
-         of work, and is back in its second {told}, as a copy made before would be"
+        "the data directory of node {node} has forgotten what it acknowledged: it was heard in its \
+         second {known} of work, and is back in its second {told}, as a copy made before would be"
     )]
     Forgotten {
         /// Which.

@@ -43,9 +43,8 @@ pub enum RegistryRefusal {
     },
     /// The node runs, and another directory asks to be let in under its id.
     #[error(
-        "node {node} is heard from, with another data directory: is its id given twice? To \
-         replace it though it \
-         runs, say `stockctl node replace {node}` first"
+        "node {node} is heard from, with another data directory: is its id given twice? To replace \
+         it though it runs, say `stockctl node replace {node}` first"
     )]
     NodeHeard {
         /// Which.

@@ -326,8 +326,7 @@ impl Trial {
         {
             return Err(format!(
                 "{counts:?}; the model counts {open} bytes of open reservations, {documents} of \
-                 documents, and {} of \
-                 requests at most",
+                 documents, and {} of requests at most",
                 self.naive.request_bytes_max()
             ));
         }

@@ -26,8 +26,7 @@ pub enum CheckpointError {
     /// A file is not what was once written.
     #[error(
         "the checkpoint {} is damaged at byte {offset}: {reason}: delete it; an older one, or \
-         another \
-         replica, has the same state",
+         another replica, has the same state",
         file.display()
     )]
     Damaged {

@@ -119,8 +119,7 @@ impl From<ApiError> for Status {
                 Code::Unimplemented,
                 "BASKET_OVER_SEVERAL_SHARDS",
                 "the lines live in several shards; a basket over several shards cannot be held \
-                 yet: \
-                 reserve the lines of each shard by themselves"
+                 yet: reserve the lines of each shard by themselves"
                     .to_owned(),
             ),
             ApiError::TooManyItems { items, items_max } => plain(
@@ -134,8 +133,7 @@ impl From<ApiError> for Status {
             ApiError::AnswerTooLarge { bytes, bytes_max } => {
                 let message = format!(
                     "the answers could take {bytes} bytes, and a client accepts {bytes_max}; \
-                     nothing was done: \
-                     send fewer requests in one call"
+                     nothing was done: send fewer requests in one call"
                 );
                 let mut details = ErrorDetails::with_bad_request_violation("requests", &message);
                 details.set_error_info("ANSWER_TOO_LARGE", ERROR_DOMAIN, HashMap::new());
@@ -257,15 +255,14 @@ impl From<Fault> for Status {
                 Code::ResourceExhausted,
                 "CALLS_FULL",
                 "the calls under way on this connection, or on all, hold as much memory as they \
-                 may; nothing more was \
-                 done: take the answers that wait, and try again later",
+                 may; nothing more was done: take the answers that wait, and try again later",
             ),
             Fault::NoRoomForAnswer | Fault::ReaderSilent => (
                 Code::ResourceExhausted,
                 "ANSWERS_FULL",
                 "there is no room for the answer beside those that wait to be taken; what was \
-                 asked may be done: take \
-                 the others, and repeat it with the same request id or document",
+                 asked may be done: take the others, and repeat it with the same request id or \
+                 document",
             ),
         };
         let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
@@ -337,27 +334,23 @@ fn failed(failure: Failure) -> Status {
             Code::ResourceExhausted,
             "DISK_FULL",
             "the disk of the shard's leader is nearly full: new holds and receipts are refused \
-             until there \
-             is room; what keeps or ends holds, sales, adjustments and policies are still taken; \
-             nothing was done",
+             until there is room; what keeps or ends holds, sales, adjustments and policies are \
+             still taken; nothing was done",
             RETRY_DISK_FULL_AFTER,
         ),
         Failure::MemoryFull => (
             Code::ResourceExhausted,
             "MEMORY_FULL",
             "the memory of the shard's leader is nearly used up: new holds and receipts are \
-             refused until there \
-             is room; what keeps or ends holds, sales, adjustments and policies are still taken; \
-             nothing was done",
+             refused until there is room; what keeps or ends holds, sales, adjustments and \
+             policies are still taken; nothing was done",
             RETRY_DISK_FULL_AFTER,
         ),
         Failure::OutcomeUnknown => (
             Code::Unavailable,
             "OUTCOME_UNKNOWN",
             "leadership changed, or the leader did not answer in time, while the call was on its \
-             way; it may or may not \
-             have been done: \
-             repeat it with the same request id or document",
+             way; it may or may not have been done: repeat it with the same request id or document",
             RETRY_LEADERLESS_AFTER,
         ),
         Failure::TooFarBehind => (

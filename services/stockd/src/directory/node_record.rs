@@ -136,8 +136,7 @@ pub enum NodeRecordError {
     /// A recovery has not ended.
     #[error(
         "a recovery of {dir} was interrupted, and parts of it may be of the life before: run \
-         `stockd recover` once more \
-         with the data directories of the nodes {nodes:?}, as before"
+         `stockd recover` once more with the data directories of the nodes {nodes:?}, as before"
     )]
     Recovering {
         /// The data directory.

@@ -52,10 +52,9 @@ pub enum FirstBootError {
     /// Nobody has founded a cluster, and this directory has been used.
     #[error(
         "{} holds states or history of a cluster, but not its log, and no other node knows a \
-         cluster that this one could \
-         join: no second one is founded over what is left of the first. Bring the log back, or \
-         the directory of another \
-         node (see docs/recovery.md); for a new cluster, give every node an empty directory",
+         cluster that this one could join: no second one is founded over what is left of the \
+         first. Bring the log back, or the directory of another node (see docs/recovery.md); for a \
+         new cluster, give every node an empty directory",
         dir.display()
     )]
     Used {
@@ -211,8 +210,7 @@ fn differs(own: &Listed, hello: &cluster::Hello) -> Option<String> {
     (theirs != *own).then(|| {
         format!(
             "node {} would found the cluster with nodes {:?} and {} replicas, but the \
-             configuration here says \
-             nodes {:?} and {} replicas",
+             configuration here says nodes {:?} and {} replicas",
             hello.node_id, theirs.nodes, theirs.replicas, own.nodes, own.replicas
         )
     })
@@ -361,8 +359,7 @@ mod tests {
         check(
             [(2, Ok(hello)), (3, empty(3))],
             "wait for node 2 has states or history of a cluster, and not its log: none is founded \
-             with it \
-             (docs/recovery.md)",
+             with it (docs/recovery.md)",
         );
     }
 
@@ -374,8 +371,7 @@ mod tests {
         check(
             [(2, Ok(hello)), (3, empty(3))],
             "wait for node 2 would found the cluster with nodes [1, 2, 3, 4, 5] and 3 replicas, \
-             but the \
-             configuration here says nodes [1, 2, 3] and 3 replicas",
+             but the configuration here says nodes [1, 2, 3] and 3 replicas",
         );
         let mut other = identity(2, 2);
         other.listed.replicas = 1;

@@ -43,8 +43,7 @@ pub enum RecoverError {
     /// A recovery was interrupted, and other directories belong to it.
     #[error(
         "{}: a recovery of it together with others was interrupted: give the data directories of \
-         the nodes {nodes:?}, and \
-         no other", path.display()
+         the nodes {nodes:?}, and no other", path.display()
     )]
     Interrupted {
         /// A directory.
@@ -78,8 +77,7 @@ pub enum RecoverError {
     /// The surviving registry does not know a node that is left.
     #[error(
         "node {node} joined so late that what is left of the registry does not know it: leave its \
-         directory out, \
-         empty it, and let the node join anew"
+         directory out, empty it, and let the node join anew"
     )]
     UnknownNode {
         /// Which.
@@ -95,8 +93,7 @@ pub enum RecoverError {
     /// Some shards have no replica left.
     #[error(
         "{} lost, with every replica: bring another node's directory, or go on without with \
-         --leave-lost-shards, and \
-         have them restored from a backup",
+         --leave-lost-shards, and have them restored from a backup",
         names(groups)
     )]
     LostShards {

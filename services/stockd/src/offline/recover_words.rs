@@ -50,16 +50,12 @@ pub(super) fn plan(plan: &Plan, dirs: &[PathBuf]) -> String {
         text.push_str(&of_group(group, dirs));
     }
     text.push_str(
-        "\nWhat callers were told and no directory above has is lost: how much that is, nobody \
-         can know. What a log \
-         has beyond its last known commit becomes committed: it may bring back what was never \
-         acknowledged, and a \
-         retry with the same request id then gets that answer.\n\
+        "\nWhat callers were told and no directory above has is lost: how much that is, nobody can \
+         know. What a log has beyond its last known commit becomes committed: it may bring back \
+         what was never acknowledged, and a retry with the same request id then gets that answer.\n\
          Every lost node must stay away, and be switched off before this is done: as long as it \
-         reaches no node that \
-         goes on from here, it sells the same units once more. One that does reach it ends; empty \
-         its data directory, \
-         and it joins anew.",
+         reaches no node that goes on from here, it sells the same units once more. One that does \
+         reach it ends; empty its data directory, and it joins anew.",
     );
     text
 }
@@ -69,12 +65,10 @@ pub(super) fn done(plan: &Plan, dirs: &[PathBuf]) -> String {
     let kept = dirs.iter().map(|dir| format!("\n  {}", dir.display()));
     let mut text = format!(
         "\nDone. What was given up is written in recovered-*.json in each of these directories, \
-         and `stockd inspect` \
-         shows it:{}\n\nStart {}; clients are served at once, with no second copy of the data. \
-         Then start fresh nodes with \
-         empty data directories (the lost ones may come back under their ids, others join with \
-         `stockd serve \
-         --join URL`): replicas are made there by themselves. Watch them: stockctl shard list",
+         and `stockd inspect` shows it:{}\n\nStart {}; clients are served at once, with no second \
+         copy of the data. Then start fresh nodes with empty data directories (the lost ones may \
+         come back under their ids, others join with `stockd serve --join URL`): replicas are made \
+         there by themselves. Watch them: stockctl shard list",
         kept.collect::<String>(),
         nodes(&plan.nodes)
     );
@@ -82,8 +76,7 @@ pub(super) fn done(plan: &Plan, dirs: &[PathBuf]) -> String {
         let _ = write!(
             text,
             "\nThe ids and addresses of {} stay theirs. Where one will never come back: stockctl \
-             node drain ID, \
-             stockctl node remove ID",
+             node drain ID, stockctl node remove ID",
             nodes(&plan.lost_nodes)
         );
     }
