@@ -13,7 +13,6 @@ macro_rules! say {
 
 mod bench;
 mod compare;
-mod disk;
 mod failover;
 mod growth;
 mod lab;
@@ -51,9 +50,11 @@ Examples:
     cargo run --release -p loadtests -- replay --dataset /tmp/dunnhumby --weeks 1-8 --kill-every \
     10 --replace-node
 
-  Put load on it as a shop does; see the profiles, run one, look at its page:
+  Put load on it as a shop does; see the profiles, run one, look at its page; write for half an \
+  hour, and see that disks do not fill:
     cargo run --release -p loadtests -- run --list
     cargo run --release -p loadtests -- run checkout --html checkout.html
+    cargo run --release -p loadtests -- run disk
 
   Measure, in under a minute or with three longer rounds:
     cargo run --release -p loadtests -- bench --quick
@@ -70,9 +71,6 @@ Examples:
 
   See how cost grows with shards, positions, open holds and lines, with a plot of each:
     cargo run --release -p loadtests -- growth --out growth
-
-  Write for half an hour, and see that disks do not fill:
-    cargo run --release -p loadtests -- disk
 
 Exit code 0: all is well; 1: a mismatch, a failed call, or no cluster; 2: usage.";
 
@@ -92,7 +90,6 @@ enum Command {
     Compare(compare::Arguments),
     Failover(failover::Arguments),
     Recovery(recovery::Arguments),
-    Disk(disk::Arguments),
     Overload(overload::Arguments),
     Growth(growth::Arguments),
     Profile(profile::Arguments),
@@ -141,7 +138,6 @@ async fn carry_out(command: Command) -> anyhow::Result<Verdict> {
         Command::Compare(arguments) => compare::run(&arguments).await,
         Command::Failover(arguments) => failover::run(&arguments).await,
         Command::Recovery(arguments) => recovery::run(&arguments).await,
-        Command::Disk(arguments) => disk::run(&arguments).await,
         Command::Overload(arguments) => overload::run(&arguments).await,
         Command::Growth(arguments) => growth::run(&arguments).await,
         Command::Profile(arguments) => profile::run(&arguments).await,

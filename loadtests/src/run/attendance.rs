@@ -9,6 +9,7 @@ use serde::Serialize;
 use stock_client::Client;
 use tokio::time::sleep;
 
+use super::disk::Disk;
 use super::profile::Profile;
 use crate::nodes::Nodes;
 use crate::recovery::directory_bytes;
@@ -53,6 +54,8 @@ pub(crate) struct NodeSample {
     pub(crate) resident_bytes: u64,
     /// Of everything in its data directory.
     pub(crate) disk_bytes: u64,
+    #[serde(flatten)]
+    pub(crate) disk: Disk,
 }
 
 impl Attendance {
@@ -133,6 +136,7 @@ impl Attendance {
                 node,
                 resident_bytes: self.nodes.resident_bytes(node)?,
                 disk_bytes: directory_bytes(&self.nodes.data_dir(node)),
+                disk: Disk::of(&self.nodes.data_dir(node)),
             })
         };
         let nodes = self.nodes.running().into_iter().map(look);

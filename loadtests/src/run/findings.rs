@@ -1,9 +1,10 @@
 //! What must be true of a run, and whether it is.
 
-use serde::Serialize;
-
 use super::attendance::Sample;
+use super::bounds::{self, Moment};
 use super::comparison::Comparison;
+use super::disk::Disk;
+use super::finding::Finding;
 use super::profile::Profile;
 use crate::lab::{Point, Window, ratio};
 
@@ -14,12 +15,6 @@ const MEMORY_TIMES_MAX: f64 = 1.10;
 const DISK_TIMES_MAX: f64 = 1.15;
 /// The median of the points' p99: a busy neighbour moves it more than the mean of anything else.
 const P99_TIMES_MAX: f64 = 1.5;
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Finding {
-    pub(crate) holds: bool,
-    pub(crate) what: String,
-}
 
 /// What a run came to.
 pub(crate) struct Run<'a> {
@@ -56,6 +51,18 @@ pub(crate) fn judge(run: &Run<'_>) -> Vec<Finding> {
         findings.push(flat("memory", &memory, mean, MEMORY_TIMES_MAX));
         findings.push(flat("disk", &disk, mean, DISK_TIMES_MAX));
         findings.push(flat("p99", &p99, median, P99_TIMES_MAX));
+    }
+    if let Some(pace) = run.profile.bounds {
+        let moment = |sample: &Sample| Moment {
+            at_seconds: sample.at_seconds as u64,
+            disk: sample
+                .nodes
+                .iter()
+                .map(|node| node.disk)
+                .fold(Disk::default(), Disk::fuller),
+        };
+        let moments: Vec<Moment> = run.samples.iter().map(moment).collect();
+        findings.extend(bounds::judge(&moments, pace));
     }
     findings
 }

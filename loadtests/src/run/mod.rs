@@ -3,8 +3,11 @@
 
 mod assortment;
 mod attendance;
+mod bounds;
 mod comparison;
 mod day;
+mod disk;
+mod finding;
 mod findings;
 mod holds;
 mod html;
@@ -144,10 +147,7 @@ fn list() -> anyhow::Result<Table> {
 async fn measure(arguments: &Arguments, profile: Profile) -> anyhow::Result<Report> {
     let machine = Machine::look(&arguments.nodes.scratch()?);
     let mut options = arguments.nodes.clone();
-    if let Some(seconds) = profile.ledger_keep_seconds {
-        let keep = ["--ledger-keep-seconds".to_owned(), seconds.to_string()];
-        options.serve_arguments.extend(keep);
-    }
+    options.serve_arguments.extend(profile.nodes.arguments());
     // Before nodes are started that nobody needs.
     let baskets = match &profile.work {
         Work::Day(day) => Some(dataset::read(&arguments.dataset, day.weeks)?),

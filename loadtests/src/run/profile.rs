@@ -10,11 +10,12 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::bounds;
 use crate::lab;
 use crate::replay::dataset::Weeks;
 
 /// The profiles that come with this program.
-const OWN: [(&str, &str); 7] = [
+const OWN: [(&str, &str); 8] = [
     ("checkout", include_str!("../../profiles/checkout.toml")),
     ("flash-sale", include_str!("../../profiles/flash-sale.toml")),
     ("kiosk", include_str!("../../profiles/kiosk.toml")),
@@ -22,6 +23,7 @@ const OWN: [(&str, &str); 7] = [
     ("mixed-day", include_str!("../../profiles/mixed-day.toml")),
     ("failover", include_str!("../../profiles/failover.toml")),
     ("soak", include_str!("../../profiles/soak.toml")),
+    ("disk", include_str!("../../profiles/disk.toml")),
 ];
 
 /// A hold's time to live where a profile names none.
@@ -52,8 +54,9 @@ pub(crate) struct Profile {
     pub(crate) must_stay_flat: bool,
     /// How often memory and disk are looked at.
     pub(crate) sample_seconds: Option<u32>,
-    /// History that nodes keep; all of it, if absent.
-    pub(crate) ledger_keep_seconds: Option<u64>,
+    /// What the disks of the nodes must stay within.
+    pub(crate) bounds: Option<bounds::Pace>,
+    pub(crate) nodes: NodeSettings,
     pub(crate) kill_leader_every_seconds: Option<u32>,
     pub(crate) lines: Lines,
     pub(crate) work: Work,
@@ -71,6 +74,18 @@ pub(crate) enum Work {
     },
     /// The real baskets of some weeks, laid over one day.
     Day(Day),
+}
+
+/// How the nodes are started: as `stockd` has it, where something is absent.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct NodeSettings {
+    /// History that nodes keep.
+    pub(crate) ledger_keep_seconds: Option<u64>,
+    /// A state is written down after so many bytes of log, at least.
+    pub(crate) checkpoint_after_bytes: Option<u64>,
+    /// Of one file of the log.
+    pub(crate) log_file_bytes: Option<u64>,
 }
 
 /// What becomes of the holds that are open when everything is over.
@@ -171,7 +186,10 @@ struct Written {
     #[serde(default)]
     must_stay_flat: bool,
     sample_seconds: Option<u32>,
-    ledger_keep_seconds: Option<u64>,
+    #[serde(default)]
+    must_bound_disks: bool,
+    #[serde(default)]
+    nodes: NodeSettings,
     faults: Option<Faults>,
     stock: Option<Stock>,
     mix: Option<Mix>,
@@ -278,9 +296,11 @@ impl Written {
         if let Some(seconds) = self.sample_seconds {
             within("sample_seconds", seconds, 1..=3_600)?;
         }
-        if let Some(seconds) = self.ledger_keep_seconds {
-            within("ledger_keep_seconds", seconds, 1..=31_536_000)?;
-        }
+        self.nodes.check()?;
+        let bounds = self
+            .must_bound_disks
+            .then(|| self.nodes.pace())
+            .transpose()?;
         let kill_leader_every_seconds = self.faults.map(|faults| faults.kill_leader_every_seconds);
         if let Some(seconds) = kill_leader_every_seconds {
             within("faults.kill_leader_every_seconds", seconds, 5..=3_600)?;
@@ -288,6 +308,10 @@ impl Written {
         ensure!(
             !self.must_stay_flat || self.sample_seconds.is_some(),
             "must_stay_flat: without sample_seconds nothing is known of memory and disk"
+        );
+        ensure!(
+            bounds.is_none() || self.sample_seconds.is_some(),
+            "must_bound_disks: without sample_seconds nothing is known of the disks"
         );
         let sells = self.at_end == AtEnd::Sell;
         ensure!(
@@ -319,10 +343,52 @@ impl Written {
             must_sell_out: self.must_sell_out,
             must_stay_flat: self.must_stay_flat,
             sample_seconds: self.sample_seconds,
-            ledger_keep_seconds: self.ledger_keep_seconds,
+            bounds,
+            nodes: self.nodes,
             kill_leader_every_seconds,
             lines: self.lines,
             work,
+        })
+    }
+}
+
+impl NodeSettings {
+    /// As `stockd serve` is told.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let argument =
+            |flag: &str, value: Option<u64>| value.map(|value| format!("--{flag}={value}"));
+        [
+            argument("ledger-keep-seconds", self.ledger_keep_seconds),
+            argument("checkpoint-after-bytes", self.checkpoint_after_bytes),
+            argument("log-file-bytes", self.log_file_bytes),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if let Some(seconds) = self.ledger_keep_seconds {
+            within("nodes.ledger_keep_seconds", seconds, 10..=31_536_000)?;
+        }
+        let sizes = [
+            ("nodes.checkpoint_after_bytes", self.checkpoint_after_bytes),
+            ("nodes.log_file_bytes", self.log_file_bytes),
+        ];
+        for (field, bytes) in sizes {
+            within(field, bytes.unwrap_or(1 << 20), 1 << 16..=1 << 34)?;
+        }
+        Ok(())
+    }
+
+    fn pace(&self) -> anyhow::Result<bounds::Pace> {
+        let needed = |field: &str, value: Option<u64>| {
+            value.with_context(|| format!("must_bound_disks: nodes.{field} must be given"))
+        };
+        Ok(bounds::Pace {
+            checkpoint_after_bytes: needed("checkpoint_after_bytes", self.checkpoint_after_bytes)?,
+            log_file_bytes: needed("log_file_bytes", self.log_file_bytes)?,
+            ledger_keep_seconds: needed("ledger_keep_seconds", self.ledger_keep_seconds)?,
         })
     }
 }
@@ -522,6 +588,16 @@ per_second = 100
                 "[stock]",
                 "must_stay_flat = true\n[stock]",
                 "must_stay_flat: without",
+            ),
+            (
+                "[stock]",
+                "must_bound_disks = true\n[stock]",
+                "must_bound_disks: nodes.checkpoint_after_bytes must be given",
+            ),
+            (
+                "[stock]",
+                "[nodes]\nledger_keep_seconds = 1\n[stock]",
+                "nodes.ledger_keep_seconds: 1 is not between",
             ),
             (
                 "[stock]",

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::attendance::{Kill, Sample};
 use super::comparison::Comparison;
-use super::findings::Finding;
+use super::finding::Finding;
 use super::profile::Profile;
 use crate::lab::machine::Machine;
 use crate::lab::{self, Load, Summary, Window, ratio};

@@ -3,6 +3,9 @@
 use indicatif::HumanBytes;
 use serde::Serialize;
 
+use super::disk::Disk;
+use super::finding::Finding;
+
 /// So many files of the log may be there besides what is needed: the one that is written, one that
 /// holds the first entry that is needed and others before it, one that was begun since the log was
 /// last cut (which here is several times for each file), and one of what was copied out of others.
@@ -19,67 +22,51 @@ const LEDGER_GROWTH_PERCENT_MAX: u64 = 30;
 const CHECKPOINTS_EACH_MAX: u64 = 3;
 
 /// The fullest node at a moment.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-pub(super) struct Sample {
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Moment {
     pub(super) at_seconds: u64,
-    pub(super) log_bytes: u64,
-    pub(super) checkpoint_bytes: u64,
-    /// Checkpoints of the group that has most.
-    pub(super) checkpoints_each: u64,
-    /// Every group's newest checkpoint.
-    pub(super) states_bytes: u64,
-    pub(super) groups: u64,
-    pub(super) ledger_bytes: u64,
-    /// Of the log, since the node was started.
-    pub(super) log_written_bytes: u64,
-    pub(super) log_files_deleted: u64,
-}
-
-/// Something that must hold.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Finding {
-    pub(super) what: String,
-    pub(super) holds: bool,
+    pub(super) disk: Disk,
 }
 
 /// How the nodes were started.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Pace {
     /// A checkpoint is due after so many bytes of log, at least.
-    pub(super) checkpoint_after_bytes: u64,
-    pub(super) log_file_bytes: u64,
-    /// 0: for ever.
-    pub(super) ledger_keep_seconds: u64,
+    pub(crate) checkpoint_after_bytes: u64,
+    pub(crate) log_file_bytes: u64,
+    pub(crate) ledger_keep_seconds: u64,
 }
 
-/// Judges a run. Of a ledger that is kept for ever nothing is said.
-pub(super) fn judge(samples: &[Sample], pace: Pace) -> Vec<Finding> {
+/// Judges a run.
+pub(super) fn judge(moments: &[Moment], pace: Pace) -> Vec<Finding> {
     let mut findings = Vec::new();
     let bytes = |bytes: u64| HumanBytes(bytes).to_string();
-    let log_max = |sample: &Sample| {
-        let due = sample
-            .states_bytes
-            .max(sample.groups * pace.checkpoint_after_bytes);
+    let log_max = |moment: &Moment| {
+        let states_bytes = moment.disk.states_bytes;
+        let due = states_bytes.max(moment.disk.groups * pace.checkpoint_after_bytes);
         2 * due + LOG_FILES_MAX * pace.log_file_bytes
     };
-    let worst = samples
+    let worst = moments
         .iter()
-        .max_by_key(|sample| (sample.log_bytes * 1_000) / log_max(sample));
+        .max_by_key(|moment| (moment.disk.log_bytes * 1_000) / log_max(moment));
     if let Some(worst) = worst {
-        let (is, may_be) = (worst.log_bytes, log_max(worst));
+        let (is, may_be) = (worst.disk.log_bytes, log_max(worst));
         findings.push(Finding {
             what: format!("the log has {} of {} at most", bytes(is), bytes(may_be)),
             holds: is <= may_be,
         });
     }
-    let each = samples.iter().map(|sample| sample.checkpoints_each).max();
+    let each = moments
+        .iter()
+        .map(|moment| moment.disk.checkpoints_each)
+        .max();
     let each = each.unwrap_or(0);
     findings.push(Finding {
         what: format!("of each group there are {CHECKPOINTS_EACH_MAX} checkpoints at most: {each}"),
         holds: each <= CHECKPOINTS_EACH_MAX && each > 0,
     });
-    let last = samples.last().copied().unwrap_or_default();
-    let deleted = last.log_files_deleted;
+    let last = moments.last().copied().unwrap_or_default();
+    let deleted = last.disk.log_files_deleted;
     findings.push(Finding {
         what: format!(
             "enough was written to tell: {deleted} files of the log were deleted, and \
@@ -87,19 +74,17 @@ pub(super) fn judge(samples: &[Sample], pace: Pace) -> Vec<Finding> {
         ),
         holds: deleted >= LOG_FILES_DELETED_MIN,
     });
-    if pace.ledger_keep_seconds > 0 {
-        findings.push(ledger(samples, pace.ledger_keep_seconds));
-    }
+    findings.push(ledger(moments, pace.ledger_keep_seconds));
     findings
 }
 
 /// The largest ledger while it is three to four times as old as what it keeps, and the largest
 /// afterwards.
-fn ledger(samples: &[Sample], keep_seconds: u64) -> Finding {
-    let age = |sample: &&Sample| sample.at_seconds / keep_seconds;
-    let largest = |of: &mut dyn Iterator<Item = &Sample>| of.map(|s| s.ledger_bytes).max();
-    let first = largest(&mut samples.iter().filter(|sample| age(sample) == 3));
-    let later = largest(&mut samples.iter().filter(|sample| age(sample) > 3));
+fn ledger(moments: &[Moment], keep_seconds: u64) -> Finding {
+    let age = |moment: &&Moment| moment.at_seconds / keep_seconds;
+    let largest = |of: &mut dyn Iterator<Item = &Moment>| of.map(|s| s.disk.ledger_bytes).max();
+    let first = largest(&mut moments.iter().filter(|moment| age(moment) == 3));
+    let later = largest(&mut moments.iter().filter(|moment| age(moment) > 3));
     let (Some(first), Some(later)) = (first, later) else {
         return Finding {
             what: format!("the run lasts four times the {keep_seconds} s that the ledger keeps"),
@@ -130,44 +115,43 @@ mod tests {
     };
 
     /// A run of 100 s with a ledger that keeps 10.
-    fn run(change: impl Fn(&mut Sample)) -> Vec<bool> {
-        let samples: Vec<Sample> = (1..=100)
+    fn run(change: impl Fn(&mut Moment)) -> Vec<bool> {
+        let moments: Vec<Moment> = (1..=100)
             .map(|at_seconds| {
-                let mut sample = Sample {
-                    at_seconds,
+                let disk = Disk {
                     log_bytes: 30 * MIB,
                     checkpoint_bytes: 30 * MIB,
                     checkpoints_each: 3,
                     states_bytes: 10 * MIB,
                     groups: 9,
                     ledger_bytes: at_seconds.min(12) * MIB,
-                    log_written_bytes: at_seconds * MIB,
                     log_files_deleted: at_seconds / 10,
                 };
-                change(&mut sample);
-                sample
+                let mut moment = Moment { at_seconds, disk };
+                change(&mut moment);
+                moment
             })
             .collect();
-        let findings = judge(&samples, PACE);
+        let findings = judge(&moments, PACE);
         findings.iter().map(|finding| finding.holds).collect()
     }
 
     #[test]
     fn what_grows_without_end_is_noticed() {
         assert_eq!(run(|_| {}), [true; 4]);
-        let log = run(|sample| sample.log_bytes = sample.at_seconds * MIB);
+        let log = run(|moment| moment.disk.log_bytes = moment.at_seconds * MIB);
         assert_eq!(log, [false, true, true, true]);
-        let checkpoints = run(|sample| sample.checkpoints_each = sample.at_seconds);
+        let checkpoints = run(|moment| moment.disk.checkpoints_each = moment.at_seconds);
         assert_eq!(checkpoints, [true, false, true, true]);
-        let ledger = run(|sample| sample.ledger_bytes = sample.at_seconds * MIB);
+        let ledger = run(|moment| moment.disk.ledger_bytes = moment.at_seconds * MIB);
         assert_eq!(ledger, [true, true, true, false]);
     }
 
     #[test]
     fn a_run_that_is_too_short_to_tell_says_so() {
-        let short = run(|sample| sample.log_files_deleted /= 10);
+        let short = run(|moment| moment.disk.log_files_deleted /= 10);
         assert_eq!(short, [true, true, false, true]);
-        let young = run(|sample| sample.at_seconds = sample.at_seconds.min(30));
+        let young = run(|moment| moment.at_seconds = moment.at_seconds.min(30));
         assert!(!young[3]);
     }
 }
