@@ -73,7 +73,7 @@ impl Client {
                 }
             }
 
-            let pause = backoff.pause(at_least);
+            let pause = backoff.pause(at_least, &mut rand::rng());
             if again.is_empty() || Instant::now() + pause >= deadline {
                 for (result, request) in results.iter_mut().zip(&requests) {
                     if let Some(Slot::Error(status)) = &mut result.result {

@@ -22,13 +22,13 @@ use stock_proto::stock::v1::{
 };
 use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use tracing::debug;
 use uuid::Uuid;
 
+use crate::attempts::{Attempts, Then};
 use crate::error::{Error, StatusError};
 use crate::node::{Link, Pool};
-use crate::retry::{Backoff, Next, next};
 use crate::route::{self, Target};
 use crate::topology::Topology;
 
@@ -554,14 +554,12 @@ impl Client {
         S: Fn(Channel, Request<Q>) -> F,
         F: Future<Output = Result<Response<A>, Status>>,
     {
-        let mut backoff = Backoff::new();
+        let mut attempts = Attempts::new(attempt_timeout);
         let mut avoid: Option<Arc<Link>> = None;
-        let mut attempts = 0;
+        let left = || deadline.saturating_duration_since(Instant::now());
         loop {
-            attempts += 1;
             let link = self.pool.choose(target, avoid.as_deref());
-            let left = deadline.saturating_duration_since(Instant::now());
-            let allowed = attempt_timeout.min(left);
+            let allowed = attempts.begin(left());
             let mut message = Request::new(request.clone());
             // The node is told, so that it does not work for a caller who has gone.
             message.set_timeout(allowed);
@@ -574,44 +572,36 @@ impl Client {
                 Err(_) => StatusError::silent(allowed),
             };
 
-            let (pause, failed) = match next(&failure) {
-                Next::GiveUp => {
-                    link.answered();
-                    return Err(failure.into());
-                }
-                Next::NodeLost => {
-                    // Silence for as long as the caller happened to wait says nothing about the
-                    // node.
-                    let cut_short = left < attempt_timeout
-                        && matches!(failure.code, Code::DeadlineExceeded | Code::Cancelled);
-                    if !cut_short {
-                        self.pool.suspect(&link);
-                    }
-                    self.pool.look_again();
-                    (backoff.pause(None), Some(Arc::clone(&link)))
-                }
-                Next::NodeUnavailable => {
-                    self.pool.look_again();
-                    (backoff.pause(failure.retry_delay), Some(Arc::clone(&link)))
-                }
-                Next::Overloaded(delay) => (backoff.pause(Some(delay)), None),
-            };
+            let after = attempts.failed(&failure, left(), &mut rand::rng());
             debug!(
                 endpoint = link.endpoint(),
-                attempts,
-                pause_ms = pause.as_millis(),
+                attempts = attempts.made(),
+                ?after,
                 error = %failure,
                 "an attempt failed"
             );
-            avoid = failed;
-            if Instant::now() + pause >= deadline {
-                return Err(Error::Timeout {
-                    after: self.limits.call,
-                    attempts,
-                    last: Some(Box::new(failure)),
-                    request_ids: Vec::new(),
-                });
+            if after.suspect {
+                self.pool.suspect(&link);
             }
+            if after.look_again {
+                self.pool.look_again();
+            }
+            let pause = match after.then {
+                Then::Again(pause) => pause,
+                Then::GiveUp => {
+                    link.answered();
+                    return Err(failure.into());
+                }
+                Then::TimedOut => {
+                    return Err(Error::Timeout {
+                        after: self.limits.call,
+                        attempts: attempts.made(),
+                        last: Some(Box::new(failure)),
+                        request_ids: Vec::new(),
+                    });
+                }
+            };
+            avoid = after.avoid.then_some(link);
             tokio::time::sleep(pause).await;
         }
     }

@@ -153,7 +153,7 @@ pub struct FieldViolation {
 
 impl StatusError {
     /// What an attempt that nobody answered within `after` failed with.
-    pub(crate) fn silent(after: Duration) -> Self {
+    pub fn silent(after: Duration) -> Self {
         Self {
             code: Code::DeadlineExceeded,
             reason: String::new(),

@@ -41,7 +41,9 @@
 //! Deliberately absent: a queue of its own, a cache of stock, and any call that is retried without
 //! an id.
 
+mod attempts;
 mod batch;
+mod choice;
 mod client;
 mod cluster;
 mod error;
@@ -50,6 +52,14 @@ mod reserve_stream;
 mod retry;
 mod route;
 mod topology;
+
+/// The way of a call without its transport: for callers that have one of their own, and for tests
+/// that play it.
+pub mod way {
+    pub use crate::attempts::{Attempts, Consequence, Then};
+    pub use crate::choice::{Candidate, choose};
+    pub use crate::route::Target;
+}
 
 pub use client::{
     ATTEMPT_TIMEOUT, BULK_ATTEMPT_TIMEOUT, CALL_TIMEOUT, Client, ClientBuilder, new_request_id,

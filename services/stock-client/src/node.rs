@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 use tonic::transport::{Channel, Endpoint};
 use tracing::debug;
 
+use crate::choice::{Candidate, choose};
 use crate::error::{Error, StatusError};
 use crate::retry::Backoff;
 use crate::route::Target;
@@ -196,7 +197,7 @@ impl Pool {
             attempt += 1;
             let round_done = attempt % count == 0;
             let pause = if round_done {
-                backoff.pause(None)
+                backoff.pause(None, &mut rand::rng())
             } else {
                 Duration::ZERO
             };
@@ -237,20 +238,17 @@ impl Pool {
         if now_ms.saturating_sub(routes.learnt_ms) > as_ms(TOPOLOGY_AGE_MAX) {
             self.look_again();
         }
-        let leader = routes.topology.leader_for(target);
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let candidate = |index: usize| {
+            let link = &routes.links[index];
+            Candidate {
+                node: link.node_id,
+                is_suspect: link.suspect_until_ms.load(Ordering::Relaxed) > now_ms,
+                is_avoided: avoid.is_some_and(|avoid| avoid.endpoint == link.endpoint),
+            }
+        };
         let count = routes.links.len();
-        let best = (0..count)
-            .map(|step| turn.wrapping_add(step) % count)
-            .min_by_key(|index| {
-                let link = &routes.links[*index];
-                let node = routes.topology.nodes().get(*index);
-                let suspect = link.suspect_until_ms.load(Ordering::Relaxed) > now_ms;
-                let avoided = avoid.is_some_and(|avoid| avoid.endpoint == link.endpoint);
-                let unseen = node.is_some_and(|node| !routes.topology.saw(node));
-                let follower = leader.is_some() && link.node_id != leader;
-                (suspect, avoided, unseen, link.node_id.is_none(), follower)
-            });
+        let best = choose(&routes.topology, target, count, candidate, turn);
         // There is always a link: `open` refuses to start without an endpoint, and `links` keeps
         // it.
         Arc::clone(&routes.links[best.unwrap_or(0)])

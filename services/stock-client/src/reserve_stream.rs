@@ -300,7 +300,9 @@ fn decided(result: ReserveStreamResult) -> Decided {
     let failure = StatusError::from_slot(&status);
     match next(&failure) {
         Next::GiveUp => Decided::Answer(Err(failure.into())),
-        Next::Overloaded(asked) => Decided::NotYet(Backoff::new().pause(Some(asked))),
+        Next::Overloaded(asked) => {
+            Decided::NotYet(Backoff::new().pause(Some(asked), &mut rand::rng()))
+        }
         Next::NodeLost | Next::NodeUnavailable => Decided::NotYet(Duration::ZERO),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rand::{Rng, RngExt};
 use tonic::Code;
 
 use crate::error::StatusError;
@@ -53,10 +54,10 @@ impl Backoff {
 
     /// The next pause: between half and all of the step, and never shorter than the node asked for,
     /// so that callers that failed together do not come back together.
-    pub(crate) fn pause(&mut self, at_least: Option<Duration>) -> Duration {
+    pub(crate) fn pause(&mut self, at_least: Option<Duration>, chance: &mut impl Rng) -> Duration {
         let step = self.next;
         self.next = (step * 2).min(PAUSE_MAX);
-        let jittered = rand::random_range(step / 2..=step);
+        let jittered = chance.random_range(step / 2..=step);
         at_least.map_or(jittered, |asked| {
             asked.saturating_add(jittered - step / 2).max(jittered)
         })
@@ -116,7 +117,7 @@ mod tests {
         let mut backoff = Backoff::new();
         let mut step = PAUSE_FIRST;
         for _ in 0..12 {
-            let pause = backoff.pause(None);
+            let pause = backoff.pause(None, &mut rand::rng());
             assert!(pause >= step / 2 && pause <= step, "{pause:?} for {step:?}");
             step = (step * 2).min(PAUSE_MAX);
         }
@@ -126,7 +127,7 @@ mod tests {
     #[test]
     fn a_node_is_given_the_time_it_asks_for() {
         let asked = Duration::from_millis(200);
-        let pause = Backoff::new().pause(Some(asked));
+        let pause = Backoff::new().pause(Some(asked), &mut rand::rng());
         assert!(pause >= asked && pause <= asked + PAUSE_FIRST);
     }
 }

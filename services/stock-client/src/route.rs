@@ -10,7 +10,7 @@ const RESERVATION_SHARD_MASK: u128 = 0xfff;
 
 /// Who answers a call without having to forward it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Target {
+pub enum Target {
     /// The leader of a stock shard.
     Shard(u32),
     /// The leader of the group that keeps locations.

@@ -12,13 +12,14 @@ pub struct Topology {
 }
 
 impl Topology {
-    pub(crate) fn new(view: GetTopologyResponse) -> Self {
+    /// As a node says.
+    pub fn new(view: GetTopologyResponse) -> Self {
         Self { view }
     }
 
     /// A newer answer, in which no leadership is older than in this one: a node that has been cut
     /// off goes on naming leaders that the others have long replaced, and the term tells.
-    pub(crate) fn succeeded_by(&self, mut view: GetTopologyResponse) -> Self {
+    pub fn succeeded_by(&self, mut view: GetTopologyResponse) -> Self {
         let old = &self.view;
         if old.cluster_id == view.cluster_id && old.shard_count == view.shard_count {
             for (new, old) in view.shards.iter_mut().zip(&old.shards) {
