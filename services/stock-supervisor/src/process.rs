@@ -72,12 +72,15 @@ impl Process {
 
     /// Asks it to end by this signal; kills it if it has not within this time.
     pub async fn stop(mut self, signal: Signal, within: Duration) -> io::Result<()> {
-        if self.ended()?.is_none() {
-            self.signal(signal)?;
-            // What is left is killed.
-            let _ = timeout(within, self.wait()).await;
+        // It may end by itself at any moment, and then needs no signal.
+        if self.ended()?.is_some() || self.signal(signal).is_err() {
+            return Ok(());
         }
-        Ok(())
+        match timeout(within, self.wait()).await {
+            Ok(ended) => ended.map(drop),
+            // It is killed as it is dropped.
+            Err(_) => Ok(()),
+        }
     }
 
     fn pid(&self) -> io::Result<Pid> {
@@ -113,6 +116,13 @@ mod tests {
         Process::start(command).unwrap()
     }
 
+    fn ignores_term(process: u32) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let ignored = u64::from_str_radix(ignored.unwrap().trim(), 16).unwrap();
+        ignored & 1 << (Signal::TERM.as_raw() - 1) != 0
+    }
+
     #[tokio::test]
     async fn one_that_ends_by_itself_says_how() {
         let mut process = sh("exit 7");
@@ -124,6 +134,10 @@ mod tests {
     async fn one_that_will_not_end_is_killed() {
         let process = sh("trap '' TERM; while true; do sleep 0.01; done");
         let id = process.id();
+        // Once the trap is set, the kernel says that the signal is ignored.
+        while !ignores_term(id) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let asked = process.stop(Signal::TERM, Duration::from_millis(100)).await;
         asked.unwrap();
         assert!(memory_bytes(id, "VmRSS").is_err());
