@@ -165,6 +165,15 @@ impl StatusError {
         }
     }
 
+    /// What an attempt at a node that takes no connection failed with.
+    pub fn not_connected() -> Self {
+        Self {
+            code: Code::Unavailable,
+            message: "the node takes no connection".to_owned(),
+            ..Self::silent(Duration::ZERO)
+        }
+    }
+
     /// Takes apart one slot of a batch's answer.
     pub(crate) fn from_slot(slot: &tonic_types::Status) -> Self {
         Self::from_parts(

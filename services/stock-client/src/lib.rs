@@ -58,6 +58,7 @@ mod topology;
 pub mod way {
     pub use crate::attempts::{Attempts, Consequence, Then};
     pub use crate::choice::{Candidate, choose};
+    pub use crate::node::{SUSPECT_FOR, TOPOLOGY_AGE_MAX, TOPOLOGY_AGE_MIN, TOPOLOGY_TIMEOUT};
     pub use crate::route::Target;
 }
 

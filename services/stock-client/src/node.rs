@@ -25,19 +25,19 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub const START_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long one node may take to say what it knows of the cluster: it answers from memory.
-const TOPOLOGY_TIMEOUT: Duration = Duration::from_millis(500);
+pub const TOPOLOGY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How old the topology of a client in use may get. A leader that handed over goes on forwarding,
 /// so nothing fails that would tell; each call costs a hop until the client looks again.
-const TOPOLOGY_AGE_MAX: Duration = Duration::from_secs(1);
+pub const TOPOLOGY_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// The least time between two looks at the topology, however many calls fail: during an election
 /// all of them do, and none learns more by asking more often.
-const TOPOLOGY_AGE_MIN: Duration = Duration::from_millis(20);
+pub const TOPOLOGY_AGE_MIN: Duration = Duration::from_millis(20);
 
 /// How long a node that did not answer is tried last. After that one call finds out anew; if the
 /// node is still down that call loses one failed attempt, which is a millisecond in most cases.
-const SUSPECT_FOR: Duration = Duration::from_secs(1);
+pub const SUSPECT_FOR: Duration = Duration::from_secs(1);
 
 /// A connection on which calls wait is checked this often, because a host that lost its power
 /// closes nothing.

@@ -58,15 +58,8 @@ pub enum Question {
 /// An answer.
 #[derive(Debug)]
 pub enum Answer {
-    /// One outcome for each command, in order.
-    Outcomes {
-        /// The index they were applied at.
-        applied_index: u64,
-        /// Cluster time then.
-        stamp: Stamp,
-        /// In the order of the commands.
-        outcomes: Outcomes,
-    },
+    /// The commands were carried out.
+    Outcomes(Applied),
     /// The state is new enough.
     Reached {
         /// What is applied.
@@ -83,6 +76,29 @@ pub enum Answer {
     },
     /// No answer.
     Failed(Failure),
+}
+
+/// What came of commands that travelled together.
+#[derive(Debug)]
+pub struct Applied {
+    /// The index they were applied at.
+    pub applied_index: u64,
+    /// Cluster time then.
+    pub stamp: Stamp,
+    /// One for each command, in their order.
+    pub outcomes: Outcomes,
+}
+
+impl Applied {
+    /// What came of a command that travelled alone: without an outcome nobody knows.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::OutcomeUnknown`].
+    pub fn only(self) -> Result<Outcome, Failure> {
+        let first = self.outcomes.into_iter().next();
+        first.ok_or(Failure::OutcomeUnknown)
+    }
 }
 
 /// Most proposals are one command.

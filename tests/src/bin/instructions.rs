@@ -31,7 +31,7 @@ use stock_node::worker::{
 };
 use stock_proto::stock::v1 as api;
 use stock_storage::{CheckpointStore, LogOptions, OnDamage, OsVolume, Volume};
-use stockd::api::reserve::{self, One};
+use stockd::api::reserve;
 use stockd::directory::bring_back;
 use stockd::directory::disk::{Disk, LogWriter, Written};
 use tonic::Status;
@@ -135,7 +135,7 @@ fn turn(times: u64) -> Result<(), Failure> {
         // An unknown SKU is an answer: what becomes of one that is known is another step.
         if !answers
             .iter()
-            .any(|answer| matches!(answer, Answer::Outcomes { .. }))
+            .any(|answer| matches!(answer, Answer::Outcomes(_)))
         {
             return Err(format!("reserve {number} was answered with {answers:?}").into());
         }
@@ -160,16 +160,8 @@ fn answer(times: u64) -> Result<(), Failure> {
     }
     for index in 0..times {
         let outcome = outcome.clone();
-        let one = One {
-            index,
-            stamp,
-            outcome,
-        };
-        black_box(
-            reserve::response(0, one)
-                .map_err(Status::from)?
-                .encode_to_vec(),
-        );
+        let response = reserve::response(0, index, stamp, outcome);
+        black_box(response.map_err(Status::from)?.encode_to_vec());
     }
     Ok(())
 }

@@ -40,9 +40,19 @@ pub(crate) struct Call {
 /// What a client is told.
 #[derive(Debug)]
 pub(crate) enum Told {
-    Outcomes { index: u64, outcomes: Outcomes },
-    Found { index: u64, found: Found },
+    Outcomes {
+        index: u64,
+        outcomes: Outcomes,
+    },
+    Found {
+        index: u64,
+        found: Found,
+    },
     Failed(Failure),
+    /// The node does not run.
+    NotConnected,
+    /// Nothing, for as long as the client waits.
+    Nothing,
 }
 
 impl Told {

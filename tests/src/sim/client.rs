@@ -1,6 +1,7 @@
 //! Somebody who asks.
 
 use super::calls::CallId;
+use super::routing::Router;
 use super::workload::Wish;
 
 /// Somebody who asks.
@@ -11,6 +12,8 @@ pub(crate) struct Client {
     pub(crate) home: Option<u64>,
     /// What it wants next, and of whichever node.
     pub(crate) next: Option<Wish>,
+    /// It finds its way itself.
+    pub(crate) router: Option<Box<Router>>,
 }
 
 /// What it waits for.

@@ -42,6 +42,9 @@ impl World {
             attempts: 0,
             call: None,
         });
+        if let Some(router) = &mut self.clients[client].router {
+            router.begin(self.now_us);
+        }
         self.attempt(client);
     }
 
@@ -50,7 +53,9 @@ impl World {
         let Some(current) = &self.clients[client].current else {
             return;
         };
-        if current.attempts >= ATTEMPTS_MAX && self.chapter == Chapter::Trouble {
+        let ends_itself = self.clients[client].router.is_some();
+        let is_patient = ends_itself || self.chapter != Chapter::Trouble;
+        if current.attempts >= ATTEMPTS_MAX && !is_patient {
             self.tally.add("given up");
             self.clients[client].current = None;
             self.rest(client);
@@ -65,9 +70,9 @@ impl World {
     }
 
     /// A client has waited long enough for an answer.
-    pub(crate) fn impatience(&mut self, call: CallId) {
+    pub(crate) fn impatience(&mut self, call: CallId) -> Checked {
         let Some(client) = self.client_of(call) else {
-            return;
+            return Ok(());
         };
         // The call goes on without it, and its answer, if one comes, is checked all the same.
         if let Some(current) = &mut self.clients[client].current {
@@ -75,7 +80,11 @@ impl World {
         }
         self.clients[client].home = None;
         self.tally.add("timeouts");
-        self.retry(client);
+        match self.clients[client].router {
+            Some(_) => return self.routed_call_failed(client, &Told::Nothing),
+            None => self.retry(client),
+        }
+        Ok(())
     }
 
     /// An answer, or a failure, gets to a client.
@@ -110,8 +119,11 @@ impl World {
         let Some(client) = client else {
             return Ok(());
         };
-        let failed = matches!(told, Told::Failed(_));
+        let failed = matches!(told, Told::Failed(_) | Told::NotConnected | Told::Nothing);
         self.clients[client].home = Some(call.node).filter(|_| !failed);
+        if !failed {
+            self.routed_call_answered(client);
+        }
         match told {
             Told::Outcomes { index, outcomes } => {
                 self.workload.answered(&call.wish, index, &outcomes);
@@ -124,17 +136,21 @@ impl World {
                 self.clients[client].current = None;
                 self.rest(client);
             }
-            Told::Failed(failure) => {
-                self.tally.add(match failure {
-                    Failure::NotLeader { .. } => "failed: no leader",
-                    Failure::Overloaded => "failed: overloaded",
-                    Failure::DiskFull => "failed: disk full",
-                    Failure::MemoryFull => "failed: memory full",
-                    Failure::OutcomeUnknown => "failed: outcome unknown",
-                    Failure::TooFarBehind => "failed: too far behind",
+            Told::Failed(_) | Told::NotConnected | Told::Nothing => {
+                self.tally.add(match told {
+                    Told::Failed(Failure::NotLeader { .. }) => "failed: no leader",
+                    Told::Failed(Failure::Overloaded) => "failed: overloaded",
+                    Told::Failed(Failure::DiskFull) => "failed: disk full",
+                    Told::Failed(Failure::MemoryFull) => "failed: memory full",
+                    Told::Failed(Failure::OutcomeUnknown) => "failed: outcome unknown",
+                    Told::Failed(Failure::TooFarBehind) => "failed: too far behind",
+                    _ => "failed: not connected",
                 });
                 if let Some(current) = &mut self.clients[client].current {
                     current.call = None;
+                }
+                if self.clients[client].router.is_some() {
+                    return self.routed_call_failed(client, &told);
                 }
                 let after_us = self.pace.between(5_000, 200_000);
                 self.after(after_us, Happening::Retry(client));
@@ -143,7 +159,7 @@ impl World {
         Ok(())
     }
 
-    fn rest(&mut self, client: usize) {
+    pub(crate) fn rest(&mut self, client: usize) {
         let after_us = match self.chapter {
             Chapter::Trouble if self.clients[client].next.is_some() => self.pace.between(1, 200),
             Chapter::Trouble => self.pace.between(100, self.plan.think_us_max),
@@ -153,7 +169,13 @@ impl World {
     }
 
     fn attempt(&mut self, client: usize) {
-        let Some(node) = self.node_for(client) else {
+        let current = self.clients[client].current.as_ref();
+        let routed = current.map(|current| current.wish.clone());
+        let routed = routed.and_then(|wish| self.next_attempt(client, &wish));
+        let Some(node) = routed
+            .map(|(node, ..)| node)
+            .or_else(|| self.node_for(client))
+        else {
             return;
         };
         let id = self.next_call;
@@ -184,9 +206,14 @@ impl World {
                 sent_on: None,
             },
         );
-        let after_us = self.pace.between(30, 300);
-        self.after(after_us, Happening::Take(id));
-        let patience_us = self.pace.between(SECOND_US / 5, 4 * SECOND_US);
+        let (patience_us, arrives) = match routed {
+            Some((_, allowed_us, arrives)) => (allowed_us, arrives),
+            None => (self.pace.between(SECOND_US / 5, 4 * SECOND_US), true),
+        };
+        if arrives {
+            let after_us = self.pace.between(30, 300);
+            self.after(after_us, Happening::Take(id));
+        }
         self.after(patience_us, Happening::Impatience(id));
     }
 

@@ -50,6 +50,11 @@ impl Dice {
         self.0.random()
     }
 
+    /// For what draws by itself.
+    pub(crate) fn generator(&mut self) -> &mut SmallRng {
+        &mut self.0
+    }
+
     /// Mostly near `low`, seldom near `high`: how long things take.
     pub(crate) fn skewed(&mut self, low: u64, high: u64) -> u64 {
         let span = high.saturating_sub(low);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use stock_cluster::{GroupId, identity};
 use stock_core::PutLocation;
-use stock_node::answer::{Answer, Failure, Freshness, Question};
+use stock_node::answer::{Answer, Applied, Failure, Freshness, Question};
 use stock_node::entry::Commands;
 use stock_node::event::Event;
 use stock_node::way::{self, Answerer, Next, ToLeader};
@@ -41,7 +41,12 @@ impl World {
             return Ok(());
         }
         let Some(running) = &mut machine.running else {
-            self.tell(id, Told::Failed(Failure::NotLeader { leader: None }));
+            // Whoever has sent it on would tell its client that there is no leader.
+            let told = match call.sent_on {
+                None => Told::NotConnected,
+                Some(_) => Told::Failed(Failure::NotLeader { leader: None }),
+            };
+            self.tell(id, told);
             return Ok(());
         };
         if *call.boot.get_or_insert(running.boot) != running.boot {
@@ -156,11 +161,11 @@ impl World {
         };
         let told = match (answer, &call.wish.ask) {
             (
-                Answer::Outcomes {
+                Answer::Outcomes(Applied {
                     applied_index,
                     outcomes,
                     ..
-                },
+                }),
                 Ask::Commands(_),
             ) => Told::Outcomes {
                 index: applied_index,

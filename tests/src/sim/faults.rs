@@ -122,6 +122,9 @@ fault_kinds! {
     Outage = "outage",
     /// A disk is nearly full, and stays so for long.
     NearlyFull = "nearly-full",
+    /// A client that finds its way itself does not reach a node for a while. Where this kind
+    /// occurs, some clients do.
+    ClientCutOff = "client-cut-off",
 }
 
 impl FaultKind {
@@ -150,6 +153,7 @@ impl FaultKind {
         Self::Recovery,
         Self::Outage,
         Self::NearlyFull,
+        Self::ClientCutOff,
     ];
 }
 

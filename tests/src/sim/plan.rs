@@ -84,11 +84,13 @@ impl Plan {
         let apart = FaultKind::APART.iter().copied();
         faults.extend(apart.filter(|kind| {
             // Where one voter is enough, nothing can be lost, and most faults cannot be played.
-            let seldom = match kind {
-                FaultKind::OvertakenRemoval => 4,
-                _ => 2,
+            let chance = match kind {
+                FaultKind::OvertakenRemoval => share / 4,
+                // What it brings along, such clients, is worth more than itself.
+                FaultKind::ClientCutOff => 600,
+                _ => share / 2,
             };
-            Dice::new(seed, kind.name()).chance(share / seldom) && !calm
+            Dice::new(seed, kind.name()).chance(chance) && !calm
         }));
         faults.retain(|kind| !(FaultKind::APART.contains(kind) && without.contains(kind)));
         // Where one voter is enough, a node of an earlier life is a cluster of its own.

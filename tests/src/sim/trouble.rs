@@ -71,6 +71,7 @@ impl World {
     pub(crate) fn heal(&mut self) {
         let arrivals = self.network.heal(self.now_us, &mut self.tally);
         self.deliver(arrivals);
+        self.let_clients_through();
         let mut boots = Vec::new();
         for (node, machine) in &mut self.machines {
             machine.doom = None;
@@ -216,6 +217,7 @@ impl World {
             FaultKind::Outage => self.go_out(node),
             FaultKind::NearlyFull => self.run_out_of_room(node),
             FaultKind::ClockStep => self.step_clock(node),
+            FaultKind::ClientCutOff => self.cut_a_client_off(node),
             _ => {}
         }
     }

@@ -24,6 +24,7 @@ use super::machine::Machine;
 use super::network::{Arrival, ConnectionId, Network, Way};
 use super::overtaken::{Overtaken, Silenced};
 use super::plan::{Plan, SECOND_US};
+use super::routing::Router;
 use super::trace::Trace;
 use super::workload::{Wish, Workload};
 use super::{Options, Run};
@@ -147,6 +148,18 @@ pub(crate) enum Happening {
     Impatience(CallId),
     /// A client tries again.
     Retry(usize),
+    /// A client's question who leads what gets to a node.
+    LookAround {
+        client: usize,
+        node: u64,
+        tries: usize,
+    },
+    /// The node has not answered it.
+    LookFurther {
+        client: usize,
+        node: u64,
+        tries: usize,
+    },
 }
 
 /// How far a run is.
@@ -260,7 +273,12 @@ impl World {
             machines,
             network: Network::new(&plan, Dice::new(seed, "network")),
             workload: Workload::new(plan.shards, Dice::new(seed, "workload")),
-            clients: (0..plan.clients).map(|_| Client::default()).collect(),
+            clients: (0..plan.clients)
+                .map(|client| Client {
+                    router: Router::of(&plan, seed, client),
+                    ..Client::default()
+                })
+                .collect(),
             audit: Vec::new(),
             calls: BTreeMap::new(),
             next_call: 1,
@@ -540,12 +558,25 @@ impl World {
             }
             Happening::Take(call) => self.take_call(call),
             Happening::Hear(call, told) => self.hear(call, told),
-            Happening::Impatience(call) => {
-                self.impatience(call);
-                Ok(())
-            }
+            Happening::Impatience(call) => self.impatience(call),
             Happening::Retry(client) => {
                 self.retry(client);
+                Ok(())
+            }
+            Happening::LookAround {
+                client,
+                node,
+                tries,
+            } => {
+                self.looks_around(client, node, tries);
+                Ok(())
+            }
+            Happening::LookFurther {
+                client,
+                node,
+                tries,
+            } => {
+                self.looks_further(client, node, tries);
                 Ok(())
             }
         }

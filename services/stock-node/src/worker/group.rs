@@ -12,7 +12,7 @@ use super::coming_back::ComingBack;
 use super::ledgers::LedgerProgress;
 use super::reads::Reads;
 use super::sending::{answer, answer_if_asked};
-use crate::answer::{Answer, Failure, Outcomes, Question};
+use crate::answer::{Answer, Applied, Failure, Outcomes, Question};
 use crate::applying::{self, Changed};
 use crate::checkpoint::{Arrived, Image, Restored};
 use crate::chore::{Chore, Unwanted};
@@ -436,12 +436,12 @@ impl<R> Group<R> {
             };
             if waiting.proposed == place {
                 let outcomes: Outcomes = outcomes.by_ref().take(waiting.count).collect();
-                let outcomes = Answer::Outcomes {
+                let applied = Applied {
                     applied_index: entry.index,
                     stamp: self.state.moment().stamp,
                     outcomes,
                 };
-                answer_if_asked(effects, waiting.reply, outcomes);
+                answer_if_asked(effects, waiting.reply, Answer::Outcomes(applied));
             } else {
                 // Another leader's entry stands where this one's should: it was dropped.
                 let failure = Failure::NotLeader { leader: None };

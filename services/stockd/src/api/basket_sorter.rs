@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::edge::{BYTES_PER_PROPOSAL_MAX, COMMANDS_PER_PROPOSAL_MAX, Edge, Proposed};
 use super::error::ApiError;
-use super::reserve::{self, One};
+use super::reserve;
 
 /// Sorts commands by shard.
 pub(super) struct BasketSorter {
@@ -138,14 +138,7 @@ impl Decided {
         let shard = self.shard;
         self.numbers.into_iter().map(move |number| {
             let answer = match outcomes.next() {
-                Some(outcome) => reserve::response(
-                    shard,
-                    One {
-                        index,
-                        stamp,
-                        outcome,
-                    },
-                ),
+                Some(outcome) => reserve::response(shard, index, stamp, outcome),
                 None => Err(ApiError::Failed(failure)),
             };
             (number, answer)

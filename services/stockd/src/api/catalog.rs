@@ -57,11 +57,11 @@ impl CatalogCalls {
             put,
         });
         let applied = self.edge.propose(GroupId::META, commands.take()).await?;
-        let outcome = applied.outcomes.into_iter().next();
-        convert::put(outcome.ok_or(ApiError::Failed(Failure::OutcomeUnknown))?)?;
+        let applied_index = applied.applied_index;
+        convert::put(applied.only()?)?;
         Ok(api::PutLocationResponse {
             location: Some(location),
-            applied_index: applied.applied_index,
+            applied_index,
         })
     }
 
@@ -149,15 +149,15 @@ impl CatalogCalls {
             .edge
             .propose(GroupId::of_shard(shard), commands.take())
             .await?;
-        let outcome = applied.outcomes.into_iter().next();
-        let policy = convert::policy(outcome.ok_or(ApiError::Failed(Failure::OutcomeUnknown))?)?;
+        let applied_index = applied.applied_index;
+        let policy = convert::policy(applied.only()?)?;
         Ok(api::SetPositionPolicyResponse {
             safety_stock: policy.safety_stock,
             backorder_limit: policy.backorder_limit,
             available: policy.available,
             discrepancy: policy.discrepancy.as_deref().map(convert::discrepancy),
             shard,
-            applied_index: applied.applied_index,
+            applied_index,
         })
     }
 }

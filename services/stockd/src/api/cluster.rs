@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 use stock_cluster::{
-    ADDRESS_BYTES_MAX, Change, Directory, GroupId, NODE_ID_MAX, NodeState, Overview, Registry,
+    ADDRESS_BYTES_MAX, Change, Directory, GroupId, NODE_ID_MAX, NodeState, Overview,
     RegistryCommand, RegistryOutcome, RegistryRefusal,
 };
 use stock_core::{Request as Asked, RequestId};
@@ -25,6 +25,7 @@ use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::front::{Call, Front};
+use super::topology::topology;
 use super::{cluster_view, page, proxy};
 use crate::config::Config;
 
@@ -59,50 +60,10 @@ impl ClusterCalls {
     }
 
     fn topology(&self) -> api::GetTopologyResponse {
-        let registry = self.edge.operations.registry();
-        let registry = Some(&*registry).filter(|registry| registry.is_founded());
-        let cluster = &self.edge.cluster;
-        let nodes = match registry {
-            Some(registry) => registry
-                .nodes()
-                .filter(|(_, node)| node.state != NodeState::Removed && node.directory.is_some())
-                .map(|(id, node)| (id, node.grpc.clone()))
-                .collect(),
-            None => {
-                let nodes = self.config.nodes.iter();
-                let nodes = nodes.map(|node| (node.id, node.grpc.clone()));
-                nodes.collect::<Vec<_>>()
-            }
-        };
-        let nodes = nodes.into_iter().map(|(node_id, endpoint)| api::Node {
-            node_id,
-            endpoint,
-            reachable: cluster.is_reachable(node_id),
-        });
-        let shards = (0..cluster.shards()).map(GroupId::of_shard);
-        api::GetTopologyResponse {
-            cluster_id: self.config.cluster_id.clone(),
-            node_id: self.config.node_id,
-            nodes: nodes.collect(),
-            shards: shards.map(|group| self.shard(group, registry)).collect(),
-            shard_count: cluster.shards(),
-            meta: Some(self.shard(GroupId::META, registry)),
-        }
-    }
-
-    fn shard(&self, group: GroupId, registry: Option<&Registry>) -> api::Shard {
-        let status = self.edge.cluster.group(group);
-        let placement = registry.and_then(|registry| registry.placement(group));
-        api::Shard {
-            shard: group.shard().unwrap_or(0),
-            leader_node_id: status.leader.unwrap_or(0),
-            replica_node_ids: match placement {
-                Some(placement) => placement.voters.iter().map(|voter| voter.node()).collect(),
-                None => self.config.nodes.iter().map(|node| node.id).collect(),
-            },
-            term: status.term,
-            applied_index: status.applied_index,
-        }
+        let configured = self.config.nodes.iter();
+        let configured: Vec<_> = configured.map(|it| (it.id, it.grpc.as_str())).collect();
+        let (cluster, config) = (&self.edge.cluster, &self.config);
+        topology(&config.cluster_id, config.node_id, cluster, &configured)
     }
 
     fn overview(&self) -> Result<Overview, ApiError> {

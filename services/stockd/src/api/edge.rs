@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stock_cluster::GroupId;
-use stock_core::{Location, Principal, Stamp};
-use stock_node::answer::{Answer, Failure, Freshness, Outcomes, Question};
+use stock_core::{Location, Principal};
+use stock_node::answer::{Answer, Applied, Failure, Freshness, Question};
 use stock_node::entry::Commands;
 use stock_node::event::Event;
 use stock_node::standing::ClusterState;
@@ -45,16 +45,6 @@ pub struct Edge {
     /// The other nodes' edges.
     pub proxy: Proxy,
     waiting_for_leader: WaitingForLeader,
-}
-
-/// What a proposal came to.
-pub(super) struct Applied {
-    /// The index it was applied at.
-    pub applied_index: u64,
-    /// Cluster time then.
-    pub stamp: Stamp,
-    /// One for each command.
-    pub outcomes: Outcomes,
 }
 
 /// What a proposal brought.
@@ -113,15 +103,7 @@ impl Edge {
             next = way.answered(answer, now_ms);
         };
         match answer {
-            Answer::Outcomes {
-                applied_index,
-                stamp,
-                outcomes,
-            } => Ok(Applied {
-                applied_index,
-                stamp,
-                outcomes,
-            }),
+            Answer::Outcomes(applied) => Ok(applied),
             Answer::Failed(failure) => Err(failure),
             Answer::Reached { .. } | Answer::Reservation { .. } => Err(Failure::OutcomeUnknown),
         }
@@ -163,7 +145,7 @@ impl Edge {
         match self.ask(group, freshness, Question::Reached).await {
             Answer::Reached { applied_index } => Ok(applied_index),
             Answer::Failed(failure) => Err(failure),
-            Answer::Outcomes { .. } | Answer::Reservation { .. } => Err(Failure::TooFarBehind),
+            Answer::Outcomes(_) | Answer::Reservation { .. } => Err(Failure::TooFarBehind),
         }
     }
 

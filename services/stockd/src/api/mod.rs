@@ -25,6 +25,7 @@ mod proxy;
 mod reservations;
 pub mod reserve;
 mod reserve_stream;
+mod topology;
 mod verdicts;
 
 use std::sync::Arc;
@@ -49,6 +50,7 @@ use self::front::Front;
 use self::inventory::Inventory;
 pub use self::proxy::Proxy;
 use self::reservations::Reservations;
+pub use self::topology::topology;
 use crate::config::Config;
 use crate::host::memory::MemoryGauge;
 use crate::listeners::calls::{self, Caller};

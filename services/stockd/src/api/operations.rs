@@ -49,20 +49,17 @@ impl Operations {
             reply: ReplyTo::new(Destination::Local(sender), permit),
         });
         match receiver.await {
-            Ok(Answer::Outcomes {
-                applied_index,
-                outcomes,
-                ..
-            }) => match outcomes.into_iter().next() {
-                Some(Outcome::Registry(outcome)) => {
-                    self.published(applied_index).await;
-                    Ok(Changed {
-                        applied_index,
-                        outcome,
-                    })
-                }
-                _ => Err(Failure::OutcomeUnknown),
-            },
+            Ok(Answer::Outcomes(applied)) => {
+                let applied_index = applied.applied_index;
+                let Outcome::Registry(outcome) = applied.only()? else {
+                    return Err(Failure::OutcomeUnknown);
+                };
+                self.published(applied_index).await;
+                Ok(Changed {
+                    applied_index,
+                    outcome,
+                })
+            }
             Ok(Answer::Failed(failure)) => Err(failure),
             Ok(_) | Err(_) => Err(Failure::OutcomeUnknown),
         }

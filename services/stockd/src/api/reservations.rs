@@ -20,11 +20,11 @@ use super::basket_sorter::{BasketSorter, embedded};
 use super::changes::{self, Change};
 use super::convert::{self, Held};
 use super::deadline::Deadline;
-use super::edge::{Applied, Edge};
+use super::edge::{Edge, Proposed};
 use super::error::ApiError;
 use super::fields::Fields;
 use super::front::Front;
-use super::reserve::{self, One};
+use super::reserve;
 use super::reserve_stream::ReserveStream;
 use super::{answer_size, proxy};
 
@@ -52,7 +52,8 @@ impl Reservations {
         let locations: Vec<_> = reserve::locations(&command).collect();
         self.edge.check_locations(&locations).await?;
         let applied = self.propose(shard, &command).await?;
-        reserve::response(shard, applied)
+        let (index, stamp) = (applied.applied_index, applied.stamp);
+        reserve::response(shard, index, stamp, applied.only()?)
     }
 
     fn command(&self, request: Asked, operation: Operation) -> Command {
@@ -62,14 +63,11 @@ impl Reservations {
         }
     }
 
-    async fn propose(&self, shard: u32, command: &Command) -> Result<One, ApiError> {
+    async fn propose(&self, shard: u32, command: &Command) -> Proposed {
         let mut commands = CommandsBuilder::default();
         commands.push(command);
-        let applied = self
-            .edge
-            .propose(GroupId::of_shard(shard), commands.take())
-            .await?;
-        one(applied)
+        let group = GroupId::of_shard(shard);
+        self.edge.propose(group, commands.take()).await
     }
 
     /// A change of a reservation that exists: goes to the shard its id carries.
@@ -79,10 +77,11 @@ impl Reservations {
         let applied = self
             .propose(shard, &self.command(request, operation))
             .await?;
+        let (index, stamp) = (applied.applied_index, applied.stamp);
         Ok(Changed {
-            reservation: convert::settled(applied.outcome, applied.stamp)?,
+            reservation: convert::settled(applied.only()?, stamp)?,
             shard,
-            index: applied.index,
+            index,
         })
     }
 
@@ -170,14 +169,15 @@ impl Reservations {
             .propose(shard, &self.command(request, operation))
             .await?;
         use api::amend_response::Outcome;
-        let outcome = match convert::held(applied.outcome, applied.stamp)? {
+        let (applied_index, stamp) = (applied.applied_index, applied.stamp);
+        let outcome = match convert::held(applied.only()?, stamp)? {
             Held::Reservation(reservation) => Outcome::Reservation(reservation),
             Held::Shortage(shortage) => Outcome::Shortage(shortage),
         };
         Ok(api::AmendResponse {
             outcome: Some(outcome),
             shard,
-            applied_index: applied.index,
+            applied_index,
         })
     }
 
@@ -226,7 +226,7 @@ impl Reservations {
             }),
             Answer::Reservation { .. } => Err(ApiError::Refused(Refusal::UnknownReservation)),
             Answer::Failed(failure) => Err(ApiError::Failed(failure)),
-            Answer::Outcomes { .. } | Answer::Reached { .. } => {
+            Answer::Outcomes(_) | Answer::Reached { .. } => {
                 Err(ApiError::Failed(Failure::TooFarBehind))
             }
         }
@@ -272,15 +272,6 @@ struct Changed {
     reservation: api::Reservation,
     shard: u32,
     index: u64,
-}
-
-fn one(applied: Applied) -> Result<One, ApiError> {
-    let outcome = applied.outcomes.into_iter().next();
-    Ok(One {
-        index: applied.applied_index,
-        stamp: applied.stamp,
-        outcome: outcome.ok_or(ApiError::Failed(Failure::OutcomeUnknown))?,
-    })
 }
 
 #[tonic::async_trait]

@@ -14,16 +14,6 @@ use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
 
-/// The outcome of a single command.
-pub struct One {
-    /// The index it was applied at.
-    pub index: u64,
-    /// Cluster time then.
-    pub stamp: Stamp,
-    /// How it ended.
-    pub outcome: Outcome,
-}
-
 /// The shard of a basket, of so many, and the command that holds it in a principal's name, if
 /// everything in the message is good.
 ///
@@ -102,20 +92,25 @@ pub(super) fn check_known(
     }
 }
 
-/// What the caller is told.
+/// What the caller is told of a reserve that was applied at this index and cluster time.
 ///
 /// # Errors
 ///
 /// [`ApiError::Refused`].
-pub fn response(shard: u32, applied: One) -> Result<api::ReserveResponse, ApiError> {
+pub fn response(
+    shard: u32,
+    applied_index: u64,
+    stamp: Stamp,
+    outcome: Outcome,
+) -> Result<api::ReserveResponse, ApiError> {
     use api::reserve_response::Outcome;
-    let outcome = match convert::held(applied.outcome, applied.stamp)? {
+    let outcome = match convert::held(outcome, stamp)? {
         Held::Reservation(reservation) => Outcome::Reservation(reservation),
         Held::Shortage(shortage) => Outcome::Shortage(shortage),
     };
     Ok(api::ReserveResponse {
         outcome: Some(outcome),
         shard,
-        applied_index: applied.index,
+        applied_index,
     })
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use stock_cluster::GroupId;
 use stock_core::codec::{Reader, Writer};
 use stock_core::{Flaw, Stamp};
-use stock_node::answer::{Answer, Failure, Outcome, Outcomes};
+use stock_node::answer::{Answer, Applied, Failure, Outcome, Outcomes};
 use stock_node::clock::ClusterTime;
 use stock_wire::cluster::v1 as cluster;
 
@@ -40,17 +40,15 @@ pub fn reply(forward_id: u64, answer: Answer) -> cluster::Reply {
     use cluster::reply::Result;
     let unknown = || Result::Failure(cluster::Failure::OutcomeUnknown.into());
     let result = match answer {
-        Answer::Outcomes {
-            applied_index,
-            stamp,
-            outcomes,
-        } => encode_outcomes(&outcomes).map_or_else(unknown, |outcomes| {
-            Result::Answers(cluster::Answers {
-                applied_index,
-                stamp_ms: stamp.0,
-                outcomes,
+        Answer::Outcomes(applied) => {
+            encode_outcomes(&applied.outcomes).map_or_else(unknown, |outcomes| {
+                Result::Answers(cluster::Answers {
+                    applied_index: applied.applied_index,
+                    stamp_ms: applied.stamp.0,
+                    outcomes,
+                })
             })
-        }),
+        }
         Answer::Failed(failure) => Result::Failure(encode_failure(failure).into()),
         // Only commands are forwarded.
         Answer::Reached { .. } | Answer::Reservation { .. } => unknown(),
@@ -66,11 +64,11 @@ pub fn answer(reply: cluster::Reply) -> Answer {
     use cluster::reply::Result;
     match reply.result {
         Some(Result::Answers(answers)) => match decode_outcomes(&answers.outcomes) {
-            Ok(outcomes) => Answer::Outcomes {
+            Ok(outcomes) => Answer::Outcomes(Applied {
                 applied_index: answers.applied_index,
                 stamp: Stamp(answers.stamp_ms),
                 outcomes,
-            },
+            }),
             Err(_) => Answer::Failed(Failure::OutcomeUnknown),
         },
         Some(Result::Failure(failure)) => Answer::Failed(decode_failure(failure)),
@@ -156,22 +154,22 @@ mod tests {
         .collect();
         let reply = reply(
             1,
-            Answer::Outcomes {
+            Answer::Outcomes(Applied {
                 applied_index: 7,
                 stamp: Stamp(9),
                 outcomes: sent.clone(),
-            },
+            }),
         );
         let mut misread = reply.clone();
         if let Some(cluster::reply::Result::Answers(answers)) = &mut misread.result {
             answers.outcomes.truncate(answers.outcomes.len() - 1);
         }
         match answer(reply) {
-            Answer::Outcomes {
+            Answer::Outcomes(Applied {
                 applied_index: 7,
                 stamp: Stamp(9),
                 outcomes,
-            } => assert_eq!(outcomes, sent),
+            }) => assert_eq!(outcomes, sent),
             other => panic!("{other:?}"),
         }
         assert!(matches!(

@@ -73,7 +73,7 @@ impl Alone {
         });
         answers
             .map(|(reply, answer)| match answer {
-                Answer::Outcomes { .. } => reply,
+                Answer::Outcomes(_) => reply,
                 other => panic!("{reply}: {other:?}"),
             })
             .collect()

@@ -1,0 +1,369 @@
+//! Clients that find their way themselves, as the Rust client does and by its code: which node a
+//! call goes to, how long an attempt may take, and what follows from a failure. What
+//! `stock-client` does with connections and timers is done here on the virtual network.
+
+use std::time::Duration;
+
+use stock_client::way::{
+    Attempts, Candidate, Consequence, SUSPECT_FOR, TOPOLOGY_AGE_MAX, TOPOLOGY_AGE_MIN,
+    TOPOLOGY_TIMEOUT, Target, Then, choose,
+};
+use stock_client::{ATTEMPT_TIMEOUT, CALL_TIMEOUT, StatusError, Topology, v1};
+use stock_cluster::GroupId;
+use stock_node::answer::Freshness;
+use stockd::api::{ApiError, topology};
+use tonic::Status;
+
+use super::calls::Told;
+use super::checks::{Checked, broken};
+use super::dice::Dice;
+use super::faults::FaultKind;
+use super::plan::{Plan, SECOND_US};
+use super::workload::{Ask, Subject, Wish};
+use super::world::{Chapter, Happening, World};
+
+/// Of so many clients one finds its way itself, where any do.
+const ONE_OF: usize = 3;
+/// Every answer of a node names it.
+const CLUSTER: &str = "simulated";
+/// A client whose call has no answer in the end asks again after this, when nothing goes wrong any
+/// more.
+const ANEW_AFTER_US: u64 = SECOND_US;
+
+/// What a client knows of the way.
+pub(crate) struct Router {
+    topology: Topology,
+    learnt_us: u64,
+    looked_us: u64,
+    is_looking: bool,
+    /// The founders: what it was configured with.
+    seeds: Vec<u64>,
+    /// Nodes that are tried last, and until when.
+    suspects: Vec<(u64, u64)>,
+    /// A node that it does not reach, until then.
+    cut_off_from: Option<(u64, u64)>,
+    turn: usize,
+    call: Attempts,
+    call_until_us: u64,
+    asked: u64,
+    avoided: Option<u64>,
+    dice: Dice,
+}
+
+impl Router {
+    /// Those that find their way themselves, as the seed has it.
+    pub(crate) fn of(plan: &Plan, seed: u64, client: usize) -> Option<Box<Self>> {
+        let is_one = client % ONE_OF == ONE_OF - 1;
+        if !is_one || !plan.faults.contains(&FaultKind::ClientCutOff) {
+            return None;
+        }
+        let seeds: Vec<u64> = (1..=plan.founders).collect();
+        let mut dice = Dice::new(seed, &format!("router {client}"));
+        Some(Box::new(Self {
+            // As good as none, until it has looked.
+            topology: Topology::new(v1::GetTopologyResponse {
+                shard_count: plan.shards,
+                ..v1::GetTopologyResponse::default()
+            }),
+            learnt_us: 0,
+            looked_us: 0,
+            is_looking: false,
+            seeds,
+            suspects: Vec::new(),
+            cut_off_from: None,
+            turn: dice.below(1 << 16),
+            call: Attempts::new(ATTEMPT_TIMEOUT),
+            call_until_us: 0,
+            asked: 0,
+            avoided: None,
+            dice,
+        }))
+    }
+
+    /// A call begins.
+    pub(crate) fn begin(&mut self, now_us: u64) {
+        self.call = Attempts::new(ATTEMPT_TIMEOUT);
+        self.call_until_us = now_us + CALL_TIMEOUT.as_micros() as u64;
+        self.avoided = None;
+    }
+
+    /// An attempt begins: at which node, and how many microseconds it may take.
+    fn attempt(&mut self, wish: &Wish, now_us: u64) -> Option<(u64, u64)> {
+        let node = self.choose(target(wish), self.avoided, now_us)?;
+        let allowed = self.call.begin(self.left(now_us));
+        self.asked = node;
+        Some((node, allowed.as_micros() as u64))
+    }
+
+    /// A node has answered, whatever it said.
+    fn answered(&mut self) {
+        let asked = self.asked;
+        self.suspects.retain(|(node, _)| *node != asked);
+    }
+
+    /// The attempt under way has failed.
+    fn failed(&mut self, failure: &StatusError, now_us: u64) -> Consequence {
+        let left = self.left(now_us);
+        let after = self.call.failed(failure, left, self.dice.generator());
+        if after.suspect {
+            self.suspect(self.asked, now_us);
+        }
+        self.avoided = after.avoid.then_some(self.asked);
+        after
+    }
+
+    fn choose(&mut self, target: Target, avoid: Option<u64>, now_us: u64) -> Option<u64> {
+        let known = self.topology.nodes().iter().map(|node| node.node_id);
+        let known: Vec<u64> = known.collect();
+        let others = self.seeds.iter().copied();
+        let others: Vec<u64> = others.filter(|seed| !known.contains(seed)).collect();
+        let id = |index: usize| {
+            *known
+                .get(index)
+                .unwrap_or_else(|| &others[index - known.len()])
+        };
+        let is_suspect = |node| {
+            let mut suspects = self.suspects.iter();
+            suspects.any(|(suspect, until_us)| *suspect == node && *until_us > now_us)
+        };
+        let candidate = |index: usize| Candidate {
+            node: known.get(index).copied(),
+            is_suspect: is_suspect(id(index)),
+            is_avoided: avoid == Some(id(index)),
+        };
+        let count = known.len() + others.len();
+        let best = choose(&self.topology, target, count, candidate, self.turn).map(id);
+        self.turn += 1;
+        best
+    }
+
+    fn suspect(&mut self, node: u64, now_us: u64) {
+        self.suspects.retain(|(suspect, _)| *suspect != node);
+        self.suspects
+            .push((node, now_us + SUSPECT_FOR.as_micros() as u64));
+    }
+
+    fn learn(&mut self, view: v1::GetTopologyResponse, now_us: u64) {
+        self.topology = self.topology.succeeded_by(view);
+        self.learnt_us = now_us;
+        self.done_looking(now_us);
+    }
+
+    fn done_looking(&mut self, now_us: u64) {
+        self.is_looking = false;
+        self.looked_us = now_us;
+    }
+
+    fn reaches(&self, node: u64, now_us: u64) -> bool {
+        let cut_off = self.cut_off_from;
+        cut_off.is_none_or(|(from, until_us)| from != node || until_us <= now_us)
+    }
+
+    fn left(&self, now_us: u64) -> Duration {
+        Duration::from_micros(self.call_until_us.saturating_sub(now_us))
+    }
+}
+
+/// Who answers without having to send the call on, as `Client` has it.
+fn target(wish: &Wish) -> Target {
+    match (&wish.ask, wish.group) {
+        (Ask::Read(Freshness::Near, Subject::Positions(_) | Subject::Reservation(_)), _) => {
+            Target::Any
+        }
+        (_, GroupId::META) => Target::Meta,
+        (_, group) => group.shard().map_or(Target::Any, Target::Shard),
+    }
+}
+
+impl World {
+    /// Where a client's next attempt goes, and how long it may take: no time if it does not even
+    /// get to the node.
+    pub(crate) fn next_attempt(&mut self, client: usize, wish: &Wish) -> Option<(u64, u64, bool)> {
+        let now_us = self.now_us;
+        let router = self.clients[client].router.as_mut()?;
+        let (node, allowed_us) = router.attempt(wish, now_us)?;
+        let arrives = router.reaches(node, now_us);
+        let is_old = now_us.saturating_sub(router.learnt_us) > TOPOLOGY_AGE_MAX.as_micros() as u64;
+        if is_old {
+            self.look_around(client);
+        }
+        Some((node, allowed_us, arrives))
+    }
+
+    /// The node that a client has asked told it something.
+    pub(crate) fn routed_call_answered(&mut self, client: usize) {
+        if let Some(router) = &mut self.clients[client].router {
+            router.answered();
+        }
+    }
+
+    /// An attempt of a client that finds its way itself has failed.
+    pub(crate) fn routed_call_failed(&mut self, client: usize, told: &Told) -> Checked {
+        let failure = match told {
+            Told::Failed(failure) => StatusError::from(Status::from(ApiError::from(*failure))),
+            Told::NotConnected => StatusError::not_connected(),
+            Told::Nothing => StatusError::silent(ATTEMPT_TIMEOUT),
+            Told::Outcomes { .. } | Told::Found { .. } => return Ok(()),
+        };
+        let now_us = self.now_us;
+        let Some(router) = &mut self.clients[client].router else {
+            return Ok(());
+        };
+        let after = router.failed(&failure, now_us);
+        if after.suspect {
+            self.tally.add("nodes suspected");
+        }
+        if after.look_again {
+            self.look_around(client);
+        }
+        match after.then {
+            Then::Again(pause) => {
+                let after_us = pause.as_micros() as u64;
+                self.after(after_us, Happening::Retry(client));
+            }
+            Then::GiveUp => {
+                return broken(
+                    "routing",
+                    format!("client {client} gives up, though trying again may help: {failure}"),
+                );
+            }
+            Then::TimedOut => match self.chapter {
+                Chapter::Trouble => {
+                    self.tally.add("given up");
+                    self.clients[client].current = None;
+                    self.rest(client);
+                }
+                // With the same ids, as its error says.
+                Chapter::Recovery => {
+                    if let Some(router) = &mut self.clients[client].router {
+                        router.begin(now_us + ANEW_AFTER_US);
+                    }
+                    self.after(ANEW_AFTER_US, Happening::Retry(client));
+                }
+                Chapter::Audit | Chapter::Over => {
+                    return broken(
+                        "routing",
+                        format!(
+                            "nothing goes wrong any more, and client {client} has no answer to \
+                             {:?}: {failure}; it sees {:?}",
+                            self.clients[client].describe(),
+                            self.clients[client].router.as_ref().map(|it| &it.topology),
+                        ),
+                    );
+                }
+            },
+        }
+        Ok(())
+    }
+
+    /// A client learns anew who leads, beside its calls.
+    fn look_around(&mut self, client: usize) {
+        let now_us = self.now_us;
+        let Some(router) = &mut self.clients[client].router else {
+            return;
+        };
+        let has_just = router.looked_us != 0
+            && now_us.saturating_sub(router.looked_us) < TOPOLOGY_AGE_MIN.as_micros() as u64;
+        if has_just || router.is_looking {
+            return;
+        }
+        router.is_looking = true;
+        let tries = router.topology.nodes().len().max(router.seeds.len());
+        self.ask_for_topology(client, None, tries);
+    }
+
+    fn ask_for_topology(&mut self, client: usize, avoid: Option<u64>, tries: usize) {
+        let now_us = self.now_us;
+        let Some(router) = &mut self.clients[client].router else {
+            return;
+        };
+        let chosen = router.choose(Target::Any, avoid, now_us);
+        match chosen.filter(|_| tries > 0) {
+            Some(node) => {
+                let after_us = router.dice.between(60, 600);
+                let look = Happening::LookAround {
+                    client,
+                    node,
+                    tries: tries - 1,
+                };
+                self.after(after_us, look);
+            }
+            None => router.done_looking(now_us),
+        }
+    }
+
+    /// A node is asked who leads what.
+    pub(crate) fn looks_around(&mut self, client: usize, node: u64, tries: usize) {
+        let now_us = self.now_us;
+        let Some(router) = &mut self.clients[client].router else {
+            return;
+        };
+        let machine = self.machines.get(&node);
+        let running = machine.and_then(|machine| machine.running.as_ref());
+        let stands_still = machine.is_some_and(|machine| machine.paused_until_us > now_us);
+        match running {
+            _ if stands_still || !router.reaches(node, now_us) => {
+                router.suspect(node, now_us);
+                let after_us = TOPOLOGY_TIMEOUT.as_micros() as u64;
+                self.after(
+                    after_us,
+                    Happening::LookFurther {
+                        client,
+                        node,
+                        tries,
+                    },
+                );
+            }
+            Some(running) => {
+                let configured: Vec<(u64, &str)> =
+                    router.seeds.iter().map(|node| (*node, "")).collect();
+                let view = topology(CLUSTER, node, &running.cluster, &configured);
+                router.learn(view, now_us);
+                router.suspects.retain(|(suspect, _)| *suspect != node);
+                self.tally.add("topologies learnt");
+            }
+            None => {
+                router.suspect(node, now_us);
+                self.after(
+                    0,
+                    Happening::LookFurther {
+                        client,
+                        node,
+                        tries,
+                    },
+                );
+            }
+        }
+    }
+
+    /// A node has not said who leads what: another is asked, if one is left.
+    pub(crate) fn looks_further(&mut self, client: usize, node: u64, tries: usize) {
+        self.ask_for_topology(client, Some(node), tries);
+    }
+
+    /// A client does not reach a node for a while.
+    pub(crate) fn cut_a_client_off(&mut self, node: u64) {
+        let routers = self.clients.iter_mut();
+        let mut routers: Vec<_> = routers
+            .filter_map(|client| client.router.as_mut())
+            .collect();
+        if routers.is_empty() {
+            return;
+        }
+        let chosen = self.fate.below(routers.len());
+        let for_us = self.fate.between(SECOND_US / 5, 8 * SECOND_US);
+        routers[chosen].cut_off_from = Some((node, self.now_us + for_us));
+        self.tally.add(FaultKind::ClientCutOff.name());
+    }
+
+    /// Every client reaches every node again, but some one, for ever: another node is enough.
+    pub(crate) fn let_clients_through(&mut self) {
+        let nodes = self.nodes();
+        let routers = self.clients.iter_mut();
+        for router in routers.filter_map(|client| client.router.as_mut()) {
+            let unreached = router.dice.pick(&nodes).copied();
+            let unreached = unreached.filter(|_| router.dice.chance(500));
+            router.cut_off_from = unreached.map(|node| (node, u64::MAX));
+        }
+    }
+}
