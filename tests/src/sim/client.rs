@@ -1,7 +1,7 @@
 //! Somebody who asks.
 
 use super::calls::CallId;
-use super::routing::Router;
+use super::router::Router;
 use super::workload::Wish;
 
 /// Somebody who asks.

@@ -20,7 +20,7 @@
 //! | `helpers.rs` | whoever works beside the loop: files, snapshots, the ledger |
 //! | `edge.rs` | calls on their way, by `stock_node::way`, over the virtual network |
 //! | `clients.rs`, `workload.rs` | who asks, retries and gives up; what is asked |
-//! | `routing.rs` | clients that find their way as the Rust client does, by its code |
+//! | `router.rs`, `routing.rs` | clients that find their way as the Rust client does, by its code |
 //! | `network.rs`, `links.rs`, `disk.rs`, `clock.rs` | the world around a node |
 //! | `trouble.rs`, `faults.rs`, `plan.rs` | what goes wrong, and how often |
 //!
@@ -55,6 +55,7 @@ mod overtaken;
 mod overtaking;
 mod plan;
 mod recovery;
+mod router;
 mod routing;
 mod shrink;
 mod standing;

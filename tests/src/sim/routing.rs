@@ -1,179 +1,23 @@
-//! Clients that find their way themselves, as the Rust client does and by its code: which node a
-//! call goes to, how long an attempt may take, and what follows from a failure. What
-//! `stock-client` does with connections and timers is done here on the virtual network.
+//! The calls of clients that find their way themselves: what `stock-client` does with connections
+//! and timers is done here on the virtual network.
 
-use std::time::Duration;
-
-use stock_client::way::{
-    Attempts, Candidate, Consequence, SUSPECT_FOR, TOPOLOGY_AGE_MAX, TOPOLOGY_AGE_MIN,
-    TOPOLOGY_TIMEOUT, Target, Then, choose,
-};
-use stock_client::{ATTEMPT_TIMEOUT, CALL_TIMEOUT, StatusError, Topology, v1};
-use stock_cluster::GroupId;
-use stock_node::answer::Freshness;
+use stock_client::way::{TOPOLOGY_AGE_MAX, TOPOLOGY_AGE_MIN, TOPOLOGY_TIMEOUT, Target, Then};
+use stock_client::{ATTEMPT_TIMEOUT, StatusError};
 use stockd::api::{ApiError, topology};
 use tonic::Status;
 
 use super::calls::Told;
 use super::checks::{Checked, broken};
-use super::dice::Dice;
 use super::faults::FaultKind;
-use super::plan::{Plan, SECOND_US};
-use super::workload::{Ask, Subject, Wish};
+use super::plan::SECOND_US;
+use super::workload::Wish;
 use super::world::{Chapter, Happening, World};
 
-/// Of so many clients one finds its way itself, where any do.
-const ONE_OF: usize = 3;
 /// Every answer of a node names it.
 const CLUSTER: &str = "simulated";
 /// A client whose call has no answer in the end asks again after this, when nothing goes wrong any
 /// more.
 const ANEW_AFTER_US: u64 = SECOND_US;
-
-/// What a client knows of the way.
-pub(crate) struct Router {
-    topology: Topology,
-    learnt_us: u64,
-    looked_us: u64,
-    is_looking: bool,
-    /// The founders: what it was configured with.
-    seeds: Vec<u64>,
-    /// Nodes that are tried last, and until when.
-    suspects: Vec<(u64, u64)>,
-    /// A node that it does not reach, until then.
-    cut_off_from: Option<(u64, u64)>,
-    turn: usize,
-    call: Attempts,
-    call_until_us: u64,
-    asked: u64,
-    avoided: Option<u64>,
-    dice: Dice,
-}
-
-impl Router {
-    /// Those that find their way themselves, as the seed has it.
-    pub(crate) fn of(plan: &Plan, seed: u64, client: usize) -> Option<Box<Self>> {
-        let is_one = client % ONE_OF == ONE_OF - 1;
-        if !is_one || !plan.faults.contains(&FaultKind::ClientCutOff) {
-            return None;
-        }
-        let seeds: Vec<u64> = (1..=plan.founders).collect();
-        let mut dice = Dice::new(seed, &format!("router {client}"));
-        Some(Box::new(Self {
-            // As good as none, until it has looked.
-            topology: Topology::new(v1::GetTopologyResponse {
-                shard_count: plan.shards,
-                ..v1::GetTopologyResponse::default()
-            }),
-            learnt_us: 0,
-            looked_us: 0,
-            is_looking: false,
-            seeds,
-            suspects: Vec::new(),
-            cut_off_from: None,
-            turn: dice.below(1 << 16),
-            call: Attempts::new(ATTEMPT_TIMEOUT),
-            call_until_us: 0,
-            asked: 0,
-            avoided: None,
-            dice,
-        }))
-    }
-
-    /// A call begins.
-    pub(crate) fn begin(&mut self, now_us: u64) {
-        self.call = Attempts::new(ATTEMPT_TIMEOUT);
-        self.call_until_us = now_us + CALL_TIMEOUT.as_micros() as u64;
-        self.avoided = None;
-    }
-
-    /// An attempt begins: at which node, and how many microseconds it may take.
-    fn attempt(&mut self, wish: &Wish, now_us: u64) -> Option<(u64, u64)> {
-        let node = self.choose(target(wish), self.avoided, now_us)?;
-        let allowed = self.call.begin(self.left(now_us));
-        self.asked = node;
-        Some((node, allowed.as_micros() as u64))
-    }
-
-    /// A node has answered, whatever it said.
-    fn answered(&mut self) {
-        let asked = self.asked;
-        self.suspects.retain(|(node, _)| *node != asked);
-    }
-
-    /// The attempt under way has failed.
-    fn failed(&mut self, failure: &StatusError, now_us: u64) -> Consequence {
-        let left = self.left(now_us);
-        let after = self.call.failed(failure, left, self.dice.generator());
-        if after.suspect {
-            self.suspect(self.asked, now_us);
-        }
-        self.avoided = after.avoid.then_some(self.asked);
-        after
-    }
-
-    fn choose(&mut self, target: Target, avoid: Option<u64>, now_us: u64) -> Option<u64> {
-        let known = self.topology.nodes().iter().map(|node| node.node_id);
-        let known: Vec<u64> = known.collect();
-        let others = self.seeds.iter().copied();
-        let others: Vec<u64> = others.filter(|seed| !known.contains(seed)).collect();
-        let id = |index: usize| {
-            *known
-                .get(index)
-                .unwrap_or_else(|| &others[index - known.len()])
-        };
-        let is_suspect = |node| {
-            let mut suspects = self.suspects.iter();
-            suspects.any(|(suspect, until_us)| *suspect == node && *until_us > now_us)
-        };
-        let candidate = |index: usize| Candidate {
-            node: known.get(index).copied(),
-            is_suspect: is_suspect(id(index)),
-            is_avoided: avoid == Some(id(index)),
-        };
-        let count = known.len() + others.len();
-        let best = choose(&self.topology, target, count, candidate, self.turn).map(id);
-        self.turn += 1;
-        best
-    }
-
-    fn suspect(&mut self, node: u64, now_us: u64) {
-        self.suspects.retain(|(suspect, _)| *suspect != node);
-        self.suspects
-            .push((node, now_us + SUSPECT_FOR.as_micros() as u64));
-    }
-
-    fn learn(&mut self, view: v1::GetTopologyResponse, now_us: u64) {
-        self.topology = self.topology.succeeded_by(view);
-        self.learnt_us = now_us;
-        self.done_looking(now_us);
-    }
-
-    fn done_looking(&mut self, now_us: u64) {
-        self.is_looking = false;
-        self.looked_us = now_us;
-    }
-
-    fn reaches(&self, node: u64, now_us: u64) -> bool {
-        let cut_off = self.cut_off_from;
-        cut_off.is_none_or(|(from, until_us)| from != node || until_us <= now_us)
-    }
-
-    fn left(&self, now_us: u64) -> Duration {
-        Duration::from_micros(self.call_until_us.saturating_sub(now_us))
-    }
-}
-
-/// Who answers without having to send the call on, as `Client` has it.
-fn target(wish: &Wish) -> Target {
-    match (&wish.ask, wish.group) {
-        (Ask::Read(Freshness::Near, Subject::Positions(_) | Subject::Reservation(_)), _) => {
-            Target::Any
-        }
-        (_, GroupId::META) => Target::Meta,
-        (_, group) => group.shard().map_or(Target::Any, Target::Shard),
-    }
-}
 
 impl World {
     /// Where a client's next attempt goes, and how long it may take: no time if it does not even
@@ -318,8 +162,7 @@ impl World {
                 let configured: Vec<(u64, &str)> =
                     router.seeds.iter().map(|node| (*node, "")).collect();
                 let view = topology(CLUSTER, node, &running.cluster, &configured);
-                router.learn(view, now_us);
-                router.suspects.retain(|(suspect, _)| *suspect != node);
+                router.learn(view, node, now_us);
                 self.tally.add("topologies learnt");
             }
             None => {

@@ -24,7 +24,7 @@ use super::machine::Machine;
 use super::network::{Arrival, ConnectionId, Network, Way};
 use super::overtaken::{Overtaken, Silenced};
 use super::plan::{Plan, SECOND_US};
-use super::routing::Router;
+use super::router::Router;
 use super::trace::Trace;
 use super::workload::{Wish, Workload};
 use super::{Options, Run};

@@ -21,7 +21,7 @@
 //! | `no panic`, `no stop` | a node neither panics nor gives up, unless its disk gave it reason |
 //! | `no failed replica` | only a disk that was damaged makes a replica fail |
 //! | `gapless history` | the ledger has no hole, and begins anew only behind a snapshot or damage |
-//! | `routing` | clients repeat what may help; in the end each call finds its way, past a cut, too |
+//! | `routing` | clients repeat what may help; in the end each call finds its way, past a cut |
 //! | `liveness` | once nothing goes wrong any more, all is answered, and every group is whole |
 
 pub(crate) mod answers;
