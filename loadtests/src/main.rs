@@ -36,41 +36,41 @@ use tokio::signal::unix::{SignalKind, signal};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const EXAMPLES: &str = "\
-All but `replay` start nodes of their own; build the server first: cargo build --release -p \
-stockd -p loadtests
+All but `replay` start nodes of their own, of the stockd beside this program. What is measured is \
+built as one program; build both first: cargo build --profile dist -p stockd -p loadtests
 
 Examples:
 
   Fetch the baskets once, then replay four weeks of them, on what `stockd dev` started, and check \
   every position:
     loadtests/fetch-dunnhumby.sh /tmp/dunnhumby
-    cargo run --release -p loadtests -- replay --dataset /tmp/dunnhumby --weeks 1-4
+    cargo run --profile dist -p loadtests -- replay --dataset /tmp/dunnhumby --weeks 1-4
 
   The same while nodes are killed and one is replaced, on nodes of its own:
-    cargo run --release -p loadtests -- replay --dataset /tmp/dunnhumby --weeks 1-8 --kill-every \
-    10 --replace-node
+    cargo run --profile dist -p loadtests -- replay --dataset /tmp/dunnhumby --weeks 1-8 \
+    --kill-every 10 --replace-node
 
   Put load on it as a shop does; see the profiles, run one, look at its page; write for half an \
   hour, and see that disks do not fill:
-    cargo run --release -p loadtests -- run --list
-    cargo run --release -p loadtests -- run checkout --html checkout.html
-    cargo run --release -p loadtests -- run disk
+    cargo run --profile dist -p loadtests -- run --list
+    cargo run --profile dist -p loadtests -- run checkout --html checkout.html
+    cargo run --profile dist -p loadtests -- run disk
 
   Measure, in under a minute or with three longer rounds:
-    cargo run --release -p loadtests -- bench --quick
-    cargo run --release -p loadtests -- bench --json bench.json
+    cargo run --profile dist -p loadtests -- bench --quick
+    cargo run --profile dist -p loadtests -- bench --json bench.json
 
   Measure beside PostgreSQL, Redis and etcd, ask too much, and see where the time goes:
-    cargo run --release -p loadtests -- compare
-    cargo run --release -p loadtests -- overload
-    cargo run --release -p loadtests -- profile --call stream --svg stream.svg
+    cargo run --profile dist -p loadtests -- compare
+    cargo run --profile dist -p loadtests -- overload
+    cargo run --profile dist -p loadtests -- profile --call stream --svg stream.svg
 
   Measure what it costs to lose a leader, and what ten million positions weigh:
-    cargo run --release -p loadtests -- failover --kills 50 --hand-overs 50
-    cargo run --release -p loadtests -- recovery --positions 10000000
+    cargo run --profile dist -p loadtests -- failover --kills 50 --hand-overs 50
+    cargo run --profile dist -p loadtests -- recovery --positions 10000000
 
   See how cost grows with shards, positions, open holds and lines, with a plot of each:
-    cargo run --release -p loadtests -- growth --out growth
+    cargo run --profile dist -p loadtests -- growth --out growth
 
 Exit code 0: all is well; 1: a mismatch, a failed call, or no cluster; 2: usage.";
 

@@ -5,7 +5,6 @@
 //! accounted for.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
@@ -13,18 +12,19 @@ use futures_util::future::join_all;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use stock_client::{Client, Error};
-use stock_proto::stock::v1::line_verdict::Verdict;
 use stock_proto::stock::v1::reservation::State;
 use stock_proto::stock::v1::{
-    ConfirmRequest, FulfillRequest, RecordReceiptsRequest, ReleaseRequest, Reservation,
-    ReserveRequest, ShardIndex,
+    Availability, ConfirmRequest, FulfillRequest, RecordReceiptsRequest, ReleaseRequest,
+    Reservation, ReserveRequest, ShardIndex,
 };
+use stock_tally::stock::check_recorded;
+use stock_tally::{Count, OrderLine, Tally};
 use tonic::Code;
 
 use crate::cluster::Cluster;
 use crate::names::{fresh, request_id, sku_in};
 use crate::stock::{
-    fresh_location, line, movement, only, outcome, position, position_since, reservation, seconds,
+    fresh_location, line, movement, outcome, position, position_since, reservation, seconds,
 };
 use crate::wait::until;
 
@@ -56,27 +56,39 @@ pub struct Shop {
     location: String,
     plenty: Vec<String>,
     scarce: Vec<String>,
-    tally: Tally,
+    told: Told,
     is_over: Cell<bool>,
 }
 
 /// What the callers were told.
-#[derive(Default)]
-struct Tally {
+struct Told {
     orders: RefCell<Vec<Order>>,
     /// Orders that have been looked at since they ended.
     orders_seen: Cell<usize>,
-    received: RefCell<BTreeMap<String, i64>>,
+    /// Of all SKUs: those of which there is plenty, then the scarce.
+    stock: RefCell<Tally>,
     shortages: Cell<u64>,
     calls: Cell<u64>,
     failures: Cell<u64>,
+}
+
+impl Told {
+    fn new() -> Self {
+        Self {
+            orders: RefCell::default(),
+            orders_seen: Cell::new(0),
+            stock: RefCell::new(Tally::new((PLENTY + SCARCE) as usize)),
+            shortages: Cell::new(0),
+            calls: Cell::new(0),
+            failures: Cell::new(0),
+        }
+    }
 }
 
 /// An order that has ended, and how.
 #[derive(Debug, Clone)]
 struct Order {
     id: String,
-    sku: String,
     quantity: i64,
     state: State,
 }
@@ -96,7 +108,7 @@ impl Shop {
             location,
             plenty: skus(PLENTY, "plenty"),
             scarce: skus(SCARCE, "scarce"),
-            tally: Tally::default(),
+            told: Told::new(),
             is_over: Cell::new(false),
             client,
         };
@@ -124,9 +136,9 @@ impl Shop {
 
     /// Waits until so many calls more have been answered.
     pub async fn more_calls(&self, count: u64) {
-        let target = self.tally.calls.get() + count;
+        let target = self.told.calls.get() + count;
         until("calls under load", CALLS_WITHIN, async || {
-            let done = self.tally.calls.get();
+            let done = self.told.calls.get();
             (done >= target)
                 .then_some(())
                 .ok_or(format!("{done} of {target}"))
@@ -136,25 +148,25 @@ impl Shop {
 
     /// Calls that were answered.
     pub fn calls(&self) -> u64 {
-        self.tally.calls.get()
+        self.told.calls.get()
     }
 
     /// Reserves that were answered with a shortage.
     pub fn shortages(&self) -> u64 {
-        self.tally.shortages.get()
+        self.told.shortages.get()
     }
 
     /// Calls that the client gave up and that were made again. While two of three nodes run there
     /// shall be none.
     pub fn failures(&self) -> u64 {
-        self.tally.failures.get()
+        self.told.failures.get()
     }
 
     /// Looks at every order that has ended since the last look, and at all stock, at every node
     /// that runs. Panics, saying what is missing, unless every unit is where the callers were told
     /// it is.
     pub async fn account_for_new(&self, cluster: &Cluster) {
-        let seen = self.tally.orders_seen.get();
+        let seen = self.told.orders_seen.get();
         self.account(cluster, seen).await;
     }
 
@@ -164,25 +176,14 @@ impl Shop {
     }
 
     async fn account(&self, cluster: &Cluster, from: usize) {
-        let orders = self.tally.orders.borrow().clone();
+        let orders = self.told.orders.borrow().clone();
         for some in orders[from..].chunks(READS_AT_ONCE) {
             join_all(some.iter().map(|order| self.check_order(order))).await;
         }
-        self.tally.orders_seen.set(orders.len());
-        let (mut reserved, mut sold) = (BTreeMap::new(), BTreeMap::new());
-        for order in &orders {
-            let of = match order.state {
-                State::Held | State::Confirmed => &mut reserved,
-                State::Fulfilled => &mut sold,
-                _ => continue,
-            };
-            *of.entry(order.sku.as_str()).or_insert(0) += order.quantity;
-        }
-        for sku in self.plenty.iter().chain(&self.scarce) {
-            let of = |tally: &BTreeMap<&str, i64>| tally.get(sku.as_str()).copied();
-            let reserved = of(&reserved).unwrap_or(0);
-            let on_hand = self.tally.received.borrow()[sku] - of(&sold).unwrap_or(0);
-            self.check_stock(cluster, sku, on_hand, reserved).await;
+        self.told.orders_seen.set(orders.len());
+        for (position, sku) in self.skus().enumerate() {
+            let told = self.told.stock.borrow().count(position);
+            self.check_stock(cluster, sku, told).await;
         }
     }
 
@@ -197,15 +198,15 @@ impl Shop {
         );
     }
 
-    async fn check_stock(&self, cluster: &Cluster, sku: &str, on_hand: i64, reserved: i64) {
-        assert!(
-            reserved <= on_hand,
-            "{sku} is oversold: {reserved} of {on_hand}"
-        );
+    fn skus(&self) -> impl Iterator<Item = &String> {
+        self.plenty.iter().chain(&self.scarce)
+    }
+
+    async fn check_stock(&self, cluster: &Cluster, sku: &str, told: Count) {
+        assert!(told.reserved <= told.on_hand, "{sku} is oversold: {told:?}");
         let read = async || position(&self.client, sku, &self.location).await;
         let now = self.answered("a read of stock", read).await;
-        let told = (on_hand, reserved);
-        assert_eq!((now.on_hand, now.reserved), told, "{sku}: {now:?}");
+        assert_eq!(count(&now), told, "{sku}: {now:?}");
         let read_at = ShardIndex {
             shard: self.client.shard_of(sku),
             index: now.applied_index,
@@ -217,8 +218,7 @@ impl Shop {
                 read.map_err(|status| format!("node {node}: {status}"))
             })
             .await;
-            let seen = (seen.on_hand, seen.reserved);
-            assert_eq!(seen, told, "{sku} at node {node}");
+            assert_eq!(count(&seen), told, "{sku} at node {node}");
         }
     }
 
@@ -247,15 +247,11 @@ impl Shop {
             lines: vec![movement(sku, &self.location, quantity)],
         };
         let call = async || self.client.record_receipts([request.clone()]).await;
-        let verdict = only(self.answered("a receipt", call).await.verdicts);
-        let is_recorded = matches!(
-            verdict.verdict(),
-            Verdict::Recorded | Verdict::AlreadyRecorded
-        );
-        assert!(is_recorded, "{verdict:?}");
+        let verdicts = self.answered("a receipt", call).await.verdicts;
+        check_recorded(1, &verdicts).unwrap();
         self.count();
-        let mut received = self.tally.received.borrow_mut();
-        *received.entry(sku.to_owned()).or_insert(0) += quantity;
+        let position = self.position_of(sku);
+        self.told.stock.borrow_mut().received(position, quantity);
     }
 
     /// An order that ends in one of five ways, or in a shortage.
@@ -269,9 +265,14 @@ impl Shop {
         let held = outcome(self.answered("a reserve", call).await);
         self.count();
         let Ok(held) = held else {
-            self.tally.shortages.set(self.tally.shortages.get() + 1);
+            self.told.shortages.set(self.told.shortages.get() + 1);
             return;
         };
+        let lines = [OrderLine {
+            position: self.position_of(sku),
+            quantity,
+        }];
+        self.told.stock.borrow_mut().held(&lines);
         let id = held.reservation_id;
         let state = match end {
             0 => State::Held,
@@ -286,9 +287,13 @@ impl Shop {
             }
             _ => self.release(&id).await,
         };
-        self.tally.orders.borrow_mut().push(Order {
+        match state {
+            State::Fulfilled => self.told.stock.borrow_mut().handed_over(&lines),
+            State::Released => self.told.stock.borrow_mut().given_back(&lines),
+            _ => {}
+        }
+        self.told.orders.borrow_mut().push(Order {
             id,
-            sku: sku.to_owned(),
             quantity,
             state,
         });
@@ -334,8 +339,13 @@ impl Shop {
         expected
     }
 
+    fn position_of(&self, sku: &str) -> usize {
+        let position = self.skus().position(|known| known == sku);
+        position.unwrap_or_else(|| panic!("{sku} is not the shop's"))
+    }
+
     fn count(&self) {
-        self.tally.calls.set(self.tally.calls.get() + 1);
+        self.told.calls.set(self.told.calls.get() + 1);
     }
 
     /// Makes a call until it is answered. What a node refuses, and what no failing node explains,
@@ -361,8 +371,15 @@ impl Shop {
                 waited < ANSWERED_WITHIN,
                 "{what}: after {waited:?}: {error}"
             );
-            self.tally.failures.set(self.tally.failures.get() + 1);
+            self.told.failures.set(self.told.failures.get() + 1);
             tokio::time::sleep(PAUSE).await;
         }
+    }
+}
+
+fn count(seen: &Availability) -> Count {
+    Count {
+        on_hand: seen.on_hand,
+        reserved: seen.reserved,
     }
 }

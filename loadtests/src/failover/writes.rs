@@ -7,10 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use stock_client::Client;
 use stock_proto::stock::v1::reserve_response::Outcome;
-use stock_proto::stock::v1::{
-    Line, Location, MovementLine, PutLocationRequest, RecordReceiptsRequest, ReserveRequest,
-    location,
-};
+use stock_proto::stock::v1::{Line, ReserveRequest};
+use stock_tally::stock;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -149,27 +147,8 @@ async fn reserve(client: &Client, sku: String) -> anyhow::Result<()> {
 }
 
 async fn stock_up(client: &Client, sku: &str) -> anyhow::Result<()> {
-    let put = PutLocationRequest {
-        location: Some(Location {
-            location_id: LOCATION.to_owned(),
-            r#type: location::Type::Warehouse.into(),
-            name: LOCATION.to_owned(),
-            ..Location::default()
-        }),
-        ..Default::default()
-    };
-    client.put_location(put).await?;
-    let receipt = RecordReceiptsRequest {
-        source: String::new(),
-        document: "failover".to_owned(),
-        lines: vec![MovementLine {
-            line: "1".to_owned(),
-            sku: sku.to_owned(),
-            location: LOCATION.to_owned(),
-            quantity: STOCK,
-            occurred_at: Some(stock_client::now()),
-        }],
-    };
-    client.record_receipts([receipt]).await?;
+    stock::put_stores(client, [&LOCATION.to_owned()]).await?;
+    let line = stock::movement("1".to_owned(), sku, LOCATION, STOCK);
+    stock::receive(client, "failover", &[line]).await?;
     Ok(())
 }

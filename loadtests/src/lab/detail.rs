@@ -40,28 +40,28 @@ pub(super) struct Detail {
     from: Instant,
     measured: Duration,
     point_every: Duration,
-    whole: BTreeMap<&'static str, Tally>,
+    whole: BTreeMap<&'static str, Times>,
     stretch: Stretch,
     points: Vec<Point>,
     /// When the latest answer came.
     latest: Duration,
 }
 
-struct Tally {
+struct Times {
     took_ns: Histogram<u64>,
     lines: u64,
 }
 
 /// The stretch that is not over yet.
 struct Stretch {
-    all: Tally,
-    kinds: BTreeMap<&'static str, Tally>,
+    all: Times,
+    kinds: BTreeMap<&'static str, Times>,
     errors: u64,
 }
 
-impl Tally {
-    fn new() -> Tally {
-        Tally {
+impl Times {
+    fn new() -> Times {
+        Times {
             took_ns: histogram(),
             lines: 0,
         }
@@ -99,7 +99,7 @@ impl Detail {
             point_every,
             whole: BTreeMap::new(),
             stretch: Stretch {
-                all: Tally::new(),
+                all: Times::new(),
                 kinds: BTreeMap::new(),
                 errors: 0,
             },
@@ -202,12 +202,12 @@ impl Detail {
                 .collect(),
         });
         all.clear();
-        kinds.values_mut().for_each(Tally::clear);
+        kinds.values_mut().for_each(Times::clear);
     }
 }
 
-fn kind_of<'a>(kinds: &'a mut BTreeMap<&'static str, Tally>, kind: &'static str) -> &'a mut Tally {
-    kinds.entry(kind).or_insert_with(Tally::new)
+fn kind_of<'a>(kinds: &'a mut BTreeMap<&'static str, Times>, kind: &'static str) -> &'a mut Times {
+    kinds.entry(kind).or_insert_with(Times::new)
 }
 
 #[cfg(test)]

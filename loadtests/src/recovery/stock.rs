@@ -2,20 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use stock_client::Client;
-use stock_proto::stock::v1::line_verdict::Verdict as LineResult;
-use stock_proto::stock::v1::{
-    Consistency, GetAvailabilityRequest, Location, MovementLine, PositionKey, PutLocationRequest,
-    RecordReceiptsRequest, location,
-};
+use stock_proto::stock::v1::{Consistency, MovementLine};
+use stock_tally::stock::{self, LINES_PER_CALL};
 use tokio::time::sleep;
 
-/// Lines of one call; the API takes 10,000.
-const LINES_PER_CALL: u64 = 10_000;
-const LINES_PER_MESSAGE: usize = 2_500;
+/// Lines of one call.
+const LINES_EACH: u64 = LINES_PER_CALL as u64;
 const CALLS_IN_FLIGHT: usize = 6;
 
 /// Units of each position: more than any run reserves.
@@ -56,28 +52,18 @@ impl Assortment {
 
 /// Makes all positions.
 pub(crate) async fn fill(client: &Client, assortment: &Assortment) -> anyhow::Result<()> {
-    for number in 0..assortment.locations {
-        let location_id = assortment.location(number);
-        let put = PutLocationRequest {
-            location: Some(Location {
-                name: location_id.clone(),
-                location_id,
-                r#type: location::Type::Store.into(),
-                ..Location::default()
-            }),
-            ..Default::default()
-        };
-        client.put_location(put).await?;
-    }
+    let locations = (0..assortment.locations).map(|number| assortment.location(number));
+    let locations: Vec<String> = locations.collect();
+    stock::put_stores(client, &locations).await?;
     let progress = &ProgressBar::new(assortment.positions());
     if let Ok(style) = ProgressStyle::with_template("positions {wide_bar} {human_pos} {per_sec}") {
         progress.set_style(style);
     }
-    let calls = assortment.positions().div_ceil(LINES_PER_CALL);
+    let calls = assortment.positions().div_ceil(LINES_EACH);
     stream::iter(0..calls)
         .map(|call| async move {
-            let from = call * LINES_PER_CALL;
-            let to = (from + LINES_PER_CALL).min(assortment.positions());
+            let from = call * LINES_EACH;
+            let to = (from + LINES_EACH).min(assortment.positions());
             receive(client, assortment, from..to).await?;
             progress.inc(to - from);
             Ok::<_, anyhow::Error>(())
@@ -95,36 +81,15 @@ async fn receive(
     positions: std::ops::Range<u64>,
 ) -> anyhow::Result<()> {
     let document = format!("opening-{}", positions.start);
-    let count = (positions.end - positions.start) as usize;
-    let line = |position: u64| MovementLine {
-        line: position.to_string(),
+    let line = |position: u64| {
         // All locations of a SKU come together: they are in one shard.
-        sku: assortment.sku(position / assortment.locations),
-        location: assortment.location(position),
-        quantity: UNITS,
-        occurred_at: Some(stock_client::now()),
+        let sku = assortment.sku(position / assortment.locations);
+        let location = assortment.location(position);
+        stock::movement(position.to_string(), &sku, &location, UNITS)
     };
     let lines: Vec<MovementLine> = positions.map(line).collect();
-    let messages: Vec<RecordReceiptsRequest> = lines
-        .chunks(LINES_PER_MESSAGE)
-        .map(|lines| RecordReceiptsRequest {
-            source: String::new(),
-            document: document.clone(),
-            lines: lines.to_vec(),
-        })
-        .collect();
-    let verdicts = client.record_receipts(messages).await?.verdicts;
-    ensure!(
-        verdicts.len() == count,
-        "{count} lines were sent, {} verdicts came",
-        verdicts.len()
-    );
-    // A call that was repeated finds its lines recorded.
-    let is_good = |result| matches!(result, LineResult::Recorded | LineResult::AlreadyRecorded);
-    match verdicts.iter().find(|verdict| !is_good(verdict.verdict())) {
-        None => Ok(()),
-        Some(verdict) => bail!("a line was not recorded: {verdict:?}"),
-    }
+    stock::receive(client, &document, &lines).await?;
+    Ok(())
 }
 
 /// Waits until every shard answers a linearizable read, and checks what it answers.
@@ -139,14 +104,8 @@ pub(crate) async fn read_each_shard(
             .map(|number| assortment.sku(number))
             .find(|sku| client.shard_of(sku) == shard)
             .with_context(|| format!("no SKU is in shard {shard}"))?;
-        let request = GetAvailabilityRequest {
-            keys: vec![PositionKey {
-                sku,
-                location: assortment.location(0),
-            }],
-            consistency: Consistency::Linearizable.into(),
-            at_least: Vec::new(),
-        };
+        let location = assortment.location(0);
+        let request = stock::question([(&*sku, &*location)], Consistency::Linearizable);
         let answer = loop {
             match client.get_availability(request.clone()).await {
                 Ok(answer) => break answer,

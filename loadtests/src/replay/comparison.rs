@@ -2,19 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use indicatif::{HumanCount, HumanDuration};
-use stock_proto::stock::v1::{Availability, Consistency, GetAvailabilityRequest, PositionKey};
+use stock_proto::stock::v1::Availability;
+use stock_tally::stock::{self, KEYS_PER_READ};
+use stock_tally::{Mismatch, Position};
 
 use super::figures::CallKind;
 use super::orders::Counter;
 use super::plan::Ending;
-use super::tally::Mismatch;
 use crate::Verdict;
 
-/// Keys that one GetAvailability call takes.
-const KEYS_PER_READ: usize = 2_000;
 const READS_IN_FLIGHT: usize = 4;
 /// How long after their time to live the last holds may still be on their way out.
 const EXPIRY_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -69,27 +68,11 @@ async fn differing(counter: &Counter<'_>, indexes: &[usize]) -> anyhow::Result<V
 }
 
 async fn read(counter: &Counter<'_>, indexes: &[usize]) -> anyhow::Result<Vec<Availability>> {
-    let key = |index: &usize| PositionKey {
-        sku: counter.plan.positions[*index].sku.clone(),
-        location: counter.plan.positions[*index].location.clone(),
-    };
-    let request = GetAvailabilityRequest {
-        keys: indexes.iter().map(key).collect(),
-        consistency: Consistency::Linearizable.into(),
-        at_least: Vec::new(),
-    };
-    let answer = counter
-        .timed(CallKind::Read, counter.client.get_availability(request))
-        .await
-        .map_err(anyhow::Error::msg)?;
-    if answer.items.len() != indexes.len() {
-        bail!(
-            "{} positions were asked for, {} answered",
-            indexes.len(),
-            answer.items.len()
-        );
-    }
-    Ok(answer.items)
+    let positions = indexes.iter().map(|index| &counter.plan.positions[*index]);
+    let positions: Vec<&Position> = positions.collect();
+    let read = stock::read(counter.client, &positions);
+    let answer = counter.timed(CallKind::Read, read).await;
+    answer.map_err(anyhow::Error::msg)
 }
 
 /// Prints the sums and what differs.

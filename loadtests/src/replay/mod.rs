@@ -13,7 +13,6 @@ mod opening;
 mod orders;
 pub(crate) mod plan;
 mod progress;
-pub(crate) mod tally;
 mod trouble;
 
 use std::cell::RefCell;
@@ -24,6 +23,7 @@ use anyhow::Context;
 use futures_util::{StreamExt, stream};
 use indicatif::HumanCount;
 use stock_client::Client;
+use stock_tally::Tally;
 use uuid::Uuid;
 
 use self::dataset::{Dataset, Weeks};
@@ -31,15 +31,14 @@ use self::figures::{CallKind, Figures};
 use self::orders::Counter;
 use self::plan::{Choices, Plan};
 use self::progress::Progress;
-use self::tally::Tally;
 use self::trouble::Trouble;
 use crate::Verdict;
 use crate::nodes::{NodeOptions, Nodes};
 
-/// How long the client keeps trying one call: longer than it takes to start a killed node again.
 /// The first node of `stockd dev`.
 const ENDPOINT: &str = "http://127.0.0.1:7401";
 
+/// How long the client keeps trying one call: longer than it takes to start a killed node again.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Orders that may fail before the rest is left: a cluster that is gone fails each of them only
 /// after the client's patience.

@@ -1,39 +1,25 @@
 //! Setting the shop up: its stores, and the stock they open with.
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use stock_proto::stock::v1::line_verdict::Verdict as LineResult;
-use stock_proto::stock::v1::{
-    Location, MovementLine, PutLocationRequest, RecordReceiptsRequest, location,
-};
+use stock_proto::stock::v1::MovementLine;
+use stock_tally::stock;
 
 use super::figures::CallKind;
-use super::orders::{Counter, request_id};
+use super::orders::Counter;
 use super::progress::Progress;
 
 /// Lines of one RecordReceipts call; the API takes 10,000.
 const RECEIPT_LINES_PER_CALL: usize = 5_000;
-/// Lines of one message inside such a call.
-const RECEIPT_LINES_PER_MESSAGE: usize = 500;
 const RECEIPT_CALLS_IN_FLIGHT: usize = 4;
 const PUT_LOCATIONS_IN_FLIGHT: usize = 16;
 
 /// Makes every store a location.
 pub(crate) async fn put_stores(counter: &Counter<'_>) -> anyhow::Result<()> {
     stream::iter(&counter.plan.stores)
-        .map(|store| async move {
-            let request = PutLocationRequest {
-                request_id: request_id(),
-                location: Some(Location {
-                    location_id: store.clone(),
-                    r#type: location::Type::Store.into(),
-                    name: store.clone(),
-                    ..Location::default()
-                }),
-            };
-            counter
-                .timed(CallKind::PutLocation, counter.client.put_location(request))
-                .await
+        .map(|store| {
+            let put = counter.client.put_location(stock::store(store));
+            counter.timed(CallKind::PutLocation, put)
         })
         .buffer_unordered(PUT_LOCATIONS_IN_FLIGHT)
         .try_for_each(|_| std::future::ready(Ok(())))
@@ -67,48 +53,16 @@ pub(crate) async fn receive_opening_stock(
 async fn receive(counter: &Counter<'_>, document: String, indexes: &[usize]) -> anyhow::Result<()> {
     let line = |index: &usize| {
         let position = &counter.plan.positions[*index];
-        MovementLine {
-            line: index.to_string(),
-            sku: position.sku.clone(),
-            location: position.location.clone(),
-            quantity: position.opening,
-            occurred_at: Some(stock_client::now()),
-        }
+        let (sku, location) = (&position.sku, &position.location);
+        stock::movement(index.to_string(), sku, location, position.opening)
     };
-    let messages: Vec<RecordReceiptsRequest> = indexes
-        .chunks(RECEIPT_LINES_PER_MESSAGE)
-        .map(|chunk| RecordReceiptsRequest {
-            source: String::new(),
-            document: document.clone(),
-            lines: chunk.iter().map(line).collect(),
-        })
-        .collect();
-    let answer = counter
-        .timed(CallKind::Receive, counter.client.record_receipts(messages))
-        .await
-        .map_err(anyhow::Error::msg)?;
-    if answer.verdicts.len() != indexes.len() {
-        bail!(
-            "{} lines were sent, {} verdicts came",
-            indexes.len(),
-            answer.verdicts.len()
-        );
-    }
-    for (index, verdict) in indexes.iter().zip(&answer.verdicts) {
-        match verdict.verdict() {
-            // The document is this run's own, so that a line recorded before is one of a retried
-            // call.
-            LineResult::Recorded | LineResult::AlreadyRecorded => {
-                let opening = counter.plan.positions[*index].opening;
-                counter.tally.borrow_mut().received(*index, opening);
-            }
-            LineResult::Refused | LineResult::Unspecified => {
-                bail!(
-                    "line {index} of {document} was not recorded: {:?}",
-                    verdict.error
-                );
-            }
-        }
+    let lines: Vec<MovementLine> = indexes.iter().map(line).collect();
+    let receipt = stock::receive(counter.client, &document, &lines);
+    let received = counter.timed(CallKind::Receive, receipt).await;
+    received.map_err(anyhow::Error::msg)?;
+    let mut tally = counter.tally.borrow_mut();
+    for index in indexes {
+        tally.received(*index, counter.plan.positions[*index].opening);
     }
     Ok(())
 }

@@ -3,17 +3,17 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use stock_client::{Client, Error};
+use stock_client::Client;
 use stock_proto::stock::v1::reservation::State;
 use stock_proto::stock::v1::reserve_response::Outcome;
 use stock_proto::stock::v1::{
     ConfirmRequest, FulfillRequest, Line, PartialLine, ReleaseRequest, Reservation, ReserveRequest,
 };
+use stock_tally::{OrderLine, Tally};
 use uuid::Uuid;
 
 use super::figures::{CallKind, Figures};
-use super::plan::{Ending, Order, OrderLine, Plan};
-use super::tally::Tally;
+use super::plan::{Ending, Order, Plan};
 
 /// Longer than any outage the replay should live through, so that only what is meant to expire
 /// does.
@@ -143,10 +143,10 @@ impl Counter<'_> {
     }
 
     /// Waits for a call of the client and records how long it took, an error as text.
-    pub(crate) async fn timed<T>(
+    pub(crate) async fn timed<T, E: std::fmt::Display>(
         &self,
         kind: CallKind,
-        call: impl Future<Output = Result<T, Error>>,
+        call: impl Future<Output = Result<T, E>>,
     ) -> Result<T, String> {
         let started = Instant::now();
         let answer = call.await;

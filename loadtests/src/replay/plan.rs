@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use stock_tally::{OrderLine, Position};
 
 use super::dataset::{Basket, Dataset};
 
@@ -35,25 +36,11 @@ pub(crate) struct Plan {
     pub(crate) baskets_abandoned: u64,
 }
 
-#[derive(Debug)]
-pub(crate) struct Position {
-    pub(crate) sku: String,
-    pub(crate) location: String,
-    pub(crate) opening: i64,
-}
-
 /// The lines of one basket that live in one shard: one reservation.
 #[derive(Debug)]
 pub(crate) struct Order {
     pub(crate) lines: Vec<OrderLine>,
     pub(crate) ending: Ending,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OrderLine {
-    /// An index into the plan's positions.
-    pub(crate) position: usize,
-    pub(crate) quantity: i64,
 }
 
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand_distr::{Distribution, Zipf};
 
 use super::profile::Stock;
-use crate::replay::plan::{OrderLine, Position};
+use stock_tally::{OrderLine, Position};
 
 /// SKUs by their popularity, over all and in each shard.
 pub(crate) struct Assortment {

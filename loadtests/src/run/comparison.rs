@@ -2,16 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use anyhow::Context;
 use serde::Serialize;
-use stock_proto::stock::v1::{Availability, Consistency};
+use stock_tally::{Position, stock};
 
 use super::shop::Shop;
-
-/// Keys that one call takes.
-const KEYS_PER_READ: usize = 2_000;
-const READS_IN_FLIGHT: usize = 4;
 
 /// How long after their time holds may still be on their way out.
 const EXPIRY_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -47,15 +42,11 @@ pub(crate) async fn compare(
 }
 
 async fn look(shop: &Shop) -> anyhow::Result<Comparison> {
-    let all: Vec<usize> = (0..shop.positions.len()).collect();
-    let answers: Vec<Vec<Availability>> = stream::iter(all.chunks(KEYS_PER_READ))
-        .map(|chunk| read(shop, chunk))
-        .buffered(READS_IN_FLIGHT)
-        .try_collect()
-        .await
-        .context("cannot read the stock")?;
+    let positions: Vec<&Position> = shop.positions.iter().collect();
+    let answers = stock::read_all(&shop.client, &positions).await;
+    let answers = answers.context("cannot read the stock")?;
     let tally = shop.tally.borrow();
-    let answers = || answers.iter().flatten();
+    let answers = || answers.iter();
     let mismatches = (shop.positions.iter().enumerate())
         .zip(answers())
         .filter_map(|((index, position), answer)| tally.check(index, position, answer));
@@ -67,16 +58,4 @@ async fn look(shop: &Shop) -> anyhow::Result<Comparison> {
         on_hand: answers().map(|answer| answer.on_hand).sum(),
         reserved: answers().map(|answer| answer.reserved).sum(),
     })
-}
-
-async fn read(shop: &Shop, positions: &[usize]) -> anyhow::Result<Vec<Availability>> {
-    let request = shop.question(positions, Consistency::Linearizable);
-    let items = shop.client.get_availability(request).await?.items;
-    ensure!(
-        items.len() == positions.len(),
-        "{} positions were asked for, {} answered",
-        positions.len(),
-        items.len()
-    );
-    Ok(items)
 }

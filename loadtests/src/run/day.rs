@@ -13,7 +13,9 @@ use super::profile::{Day, Lines};
 use super::shop::Shop;
 use crate::lab::{Call, Departures, Outcome, Recorder};
 use crate::replay::dataset::Dataset;
-use crate::replay::plan::{OrderLine, Position, Positions};
+use stock_tally::{OrderLine, Position};
+
+use crate::replay::plan::Positions;
 
 const SECONDS_OF_A_DAY: f64 = 86_400.0;
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::shop::Hold;
-use crate::replay::tally::Tally;
+use stock_tally::Tally;
 
 /// A hold of which so much of its time has passed is touched no more: what was sent for it might
 /// come too late. It is left to expire.
@@ -80,7 +80,7 @@ impl Holds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::plan::OrderLine;
+    use stock_tally::OrderLine;
 
     fn hold(id: &str) -> Hold {
         Hold {

@@ -356,7 +356,7 @@ impl Ground<'_> {
     async fn open(
         &self,
         run_name: &str,
-        positions: Vec<crate::replay::plan::Position>,
+        positions: Vec<stock_tally::Position>,
     ) -> anyhow::Result<Rc<Shop>> {
         let ttl_seconds = self.profile.hold_ttl_seconds;
         let shop = Shop::new(self.client, run_name, positions, ttl_seconds);

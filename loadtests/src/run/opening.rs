@@ -5,36 +5,18 @@ use std::collections::BTreeSet;
 use anyhow::Context;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use stock_proto::stock::v1::{Location, PutLocationRequest, location};
+use stock_tally::OrderLine;
+use stock_tally::stock::{self, LINES_PER_CALL};
 
 use super::shop::Shop;
-use crate::replay::plan::OrderLine;
 
-/// The most lines that one call takes.
-const LINES_PER_CALL: usize = 10_000;
 const RECEIPTS_IN_FLIGHT: usize = 4;
-const LOCATIONS_IN_FLIGHT: usize = 16;
 
 /// Puts every location, and receives what each position opens with.
 pub(crate) async fn open(shop: &Shop) -> anyhow::Result<()> {
     let locations: BTreeSet<&String> = shop.positions.iter().map(|p| &p.location).collect();
-    stream::iter(locations)
-        .map(|location| async move {
-            let put = PutLocationRequest {
-                location: Some(Location {
-                    location_id: location.clone(),
-                    name: location.clone(),
-                    r#type: location::Type::Store.into(),
-                    ..Location::default()
-                }),
-                ..Default::default()
-            };
-            shop.client.put_location(put).await
-        })
-        .buffer_unordered(LOCATIONS_IN_FLIGHT)
-        .try_for_each(|_| std::future::ready(Ok(())))
-        .await
-        .context("cannot put the locations")?;
+    let put = stock::put_stores(&shop.client, locations).await;
+    put.context("cannot put the locations")?;
 
     let line = |(position, opens): (usize, i64)| OrderLine {
         position,

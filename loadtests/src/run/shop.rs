@@ -4,21 +4,14 @@
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
-use stock_client::{Client, Error};
-use stock_proto::stock::v1::line_verdict::Verdict as LineResult;
+use stock_client::Client;
 use stock_proto::stock::v1::reservation::State;
 use stock_proto::stock::v1::reserve_response::Outcome;
 use stock_proto::stock::v1::{
-    ConfirmRequest, Consistency, FulfillRequest, GetAvailabilityRequest, Line, LineVerdict,
-    MovementLine, PositionKey, RecordReceiptsRequest, RecordSaleRequest, ReleaseRequest,
-    Reservation, ReserveRequest,
+    ConfirmRequest, Consistency, FulfillRequest, GetAvailabilityRequest, Line, MovementLine,
+    RecordSaleRequest, ReleaseRequest, Reservation, ReserveRequest,
 };
-
-use crate::replay::plan::{OrderLine, Position};
-use crate::replay::tally::Tally;
-
-/// Lines of one message of receipts.
-const LINES_PER_MESSAGE: usize = 2_500;
+use stock_tally::{OrderLine, Position, Tally, stock};
 
 /// Everything runs on one thread, so the cells are borrowed for a moment between two calls and
 /// never across one.
@@ -147,23 +140,17 @@ impl Shop {
             lines: self.movements(lines),
         };
         let answer = self.known("sale", self.client.record_sale(request).await)?;
-        self.expect_recorded(lines, &answer.verdicts)?;
+        let recorded = stock::check_recorded(lines.len(), &answer.verdicts);
+        self.known("sale", recorded)?;
         self.tally.borrow_mut().sold(lines);
         Ok(())
     }
 
     /// What a lorry brought.
     pub(crate) async fn receive(&self, lines: &[OrderLine]) -> Result<(), String> {
-        let document = self.next_document();
-        let all = self.movements(lines);
-        let message = |lines: &[MovementLine]| RecordReceiptsRequest {
-            source: String::new(),
-            document: document.clone(),
-            lines: lines.to_vec(),
-        };
-        let messages: Vec<_> = all.chunks(LINES_PER_MESSAGE).map(message).collect();
-        let answer = self.known("receive", self.client.record_receipts(messages).await)?;
-        self.expect_recorded(lines, &answer.verdicts)?;
+        let (document, movements) = (self.next_document(), self.movements(lines));
+        let received = stock::receive(&self.client, &document, &movements).await;
+        self.known("receive", received)?;
         let mut tally = self.tally.borrow_mut();
         for line in lines {
             tally.received(line.position, line.quantity);
@@ -177,15 +164,8 @@ impl Shop {
         positions: &[usize],
         consistency: Consistency,
     ) -> GetAvailabilityRequest {
-        let key = |position: &usize| PositionKey {
-            sku: self.positions[*position].sku.clone(),
-            location: self.positions[*position].location.clone(),
-        };
-        GetAvailabilityRequest {
-            keys: positions.iter().map(key).collect(),
-            consistency: consistency.into(),
-            at_least: Vec::new(),
-        }
+        let positions = positions.iter().map(|position| &self.positions[*position]);
+        stock::question(positions.map(|it| (&*it.sku, &*it.location)), consistency)
     }
 
     fn next_document(&self) -> String {
@@ -205,23 +185,18 @@ impl Shop {
 
     fn movements(&self, lines: &[OrderLine]) -> Vec<MovementLine> {
         let movement = |(number, line): (usize, &OrderLine)| {
-            let Line {
-                sku,
-                location,
-                quantity,
-            } = self.line(line);
-            MovementLine {
-                line: number.to_string(),
-                sku,
-                location,
-                quantity,
-                occurred_at: Some(stock_client::now()),
-            }
+            let position = &self.positions[line.position];
+            let (sku, location) = (&position.sku, &position.location);
+            stock::movement(number.to_string(), sku, location, line.quantity)
         };
         lines.iter().enumerate().map(movement).collect()
     }
 
-    fn known<T>(&self, what: &str, answer: Result<T, Error>) -> Result<T, String> {
+    fn known<T, E: std::fmt::Display>(
+        &self,
+        what: &str,
+        answer: Result<T, E>,
+    ) -> Result<T, String> {
         answer.map_err(|error| self.unexpected(format!("{what}: {error}")))
     }
 
@@ -242,25 +217,5 @@ impl Shop {
             state.as_str_name(),
             wanted.as_str_name()
         )))
-    }
-
-    /// The documents are this run's own, so that a line recorded before is one of a call that was
-    /// tried again.
-    fn expect_recorded(&self, lines: &[OrderLine], verdicts: &[LineVerdict]) -> Result<(), String> {
-        if lines.len() != verdicts.len() {
-            return Err(self.unexpected(format!(
-                "{} lines, {} verdicts",
-                lines.len(),
-                verdicts.len()
-            )));
-        }
-        let is_good = |verdict: &LineVerdict| {
-            let verdict = verdict.verdict();
-            matches!(verdict, LineResult::Recorded | LineResult::AlreadyRecorded)
-        };
-        match verdicts.iter().find(|verdict| !is_good(verdict)) {
-            None => Ok(()),
-            Some(bad) => Err(self.unexpected(format!("a line was not recorded: {bad:?}"))),
-        }
     }
 }

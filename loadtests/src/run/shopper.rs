@@ -15,7 +15,7 @@ use super::holds::Holds;
 use super::profile::{AtEnd, Lines, Mix};
 use super::shop::{Hold, Shop};
 use crate::lab::{Call, Caller, Outcome};
-use crate::replay::plan::OrderLine;
+use stock_tally::OrderLine;
 
 /// Units of a line that is received.
 const UNITS_RECEIVED: std::ops::RangeInclusive<i64> = 1..=10;

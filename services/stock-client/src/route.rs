@@ -1,5 +1,5 @@
-//! Where a call belongs. These rules are part of the API: they are written in the schema and every
-//! node applies the same ones.
+//! Where a call belongs. Every node applies the same rules, and sends on what came to the wrong
+//! one.
 
 use stock_proto::stock::v1::Line;
 use uuid::Uuid;

@@ -57,13 +57,13 @@ impl Operation {
 
     fn kind(&self) -> u8 {
         match self {
-            Self::Reserve(_) => 1,
-            Self::Confirm(_) => 2,
-            Self::Release(_) => 3,
-            Self::Fulfill(_) => 4,
-            Self::Extend(_) => 5,
-            Self::Amend(_) => 6,
-            Self::SetPolicy(_) => 7,
+            Self::Reserve(_) => RESERVE,
+            Self::Confirm(_) => CONFIRM,
+            Self::Release(_) => RELEASE,
+            Self::Fulfill(_) => FULFILL,
+            Self::Extend(_) => EXTEND,
+            Self::Amend(_) => AMEND,
+            Self::SetPolicy(_) => SET_POLICY,
         }
     }
 }
@@ -103,8 +103,14 @@ impl MovementLine {
     }
 }
 
-/// Kinds of call beside the operations. Remembered fingerprints are of them: never change one,
-/// never use one again.
+/// Kinds of call. Remembered fingerprints are of them: never change one, never use one again.
+const RESERVE: u8 = 1;
+const CONFIRM: u8 = 2;
+const RELEASE: u8 = 3;
+const FULFILL: u8 = 4;
+const EXTEND: u8 = 5;
+const AMEND: u8 = 6;
+const SET_POLICY: u8 = 7;
 const PUT_LOCATION: u8 = 8;
 const MOVEMENT: u8 = 9;
 

@@ -22,7 +22,7 @@ pub struct LedgerEntry {
     pub principal: Principal,
     /// When it was stamped.
     pub stamp: Stamp,
-    /// When it happened, by the wall; never later than the stamp.
+    /// When it happened, by the wall; at most a little later than the stamp, as clocks differ.
     pub occurred_at: Stamp,
     /// Given for adjustments.
     pub reason: Option<Reason>,

@@ -16,7 +16,8 @@ use stock_cluster::GroupId;
 use crate::answer::{Answer, Failure};
 use crate::standing::ClusterState;
 
-/// A call waits this long for a leader before it is refused: an election takes about a second.
+/// A call waits this long for a leader before it is refused: an election takes up to a second
+/// (`stock-replica/src/settings.rs`).
 pub const LEADER_WITHIN_MS: u64 = 1_500;
 
 /// It looks this often whether there is one.

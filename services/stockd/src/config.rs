@@ -111,7 +111,7 @@ pub struct Node {
     pub peers: String,
 }
 
-/// Where the loop lives. See ARCHITECTURE.md for what each was measured to do.
+/// Where the loop lives. docs/decisions.md says what each was measured to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Hosting {

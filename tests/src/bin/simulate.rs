@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use stockd::telemetry::{self, LogFormat};
-use tests::sim::{self, FaultKind, Options, Run, Tally, Verbosity};
+use tests::sim::{self, FaultKind, Occurrences, Options, Run, Verbosity};
 
 /// Small allocations by the million, all of one thread: a fifth of a run with the system's.
 #[global_allocator]
@@ -59,7 +59,7 @@ struct Args {
 struct Found {
     runs: u64,
     simulated_us: u64,
-    tally: Tally,
+    tally: Occurrences,
     failures: Vec<Run>,
 }
 

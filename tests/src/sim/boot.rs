@@ -49,6 +49,8 @@ struct Drawn {
     known_at_boot: Vec<u64>,
     election_ticks: usize,
     next_forward: u64,
+    /// It applies one entry in a turn.
+    is_slow: bool,
     /// The power fails before so many writes and syncs of the start are done.
     cut_after: Option<u64>,
 }
@@ -61,6 +63,7 @@ impl World {
             known_at_boot: self.committed_so_far(),
             election_ticks: self.draw_election_ticks(),
             next_forward: self.pace.number() >> 1,
+            is_slow: self.is_slow(node),
             cut_after: self.draw_cut_in_salvage(node),
         };
         let Some(machine) = self.machines.get_mut(&node) else {
@@ -119,6 +122,11 @@ impl World {
         };
         machine.let_in = None;
         self.stopped(node, stop)
+    }
+
+    fn is_slow(&self, node: u64) -> bool {
+        let machine = self.machines.get(&node);
+        machine.is_some_and(|machine| machine.slow_turns_until_us > self.now_us)
     }
 
     /// Where a log is to be salvaged, the power may fail in the middle of it.
@@ -242,7 +250,10 @@ fn open(
         groups,
         boot: machine.boots,
         election_ticks: drawn.election_ticks..drawn.election_ticks + 1,
-        committed_bytes_per_turn: plan.committed_bytes_per_turn,
+        committed_bytes_per_turn: match drawn.is_slow {
+            true => 1,
+            false => plan.committed_bytes_per_turn,
+        },
         view: Arc::clone(&view),
         cluster: Arc::clone(&cluster),
     };

@@ -12,11 +12,19 @@ use super::world::{Chapter, Happening, World};
 
 /// While things go wrong a client tries this often; afterwards, until it knows.
 const ATTEMPTS_MAX: u32 = 8;
+/// A client that has yet to learn who leads tries so much later.
+const NOT_OPEN_AGAIN_US: u64 = 20_000;
 
 impl World {
     /// A client that has nothing to do begins something.
     pub(crate) fn think(&mut self, client: usize) {
         if self.clients[client].is_busy() {
+            return;
+        }
+        let router = self.clients[client].router.as_ref();
+        if router.is_some_and(|router| !router.is_open()) {
+            self.look_again(client);
+            self.after(NOT_OPEN_AGAIN_US, Happening::Think(client));
             return;
         }
         let wish = match self.chapter {
@@ -42,8 +50,9 @@ impl World {
             attempts: 0,
             call: None,
         });
-        if let Some(router) = &mut self.clients[client].router {
-            router.begin(self.now_us);
+        let state = &mut self.clients[client];
+        if let (Some(router), Some(current)) = (&mut state.router, &state.current) {
+            router.begin(&current.wish, self.now_us);
         }
         self.attempt(client);
     }
@@ -116,7 +125,8 @@ impl World {
         if let Some((node, directory)) = self.joins.remove(&id) {
             self.let_in(node, directory, &told);
         }
-        let Some(client) = client else {
+        // What does not get to it is silence, which ends its attempt.
+        let Some(client) = client.filter(|client| self.hears(*client)) else {
             return Ok(());
         };
         let failed = matches!(told, Told::Failed(_) | Told::NotConnected | Told::Nothing);
@@ -169,13 +179,9 @@ impl World {
     }
 
     fn attempt(&mut self, client: usize) {
-        let current = self.clients[client].current.as_ref();
-        let routed = current.map(|current| current.wish.clone());
-        let routed = routed.and_then(|wish| self.next_attempt(client, &wish));
-        let Some(node) = routed
-            .map(|(node, ..)| node)
-            .or_else(|| self.node_for(client))
-        else {
+        let routed = self.next_attempt(client);
+        let asked = routed.as_ref().map(|attempt| attempt.node);
+        let Some(node) = asked.or_else(|| self.node_for(client)) else {
             return;
         };
         let id = self.next_call;
@@ -207,7 +213,7 @@ impl World {
             },
         );
         let (patience_us, arrives) = match routed {
-            Some((_, allowed_us, arrives)) => (allowed_us, arrives),
+            Some(attempt) => (attempt.allowed_us, attempt.arrives),
             None => (self.pace.between(SECOND_US / 5, 4 * SECOND_US), true),
         };
         if arrives {

@@ -30,6 +30,10 @@ impl World {
             machine.clock.switch_on(true_us);
         }
         self.lose_peers(node, ending);
+        // Who has lost its power closes nothing.
+        if ending == Ending::Killed {
+            self.break_calls(node);
+        }
         self.expect_boot(node);
     }
 

@@ -126,13 +126,57 @@ impl World {
             }
             return;
         }
+        match kind {
+            FaultKind::CopyWithLaggard => self.leave_one_behind(node),
+            _ => self.exchange_for_copy(kind, node, kind == FaultKind::OlderCopy),
+        }
+    }
+
+    fn exchange_for_copy(&mut self, kind: FaultKind, node: u64, is_whole: bool) {
         self.tally.add(kind.name());
         self.untrusted.insert(node);
         self.die(node, Ending::PowerCut);
         if let Some(machine) = self.machines.get_mut(&node) {
-            machine.put_copy_back(kind == FaultKind::OlderCopy);
+            machine.put_copy_back(is_whole);
         }
         self.expect_boot(node);
+    }
+
+    /// Another node hears nothing for a while, before the copy takes its place.
+    fn leave_one_behind(&mut self, node: u64) {
+        let others: Vec<u64> = self.nodes().into_iter().filter(|it| *it != node).collect();
+        let Some(behind) = self.fate.pick(&others).copied() else {
+            return;
+        };
+        let ways = self.ways_of(behind);
+        for way in &ways {
+            self.network.block(*way);
+        }
+        let after_us = self.fate.between(SECOND_US, 3 * SECOND_US);
+        self.after(after_us, Happening::CopyAmongFew { node, behind });
+    }
+
+    /// The copy takes its place, and of the others only the one that is behind is in reach.
+    pub(crate) fn put_copy_among_few(&mut self, node: u64, behind: u64) {
+        let free = self.ways_of(behind);
+        self.after(0, Happening::Free(free));
+        let is_itself = self.machines.get(&node).is_some_and(|machine| {
+            let is_itself = !machine.is_on_old && !machine.is_copy && !machine.disk.is_damaged();
+            machine.copy.is_some() && is_itself
+        });
+        if self.chapter != Chapter::Trouble || !is_itself || !self.may_lose(node) {
+            return;
+        }
+        let is_whole = self.fate.chance(500);
+        self.exchange_for_copy(FaultKind::CopyWithLaggard, node, is_whole);
+        let mut away = self.nodes();
+        away.retain(|other| *other != node && *other != behind);
+        let ways: Vec<Way> = away.iter().flat_map(|other| self.ways_of(*other)).collect();
+        for way in &ways {
+            self.network.block(*way);
+        }
+        let after_us = self.fate.between(2 * SECOND_US, 6 * SECOND_US);
+        self.after(after_us, Happening::Free(ways));
     }
 
     fn may_put_copy_back(&mut self, node: u64) -> bool {

@@ -122,6 +122,11 @@ fault_kinds! {
     Outage = "outage",
     /// A disk is nearly full, and stays so for long.
     NearlyFull = "nearly-full",
+    /// A node is to lead a group, dies, and takes long to replay its log.
+    SlowReplay = "slow-replay",
+    /// A node's directory is put back to a copy while another node is behind, and those that are
+    /// not are out of reach.
+    CopyWithLaggard = "copy-with-laggard",
     /// A client that finds its way itself does not reach a node for a while. Where this kind
     /// occurs, some clients do.
     ClientCutOff = "client-cut-off",
@@ -154,14 +159,16 @@ impl FaultKind {
         Self::Outage,
         Self::NearlyFull,
         Self::ClientCutOff,
+        Self::SlowReplay,
+        Self::CopyWithLaggard,
     ];
 }
 
 /// How often each thing happened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally(BTreeMap<&'static str, u64>);
+pub struct Occurrences(BTreeMap<&'static str, u64>);
 
-impl Tally {
+impl Occurrences {
     /// It happened once more.
     pub fn add(&mut self, what: &'static str) {
         self.add_many(what, 1);

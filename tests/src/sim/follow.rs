@@ -62,7 +62,7 @@ impl World {
         };
         for number in 0..running.cluster.groups() {
             let status = running.cluster.group(GroupId(number));
-            if status.leader == Some(node) && !running.cluster.is_here(GroupId(number)) {
+            if status.leader == Some(node) && running.worker.replays(GroupId(number)) {
                 let seen =
                     format!("node {node} leads group {number} and has yet to replay its log");
                 return broken("fit to lead", seen);

@@ -39,6 +39,8 @@ pub(crate) struct Machine {
     pub(crate) paused_until_us: u64,
     /// Its disk takes so much longer until then.
     pub(crate) slow_disk: (u64, u64),
+    /// While there is something to apply, a turn of its loop takes long until then.
+    pub(crate) slow_turns_until_us: u64,
     /// It tells the others how long its disk takes.
     pub(crate) is_gauged: bool,
     pub(crate) doom: Option<Doom>,
@@ -178,6 +180,7 @@ impl Machine {
             root: None,
             paused_until_us: 0,
             slow_disk: (0, 0),
+            slow_turns_until_us: 0,
             is_gauged: plan.faults.contains(&FaultKind::AilingDisk),
             doom: None,
             is_gone: false,

@@ -24,8 +24,13 @@
 //! | `network.rs`, `links.rs`, `disk.rs`, `clock.rs` | the world around a node |
 //! | `trouble.rs`, `faults.rs`, `plan.rs` | what goes wrong, and how often |
 //!
-//! To add a fault: name it in `faults.rs`, let it happen in `trouble.rs`. To add a promise: a file
-//! in `checks/`, and a line in its table.
+//! Smaller ones: `calls.rs`, `client.rs` (what is said and known of a call and its caller),
+//! `dice.rs` (chance), `identities.rs`, `lives.rs` (who is who), `beside.rs` (what a node's helpers
+//! have in hand), `overtaking.rs`, `recovery.rs`, `standing.rs` (further things that go wrong),
+//! `trace.rs`, `shrink.rs` (what is shown of a run, and the least of it that fails).
+//!
+//! To add a fault: name it in `faults.rs`, let it happen in `trouble.rs`. To add a promise: a
+//! line in the table of `checks/`, and a file there where it needs a memory of its own.
 
 mod addresses;
 mod beside;
@@ -72,7 +77,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, Once, PoisonError};
 
 pub use checks::Broken;
-pub use faults::{FaultKind, Tally};
+pub use faults::{FaultKind, Occurrences};
 pub use shrink::shrink;
 pub use trace::Verbosity;
 use world::World;
@@ -115,7 +120,7 @@ pub struct Run {
     /// How long it lasted, in microseconds of virtual time.
     pub simulated_us: u64,
     /// Faults that occurred, and what was done and checked.
-    pub tally: Tally,
+    pub tally: Occurrences,
     /// The promise that was broken, if one was.
     pub broken: Option<Broken>,
     /// The last events, if their text was kept.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::dice::Dice;
-use super::faults::{FaultKind, Tally};
+use super::faults::{FaultKind, Occurrences};
 use super::plan::Plan;
 
 /// A connection between two nodes; each new one has a number of its own.
@@ -86,7 +86,7 @@ impl Network {
         way: Way,
         connection: ConnectionId,
         frame: Bytes,
-        tally: &mut Tally,
+        tally: &mut Occurrences,
     ) -> Vec<Arrival> {
         if self.connections.get(&pair(way)) != Some(&connection) {
             return Vec::new();
@@ -165,7 +165,7 @@ impl Network {
     }
 
     /// A way is free again, and what it has kept goes on.
-    pub(crate) fn free(&mut self, now_us: u64, way: Way, tally: &mut Tally) -> Vec<Arrival> {
+    pub(crate) fn free(&mut self, now_us: u64, way: Way, tally: &mut Occurrences) -> Vec<Arrival> {
         let state = self.ways.entry(way).or_default();
         state.is_blocked = false;
         let stalled = std::mem::take(&mut state.stalled);
@@ -184,7 +184,7 @@ impl Network {
     }
 
     /// Every way is free and as fast as it should be.
-    pub(crate) fn heal(&mut self, now_us: u64, tally: &mut Tally) -> Vec<Arrival> {
+    pub(crate) fn heal(&mut self, now_us: u64, tally: &mut Occurrences) -> Vec<Arrival> {
         self.loss_per_mille = 0;
         self.duplicate_per_mille = 0;
         self.reorder_per_mille = 0;
@@ -203,7 +203,7 @@ impl Network {
         way: Way,
         connection: ConnectionId,
         frame: Bytes,
-        tally: &mut Tally,
+        tally: &mut Occurrences,
     ) -> Arrival {
         let state = self.ways.entry(way).or_default();
         let delay_us = self.dice.skewed(self.delay_us.0, self.delay_us.1) + state.slower_by_us;

@@ -9,6 +9,7 @@ use super::clock::EPOCH_MS;
 use super::disk::Ending;
 use super::faults::FaultKind;
 use super::machine::Machine;
+use super::plan::SECOND_US;
 use super::workload::{Ask, Wish, encode};
 use super::world::{Happening, World};
 
@@ -40,6 +41,32 @@ impl World {
             if let Some(node) = self.fate.pick(&nodes).copied() {
                 self.ask_group_0(node, change.clone(), request);
             }
+        }
+    }
+
+    /// A group is to be led by a node that dies, and is slow when it comes back.
+    pub(crate) fn have_a_slow_node_lead(&mut self, node: u64) {
+        let Some(registry) = self.registry() else {
+            return;
+        };
+        let held = registry.placements().filter(|(_, placement)| {
+            let mut voters = placement.voters.iter();
+            voters.any(|voter| voter.node() == node)
+        });
+        let held: Vec<GroupId> = held.map(|(group, _)| group).collect();
+        let Some(group) = self.fate.pick(&held).copied() else {
+            return;
+        };
+        self.tally.add(FaultKind::SlowReplay.name());
+        let others: Vec<u64> = self.nodes().into_iter().filter(|it| *it != node).collect();
+        if let Some(other) = self.fate.pick(&others).copied() {
+            let node = Some(node);
+            self.ask_group_0(other, Change::PreferLeader { group, node }, None);
+        }
+        self.die(node, Ending::Killed);
+        let for_us = self.fate.between(4 * SECOND_US, 12 * SECOND_US);
+        if let Some(machine) = self.machines.get_mut(&node) {
+            machine.slow_turns_until_us = self.now_us + for_us;
         }
     }
 

@@ -88,6 +88,8 @@ impl Plan {
                 FaultKind::OvertakenRemoval => share / 4,
                 // What it brings along, such clients, is worth more than itself.
                 FaultKind::ClientCutOff => 600,
+                // They need much to be as it must, and come to nothing as a rule.
+                FaultKind::SlowReplay | FaultKind::CopyWithLaggard => share,
                 _ => share / 2,
             };
             Dice::new(seed, kind.name()).chance(chance) && !calm

@@ -4,18 +4,33 @@
 use std::time::Duration;
 
 use stock_client::way::{Attempts, Candidate, Consequence, SUSPECT_FOR, Target, choose};
-use stock_client::{ATTEMPT_TIMEOUT, CALL_TIMEOUT, StatusError, Topology, v1};
+use stock_client::{
+    ATTEMPT_TIMEOUT, BULK_ATTEMPT_TIMEOUT, CALL_TIMEOUT, StatusError, Topology, v1,
+};
 use stock_cluster::GroupId;
+use stock_core::Action;
 use stock_node::answer::Freshness;
 
+use super::checks::history::AnyCommand;
 use super::dice::Dice;
 use super::faults::FaultKind;
 use super::plan::Plan;
 use super::workload::{Ask, Subject, Wish};
 
-/// Of so many clients one finds its way itself, where any do.
-const ONE_OF: usize = 3;
-/// What a client knows of the way.
+/// Every third client finds its way itself, where any do.
+const EVERY: usize = 3;
+
+/// One attempt at a call.
+pub(super) struct Attempt {
+    pub(super) node: u64,
+    /// How long it may take.
+    pub(super) allowed_us: u64,
+    /// It gets to the node.
+    pub(super) arrives: bool,
+}
+
+/// What a client knows of the way. Unlike the real one it knows nodes by their ids and not by
+/// their addresses: where a node moves, or several share an address, is not played.
 pub(crate) struct Router {
     pub(super) topology: Topology,
     pub(super) learnt_us: u64,
@@ -38,7 +53,7 @@ pub(crate) struct Router {
 impl Router {
     /// Those that find their way themselves, as the seed has it.
     pub(crate) fn of(plan: &Plan, seed: u64, client: usize) -> Option<Box<Self>> {
-        let is_one = client % ONE_OF == ONE_OF - 1;
+        let is_one = client % EVERY == EVERY - 1;
         if !is_one || !plan.faults.contains(&FaultKind::ClientCutOff) {
             return None;
         }
@@ -65,19 +80,36 @@ impl Router {
         }))
     }
 
+    /// Whether it has learnt who leads since it began: before that it makes no call.
+    pub(crate) fn is_open(&self) -> bool {
+        self.learnt_us > 0
+    }
+
     /// A call begins.
-    pub(crate) fn begin(&mut self, now_us: u64) {
-        self.call = Attempts::new(ATTEMPT_TIMEOUT);
+    pub(crate) fn begin(&mut self, wish: &Wish, now_us: u64) {
+        self.call = Attempts::new(match is_bulk(wish) {
+            true => BULK_ATTEMPT_TIMEOUT,
+            false => ATTEMPT_TIMEOUT,
+        });
         self.call_until_us = now_us + CALL_TIMEOUT.as_micros() as u64;
         self.avoided = None;
     }
 
-    /// An attempt begins: at which node, and how many microseconds it may take.
-    pub(super) fn attempt(&mut self, wish: &Wish, now_us: u64) -> Option<(u64, u64)> {
+    /// An attempt begins.
+    pub(super) fn attempt(&mut self, wish: &Wish, now_us: u64) -> Option<Attempt> {
         let node = self.choose(target(wish), self.avoided, now_us)?;
         let allowed = self.call.begin(self.left(now_us));
         self.asked = node;
-        Some((node, allowed.as_micros() as u64))
+        Some(Attempt {
+            node,
+            allowed_us: allowed.as_micros() as u64,
+            arrives: self.reaches(node, now_us),
+        })
+    }
+
+    /// The node of the attempt under way.
+    pub(super) fn asked(&self) -> u64 {
+        self.asked
     }
 
     /// The node that was asked has answered, whatever it said.
@@ -102,28 +134,41 @@ impl Router {
         avoid: Option<u64>,
         now_us: u64,
     ) -> Option<u64> {
-        let known = self.topology.nodes().iter().map(|node| node.node_id);
-        let known: Vec<u64> = known.collect();
-        let others = self.seeds.iter().copied();
-        let others: Vec<u64> = others.filter(|seed| !known.contains(seed)).collect();
-        let id = |index: usize| {
-            *known
-                .get(index)
-                .unwrap_or_else(|| &others[index - known.len()])
-        };
+        let candidates = self.candidates();
         let is_suspect = |node| {
             let mut suspects = self.suspects.iter();
             suspects.any(|(suspect, until_us)| *suspect == node && *until_us > now_us)
         };
-        let candidate = |index: usize| Candidate {
-            node: known.get(index).copied(),
-            is_suspect: is_suspect(id(index)),
-            is_avoided: avoid == Some(id(index)),
+        let candidate = |index: usize| {
+            let (node, is_listed) = candidates[index];
+            Candidate {
+                node: is_listed.then_some(node),
+                is_suspect: is_suspect(node),
+                is_avoided: avoid == Some(node),
+            }
         };
-        let count = known.len() + others.len();
-        let best = choose(&self.topology, target, count, candidate, self.turn).map(id);
+        let best = choose(
+            &self.topology,
+            target,
+            candidates.len(),
+            candidate,
+            self.turn,
+        );
         self.turn += 1;
-        best
+        best.map(|index| candidates[index].0)
+    }
+
+    /// The nodes that it may ask, and whether the topology lists them: those that it does, in its
+    /// order, then the others that it was configured with.
+    pub(super) fn candidates(&self) -> Vec<(u64, bool)> {
+        let listed = self.topology.nodes().iter().map(|node| node.node_id);
+        let mut candidates: Vec<(u64, bool)> = listed.map(|node| (node, true)).collect();
+        for seed in &self.seeds {
+            if !candidates.iter().any(|(node, _)| node == seed) {
+                candidates.push((*seed, false));
+            }
+        }
+        candidates
     }
 
     fn trust(&mut self, node: u64) {
@@ -160,11 +205,25 @@ impl Router {
 
 /// Who answers without having to send the call on, as `Client` has it.
 fn target(wish: &Wish) -> Target {
-    match (&wish.ask, wish.group) {
-        (Ask::Read(Freshness::Near, Subject::Positions(_) | Subject::Reservation(_)), _) => {
-            Target::Any
-        }
-        (_, GroupId::META) => Target::Meta,
-        (_, group) => group.shard().map_or(Target::Any, Target::Shard),
+    let is_of_leader = match &wish.ask {
+        Ask::Commands(_) | Ask::Read(_, Subject::Locations) => true,
+        Ask::Read(freshness, _) => matches!(freshness, Freshness::Linearizable { .. }),
+    };
+    match wish.group {
+        _ if !is_of_leader => Target::Any,
+        GroupId::META => Target::Meta,
+        group => group.shard().map_or(Target::Any, Target::Shard),
     }
+}
+
+/// Whether a call may queue behind others on a busy disk, as `Client` has it.
+fn is_bulk(wish: &Wish) -> bool {
+    let Ask::Commands(commands) = &wish.ask else {
+        return false;
+    };
+    let is_movement = |command: &AnyCommand| match command {
+        AnyCommand::Stock(command) => matches!(command.action, Action::Movements(_)),
+        AnyCommand::Catalog(_) | AnyCommand::Registry(_) => false,
+    };
+    commands.len() > 1 || commands.iter().any(is_movement)
 }

@@ -6,11 +6,12 @@ use stock_client::{ATTEMPT_TIMEOUT, StatusError};
 use stockd::api::{ApiError, topology};
 use tonic::Status;
 
-use super::calls::Told;
+use super::calls::{CallId, Told};
 use super::checks::{Checked, broken};
+use super::client::Client;
 use super::faults::FaultKind;
 use super::plan::SECOND_US;
-use super::workload::Wish;
+use super::router::Attempt;
 use super::world::{Chapter, Happening, World};
 
 /// Every answer of a node names it.
@@ -20,18 +21,36 @@ const CLUSTER: &str = "simulated";
 const ANEW_AFTER_US: u64 = SECOND_US;
 
 impl World {
-    /// Where a client's next attempt goes, and how long it may take: no time if it does not even
-    /// get to the node.
-    pub(crate) fn next_attempt(&mut self, client: usize, wish: &Wish) -> Option<(u64, u64, bool)> {
+    /// Where a client's next attempt goes, if it finds its way itself.
+    pub(crate) fn next_attempt(&mut self, client: usize) -> Option<Attempt> {
         let now_us = self.now_us;
-        let router = self.clients[client].router.as_mut()?;
-        let (node, allowed_us) = router.attempt(wish, now_us)?;
-        let arrives = router.reaches(node, now_us);
-        let is_old = now_us.saturating_sub(router.learnt_us) > TOPOLOGY_AGE_MAX.as_micros() as u64;
-        if is_old {
-            self.look_around(client);
+        let client_state = &mut self.clients[client];
+        let current = client_state.current.as_ref()?;
+        let router = client_state.router.as_mut()?;
+        let attempt = router.attempt(&current.wish, now_us)?;
+        let age_us = now_us.saturating_sub(router.learnt_us);
+        if age_us > TOPOLOGY_AGE_MAX.as_micros() as u64 {
+            self.look_again(client);
         }
-        Some((node, allowed_us, arrives))
+        Some(attempt)
+    }
+
+    /// Whether an answer of the node that a client has asked gets to it.
+    pub(crate) fn hears(&self, client: usize) -> bool {
+        let router = self.clients[client].router.as_ref();
+        router.is_none_or(|router| router.reaches(router.asked(), self.now_us))
+    }
+
+    /// A process has ended, and its connections with it: the calls that it had have no answer.
+    pub(crate) fn break_calls(&mut self, node: u64) {
+        let waits = |client: &Client| {
+            let asked = client.router.as_ref()?.asked();
+            client.current.as_ref()?.call.filter(|_| asked == node)
+        };
+        let calls: Vec<CallId> = self.clients.iter().filter_map(waits).collect();
+        for call in calls {
+            self.tell(call, Told::NotConnected);
+        }
     }
 
     /// The node that a client has asked told it something.
@@ -58,7 +77,7 @@ impl World {
             self.tally.add("nodes suspected");
         }
         if after.look_again {
-            self.look_around(client);
+            self.look_again(client);
         }
         match after.then {
             Then::Again(pause) => {
@@ -79,8 +98,9 @@ impl World {
                 }
                 // With the same ids, as its error says.
                 Chapter::Recovery => {
-                    if let Some(router) = &mut self.clients[client].router {
-                        router.begin(now_us + ANEW_AFTER_US);
+                    let state = &mut self.clients[client];
+                    if let (Some(router), Some(current)) = (&mut state.router, &state.current) {
+                        router.begin(&current.wish, now_us + ANEW_AFTER_US);
                     }
                     self.after(ANEW_AFTER_US, Happening::Retry(client));
                 }
@@ -101,7 +121,7 @@ impl World {
     }
 
     /// A client learns anew who leads, beside its calls.
-    fn look_around(&mut self, client: usize) {
+    pub(crate) fn look_again(&mut self, client: usize) {
         let now_us = self.now_us;
         let Some(router) = &mut self.clients[client].router else {
             return;
@@ -112,7 +132,7 @@ impl World {
             return;
         }
         router.is_looking = true;
-        let tries = router.topology.nodes().len().max(router.seeds.len());
+        let tries = router.candidates().len();
         self.ask_for_topology(client, None, tries);
     }
 
@@ -122,22 +142,24 @@ impl World {
             return;
         };
         let chosen = router.choose(Target::Any, avoid, now_us);
-        match chosen.filter(|_| tries > 0) {
-            Some(node) => {
-                let after_us = router.dice.between(60, 600);
-                let look = Happening::LookAround {
-                    client,
-                    node,
-                    tries: tries - 1,
-                };
-                self.after(after_us, look);
-            }
-            None => router.done_looking(now_us),
-        }
+        let Some(node) = chosen.filter(|_| tries > 0) else {
+            router.done_looking(now_us);
+            return;
+        };
+        let after_us = router.dice.between(60, 600);
+        let tries = tries - 1;
+        self.after(
+            after_us,
+            Happening::TopologyAsked {
+                client,
+                node,
+                tries,
+            },
+        );
     }
 
     /// A node is asked who leads what.
-    pub(crate) fn looks_around(&mut self, client: usize, node: u64, tries: usize) {
+    pub(crate) fn topology_asked(&mut self, client: usize, node: u64, tries: usize) {
         let now_us = self.now_us;
         let Some(router) = &mut self.clients[client].router else {
             return;
@@ -145,42 +167,34 @@ impl World {
         let machine = self.machines.get(&node);
         let running = machine.and_then(|machine| machine.running.as_ref());
         let stands_still = machine.is_some_and(|machine| machine.paused_until_us > now_us);
-        match running {
+        let fails_after_us = match running {
             _ if stands_still || !router.reaches(node, now_us) => {
-                router.suspect(node, now_us);
-                let after_us = TOPOLOGY_TIMEOUT.as_micros() as u64;
-                self.after(
-                    after_us,
-                    Happening::LookFurther {
-                        client,
-                        node,
-                        tries,
-                    },
-                );
+                TOPOLOGY_TIMEOUT.as_micros() as u64
             }
+            None => 0,
             Some(running) => {
-                let configured: Vec<(u64, &str)> =
-                    router.seeds.iter().map(|node| (*node, "")).collect();
+                let configured = router.seeds.iter().map(|node| (*node, ""));
+                let configured: Vec<(u64, &str)> = configured.collect();
                 let view = topology(CLUSTER, node, &running.cluster, &configured);
                 router.learn(view, node, now_us);
                 self.tally.add("topologies learnt");
+                return;
             }
-            None => {
-                router.suspect(node, now_us);
-                self.after(
-                    0,
-                    Happening::LookFurther {
-                        client,
-                        node,
-                        tries,
-                    },
-                );
-            }
-        }
+        };
+        let untold = Happening::TopologyUntold {
+            client,
+            node,
+            tries,
+        };
+        self.after(fails_after_us, untold);
     }
 
     /// A node has not said who leads what: another is asked, if one is left.
-    pub(crate) fn looks_further(&mut self, client: usize, node: u64, tries: usize) {
+    pub(crate) fn topology_untold(&mut self, client: usize, node: u64, tries: usize) {
+        let now_us = self.now_us;
+        if let Some(router) = &mut self.clients[client].router {
+            router.suspect(node, now_us);
+        }
         self.ask_for_topology(client, Some(node), tries);
     }
 
@@ -199,7 +213,8 @@ impl World {
         self.tally.add(FaultKind::ClientCutOff.name());
     }
 
-    /// Every client reaches every node again, but some one, for ever: another node is enough.
+    /// Every client reaches every node again. Half of those that find their way themselves never
+    /// reach one again: the others are enough.
     pub(crate) fn let_clients_through(&mut self) {
         let nodes = self.nodes();
         let routers = self.clients.iter_mut();

@@ -77,6 +77,7 @@ impl World {
             machine.doom = None;
             machine.paused_until_us = 0;
             machine.slow_disk = (0, 0);
+            machine.slow_turns_until_us = 0;
             machine.disk.relieve();
             if machine.running.is_none() && !machine.is_out {
                 boots.push((*node, machine.is_gone));
@@ -149,7 +150,10 @@ impl World {
             FaultKind::ReplacedDisk => self.lose_disk(node),
             FaultKind::OldDirectory => self.start_on_old(node),
             FaultKind::EarlierLife => self.start_in_an_earlier_life(node),
-            FaultKind::OlderCopy | FaultKind::HalfCopy if runs => self.copy_directory(kind, node),
+            FaultKind::OlderCopy | FaultKind::HalfCopy | FaultKind::CopyWithLaggard if runs => {
+                self.copy_directory(kind, node);
+            }
+            FaultKind::SlowReplay if runs => self.have_a_slow_node_lead(node),
             FaultKind::Phantom => self.invent_a_node(),
             FaultKind::Intruder if runs => self.intrude(node),
             FaultKind::Join

@@ -21,6 +21,9 @@ use super::world::{Chapter, Happening, World};
 /// A full disk is asked again so much later, as in production.
 const FULL_DISK_AGAIN_US: u64 = 200_000;
 
+/// A turn of a node that replays slowly takes so long at least, and at most.
+const SLOW_TURN_US: (u64, u64) = (20_000, 100_000);
+
 impl World {
     /// Something waits in a node's inbox.
     pub(crate) fn wake(&mut self, node: u64) {
@@ -168,8 +171,15 @@ impl World {
                     .clock
                     .true_us_at_boot_ms(running.worker.next_wake_boot_ms());
                 let idle_us = wake_us.saturating_sub(true_us).max(1);
-                let busy = running.worker.has_work() || !running.inbox.is_empty();
-                self.turn_after(node, if busy { 1 } else { idle_us });
+                let applies = running.worker.has_work();
+                let after_us = match (applies, running.inbox.is_empty()) {
+                    (true, _) if machine.slow_turns_until_us > self.now_us => {
+                        self.pace.between(SLOW_TURN_US.0, SLOW_TURN_US.1)
+                    }
+                    (false, true) => idle_us,
+                    _ => 1,
+                };
+                self.turn_after(node, after_us);
                 if looks {
                     self.gauge(node);
                 }

@@ -17,7 +17,7 @@ use super::checks::replicas::Replicas;
 use super::checks::{Broken, Checked, broken};
 use super::client::Client;
 use super::dice::Dice;
-use super::faults::{FaultKind, Tally};
+use super::faults::{FaultKind, Occurrences};
 use super::identities::founding;
 use super::lives::{LIFE, Recovered};
 use super::machine::Machine;
@@ -81,6 +81,11 @@ pub(crate) enum Happening {
         node: u64,
         kind: FaultKind,
         tries: u32,
+    },
+    /// The same, now that another node is behind.
+    CopyAmongFew {
+        node: u64,
+        behind: u64,
     },
     /// A node may be started on the directory that it had before.
     StartOnOld(u64),
@@ -149,13 +154,13 @@ pub(crate) enum Happening {
     /// A client tries again.
     Retry(usize),
     /// A client's question who leads what gets to a node.
-    LookAround {
+    TopologyAsked {
         client: usize,
         node: u64,
         tries: usize,
     },
     /// The node has not answered it.
-    LookFurther {
+    TopologyUntold {
         client: usize,
         node: u64,
         tries: usize,
@@ -248,7 +253,7 @@ pub(crate) struct World {
     pub(crate) fate: Dice,
     /// For how long things take.
     pub(crate) pace: Dice,
-    pub(crate) tally: Tally,
+    pub(crate) tally: Occurrences,
     pub(crate) trace: Trace,
     pub(crate) scratch: PathBuf,
 }
@@ -301,7 +306,7 @@ impl World {
             without_room: None,
             fate: Dice::new(seed, "fate"),
             pace: Dice::new(seed, "pace"),
-            tally: Tally::default(),
+            tally: Occurrences::default(),
             trace: Trace::new(options.verbosity),
             scratch: scratch.to_path_buf(),
             plan,
@@ -480,6 +485,10 @@ impl World {
                 self.put_copy_back(kind, node, tries);
                 Ok(())
             }
+            Happening::CopyAmongFew { node, behind } => {
+                self.put_copy_among_few(node, behind);
+                Ok(())
+            }
             Happening::StartOnOld(node) => {
                 let is_put_aside = self
                     .machines
@@ -563,20 +572,20 @@ impl World {
                 self.retry(client);
                 Ok(())
             }
-            Happening::LookAround {
+            Happening::TopologyAsked {
                 client,
                 node,
                 tries,
             } => {
-                self.looks_around(client, node, tries);
+                self.topology_asked(client, node, tries);
                 Ok(())
             }
-            Happening::LookFurther {
+            Happening::TopologyUntold {
                 client,
                 node,
                 tries,
             } => {
-                self.looks_further(client, node, tries);
+                self.topology_untold(client, node, tries);
                 Ok(())
             }
         }

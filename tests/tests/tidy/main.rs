@@ -148,6 +148,7 @@ fn each_crate_knows_only_what_it_may() {
         ("stock-client", &inside[..], "a client speaks stock.v1"),
         ("stockctl", &inside, "it calls through stock-client"),
         ("loadtests", &inside, "it calls through stock-client"),
+        ("stock-tally", &inside, "loadtests use it"),
         ("stock-core", &runtimes, "the core has no IO"),
         ("stock-core", &inside[..3], "it knows no nodes"),
         (

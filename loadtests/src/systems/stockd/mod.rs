@@ -11,11 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use stock_client::Client;
-use stock_proto::stock::v1::line_verdict::Verdict as LineResult;
-use stock_proto::stock::v1::{
-    Consistency, GetAvailabilityRequest, Line, Location, MovementLine, PositionKey,
-    PutLocationRequest, RecordReceiptsRequest, location,
-};
+use stock_proto::stock::v1::{Availability, Line, MovementLine, PositionKey};
+use stock_tally::{Position, stock};
 use tonic::transport::Channel;
 use uuid::Uuid;
 
@@ -305,62 +302,34 @@ fn names(client: &Client, skus_min: u32) -> anyhow::Result<Vec<String>> {
     bail!("no SKU falls into some of the {shards} shards")
 }
 
+fn position(sku: &str) -> Position {
+    Position {
+        sku: sku.to_owned(),
+        location: LOCATION.to_owned(),
+        opening: 0,
+    }
+}
+
 /// Makes sure that nothing runs short. Returns the units that are held already.
 async fn stock_up(client: &Client, skus: &[String]) -> anyhow::Result<i64> {
-    let location = Location {
-        location_id: LOCATION.into(),
-        r#type: location::Type::Warehouse.into(),
-        name: "Bench".into(),
-        ..Location::default()
-    };
-    client
-        .put_location(PutLocationRequest {
-            request_id: String::new(),
-            location: Some(location),
-        })
-        .await
-        .context("cannot put the bench's location")?;
+    let put = stock::put_stores(client, [&LOCATION.to_owned()]).await;
+    put.context("cannot put the bench's location")?;
 
-    let key = |sku: &String| PositionKey {
-        sku: sku.clone(),
-        location: LOCATION.into(),
-    };
-    let stock = client
-        .get_availability(GetAvailabilityRequest {
-            keys: skus.iter().map(key).collect(),
-            consistency: Consistency::Linearizable.into(),
-            at_least: Vec::new(),
-        })
-        .await
-        .context("cannot read the bench's stock")?;
+    let positions: Vec<Position> = skus.iter().map(|sku| position(sku)).collect();
+    let positions: Vec<&Position> = positions.iter().collect();
+    let found = stock::read_all(client, &positions).await;
+    let found = found.context("cannot read the bench's stock")?;
 
-    let lines: Vec<MovementLine> = (stock.items.iter())
-        .filter(|item| item.available < AVAILABLE_MIN)
-        .map(|item| MovementLine {
-            line: item.sku.clone(),
-            sku: item.sku.clone(),
-            location: LOCATION.into(),
-            quantity: RECEIPT_UNITS,
-            occurred_at: Some(stock_client::now()),
-        })
-        .collect();
+    let is_short = |item: &&Availability| item.available < AVAILABLE_MIN;
+    let lines = found
+        .iter()
+        .filter(is_short)
+        .map(|item| stock::movement(item.sku.clone(), &item.sku, LOCATION, RECEIPT_UNITS));
+    let lines: Vec<MovementLine> = lines.collect();
     if !lines.is_empty() {
         let document = format!("bench-{}", Uuid::now_v7());
-        let answer = client
-            .record_receipts(vec![RecordReceiptsRequest {
-                source: String::new(),
-                document,
-                lines,
-            }])
-            .await
-            .context("cannot receive the bench's stock")?;
-        let refused = answer
-            .verdicts
-            .iter()
-            .find(|v| v.verdict() == LineResult::Refused);
-        if let Some(refused) = refused {
-            bail!("the bench's stock was refused: {:?}", refused.error);
-        }
+        let received = stock::receive(client, &document, &lines).await;
+        received.context("cannot receive the bench's stock")?;
     }
-    Ok(stock.items.iter().map(|item| item.reserved).sum())
+    Ok(found.iter().map(|item| item.reserved).sum())
 }

@@ -1,4 +1,4 @@
-//! The counters of every position, and the one function that changes them.
+//! The counters of every position, and the functions that change them.
 
 use crate::buckets::Buckets;
 use crate::ids::{Location, Named, ReservationId, Secret, Sku, SkuName, Stamp};

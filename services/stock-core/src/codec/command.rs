@@ -64,7 +64,7 @@ impl Reader<'_> {
         names: &impl Naming,
     ) -> Result<Action, Flaw> {
         match kind {
-            RESERVE..=POLICY => {
+            RESERVE | CONFIRM | RELEASE | FULFILL | EXTEND | AMEND | POLICY => {
                 let request = Request {
                     id: RequestId::new(self.fixed()?)?,
                     fingerprint: Fingerprint(self.fixed()?),
@@ -138,42 +138,43 @@ fn read_operation(
     names: &impl Naming,
     request: RequestId,
 ) -> Read<Operation> {
-    if kind == POLICY {
-        return Ok(Operation::SetPolicy(SetPolicy {
-            sku: names.sku(items.text()?)?,
-            location: names.location(items.text()?)?,
-            safety_stock: read_units(items)?,
-            backorder_limit: read_units(items)?,
-        }));
-    }
-    let id = read_id(items, request)?;
     Ok(match kind {
         RESERVE => Operation::Reserve(Reserve {
-            id,
+            id: read_id(items, request)?,
             ttl_ms: items.number()?,
             lines: read_lines(items, names)?,
         }),
         CONFIRM => Operation::Confirm(Confirm {
-            id,
+            id: read_id(items, request)?,
             pickup_within_ms: nonzero(items.number()?),
         }),
         RELEASE => Operation::Release(Release {
-            id,
+            id: read_id(items, request)?,
             lines: read_partials(items, names)?,
         }),
         FULFILL => Operation::Fulfill(Fulfill {
-            id,
+            id: read_id(items, request)?,
             lines: read_partials(items, names)?,
         }),
         EXTEND => Operation::Extend(Extend {
-            id,
+            id: read_id(items, request)?,
             ttl_ms: items.number()?,
         }),
-        _ => Operation::Amend(Amend {
-            id,
+        AMEND => Operation::Amend(Amend {
+            id: read_id(items, request)?,
             ttl_ms: nonzero(items.number()?),
             lines: read_lines(items, names)?,
         }),
+        POLICY => Operation::SetPolicy(SetPolicy {
+            sku: names.sku(items.text()?)?,
+            location: names.location(items.text()?)?,
+            safety_stock: read_units(items)?,
+            backorder_limit: read_units(items)?,
+        }),
+        tag => {
+            let what = "request of a stock shard";
+            return Err(Flaw::UnknownTag { what, tag });
+        }
     })
 }
 

@@ -165,21 +165,19 @@ impl CommandsBuilder {
 /// Whether a command only ends or keeps what is there already, or states a fact.
 pub fn is_relief(action: &Action) -> bool {
     match action {
-        Action::Request(_, operation) => matches!(
-            operation,
+        Action::Request(_, operation) => match operation {
             Operation::Confirm(_)
-                | Operation::Release(_)
-                | Operation::Fulfill(_)
-                | Operation::Extend(_)
-                | Operation::SetPolicy(_)
-        ),
+            | Operation::Release(_)
+            | Operation::Fulfill(_)
+            | Operation::Extend(_)
+            | Operation::SetPolicy(_) => true,
+            Operation::Reserve(_) | Operation::Amend(_) => false,
+        },
         // What was sold, or found, is a fact, whatever the disk says.
-        Action::Movements(movements) => {
-            matches!(
-                movements.kind,
-                MovementKind::Sale | MovementKind::Adjustment
-            )
-        }
+        Action::Movements(movements) => match movements.kind {
+            MovementKind::Sale | MovementKind::Adjustment => true,
+            MovementKind::Receipt => false,
+        },
     }
 }
 

@@ -47,6 +47,11 @@ impl ComingBack {
         }
     }
 
+    /// Whether it has yet to apply what it knew to be committed, or waits for its first snapshot.
+    pub(super) fn is_replaying(&self) -> bool {
+        matches!(self.stage, Stage::Replaying)
+    }
+
     /// Whether its state is worth a near read: all is applied that it knew to be committed when it
     /// was brought back. A new one has been sent a state that may be old by then, and others know
     /// better until it has been as far as they are.

@@ -81,7 +81,7 @@ pub(super) struct GroupParts {
     pub(super) ledger: LedgerProgress,
 }
 
-/// Commands that wait for the turn to end.
+/// Commands that wait to be proposed, when the turn has seen all of its events.
 struct Queued<R> {
     commands: Commands,
     /// Nobody, for what this node itself wants written down.
@@ -145,7 +145,7 @@ impl<R> Group<R> {
         self.doubted.1.insert(follower)
     }
 
-    /// Takes commands to be proposed when the turn ends, or says at once that it cannot.
+    /// Takes commands to be proposed when the turn has seen all of its events, or says at once that it cannot.
     pub(super) fn propose(&mut self, commands: Commands, reply: R, effects: &mut Vec<Effect<R>>) {
         if self.replica.is_leader() {
             self.queued.push(Queued {

@@ -74,7 +74,7 @@ pub const TICK_MS: u64 = 50;
 /// Bytes of commands that one turn puts into the logs of all groups led here together; what is left
 /// waits for the next turn. No less than one group may have on its way. All groups together may
 /// have any multiple of it, as after the disk was full, and what a turn writes must fit into one
-/// batch of the log, beside what peers have sent (`host.rs`).
+/// batch of the log, beside what peers have sent (`stockd/src/host`).
 pub const PROPOSED_BYTES_PER_TURN_MAX: usize = 32 * 1024 * 1024;
 
 /// Reads that may wait in one group. Past this they are refused.
@@ -379,6 +379,13 @@ impl<R> Worker<R> {
         self.turn
             .iter()
             .map(|part| (GroupId(part.number as u32), part.committed.as_slice()))
+    }
+
+    /// Whether a replica has yet to apply what it knew to be committed when it was brought back.
+    pub fn replays(&self, group: GroupId) -> bool {
+        let slot = self.slots.get(group.index());
+        let replica = slot.and_then(|slot| slot.group.as_ref());
+        replica.is_some_and(|replica| replica.coming_back.is_replaying())
     }
 
     /// The applied index of a group, and the hash of its state there. Replicas of equal index must

@@ -1,4 +1,6 @@
-//! What every call goes through, in one place: its deadline, its meter, its log lines.
+//! What calls go through, in one place: their deadline, their meter, their log lines. `Echo`,
+//! `EchoStream` and `GetTopology` ask nothing of the cluster and go past it; `ReserveStream` counts
+//! each of its requests by itself.
 
 use std::future::Future;
 use std::time::Instant;

@@ -44,6 +44,7 @@ impl View<'_> {
             reachable: self.cluster.is_reachable(node_id),
         };
         match self.registry {
+            // One that was announced and has yet to join has nothing that anybody could call.
             Some(registry) => registry
                 .nodes()
                 .filter(|(_, known)| known.state != NodeState::Removed && known.directory.is_some())
@@ -58,6 +59,7 @@ impl View<'_> {
 
     fn shard(&self, group: GroupId) -> api::Shard {
         let status = self.cluster.group(group);
+        // Learners answer nobody: voters are all that may be asked.
         let placement = self.registry.and_then(|registry| registry.placement(group));
         api::Shard {
             shard: group.shard().unwrap_or(0),

@@ -1,57 +1,89 @@
-//! The other bookkeeping: plain sums over what the data says was received, held and handed over. It
-//! takes nothing from the cluster's answers but that they came, so that the two can be compared.
+//! The other bookkeeping: plain sums over what is known to have been received, held and handed
+//! over. It takes nothing from the cluster's answers but that they came, so that the two can be
+//! compared.
 
 use stock_proto::stock::v1::Availability;
 
-use super::plan::{OrderLine, Position};
+/// A SKU at a location, and the units it opens with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// What.
+    pub sku: String,
+    /// Where.
+    pub location: String,
+    /// Units received before anything else.
+    pub opening: i64,
+}
 
-pub(crate) struct Tally {
-    /// One for each of the plan's positions.
+/// Units of one position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrderLine {
+    /// Its number among the positions.
+    pub position: usize,
+    /// How many.
+    pub quantity: i64,
+}
+
+/// The books of one shop.
+#[derive(Debug, Clone)]
+pub struct Tally {
+    /// One for each position.
     counts: Vec<Count>,
 }
 
+/// What is there of a position, in units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Count {
-    pub(crate) on_hand: i64,
-    pub(crate) reserved: i64,
+pub struct Count {
+    /// In the building, reserved or not.
+    pub on_hand: i64,
+    /// Held or confirmed, and not handed over.
+    pub reserved: i64,
 }
 
 /// A position where the cluster and the tally differ.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Mismatch {
-    pub(crate) sku: String,
-    pub(crate) location: String,
-    pub(crate) tally: Count,
-    pub(crate) cluster: Count,
+pub struct Mismatch {
+    /// What.
+    pub sku: String,
+    /// Where.
+    pub location: String,
+    /// As it should be.
+    pub tally: Count,
+    /// As the cluster says.
+    pub cluster: Count,
     /// What the cluster says can be sold.
-    pub(crate) available: i64,
+    pub available: i64,
 }
 
 impl Tally {
-    pub(crate) fn new(positions: usize) -> Tally {
+    /// Of so many positions, with nothing there.
+    pub fn new(positions: usize) -> Tally {
         Tally {
             counts: vec![Count::default(); positions],
         }
     }
 
-    pub(crate) fn received(&mut self, position: usize, units: i64) {
+    /// Units came in.
+    pub fn received(&mut self, position: usize, units: i64) {
         self.counts[position].on_hand += units;
     }
 
-    pub(crate) fn held(&mut self, lines: &[OrderLine]) {
+    /// A basket was reserved.
+    pub fn held(&mut self, lines: &[OrderLine]) {
         for line in lines {
             self.counts[line.position].reserved += line.quantity;
         }
     }
 
     /// Released, or left to expire.
-    pub(crate) fn given_back(&mut self, lines: &[OrderLine]) {
+    pub fn given_back(&mut self, lines: &[OrderLine]) {
         for line in lines {
             self.counts[line.position].reserved -= line.quantity;
         }
     }
 
-    pub(crate) fn handed_over(&mut self, lines: &[OrderLine]) {
+    /// What was reserved has left the building.
+    pub fn handed_over(&mut self, lines: &[OrderLine]) {
         for line in lines {
             self.counts[line.position].reserved -= line.quantity;
             self.counts[line.position].on_hand -= line.quantity;
@@ -59,14 +91,19 @@ impl Tally {
     }
 
     /// Units that nobody had set aside.
-    pub(crate) fn sold(&mut self, lines: &[OrderLine]) {
+    pub fn sold(&mut self, lines: &[OrderLine]) {
         for line in lines {
             self.counts[line.position].on_hand -= line.quantity;
         }
     }
 
+    /// What should be there of a position.
+    pub fn count(&self, position: usize) -> Count {
+        self.counts[position]
+    }
+
     /// Units on hand and reserved over all positions.
-    pub(crate) fn total(&self) -> Count {
+    pub fn total(&self) -> Count {
         self.counts
             .iter()
             .fold(Count::default(), |sum, count| Count {
@@ -76,8 +113,8 @@ impl Tally {
     }
 
     /// Compares one answer with the position it was asked for. An answer about another position is
-    /// a mismatch, too.
-    pub(crate) fn check(
+    /// a mismatch, too. Positions have no safety stock: all that is not reserved is available.
+    pub fn check(
         &self,
         index: usize,
         position: &Position,
