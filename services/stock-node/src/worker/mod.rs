@@ -58,9 +58,10 @@ use self::reads::ContextSource;
 use self::sending::{answer, send};
 use self::slot::Slot;
 pub use self::slot::{Fault, FaultKind, SlotRecord, Standing};
-use crate::answer::{Answer, Failure, Freshness};
+use crate::answer::{Answer, Failure, Freshness, Question};
 use crate::chore::Chore;
 use crate::clock::{DISTANCE_MS_ALERT, Now, WallClocks};
+use crate::entry::Commands;
 use crate::event::{Effect, Event};
 use crate::ledger_rows::Page;
 use crate::standing::ClusterState;
@@ -443,59 +444,13 @@ impl<R> Worker<R> {
                 group,
                 commands,
                 reply,
-            } => {
-                if !self.is_founded() {
-                    let failure = Failure::NotLeader { leader: None };
-                    return answer(effects, reply, Answer::Failed(failure));
-                }
-                let Some(slot) = self.slots[group.index()].group.as_mut() else {
-                    let failure = Failure::NotLeader { leader: None };
-                    return answer(effects, reply, Answer::Failed(failure));
-                };
-                if self.ledger_entries_waiting > ENTRIES_WAITING_MAX {
-                    return answer(effects, reply, Answer::Failed(Failure::Overloaded));
-                }
-                if let Some(failure) = self.cluster.refuses()
-                    && !slot.is_relief(&commands)
-                {
-                    return answer(effects, reply, Answer::Failed(failure));
-                }
-                slot.propose(commands, reply, effects);
-                self.touched.insert(group.index());
-            }
+            } => self.propose(group, commands, reply, effects),
             Event::Read {
                 group,
                 freshness,
                 question,
                 reply,
-            } => {
-                let number = group.index();
-                let group = self.slots[number].group.as_mut();
-                // One that waits for its first snapshot knows nothing, and must not say that there
-                // is nothing. One that replays its log, or has only just been sent a state, knows
-                // what was once.
-                let knows = |group: &&mut Group<R>| {
-                    let is_old = freshness == Freshness::Near && !group.is_near();
-                    group.replica.origin().index > 0 && !is_old
-                };
-                let Some(group) = group.filter(knows) else {
-                    let failure = Failure::NotLeader { leader: None };
-                    return answer(effects, reply, Answer::Failed(failure));
-                };
-                let is_new_enough = match freshness {
-                    Freshness::Near => true,
-                    Freshness::AtLeast(index) => index <= group.applied_index,
-                    Freshness::Linearizable { .. } => false,
-                };
-                if is_new_enough {
-                    answer(effects, reply, group.answer_question(question, now));
-                } else if group.reads.len() >= READS_WAITING_MAX {
-                    answer(effects, reply, Answer::Failed(Failure::Overloaded));
-                } else {
-                    group.reads.wait(freshness, question, reply);
-                    self.touched.insert(number);
-                }
-            }
+            } => self.read(group, freshness, question, reply, now, effects),
             Event::Message {
                 group,
                 payload,
@@ -550,27 +505,85 @@ impl<R> Worker<R> {
                 self.up.insert(node);
                 self.campaign_where_preferred();
             }
-            Event::PeerDown { node } => {
-                self.up.remove(&node);
-                self.fit.remove(&node);
-                for (number, slot) in self.slots.iter_mut().enumerate() {
-                    let Some(group) = &mut slot.group else {
-                        continue;
-                    };
-                    for member in group.replica.configuration().members() {
-                        if ReplicaId(member).node() == node {
-                            group.replica.lost(member);
-                        }
-                    }
-                    self.touched.insert(number);
-                }
-            }
+            Event::PeerDown { node } => self.peer_down(node),
             Event::HandOver => {
                 self.is_handing_over = true;
                 // Before another one that stops hands over to this node.
                 self.tell_what_it_could_lead(effects);
                 self.hand_over();
             }
+        }
+    }
+
+    fn propose(&mut self, id: GroupId, commands: Commands, reply: R, effects: &mut Vec<Effect<R>>) {
+        let is_founded = self.is_founded();
+        let group = self.slots[id.index()].group.as_mut();
+        let Some(group) = group.filter(|_| is_founded) else {
+            let failure = Failure::NotLeader { leader: None };
+            return answer(effects, reply, Answer::Failed(failure));
+        };
+        if self.ledger_entries_waiting > ENTRIES_WAITING_MAX {
+            return answer(effects, reply, Answer::Failed(Failure::Overloaded));
+        }
+        if let Some(failure) = self.cluster.refuses()
+            && !group.is_relief(&commands)
+        {
+            return answer(effects, reply, Answer::Failed(failure));
+        }
+        group.propose(commands, reply, effects);
+        self.touched.insert(id.index());
+    }
+
+    fn read(
+        &mut self,
+        id: GroupId,
+        freshness: Freshness,
+        question: Question,
+        reply: R,
+        now: Now,
+        effects: &mut Vec<Effect<R>>,
+    ) {
+        let group = self.slots[id.index()].group.as_mut();
+        // One that waits for its first snapshot knows nothing, and must not say that there is
+        // nothing. One that replays its log, or has only just been sent a state, knows what was
+        // once.
+        let knows = |group: &&mut Group<R>| {
+            let is_old = freshness == Freshness::Near && !group.is_near();
+            group.replica.origin().index > 0 && !is_old
+        };
+        let Some(group) = group.filter(knows) else {
+            let failure = Failure::NotLeader { leader: None };
+            return answer(effects, reply, Answer::Failed(failure));
+        };
+        let is_new_enough = match freshness {
+            Freshness::Near => true,
+            Freshness::AtLeast(index) => index <= group.applied_index,
+            Freshness::Linearizable { .. } => false,
+        };
+        if is_new_enough {
+            answer(effects, reply, group.answer_question(question, now));
+        } else if group.reads.len() >= READS_WAITING_MAX {
+            answer(effects, reply, Answer::Failed(Failure::Overloaded));
+        } else {
+            group.reads.wait(freshness, question, reply);
+            self.touched.insert(id.index());
+        }
+    }
+
+    /// Nothing gets to a node any more, nor from it.
+    fn peer_down(&mut self, node: u64) {
+        self.up.remove(&node);
+        self.fit.remove(&node);
+        for (number, slot) in self.slots.iter_mut().enumerate() {
+            let Some(group) = &mut slot.group else {
+                continue;
+            };
+            for member in group.replica.configuration().members() {
+                if ReplicaId(member).node() == node {
+                    group.replica.lost(member);
+                }
+            }
+            self.touched.insert(number);
         }
     }
 
