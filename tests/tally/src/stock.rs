@@ -161,3 +161,26 @@ pub async fn read_all(
         .buffered(READS_IN_FLIGHT);
     pages.try_concat().await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(verdict: Verdict) -> LineVerdict {
+        LineVerdict {
+            verdict: verdict.into(),
+            ..LineVerdict::default()
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_refused_or_has_no_verdict_is_a_failure() {
+        let (recorded, again) = (Verdict::Recorded, Verdict::AlreadyRecorded);
+        let good = [recorded, again].map(verdict);
+        assert!(check_recorded(2, &good).is_ok());
+        assert!(check_recorded(3, &good).is_err());
+        assert!(check_recorded(1, &good).is_err());
+        let refused = [recorded, Verdict::Refused].map(verdict);
+        assert!(check_recorded(2, &refused).is_err());
+    }
+}
