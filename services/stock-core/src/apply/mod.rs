@@ -1,5 +1,5 @@
-//! What each command does. On hand and reserved change in two functions only, `post` and `post_held`
-//! of [`shelves::Shelves`], each together with the ledger entry that says so.
+//! What each command does. On hand and reserved change in two functions only, `post` and
+//! `post_held` of [`shelves::Shelves`], each together with the ledger entry that says so.
 
 pub(crate) mod amend;
 pub(crate) mod confirm;

@@ -145,7 +145,8 @@ impl<R> Group<R> {
         self.doubted.1.insert(follower)
     }
 
-    /// Takes commands to be proposed when the turn has seen all of its events, or says at once that it cannot.
+    /// Takes commands to be proposed when the turn has seen all of its events, or says at once that
+    /// it cannot.
     pub(super) fn propose(&mut self, commands: Commands, reply: R, effects: &mut Vec<Effect<R>>) {
         if self.replica.is_leader() {
             self.queued.push(Queued {
