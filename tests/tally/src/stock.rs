@@ -70,8 +70,9 @@ pub fn movement(line: String, sku: &str, location: &str, quantity: i64) -> Movem
     }
 }
 
-/// Has stock arrive: one document. Nodes refuse one of more than [`LINES_PER_CALL`] lines. Lines that are recorded
-/// already are those of a call that was repeated: the document must be the run's own.
+/// Has stock arrive: one document. Nodes refuse one of more than [`LINES_PER_CALL`] lines. Lines
+/// that are recorded already are those of a call that was repeated: the document must be the run's
+/// own.
 ///
 /// # Errors
 ///
