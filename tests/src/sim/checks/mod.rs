@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `one founding` | nobody founds a cluster with some of those with whom another founds one |
 //! | `one life` | a node follows the latest life of its cluster, and no other |
-//! | `who is who` | nobody is refused who is the node that it says to be and has forgotten nothing |
+//! | `who is who` | nobody is refused who is the node that it says it is, and forgot nothing |
 //! | `forgotten` | a log that was cut at a damage counts for nothing, and its node joins anew |
 //! | `recovery` | a recovery goes on from what is left, and from nothing that another has decided |
 //! | `one history` | what was committed once is committed for ever, the same on every node |
