@@ -22,7 +22,8 @@ pub struct LedgerEntry {
     pub principal: Principal,
     /// When it was stamped.
     pub stamp: Stamp,
-    /// When it happened, by the wall; at most a little later than the stamp, as clocks differ.
+    /// When it happened, by the wall: no later than the stamp or, where they were ahead of it, the
+    /// nodes' wall clocks.
     pub occurred_at: Stamp,
     /// Given for adjustments.
     pub reason: Option<Reason>,
