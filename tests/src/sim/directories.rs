@@ -95,11 +95,7 @@ impl World {
         let Some(machine) = self.machines.get_mut(&node) else {
             return;
         };
-        if machine.copy.is_some()
-            || machine.is_on_old
-            || machine.is_copy
-            || machine.disk.is_damaged()
-        {
+        if machine.copy.is_some() || !machine.has_its_own_directory() {
             return;
         }
         let Some(running) = &machine.running else {
@@ -160,11 +156,9 @@ impl World {
     pub(crate) fn put_copy_among_few(&mut self, node: u64, behind: u64) {
         let free = self.ways_of(behind);
         self.after(0, Happening::Free(free));
-        let is_itself = self.machines.get(&node).is_some_and(|machine| {
-            let is_itself = !machine.is_on_old && !machine.is_copy && !machine.disk.is_damaged();
-            machine.copy.is_some() && is_itself
-        });
-        if self.chapter != Chapter::Trouble || !is_itself || !self.may_lose(node) {
+        let machine = self.machines.get(&node);
+        let has_copy = machine.is_some_and(|it| it.copy.is_some() && it.has_its_own_directory());
+        if self.chapter != Chapter::Trouble || !has_copy || !self.may_lose(node) {
             return;
         }
         let is_whole = self.fate.chance(500);
@@ -184,7 +178,7 @@ impl World {
         let Some(machine) = self.machines.get(&node).filter(|_| room) else {
             return false;
         };
-        let is_itself = !machine.is_on_old && !machine.is_copy && !machine.disk.is_damaged();
+        let is_itself = machine.has_its_own_directory();
         let Some((_, copied)) = machine.copy.as_ref().filter(|_| is_itself) else {
             return false;
         };

@@ -208,6 +208,11 @@ impl Machine {
         }
     }
 
+    /// Whether it runs on the directory that it last had, as it left it.
+    pub(crate) fn has_its_own_directory(&self) -> bool {
+        !self.is_on_old && !self.is_copy && !self.disk.is_damaged()
+    }
+
     /// How long its disk takes for a write, apart from what all disks take.
     pub(crate) fn write_us(&self, now_us: u64) -> u64 {
         match self.slow_disk {
