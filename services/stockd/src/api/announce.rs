@@ -9,9 +9,9 @@ use stock_cluster::{Change, Directory, GroupId, RegistryCommand, RegistryOutcome
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use tokio::time::sleep;
-use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
+use super::caller::Caller;
 use super::deadline::Deadline;
 use super::{ApiError, Edge, proxy};
 
@@ -87,9 +87,9 @@ async fn announce(edge: &Edge, own: &Identity, grpc: String, peers: String) -> R
         peers,
     };
     let mut client = ClusterServiceClient::new(edge.proxy.channel(leader));
-    let request = proxy::sent_on(request, &MetadataMap::new());
+    let request = Caller::THIS_NODE.send_on(request);
     let joined = client.join_node(request);
-    let joined = proxy::answer(Deadline::of(&MetadataMap::new()), joined).await?;
+    let joined = proxy::answer(Deadline::NONE, joined).await?;
     drop(joined);
     Ok(())
 }

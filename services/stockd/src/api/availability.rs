@@ -13,10 +13,9 @@ use stock_proto::codec::MESSAGE_BYTES_MAX;
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::availability_service_client::AvailabilityServiceClient;
 use stock_proto::stock::v1::availability_service_server::AvailabilityService;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use super::deadline::Deadline;
+use super::caller::Caller;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
@@ -46,13 +45,13 @@ impl AvailabilityReads {
     async fn do_get(
         &self,
         call: &api::GetAvailabilityRequest,
-        metadata: &MetadataMap,
+        caller: Caller,
     ) -> Result<api::GetAvailabilityResponse, ApiError> {
         let mut fields = Fields::default();
         let keys = check_keys(&mut fields, &call.keys, self.edge.shards());
         let freshness = self.freshness(&mut fields, call, keys.as_deref().unwrap_or_default());
         let (keys, freshness) = fields.finish(keys.zip(freshness))?;
-        let elsewhere = self.elsewhere(&keys, proxy::was_sent_on(metadata));
+        let elsewhere = self.elsewhere(&keys, caller.is_node);
         let waits = freshness
             .iter()
             .filter(|(shard, _)| !elsewhere.contains_key(shard))
@@ -64,7 +63,7 @@ impl AvailabilityReads {
             keys: &keys,
             consistency: call.consistency,
             freshness: &freshness,
-            metadata,
+            caller,
         };
         let (reached, found) =
             tokio::try_join!(try_join_all(waits), self.ask_others(&sent_on, &elsewhere))?;
@@ -73,13 +72,12 @@ impl AvailabilityReads {
     }
 
     /// The shards that other nodes answer for, and which those are.
-    fn elsewhere(&self, keys: &[Key], was_sent_on: bool) -> BTreeMap<u32, Vec<u64>> {
+    fn elsewhere(&self, keys: &[Key], is_node: bool) -> BTreeMap<u32, Vec<u64>> {
         let mut elsewhere = BTreeMap::new();
         for key in keys {
             let group = GroupId::of_shard(key.shard);
             if let Entry::Vacant(place) = elsewhere.entry(key.shard)
-                && let Answerer::Others(nodes) =
-                    way::of_read(&self.edge.cluster, group, was_sent_on)
+                && let Answerer::Others(nodes) = way::of_read(&self.edge.cluster, group, is_node)
             {
                 place.insert(nodes);
             }
@@ -156,8 +154,8 @@ impl AvailabilityReads {
         };
         let mut client = AvailabilityServiceClient::new(self.edge.proxy.channel(node))
             .max_decoding_message_size(proxy::TRANSPORT_BYTES_MAX);
-        let answer = client.get_availability(proxy::sent_on(question, call.metadata));
-        let answer = proxy::answer(Deadline::of(call.metadata), answer).await?;
+        let answer = client.get_availability(call.caller.send_on(question));
+        let answer = proxy::answer(call.caller.deadline, answer).await?;
         // It has one item for each key at least: another answer is none.
         sorted_out(keys, answer.into_inner().items).ok_or(Failure::TooFarBehind.into())
     }
@@ -280,7 +278,7 @@ struct SentOn<'a> {
     keys: &'a [Key],
     consistency: i32,
     freshness: &'a BTreeMap<u32, Freshness>,
-    metadata: &'a MetadataMap,
+    caller: Caller,
 }
 
 /// Gives each key its items, where those with a location come first; none if these are no answer to
@@ -358,7 +356,7 @@ impl AvailabilityService for AvailabilityReads {
         &self,
         request: Request<api::GetAvailabilityRequest>,
     ) -> Result<Response<api::GetAvailabilityResponse>, Status> {
-        let get = async |call, metadata| self.do_get(&call, &metadata).await;
+        let get = async |call, caller| self.do_get(&call, caller).await;
         self.front.run(request, get).await
     }
 }

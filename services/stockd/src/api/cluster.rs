@@ -16,11 +16,10 @@ use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::cluster_service_server::ClusterService;
 use tokio_util::sync::CancellationToken;
-use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::deadline::Deadline;
+use super::caller::Caller;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
@@ -71,9 +70,8 @@ impl ClusterCalls {
     }
 
     /// The edge of the leader of group 0, if that is another node: it answers in this one's place.
-    fn elsewhere(&self, metadata: &MetadataMap) -> Option<Leader> {
-        let was_sent_on = proxy::was_sent_on(metadata);
-        match way::of_operator(&self.edge.cluster, self.config.node_id, was_sent_on) {
+    fn elsewhere(&self, caller: Caller) -> Option<Leader> {
+        match way::of_operator(&self.edge.cluster, self.config.node_id, caller.is_node) {
             Answerer::Here => None,
             Answerer::Others(leader) => {
                 let leader = leader.into_iter().next()?;
@@ -115,10 +113,10 @@ impl ClusterCalls {
         There: Future<Output = Result<Response<Answer>, Status>>,
         Here: Future<Output = Result<Answer, ApiError>>,
     {
-        let by_leader = async |call, metadata| match self.elsewhere(&metadata) {
+        let by_leader = async |call, caller: Caller| match self.elsewhere(caller) {
             Some(leader) => {
-                let answer = there(leader, proxy::sent_on(call, &metadata));
-                let answer = proxy::answer(Deadline::of(&metadata), answer).await?;
+                let answer = there(leader, caller.send_on(call));
+                let answer = proxy::answer(caller.deadline, answer).await?;
                 Ok(answer.into_inner())
             }
             None => here(call).await,

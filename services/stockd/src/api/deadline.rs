@@ -23,9 +23,17 @@ const BEFORE_TRANSPORT: Duration = Duration::from_millis(1);
 pub(super) struct Deadline(Option<Duration>);
 
 impl Deadline {
+    /// Of a caller who waits for as long as it takes.
+    pub(super) const NONE: Self = Self(None);
+
     /// Of a call with this metadata.
     pub(super) fn of(metadata: &MetadataMap) -> Self {
         Self(time_allowed(metadata.as_ref()))
+    }
+
+    /// The time from the call's arrival; none if it never comes.
+    pub(super) fn time(self) -> Option<Duration> {
+        self.0
     }
 
     /// The same, or this where the caller gave none.

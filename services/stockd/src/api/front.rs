@@ -3,14 +3,14 @@
 //! each of its requests by itself.
 
 use std::future::Future;
+use std::pin::pin;
 use std::time::Instant;
 
 use stock_proto::stock::v1 as api;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument, Span};
 
-use super::deadline::Deadline;
+use super::caller::Caller;
 use super::error::ApiError;
 use super::meter::Meter;
 use crate::listeners::Hold;
@@ -47,16 +47,18 @@ impl Front {
     pub(super) async fn run<C: Call, T, F>(
         &self,
         request: Request<C>,
-        handle: impl FnOnce(C, MetadataMap) -> F,
+        handle: impl FnOnce(C, Caller) -> F,
     ) -> Result<Response<T>, Status>
     where
         F: Future<Output = Result<T, ApiError>>,
     {
-        let deadline = deadline::<C>(request.metadata())?;
-        let (metadata, _, call) = request.into_parts();
+        let caller = caller::<C, _>(&request)?;
+        let call = request.into_inner();
         let meter = self.meter::<C>();
         let span = tracing::debug_span!("call", call = meter.call(), id = call.id());
-        measure(meter, span, deadline.limit(handle(call, metadata))).await
+        // In its place once: whoever takes a future by value keeps a copy of its whole size.
+        let handled = pin!(handle(call, caller));
+        measure(meter, span, caller.deadline.limit(handled)).await
     }
 
     /// Carries a call of many messages out, which are answered when the last has come.
@@ -68,26 +70,22 @@ impl Front {
     where
         F: Future<Output = Result<T, ApiError>>,
     {
-        let deadline = deadline::<C>(request.metadata())?;
+        let caller = caller::<C, _>(&request)?;
         let hold = Hold::of(request.extensions());
         let meter = self.meter::<C>();
         let span = tracing::debug_span!("call", call = meter.call());
-        measure(
-            meter,
-            span,
-            deadline.limit(handle(request.into_inner(), hold)),
-        )
-        .await
+        let handled = pin!(handle(request.into_inner(), hold));
+        measure(meter, span, caller.deadline.limit(handled)).await
     }
 }
 
-/// How long the caller waits: long enough for what is asked.
-fn deadline<C: Call>(metadata: &MetadataMap) -> Result<Deadline, ApiError> {
-    let deadline = Deadline::of(metadata);
+/// The caller, who waits for long enough for what is asked.
+fn caller<C: Call, M>(request: &Request<M>) -> Result<Caller, ApiError> {
+    let caller = Caller::of(request.metadata());
     if C::CHANGES {
-        deadline.check_mutation()?;
+        caller.deadline.check_mutation()?;
     }
-    Ok(deadline)
+    Ok(caller)
 }
 
 async fn measure<T>(
@@ -166,4 +164,23 @@ calls! {
     26 TransferLeadership TransferLeadershipRequest true |it| &it.request_id;
     27 RebuildReplica RebuildReplicaRequest true |it| &it.request_id;
     28 GetAudit GetAuditRequest false |_it| "";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_waiting_call_carries_what_its_handler_needs_once() {
+        const NEEDED: usize = 4_096;
+        let handle = async |_, _| {
+            let needed = [1u8; NEEDED];
+            tokio::task::yield_now().await;
+            Ok(needed.map(u64::from).iter().sum::<u64>())
+        };
+        let front = Front::new();
+        let call = front.run(Request::new(api::ReserveRequest::default()), handle);
+        let size = size_of_val(&call);
+        assert!(size < NEEDED * 3 / 2, "{size} bytes");
+    }
 }

@@ -5,6 +5,7 @@ pub mod announce;
 mod answer_size;
 mod availability;
 mod basket_sorter;
+mod caller;
 mod catalog;
 mod changes;
 mod cluster;

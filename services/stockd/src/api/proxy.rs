@@ -11,17 +11,13 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use stock_proto::codec::MESSAGE_BYTES_MAX;
-use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Response, Status};
 use tonic_types::StatusExt;
 
 use super::deadline::Deadline;
 use super::error::ApiError;
 use crate::peers::Peers;
-
-/// Marks a call as sent on by a node.
-const SENT_ON: &str = "stockd-sent-on";
 
 /// The other node answers within this, where the caller gave no deadline: it may stand still for as
 /// long as its disk is full.
@@ -74,20 +70,6 @@ impl Proxy {
     }
 }
 
-/// The call as it is sent on: with its deadline, and marked.
-pub(super) fn sent_on<T>(call: T, metadata: &MetadataMap) -> Request<T> {
-    let mut request = Request::new(call);
-    if let Some(timeout) = metadata.get("grpc-timeout") {
-        request
-            .metadata_mut()
-            .insert("grpc-timeout", timeout.clone());
-    }
-    request
-        .metadata_mut()
-        .insert(SENT_ON, tonic::metadata::MetadataValue::from_static("1"));
-    request
-}
-
 /// Waits for the node that was asked in this one's place, for as long as the caller does, and not
 /// for ever.
 pub(super) async fn answer<T>(
@@ -107,9 +89,4 @@ pub(super) fn another_may_know(error: &ApiError) -> bool {
     let details = status.get_error_details();
     let reason = details.error_info().map_or("", |info| &info.reason);
     status.code() == Code::Unavailable && reason != "TOO_FAR_BEHIND"
-}
-
-/// Whether a node has sent this call on: it is not sent on again.
-pub(super) fn was_sent_on(metadata: &MetadataMap) -> bool {
-    metadata.contains_key(SENT_ON)
 }

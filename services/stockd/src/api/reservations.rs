@@ -13,13 +13,12 @@ use stock_proto::stock::v1::batch_reserve_result::Result as Slot;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
 use stock_proto::stock::v1::reservation_service_server::ReservationService;
 use tokio_util::sync::CancellationToken;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::basket_sorter::{BasketSorter, embedded};
+use super::caller::Caller;
 use super::changes::{self, Change};
 use super::convert::{self, Held};
-use super::deadline::Deadline;
 use super::edge::{Edge, Proposed};
 use super::error::ApiError;
 use super::fields::Fields;
@@ -184,7 +183,7 @@ impl Reservations {
     async fn do_get(
         &self,
         call: &api::GetReservationRequest,
-        metadata: &MetadataMap,
+        caller: Caller,
     ) -> Result<api::GetReservationResponse, ApiError> {
         let mut fields = Fields::default();
         let id = fields.reservation_id(&call.reservation_id, self.edge.shards());
@@ -192,15 +191,14 @@ impl Reservations {
         let (id, freshness) = fields.finish(id.zip(freshness))?;
         let freshness = freshness.and_at_least(call.at_least_index);
         let group = GroupId::of_shard(id.shard());
-        let was_sent_on = proxy::was_sent_on(metadata);
-        if let Answerer::Others(nodes) = way::of_read(&self.edge.cluster, group, was_sent_on) {
-            return self.get_elsewhere(nodes, call, metadata).await;
+        if let Answerer::Others(nodes) = way::of_read(&self.edge.cluster, group, caller.is_node) {
+            return Box::pin(self.get_elsewhere(nodes, call, caller)).await;
         }
         match self.get_here(id, freshness).await {
             // The replica has gone since.
-            Err(ApiError::Failed(Failure::NotLeader { .. })) if !was_sent_on => {
+            Err(ApiError::Failed(Failure::NotLeader { .. })) if !caller.is_node => {
                 let others = self.edge.cluster.others_with(group);
-                self.get_elsewhere(others, call, metadata).await
+                Box::pin(self.get_elsewhere(others, call, caller)).await
             }
             answer => answer,
         }
@@ -233,18 +231,18 @@ impl Reservations {
     }
 
     /// What another node knows of it: they are asked one after the other, until one of them has an
-    /// answer.
+    /// answer. Its future is large and seldom needed: it is boxed.
     async fn get_elsewhere(
         &self,
         nodes: Vec<u64>,
         call: &api::GetReservationRequest,
-        metadata: &MetadataMap,
+        caller: Caller,
     ) -> Result<api::GetReservationResponse, ApiError> {
         let mut failed = ApiError::Failed(Failure::NotLeader { leader: None });
         for node in nodes {
             let mut client = ReservationServiceClient::new(self.edge.proxy.channel(node));
-            let answer = client.get_reservation(proxy::sent_on(call.clone(), metadata));
-            match proxy::answer(Deadline::of(metadata), answer).await {
+            let answer = client.get_reservation(caller.send_on(call.clone()));
+            match proxy::answer(caller.deadline, answer).await {
                 Ok(answer) => return Ok(answer.into_inner()),
                 Err(error) if proxy::another_may_know(&error) => failed = error,
                 Err(error) => return Err(error),
@@ -378,7 +376,7 @@ impl ReservationService for Reservations {
         &self,
         request: Request<api::GetReservationRequest>,
     ) -> Result<Response<api::GetReservationResponse>, Status> {
-        let get = async |call, metadata| self.do_get(&call, &metadata).await;
+        let get = async |call, caller| self.do_get(&call, caller).await;
         self.front.run(request, get).await
     }
 }

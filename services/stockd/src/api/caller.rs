@@ -1,0 +1,48 @@
+//! What a handler is told of its caller. The headers themselves are dropped before a call waits:
+//! there are a thousand at a time, and each would keep its own.
+
+use tonic::Request;
+use tonic::metadata::{MetadataMap, MetadataValue};
+
+use super::deadline::Deadline;
+
+/// Marks a call as sent on by a node.
+const SENT_ON: &str = "stockd-sent-on";
+
+/// A caller: a shop, an operator, or the node that a shop or an operator has asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Caller {
+    /// How long it waits.
+    pub(super) deadline: Deadline,
+    /// Whether it is a node that was asked and cannot answer by itself: its call is not sent on
+    /// again.
+    pub(super) is_node: bool,
+}
+
+impl Caller {
+    /// This node, which asks for itself.
+    pub(super) const THIS_NODE: Self = Self {
+        deadline: Deadline::NONE,
+        is_node: false,
+    };
+
+    /// As a call's headers say.
+    pub(super) fn of(metadata: &MetadataMap) -> Self {
+        Self {
+            deadline: Deadline::of(metadata),
+            is_node: metadata.contains_key(SENT_ON),
+        }
+    }
+
+    /// Its call as it is sent on: with its deadline, and marked.
+    pub(super) fn send_on<T>(self, call: T) -> Request<T> {
+        let mut request = Request::new(call);
+        if let Some(time) = self.deadline.time() {
+            request.set_timeout(time);
+        }
+        request
+            .metadata_mut()
+            .insert(SENT_ON, MetadataValue::from_static("1"));
+        request
+    }
+}
