@@ -145,17 +145,19 @@ def quickstart(endpoint: str) -> None:
         stock = inventory_grpc.InventoryServiceStub(channel)
         locations = catalog_grpc.CatalogServiceStub(channel)
 
-        def show_availability() -> None:
-            # Linearizable: at least as new as every answer this script has had. Pages that are
-            # read by the thousand leave it out and take what the asked node knows.
+        def show_availability(seen) -> None:
+            # At least as new as the answer that began with this header, whichever node is asked.
+            # Pages that are read by the thousand leave `read` out and take what the node knows.
             request = availability.GetAvailabilityRequest(
                 keys=[availability.PositionKey(sku=sku, location=store)],
-                consistency=common.LINEARIZABLE,
+                read=common.ReadOptions(at_least=seen.indexes, incarnation=seen.incarnation),
             )
-            (item,) = call(availabilities.GetAvailability, request).items
+            answer = call(availabilities.GetAvailability, request)
+            (item,) = answer.items
+            (of,) = answer.header.indexes
             print(
                 f"  on hand {item.on_hand}, reserved {item.reserved}, available {item.available}"
-                f" (shard {item.shard}, applied index {item.applied_index})"
+                f" (shard {of.shard}, index {of.index})"
             )
 
         print(f"A store, {store}")
@@ -165,7 +167,7 @@ def quickstart(endpoint: str) -> None:
                 request_id=new_request_id(),
                 location=catalog.Location(
                     location_id=store,
-                    type=catalog.Location.STORE,
+                    type=catalog.Location.TYPE_STORE,
                     name="Python Store",
                     coordinates=catalog.Coordinates(latitude=52.5163, longitude=13.3777),
                 ),
@@ -186,9 +188,10 @@ def quickstart(endpoint: str) -> None:
             return stock.RecordReceipts(iter([request]), timeout=timeout)
 
         for _ in range(2):
-            (verdict,) = call(send_note, note).verdicts
+            recorded = call(send_note, note)
+            (verdict,) = recorded.verdicts
             print(f"  {inventory.LineVerdict.Verdict.Name(verdict.verdict)}")
-        show_availability()
+        show_availability(recorded.header)
 
         print("A shopper reserves 2 of them for 10 minutes")
         request = reservation.ReserveRequest(
@@ -211,7 +214,7 @@ def quickstart(endpoint: str) -> None:
         print(f"  {again.reservation_id} {state(again.state)}: the same hold, not a second one")
         if again.reservation_id != held.reservation_id:
             sys.exit("two holds for one request")
-        show_availability()
+        show_availability(answer.header)
 
         print("She pays: confirm")
         confirmed = call(
@@ -223,14 +226,15 @@ def quickstart(endpoint: str) -> None:
         print(f"  {confirmed.reservation_id} {state(confirmed.state)}")
 
         print("The goods leave the store: fulfil")
-        fulfilled = call(
+        answer = call(
             reservations.Fulfill,
             reservation.FulfillRequest(
                 request_id=new_request_id(), reservation_id=held.reservation_id
             ),
-        ).reservation
+        )
+        fulfilled = answer.reservation
         print(f"  {fulfilled.reservation_id} {state(fulfilled.state)}")
-        show_availability()
+        show_availability(answer.header)
 
         print("A mistake: -1 umbrellas")
         try:

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use stock_client::Client;
-use stock_proto::stock::v1::{
-    DrainNodeRequest, GetTopologyResponse, ListNodesRequest, ListShardsRequest, NodeStatus,
-    RemoveNodeRequest,
+use stock_proto::stock::admin::v1::{
+    DrainNodeRequest, ListNodesRequest, ListShardsRequest, NodeStatus, RemoveNodeRequest,
 };
+use stock_proto::stock::v1::GetTopologyResponse;
 use stock_supervisor::{
     Beginning, Place, Process, Serve, Settings, health, memory_bytes, page, ports,
 };
@@ -124,10 +124,10 @@ impl Nodes {
                 shards: self.options.shards,
             },
             false => Beginning::Joins {
-                endpoints: self
+                through: self
                     .running
                     .keys()
-                    .map(|node| self.endpoint(*node))
+                    .map(|node| self.place(*node).peers_address())
                     .collect(),
             },
         };
@@ -136,7 +136,8 @@ impl Nodes {
             data_dir: self.data_dir(node),
             place: self.place(node),
             beginning,
-            more: toml::Table::new(),
+            // Echoes are the floor of what is measured.
+            more: toml::Table::from_iter([("serve_lab".to_owned(), true.into())]),
         };
         let config = self.dir.path().join(format!("node-{node}.toml"));
         std::fs::write(&config, settings.to_toml()?)?;

@@ -1,13 +1,17 @@
-//! Protobuf over gRPC, strict about what comes in: a message that is too large or does not parse is
-//! the sender's mistake and is called so, with a reason a program can read.
+//! Protobuf over gRPC, strict about what comes in: a message that is too large, does not parse or
+//! holds more than is known is its sender's concern and is called so, with a reason a program can
+//! read.
 
 use std::marker::PhantomData;
 
 use bytes::Buf;
-use prost::Message;
+use prost::{DecodeError, Message};
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::stock::v1::ErrorReason;
+use crate::whole::{self, Whole};
 
 /// The largest message accepted, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -22,7 +26,7 @@ pub struct StrictCodec<T, U>(PhantomData<(T, U)>);
 impl<T, U> Default for StrictCodec<T, U>
 where
     T: Message + Send + 'static,
-    U: Message + Default + Send + 'static,
+    U: Message + Default + Whole + Send + 'static,
 {
     fn default() -> Self {
         Self(PhantomData)
@@ -32,7 +36,7 @@ where
 impl<T, U> Codec for StrictCodec<T, U>
 where
     T: Message + Send + 'static,
-    U: Message + Default + Send + 'static,
+    U: Message + Default + Whole + Send + 'static,
 {
     type Encode = T;
     type Decode = U;
@@ -71,7 +75,7 @@ impl<T: Message> Encoder for StrictEncoder<T> {
 #[derive(Debug)]
 pub struct StrictDecoder<U>(PhantomData<U>);
 
-impl<U: Message + Default> Decoder for StrictDecoder<U> {
+impl<U: Message + Default + Whole> Decoder for StrictDecoder<U> {
     type Item = U;
     type Error = Status;
 
@@ -80,14 +84,24 @@ impl<U: Message + Default> Decoder for StrictDecoder<U> {
         if length > MESSAGE_BYTES_MAX {
             return Err(too_large(length));
         }
-        U::decode(buffer)
-            .map(Some)
-            .map_err(|error| refused("MESSAGE_MALFORMED", error.to_string()))
+        // It is in one piece: it was waited for until it was there.
+        whole::check::<U>(buffer.chunk())?;
+        U::decode(buffer).map(Some).map_err(malformed)
     }
 
     fn buffer_settings(&self) -> BufferSettings {
         buffers()
     }
+}
+
+/// Reads a request that came inside another message.
+///
+/// # Errors
+///
+/// What the whole message would have been refused with.
+pub fn read<M: Message + Default + Whole>(message: &[u8]) -> Result<M, Status> {
+    whole::check::<M>(message)?;
+    M::decode(message).map_err(malformed)
 }
 
 /// What each direction of a call begins with: most messages are smaller. For one that is larger the
@@ -104,12 +118,16 @@ fn buffers() -> BufferSettings {
 /// What is said of a message with so many bytes, more than [`MESSAGE_BYTES_MAX`].
 pub fn too_large(bytes: usize) -> Status {
     refused(
-        "MESSAGE_TOO_LARGE",
+        ErrorReason::MessageTooLarge,
         format!("the message has {bytes} bytes; at most {MESSAGE_BYTES_MAX} are accepted"),
     )
 }
 
-fn refused(reason: &str, message: String) -> Status {
-    let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, []);
+fn malformed(error: DecodeError) -> Status {
+    refused(ErrorReason::MessageMalformed, error.to_string())
+}
+
+fn refused(reason: ErrorReason, message: String) -> Status {
+    let details = ErrorDetails::with_error_info(reason.text(), ERROR_DOMAIN, []);
     Status::with_error_details(Code::InvalidArgument, message, details)
 }

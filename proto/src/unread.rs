@@ -1,8 +1,10 @@
 //! A message whose parts are read when somebody looks at them.
 
 use bytes::Bytes;
-use prost::{DecodeError, Message};
+use prost::{Message, Name};
+use tonic::Status;
 
+use crate::codec;
 use crate::stock::v1::ReserveRequest;
 
 /// `stock.v1.ReserveStreamRequest`, with its requests as they came: where there are too many of
@@ -13,6 +15,11 @@ pub struct ReserveStreamRequest {
     /// Each of them a [`ReserveRequest`].
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub requests: Vec<Bytes>,
+}
+
+impl Name for ReserveStreamRequest {
+    const NAME: &'static str = "ReserveStreamRequest";
+    const PACKAGE: &'static str = "stock.v1";
 }
 
 impl ReserveStreamRequest {
@@ -27,9 +34,9 @@ impl ReserveStreamRequest {
     }
 
     /// Reads them: each by itself, since one that is malformed says nothing about the others.
-    pub fn read(&self) -> impl Iterator<Item = Result<ReserveRequest, DecodeError>> {
+    pub fn read(&self) -> impl Iterator<Item = Result<ReserveRequest, Status>> {
         let requests = self.requests.iter();
-        requests.map(|request| ReserveRequest::decode(&request[..]))
+        requests.map(|request| codec::read(request))
     }
 }
 
@@ -60,6 +67,6 @@ mod tests {
         assert_eq!(unread.encode_to_vec(), generated.encode_to_vec());
         let again = ReserveStreamRequest::decode(&generated.encode_to_vec()[..]).unwrap();
         let read: Result<Vec<_>, _> = again.read().collect();
-        assert_eq!(read, Ok(requests));
+        assert_eq!(read.unwrap(), requests);
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use stock_client::{Client, ClientBuilder};
-use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
+use stock_proto::stock::v1::topology_service_client::TopologyServiceClient;
 use stock_proto::stock::v1::{GetTopologyRequest, GetTopologyResponse};
 use stock_supervisor::{Place, Process, Serve, health, page};
 use tempfile::TempDir;
@@ -79,6 +79,8 @@ pub struct Options {
     pub log_file_bytes: Option<u64>,
     /// Bytes of memory that a node may use; none: as its control group has it.
     pub memory_bytes: Option<u64>,
+    /// Whether nodes answer echoes.
+    pub serve_lab: bool,
     /// File descriptors that each node may have open, as `ulimit` is told; none: as this process.
     pub descriptors: Option<&'static str>,
 }
@@ -116,6 +118,7 @@ impl Default for Options {
             checkpoint_after_bytes: None,
             log_file_bytes: None,
             memory_bytes: None,
+            serve_lab: false,
             descriptors: None,
         }
     }
@@ -159,10 +162,15 @@ impl Cluster {
         panic!("no cluster after {START_ATTEMPTS_MAX} attempts: {why}");
     }
 
-    /// The cluster of all tests that kill and pause nothing. It ends with the process.
+    /// The cluster of all tests that kill and pause nothing: it serves whatever a node can. It ends
+    /// with the process.
     pub async fn shared() -> Shared {
         static SHARED: OnceCell<Cluster> = OnceCell::const_new();
-        Shared(SHARED.get_or_init(|| Self::start(Options::default())).await)
+        let all = Options {
+            serve_lab: true,
+            ..Options::default()
+        };
+        Shared(SHARED.get_or_init(|| Self::start(all)).await)
     }
 
     /// A cluster of which nothing runs yet: whoever asks for it starts its nodes.
@@ -470,8 +478,7 @@ impl Cluster {
 
     /// Where the other nodes reach a node: `host:port`.
     pub fn peers_address(&self, node: u64) -> String {
-        let place = &self.node(node).place;
-        format!("{}:{}", place.host, place.peers)
+        self.node(node).place.peers_address()
     }
 
     /// Where clients reach a node: a URL.
@@ -535,7 +542,7 @@ impl Cluster {
 
     /// The cluster as a node sees it.
     pub async fn topology(&self, node: u64) -> Result<GetTopologyResponse, String> {
-        let mut stub = ClusterServiceClient::new(self.channel(node));
+        let mut stub = TopologyServiceClient::new(self.channel(node));
         let answer = stub.get_topology(GetTopologyRequest {});
         match tokio::time::timeout(ANSWER_WITHIN, answer).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use stock_client::{Client, Error};
-use stock_proto::stock::v1::rebuild_replica_request::Group;
-use stock_proto::stock::v1::{
+use stock_proto::stock::admin::v1::rebuild_replica_request::Group;
+use stock_proto::stock::admin::v1::{
     DrainNodeRequest, ListNodesRequest, ListShardsRequest, NodeStatus, RebuildReplicaRequest,
     RemoveNodeRequest, ReplicaStatus, SetReplicationRequest, ShardStatus,
 };

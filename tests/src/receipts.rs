@@ -78,7 +78,7 @@ impl Receipts {
             for sku in &self.skus {
                 // The document makes that each counts once, however often it is sent.
                 let receipt = RecordReceiptsRequest {
-                    source: String::new(),
+                    source: None,
                     document: fresh("note"),
                     lines: vec![movement(sku, &self.location, 1)],
                 };
@@ -172,7 +172,7 @@ impl Receipts {
             for (node, channel) in doors {
                 for (sku, knock) in self.skus.iter().zip(&knocks) {
                     let write = AdjustRequest {
-                        source: String::new(),
+                        source: None,
                         document: fresh("knock"),
                         lines: vec![movement(knock, &self.location, 1)],
                         reason: "a knock".to_owned(),

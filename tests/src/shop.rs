@@ -15,7 +15,7 @@ use stock_client::{Client, Error};
 use stock_proto::stock::v1::reservation::State;
 use stock_proto::stock::v1::{
     Availability, ConfirmRequest, FulfillRequest, RecordReceiptsRequest, ReleaseRequest,
-    Reservation, ReserveRequest, ShardIndex,
+    Reservation, ReserveRequest,
 };
 use stock_tally::stock::check_recorded;
 use stock_tally::{Count, OrderLine, Tally};
@@ -24,7 +24,7 @@ use tonic::Code;
 use crate::cluster::Cluster;
 use crate::names::{fresh, request_id, sku_in};
 use crate::stock::{
-    fresh_location, line, movement, outcome, position, position_since, reservation, seconds,
+    fresh_location, line, movement, outcome, position_seen, position_since, reservation, seconds,
 };
 use crate::wait::until;
 
@@ -204,21 +204,17 @@ impl Shop {
 
     async fn check_stock(&self, cluster: &Cluster, sku: &str, told: Count) {
         assert!(told.reserved <= told.on_hand, "{sku} is oversold: {told:?}");
-        let read = async || position(&self.client, sku, &self.location).await;
-        let now = self.answered("a read of stock", read).await;
+        let read = async || position_seen(&self.client, sku, &self.location).await;
+        let (now, seen) = self.answered("a read of stock", read).await;
         assert_eq!(count(&now), told, "{sku}: {now:?}");
-        let read_at = ShardIndex {
-            shard: self.client.shard_of(sku),
-            index: now.applied_index,
-        };
         for node in cluster.running() {
             let channel = cluster.channel(node);
-            let seen = until("a replica that catches up", CALLS_WITHIN, async || {
-                let read = position_since(&channel, sku, &self.location, read_at).await;
+            let there = until("a replica that catches up", CALLS_WITHIN, async || {
+                let read = position_since(&channel, sku, &self.location, &seen).await;
                 read.map_err(|status| format!("node {node}: {status}"))
             })
             .await;
-            assert_eq!(count(&seen), told, "{sku} at node {node}");
+            assert_eq!(count(&there), told, "{sku} at node {node}");
         }
     }
 
@@ -242,7 +238,7 @@ impl Shop {
 
     async fn receive(&self, sku: &str, quantity: i64) {
         let request = RecordReceiptsRequest {
-            source: String::new(),
+            source: None,
             document: fresh("note"),
             lines: vec![movement(sku, &self.location, quantity)],
         };

@@ -7,8 +7,9 @@ use stock_proto::stock::v1::line_verdict::Verdict;
 use stock_proto::stock::v1::{
     AdjustRequest, Availability, BatchReserveResult, Consistency, GetAvailabilityRequest,
     GetReservationRequest, Line, LineVerdict, Location, MovementLine, PositionKey,
-    PutLocationRequest, RecordReceiptsRequest, RecordSaleRequest, Reservation, ReserveRequest,
-    ReserveResponse, ShardIndex, Shortage, batch_reserve_result, location, reserve_response,
+    PutLocationRequest, ReadOptions, RecordReceiptsRequest, RecordSaleRequest, Reservation,
+    ReserveRequest, ReserveResponse, ResponseHeader, ShardIndex, Shortage, batch_reserve_result,
+    location, reserve_response,
 };
 use tonic::Status;
 use tonic::transport::Channel;
@@ -17,11 +18,7 @@ use crate::names::{fresh, request_id};
 
 /// One line of a basket.
 pub fn line(sku: &str, location: &str, quantity: i64) -> Line {
-    Line {
-        sku: sku.to_owned(),
-        location: location.to_owned(),
-        quantity,
-    }
+    Line::at(sku, location, quantity)
 }
 
 /// One line of a document; its name is `1`.
@@ -101,7 +98,7 @@ pub async fn fresh_location(client: &Client) -> String {
 /// Has units of a SKU arrive, under a fresh document.
 pub async fn receive(client: &Client, sku: &str, location: &str, quantity: i64) -> LineVerdict {
     let request = RecordReceiptsRequest {
-        source: String::new(),
+        source: None,
         document: fresh("note"),
         lines: vec![movement(sku, location, quantity)],
     };
@@ -113,7 +110,7 @@ pub async fn receive(client: &Client, sku: &str, location: &str, quantity: i64) 
 /// Sells units at a till, under a fresh document.
 pub async fn sell(client: &Client, sku: &str, location: &str, quantity: i64) -> LineVerdict {
     let request = RecordSaleRequest {
-        source: String::new(),
+        source: None,
         document: fresh("till"),
         lines: vec![movement(sku, location, quantity)],
     };
@@ -128,7 +125,7 @@ pub async fn sell(client: &Client, sku: &str, location: &str, quantity: i64) -> 
 /// Finds or loses units, under a fresh document.
 pub async fn adjust(client: &Client, sku: &str, location: &str, quantity: i64) -> LineVerdict {
     let request = AdjustRequest {
-        source: String::new(),
+        source: None,
         document: fresh("found"),
         lines: vec![movement(sku, location, quantity)],
         reason: "counted".to_owned(),
@@ -158,10 +155,19 @@ pub fn only(verdicts: Vec<LineVerdict>) -> LineVerdict {
 
 /// One position, linearizably.
 pub async fn position(client: &Client, sku: &str, location: &str) -> Result<Availability, Error> {
+    Ok(position_seen(client, sku, location).await?.0)
+}
+
+/// One position, linearizably, and the header of the answer.
+pub async fn position_seen(
+    client: &Client,
+    sku: &str,
+    location: &str,
+) -> Result<(Availability, ResponseHeader), Error> {
     let answer = client
         .get_availability(at(sku, location, Consistency::Linearizable))
         .await?;
-    Ok(first(answer.items))
+    Ok((first(answer.items), answer.header.unwrap_or_default()))
 }
 
 /// One position as this node answers, linearizably.
@@ -176,30 +182,47 @@ pub async fn position_at(
     Ok(first(answer.into_inner().items))
 }
 
-/// One position as this node answers from a state that has reached an index.
+/// One position as this node answers from a state that has seen what an answer has.
 pub async fn position_since(
     node: &Channel,
     sku: &str,
     location: &str,
-    at_least: ShardIndex,
+    seen: &ResponseHeader,
 ) -> Result<Availability, Status> {
     let mut request = at(sku, location, Consistency::Near);
-    request.at_least = vec![at_least];
+    request.read = Some(ReadOptions::at_least(seen));
     let answer = AvailabilityServiceClient::new(node.clone())
         .get_availability(request)
         .await?;
     Ok(first(answer.into_inner().items))
 }
 
+/// How new an answer must be: besides the consistency, what an earlier answer has seen, and of
+/// which life of the cluster that was.
+pub fn reading(
+    consistency: Consistency,
+    at_least: &[ShardIndex],
+    incarnation: &[u8],
+) -> Option<ReadOptions> {
+    Some(ReadOptions {
+        consistency: consistency.into(),
+        at_least: at_least.to_vec(),
+        incarnation: incarnation.to_vec().into(),
+    })
+}
+
+/// The life of a cluster, as its answers tell it.
+pub async fn incarnation(client: &Client) -> Vec<u8> {
+    let topology = client.get_topology().await;
+    let topology = topology.unwrap_or_else(|e| panic!("no topology: {e}"));
+    topology.header.unwrap_or_default().incarnation.to_vec()
+}
+
 /// A question for one position.
 pub fn at(sku: &str, location: &str, consistency: Consistency) -> GetAvailabilityRequest {
     GetAvailabilityRequest {
-        keys: vec![PositionKey {
-            sku: sku.to_owned(),
-            location: location.to_owned(),
-        }],
-        consistency: consistency.into(),
-        at_least: Vec::new(),
+        keys: vec![PositionKey::at(sku, location)],
+        read: reading(consistency, &[], &[]),
     }
 }
 
@@ -212,8 +235,7 @@ fn first(items: Vec<Availability>) -> Availability {
 pub async fn reservation(client: &Client, id: &str) -> Result<Reservation, Error> {
     let request = GetReservationRequest {
         reservation_id: id.to_owned(),
-        consistency: Consistency::Linearizable.into(),
-        at_least_index: 0,
+        read: Some(ReadOptions::linearizable()),
     };
     let answer = client.get_reservation(request).await?;
     Ok(answer
@@ -228,7 +250,7 @@ pub async fn receive_many(client: &Client, location: &str, lines: usize) -> Resu
         ..movement(&fresh("kept"), location, 1)
     };
     let receipt = RecordReceiptsRequest {
-        source: String::new(),
+        source: None,
         document: fresh("note"),
         lines: (0..lines).map(line).collect(),
     };

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use indicatif::ProgressBar;
 use stock_client::Client;
-use stock_proto::stock::v1::TransferLeadershipRequest;
-use stock_proto::stock::v1::transfer_leadership_request::Group;
+use stock_proto::stock::admin::v1::TransferLeadershipRequest;
+use stock_proto::stock::admin::v1::transfer_leadership_request::Group;
 use tokio::time::sleep;
 
 use self::report::{Gap, Report};
@@ -154,7 +154,7 @@ async fn hand_over(
         let began = Instant::now();
         let request = TransferLeadershipRequest {
             group: Some(Group::Shard(SHARD)),
-            to_node_id: to,
+            to_node_id: Some(to),
             ..Default::default()
         };
         client.transfer_leadership(request).await?;
@@ -180,7 +180,8 @@ async fn leader(nodes: &Nodes) -> anyhow::Result<u64> {
         for node in nodes.running() {
             let topology = nodes.topology(node).await;
             let shards = topology.map(|topology| topology.shards).unwrap_or_default();
-            let leader = shards.get(SHARD as usize).map(|shard| shard.leader_node_id);
+            let leader = shards.get(SHARD as usize);
+            let leader = leader.and_then(|shard| shard.leader_node_id);
             if let Some(leader) = leader.filter(|leader| nodes.running().contains(leader)) {
                 return Ok(leader);
             }

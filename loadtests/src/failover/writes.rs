@@ -129,11 +129,7 @@ async fn send(client: Client, sku: String, per_second: u32, log: Rc<Log>) {
 
 async fn reserve(client: &Client, sku: String) -> anyhow::Result<()> {
     let request = ReserveRequest {
-        lines: vec![Line {
-            sku,
-            location: LOCATION.to_owned(),
-            quantity: 1,
-        }],
+        lines: vec![Line::at(sku, LOCATION, 1)],
         ttl: Some(prost_types::Duration {
             seconds: HOLD_SECONDS,
             nanos: 0,

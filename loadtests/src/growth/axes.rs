@@ -210,7 +210,9 @@ async fn wait_until_spread(client: &Client) -> anyhow::Result<()> {
         let topology = client.get_topology().await?;
         let led = |node| {
             let shards = topology.shards.iter();
-            shards.filter(|shard| shard.leader_node_id == node).count() as u32
+            shards
+                .filter(|shard| shard.leader_node_id == Some(node))
+                .count() as u32
         };
         let (least, most) = (1..=FOUNDERS)
             .map(led)
@@ -220,7 +222,7 @@ async fn wait_until_spread(client: &Client) -> anyhow::Result<()> {
         let is_known = topology
             .shards
             .iter()
-            .all(|shard| shard.leader_node_id != 0);
+            .all(|shard| shard.leader_node_id.is_some());
         if (is_known && most <= least + LEADERS_MORE_MAX) || began.elapsed() > REST {
             return Ok(());
         }

@@ -77,10 +77,12 @@ impl Reserves {
             is_over: Cell::new(false),
         });
         let lines: Vec<Line> = (0..1_024)
-            .map(|number| Line {
-                sku: assortment.sku(number * STRIDE),
-                location: assortment.location(number),
-                quantity: 1,
+            .map(|number| {
+                Line::at(
+                    assortment.sku(number * STRIDE),
+                    assortment.location(number),
+                    1,
+                )
             })
             .collect();
         let sender = spawn_local(send(client.clone(), lines, per_second, Rc::clone(&log)));

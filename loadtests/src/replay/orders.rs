@@ -156,20 +156,19 @@ impl Counter<'_> {
 
     fn line(&self, line: &OrderLine) -> Line {
         let position = &self.plan.positions[line.position];
-        Line {
-            sku: position.sku.clone(),
-            location: position.location.clone(),
-            quantity: line.quantity,
-        }
+        Line::at(&position.sku, &position.location, line.quantity)
     }
 
     fn partial(&self, lines: &[OrderLine]) -> Vec<PartialLine> {
-        let partial = |line: Line| PartialLine {
-            sku: line.sku,
-            location: line.location,
-            quantity: line.quantity,
+        let partial = |line: &OrderLine| {
+            let position = &self.plan.positions[line.position];
+            PartialLine {
+                sku: position.sku.clone(),
+                location: Some(position.location.clone()),
+                quantity: line.quantity,
+            }
         };
-        lines.iter().map(|line| partial(self.line(line))).collect()
+        lines.iter().map(partial).collect()
     }
 }
 

@@ -114,7 +114,8 @@ impl Attendance {
         let shard = self.kills.len() as u32 % shards;
         let topology = self.client.get_topology().await?;
         let group = topology.shards.get(shard as usize);
-        let node = group.context("a shard is not known")?.leader_node_id;
+        let node = group.and_then(|group| group.leader_node_id);
+        let node = node.context("a shard has no leader")?;
         let at_seconds = self.began.elapsed().as_secs_f64();
         self.nodes.kill(node);
         sleep(AWAY).await;

@@ -135,7 +135,7 @@ impl Shop {
     /// What was bought at a till.
     pub(crate) async fn sell(&self, lines: &[OrderLine]) -> Result<(), String> {
         let request = RecordSaleRequest {
-            source: String::new(),
+            source: None,
             document: self.next_document(),
             lines: self.movements(lines),
         };
@@ -176,11 +176,7 @@ impl Shop {
 
     fn line(&self, line: &OrderLine) -> Line {
         let position = &self.positions[line.position];
-        Line {
-            sku: position.sku.clone(),
-            location: position.location.clone(),
-            quantity: line.quantity,
-        }
+        Line::at(&position.sku, &position.location, line.quantity)
     }
 
     fn movements(&self, lines: &[OrderLine]) -> Vec<MovementLine> {

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use stock_proto::stock::v1::batch_reserve_result::Result as Slot;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
 use stock_proto::stock::v1::{
-    BatchReserveRequest, BatchReserveResponse, BatchReserveResult, ReserveRequest,
+    BatchReserveRequest, BatchReserveResponse, BatchReserveResult, ReserveRequest, ResponseHeader,
 };
 use tokio::time::{Instant, sleep};
 use tonic::Code;
@@ -35,6 +35,7 @@ impl Client {
         let deadline = self.deadline();
         let mut backoff = Backoff::new();
         let mut results = vec![BatchReserveResult::default(); requests.len()];
+        let mut header: Option<ResponseHeader> = None;
         let mut open: Vec<usize> = (0..requests.len()).collect();
         loop {
             let parts = split(&requests, open, &self.topology());
@@ -52,6 +53,10 @@ impl Client {
             for (slots, answer) in answers {
                 match answer {
                     Ok(answer) => {
+                        match &mut header {
+                            Some(header) => header.join(answer.header.unwrap_or_default()),
+                            None => header = answer.header,
+                        }
                         for (slot, result) in slots.into_iter().zip(answer.results) {
                             if let Some(failure) = retryable(&result) {
                                 at_least = at_least.max(failure.retry_delay);
@@ -80,7 +85,13 @@ impl Client {
                         *status = with_request_id(status, &request.request_id);
                     }
                 }
-                return Ok(BatchReserveResponse { results });
+                for result in &mut results {
+                    if let Some(Slot::Response(response)) = &mut result.result {
+                        let told = response.header.take();
+                        response.header = told.or_else(|| header.clone());
+                    }
+                }
+                return Ok(BatchReserveResponse { header, results });
             }
             self.pool().look_again();
             sleep(pause).await;

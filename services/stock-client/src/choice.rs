@@ -66,7 +66,7 @@ mod tests {
             nodes: [1, 2, 3].map(node).into(),
             shard_count: 1,
             shards: vec![Shard {
-                leader_node_id: 2,
+                leader_node_id: Some(2),
                 term: 1,
                 ..Shard::default()
             }],

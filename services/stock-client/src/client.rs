@@ -7,18 +7,18 @@ use std::time::Duration;
 use futures_util::stream;
 use stock_proto::stock::v1::availability_service_client::AvailabilityServiceClient;
 use stock_proto::stock::v1::catalog_service_client::CatalogServiceClient;
-use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::inventory_service_client::InventoryServiceClient;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
+use stock_proto::stock::v1::topology_service_client::TopologyServiceClient;
 use stock_proto::stock::v1::{
     AdjustRequest, AdjustResponse, AmendRequest, AmendResponse, BatchReserveRequest,
-    BatchReserveResponse, ConfirmRequest, ConfirmResponse, Consistency, EchoRequest, EchoResponse,
-    ExtendRequest, ExtendResponse, FulfillRequest, FulfillResponse, GetAvailabilityRequest,
+    BatchReserveResponse, ConfirmRequest, ConfirmResponse, Consistency, ExtendRequest,
+    ExtendResponse, FulfillRequest, FulfillResponse, GetAvailabilityRequest,
     GetAvailabilityResponse, GetReservationRequest, GetReservationResponse, GetTopologyRequest,
     GetTopologyResponse, ListLocationsRequest, ListLocationsResponse, MovementLine,
-    PutLocationRequest, PutLocationResponse, RecordReceiptsRequest, RecordReceiptsResponse,
-    RecordSaleRequest, RecordSaleResponse, ReleaseRequest, ReleaseResponse, ReserveRequest,
-    ReserveResponse, SetPositionPolicyRequest, SetPositionPolicyResponse,
+    PutLocationRequest, PutLocationResponse, ReadOptions, RecordReceiptsRequest,
+    RecordReceiptsResponse, RecordSaleRequest, RecordSaleResponse, ReleaseRequest, ReleaseResponse,
+    ReserveRequest, ReserveResponse, SetPositionPolicyRequest, SetPositionPolicyResponse,
 };
 use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
@@ -168,19 +168,11 @@ impl Client {
             Target::Any,
             GetTopologyRequest {},
             |channel, request| async {
-                ClusterServiceClient::new(channel)
+                TopologyServiceClient::new(channel)
                     .get_topology(request)
                     .await
             },
         )
-        .await
-    }
-
-    /// Sends a payload there and back.
-    pub async fn echo(&self, request: EchoRequest) -> Result<EchoResponse, Error> {
-        self.small(Target::Any, request, |channel, request| async {
-            ClusterServiceClient::new(channel).echo(request).await
-        })
         .await
     }
 }
@@ -297,8 +289,8 @@ impl Client {
         &self,
         request: GetReservationRequest,
     ) -> Result<GetReservationResponse, Error> {
-        let target = match request.consistency() {
-            Consistency::Near => Target::Any,
+        let target = match consistency(request.read.as_ref()) {
+            Consistency::Unspecified | Consistency::Near => Target::Any,
             Consistency::Linearizable => route::of_reservation(&request.reservation_id),
         };
         self.small(target, request, |channel, request| async {
@@ -318,7 +310,8 @@ impl Client {
         &self,
         request: GetAvailabilityRequest,
     ) -> Result<GetAvailabilityResponse, Error> {
-        let target = match (request.consistency(), request.keys.first()) {
+        let consistency = consistency(request.read.as_ref());
+        let target = match (consistency, request.keys.first()) {
             (Consistency::Linearizable, Some(key)) => route::of_sku(&key.sku, self.shard_count()),
             _ => Target::Any,
         };
@@ -335,7 +328,7 @@ impl Client {
 /// sending it again changes nothing; there is no request id.
 impl Client {
     /// Units that arrived: any number of messages, up to 10,000 lines in all; a verdict per line. A
-    /// line that an earlier attempt recorded comes back as ALREADY_RECORDED.
+    /// line that an earlier attempt recorded comes back as VERDICT_ALREADY_RECORDED.
     pub async fn record_receipts(
         &self,
         messages: impl IntoIterator<Item = RecordReceiptsRequest>,
@@ -405,8 +398,8 @@ impl Client {
         .await
     }
 
-    /// Every location, in the order of their ids: all pages, one after the other. The index is that
-    /// of the first page.
+    /// Every location, in the order of their ids: all pages, one after the other. The header is
+    /// that of the first page.
     pub async fn list_locations(&self) -> Result<ListLocationsResponse, Error> {
         let mut question = ListLocationsRequest {
             page_size: LOCATIONS_PER_PAGE,
@@ -605,6 +598,10 @@ impl Client {
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+fn consistency(read: Option<&ReadOptions>) -> Consistency {
+    read.map_or(Consistency::Unspecified, ReadOptions::consistency)
 }
 
 /// A new request id, for callers that want to know it before the call, as to repeat it after a

@@ -1,13 +1,13 @@
 //! What operators ask of a cluster: its nodes, its replicas, and where they go.
 
-use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
-use stock_proto::stock::v1::{
+use stock_proto::stock::admin::v1::cluster_service_client::ClusterServiceClient;
+use stock_proto::stock::admin::v1::{
     AddNodeRequest, AddNodeResponse, DrainNodeRequest, DrainNodeResponse, GetAuditRequest,
-    GetAuditResponse, JoinNodeRequest, JoinNodeResponse, ListNodesRequest, ListNodesResponse,
-    ListShardsRequest, ListShardsResponse, MoveReplicaRequest, MoveReplicaResponse,
-    RebuildReplicaRequest, RebuildReplicaResponse, RemoveNodeRequest, RemoveNodeResponse,
-    ReplaceNodeRequest, ReplaceNodeResponse, SetReplicationRequest, SetReplicationResponse,
-    TransferLeadershipRequest, TransferLeadershipResponse, UndrainNodeRequest, UndrainNodeResponse,
+    GetAuditResponse, ListNodesRequest, ListNodesResponse, ListShardsRequest, ListShardsResponse,
+    MoveReplicaRequest, MoveReplicaResponse, RebuildReplicaRequest, RebuildReplicaResponse,
+    RemoveNodeRequest, RemoveNodeResponse, ReplaceNodeRequest, ReplaceNodeResponse,
+    SetReplicationRequest, SetReplicationResponse, TransferLeadershipRequest,
+    TransferLeadershipResponse, UndrainNodeRequest, UndrainNodeResponse,
 };
 
 use crate::client::Client;
@@ -49,15 +49,6 @@ impl Client {
             |it| &mut it.request_id,
             |channel, request| async { ClusterServiceClient::new(channel).add_node(request).await },
         )
-        .await
-    }
-
-    /// Lets a node with a fresh or emptied data directory in. The directory's name makes a retry
-    /// harmless.
-    pub async fn join_node(&self, request: JoinNodeRequest) -> Result<JoinNodeResponse, Error> {
-        self.small(Target::Meta, request, |channel, request| async {
-            ClusterServiceClient::new(channel).join_node(request).await
-        })
         .await
     }
 

@@ -8,11 +8,7 @@
 //! let client = Client::connect("http://127.0.0.1:7401").await?;
 //! let answer = client
 //!     .reserve(ReserveRequest {
-//!         lines: vec![Line {
-//!             sku: "milk-1l".into(),
-//!             location: "store-7".into(),
-//!             quantity: 2,
-//!         }],
+//!         lines: vec![Line::at("milk-1l", "store-7", 2)],
 //!         ..ReserveRequest::default()
 //!     })
 //!     .await?;
@@ -69,7 +65,7 @@ pub use error::{Error, FieldViolation, StatusError};
 pub use node::{CONNECT_TIMEOUT, START_TIMEOUT};
 pub use reserve_stream::{ReserveStream, UNANSWERED_MAX};
 pub use route::{home_shard, shard_of_reservation, shard_of_sku};
-pub use stock_proto::stock::v1;
+pub use stock_proto::stock::{admin, v1};
 pub use topology::Topology;
 
 /// The time now, by this machine's clock: the `occurred_at` of a movement that has just happened.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
+use stock_proto::stock::v1::topology_service_client::TopologyServiceClient;
 use stock_proto::stock::v1::{GetTopologyRequest, GetTopologyResponse};
 use tokio::time::{Instant, timeout};
 use tonic::transport::{Channel, Endpoint};
@@ -364,7 +364,7 @@ fn links(topology: &Topology, known: &[Arc<Link>], seeds: &[Arc<Link>]) -> Vec<A
 }
 
 async fn ask(link: &Link) -> Result<GetTopologyResponse, StatusError> {
-    let mut stub = ClusterServiceClient::new(link.channel());
+    let mut stub = TopologyServiceClient::new(link.channel());
     let mut request = tonic::Request::new(GetTopologyRequest {});
     request.set_timeout(TOPOLOGY_TIMEOUT);
     match timeout(TOPOLOGY_TIMEOUT, stub.get_topology(request)).await {

@@ -13,7 +13,7 @@ use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient
 use stock_proto::stock::v1::reserve_stream_result::Result as Slot;
 use stock_proto::stock::v1::{
     ReserveRequest, ReserveResponse, ReserveStreamRequest, ReserveStreamResponse,
-    ReserveStreamResult,
+    ReserveStreamResult, ResponseHeader,
 };
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
@@ -206,12 +206,13 @@ where
                     Poll::Ready(Ok(answer)) => {
                         call.heard_at = Instant::now();
                         call.link.answered();
+                        let header = answer.header.clone();
                         for result in results(answer) {
                             let Some((number, request)) = call.unanswered.remove(&result.number)
                             else {
                                 continue;
                             };
-                            match decided(result) {
+                            match decided(result, header.as_ref()) {
                                 Decided::Answer(answer) => {
                                     let id = request.request_id;
                                     let answer = answer.map_err(|e| e.made_under(vec![id]));
@@ -288,9 +289,12 @@ enum Decided {
     NotYet(Duration),
 }
 
-fn decided(result: ReserveStreamResult) -> Decided {
+fn decided(result: ReserveStreamResult, header: Option<&ResponseHeader>) -> Decided {
     let status = match result.result {
-        Some(Slot::Response(response)) => return Decided::Answer(Ok(response)),
+        Some(Slot::Response(mut response)) => {
+            response.header = response.header.or_else(|| header.cloned());
+            return Decided::Answer(Ok(response));
+        }
         Some(Slot::Error(status)) => status,
         None => {
             let malformed = Error::malformed("a result is neither an answer nor an error");

@@ -60,11 +60,7 @@ mod tests {
     use super::*;
 
     fn line(sku: &str) -> Line {
-        Line {
-            sku: sku.into(),
-            location: "L".into(),
-            quantity: 1,
-        }
+        Line::at(sku, "L", 1)
     }
 
     /// The hashes are the published test values of XXH3: 2d06800538d394c2 for nothing at all and

@@ -69,12 +69,12 @@ impl Topology {
             .get(shard as usize)
             .filter(|found| found.shard == shard)
             .or_else(|| self.view.shards.iter().find(|found| found.shard == shard))
-            .and_then(leader)
+            .and_then(|shard| shard.leader_node_id)
     }
 
     /// The node that leads the meta group; `None` while that is unknown.
     pub fn meta_leader(&self) -> Option<u64> {
-        self.meta().and_then(leader)
+        self.meta().and_then(|meta| meta.leader_node_id)
     }
 
     pub(crate) fn leader_for(&self, target: Target) -> Option<u64> {
@@ -91,12 +91,8 @@ impl Topology {
     }
 }
 
-fn leader(shard: &Shard) -> Option<u64> {
-    Some(shard.leader_node_id).filter(|id| *id != 0)
-}
-
 fn keep_newer_leader(new: &mut Shard, old: &Shard) {
-    let forgotten = new.term == old.term && new.leader_node_id == 0;
+    let forgotten = new.term == old.term && new.leader_node_id.is_none();
     if new.shard == old.shard && (new.term < old.term || forgotten) {
         new.term = old.term;
         new.leader_node_id = old.leader_node_id;
@@ -116,7 +112,7 @@ mod tests {
                 .zip(leaders)
                 .map(|(shard, (leader_node_id, term))| Shard {
                     shard,
-                    leader_node_id: *leader_node_id,
+                    leader_node_id: Some(*leader_node_id).filter(|id| *id != 0),
                     term: *term,
                     ..Shard::default()
                 })

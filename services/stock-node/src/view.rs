@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use dashmap::DashMap;
-use stock_core::{LedgerEntry, Location, Position, PutLocation, Shard, Sku, Stock};
+use stock_core::{LedgerEntry, Location, Position, PutLocation, Shard, Sku, Stamp, Stock};
 
 /// A SKU with no more positions than this is shared with the shard, which copies it when it next
 /// changes: that costs less than keeping it twice. One with more is kept here too, and changed in
@@ -33,8 +33,9 @@ pub struct ReadView {
     shards: Vec<ShardView>,
     /// Shared with nobody: whoever reads a page copies pointers while it has the lock, and no more.
     locations: RwLock<BTreeMap<Location, Arc<PutLocation>>>,
-    /// Of group 0.
+    /// Of group 0, and cluster time there.
     catalog_index: AtomicU64,
+    catalog_stamp_ms: AtomicU64,
 }
 
 /// One shard. Its map is exchanged as a whole where a snapshot comes or the replica goes: to look
@@ -44,6 +45,8 @@ pub struct ReadView {
 struct ShardView {
     skus: RwLock<Skus>,
     applied_index: AtomicU64,
+    /// Cluster time at that index.
+    stamp_ms: AtomicU64,
 }
 
 type Skus = DashMap<Sku, Arc<[Position]>, BuildHasherDefault<SkuHasher>>;
@@ -75,11 +78,13 @@ impl ReadView {
         let shard = |_| ShardView {
             skus: RwLock::new(empty(parts.max(PARTS_MIN))),
             applied_index: AtomicU64::new(0),
+            stamp_ms: AtomicU64::new(0),
         };
         Self {
             shards: (0..shards).map(shard).collect(),
             locations: RwLock::default(),
             catalog_index: AtomicU64::new(0),
+            catalog_stamp_ms: AtomicU64::new(0),
         }
     }
 
@@ -120,7 +125,7 @@ impl ReadView {
     /// Forgets a shard, and returns it: this node has no replica of it any more.
     pub fn forget(&self, number: u32) -> Shown {
         // The index first: whoever reads meanwhile sees afterwards that it went back.
-        self.reached(number, 0);
+        self.reached(number, 0, Stamp(0));
         self.replace(number, Shown(empty(PARTS_MIN)))
     }
 
@@ -130,11 +135,18 @@ impl ReadView {
         of_shard.skus.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says that everything up to this index is published.
-    pub fn reached(&self, shard: u32, index: u64) {
-        self.shards[shard as usize]
-            .applied_index
-            .store(index, Ordering::Release);
+    /// Says that everything up to this index is published, and what cluster time is there.
+    pub fn reached(&self, shard: u32, index: u64, stamp: Stamp) {
+        let shard = &self.shards[shard as usize];
+        shard.stamp_ms.store(stamp.0, Ordering::Relaxed);
+        shard.applied_index.store(index, Ordering::Release);
+    }
+
+    /// As [`Self::applied_index`], with cluster time there, or a bit later.
+    pub fn reached_at(&self, shard: u32) -> (u64, Stamp) {
+        let index = self.applied_index(shard);
+        let stamp_ms = &self.shards[shard as usize].stamp_ms;
+        (index, Stamp(stamp_ms.load(Ordering::Relaxed)))
     }
 
     /// What is published. Asked before positions are read, it means "at least".
@@ -160,16 +172,21 @@ impl ReadView {
 
     /// Publishes the locations as they are after an index of group 0, in place of all that were
     /// known.
-    pub fn replace_locations<'a>(&self, all: impl Iterator<Item = &'a PutLocation>, index: u64) {
+    pub fn replace_locations<'a>(
+        &self,
+        all: impl Iterator<Item = &'a PutLocation>,
+        index: u64,
+        stamp: Stamp,
+    ) {
         let all = all.map(|put| (put.location.clone(), Arc::new(put.clone())));
         let all = all.collect();
         // The index first: whoever reads meanwhile sees afterwards that it went back.
-        self.catalog_reached(0);
+        self.catalog_reached(0, Stamp(0));
         *self
             .locations
             .write()
             .unwrap_or_else(PoisonError::into_inner) = all;
-        self.catalog_reached(index);
+        self.catalog_reached(index, stamp);
     }
 
     /// Takes note of a location, as it is now.
@@ -181,8 +198,15 @@ impl ReadView {
     }
 
     /// Says that every location up to this index of group 0 is published.
-    pub fn catalog_reached(&self, index: u64) {
+    pub fn catalog_reached(&self, index: u64, stamp: Stamp) {
+        self.catalog_stamp_ms.store(stamp.0, Ordering::Relaxed);
         self.catalog_index.store(index, Ordering::Release);
+    }
+
+    /// As [`Self::reached_at`], for locations.
+    pub fn catalog_reached_at(&self) -> (u64, Stamp) {
+        let index = self.catalog_index();
+        (index, Stamp(self.catalog_stamp_ms.load(Ordering::Relaxed)))
     }
 
     /// As [`Self::applied_index`], for locations.

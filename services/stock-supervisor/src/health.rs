@@ -1,9 +1,10 @@
 //! What a cluster looks like that is well, by what its nodes say of it. Nothing here asks them.
 //! What is not well is said in words, for whoever waits for it in vain.
 
-use stock_proto::stock::v1::node_status::State;
-use stock_proto::stock::v1::replica_status::Role;
-use stock_proto::stock::v1::{GetTopologyResponse, NodeStatus, ReplicaStatus, ShardStatus};
+use stock_proto::stock::admin::v1::node_status::State;
+use stock_proto::stock::admin::v1::replica_status::Role;
+use stock_proto::stock::admin::v1::{NodeStatus, ReplicaStatus, ShardStatus};
+use stock_proto::stock::v1::GetTopologyResponse;
 
 /// A replica that follows is at most these many entries behind while there is load.
 const LAG_MAX: u64 = 64;
@@ -11,7 +12,8 @@ const LAG_MAX: u64 = 64;
 /// The leader of each group, the catalog's first, if each is a node that runs.
 pub fn leaders(seen: &GetTopologyResponse, running: &[u64]) -> Result<Vec<u64>, String> {
     let groups = seen.meta.iter().chain(&seen.shards);
-    let leaders: Vec<u64> = groups.map(|group| group.leader_node_id).collect();
+    let leaders = groups.map(|group| group.leader_node_id.unwrap_or(0));
+    let leaders: Vec<u64> = leaders.collect();
     match leaders.iter().all(|leader| running.contains(leader)) {
         true => Ok(leaders),
         false => Err(format!("node {} sees leaders {leaders:?}", seen.node_id)),
@@ -46,7 +48,7 @@ pub fn settled(group: &ShardStatus, nodes: &[u64], voters: usize) -> Result<(), 
     let all = &group.replicas;
     let voting = || all.iter().filter(|replica| replica.role() == Role::Voter);
     let is_settled = !is_busy
-        && group.leader_node_id != 0
+        && group.leader_node_id.is_some()
         && voting().all(|replica| nodes.contains(&replica.node_id))
         && voting().count() == voters
         && all.iter().all(is_sound);

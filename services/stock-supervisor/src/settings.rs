@@ -25,6 +25,11 @@ impl Place {
         format!("http://{}:{}", self.host, self.grpc)
     }
 
+    /// Where it meets other nodes: `host:port`.
+    pub fn peers_address(&self) -> String {
+        format!("{}:{}", self.host, self.peers)
+    }
+
     /// Where it shows its metrics: `host:port`.
     pub fn metrics_address(&self) -> String {
         format!("{}:{}", self.host, self.metrics)
@@ -41,10 +46,10 @@ pub enum Beginning {
         /// How many shards the cluster is born with.
         shards: u32,
     },
-    /// It joins the cluster that these endpoints belong to.
+    /// It joins the cluster of these nodes.
     Joins {
-        /// URLs.
-        endpoints: Vec<String>,
+        /// Where they meet other nodes: `host:port`.
+        through: Vec<String>,
     },
 }
 
@@ -99,12 +104,12 @@ impl Settings {
         let Place { host, .. } = &self.place;
         let (shards, join, founders) = match &self.beginning {
             Beginning::Founds { founders, shards } => (Some(*shards), &[][..], &founders[..]),
-            Beginning::Joins { endpoints } => (None, &endpoints[..], &[][..]),
+            Beginning::Joins { through } => (None, &through[..], &[][..]),
         };
         let node = |place: &Place| Node {
             id: place.node,
             grpc: place.endpoint(),
-            peers: format!("{}:{}", place.host, place.peers),
+            peers: place.peers_address(),
         };
         toml::to_string(&File {
             cluster_id: self.cluster_id.clone(),

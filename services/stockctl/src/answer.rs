@@ -2,8 +2,9 @@
 
 use stock_proto::stock::v1::line_verdict::Verdict;
 use stock_proto::stock::v1::{
-    GetAvailabilityResponse, GetTopologyResponse, LineVerdict, ListLocationsResponse, MovementLine,
-    PutLocationResponse, Reservation, SetPositionPolicyResponse, Shortage,
+    ErrorReason, GetAvailabilityResponse, GetTopologyResponse, LineError, LineVerdict,
+    ListLocationsResponse, MovementLine, PutLocationResponse, Reservation, ResponseHeader,
+    SetPositionPolicyResponse, Shortage,
 };
 
 use crate::exit_code::{DONE, FAILED, INVALID, SHORT};
@@ -12,18 +13,17 @@ use crate::operate::answer::Operation;
 #[derive(Debug)]
 pub(crate) enum Answer {
     Reservation {
+        header: Option<ResponseHeader>,
         reservation: Reservation,
-        shard: u32,
-        applied_index: u64,
     },
     Shortage {
+        header: Option<ResponseHeader>,
         shortage: Shortage,
-        shard: u32,
-        applied_index: u64,
     },
     Availability(GetAvailabilityResponse),
     /// One verdict for each line, in order.
     Movements {
+        header: Option<ResponseHeader>,
         movement: Movement,
         document: String,
         lines: Vec<MovementLine>,
@@ -77,20 +77,18 @@ fn of_verdicts(verdicts: &[LineVerdict]) -> u8 {
 
 /// Whether the line would be refused in whatever state the stock is.
 fn is_invalid_input(verdict: &LineVerdict) -> bool {
-    let reason = verdict
-        .error
-        .as_ref()
-        .map_or("", |error| error.reason.as_str());
-    reason.starts_with("INVALID") || reason.ends_with("INVALID") || reason == "OCCURRED_IN_FUTURE"
+    let reason = verdict.error.as_ref().map(LineError::reason);
+    matches!(
+        reason,
+        Some(ErrorReason::FieldInvalid | ErrorReason::OccurredInFuture)
+    )
 }
 
 #[cfg(test)]
 mod tests {
-    use stock_proto::stock::v1::LineError;
-
     use super::*;
 
-    fn refused(reason: &str) -> LineVerdict {
+    fn refused(reason: ErrorReason) -> LineVerdict {
         let mut verdict = LineVerdict {
             error: Some(LineError {
                 reason: reason.into(),
@@ -110,15 +108,18 @@ mod tests {
         again.set_verdict(Verdict::AlreadyRecorded);
         assert_eq!(of_verdicts(&[recorded.clone(), again]), DONE);
         assert_eq!(
-            of_verdicts(&[recorded.clone(), refused("QUANTITY_INVALID")]),
+            of_verdicts(&[recorded.clone(), refused(ErrorReason::FieldInvalid)]),
             INVALID
         );
         assert_eq!(
-            of_verdicts(&[refused("UNKNOWN_LOCATION"), refused("QUANTITY_INVALID")]),
+            of_verdicts(&[
+                refused(ErrorReason::UnknownLocation),
+                refused(ErrorReason::FieldInvalid)
+            ]),
             FAILED
         );
         assert_eq!(
-            of_verdicts(&[recorded, refused("DOCUMENT_TOO_OLD")]),
+            of_verdicts(&[recorded, refused(ErrorReason::DocumentTooOld)]),
             FAILED
         );
     }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use stock_proto::stock::v1::ResponseHeader;
 
 use crate::notation::{Key, OpenUnits, Position, Units};
 use crate::operate::args::{
@@ -246,8 +247,8 @@ pub(crate) struct LocationPut {
     pub(crate) lon: Option<f64>,
 
     /// GS1 Global Location Number, 13 digits
-    #[arg(long, value_name = "GLN", default_value = "")]
-    pub(crate) gln: String,
+    #[arg(long, value_name = "GLN")]
+    pub(crate) gln: Option<String>,
 
     #[command(flatten)]
     pub(crate) request: RequestId,
@@ -266,13 +267,8 @@ pub(crate) struct Document {
     pub(crate) occurred_at: Option<SystemTime>,
 
     /// Which till, warehouse or system reports it; whoever runs the command unless given
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub(crate) source: String,
+    #[arg(long, value_name = "NAME")]
+    pub(crate) source: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -372,6 +368,10 @@ pub(crate) struct Availability {
     /// milliseconds old at most
     #[arg(long)]
     pub(crate) linearizable: bool,
+
+    /// At least as new as the answer that told this (`as of`, or `header` in JSON); may be repeated
+    #[arg(long, value_name = "HEADER", value_parser = ResponseHeader::from_text)]
+    pub(crate) at_least: Vec<ResponseHeader>,
 }
 
 #[derive(Debug, Args)]

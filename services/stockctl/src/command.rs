@@ -7,8 +7,9 @@ use stock_client::{Client, Error};
 use stock_proto::stock::v1::{
     AdjustRequest, AmendRequest, ConfirmRequest, Consistency, Coordinates, ExtendRequest,
     FulfillRequest, GetAvailabilityRequest, GetReservationRequest, Location, MovementLine,
-    PutLocationRequest, RecordReceiptsRequest, RecordSaleRequest, ReleaseRequest, ReserveRequest,
-    SetPositionPolicyRequest, amend_response, location, reserve_response,
+    PutLocationRequest, ReadOptions, RecordReceiptsRequest, RecordSaleRequest, ReleaseRequest,
+    ReserveRequest, ResponseHeader, SetPositionPolicyRequest, amend_response, location,
+    reserve_response,
 };
 use uuid::Uuid;
 
@@ -72,14 +73,12 @@ async fn reserve(client: &Client, args: Reserve) -> Result<Answer, Failure> {
     let answer = answer.map_err(by_request(request_id))?;
     match answer.outcome {
         Some(reserve_response::Outcome::Reservation(reservation)) => Ok(Answer::Reservation {
+            header: answer.header,
             reservation,
-            shard: answer.shard,
-            applied_index: answer.applied_index,
         }),
         Some(reserve_response::Outcome::Shortage(shortage)) => Ok(Answer::Shortage {
+            header: answer.header,
             shortage,
-            shard: answer.shard,
-            applied_index: answer.applied_index,
         }),
         None => Err(Error::malformed(NO_OUTCOME).into()),
     }
@@ -97,28 +96,25 @@ async fn amend(client: &Client, args: Amend) -> Result<Answer, Failure> {
     let answer = answer.map_err(by_request(request_id))?;
     match answer.outcome {
         Some(amend_response::Outcome::Reservation(reservation)) => Ok(Answer::Reservation {
+            header: answer.header,
             reservation,
-            shard: answer.shard,
-            applied_index: answer.applied_index,
         }),
         Some(amend_response::Outcome::Shortage(shortage)) => Ok(Answer::Shortage {
+            header: answer.header,
             shortage,
-            shard: answer.shard,
-            applied_index: answer.applied_index,
         }),
         None => Err(Error::malformed(NO_OUTCOME).into()),
     }
 }
 
-/// The five calls that answer with a reservation alone do so in the same three fields.
+/// The five calls that answer with a reservation alone do so in the same two fields.
 macro_rules! reservation_of {
     ($answer:expr) => {{
         let answer = $answer;
         let reservation = answer.reservation;
         Answer::Reservation {
+            header: answer.header,
             reservation: reservation.ok_or_else(|| Error::malformed(NO_OUTCOME))?,
-            shard: answer.shard,
-            applied_index: answer.applied_index,
         }
     }};
 }
@@ -168,23 +164,28 @@ async fn extend(client: &Client, args: Extend) -> Result<Answer, Failure> {
 }
 
 async fn get(client: &Client, args: Get) -> Result<Answer, Failure> {
-    let mut request = GetReservationRequest {
+    let request = GetReservationRequest {
         reservation_id: args.reservation_id,
-        ..GetReservationRequest::default()
+        // Who looks after a reserve expects to find it, whichever node answers.
+        read: Some(ReadOptions::linearizable()),
     };
-    // Who looks after a reserve expects to find it, whichever node answers.
-    request.set_consistency(Consistency::Linearizable);
     Ok(reservation_of!(client.get_reservation(request).await?))
 }
 
 async fn availability(client: &Client, args: Availability) -> Result<Answer, Failure> {
-    let mut request = GetAvailabilityRequest {
-        keys: args.keys.into_iter().map(Into::into).collect(),
-        ..GetAvailabilityRequest::default()
-    };
+    let mut seen = args.at_least.into_iter();
+    let mut read = seen.next().map(|mut first| {
+        seen.for_each(|next| first.join(next));
+        ReadOptions::at_least(&first)
+    });
     if args.linearizable {
-        request.set_consistency(Consistency::Linearizable);
+        read.get_or_insert_default()
+            .set_consistency(Consistency::Linearizable);
     }
+    let request = GetAvailabilityRequest {
+        keys: args.keys.into_iter().map(Into::into).collect(),
+        read,
+    };
     Ok(Answer::Availability(
         client.get_availability(request).await?,
     ))
@@ -199,8 +200,14 @@ async fn receive(client: &Client, args: Receive) -> Result<Answer, Failure> {
         lines: lines.clone(),
     };
     let answer = client.record_receipts([request]).await;
-    let verdicts = answer.map_err(by_document(&document, at))?.verdicts;
-    movements(Movement::Receipt, document, lines, verdicts)
+    let answer = answer.map_err(by_document(&document, at))?;
+    movements(
+        Movement::Receipt,
+        document,
+        lines,
+        answer.header,
+        answer.verdicts,
+    )
 }
 
 async fn sale(client: &Client, args: Sale) -> Result<Answer, Failure> {
@@ -212,8 +219,14 @@ async fn sale(client: &Client, args: Sale) -> Result<Answer, Failure> {
         lines: lines.clone(),
     };
     let answer = client.record_sale(request).await;
-    let verdicts = answer.map_err(by_document(&document, at))?.verdicts;
-    movements(Movement::Sale, document, lines, verdicts)
+    let answer = answer.map_err(by_document(&document, at))?;
+    movements(
+        Movement::Sale,
+        document,
+        lines,
+        answer.header,
+        answer.verdicts,
+    )
 }
 
 async fn adjust(client: &Client, args: Adjust) -> Result<Answer, Failure> {
@@ -226,20 +239,28 @@ async fn adjust(client: &Client, args: Adjust) -> Result<Answer, Failure> {
         reason: args.reason,
     };
     let answer = client.adjust(request).await;
-    let verdicts = answer.map_err(by_document(&document, at))?.verdicts;
-    movements(Movement::Adjustment, document, lines, verdicts)
+    let answer = answer.map_err(by_document(&document, at))?;
+    movements(
+        Movement::Adjustment,
+        document,
+        lines,
+        answer.header,
+        answer.verdicts,
+    )
 }
 
 fn movements(
     movement: Movement,
     document: String,
     lines: Vec<MovementLine>,
+    header: Option<ResponseHeader>,
     verdicts: Vec<stock_proto::stock::v1::LineVerdict>,
 ) -> Result<Answer, Failure> {
     if verdicts.len() != lines.len() {
         return Err(Error::malformed("a document has one verdict for each line").into());
     }
     Ok(Answer::Movements {
+        header,
         movement,
         document,
         lines,
@@ -291,7 +312,7 @@ const NO_OUTCOME: &str = "an answer holds a reservation or a shortage";
 
 impl Document {
     /// Its name, who reports it, and when it happened.
-    fn or_new(self, kind: &str) -> (String, String, Timestamp) {
+    fn or_new(self, kind: &str) -> (String, Option<String>, Timestamp) {
         let document = self
             .document
             .unwrap_or_else(|| format!("{kind}-{}", Uuid::now_v7()));

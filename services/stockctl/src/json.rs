@@ -1,6 +1,6 @@
 //! Answers for programs: the response message with the schema's field names, every count shown.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use stock_proto::stock::v1::{AdjustResponse, RecordReceiptsResponse, RecordSaleResponse};
 
 use crate::answer::{Answer, Movement};
@@ -17,55 +17,45 @@ impl Answer {
     fn value(&self) -> anyhow::Result<Value> {
         match self {
             Self::Reservation {
+                header,
                 reservation,
-                shard,
-                applied_index,
             } => {
                 // Flat: a script wants the id and the state, and there is only one reservation.
-                let mut value = message("Reservation", reservation)?;
-                if let Value::Object(fields) = &mut value {
-                    add_place(fields, *shard, *applied_index);
+                let mut value = message(reservation)?;
+                if let (Value::Object(fields), Some(header)) = (&mut value, header) {
+                    fields.insert("header".into(), header.to_text().into());
                 }
                 Ok(value)
             }
-            Self::Shortage {
-                shortage,
-                shard,
-                applied_index,
-            } => {
+            Self::Shortage { header, shortage } => {
                 let mut fields = Map::new();
-                fields.insert("shortage".into(), message("Shortage", shortage)?);
-                add_place(&mut fields, *shard, *applied_index);
+                fields.insert("shortage".into(), message(shortage)?);
+                if let Some(header) = header {
+                    fields.insert("header".into(), header.to_text().into());
+                }
                 Ok(fields.into())
             }
             Self::Movements {
-                movement, verdicts, ..
+                header,
+                movement,
+                verdicts,
+                ..
             } => {
-                let verdicts = verdicts.clone();
+                let (header, verdicts) = (header.clone(), verdicts.clone());
                 match movement {
-                    Movement::Receipt => message(
-                        "RecordReceiptsResponse",
-                        &RecordReceiptsResponse { verdicts },
-                    ),
-                    Movement::Sale => {
-                        message("RecordSaleResponse", &RecordSaleResponse { verdicts })
-                    }
-                    Movement::Adjustment => message("AdjustResponse", &AdjustResponse { verdicts }),
+                    Movement::Receipt => message(&RecordReceiptsResponse { header, verdicts }),
+                    Movement::Sale => message(&RecordSaleResponse { header, verdicts }),
+                    Movement::Adjustment => message(&AdjustResponse { header, verdicts }),
                 }
             }
-            Self::Availability(answer) => message("GetAvailabilityResponse", answer),
-            Self::Location(answer) => message("PutLocationResponse", answer),
-            Self::Locations(answer) => message("ListLocationsResponse", answer),
-            Self::Policy(answer) => message("SetPositionPolicyResponse", answer),
-            Self::Cluster(answer) => message("GetTopologyResponse", answer),
+            Self::Availability(answer) => message(answer),
+            Self::Location(answer) => message(answer),
+            Self::Locations(answer) => message(answer),
+            Self::Policy(answer) => message(answer),
+            Self::Cluster(answer) => message(answer),
             Self::Operation(operation) => operation.value(),
         }
     }
-}
-
-fn add_place(fields: &mut Map<String, Value>, shard: u32, applied_index: u64) {
-    fields.insert("shard".into(), json!(shard));
-    fields.insert("applied_index".into(), json!(applied_index));
 }
 
 #[cfg(test)]
@@ -73,10 +63,19 @@ mod tests {
     use stock_proto::stock::v1::reservation::State;
     use stock_proto::stock::v1::{
         Availability, GetAvailabilityResponse, GetTopologyResponse, ListLocationsResponse,
-        PutLocationResponse, Reservation, ReservationLine, SetPositionPolicyResponse, Shortage,
+        PutLocationResponse, Reservation, ReservationLine, ResponseHeader,
+        SetPositionPolicyResponse, ShardIndex, Shortage,
     };
 
     use super::*;
+
+    fn header() -> ResponseHeader {
+        let (shard, index) = (3, u64::MAX);
+        ResponseHeader {
+            indexes: vec![ShardIndex { shard, index }],
+            ..ResponseHeader::default()
+        }
+    }
 
     #[test]
     fn a_reservation_is_one_flat_object_in_the_schemas_order() {
@@ -97,38 +96,40 @@ mod tests {
         };
         reservation.set_state(State::Held);
         let answer = Answer::Reservation {
+            header: Some(header()),
             reservation,
-            shard: 3,
-            applied_index: u64::MAX,
         };
         let value = answer.value().expect("it has a JSON form");
         assert_eq!(
             value.to_string(),
             concat!(
-                r#"{"reservation_id":"id","state":"HELD","lines":[{"sku":"milk","location":"S7","#,
-                r#""quantity":2,"open":2,"fulfilled":0,"released":0,"expired":0}],"#,
-                r#""expires_at":"2027-01-15T08:00:00Z","shard":3,"#,
-                r#""applied_index":18446744073709551615}"#,
+                r#"{"reservation_id":"id","state":"STATE_HELD","#,
+                r#""lines":[{"sku":"milk","location":"S7","quantity":2,"open":2,"fulfilled":0,"released":0,"expired":0}],"#,
+                r#""expires_at":"2027-01-15T08:00:00Z","header":"HEADER"}"#,
             )
+            .replace("HEADER", &header().to_text())
         );
     }
 
     #[test]
     fn zero_counts_are_shown() {
         let answer = Answer::Availability(GetAvailabilityResponse {
+            header: Some(header()),
             items: vec![Availability::default()],
         });
         let value = answer.value().expect("it has a JSON form");
         let item = &value["items"][0];
-        for count in ["on_hand", "reserved", "available", "shard", "applied_index"] {
+        for count in ["on_hand", "reserved", "available"] {
             assert_eq!(item[count], 0, "{count}");
         }
         assert_eq!(item["known"], false);
+        assert_eq!(value["header"], header().to_text());
     }
 
     #[test]
     fn every_answer_has_a_json_form() {
         let movements = |movement| Answer::Movements {
+            header: Some(header()),
             movement,
             document: String::new(),
             lines: Vec::new(),
@@ -136,9 +137,8 @@ mod tests {
         };
         for answer in [
             Answer::Shortage {
+                header: None,
                 shortage: Shortage::default(),
-                shard: 1,
-                applied_index: 2,
             },
             movements(Movement::Receipt),
             movements(Movement::Sale),

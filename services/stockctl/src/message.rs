@@ -1,24 +1,44 @@
 //! Messages of the public API for programs.
 
 use anyhow::Context;
-use prost::Message;
+use prost::Name;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde_json::Value;
-use stock_proto::stock::v1::FILE_DESCRIPTOR_SET;
+use stock_proto::PUBLIC_DESCRIPTORS;
+use stock_proto::stock::v1::ResponseHeader;
 
-/// A message of `stock.v1` as JSON.
-pub(crate) fn message(name: &str, message: &impl Message) -> anyhow::Result<Value> {
-    let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).context("the schema does not decode")?;
+/// What every answer begins with.
+const HEADER: &str = "header";
+
+/// A message of the public API as JSON: its header as one text, as `--at-least` takes it.
+pub(crate) fn message(message: &impl Name) -> anyhow::Result<Value> {
+    let name = named(message);
+    let pool = DescriptorPool::decode(PUBLIC_DESCRIPTORS).context("the schema does not decode")?;
     let descriptor = pool
-        .get_message_by_name(&format!("stock.v1.{name}"))
-        .with_context(|| format!("the schema has no stock.v1.{name}"))?;
-    let dynamic = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
-        .with_context(|| format!("this is no stock.v1.{name}"))?;
+        .get_message_by_name(&name)
+        .with_context(|| format!("the schema has no {name}"))?;
+    let mut dynamic = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
+        .with_context(|| format!("this is no {name}"))?;
+    let header = dynamic.get_field_by_name(HEADER);
+    let header = header.and_then(|it| {
+        it.as_message()
+            .map(|it| it.transcode_to::<ResponseHeader>())
+    });
+    dynamic.clear_field_by_name(HEADER);
     let options = SerializeOptions::new()
         .use_proto_field_name(true)
         .stringify_64_bit_integers(false)
         .skip_default_fields(false);
-    dynamic
+    let mut value = dynamic
         .serialize_with_options(serde_json::value::Serializer, &options)
-        .with_context(|| format!("stock.v1.{name} has no JSON form"))
+        .with_context(|| format!("{name} has no JSON form"))?;
+    if let (Value::Object(fields), Some(header)) = (&mut value, header) {
+        let header = header.context("the header is none")?;
+        fields.insert(HEADER.into(), header.to_text().into());
+    }
+    Ok(value)
+}
+
+fn named<M: Name>(_: &M) -> String {
+    M::full_name()
 }

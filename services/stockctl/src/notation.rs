@@ -32,8 +32,8 @@ pub(crate) struct OpenUnits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Key {
     sku: String,
-    /// Empty for every location.
-    location: String,
+    /// None for every location.
+    location: Option<String>,
 }
 
 impl FromStr for Units {
@@ -83,15 +83,14 @@ impl FromStr for Key {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('@') {
-            // To the cluster an empty location means all of them; who wrote `@` means one.
             Some((_, "")) => Err("the location after `@` is missing".into()),
             Some((sku, location)) => Ok(Self {
                 sku: sku.into(),
-                location: location.into(),
+                location: Some(location.into()),
             }),
             None => Ok(Self {
                 sku: text.into(),
-                location: String::new(),
+                location: None,
             }),
         }
     }
@@ -104,11 +103,8 @@ fn parse_quantity(text: &str) -> Result<i64, String> {
 
 impl From<Units> for Line {
     fn from(units: Units) -> Self {
-        Self {
-            sku: units.position.sku,
-            location: units.position.location,
-            quantity: units.quantity,
-        }
+        let Position { sku, location } = units.position;
+        Self::at(sku, location, units.quantity)
     }
 }
 
@@ -124,9 +120,9 @@ impl From<OpenUnits> for PartialLine {
 
 impl From<Key> for PositionKey {
     fn from(key: Key) -> Self {
-        Self {
-            sku: key.sku,
-            location: key.location,
+        match key.location {
+            Some(location) => Self::at(key.sku, location),
+            None => Self::everywhere(key.sku),
         }
     }
 }
@@ -189,9 +185,9 @@ mod tests {
     #[test]
     fn a_key_may_leave_the_location_out() {
         let key: Key = "milk".parse().expect("a SKU");
-        assert_eq!(PositionKey::from(key).location, "");
+        assert_eq!(PositionKey::from(key), PositionKey::everywhere("milk"));
         let key: Key = "milk@S7".parse().expect("a position");
-        assert_eq!(PositionKey::from(key).location, "S7");
+        assert_eq!(PositionKey::from(key), PositionKey::at("milk", "S7"));
         assert!("milk@".parse::<Key>().is_err());
         let open: OpenUnits = "milk=1".parse().expect("units");
         assert_eq!(PartialLine::from(open).quantity, 1);

@@ -1,9 +1,10 @@
 //! Answers for people.
 
 use stock_proto::stock::v1::line_verdict::Verdict;
+use stock_proto::stock::v1::reservation::State;
 use stock_proto::stock::v1::{
-    Discrepancy, GetAvailabilityResponse, GetTopologyResponse, LineVerdict, Location, MovementLine,
-    Reservation, SetPositionPolicyResponse, Shard, Shortage, location,
+    Availability, Discrepancy, GetTopologyResponse, LineVerdict, Location, MovementLine,
+    Reservation, ResponseHeader, SetPositionPolicyResponse, Shard, Shortage, location,
 };
 
 use crate::answer::{Answer, Movement};
@@ -15,23 +16,15 @@ impl Answer {
     pub(crate) fn table(&self) -> String {
         match self {
             Self::Reservation {
+                header,
                 reservation,
-                shard,
-                applied_index,
-            } => {
-                let text = reservation_table(reservation);
-                format!("{text}\n\n{}", place(*shard, *applied_index))
+            } => as_of(reservation_table(reservation), header.as_ref()),
+            Self::Shortage { header, shortage } => as_of(shortage_table(shortage), header.as_ref()),
+            Self::Availability(answer) => {
+                as_of(availability_table(&answer.items), answer.header.as_ref())
             }
-            Self::Shortage {
-                shortage,
-                shard,
-                applied_index,
-            } => {
-                let text = shortage_table(shortage);
-                format!("{text}\n\n{}", place(*shard, *applied_index))
-            }
-            Self::Availability(answer) => availability_table(answer),
             Self::Movements {
+                header,
                 movement,
                 document,
                 lines,
@@ -40,7 +33,8 @@ impl Answer {
                 let text = verdict_table(lines, verdicts);
                 let at = lines.first().and_then(|line| line.occurred_at);
                 let at = at.map_or_else(String::new, |at| format!(" of {}", moment(at)));
-                format!("{} {document}{at}\n\n{text}", document_name(*movement))
+                let text = format!("{} {document}{at}\n\n{text}", document_name(*movement));
+                as_of(text, header.as_ref())
             }
             Self::Location(answer) => location_table(answer.location.as_slice()),
             Self::Locations(answer) => {
@@ -50,7 +44,7 @@ impl Answer {
                 }
                 location_table(&answer.locations)
             }
-            Self::Policy(answer) => policy_table(answer),
+            Self::Policy(answer) => as_of(policy_table(answer), answer.header.as_ref()),
             Self::Cluster(answer) => cluster_tables(answer),
             Self::Operation(operation) => operation.table(),
         }
@@ -61,7 +55,7 @@ fn reservation_table(reservation: &Reservation) -> String {
     let mut text = format!(
         "Reservation {}  {}\n",
         reservation.reservation_id,
-        reservation.state().as_str_name()
+        state_name(reservation.state())
     );
     if let Some(created_at) = &reservation.created_at {
         text.push_str(&format!("created  {created_at}\n"));
@@ -96,6 +90,26 @@ fn reservation_table(reservation: &Reservation) -> String {
     format!("{text}\n{}", table.finish())
 }
 
+fn state_name(state: State) -> &'static str {
+    match state {
+        State::Unspecified => "-",
+        State::Held => "HELD",
+        State::Confirmed => "CONFIRMED",
+        State::Fulfilled => "FULFILLED",
+        State::Released => "RELEASED",
+        State::Expired => "EXPIRED",
+    }
+}
+
+fn verdict_name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Unspecified => "-",
+        Verdict::Recorded => "RECORDED",
+        Verdict::AlreadyRecorded => "ALREADY_RECORDED",
+        Verdict::Refused => "REFUSED",
+    }
+}
+
 fn shortage_table(shortage: &Shortage) -> String {
     let mut table = Columns::new(&["SKU", "LOCATION", ">REQUESTED", ">AVAILABLE", ">RESERVABLE"]);
     for line in &shortage.lines {
@@ -117,7 +131,7 @@ fn shortage_table(shortage: &Shortage) -> String {
     )
 }
 
-fn availability_table(answer: &GetAvailabilityResponse) -> String {
+fn availability_table(items: &[Availability]) -> String {
     let mut table = Columns::new(&[
         "SKU",
         "LOCATION",
@@ -126,14 +140,12 @@ fn availability_table(answer: &GetAvailabilityResponse) -> String {
         ">RESERVED",
         ">SAFETY",
         ">BACKORDER",
-        ">SHARD",
-        ">APPLIED",
     ]);
-    for item in &answer.items {
-        let location = match (item.known, item.location.as_str()) {
-            (false, "") => "(unknown SKU)".to_owned(),
-            (false, location) => format!("{location} (never stocked)"),
-            (true, location) => location.to_owned(),
+    for item in items {
+        let location = match (item.known, &item.location) {
+            (_, None) => "(unknown SKU)".to_owned(),
+            (false, Some(location)) => format!("{location} (never stocked)"),
+            (true, Some(location)) => location.to_owned(),
         };
         table.row([
             item.sku.clone(),
@@ -143,35 +155,20 @@ fn availability_table(answer: &GetAvailabilityResponse) -> String {
             item.reserved.to_string(),
             item.safety_stock.to_string(),
             item.backorder_limit.to_string(),
-            item.shard.to_string(),
-            item.applied_index.to_string(),
         ]);
     }
     table.finish()
 }
 
 fn verdict_table(lines: &[MovementLine], verdicts: &[LineVerdict]) -> String {
-    let mut table = Columns::new(&[
-        ">LINE",
-        "SKU",
-        "LOCATION",
-        ">QUANTITY",
-        "VERDICT",
-        ">SHARD",
-        ">APPLIED",
-        "REMARK",
-    ]);
+    let mut table = Columns::new(&[">LINE", "SKU", "LOCATION", ">QUANTITY", "VERDICT", "REMARK"]);
     for (line, verdict) in lines.iter().zip(verdicts) {
-        let refused = verdict.verdict() == Verdict::Refused;
-        let or_dash = |number: String| if refused { "-".to_owned() } else { number };
         table.row([
             line.line.clone(),
             line.sku.clone(),
             line.location.clone(),
             line.quantity.to_string(),
-            verdict.verdict().as_str_name().to_owned(),
-            or_dash(verdict.shard.to_string()),
-            or_dash(verdict.applied_index.to_string()),
+            verdict_name(verdict.verdict()).to_owned(),
             remark(verdict),
         ]);
     }
@@ -185,7 +182,7 @@ fn remark(verdict: &LineVerdict) -> String {
         } else {
             format!("{}: ", error.field)
         };
-        return format!("{field}{} ({})", error.message, error.reason);
+        return format!("{field}{} ({})", error.message, error.reason().text());
     }
     let mut remarks = Vec::new();
     if let Some(ahead) = &verdict.clock_ahead {
@@ -225,20 +222,18 @@ fn location_table(locations: &[Location]) -> String {
             location.name.clone(),
             degrees(location.coordinates.map(|place| place.latitude)),
             degrees(location.coordinates.map(|place| place.longitude)),
-            location.gln.clone(),
+            location.gln.clone().unwrap_or_default(),
         ]);
     }
     table.finish()
 }
 
 fn policy_table(answer: &SetPositionPolicyResponse) -> String {
-    let mut table = Columns::new(&[">SAFETY", ">BACKORDER", ">AVAILABLE", ">SHARD", ">APPLIED"]);
+    let mut table = Columns::new(&[">SAFETY", ">BACKORDER", ">AVAILABLE"]);
     table.row([
         answer.safety_stock.to_string(),
         answer.backorder_limit.to_string(),
         answer.available.to_string(),
-        answer.shard.to_string(),
-        answer.applied_index.to_string(),
     ]);
     match &answer.discrepancy {
         None => table.finish(),
@@ -255,7 +250,7 @@ fn cluster_tables(answer: &GetTopologyResponse) -> String {
             (false, false) => "no",
         };
         let all = answer.shards.iter().chain(&answer.meta);
-        let leads = all.filter(|shard| shard.leader_node_id == node.node_id);
+        let leads = all.filter(|shard| shard.leader_node_id == Some(node.node_id));
         nodes.row([
             node.node_id.to_string(),
             node.endpoint.clone(),
@@ -283,10 +278,9 @@ fn shard_row(name: String, shard: &Shard) -> [String; 5] {
     let replicas: Vec<String> = shard.replica_node_ids.iter().map(u64::to_string).collect();
     [
         name,
-        match shard.leader_node_id {
-            0 => "none".into(),
-            leader => leader.to_string(),
-        },
+        shard
+            .leader_node_id
+            .map_or("none".into(), |leader| leader.to_string()),
         shard.term.to_string(),
         shard.applied_index.to_string(),
         replicas.join(" "),
@@ -301,17 +295,30 @@ fn document_name(movement: Movement) -> &'static str {
     }
 }
 
-fn place(shard: u32, applied_index: u64) -> String {
-    format!("shard {shard}, applied index {applied_index}")
+/// What is told, and what to pass on to read after it.
+fn as_of(text: String, header: Option<&ResponseHeader>) -> String {
+    match header {
+        Some(header) => format!("{text}\n\nas of {}", header.to_text()),
+        None => text,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use stock_proto::stock::v1::{
-        Availability, LineError, Node, ReservationLine, ShortLine, reservation,
+        ErrorReason, GetAvailabilityResponse, LineError, Node, ReservationLine, ShardIndex,
+        ShortLine, reservation,
     };
 
     use super::*;
+
+    fn header() -> ResponseHeader {
+        let (shard, index) = (3, 17);
+        ResponseHeader {
+            indexes: vec![ShardIndex { shard, index }],
+            ..ResponseHeader::default()
+        }
+    }
 
     #[test]
     fn a_reservation_reads_from_top_to_bottom() {
@@ -337,9 +344,8 @@ mod tests {
         };
         reservation.set_state(reservation::State::Held);
         let answer = Answer::Reservation {
+            header: Some(header()),
             reservation,
-            shard: 3,
-            applied_index: 17,
         };
         assert_eq!(
             answer.table(),
@@ -350,7 +356,8 @@ expires  2027-01-15T08:00:00Z  (in 15m)
 SKU      LOCATION  QUANTITY  OPEN  FULFILLED  RELEASED  EXPIRED
 milk-1l  store-7         12    10          2         0        0
 
-shard 3, applied index 17"
+as of HEADER"
+                .replace("HEADER", &header().to_text())
         );
     }
 
@@ -366,8 +373,7 @@ shard 3, applied index 17"
                     reservable: 0,
                 }],
             },
-            shard: 0,
-            applied_index: 9,
+            header: Some(header()),
         };
         assert_eq!(
             answer.table(),
@@ -377,7 +383,8 @@ Nothing was held: 1 line is short.
 SKU      LOCATION  REQUESTED  AVAILABLE  RESERVABLE
 milk-1l  store-7           5         -1           0
 
-shard 0, applied index 9"
+as of HEADER"
+                .replace("HEADER", &header().to_text())
         );
     }
 
@@ -395,7 +402,7 @@ shard 0, applied index 9"
         }];
         let mut verdict = LineVerdict {
             error: Some(LineError {
-                reason: "UNKNOWN_LOCATION".into(),
+                reason: ErrorReason::UnknownLocation.into(),
                 field: "location".into(),
                 message: "there is no location S9".into(),
             }),
@@ -403,6 +410,7 @@ shard 0, applied index 9"
         };
         verdict.set_verdict(Verdict::Refused);
         let answer = Answer::Movements {
+            header: None,
             movement: Movement::Receipt,
             document: "note-1".into(),
             lines,
@@ -413,8 +421,8 @@ shard 0, applied index 9"
             "\
 Receipt note-1 of 2026-11-30T00:53:20.000Z
 
-LINE  SKU   LOCATION  QUANTITY  VERDICT  SHARD  APPLIED  REMARK
-   1  milk  S9               3  REFUSED      -        -  location: there is no location S9 \
+LINE  SKU   LOCATION  QUANTITY  VERDICT  REMARK
+   1  milk  S9               3  REFUSED  location: there is no location S9 \
              (UNKNOWN_LOCATION)"
         );
     }
@@ -422,6 +430,7 @@ LINE  SKU   LOCATION  QUANTITY  VERDICT  SHARD  APPLIED  REMARK
     #[test]
     fn unknown_things_are_marked() {
         let answer = Answer::Availability(GetAvailabilityResponse {
+            header: None,
             items: vec![Availability {
                 sku: "nothing".into(),
                 ..Availability::default()
@@ -438,12 +447,13 @@ LINE  SKU   LOCATION  QUANTITY  VERDICT  SHARD  APPLIED  REMARK
             reachable,
         };
         let answer = Answer::Cluster(GetTopologyResponse {
+            header: None,
             cluster_id: "dev".into(),
             node_id: 1,
             nodes: vec![node(1, false), node(2, true), node(3, false)],
             shards: vec![Shard {
                 shard: 0,
-                leader_node_id: 2,
+                leader_node_id: Some(2),
                 replica_node_ids: vec![1, 2, 3],
                 term: 4,
                 applied_index: 12,

@@ -36,7 +36,7 @@ pub struct Config {
     #[serde(default)]
     pub nodes: Vec<Node>,
     /// Instead of `nodes`: nodes of a cluster that is there already, of which any lets this one in.
-    /// URLs.
+    /// Where they take connections of nodes, `host:port`.
     #[serde(default)]
     pub join: Vec<String>,
     /// Where others reach this node, if it joins: as it listens, unless said otherwise.
@@ -58,6 +58,9 @@ pub struct Config {
     /// group allows, where this is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
+    /// Whether clients may call `stock.lab.v1`, which measures and does nothing else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub serve_lab: bool,
 }
 
 /// Where others reach a node.
@@ -160,9 +163,14 @@ pub struct Overrides {
         value_parser = parse_node
     )]
     pub nodes: Option<Vec<Node>>,
-    /// Join a cluster that is there already, through the node at this URL; repeat the flag to name
-    /// several, of which any will do
-    #[arg(long, env = "STOCKD_JOIN", value_name = "URL", value_delimiter = ' ')]
+    /// Join a cluster that is there already, through the node whose address for nodes this is;
+    /// repeat the flag to name several, of which any will do
+    #[arg(
+        long,
+        env = "STOCKD_JOIN",
+        value_name = "HOST:PORT",
+        value_delimiter = ' '
+    )]
     pub join: Option<Vec<String>>,
     /// Where clients reach this node, if it joins [default: where it listens]
     #[arg(long, env = "STOCKD_ADVERTISE_GRPC", value_name = "URL")]
@@ -183,6 +191,15 @@ pub struct Overrides {
     /// cgroup allows]
     #[arg(long, env = "STOCKD_MEMORY_BYTES")]
     pub memory_bytes: Option<u64>,
+    /// Also answer stock.lab.v1: echoes, to measure other calls against
+    #[arg(
+        long,
+        env = "STOCKD_SERVE_LAB",
+        value_name = "true|false",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub serve_lab: Option<bool>,
 }
 
 /// A configuration that cannot be used.
@@ -243,6 +260,7 @@ struct File {
     replace_after_seconds: Option<u64>,
     ledger_keep_seconds: Option<u64>,
     memory_bytes: Option<u64>,
+    serve_lab: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -333,6 +351,7 @@ impl Config {
                 .or(file.ledger_keep_seconds)
                 .unwrap_or_else(ledger_keep_default),
             memory_bytes: overrides.memory_bytes.or(file.memory_bytes),
+            serve_lab: overrides.serve_lab.or(file.serve_lab).unwrap_or(false),
         };
         config.check()?;
         Ok(config)
@@ -382,17 +401,18 @@ impl Config {
             );
         }
         let urls = self.nodes.iter().map(|node| ("nodes.grpc", &node.grpc));
-        let urls = urls
-            .chain(self.join.iter().map(|seed| ("join", seed)))
-            .chain(
-                self.advertise
-                    .grpc
-                    .iter()
-                    .map(|url| ("advertise.grpc", url)),
-            );
+        let advertised = self.advertise.grpc.iter();
+        let urls = urls.chain(advertised.map(|url| ("advertise.grpc", url)));
         for (key, url) in urls {
             if !url.starts_with("http://") && !url.starts_with("https://") {
                 return invalid(key, format!("is {url}; it must be a URL"));
+            }
+        }
+        for seed in &self.join {
+            let address = seed.parse::<http::uri::Authority>();
+            if !address.is_ok_and(|address| address.port().is_some()) {
+                let why = format!("is {seed}; it must be host:port, where that node meets others");
+                return invalid("join", why);
             }
         }
         let unspecified =

@@ -16,7 +16,7 @@ use stock_core::{
     Document, Location, MovementKind, MovementLine, Movements, Principal, Reporter, Secret, Sku,
     Stamp,
 };
-use stock_node::answer::{Answer, Outcome};
+use stock_node::answer::{Answer, Applied, Outcome};
 use stock_node::applying::{self, Changed};
 use stock_node::clock::Now;
 use stock_node::entry::{self, Commands, CommandsBuilder};
@@ -158,9 +158,14 @@ fn answer(times: u64) -> Result<(), Failure> {
     ) {
         return Err(format!("{outcome:?}").into());
     }
+    let incarnation = Bytes::from_static(&[7; 16]);
     for index in 0..times {
-        let outcome = outcome.clone();
-        let response = reserve::response(0, index, stamp, outcome);
+        let applied = Applied {
+            applied_index: index,
+            stamp,
+            outcomes: [outcome.clone()].into_iter().collect(),
+        };
+        let response = reserve::answer(0, applied, incarnation.clone());
         black_box(response.map_err(Status::from)?.encode_to_vec());
     }
     Ok(())
@@ -172,11 +177,7 @@ fn message(number: u64) -> Bytes {
     let id = uuid::Uuid::from_u64_pair(high, number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let call = api::ReserveRequest {
         request_id: id.to_string(),
-        lines: vec![api::Line {
-            sku: sku(number as usize % SKUS),
-            location: "bench".to_owned(),
-            quantity: 1,
-        }],
+        lines: vec![api::Line::at(sku(number as usize % SKUS), "bench", 1)],
         ttl: Some(prost_types::Duration {
             seconds: 900,
             nanos: 0,

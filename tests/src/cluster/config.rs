@@ -14,7 +14,10 @@ impl Cluster {
                 shards: self.options.shards,
             },
             false => Beginning::Joins {
-                endpoints: founders.iter().map(|node| node.place.endpoint()).collect(),
+                through: founders
+                    .iter()
+                    .map(|node| node.place.peers_address())
+                    .collect(),
             },
         };
         let options = &self.options;
@@ -26,12 +29,15 @@ impl Cluster {
             let value = i64::try_from(value?).ok()?;
             Some((key.to_owned(), value.into()))
         });
+        let lab = options
+            .serve_lab
+            .then(|| ("serve_lab".to_owned(), true.into()));
         let settings = Settings {
             cluster_id: self.cluster_id(),
             data_dir: self.data_dir(node.id()),
             place: node.place.clone(),
             beginning,
-            more: more.collect(),
+            more: more.chain(lab).collect(),
         };
         let text = settings.to_toml();
         text.unwrap_or_else(|e| panic!("node {}: {e}", node.id()))

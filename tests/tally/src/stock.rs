@@ -5,7 +5,7 @@ use stock_client::{Client, Error};
 use stock_proto::stock::v1::line_verdict::Verdict;
 use stock_proto::stock::v1::{
     Availability, Consistency, GetAvailabilityRequest, LineVerdict, Location, MovementLine,
-    PositionKey, PutLocationRequest, RecordReceiptsRequest, location,
+    PositionKey, PutLocationRequest, ReadOptions, RecordReceiptsRequest, location,
 };
 
 use crate::Position;
@@ -84,7 +84,7 @@ pub async fn receive(
 ) -> Result<(), Failure> {
     let messages = lines.chunks(LINES_PER_MESSAGE);
     let messages = messages.map(|lines| RecordReceiptsRequest {
-        source: String::new(),
+        source: None,
         document: document.to_owned(),
         lines: lines.to_vec(),
     });
@@ -118,14 +118,13 @@ pub fn question<'a>(
     positions: impl IntoIterator<Item = (&'a str, &'a str)>,
     consistency: Consistency,
 ) -> GetAvailabilityRequest {
-    let key = |(sku, location): (&str, &str)| PositionKey {
-        sku: sku.to_owned(),
-        location: location.to_owned(),
-    };
+    let key = |(sku, location)| PositionKey::at(sku, location);
     GetAvailabilityRequest {
         keys: positions.into_iter().map(key).collect(),
-        consistency: consistency.into(),
-        at_least: Vec::new(),
+        read: Some(ReadOptions {
+            consistency: consistency.into(),
+            ..ReadOptions::default()
+        }),
     }
 }
 

@@ -128,7 +128,7 @@ impl Tally {
         let same = tally == cluster
             && answer.available == tally.on_hand - tally.reserved
             && answer.sku == position.sku
-            && answer.location == position.location;
+            && answer.location.as_ref() == Some(&position.location);
         (!same).then(|| Mismatch {
             sku: position.sku.clone(),
             location: position.location.clone(),
@@ -176,7 +176,7 @@ mod tests {
     fn answer(on_hand: i64, reserved: i64) -> Availability {
         Availability {
             sku: "r1.7".into(),
-            location: "store-3".into(),
+            location: Some("store-3".into()),
             on_hand,
             reserved,
             available: on_hand - reserved,

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use stock_client::Client;
-use stock_proto::stock::v1::ShardIndex;
+use stock_proto::stock::v1::ResponseHeader;
 use tests::cluster::{Cluster, Options, others};
 use tests::names::sku_in;
 use tests::settings;
-use tests::stock::{adjust, fresh_location, position, position_since, receive};
+use tests::stock::{adjust, fresh_location, position_seen, position_since, receive};
 use tests::wait::until;
 
 /// One caller for each, who waits for each answer: so each of his calls is an entry of its own.
@@ -55,16 +55,17 @@ async fn a_node_that_missed_more_than_the_others_logs_have_comes_back() {
     cluster.restart(away);
     let node = cluster.channel(away);
     for (sku, reached) in skus.iter().zip(&reached) {
+        let shard = client.shard_of(sku);
         until("the state that was missed", BACK_WITHIN, async || {
             let seen = cluster.topology(away).await?;
-            let here = seen.shards.iter().find(|of| of.shard == reached.shard);
+            let here = seen.shards.iter().find(|of| of.shard == shard);
             let index = here.map_or(0, |shard| shard.applied_index);
-            (index >= reached.index)
+            (index >= reached.index_of(shard))
                 .then_some(())
                 .ok_or(format!("{index} of {reached:?}"))
         })
         .await;
-        let seen = position_since(&node, sku, &location, *reached).await;
+        let seen = position_since(&node, sku, &location, reached).await;
         let seen = seen.unwrap_or_else(|status| panic!("{status}"));
         assert_eq!(seen.on_hand as u64, each + 1, "{sku}");
     }
@@ -75,19 +76,23 @@ async fn a_node_that_missed_more_than_the_others_logs_have_comes_back() {
 }
 
 /// Where the log of the SKU's shard then is: as many entries further at least.
-async fn add_one_at_a_time(client: &Client, sku: &str, location: &str, count: u64) -> ShardIndex {
-    let index = async || {
-        let now = position(client, sku, location).await;
-        now.unwrap_or_else(|error| panic!("{error}")).applied_index
+async fn add_one_at_a_time(
+    client: &Client,
+    sku: &str,
+    location: &str,
+    count: u64,
+) -> ResponseHeader {
+    let shard = client.shard_of(sku);
+    let seen = async || {
+        let now = position_seen(client, sku, location).await;
+        now.unwrap_or_else(|error| panic!("{error}")).1
     };
-    let before = index().await;
+    let before = seen().await.index_of(shard);
     for _ in 0..count {
         adjust(client, sku, location, 1).await;
     }
-    let after = index().await;
-    assert!(after >= before + count, "{before} to {after}");
-    ShardIndex {
-        shard: client.shard_of(sku),
-        index: after,
-    }
+    let after = seen().await;
+    let index = after.index_of(shard);
+    assert!(index >= before + count, "{before} to {index}");
+    after
 }

@@ -15,9 +15,9 @@ use stock_proto::stock::v1::inventory_service_client::InventoryServiceClient;
 use stock_proto::stock::v1::line_verdict::Verdict;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
 use stock_proto::stock::v1::{
-    AdjustRequest, AmendRequest, Availability, BatchReserveRequest, ConfirmRequest, Consistency,
-    Coordinates, ExtendRequest, FulfillRequest, GetAvailabilityRequest, GetReservationRequest,
-    Line, LineVerdict, Location, MovementLine, PartialLine, PositionKey, PutLocationRequest,
+    AdjustRequest, AmendRequest, Availability, BatchReserveRequest, ConfirmRequest, Coordinates,
+    ExtendRequest, FulfillRequest, GetAvailabilityRequest, GetReservationRequest, Line,
+    LineVerdict, Location, MovementLine, PartialLine, PositionKey, PutLocationRequest, ReadOptions,
     RecordReceiptsRequest, RecordSaleRequest, ReleaseRequest, Reservation, ReserveRequest,
     SetPositionPolicyRequest, ShardIndex, batch_reserve_result, location,
 };
@@ -25,7 +25,8 @@ use tests::cluster::{Cluster, NODES, Shared};
 use tests::names::{fresh, request_id, request_id_made_at, sku_in};
 use tests::raw::{self, Connection};
 use tests::stock::{
-    fresh_location, held, line, movement, receive, reservation, reserve, seconds, warehouse,
+    fresh_location, held, incarnation, line, movement, receive, reservation, reserve, seconds,
+    warehouse,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -176,20 +177,13 @@ impl Shop {
     }
 
     async fn books(&self) -> Books {
-        let keys = [&self.sku, &self.sibling, &self.stranger].map(|sku| PositionKey {
-            sku: sku.clone(),
-            location: String::new(),
-        });
+        let keys = [&self.sku, &self.sibling, &self.stranger]
+            .map(|sku| PositionKey::everywhere(sku.clone()));
         let question = GetAvailabilityRequest {
             keys: keys.to_vec(),
-            consistency: Consistency::Linearizable.into(),
-            at_least: Vec::new(),
+            read: Some(ReadOptions::linearizable()),
         };
-        let mut positions = self.client.get_availability(question).await.unwrap().items;
-        for position in &mut positions {
-            // Other tests write to the same shards.
-            position.applied_index = 0;
-        }
+        let positions = self.client.get_availability(question).await.unwrap().items;
         let mut reservations = Vec::new();
         for id in [&self.held, &self.confirmed, &self.released] {
             let mut found = reservation(&self.client, id).await.unwrap();
@@ -234,7 +228,7 @@ impl Shop {
     fn part(&self, quantity: i64) -> PartialLine {
         PartialLine {
             sku: self.sku.clone(),
-            location: self.location.clone(),
+            location: Some(self.location.clone()),
             quantity,
         }
     }
@@ -255,7 +249,7 @@ impl Shop {
 
     fn sale(&self, lines: Vec<MovementLine>) -> Call {
         Call::Sale(RecordSaleRequest {
-            source: String::new(),
+            source: None,
             document: fresh("till"),
             lines,
         })
@@ -267,7 +261,7 @@ impl Shop {
 
     fn adjust_with(&self, change: impl FnOnce(&mut AdjustRequest)) -> Call {
         let mut call = AdjustRequest {
-            source: String::new(),
+            source: None,
             document: fresh("found"),
             lines: vec![movement(&self.sku, &self.location, 1)],
             reason: "counted".to_owned(),
@@ -495,8 +489,7 @@ async fn reservations_that_are_unknown_or_in_the_wrong_state() {
     let get = |id: &str| {
         Call::GetReservation(GetReservationRequest {
             reservation_id: id.to_owned(),
-            consistency: Consistency::Linearizable.into(),
-            at_least_index: 0,
+            read: Some(ReadOptions::linearizable()),
         })
     };
     let kinds: [&dyn Fn(&str) -> Call; 6] = [&confirm, &release, &fulfill, &extend, &amend, &get];
@@ -542,7 +535,7 @@ async fn parts_of_a_reservation() {
     }
     let named = |sku: &str, location: &str| PartialLine {
         sku: sku.to_owned(),
-        location: location.to_owned(),
+        location: Some(location.to_owned()).filter(|name| !name.is_empty()),
         quantity: 1,
     };
     let exceeds = (Code::FailedPrecondition, "LINE_EXCEEDS_OPEN");
@@ -678,20 +671,39 @@ async fn a_bad_request_in_a_batch_is_refused_by_itself() {
 #[tokio::test]
 async fn reads() {
     let shop = Shop::open().await;
-    let key = |sku: &str, location: &str| PositionKey {
-        sku: sku.to_owned(),
-        location: location.to_owned(),
-    };
+    let key = |sku: &str, location: &str| PositionKey::at(sku, location);
     let good = || key(&shop.sku, &shop.location);
     let ask = |keys: Vec<PositionKey>| GetAvailabilityRequest {
         keys,
         ..Default::default()
     };
-    let mut strange = ask(vec![good()]);
-    strange.consistency = 7;
-    let mut beyond = ask(vec![good()]);
-    let at_least = [(0, 1), (8, 1)].map(|(shard, index)| ShardIndex { shard, index });
-    beyond.at_least = at_least.to_vec();
+    let life = incarnation(&shop.client).await;
+    let options = |read: ReadOptions| {
+        Call::GetAvailability(GetAvailabilityRequest {
+            keys: vec![good()],
+            read: Some(read),
+        })
+    };
+    let index = |shard: u32, index: u64| ShardIndex { shard, index };
+    let since = |at_least: Vec<ShardIndex>, incarnation: &[u8]| ReadOptions {
+        at_least,
+        incarnation: incarnation.to_vec().into(),
+        ..ReadOptions::default()
+    };
+    let strange = ReadOptions {
+        consistency: 7,
+        ..ReadOptions::default()
+    };
+    let beyond = since(vec![index(0, 1), index(8, 1)], &life);
+    let many = since(vec![index(0, 1); 8_193], &life);
+    let no_life = since(vec![index(0, 1)], &[]);
+    let short_life = since(Vec::new(), &life[1..]);
+    let other_life = since(vec![index(0, 1)], &[7; 16]);
+    let over = (Code::FailedPrecondition, "INCARNATION_OVER");
+    let nowhere = PositionKey {
+        sku: shop.sku.clone(),
+        place: None,
+    };
     shop.check(vec![
         case(Call::GetAvailability(ask(Vec::new())), INVALID, "keys"),
         case(
@@ -709,8 +721,17 @@ async fn reads() {
             INVALID,
             "keys[0].location",
         ),
-        case(Call::GetAvailability(strange), INVALID, "consistency"),
-        case(Call::GetAvailability(beyond), INVALID, "at_least[1].shard"),
+        case(
+            Call::GetAvailability(ask(vec![good(), nowhere])),
+            INVALID,
+            "keys[1].location",
+        ),
+        case(options(strange), INVALID, "read.consistency"),
+        case(options(beyond), INVALID, "read.at_least[1].shard"),
+        case(options(many), INVALID, "read.at_least"),
+        case(options(no_life), INVALID, "read.incarnation"),
+        case(options(short_life), INVALID, "read.incarnation"),
+        case(options(other_life), over, ""),
     ])
     .await;
 }
@@ -784,7 +805,7 @@ async fn a_line_that_a_shard_refuses_changes_nothing() {
     let shop = Shop::open().await;
     let document = fresh("till");
     let sale = |lines: Vec<MovementLine>| RecordSaleRequest {
-        source: String::new(),
+        source: None,
         document: document.clone(),
         lines,
     };
@@ -835,7 +856,7 @@ fn check_verdict(verdict: &LineVerdict, reason: &str, field: &str) {
     assert_eq!(verdict.verdict(), Verdict::Refused, "{verdict:?}");
     let error = verdict.error.as_ref().expect("why it was refused");
     assert_eq!(
-        (error.reason.as_str(), error.field.as_str()),
+        (error.reason().text(), error.field.as_str()),
         (reason, field)
     );
     assert!(!error.message.is_empty());
@@ -852,7 +873,7 @@ async fn a_stream_of_receipts_records_its_good_lines_and_says_what_is_wrong_with
     };
     let messages = [
         RecordReceiptsRequest {
-            source: String::new(),
+            source: None,
             document: fresh("note"),
             lines: vec![
                 named("good", &|line| line.quantity = 7),
@@ -864,12 +885,12 @@ async fn a_stream_of_receipts_records_its_good_lines_and_says_what_is_wrong_with
             ],
         },
         RecordReceiptsRequest {
-            source: String::new(),
+            source: None,
             document: "no document".to_owned(),
             lines: vec![named("1", &|_| ())],
         },
         RecordReceiptsRequest {
-            source: String::new(),
+            source: None,
             document: fresh("note"),
             lines: vec![named("good", &|line| line.quantity = 5)],
         },
@@ -891,7 +912,7 @@ async fn a_stream_of_receipts_records_its_good_lines_and_says_what_is_wrong_with
     assert_eq!(verdicts[7].verdict(), Verdict::Recorded);
     let mut expected = before;
     for position in &mut expected {
-        if position.sku == shop.sku && position.location == shop.location {
+        if position.sku == shop.sku && position.location.as_ref() == Some(&shop.location) {
             position.on_hand += 12;
             position.available += 12;
         }
@@ -903,7 +924,7 @@ async fn a_stream_of_receipts_records_its_good_lines_and_says_what_is_wrong_with
 async fn a_stream_of_too_many_receipts_records_none() {
     let shop = Shop::open().await;
     let message = |first: usize, count: usize| RecordReceiptsRequest {
-        source: String::new(),
+        source: None,
         document: fresh("note"),
         lines: (first..first + count)
             .map(|n| shop.movement_with(|line| line.line = format!("{n}")))
@@ -959,12 +980,12 @@ async fn locations_and_policies() {
             "location.name",
         ),
         case(
-            put(&|place| "123456789012".clone_into(&mut place.gln)),
+            put(&|place| place.gln = Some("123456789012".to_owned())),
             INVALID,
             "location.gln",
         ),
         case(
-            put(&|place| "12345678901ab".clone_into(&mut place.gln)),
+            put(&|place| place.gln = Some("12345678901ab".to_owned())),
             INVALID,
             "location.gln",
         ),

@@ -186,7 +186,7 @@ async fn what_never_ends_takes_little_memory_and_is_ended() {
             ..movement(SKU, &shop.location, 1)
         };
         let message = RecordReceiptsRequest {
-            source: String::new(),
+            source: None,
             document: fresh("note"),
             lines: (0..LINES).map(line).collect(),
         };
@@ -264,15 +264,12 @@ async fn answers_that_nobody_takes_take_little_memory_and_are_ended() {
             ..movement("everywhere", location, 1)
         });
     let receipt = RecordReceiptsRequest {
-        source: String::new(),
+        source: None,
         document: fresh("note"),
         lines: lines.collect(),
     };
     shop.client.record_receipts([receipt]).await.unwrap();
-    let key = PositionKey {
-        sku: "everywhere".to_owned(),
-        location: String::new(),
-    };
+    let key = PositionKey::everywhere("everywhere");
     let question = GetAvailabilityRequest {
         keys: vec![key; KEYS],
         ..Default::default()
@@ -355,16 +352,12 @@ async fn what_is_decided_in_one_moment_comes_in_messages_that_every_caller_takes
         ..movement(sku, &shop.location, BASKETS as i64)
     };
     let receipt = RecordReceiptsRequest {
-        source: String::new(),
+        source: None,
         document: fresh("note"),
         lines: skus.iter().enumerate().map(line).collect(),
     };
     shop.client.record_receipts([receipt]).await.unwrap();
-    let line = |sku: &String| Line {
-        sku: sku.clone(),
-        location: shop.location.clone(),
-        quantity: 1,
-    };
+    let line = |sku: &String| Line::at(sku.clone(), shop.location.clone(), 1);
     let basket = || ReserveRequest {
         request_id: request_id(),
         lines: skus.iter().map(line).collect(),

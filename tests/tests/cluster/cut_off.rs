@@ -352,7 +352,7 @@ impl Count {
 
 fn addition(sku: &str, location: &str) -> AdjustRequest {
     AdjustRequest {
-        source: String::new(),
+        source: None,
         document: fresh("one"),
         lines: vec![movement(sku, location, 1)],
         reason: "one more".to_owned(),

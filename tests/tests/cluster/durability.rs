@@ -85,7 +85,7 @@ async fn what_was_acknowledged_survives_the_death_of_all_three_nodes() {
 
     let part = PartialLine {
         sku: sku.clone(),
-        location: location.clone(),
+        location: Some(location.clone()),
         quantity: 4,
     };
     fulfill(&client, &first, vec![part]).await.unwrap();

@@ -6,8 +6,11 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use stock_client::{Client, Error};
-use stock_proto::stock::v1::{JoinNodeRequest, JoinNodeResponse, ShardStatus};
+use stock_client::{Client, StatusError};
+use stock_proto::stock::admin::v1::ShardStatus;
+use stock_proto::stock::admin::v1::waiting::Reason;
+use stock_proto::stock::internal::v1::{JoinNodeRequest, JoinNodeResponse};
+use stockd::membership::join::connect;
 use tests::cluster::{Cluster, NODES, Options};
 use tests::directories::delete_log;
 use tests::inspection::{inspect, verify_what_is_left};
@@ -90,7 +93,7 @@ async fn a_cluster_founded_twice_is_two_clusters() {
     second.add(5).await;
     let alone = cluster.topology(3).await.unwrap();
     for group in alone.meta.iter().chain(&alone.shards) {
-        assert_eq!(group.leader_node_id, 0, "node 3 follows somebody");
+        assert_eq!(group.leader_node_id, None, "node 3 follows somebody");
     }
     for node in [1, 2] {
         second
@@ -328,8 +331,8 @@ async fn nobody_takes_the_id_of_a_node_that_is_heard() {
     let before = operator.wait_until_settled(&NODES).await;
     let (id, one, three) = (
         cluster.cluster_id(),
-        cluster.endpoint(1),
-        cluster.endpoint(3),
+        cluster.peers_address(1),
+        cluster.peers_address(3),
     );
     let arguments = [
         "--cluster-id",
@@ -362,7 +365,7 @@ async fn nobody_takes_the_id_of_a_node_that_is_heard() {
     drop(newcomer);
 
     let replace = programs::run_stockctl()
-        .args(["--endpoint", &one, "node", "replace", "2"])
+        .args(["--endpoint", &cluster.endpoint(1), "node", "replace", "2"])
         .stdin(Stdio::null())
         .output()
         .unwrap();
@@ -399,11 +402,7 @@ async fn nobody_takes_the_id_of_a_node_that_is_heard() {
 /// Nobody's id.
 const PHANTOM: u64 = 77;
 
-async fn join(
-    client: &Client,
-    cluster: &Cluster,
-    addresses: (&str, &str),
-) -> Result<JoinNodeResponse, Error> {
+async fn join(cluster: &Cluster, addresses: (&str, &str)) -> Result<JoinNodeResponse, StatusError> {
     let request = JoinNodeRequest {
         cluster_id: cluster.cluster_id(),
         node_id: PHANTOM,
@@ -411,7 +410,10 @@ async fn join(
         endpoint: format!("http://{}", addresses.0),
         peers: addresses.1.to_owned(),
     };
-    client.join_node(request).await
+    let through = cluster.peers_address(NODES[0]);
+    let mut stub = connect(&through, &cluster.cluster_id(), PHANTOM).await?;
+    let joined = stub.join_node(request).await?;
+    Ok(joined.into_inner())
 }
 
 #[tokio::test]
@@ -422,7 +424,6 @@ async fn nodes_that_never_ran_count_for_nothing() {
         ..Options::default()
     })
     .await;
-    let client = cluster.client().await;
     let operator = Operator::new(cluster.client().await);
     let receipts = Receipts::open(&cluster).await;
     operator.wait_until_settled(&NODES).await;
@@ -441,14 +442,10 @@ async fn nodes_that_never_ran_count_for_nothing() {
             "ADDRESS_TAKEN",
         ),
     ] {
-        let refused = join(&client, &cluster, addresses)
-            .await
-            .expect_err("a refusal");
-        assert_eq!(refused.reason(), reason, "{addresses:?}: {refused}");
+        let refused = join(&cluster, addresses).await.expect_err("a refusal");
+        assert_eq!(refused.reason, reason, "{addresses:?}: {refused}");
     }
-    let let_in = join(&client, &cluster, (&free.grpc, &free.peers))
-        .await
-        .unwrap();
+    let let_in = join(&cluster, (&free.grpc, &free.peers)).await.unwrap();
     assert_eq!(let_in.node_id, PHANTOM);
 
     let refused = operator.drain(1).await.expect_err("a refusal");
@@ -461,7 +458,7 @@ async fn nodes_that_never_ran_count_for_nothing() {
             assert!(replica_on(group, PHANTOM).is_none(), "{group:?}");
         }
         let has_no_room =
-            |group: &ShardStatus| group.waiting.iter().any(|it| it.reason == "NO_ROOM");
+            |group: &ShardStatus| group.waiting.iter().any(|it| it.reason() == Reason::NoRoom);
         let is_over = groups.iter().all(has_no_room);
         is_over.then_some(()).ok_or_else(|| format!("{groups:?}"))
     })

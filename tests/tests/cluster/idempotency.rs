@@ -104,7 +104,7 @@ async fn the_same_request_gets_the_stored_answer_at_every_node() {
 
     let part = vec![stock_proto::stock::v1::PartialLine {
         sku: sku.clone(),
-        location: String::new(),
+        location: None,
         quantity: 2,
     }];
     let request = FulfillRequest {
@@ -187,18 +187,18 @@ async fn documents_sent_again_are_already_recorded_at_every_node() {
     let document = fresh("file");
     let lines = vec![movement(&sku, &location, 10)];
     let receipt = RecordReceiptsRequest {
-        source: String::new(),
+        source: None,
         document: document.clone(),
         lines: lines.clone(),
     };
     // The same document and line of another kind is another movement.
     let sale = RecordSaleRequest {
-        source: String::new(),
+        source: None,
         document: document.clone(),
         lines: lines.clone(),
     };
     let adjustment = AdjustRequest {
-        source: String::new(),
+        source: None,
         document,
         lines,
         reason: "counted".to_owned(),
@@ -263,7 +263,7 @@ async fn calls_repeated_after_their_leader_was_killed_are_carried_out_once() {
         let requests: Vec<_> = (0..CALLS).map(|_| reserve(&sku, &location, 1)).collect();
         let receipts: Vec<_> = (0..CALLS / 8)
             .map(|_| RecordReceiptsRequest {
-                source: String::new(),
+                source: None,
                 document: fresh("racing"),
                 lines: vec![movement(&sku, &location, 1)],
             })

@@ -5,7 +5,8 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use stock_proto::stock::v1::ShardStatus;
+use stock_proto::stock::admin::v1::ShardStatus;
+use stock_proto::stock::admin::v1::waiting::Reason;
 use tests::cluster::{Cluster, NODES, Options};
 use tests::directories::{cut_end_of_log, empty_end_of_log};
 use tests::operator::{Operator, replica_on};
@@ -297,7 +298,7 @@ async fn found(cluster: &Cluster, operator: &Operator, from: usize) -> Result<()
         let is_disputed = group
             .waiting
             .iter()
-            .any(|it| it.reason == "REPLICA_DISPUTED");
+            .any(|it| it.reason() == Reason::ReplicaDisputed);
         let is_said = log.lines().any(|line| {
             line.contains(&format!("group={}", shard + 1)) && line.contains(CONTRADICTION)
         });

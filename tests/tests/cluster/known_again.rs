@@ -53,7 +53,7 @@ impl Shop {
         let request = RecordSaleRequest {
             document: document.to_owned(),
             lines,
-            source: source.to_owned(),
+            source: Some(source.to_owned()).filter(|source| !source.is_empty()),
         };
         self.client.record_sale(request).await.unwrap().verdicts
     }
@@ -86,7 +86,7 @@ async fn an_id_stands_for_one_kind_of_call() {
     let part = || {
         vec![PartialLine {
             sku: shop.sku.clone(),
-            location: shop.location.clone(),
+            location: Some(shop.location.clone()),
             quantity: 1,
         }]
     };
@@ -204,7 +204,7 @@ async fn a_movement_is_known_by_what_it_is_about_wherever_its_sku_lives() {
                 ..sold
             };
             let refused = only(shop.sale("till-1", &document, vec![changed]).await);
-            assert_eq!(refused.error.unwrap().reason, "DOCUMENT_REUSED");
+            assert_eq!(refused.error.unwrap().reason().text(), "DOCUMENT_REUSED");
             let left = position(&shop.client, &sku, place).await.unwrap();
             assert_eq!(left.on_hand, 7);
         }
@@ -239,30 +239,30 @@ async fn a_movement_says_when_it_happened_and_a_clock_that_runs_ahead_does_not_r
         shop.sale("", &fresh("till"), vec![sold(ahead(minutes(26 * 60)))])
             .await,
     );
-    assert_eq!(verdict.error.unwrap().reason, "OCCURRED_IN_FUTURE");
+    assert_eq!(verdict.error.unwrap().reason().text(), "OCCURRED_IN_FUTURE");
     // Longer ago than anything is remembered: whether it was recorded then, nobody could tell.
     let verdict = only(
         shop.sale("", &fresh("till"), vec![sold(ago(minutes(31 * 24 * 60)))])
             .await,
     );
-    assert_eq!(verdict.error.unwrap().reason, "DOCUMENT_TOO_OLD");
+    assert_eq!(verdict.error.unwrap().reason().text(), "DOCUMENT_TOO_OLD");
 
     let timeless = RecordSaleRequest {
         document: fresh("till"),
         lines: vec![sold(None)],
-        source: String::new(),
+        source: None,
     };
     let error = shop.client.record_sale(timeless).await.unwrap_err();
     assert!(error.to_string().contains("occurred_at"), "{error}");
     let timeless = RecordReceiptsRequest {
         document: fresh("note"),
         lines: vec![sold(None)],
-        source: String::new(),
+        source: None,
     };
     let answer = shop.client.record_receipts([timeless]).await.unwrap();
     let error = only(answer.verdicts).error.unwrap();
     assert_eq!(
-        (&*error.reason, &*error.field),
+        (error.reason().text(), &*error.field),
         ("FIELD_INVALID", "occurred_at")
     );
     assert_eq!(shop.on_hand().await, 18);
@@ -306,7 +306,7 @@ async fn the_endangered_are_found_however_many_hold_the_sku_elsewhere() {
         document: fresh("fire"),
         lines: vec![movement(&shop.sku, &shop.location, -5)],
         reason: "fire".to_owned(),
-        source: String::new(),
+        source: None,
     };
     let verdict = only(shop.client.adjust(fire).await.unwrap().verdicts);
     let amiss = verdict.discrepancy.expect("a discrepancy");

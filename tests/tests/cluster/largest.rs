@@ -14,15 +14,18 @@ use bytes::Bytes;
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use stock_client::Client;
+use stock_proto::PUBLIC_DESCRIPTORS;
+use stock_proto::stock::admin::v1 as admin;
+use stock_proto::stock::lab::v1 as lab;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
-use stock_proto::stock::v1::{
-    self as api, FILE_DESCRIPTOR_SET, Line, MovementLine, PartialLine, PositionKey, location,
-};
+use stock_proto::stock::v1::{self as api, Line, MovementLine, PartialLine, PositionKey, location};
 use tests::cluster::{Cluster, Options};
 use tests::names::request_id;
 use tests::programs::resident_bytes;
 use tests::raw::{self, Connection};
-use tests::stock::{held, is_held, line, movement, receive, reserve, seconds};
+use tests::stock::{
+    held, incarnation, is_held, line, movement, reading, receive, reserve, seconds,
+};
 use tests::wait::finish;
 use tonic::{Code, Status};
 
@@ -70,7 +73,7 @@ fn part() -> Vec<PartialLine> {
     (0..SKUS)
         .map(|number| PartialLine {
             sku: sku(number),
-            location: place(0),
+            location: Some(place(0)),
             quantity: 1,
         })
         .collect()
@@ -90,7 +93,7 @@ fn receipts(from: usize) -> api::RecordReceiptsRequest {
     api::RecordReceiptsRequest {
         document: longest("receipt", from),
         lines: document_lines(from),
-        source: longest("dock", 1),
+        source: Some(longest("dock", 1)),
     }
 }
 
@@ -105,7 +108,7 @@ fn put(number: usize) -> api::PutLocationRequest {
                 latitude: -89.123_456,
                 longitude: -179.123_456,
             }),
-            gln: "4".repeat(13),
+            gln: Some("4".repeat(13)),
         }),
     }
 }
@@ -141,6 +144,7 @@ fn one(message: &impl Message) -> Bytes {
 /// The largest request of each call, and what comes of it.
 async fn table(client: &Client) -> BTreeMap<&'static str, (Bytes, Expected)> {
     let refused = Err(Code::FailedPrecondition);
+    let life = incarnation(client).await;
     let batch = api::BatchReserveRequest {
         requests: (0..210).map(|_| a_reserve()).collect(),
     };
@@ -150,37 +154,30 @@ async fn table(client: &Client) -> BTreeMap<&'static str, (Bytes, Expected)> {
     let sale = api::RecordSaleRequest {
         document,
         lines,
-        source,
+        source: Some(source),
     };
     let (document, source, lines) = whole("adjust");
     let adjust = api::AdjustRequest {
         document,
         lines,
-        source,
+        source: Some(source),
         reason: "r".repeat(64),
     };
-    let everywhere = |number| PositionKey {
-        sku: sku(number),
-        location: String::new(),
-    };
+    let everywhere = |number| PositionKey::everywhere(sku(number));
     let availability = api::GetAvailabilityRequest {
         keys: (0..SKUS).map(everywhere).collect(),
-        consistency: api::Consistency::Linearizable.into(),
-        at_least: vec![api::ShardIndex { shard: 0, index: 1 }; 1_000],
+        read: reading(
+            api::Consistency::Linearizable,
+            &[api::ShardIndex { shard: 0, index: 1 }; 1_000],
+            &life,
+        ),
     };
     let changed = |node_id| (request_id(), node_id);
     let address = |kind: &str| format!("http://{}:1", longest(kind, 1));
     let (request_id_of_add, node_id) = changed(0);
-    let add = api::AddNodeRequest {
+    let add = admin::AddNodeRequest {
         request_id: request_id_of_add,
-        node_id,
-        endpoint: address("grpc"),
-        peers: format!("{}:1", longest("peers", 1)),
-    };
-    let join = api::JoinNodeRequest {
-        cluster_id: "another".repeat(9),
-        node_id: 9,
-        directory: vec![7; 16],
+        node_id: Some(node_id).filter(|node| *node != 0),
         endpoint: address("grpc"),
         peers: format!("{}:1", longest("peers", 1)),
     };
@@ -188,41 +185,41 @@ async fn table(client: &Client) -> BTreeMap<&'static str, (Bytes, Expected)> {
         page_size,
         ..Default::default()
     };
-    let of_node = |node_id| api::DrainNodeRequest {
+    let of_node = |node_id| admin::DrainNodeRequest {
         request_id: request_id(),
         node_id,
     };
-    let replication = api::SetReplicationRequest {
+    let replication = admin::SetReplicationRequest {
         request_id: request_id(),
         replicas: 3,
     };
-    let undrain = api::UndrainNodeRequest {
+    let undrain = admin::UndrainNodeRequest {
         request_id: request_id(),
         node_id: 3,
     };
-    let replace = api::ReplaceNodeRequest {
+    let replace = admin::ReplaceNodeRequest {
         request_id: request_id(),
         node_id: 77,
     };
-    let remove = api::RemoveNodeRequest {
+    let remove = admin::RemoveNodeRequest {
         request_id: request_id(),
         node_id: 3,
     };
-    let shard = api::move_replica_request::Group::Shard(0);
-    let move_replica = api::MoveReplicaRequest {
+    let shard = admin::move_replica_request::Group::Shard(0);
+    let move_replica = admin::MoveReplicaRequest {
         request_id: request_id(),
         group: Some(shard),
         from_node_id: 1,
         to_node_id: 2,
     };
-    let transfer = api::TransferLeadershipRequest {
+    let transfer = admin::TransferLeadershipRequest {
         request_id: request_id(),
-        group: Some(api::transfer_leadership_request::Group::Shard(0)),
-        to_node_id: 0,
+        group: Some(admin::transfer_leadership_request::Group::Shard(0)),
+        to_node_id: None,
     };
-    let rebuild = api::RebuildReplicaRequest {
+    let rebuild = admin::RebuildReplicaRequest {
         request_id: request_id(),
-        group: Some(api::rebuild_replica_request::Group::Shard(0)),
+        group: Some(admin::rebuild_replica_request::Group::Shard(0)),
         node_id: 77,
     };
     let policy = api::SetPositionPolicyRequest {
@@ -260,87 +257,146 @@ async fn table(client: &Client) -> BTreeMap<&'static str, (Bytes, Expected)> {
     };
     let get = api::GetReservationRequest {
         reservation_id: hold(client).await,
-        consistency: api::Consistency::Linearizable.into(),
-        at_least_index: 1,
+        read: reading(
+            api::Consistency::Linearizable,
+            &[api::ShardIndex { shard: 0, index: 1 }],
+            &life,
+        ),
     };
-    let echo = api::EchoRequest {
+    let echo = lab::EchoRequest {
         payload: vec![0; ANSWER_BYTES_MAX - 64].into(),
     };
-    let echoes = api::EchoStreamRequest {
+    let echoes = lab::EchoStreamRequest {
         payloads: vec![vec![0; 1_000].into(); 4_000],
     };
-    let removed_too = api::ListNodesRequest {
+    let removed_too = admin::ListNodesRequest {
         include_removed: true,
         page_size: 1_000,
         page_token: String::new(),
     };
     let nothing = || raw::frame(&[]);
     BTreeMap::from([
-        ("ReservationService/Reserve", (one(&a_reserve()), Ok(()))),
-        ("ReservationService/BatchReserve", (one(&batch), Ok(()))),
-        ("ReservationService/ReserveStream", (one(&stream), Ok(()))),
-        ("ReservationService/Confirm", (one(&confirm), Ok(()))),
-        ("ReservationService/Release", (one(&release), Ok(()))),
-        ("ReservationService/Fulfill", (one(&fulfill), Ok(()))),
-        ("ReservationService/Extend", (one(&extend), Ok(()))),
-        ("ReservationService/Amend", (one(&amend), Ok(()))),
-        ("ReservationService/GetReservation", (one(&get), Ok(()))),
         (
-            "AvailabilityService/GetAvailability",
+            "stock.v1.ReservationService/Reserve",
+            (one(&a_reserve()), Ok(())),
+        ),
+        (
+            "stock.v1.ReservationService/BatchReserve",
+            (one(&batch), Ok(())),
+        ),
+        (
+            "stock.v1.ReservationService/ReserveStream",
+            (one(&stream), Ok(())),
+        ),
+        (
+            "stock.v1.ReservationService/Confirm",
+            (one(&confirm), Ok(())),
+        ),
+        (
+            "stock.v1.ReservationService/Release",
+            (one(&release), Ok(())),
+        ),
+        (
+            "stock.v1.ReservationService/Fulfill",
+            (one(&fulfill), Ok(())),
+        ),
+        ("stock.v1.ReservationService/Extend", (one(&extend), Ok(()))),
+        ("stock.v1.ReservationService/Amend", (one(&amend), Ok(()))),
+        (
+            "stock.v1.ReservationService/GetReservation",
+            (one(&get), Ok(())),
+        ),
+        (
+            "stock.v1.AvailabilityService/GetAvailability",
             (one(&availability), Ok(())),
         ),
         (
-            "InventoryService/RecordReceipts",
+            "stock.v1.InventoryService/RecordReceipts",
             (one(&receipts(20_000)), Ok(())),
         ),
-        ("InventoryService/RecordSale", (one(&sale), Ok(()))),
-        ("InventoryService/Adjust", (one(&adjust), Ok(()))),
-        ("CatalogService/PutLocation", (one(&put(0)), Ok(()))),
-        ("CatalogService/ListLocations", (one(&pages(5_000)), Ok(()))),
-        ("CatalogService/SetPositionPolicy", (one(&policy), Ok(()))),
-        ("ClusterService/GetTopology", (nothing(), Ok(()))),
-        ("ClusterService/Echo", (one(&echo), Ok(()))),
-        ("ClusterService/EchoStream", (one(&echoes), Ok(()))),
-        ("ClusterService/ListNodes", (one(&removed_too), Ok(()))),
-        ("ClusterService/AddNode", (one(&add), Ok(()))),
+        ("stock.v1.InventoryService/RecordSale", (one(&sale), Ok(()))),
+        ("stock.v1.InventoryService/Adjust", (one(&adjust), Ok(()))),
         (
-            "ClusterService/JoinNode",
-            (one(&join), Err(Code::InvalidArgument)),
+            "stock.v1.CatalogService/PutLocation",
+            (one(&put(0)), Ok(())),
         ),
         (
-            "ClusterService/DrainNode",
+            "stock.v1.CatalogService/ListLocations",
+            (one(&pages(5_000)), Ok(())),
+        ),
+        (
+            "stock.v1.CatalogService/SetPositionPolicy",
+            (one(&policy), Ok(())),
+        ),
+        ("stock.v1.TopologyService/GetTopology", (nothing(), Ok(()))),
+        ("stock.lab.v1.EchoService/Echo", (one(&echo), Ok(()))),
+        (
+            "stock.lab.v1.EchoService/EchoStream",
+            (one(&echoes), Ok(())),
+        ),
+        (
+            "stock.admin.v1.ClusterService/ListNodes",
+            (one(&removed_too), Ok(())),
+        ),
+        ("stock.admin.v1.ClusterService/AddNode", (one(&add), Ok(()))),
+        (
+            "stock.admin.v1.ClusterService/DrainNode",
             (one(&of_node(77)), Err(Code::NotFound)),
         ),
-        ("ClusterService/UndrainNode", (one(&undrain), Ok(()))),
-        ("ClusterService/SetReplication", (one(&replication), Ok(()))),
         (
-            "ClusterService/ReplaceNode",
+            "stock.admin.v1.ClusterService/UndrainNode",
+            (one(&undrain), Ok(())),
+        ),
+        (
+            "stock.admin.v1.ClusterService/SetReplication",
+            (one(&replication), Ok(())),
+        ),
+        (
+            "stock.admin.v1.ClusterService/ReplaceNode",
             (one(&replace), Err(Code::NotFound)),
         ),
-        ("ClusterService/RemoveNode", (one(&remove), refused)),
-        ("ClusterService/ListShards", (nothing(), Ok(()))),
-        ("ClusterService/MoveReplica", (one(&move_replica), refused)),
         (
-            "ClusterService/TransferLeadership",
+            "stock.admin.v1.ClusterService/RemoveNode",
+            (one(&remove), refused),
+        ),
+        (
+            "stock.admin.v1.ClusterService/ListShards",
+            (nothing(), Ok(())),
+        ),
+        (
+            "stock.admin.v1.ClusterService/MoveReplica",
+            (one(&move_replica), refused),
+        ),
+        (
+            "stock.admin.v1.ClusterService/TransferLeadership",
             (one(&transfer), Ok(())),
         ),
-        ("ClusterService/RebuildReplica", (one(&rebuild), refused)),
-        ("ClusterService/GetAudit", (nothing(), Ok(()))),
+        (
+            "stock.admin.v1.ClusterService/RebuildReplica",
+            (one(&rebuild), refused),
+        ),
+        (
+            "stock.admin.v1.ClusterService/GetAudit",
+            (nothing(), Ok(())),
+        ),
     ])
 }
 
-/// All calls that there are.
+/// All calls that there are: package, service and name.
 fn calls() -> Vec<String> {
-    let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
-    let services = set.file.iter().flat_map(|file| &file.service);
-    let of = |service: &prost_types::ServiceDescriptorProto| {
-        let name = service.name().to_owned();
-        let methods = service.method.iter();
-        methods
-            .map(|method| format!("{name}/{}", method.name()))
-            .collect::<Vec<_>>()
-    };
-    services.flat_map(of).collect()
+    let sets = [PUBLIC_DESCRIPTORS, stock_proto::OTHER_DESCRIPTORS];
+    let sets = sets.map(|set| FileDescriptorSet::decode(set).unwrap());
+    let mut calls = Vec::new();
+    // Those between nodes come over connections of nodes.
+    let files = sets.iter().flat_map(|set| &set.file);
+    for file in files.filter(|file| file.package() != "stock.internal.v1") {
+        for service in &file.service {
+            let of_service = service.method.iter();
+            let (package, name) = (file.package(), service.name());
+            calls.extend(of_service.map(|it| format!("{package}.{name}/{}", it.name())));
+        }
+    }
+    calls
 }
 
 /// Reserves one unit after the other until told to stop; how long the slowest took.
@@ -371,6 +427,7 @@ fn show(call: &str, sent: usize, more: u64, answer: usize, others: Duration) {
 async fn the_largest_request_of_every_call_costs_no_more_than_it_may() {
     let cluster = Cluster::start(Options {
         shards: 1,
+        serve_lab: true,
         ..Options::default()
     })
     .await;
@@ -405,7 +462,7 @@ async fn the_largest_request_of_every_call_costs_no_more_than_it_may() {
         let stub = ReservationServiceClient::new(cluster.channel(leader));
         let others = tokio::spawn(reserve_on(stub, place(1), Arc::clone(&stop)));
         let (sent, before) = (request.len(), resident_bytes(process));
-        let path = format!("/stock.v1.{call}");
+        let path = format!("/{call}");
         let answer = finish(call, ANSWERED_WITHIN, connection.call(&path, &[], request)).await;
         stop.store(true, Ordering::Relaxed);
         let others = others.await.unwrap();

@@ -4,8 +4,9 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost_types::Timestamp;
-use stock_proto::stock::v1::replica_status::Role;
-use stock_proto::stock::v1::{MovementLine, NodeStatus, RecordSaleRequest, ReserveRequest};
+use stock_proto::stock::admin::v1::NodeStatus;
+use stock_proto::stock::admin::v1::replica_status::Role;
+use stock_proto::stock::v1::{MovementLine, RecordSaleRequest, ReserveRequest};
 use tests::cluster::{Cluster, LED_WITHIN, NODES, Options, others};
 use tests::names::{fresh, request_id};
 use tests::operator::{Operator, SETTLED_WITHIN, replica_on};
@@ -57,7 +58,7 @@ async fn after_an_outage_of_a_minute_calls_are_taken_though_one_node_is_still_aw
     let answer = client.reserve(reserve(&sku, &location, 2)).await;
     held(answer.unwrap_or_else(|e| panic!("a reserve after the outage: {e}")));
     let sale = RecordSaleRequest {
-        source: String::new(),
+        source: None,
         document: fresh("till"),
         lines: vec![MovementLine {
             occurred_at: Some(now()),
@@ -144,7 +145,7 @@ async fn a_node_is_ready_once_its_replicas_are_back_and_stays_so() {
     until("a node without leaders", LED_WITHIN, async || {
         let topology = cluster.topology(3).await?;
         let mut groups = topology.meta.iter().chain(&topology.shards);
-        let is_led = groups.any(|group| group.leader_node_id != 0);
+        let is_led = groups.any(|group| group.leader_node_id.is_some());
         (!is_led).then_some(()).ok_or(format!("{topology:?}"))
     })
     .await;

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
+use stock_proto::stock::admin::v1::cluster_service_client::ClusterServiceClient;
+use stock_proto::stock::admin::v1::{GetAuditRequest, ListShardsRequest};
 use stock_proto::stock::v1::reservation::State;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
-use stock_proto::stock::v1::{
-    Consistency, GetAuditRequest, GetReservationRequest, ListShardsRequest, ReserveRequest,
-    ShardIndex,
-};
+use stock_proto::stock::v1::{Consistency, GetReservationRequest, ReadOptions, ReserveRequest};
 use tests::cluster::{Cluster, NODES, Options};
 use tests::names::{fresh, sku_in};
 use tests::stock::{
@@ -33,16 +31,12 @@ async fn a_caller_reads_its_own_writes_at_every_node() {
     finish("the rounds", ROUNDS_WITHIN, async {
         for round in 1..=ROUNDS {
             let answer = client.reserve(reserve(&sku, &location, 1)).await.unwrap();
-            let written = ShardIndex {
-                shard: answer.shard,
-                index: answer.applied_index,
-            };
+            let written = answer.header.unwrap();
             for node in &nodes {
-                let seen = position_since(node, &sku, &location, written)
+                let seen = position_since(node, &sku, &location, &written)
                     .await
                     .unwrap();
                 assert_eq!(seen.reserved, round);
-                assert!(seen.applied_index >= written.index);
             }
         }
     })
@@ -170,18 +164,17 @@ async fn the_time_that_a_hold_has_left_passes_at_every_node_while_nothing_happen
         ..reserve(&sku, &location, 1)
     });
     let answer = answer.await.unwrap();
-    let at_least_index = answer.applied_index;
+    let written = answer.header.clone().unwrap();
     let id = held(answer).reservation_id;
 
     let ask = async |node: u64, consistency: Consistency| {
         let mut stub = ReservationServiceClient::new(cluster.channel(node));
         let asked = stub.get_reservation(GetReservationRequest {
             reservation_id: id.clone(),
-            consistency: consistency.into(),
-            at_least_index: match consistency {
-                Consistency::Near => at_least_index,
-                Consistency::Linearizable => 0,
-            },
+            read: Some(match consistency {
+                Consistency::Linearizable => ReadOptions::linearizable(),
+                _ => ReadOptions::at_least(&written),
+            }),
         });
         asked.await.unwrap().into_inner().reservation.unwrap()
     };

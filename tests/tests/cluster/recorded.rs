@@ -15,7 +15,7 @@ use serde_json::Value;
 use stock_client::Client;
 use stock_proto::stock::v1::reservation::State;
 use stock_proto::stock::v1::{
-    Consistency, GetAvailabilityRequest, GetReservationRequest, PositionKey,
+    GetAvailabilityRequest, GetReservationRequest, PositionKey, ReadOptions,
 };
 use tests::programs::{data_dir, run_stockd, workspace_dir};
 use tests::wait::until;
@@ -119,13 +119,9 @@ async fn a_directory_of_an_earlier_version_is_read() {
     let client = until("the node", Duration::from_secs(30), connect).await;
     let asked = GetAvailabilityRequest {
         keys: ON_HAND
-            .map(|(sku, location, _)| PositionKey {
-                sku: sku.to_owned(),
-                location: location.to_owned(),
-            })
+            .map(|(sku, location, _)| PositionKey::at(sku, location))
             .into(),
-        consistency: Consistency::Linearizable.into(),
-        ..GetAvailabilityRequest::default()
+        read: Some(ReadOptions::linearizable()),
     };
     let known = client.get_availability(asked).await.unwrap();
     let on_hand: Vec<i64> = known.items.iter().map(|item| item.on_hand).collect();
@@ -133,8 +129,7 @@ async fn a_directory_of_an_earlier_version_is_read() {
     for (id, open) in CONFIRMED {
         let asked = GetReservationRequest {
             reservation_id: id.to_owned(),
-            consistency: Consistency::Linearizable.into(),
-            ..GetReservationRequest::default()
+            read: Some(ReadOptions::linearizable()),
         };
         let found = client.get_reservation(asked).await.unwrap();
         let found = found.reservation.unwrap();

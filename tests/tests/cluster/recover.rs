@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use stock_proto::stock::v1::ListShardsRequest;
-use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
-use stock_proto::stock::v1::replica_status::Role;
+use stock_proto::stock::admin::v1::ListShardsRequest;
+use stock_proto::stock::admin::v1::cluster_service_client::ClusterServiceClient;
+use stock_proto::stock::admin::v1::replica_status::Role;
 use tests::cluster::{Cluster, NODES, Options};
 use tests::directories::cut_end_of_log;
 use tests::inspection::inspect;
@@ -63,8 +63,8 @@ fn content(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 /// A node that the cluster's configuration does not name.
 fn join(cluster: &Cluster, cluster_id: &str, through: u64) -> Visitor {
     let addresses = Addresses::free(1);
-    let endpoint = cluster.endpoint(through);
-    let arguments = ["--cluster-id", cluster_id, "--join", &endpoint];
+    let through = cluster.peers_address(through);
+    let arguments = ["--cluster-id", cluster_id, "--join", &through];
     Visitor::start(&cluster.dir().join("stranger"), &addresses[0], &arguments)
 }
 
@@ -204,7 +204,11 @@ async fn one_node_of_three_goes_on_alone_and_the_cluster_grows_again() {
     let alone = cluster.topology(1).await.unwrap();
     let leaders = alone.meta.iter().chain(&alone.shards);
     for group in leaders {
-        assert_eq!(group.leader_node_id, 1, "an old node leads a new group");
+        assert_eq!(
+            group.leader_node_id,
+            Some(1),
+            "an old node leads a new group"
+        );
     }
     for node in [2, 3] {
         std::fs::remove_dir_all(cluster.data_dir(node)).unwrap();

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use stock_proto::stock::v1::ListNodesRequest;
-use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
+use stock_proto::stock::admin::v1::ListNodesRequest;
+use stock_proto::stock::admin::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
 use stock_wire::cluster::v1 as peer;
 use tests::cluster::{Cluster, NODES, Options, others};

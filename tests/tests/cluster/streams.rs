@@ -6,11 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use stock_client::Error;
-use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
+use stock_proto::stock::lab::v1::EchoStreamRequest;
+use stock_proto::stock::lab::v1::echo_service_client::EchoServiceClient;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
 use stock_proto::stock::v1::reserve_stream_result::Result as Slot;
 use stock_proto::stock::v1::{
-    EchoStreamRequest, ReserveRequest, ReserveResponse, ReserveStreamRequest, ReserveStreamResult,
+    ReserveRequest, ReserveResponse, ReserveStreamRequest, ReserveStreamResult,
 };
 use tests::cluster::{Cluster, NODES, Options, STOP_WITHIN, others};
 use tests::names::{fresh, request_id, sku_in};
@@ -249,7 +250,7 @@ async fn a_message_of_nothing_or_of_too_much_ends_the_call_after_the_answers() {
 #[tokio::test]
 async fn an_echo_of_a_stream_is_what_was_sent() {
     let cluster = Cluster::shared().await;
-    let mut stub = ClusterServiceClient::new(cluster.channel(NODES[0]));
+    let mut stub = EchoServiceClient::new(cluster.channel(NODES[0]));
     let messages: Vec<EchoStreamRequest> = [0, 1, 300]
         .map(|count| EchoStreamRequest {
             payloads: (0..count).map(|n| vec![n as u8; n].into()).collect(),

@@ -29,20 +29,20 @@ async fn a_message_that_is_no_document_is_refused_whole() {
     let good = RecordReceiptsRequest {
         document: fresh("note"),
         lines: vec![movement(&sku, &location, 1)],
-        source: String::new(),
+        source: None,
     };
     let bad = [
         RecordReceiptsRequest {
             document: "no document".to_owned(),
             lines: Vec::new(),
-            source: String::new(),
+            source: None,
         },
         RecordReceiptsRequest {
             lines: Vec::new(),
             ..good.clone()
         },
         RecordReceiptsRequest {
-            source: "no source".to_owned(),
+            source: Some("no source".to_owned()),
             ..good.clone()
         },
     ];
@@ -71,7 +71,7 @@ async fn names_that_are_too_long_come_back_as_short_as_names_are() {
         let message = RecordReceiptsRequest {
             document,
             lines: vec![line; lines],
-            source: String::new(),
+            source: None,
         };
         let sent = message.encoded_len();
         let messages = futures_util::stream::iter([message]);
@@ -97,7 +97,7 @@ async fn a_sale_that_endangers_many_over_and_over_names_each_once() {
     let sale = RecordSaleRequest {
         document: fresh("till"),
         lines: (0..1_500).map(line).collect(),
-        source: String::new(),
+        source: None,
     };
     let sent = sale.encoded_len();
     let answer = client.record_sale(sale).await.unwrap();
@@ -135,11 +135,7 @@ async fn refused_baskets_are_remembered_in_a_few_bytes() {
     for sku in &skus {
         receive(&client, sku, &location, 1).await;
     }
-    let line = |sku: &String| Line {
-        sku: sku.clone(),
-        location: location.clone(),
-        quantity: 2,
-    };
+    let line = |sku: &String| Line::at(sku.clone(), location.clone(), 2);
     let lines: Vec<Line> = skus.iter().map(line).collect();
     let batch = || BatchReserveRequest {
         requests: (0..BATCH)

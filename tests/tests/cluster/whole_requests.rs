@@ -7,16 +7,18 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
 use prost::Message;
 use prost_types::FileDescriptorSet;
+use stock_proto::PUBLIC_DESCRIPTORS;
 use stock_proto::stock::v1::availability_service_client::AvailabilityServiceClient;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
 use stock_proto::stock::v1::{
-    Consistency, FILE_DESCRIPTOR_SET, GetAvailabilityRequest, GetReservationRequest, PositionKey,
-    ShardIndex,
+    Consistency, GetAvailabilityRequest, GetReservationRequest, PositionKey, ShardIndex,
 };
 use tests::cluster::{Cluster, NODES};
 use tests::names::sku_in;
 use tests::raw::{self, Connection};
-use tests::stock::{at, fresh_location, held, position, receive, reserve};
+use tests::stock::{
+    at, fresh_location, held, incarnation, position, position_seen, reading, receive, reserve,
+};
 use tests::wait::finish;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -38,9 +40,12 @@ fn refusal(status: &Status) -> (Code, String) {
 
 /// The paths of all calls that take one message.
 fn calls_of_one_message() -> Vec<String> {
-    let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
+    let sets = [PUBLIC_DESCRIPTORS, stock_proto::OTHER_DESCRIPTORS];
+    let sets = sets.map(|set| FileDescriptorSet::decode(set).unwrap());
     let mut paths = Vec::new();
-    for file in &set.file {
+    // Those between nodes come over connections of nodes.
+    let files = sets.iter().flat_map(|set| &set.file);
+    for file in files.filter(|file| file.package() != "stock.internal.v1") {
         for service in &file.service {
             let unary = service.method.iter().filter(|it| !it.client_streaming());
             let package = file.package();
@@ -92,6 +97,7 @@ async fn every_index_of_a_read_is_waited_for_in_any_order_and_consistency() {
     receive(&client, &sku, &location, 10).await;
     let reservation = held(client.reserve(reserve(&sku, &location, 1)).await.unwrap());
 
+    let life = &incarnation(&client).await;
     let far = (Code::Unavailable, "TOO_FAR_BEHIND".to_owned());
     let index = |shard: u32, index: u64| ShardIndex { shard, index };
     let lists = [
@@ -107,7 +113,7 @@ async fn every_index_of_a_read_is_waited_for_in_any_order_and_consistency() {
         let (cluster, sku, location) = (&cluster, &sku, &location);
         asked.map(move |(list, consistency)| async move {
             let question = GetAvailabilityRequest {
-                at_least: list.clone(),
+                read: reading(consistency, list, life),
                 ..at(sku, location, consistency)
             };
             let mut stub = AvailabilityServiceClient::new(cluster.channel(*node));
@@ -124,8 +130,7 @@ async fn every_index_of_a_read_is_waited_for_in_any_order_and_consistency() {
         consistencies.map(|consistency| async move {
             let question = GetReservationRequest {
                 reservation_id: reservation.reservation_id.clone(),
-                consistency: consistency.into(),
-                at_least_index: FAR,
+                read: reading(consistency, &[index(2, FAR)], life),
             };
             let mut stub = ReservationServiceClient::new(cluster.channel(*node));
             let answer = stub.get_reservation(question).await;
@@ -144,18 +149,20 @@ async fn every_index_of_a_read_is_waited_for_in_any_order_and_consistency() {
     }
 
     // What has been reached is no hindrance.
-    let written = position(&client, &sku, &location)
-        .await
-        .unwrap()
-        .applied_index;
+    let (_, seen) = position_seen(&client, &sku, &location).await.unwrap();
+    let written = seen.index_of(2);
     for node in NODES {
         let question = GetAvailabilityRequest {
-            at_least: vec![index(2, written), index(2, 1)],
+            read: reading(
+                Consistency::Linearizable,
+                &[index(2, written), index(2, 1)],
+                life,
+            ),
             ..at(&sku, &location, Consistency::Linearizable)
         };
         let mut stub = AvailabilityServiceClient::new(cluster.channel(node));
         let answer = stub.get_availability(question).await.unwrap().into_inner();
-        assert!(answer.items[0].applied_index >= written);
+        assert!(answer.header.unwrap().index_of(2) >= written);
     }
 }
 
@@ -165,22 +172,19 @@ async fn an_index_of_an_unknown_shard_is_refused_and_one_that_is_not_asked_for_c
     let client = cluster.client().await;
     let shards = cluster.shards();
     let (sku, location) = (sku_in(2, shards, "beside"), fresh_location(&client).await);
-    let received = receive(&client, &sku, &location, 10).await;
+    receive(&client, &sku, &location, 10).await;
+    let (_, seen) = position_seen(&client, &sku, &location).await.unwrap();
     let written = ShardIndex {
         shard: 2,
-        index: received.applied_index,
+        index: seen.index_of(2),
     };
     for node in NODES {
         for consistency in [Consistency::Near, Consistency::Linearizable] {
             let ask = async |shard: u32| {
                 let beside = ShardIndex { shard, index: FAR };
                 let question = GetAvailabilityRequest {
-                    keys: vec![PositionKey {
-                        sku: sku.clone(),
-                        location: location.clone(),
-                    }],
-                    consistency: consistency.into(),
-                    at_least: vec![written, beside],
+                    keys: vec![PositionKey::at(sku.clone(), location.clone())],
+                    read: reading(consistency, &[written, beside], &seen.incarnation),
                 };
                 let mut stub = AvailabilityServiceClient::new(cluster.channel(node));
                 let answer = finish("a read", AT_ONCE, stub.get_availability(question)).await;

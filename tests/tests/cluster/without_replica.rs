@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use stock_client::Client;
+use stock_proto::stock::admin::v1::ShardStatus;
+use stock_proto::stock::admin::v1::replica_status::Role;
 use stock_proto::stock::v1::availability_service_client::AvailabilityServiceClient;
-use stock_proto::stock::v1::replica_status::Role;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
 use stock_proto::stock::v1::{
     Availability, Consistency, GetAvailabilityRequest, GetReservationRequest, MovementLine,
-    PositionKey, RecordReceiptsRequest, ShardIndex, ShardStatus,
+    PositionKey, ReadOptions, RecordReceiptsRequest, ResponseHeader,
 };
 use tests::cluster::{Cluster, NODES, Options};
 use tests::names::{fresh, sku_in};
@@ -48,7 +49,7 @@ async fn fill(client: &Client, skus: &[String], stores: &[String]) {
                 ..movement(sku, store, 1 + (number % 7) as i64)
             });
         let receipt = RecordReceiptsRequest {
-            source: String::new(),
+            source: None,
             document: fresh("note"),
             lines: lines.collect(),
         };
@@ -57,9 +58,9 @@ async fn fill(client: &Client, skus: &[String], stores: &[String]) {
 }
 
 fn key(sku: &str, location: &str) -> PositionKey {
-    PositionKey {
-        sku: sku.to_owned(),
-        location: location.to_owned(),
+    match location {
+        "" => PositionKey::everywhere(sku),
+        location => PositionKey::at(sku, location),
     }
 }
 
@@ -68,19 +69,21 @@ async fn ask(
     node: u64,
     keys: &[PositionKey],
     consistency: Consistency,
-    at_least: &[ShardIndex],
+    since: Option<&ResponseHeader>,
 ) -> Result<Vec<Availability>, Status> {
     let question = GetAvailabilityRequest {
         keys: keys.to_vec(),
-        consistency: consistency.into(),
-        at_least: at_least.to_vec(),
+        read: Some(read_since(consistency, since)),
     };
     let mut stub = AvailabilityServiceClient::new(cluster.channel(node));
     let answer = stub.get_availability(question).await?;
-    let mut items = answer.into_inner().items;
-    // Time goes on in the log.
-    items.iter_mut().for_each(|item| item.applied_index = 0);
-    Ok(items)
+    Ok(answer.into_inner().items)
+}
+
+fn read_since(consistency: Consistency, since: Option<&ResponseHeader>) -> ReadOptions {
+    let mut read = since.map_or_else(ReadOptions::default, ReadOptions::at_least);
+    read.set_consistency(consistency);
+    read
 }
 
 async fn get(
@@ -88,12 +91,11 @@ async fn get(
     node: u64,
     id: &str,
     consistency: Consistency,
-    at_least_index: u64,
+    since: Option<&ResponseHeader>,
 ) -> Result<String, Status> {
     let question = GetReservationRequest {
         reservation_id: id.to_owned(),
-        consistency: consistency.into(),
-        at_least_index,
+        read: Some(read_since(consistency, since)),
     };
     let mut stub = ReservationServiceClient::new(cluster.channel(node));
     let answer = stub.get_reservation(question).await?.into_inner();
@@ -117,14 +119,12 @@ async fn a_node_without_a_replica_answers_as_those_that_have_one() {
     receive(&client, &held_sku, &location, 10).await;
     let answer = client.reserve(reserve(&held_sku, &location, 1)).await;
     let answer = answer.unwrap();
-    let written = ShardIndex {
-        shard: answer.shard,
-        index: answer.applied_index,
-    };
+    let written = answer.header.clone();
+    let written = written.as_ref();
     let id = held(answer).reservation_id;
 
     for node in NODES {
-        let found = get(&cluster, node, &id, Consistency::Near, written.index).await;
+        let found = get(&cluster, node, &id, Consistency::Near, written).await;
         assert_eq!(found.unwrap(), id);
     }
 
@@ -136,7 +136,7 @@ async fn a_node_without_a_replica_answers_as_those_that_have_one() {
     let mut asked = 0;
     let shard = until("a settled cluster", NOTICED_WITHIN * 3, async || {
         for node in all {
-            match get(&cluster, node, &id, Consistency::Near, 0).await {
+            match get(&cluster, node, &id, Consistency::Near, None).await {
                 Ok(found) => assert_eq!(found, id, "at node {node}"),
                 // It does not listen yet, or is a moment from knowing anybody.
                 Err(status) if node == FOURTH && asked == 0 => return Err(status.to_string()),
@@ -182,8 +182,8 @@ async fn a_node_without_a_replica_answers_as_those_that_have_one() {
     ];
     for (keys, items) in [(&of_one_store[..], SKUS), (&mixed[..], 3 * STORES + 7)] {
         for consistency in [Consistency::Near, Consistency::Linearizable] {
-            let here = ask(&cluster, with, keys, Consistency::Linearizable, &[]).await;
-            let there = ask(&cluster, without, keys, consistency, &[]).await;
+            let here = ask(&cluster, with, keys, Consistency::Linearizable, None).await;
+            let there = ask(&cluster, without, keys, consistency, None).await;
             let here = here.unwrap_or_else(|e| panic!("at node {with}: {e}"));
             let there = there.unwrap_or_else(|e| panic!("{consistency:?}, node {without}: {e}"));
             assert_eq!(there.len(), items);
@@ -192,7 +192,7 @@ async fn a_node_without_a_replica_answers_as_those_that_have_one() {
     }
     let all_stores: Vec<_> = skus.iter().map(|sku| key(sku, "")).collect();
     for node in [with, without] {
-        let status = ask(&cluster, node, &all_stores, Consistency::Near, &[]).await;
+        let status = ask(&cluster, node, &all_stores, Consistency::Near, None).await;
         let status = status.expect_err("more than an answer has room for");
         assert!(
             status.message().contains("at most 20000"),
@@ -200,9 +200,9 @@ async fn a_node_without_a_replica_answers_as_those_that_have_one() {
         );
     }
     for consistency in [Consistency::Near, Consistency::Linearizable] {
-        let found = get(&cluster, without, &id, consistency, written.index).await;
+        let found = get(&cluster, without, &id, consistency, written).await;
         assert_eq!(found.unwrap(), id, "{consistency:?}");
-        let found = ask(&cluster, without, &mixed[..1], consistency, &[written]).await;
+        let found = ask(&cluster, without, &mixed[..1], consistency, written).await;
         assert_eq!(found.unwrap().len(), 1, "{consistency:?}");
     }
 
@@ -214,16 +214,9 @@ async fn a_node_without_a_replica_answers_as_those_that_have_one() {
         cluster.kill(voter);
     }
     until("near reads of what is left", NOTICED_WITHIN, async || {
-        let found = get(&cluster, without, &id, Consistency::Near, written.index).await;
+        let found = get(&cluster, without, &id, Consistency::Near, written).await;
         assert_eq!(found.map_err(|status| status.to_string())?, id);
-        let found = ask(
-            &cluster,
-            without,
-            &of_one_store,
-            Consistency::Near,
-            &[written],
-        )
-        .await;
+        let found = ask(&cluster, without, &of_one_store, Consistency::Near, written).await;
         let found = found.map_err(|status| status.to_string())?;
         assert_eq!(found.len(), SKUS);
         Ok(())

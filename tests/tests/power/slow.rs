@@ -50,7 +50,7 @@ async fn a_node_whose_disk_becomes_slow_under_load_leads_nothing_soon() {
                 .map(|node| node.node_id)
                 .collect();
             let is_away = !leaders.contains(&slow) && said == [slow];
-            let writes_us: Vec<u64> = nodes.iter().map(|node| node.write_p50_us).collect();
+            let writes_us: Vec<u64> = nodes.iter().filter_map(|node| node.write_p50_us).collect();
             is_away.then_some(()).ok_or(format!(
                 "node {slow} is slow: {leaders:?}, said {said:?}, writes take {writes_us:?} us"
             ))

@@ -1,17 +1,17 @@
 //! Single calls and batches.
 
 use prost::Message;
+use stock_proto::stock::lab::v1::EchoRequest;
+use stock_proto::stock::lab::v1::echo_service_client::EchoServiceClient;
 use stock_proto::stock::v1::availability_service_client::AvailabilityServiceClient;
 use stock_proto::stock::v1::batch_reserve_result::Result as BatchResult;
-use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
 use stock_proto::stock::v1::reserve_response::Outcome as Decision;
 use stock_proto::stock::v1::{
-    BatchReserveRequest, Consistency, EchoRequest, GetAvailabilityRequest, Line, PositionKey,
-    ReserveRequest,
+    BatchReserveRequest, GetAvailabilityRequest, Line, PositionKey, ReserveRequest,
 };
-use tonic::Code;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::lab::{Call, Caller, Outcome};
@@ -39,7 +39,7 @@ impl ReserveCall {
             request: EchoRequest {
                 payload: vec![0x5a; self.request.encoded_len()].into(),
             },
-            stub: ClusterServiceClient::new(self.channel.clone()),
+            stub: EchoServiceClient::new(self.channel.clone()),
         }
     }
 }
@@ -68,7 +68,7 @@ impl Caller for ReserveCall {
 #[derive(Clone)]
 pub(crate) struct EchoCall {
     request: EchoRequest,
-    stub: ClusterServiceClient<Channel>,
+    stub: EchoServiceClient<Channel>,
 }
 
 impl Caller for EchoCall {
@@ -76,7 +76,7 @@ impl Caller for EchoCall {
         let sent = self.request.payload.len();
         let answer = self.stub.echo(self.request.clone()).await;
         let payload = answer
-            .map_err(|status| format!("echo: {status}"))?
+            .map_err(|status| not_echoed(&status))?
             .into_inner()
             .payload;
         match payload.len() == sent {
@@ -86,6 +86,15 @@ impl Caller for EchoCall {
                 payload.len()
             )),
         }
+    }
+}
+
+fn not_echoed(status: &Status) -> String {
+    match status.code() {
+        Code::Unimplemented => "the cluster does not serve stock.lab.v1, which others are \
+            measured against: start its nodes with --serve-lab"
+            .to_owned(),
+        _ => format!("echo: {status}"),
     }
 }
 
@@ -101,8 +110,7 @@ impl ReadCall {
         ReadCall {
             request: GetAvailabilityRequest {
                 keys: vec![key],
-                consistency: Consistency::Near.into(),
-                at_least: Vec::new(),
+                read: None,
             },
             stub: AvailabilityServiceClient::new(channel.clone()),
         }

@@ -60,11 +60,7 @@ struct Sku {
 
 impl Sku {
     fn line(&self) -> Line {
-        Line {
-            sku: self.name.clone(),
-            location: self.location.clone(),
-            quantity: 1,
-        }
+        Line::at(&self.name, &self.location, 1)
     }
 }
 
@@ -160,10 +156,7 @@ impl Stockd {
     /// Reads of one position each, at the same nodes in the same proportions.
     pub(crate) fn reads(&self) -> Vec<ReadCall> {
         let read = |sku: &Sku| {
-            let key = PositionKey {
-                sku: sku.name.clone(),
-                location: sku.location.clone(),
-            };
+            let key = PositionKey::at(sku.name.clone(), sku.location.clone());
             ReadCall::new(&sku.channel, key)
         };
         self.skus.iter().map(read).collect()
@@ -259,8 +252,7 @@ async fn wait_for_leaders(client: &Client) -> anyhow::Result<Vec<u64>> {
         // A call and not only a look at what is known, so that the client learns the newest, too.
         let topology = client.get_topology().await?;
         let known: Vec<u64> = (topology.shards.iter())
-            .map(|shard| shard.leader_node_id)
-            .filter(|leader| *leader != 0)
+            .filter_map(|shard| shard.leader_node_id)
             .collect();
         let usable = (0..topology.shard_count).all(|shard| client.leader_channel(shard).is_some());
         if known.len() == topology.shard_count as usize && usable {

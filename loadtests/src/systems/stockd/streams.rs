@@ -8,14 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
-use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
+use stock_proto::stock::lab::v1::echo_service_client::EchoServiceClient;
+use stock_proto::stock::lab::v1::{EchoStreamRequest, EchoStreamResponse};
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
 use stock_proto::stock::v1::reserve_response::Outcome as Verdict;
 use stock_proto::stock::v1::reserve_stream_result::Result as Slot;
-use stock_proto::stock::v1::{
-    EchoStreamRequest, EchoStreamResponse, Line, ReserveRequest, ReserveStreamRequest,
-    ReserveStreamResponse,
-};
+use stock_proto::stock::v1::{Line, ReserveRequest, ReserveStreamRequest, ReserveStreamResponse};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -206,7 +204,7 @@ async fn open(
         }
         Asked::Echoes => {
             let (sender, receiver) = mpsc::unbounded_channel();
-            let mut stub = ClusterServiceClient::new(channel.clone());
+            let mut stub = EchoServiceClient::new(channel.clone());
             let answers = stub.echo_stream(UnboundedReceiverStream::new(receiver));
             let answers = answers.await?.into_inner();
             let bytes = requests.first().map_or(0, |request| request.named().len());
@@ -388,11 +386,7 @@ mod tests {
 
     #[test]
     fn what_is_sent_is_the_request_under_an_id_of_its_own() {
-        let line = Line {
-            sku: "SKU".to_owned(),
-            location: "here".to_owned(),
-            quantity: 1,
-        };
+        let line = Line::at("SKU", "here", 1);
         let ttl = prost_types::Duration::default();
         let request = calls::reserve(vec![line], ttl);
         let unnamed = Unnamed(request.encode_to_vec().into());

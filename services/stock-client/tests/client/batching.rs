@@ -6,7 +6,7 @@ use stock_client::v1::{BatchReserveRequest, BatchReserveResponse};
 use tonic::{Code, Status};
 use tonic_types::RpcStatusExt;
 
-use crate::stub::{Act, StubCluster, reserve_in};
+use crate::stub::{Act, StubCluster, answered_by, reserve_in};
 
 fn batch(count: u32) -> BatchReserveRequest {
     let request = |number: u32| {
@@ -26,7 +26,9 @@ fn outcomes(answer: BatchReserveResponse) -> Vec<Result<(String, u64), i32>> {
         .map(|result| match result.result.expect("set") {
             Slot::Error(status) => Err(status.code),
             Slot::Response(response) => match response.outcome.expect("set") {
-                Outcome::Reservation(held) => Ok((held.reservation_id, response.applied_index)),
+                Outcome::Reservation(held) => {
+                    Ok((held.reservation_id, answered_by(&response.header)))
+                }
                 Outcome::Shortage(_) => panic!("the stubs are never short"),
             },
         })

@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use stock_client::v1::{DrainNodeRequest, EchoRequest};
+use stock_client::admin::v1::DrainNodeRequest;
+use stock_client::v1::GetReservationRequest;
 use stock_client::{Client, Error};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::stub::{Act, SHORT, StubCluster, reserve_in};
+use crate::stub::{Act, SHORT, StubCluster, answered_by, reserve_in};
 
 fn unavailable() -> Act {
     Act::Fail(Status::unavailable("no leader"))
@@ -83,7 +84,11 @@ async fn overload_waits_as_long_as_the_leader_asks() {
     let answer = client.reserve(reserve_in(1)).await.expect("answered");
 
     assert!(began.elapsed() >= delay);
-    assert_eq!(answer.applied_index, 2, "the leader itself is asked again");
+    assert_eq!(
+        answered_by(&answer.header),
+        2,
+        "the leader itself is asked again"
+    );
 }
 
 #[tokio::test]
@@ -146,7 +151,7 @@ async fn a_silent_leader_costs_one_attempt_and_is_then_tried_last() {
     let began = Instant::now();
     let answer = client.reserve(reserve_in(1)).await.expect("answered");
     assert!(began.elapsed() >= SHORT);
-    assert_ne!(answer.applied_index, 2);
+    assert_ne!(answered_by(&answer.header), 2);
 
     let began = Instant::now();
     let answer = client.reserve(reserve_in(1)).await.expect("answered");
@@ -154,7 +159,7 @@ async fn a_silent_leader_costs_one_attempt_and_is_then_tried_last() {
         began.elapsed() < SHORT,
         "the silent node is not asked again"
     );
-    assert_ne!(answer.applied_index, 2);
+    assert_ne!(answered_by(&answer.header), 2);
 }
 
 #[tokio::test]
@@ -166,7 +171,7 @@ async fn a_caller_in_a_hurry_does_not_discredit_the_node() {
     let error = hurried.reserve(reserve_in(1)).await.expect_err("too slow");
     assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
     let answer = hurried.reserve(reserve_in(1)).await.expect("answered");
-    assert_eq!(answer.applied_index, 2);
+    assert_eq!(answered_by(&answer.header), 2);
 }
 
 #[tokio::test]
@@ -191,15 +196,15 @@ async fn a_killed_leader_fails_no_call() {
         .await
         .expect("no panic")
         .expect("answered by another");
-    assert_ne!(answer.applied_index, 2);
+    assert_ne!(answered_by(&answer.header), 2);
     for _ in 0..20 {
         let answer = client.reserve(reserve_in(1)).await.expect("answered");
-        assert_ne!(answer.applied_index, 2);
+        assert_ne!(answered_by(&answer.header), 2);
     }
     assert!(cluster.topology_calls() > before, "the client looked again");
     assert_eq!(client.topology().leader_of(1), Some(3));
     let answer = client.reserve(reserve_in(1)).await.expect("answered");
-    assert_eq!(answer.applied_index, 3, "straight to the new leader");
+    assert_eq!(answered_by(&answer.header), 3, "straight to the new leader");
 }
 
 #[tokio::test]
@@ -249,10 +254,11 @@ async fn an_absent_cluster_is_said_to_be_absent() {
 
     let survivor = cluster.builder().endpoint(&cluster.nodes[2].endpoint);
     let client = survivor.connect().await.expect("one answers");
-    let echo = EchoRequest {
-        payload: "x".into(),
-    };
     for _ in 0..6 {
-        client.echo(echo.clone()).await.expect("the living answer");
+        let get = GetReservationRequest::default();
+        client
+            .get_reservation(get)
+            .await
+            .expect("the living answer");
     }
 }

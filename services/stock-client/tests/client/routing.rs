@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use stock_client::v1::{ConfirmRequest, Consistency, GetReservationRequest};
+use stock_client::v1::{ConfirmRequest, GetReservationRequest, ReadOptions};
 
-use crate::stub::{SHARD_COUNT, StubCluster, reserve_in};
+use crate::stub::{SHARD_COUNT, StubCluster, answered_by, reserve_in};
 
 /// A UUIDv7 that carries the shard.
 fn reservation_in(shard: u32) -> String {
@@ -19,14 +19,22 @@ async fn writes_go_straight_to_the_leader() {
     for shard in 0..SHARD_COUNT {
         let leader = u64::from(shard % 3) + 1;
         let answer = client.reserve(reserve_in(shard)).await.expect("held");
-        assert_eq!(answer.applied_index, leader, "reserve, shard {shard}");
+        assert_eq!(
+            answered_by(&answer.header),
+            leader,
+            "reserve, shard {shard}"
+        );
 
         let confirm = ConfirmRequest {
             reservation_id: reservation_in(shard),
             ..ConfirmRequest::default()
         };
         let answer = client.confirm(confirm).await.expect("confirmed");
-        assert_eq!(answer.applied_index, leader, "confirm, shard {shard}");
+        assert_eq!(
+            answered_by(&answer.header),
+            leader,
+            "confirm, shard {shard}"
+        );
         assert!(client.leader_channel(shard).is_some());
     }
     assert!(client.leader_channel(SHARD_COUNT).is_none());
@@ -45,14 +53,14 @@ async fn near_reads_take_turns_and_linearizable_ones_ask_the_leader() {
     let mut asked = BTreeSet::new();
     for _ in 0..3 {
         let answer = client.get_reservation(get.clone()).await.expect("found");
-        asked.insert(answer.applied_index);
+        asked.insert(answered_by(&answer.header));
     }
     assert_eq!(asked, BTreeSet::from([1, 2, 3]));
 
-    get.set_consistency(Consistency::Linearizable);
+    get.read = Some(ReadOptions::linearizable());
     for _ in 0..3 {
         let answer = client.get_reservation(get.clone()).await.expect("found");
-        assert_eq!(answer.applied_index, 2);
+        assert_eq!(answered_by(&answer.header), 2);
     }
 }
 
@@ -66,7 +74,7 @@ async fn a_planned_hand_over_is_noticed_without_a_failure() {
     client.reserve(reserve_in(0)).await.expect("forwarded");
     tokio::time::sleep(Duration::from_millis(100)).await;
     let answer = client.reserve(reserve_in(0)).await.expect("held");
-    assert_eq!(answer.applied_index, 3);
+    assert_eq!(answered_by(&answer.header), 3);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use stock_client::v1::reserve_response::Outcome;
 use stock_client::{Client, Error};
 use tonic::{Code, Status};
 
-use crate::stub::{Act, RETRY_AFTER, SHORT, StubCluster, reserve_in};
+use crate::stub::{Act, RETRY_AFTER, SHORT, StubCluster, answered_by, reserve_in};
 
 fn requests(count: u32) -> impl Iterator<Item = ReserveRequest> {
     (0..count).map(|number| ReserveRequest {
@@ -28,7 +28,9 @@ async fn answers(client: &Client, count: u32) -> Vec<Result<(String, u64), Error
     let answers = answers.into_iter().map(|(_, answer)| {
         let answer = answer?;
         match answer.outcome {
-            Some(Outcome::Reservation(held)) => Ok((held.reservation_id, answer.applied_index)),
+            Some(Outcome::Reservation(held)) => {
+                Ok((held.reservation_id, answered_by(&answer.header)))
+            }
             other => panic!("the stubs hold everything: {other:?}"),
         }
     });

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use stock_core::Stamp;
+
 use super::Decision;
 use crate::ids::Directory;
 use crate::registry::{Registry, RegistryOutcome};
@@ -12,6 +14,8 @@ use crate::reports::{Reports, SILENT_AFTER_MS};
 pub struct Changed {
     /// The index of its entry.
     pub applied_index: u64,
+    /// Cluster time then.
+    pub stamp: Stamp,
     /// What came of it.
     pub outcome: RegistryOutcome,
 }

@@ -13,7 +13,7 @@ pub use self::refusal::Refusal;
 use crate::registry::{NodeState, Registry};
 
 /// The version of the protocol between nodes.
-const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// What a node is to its peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,8 +127,7 @@ impl Identity {
     /// Refuses whoever is of another cluster, or of another life of it: what such a node votes and
     /// acknowledges is of a history that is not this one's. Who is no member yet may still ask.
     pub fn check(&self, hello: &cluster::Hello) -> Result<(), Refusal> {
-        same("the protocol's version", &hello.protocol, &PROTOCOL)?;
-        same("the cluster's id", &hello.cluster_id, &self.cluster_id)?;
+        self.check_newcomer(hello)?;
         same(
             "the number of shards",
             &hello.shard_count.to_string(),
@@ -148,6 +147,13 @@ impl Identity {
             ),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses whoever speaks another version, or means another cluster. Who joins need know
+    /// nothing else.
+    pub fn check_newcomer(&self, hello: &cluster::Hello) -> Result<(), Refusal> {
+        same("the protocol's version", &hello.protocol, &PROTOCOL)?;
+        same("the cluster's id", &hello.cluster_id, &self.cluster_id)
     }
 
     /// Who a member is that introduces itself, if it is the node that it says to be and has

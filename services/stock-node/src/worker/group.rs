@@ -369,8 +369,8 @@ impl<R> Group<R> {
             self.applied_term = entry.term;
             self.checkpoints.applied(entry.data.len());
             match self.id.shard() {
-                Some(shard) => view.reached(shard, entry.index),
-                None => view.catalog_reached(entry.index),
+                Some(shard) => view.reached(shard, entry.index, self.state.moment().stamp),
+                None => view.catalog_reached(entry.index, self.state.moment().stamp),
             }
             self.answer_proposals(&entry, outcomes, effects);
         }
@@ -628,11 +628,12 @@ impl<R> Group<R> {
         match (self.id.shard(), &self.state, shown) {
             (Some(shard), State::Stock(_), Some(shown)) => {
                 let before = view.replace(shard, shown);
-                view.reached(shard, self.applied_index);
+                view.reached(shard, self.applied_index, self.state.moment().stamp);
                 Some(before)
             }
             (_, State::Meta(meta), _) => {
-                view.replace_locations(meta.catalog.locations(), self.applied_index);
+                let stamp = self.state.moment().stamp;
+                view.replace_locations(meta.catalog.locations(), self.applied_index, stamp);
                 None
             }
             (_, State::Stock(_), _) => None,

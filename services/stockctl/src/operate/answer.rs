@@ -1,16 +1,18 @@
 //! What operators are told: tables for people, messages for programs.
 
 use serde_json::Value;
-use stock_proto::stock::v1::node_status::State;
-use stock_proto::stock::v1::replica_audit::Verdict;
-use stock_proto::stock::v1::replica_move::Step;
-use stock_proto::stock::v1::replica_status::Role;
-use stock_proto::stock::v1::{
-    AddNodeResponse, DrainNodeResponse, GetAuditResponse, GetTopologyResponse, ListNodesResponse,
-    ListShardsResponse, MoveReplicaResponse, NodeStatus, RebuildReplicaResponse,
-    RemoveNodeResponse, ReplaceNodeResponse, ReplicaMove, ReplicaStatus, SetReplicationResponse,
-    ShardStatus, TransferLeadershipResponse, UndrainNodeResponse,
+use stock_proto::stock::admin::v1::node_status::State;
+use stock_proto::stock::admin::v1::replica_audit::Verdict;
+use stock_proto::stock::admin::v1::replica_move::Step;
+use stock_proto::stock::admin::v1::replica_status::Role;
+use stock_proto::stock::admin::v1::shard_audit::Group;
+use stock_proto::stock::admin::v1::{
+    AddNodeResponse, DrainNodeResponse, GetAuditResponse, ListNodesResponse, ListShardsResponse,
+    MoveReplicaResponse, NodeStatus, RebuildReplicaResponse, RemoveNodeResponse,
+    ReplaceNodeResponse, ReplicaMove, ReplicaStatus, SetReplicationResponse, ShardStatus,
+    TransferLeadershipResponse, UndrainNodeResponse,
 };
+use stock_proto::stock::v1::GetTopologyResponse;
 
 use super::args::ShardName;
 use super::last_resort;
@@ -81,19 +83,19 @@ impl Operation {
     /// The response message as JSON.
     pub(crate) fn value(&self) -> anyhow::Result<Value> {
         match self {
-            Self::Nodes(answer) => message("ListNodesResponse", answer),
-            Self::Added(answer) => message("AddNodeResponse", answer),
-            Self::Drained { answer, .. } => message("DrainNodeResponse", answer),
-            Self::Replicas { answer, .. } => message("SetReplicationResponse", answer),
-            Self::Undrained { answer, .. } => message("UndrainNodeResponse", answer),
-            Self::Replaceable { answer, .. } => message("ReplaceNodeResponse", answer),
-            Self::Removed { answer, .. } => message("RemoveNodeResponse", answer),
-            Self::Shards(answer) => message("ListShardsResponse", answer),
-            Self::Moved { answer, .. } => message("MoveReplicaResponse", answer),
-            Self::Transferred { answer, .. } => message("TransferLeadershipResponse", answer),
-            Self::Rebuilt { answer, .. } => message("RebuildReplicaResponse", answer),
-            Self::Audited(answer) => message("GetAuditResponse", answer),
-            Self::LastResort(topology) => message("GetTopologyResponse", topology),
+            Self::Nodes(answer) => message(answer),
+            Self::Added(answer) => message(answer),
+            Self::Drained { answer, .. } => message(answer),
+            Self::Replicas { answer, .. } => message(answer),
+            Self::Undrained { answer, .. } => message(answer),
+            Self::Replaceable { answer, .. } => message(answer),
+            Self::Removed { answer, .. } => message(answer),
+            Self::Shards(answer) => message(answer),
+            Self::Moved { answer, .. } => message(answer),
+            Self::Transferred { answer, .. } => message(answer),
+            Self::Rebuilt { answer, .. } => message(answer),
+            Self::Audited(answer) => message(answer),
+            Self::LastResort(topology) => message(topology),
         }
     }
 
@@ -159,11 +161,11 @@ impl Operation {
 /// A move in words, for one line.
 pub(super) fn move_words(what: &str, under_way: &ReplicaMove) -> String {
     let mut text = what.to_owned();
-    if under_way.from_node_id != 0 {
-        text.push_str(&format!(" from node {}", under_way.from_node_id));
+    if let Some(from) = under_way.from_node_id {
+        text.push_str(&format!(" from node {from}"));
     }
-    if under_way.to_node_id != 0 {
-        text.push_str(&format!(" to node {}", under_way.to_node_id));
+    if let Some(to) = under_way.to_node_id {
+        text.push_str(&format!(" to node {to}"));
     }
     let step = match under_way.step() {
         Step::Parked => "laid aside until the shard has a leader".to_owned(),
@@ -211,22 +213,16 @@ fn node_table(answer: &ListNodesResponse) -> String {
         "PEERS",
     ]);
     for node in &answer.nodes {
-        let reported = |text: String| {
-            if node.free_bytes > 0 {
-                text
-            } else {
-                "-".into()
-            }
-        };
+        let reported = |value: Option<u64>, text: fn(u64) -> String| value.map_or("-".into(), text);
         table.row([
             node.node_id.to_string(),
             state_name(node.state()).to_owned(),
             up_words(node),
             node.replicas.to_string(),
             node.leads.to_string(),
-            reported(gibibytes(node.free_bytes)),
-            reported(format!("{} us", node.write_p50_us)),
-            reported(format!("{} us", node.write_p99_us)),
+            reported(node.free_bytes, gibibytes),
+            reported(node.write_p50_us, |us| format!("{us} us")),
+            reported(node.write_p99_us, |us| format!("{us} us")),
             needed_words(node),
             node.endpoint.clone(),
             node.peers.clone(),
@@ -315,12 +311,11 @@ fn shard_row(name: String, shard: &ShardStatus) -> [String; 7] {
     let lag = replicas.map(|replica| replica.lag).max().unwrap_or(0);
     [
         name,
-        match shard.leader_node_id {
-            0 => "none".into(),
-            leader => leader.to_string(),
-        },
-        shard.term.to_string(),
-        shard.commit_index.to_string(),
+        shard
+            .leader_node_id
+            .map_or("none".into(), |leader| leader.to_string()),
+        shard.term.unwrap_or(0).to_string(),
+        shard.commit_index.unwrap_or(0).to_string(),
         lag.to_string(),
         marked.collect::<Vec<_>>().join(" "),
         now(shard),
@@ -331,7 +326,7 @@ fn marked(shard: &ShardStatus, replica: &ReplicaStatus) -> String {
     let role = match replica.role() {
         Role::Learner => "+",
         Role::Leaving => "-",
-        Role::Voter if replica.node_id == shard.leader_node_id => "*",
+        Role::Voter if Some(replica.node_id) == shard.leader_node_id => "*",
         Role::Voter | Role::Unspecified => "",
     };
     let heard = if replica.active { "" } else { "!" };
@@ -368,14 +363,14 @@ fn audit_table(answer: &GetAuditResponse) -> String {
         for replica in &audit.replicas {
             let buckets: Vec<String> = replica.buckets.iter().map(u32::to_string).collect();
             table.row([
-                match audit.meta {
-                    true => "meta".into(),
-                    false => audit.shard.to_string(),
+                match audit.group {
+                    Some(Group::Shard(shard)) => shard.to_string(),
+                    Some(Group::Meta(_)) | None => "meta".into(),
                 },
                 audit.index.to_string(),
                 audit.at.map_or_else(|| "-".into(), |at| at.to_string()),
                 replica.node_id.to_string(),
-                replica.verdict().as_str_name().to_owned(),
+                verdict_name(replica.verdict()).to_owned(),
                 buckets.join(" "),
             ]);
         }
@@ -383,9 +378,19 @@ fn audit_table(answer: &GetAuditResponse) -> String {
     table.finish()
 }
 
+fn verdict_name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Unspecified => "-",
+        Verdict::Agrees => "AGREES",
+        Verdict::Differs => "DIFFERS",
+        Verdict::Silent => "SILENT",
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use stock_proto::stock::v1::{ReplicaAudit, ShardAudit, Waiting};
+    use stock_proto::stock::admin::v1::waiting::Reason;
+    use stock_proto::stock::admin::v1::{ReplicaAudit, ShardAudit, Waiting};
 
     use super::*;
 
@@ -406,13 +411,14 @@ mod tests {
                 ..NodeStatus::default()
             };
             if up {
-                node.free_bytes = (5 << 30) + (1 << 29);
-                (node.write_p50_us, node.write_p99_us) = (48, 310);
+                node.free_bytes = Some((5 << 30) + (1 << 29));
+                (node.write_p50_us, node.write_p99_us) = (Some(48), Some(310));
             }
             node.set_state(state);
             node
         };
         let answer = ListNodesResponse {
+            header: None,
             nodes: vec![
                 node(1, State::Active, true),
                 NodeStatus {
@@ -459,8 +465,8 @@ quorum."
             replica
         };
         let mut under_way = ReplicaMove {
-            from_node_id: 3,
-            to_node_id: 4,
+            from_node_id: Some(3),
+            to_node_id: Some(4),
             because: "the node is away".into(),
             lag: 20,
             ..ReplicaMove::default()
@@ -468,9 +474,9 @@ quorum."
         under_way.set_step(Step::CatchingUp);
         let moving = ShardStatus {
             shard: 0,
-            leader_node_id: 2,
-            term: 7,
-            commit_index: 100,
+            leader_node_id: Some(2),
+            term: Some(7),
+            commit_index: Some(100),
             replicas: vec![
                 replica(2, Role::Voter, true, 0),
                 replica(3, Role::Voter, false, 90),
@@ -481,16 +487,17 @@ quorum."
         };
         let waiting = ShardStatus {
             waiting: vec![Waiting {
-                reason: "MOVE_UNDER_WAY".into(),
+                reason: Reason::MoveUnderWay.into(),
                 message: "another replica is being moved".into(),
             }],
             ..ShardStatus::default()
         };
         let answer = ListShardsResponse {
+            header: None,
             shards: vec![moving],
             meta: Some(waiting),
             waiting: vec![Waiting {
-                reason: "NODE_SILENT".into(),
+                reason: Reason::NodeSilent.into(),
                 message: "node 3 has been silent for 700 s".into(),
             }],
             next_page_token: String::new(),
@@ -520,6 +527,7 @@ node 3 has been silent for 700 s."
                 ..ShardAudit::default()
             };
             Operation::Audited(GetAuditResponse {
+                header: None,
                 audits: vec![audit],
                 next_page_token: String::new(),
             })

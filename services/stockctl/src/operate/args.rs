@@ -51,7 +51,7 @@ Example:
     #[command(after_help = "\
 Example:
   stockctl node replace 2
-  stockd serve --node-id 2 --join http://node-1:7401 --data-dir /new/disk ...
+  stockd serve --node-id 2 --join node-1:7402 --data-dir /new/disk ...
 
 A node whose disk was lost needs no such word: once the old one is heard no more, an empty data \
 directory joins

@@ -14,12 +14,12 @@ pub(super) fn together(
     let led_by = |group: fn(&GetTopologyResponse, u32) -> Option<u64>, shard: u32| {
         let leaders = answers.iter();
         let mut leaders = leaders.filter(|(node, answer)| group(answer, shard) == Some(**node));
-        leaders.next().map_or(0, |(node, _)| *node)
+        leaders.next().map(|(node, _)| *node)
     };
-    let meta = |answer: &GetTopologyResponse, _| Some(answer.meta.as_ref()?.leader_node_id);
+    let meta = |answer: &GetTopologyResponse, _| answer.meta.as_ref()?.leader_node_id;
     let shard = |answer: &GetTopologyResponse, number: u32| {
         let mut shards = answer.shards.iter();
-        Some(shards.find(|shard| shard.shard == number)?.leader_node_id)
+        shards.find(|shard| shard.shard == number)?.leader_node_id
     };
     let mut seen = seen;
     if let Some(group) = &mut seen.meta {
@@ -36,9 +36,12 @@ pub(super) fn together(
 
 /// Groups without a leader: shards by number, and whether the meta group is among them.
 fn leaderless(topology: &GetTopologyResponse) -> Vec<String> {
-    let meta = topology.meta.iter().filter(|meta| meta.leader_node_id == 0);
+    let meta = topology
+        .meta
+        .iter()
+        .filter(|meta| meta.leader_node_id.is_none());
     let shards = topology.shards.iter();
-    let shards = shards.filter(|shard| shard.leader_node_id == 0);
+    let shards = shards.filter(|shard| shard.leader_node_id.is_none());
     meta.map(|_| "the meta group".to_owned())
         .chain(shards.map(|shard| format!("shard {}", shard.shard)))
         .collect()
@@ -97,11 +100,11 @@ pub(super) fn advice(topology: &GetTopologyResponse) -> String {
          stockd recover{dirs} --lose-everything-else --confirm {cluster}\n\
          4. Bring the directories back and start the nodes. Then start fresh ones, with empty \
          directories:\n     \
-         stockd serve --cluster-id {cluster} --join {} ...",
+         stockd serve --cluster-id {cluster} --join ADDRESS_FOR_NODES_OF_NODE_{} ...",
         leaderless.join(", "),
         ids(&left),
         ids(&silent),
-        left.first().map_or("URL", |node| node.endpoint.as_str()),
+        left.first().map_or(1, |node| node.node_id),
     )
 }
 
@@ -115,7 +118,7 @@ mod tests {
         let [meta, shards @ ..] = leaders;
         let shard = |(shard, leader_node_id)| Shard {
             shard,
-            leader_node_id,
+            leader_node_id: Some(leader_node_id).filter(|node| *node != 0),
             ..Shard::default()
         };
         GetTopologyResponse {

@@ -9,13 +9,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use stock_client::Client;
-use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
-use stock_proto::stock::v1::{
-    AddNodeRequest, DrainNodeRequest, GetAuditRequest, GetTopologyRequest, ListNodesRequest,
-    ListShardsRequest, MoveReplicaRequest, RebuildReplicaRequest, RemoveNodeRequest,
-    ReplaceNodeRequest, SetReplicationRequest, TransferLeadershipRequest, UndrainNodeRequest,
-    move_replica_request, rebuild_replica_request, transfer_leadership_request,
+use stock_proto::stock::admin::v1::{
+    AddNodeRequest, DrainNodeRequest, GetAuditRequest, ListNodesRequest, ListShardsRequest,
+    MoveReplicaRequest, RebuildReplicaRequest, RemoveNodeRequest, ReplaceNodeRequest,
+    SetReplicationRequest, TransferLeadershipRequest, UndrainNodeRequest, move_replica_request,
+    rebuild_replica_request, transfer_leadership_request,
 };
+use stock_proto::stock::v1::GetTopologyRequest;
+use stock_proto::stock::v1::topology_service_client::TopologyServiceClient;
 
 use self::answer::Operation;
 use self::args::{
@@ -61,7 +62,7 @@ pub(crate) async fn node(client: &Client, command: NodeCommand) -> Result<Answer
             let request_id = args.request.or_new();
             let request = AddNodeRequest {
                 request_id: request_id.clone(),
-                node_id: args.id.unwrap_or(0),
+                node_id: args.id,
                 endpoint: args.url,
                 peers: args.peers,
             };
@@ -161,7 +162,7 @@ pub(crate) async fn leader(client: &Client, command: LeaderCommand) -> Result<An
             ShardName::Stock(shard) => Group::Shard(shard),
             ShardName::Meta => Group::Meta(true),
         }),
-        to_node_id: args.to.unwrap_or(0),
+        to_node_id: args.to,
     };
     let answer = client.transfer_leadership(request).await;
     let answer = answer.map_err(by_request(request_id))?;
@@ -218,7 +219,7 @@ pub(crate) async fn last_resort(
         .node_channels()
         .into_iter()
         .map(|(node, channel)| async move {
-            let mut stub = ClusterServiceClient::new(channel);
+            let mut stub = TopologyServiceClient::new(channel);
             let answer = stub.get_topology(GetTopologyRequest {});
             let answer = tokio::time::timeout(PROBED_WITHIN, answer).await;
             Some((node, answer.ok()?.ok()?.into_inner()))

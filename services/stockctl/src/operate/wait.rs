@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use stock_client::Client;
-use stock_proto::stock::v1::node_status::State;
-use stock_proto::stock::v1::replica_status::Role;
-use stock_proto::stock::v1::{
+use stock_proto::stock::admin::v1::node_status::State;
+use stock_proto::stock::admin::v1::replica_status::Role;
+use stock_proto::stock::admin::v1::{
     ListNodesRequest, ListNodesResponse, ListShardsRequest, ListShardsResponse, ShardStatus,
 };
 
@@ -115,8 +115,8 @@ fn progress(goal: Goal, nodes: &ListNodesResponse, shards: &ListShardsResponse) 
         }),
         Goal::Led { shard, node_id } => of_shard(shards, shard, |status| {
             match (status.leader_node_id, status.preferred_leader_node_id) {
-                (leader, _) if leader == node_id => Progress::Done,
-                (_, preferred) if preferred == node_id => left(status),
+                (Some(leader), _) if leader == node_id => Progress::Done,
+                (_, Some(preferred)) if preferred == node_id => left(status),
                 _ => Progress::Dropped(format!(
                     "{shard} is not to be led by node {node_id} any more"
                 )),
@@ -208,7 +208,8 @@ fn left(status: &ShardStatus) -> Progress {
 
 #[cfg(test)]
 mod tests {
-    use stock_proto::stock::v1::{
+    use stock_proto::stock::admin::v1::waiting::Reason;
+    use stock_proto::stock::admin::v1::{
         NodeStatus, ReplicaMove, ReplicaStatus, RequestedMove, Waiting, replica_move,
     };
 
@@ -223,6 +224,7 @@ mod tests {
         };
         node.set_state(state);
         ListNodesResponse {
+            header: None,
             nodes: vec![node],
             replication: 3,
             next_page_token: String::new(),
@@ -240,7 +242,7 @@ mod tests {
         };
         ShardStatus {
             replicas: voters.iter().map(|node| voter(*node)).collect(),
-            leader_node_id: voters[0],
+            leader_node_id: Some(voters[0]),
             ..ShardStatus::default()
         }
     }
@@ -254,8 +256,8 @@ mod tests {
 
     fn moving() -> ReplicaMove {
         let mut under_way = ReplicaMove {
-            from_node_id: 4,
-            to_node_id: 1,
+            from_node_id: Some(4),
+            to_node_id: Some(1),
             because: "the node is draining".into(),
             lag: 70,
             ..ReplicaMove::default()
@@ -285,7 +287,7 @@ mod tests {
         let goal = Goal::Drained { node_id: 4 };
         let mut busy = shard(&[4, 2, 3]);
         busy.waiting.push(Waiting {
-            reason: "NO_ROOM".into(),
+            reason: Reason::NoRoom.into(),
             message: "no other active node has room for a replica".into(),
         });
         let left = |now: &str| Progress::Left {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use stock_cluster::identity::{Addresses, Identity};
 use stock_cluster::{Change, Directory, GroupId, RegistryCommand, RegistryOutcome};
-use stock_proto::stock::v1 as api;
-use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
+use stock_proto::stock::internal::v1 as api;
+use stock_proto::stock::internal::v1::joining_service_client::JoiningServiceClient;
 use tokio::time::sleep;
 use tonic::{Code, Status};
 
@@ -86,7 +86,7 @@ async fn announce(edge: &Edge, own: &Identity, grpc: String, peers: String) -> R
         endpoint: grpc,
         peers,
     };
-    let mut client = ClusterServiceClient::new(edge.proxy.channel(leader));
+    let mut client = JoiningServiceClient::new(edge.proxy.channel(leader));
     let request = Caller::THIS_NODE.send_on(request);
     let joined = client.join_node(request);
     let joined = proxy::answer(Deadline::NONE, joined).await?;

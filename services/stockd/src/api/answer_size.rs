@@ -3,6 +3,7 @@
 //! of it, and each retry would fail the same way.
 
 use prost::Message;
+use stock_core::ReservationId;
 use stock_core::limits::{COUNTER_MAX, IDENTIFIER_BYTES_MAX, LINES_MAX, QUANTITY_MAX};
 use stock_proto::codec::MESSAGE_BYTES_MAX;
 use stock_proto::stock::v1 as api;
@@ -13,13 +14,19 @@ use super::error::ApiError;
 /// Bytes of the largest answer.
 const ANSWER_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 
-/// One position in an answer: names, counts, the shard and an index.
+/// The head of an answer that has seen every shard there can be, and group 0.
+pub(super) const HEADER_BYTES_MAX: usize = header(ReservationId::SHARDS_MAX as usize);
+
+/// The head of an answer that has seen so many shards, and group 0: an index of each, the time and
+/// the incarnation.
+const fn header(shards: usize) -> usize {
+    let index = inside(number(u32::MAX as u64) + number(u64::MAX));
+    inside((shards + 1) * index + inside(2 * SIGNED) + text(16))
+}
+
+/// One position in an answer: names and counts.
 pub(super) const ITEM_BYTES_MAX: usize = inside(
-    2 * text(IDENTIFIER_BYTES_MAX)
-        + 2 * SIGNED
-        + 3 * number(COUNTER_MAX as u64)
-        + number(1)
-        + SHARD_AND_INDEX,
+    2 * text(IDENTIFIER_BYTES_MAX) + 2 * SIGNED + 3 * number(COUNTER_MAX as u64) + number(1),
 );
 
 /// A line of a basket in an answer but for its names. A line that is short tells more than one that
@@ -34,8 +41,6 @@ const RESERVATION_BYTES: usize = text(36) + number(1) + 3 * inside(2 * SIGNED);
 /// What the edge tells of a request that its shard refuses, or that it could not get an answer to.
 const REFUSAL_BYTES_MAX: usize = 1_024;
 
-const SHARD_AND_INDEX: usize = number(u32::MAX as u64) + number(u64::MAX);
-
 /// A number that may be negative.
 const SIGNED: usize = number(u64::MAX);
 
@@ -43,7 +48,7 @@ const SIGNED: usize = number(u64::MAX);
 const _: () = assert!(
     LINES_MAX * inside(2 * text(IDENTIFIER_BYTES_MAX) + LINE_BYTES_MAX)
         + RESERVATION_BYTES
-        + SHARD_AND_INDEX
+        + HEADER_BYTES_MAX
         < ANSWER_BYTES_MAX / 2
 );
 
@@ -52,6 +57,7 @@ const _: () = assert!(
 pub(super) fn check_batch(
     requests: &[api::ReserveRequest],
     known: &[Option<Slot>],
+    shards: u32,
 ) -> Result<(), ApiError> {
     let of_each = requests.iter().zip(known).map(|(request, known)| {
         inside(match known {
@@ -60,7 +66,7 @@ pub(super) fn check_batch(
             None => reserve(request).max(REFUSAL_BYTES_MAX),
         })
     });
-    let bytes = of_each.sum();
+    let bytes = header(shards as usize) + of_each.sum::<usize>();
     match bytes > ANSWER_BYTES_MAX {
         true => Err(ApiError::AnswerTooLarge {
             bytes,
@@ -75,9 +81,9 @@ fn reserve(request: &api::ReserveRequest) -> usize {
     let lines = request
         .lines
         .iter()
-        .map(|line| inside(text(line.sku.len()) + text(line.location.len()) + LINE_BYTES_MAX));
+        .map(|line| inside(text(line.sku.len()) + text(line.location().len()) + LINE_BYTES_MAX));
     let outcome = inside(lines.sum::<usize>() + RESERVATION_BYTES);
-    inside(outcome + SHARD_AND_INDEX)
+    inside(outcome)
 }
 
 /// A field with a number up to this. Fields up to 15 have a key of one byte.
@@ -112,11 +118,7 @@ mod tests {
     const LONGEST: usize = IDENTIFIER_BYTES_MAX;
 
     fn request(lines: usize, name_bytes: usize) -> api::ReserveRequest {
-        let line = api::Line {
-            sku: "s".repeat(name_bytes),
-            location: "l".repeat(name_bytes),
-            quantity: QUANTITY_MAX,
-        };
+        let line = api::Line::at("s".repeat(name_bytes), "l".repeat(name_bytes), QUANTITY_MAX);
         api::ReserveRequest {
             lines: vec![line; lines],
             ..Default::default()
@@ -126,7 +128,7 @@ mod tests {
     fn held(request: &api::ReserveRequest) -> api::reserve_response::Outcome {
         let lines = request.lines.iter().map(|line| api::ReservationLine {
             sku: line.sku.clone(),
-            location: line.location.clone(),
+            location: line.location().to_owned(),
             quantity: QUANTITY_MAX * 100,
             open: QUANTITY_MAX * 100,
             ..Default::default()
@@ -151,7 +153,7 @@ mod tests {
     fn short(request: &api::ReserveRequest) -> api::reserve_response::Outcome {
         let lines = request.lines.iter().map(|line| api::ShortLine {
             sku: line.sku.clone(),
-            location: line.location.clone(),
+            location: line.location().to_owned(),
             requested: QUANTITY_MAX * 100,
             available: -COUNTER_MAX,
             reservable: COUNTER_MAX,
@@ -163,9 +165,8 @@ mod tests {
 
     fn answer(outcome: api::reserve_response::Outcome) -> Slot {
         Slot::Response(api::ReserveResponse {
+            header: None,
             outcome: Some(outcome),
-            shard: u32::MAX,
-            applied_index: u64::MAX,
         })
     }
 
@@ -174,7 +175,11 @@ mod tests {
             .into_iter()
             .map(|slot| api::BatchReserveResult { result: Some(slot) });
         let results = results.collect();
-        api::BatchReserveResponse { results }.encoded_len()
+        api::BatchReserveResponse {
+            header: None,
+            results,
+        }
+        .encoded_len()
     }
 
     #[test]
@@ -186,7 +191,7 @@ mod tests {
                 let thought = inside(reserve(&request));
                 assert!(found <= thought, "{found} of {thought}");
                 // And not much smaller, so that nothing is refused that could be received.
-                let more = RESERVATION_BYTES + SHARD_AND_INDEX + 24 * lines;
+                let more = RESERVATION_BYTES + 24 * lines;
                 assert!(thought <= found + more, "{found} of {thought}");
             }
         }
@@ -195,16 +200,16 @@ mod tests {
     #[test]
     fn a_batch_is_refused_where_its_answers_could_be_too_large_and_only_there() {
         let full = vec![request(LINES_MAX, 18); 960];
-        let refused = check_batch(&full, &vec![None; 960]);
+        let refused = check_batch(&full, &vec![None; 960], 8);
         assert!(matches!(refused, Err(ApiError::AnswerTooLarge { .. })));
         assert!(bytes(full.iter().map(|it| answer(held(it))).collect()) > ANSWER_BYTES_MAX);
         // What a shop's largest baskets are like, most of them.
         let usual = vec![request(24, 18); 1_000];
-        assert!(check_batch(&usual, &vec![None; 1_000]).is_ok());
+        assert!(check_batch(&usual, &vec![None; 1_000], 8).is_ok());
         // What is refused already has an answer of its own size.
         let error = embedded(ApiError::SeveralShards);
         let known = vec![Some(Slot::Error(error)); 960];
-        assert!(check_batch(&full, &known).is_ok());
+        assert!(check_batch(&full, &known, 8).is_ok());
     }
 
     #[test]
@@ -253,17 +258,19 @@ mod tests {
     fn no_position_is_larger_than_was_thought() {
         let item = api::Availability {
             sku: "s".repeat(LONGEST),
-            location: "l".repeat(LONGEST),
+            location: Some("l".repeat(LONGEST)),
             on_hand: -COUNTER_MAX,
             reserved: COUNTER_MAX,
             safety_stock: QUANTITY_MAX,
             backorder_limit: QUANTITY_MAX,
             available: -COUNTER_MAX,
             known: true,
-            shard: u32::MAX,
-            applied_index: u64::MAX,
         };
-        let found = api::GetAvailabilityResponse { items: vec![item] }.encoded_len();
+        let answer = api::GetAvailabilityResponse {
+            header: None,
+            items: vec![item],
+        };
+        let found = answer.encoded_len();
         assert!(found <= ITEM_BYTES_MAX, "{found} of {ITEM_BYTES_MAX}");
     }
 }

@@ -13,6 +13,7 @@ use stock_proto::codec::MESSAGE_BYTES_MAX;
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::availability_service_client::AvailabilityServiceClient;
 use stock_proto::stock::v1::availability_service_server::AvailabilityService;
+use stock_proto::stock::v1::position_key::Place;
 use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
@@ -20,6 +21,8 @@ use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::front::Front;
+use super::seen::Seen;
+use super::wanted::Wanted;
 use super::{answer_size, convert, proxy};
 
 /// Keys of one call.
@@ -28,7 +31,9 @@ const KEYS_MAX: usize = 2_000;
 /// Items of one answer: with the longest names and the largest counts they stay below the largest
 /// message.
 const ITEMS_MAX: usize = 20_000;
-const _: () = assert!(ITEMS_MAX * answer_size::ITEM_BYTES_MAX <= MESSAGE_BYTES_MAX);
+const _: () = assert!(
+    ITEMS_MAX * answer_size::ITEM_BYTES_MAX + answer_size::HEADER_BYTES_MAX <= MESSAGE_BYTES_MAX
+);
 
 /// The service.
 pub(super) struct AvailabilityReads {
@@ -38,7 +43,8 @@ pub(super) struct AvailabilityReads {
 
 impl AvailabilityReads {
     /// On this edge.
-    pub(super) fn new(edge: Arc<Edge>, front: Arc<Front>) -> Self {
+    pub(super) fn new(edge: &Arc<Edge>, front: &Arc<Front>) -> Self {
+        let (edge, front) = (Arc::clone(edge), Arc::clone(front));
         Self { edge, front }
     }
 
@@ -49,8 +55,10 @@ impl AvailabilityReads {
     ) -> Result<api::GetAvailabilityResponse, ApiError> {
         let mut fields = Fields::default();
         let keys = check_keys(&mut fields, &call.keys, self.edge.shards());
-        let freshness = self.freshness(&mut fields, call, keys.as_deref().unwrap_or_default());
-        let (keys, freshness) = fields.finish(keys.zip(freshness))?;
+        let wanted = Wanted::check(&mut fields, call.read.as_ref(), self.edge.shards());
+        let (keys, wanted) = fields.finish(keys.zip(wanted))?;
+        self.edge.check_incarnation(&wanted)?;
+        let freshness = wanted.of_shards(keys.iter().map(|key| key.shard));
         let elsewhere = self.elsewhere(&keys, caller.is_node);
         let waits = freshness
             .iter()
@@ -61,14 +69,14 @@ impl AvailabilityReads {
             });
         let sent_on = SentOn {
             keys: &keys,
-            consistency: call.consistency,
+            read: call.read.as_ref(),
             freshness: &freshness,
             caller,
         };
         let (reached, found) =
             tokio::try_join!(try_join_all(waits), self.ask_others(&sent_on, &elsewhere))?;
         let reached: BTreeMap<u32, u64> = reached.into_iter().collect();
-        self.read(&keys, &elsewhere, &found, &reached)
+        self.read(&keys, &elsewhere, found, &reached)
     }
 
     /// The shards that other nodes answer for, and which those are.
@@ -92,7 +100,7 @@ impl AvailabilityReads {
         call: &SentOn<'a>,
         shards: &BTreeMap<u32, Vec<u64>>,
     ) -> Result<Found<'a>, ApiError> {
-        let mut found = Found::new();
+        let mut found = Found::default();
         let mut left: BTreeMap<u32, std::vec::IntoIter<u64>> = shards
             .iter()
             .map(|(shard, others)| (*shard, others.clone().into_iter()))
@@ -112,7 +120,10 @@ impl AvailabilityReads {
             });
             for (answer, shards) in join_all(answers).await {
                 match answer {
-                    Ok(of_node) => found.extend(of_node),
+                    Ok((of_keys, header)) => {
+                        found.of_keys.extend(of_keys);
+                        found.seen.read_elsewhere(&header);
+                    }
                     Err(error) if proxy::another_may_know(&error) => {
                         failed = error;
                         left.extend(shards);
@@ -131,89 +142,65 @@ impl AvailabilityReads {
         node: u64,
         call: &SentOn<'a>,
         is_asked: impl Fn(u32) -> bool,
-    ) -> Result<Vec<(&'a Key, Vec<api::Availability>)>, ApiError> {
+    ) -> Result<(Vec<OfKey<'a>>, api::ResponseHeader), ApiError> {
         let mut keys: Vec<&Key> = call.keys.iter().filter(|key| is_asked(key.shard)).collect();
         // Each once. Those with a location first: each has one item, and the items of the others
         // are told by their SKUs.
         keys.sort_unstable_by_key(|key| (key.location.is_none(), *key));
         keys.dedup();
-        let asked = keys.iter().map(|key| api::PositionKey {
-            sku: key.sku.as_str().to_owned(),
-            location: name_of(key.location.as_ref()),
+        let asked = keys.iter().map(|key| match &key.location {
+            Some(location) => api::PositionKey::at(key.sku.as_str(), location.as_str()),
+            None => api::PositionKey::everywhere(key.sku.as_str()),
         });
         let at_least = call.freshness.iter().map(|(shard, freshness)| {
             let (shard, index) = (*shard, freshness.at_least());
             api::ShardIndex { shard, index }
         });
-        let question = api::GetAvailabilityRequest {
-            keys: asked.collect(),
-            consistency: call.consistency,
+        let read = call.read.map(|read| api::ReadOptions {
+            consistency: read.consistency,
             at_least: at_least
                 .filter(|at_least| is_asked(at_least.shard) && at_least.index > 0)
                 .collect(),
+            incarnation: read.incarnation.clone(),
+        });
+        let question = api::GetAvailabilityRequest {
+            keys: asked.collect(),
+            read,
         };
         let mut client = AvailabilityServiceClient::new(self.edge.proxy.channel(node))
             .max_decoding_message_size(proxy::TRANSPORT_BYTES_MAX);
         let answer = client.get_availability(call.caller.send_on(question));
         let answer = proxy::answer(call.caller.deadline, answer).await?;
+        let answer = answer.into_inner();
+        let header = answer.header.unwrap_or_default();
         // It has one item for each key at least: another answer is none.
-        sorted_out(keys, answer.into_inner().items).ok_or(Failure::TooFarBehind.into())
-    }
-
-    /// How new the state of each shard must be that the keys are in; those that may be as they are,
-    /// are left out.
-    fn freshness(
-        &self,
-        fields: &mut Fields,
-        call: &api::GetAvailabilityRequest,
-        keys: &[Key],
-    ) -> Option<BTreeMap<u32, Freshness>> {
-        let mut of_shards = BTreeMap::new();
-        let everywhere = fields.freshness(call.consistency)?;
-        if everywhere == Freshness::Near && call.at_least.is_empty() {
-            return Some(of_shards);
-        }
-        of_shards.extend(keys.iter().map(|key| (key.shard, everywhere)));
-        for (number, at_least) in call.at_least.iter().enumerate() {
-            if at_least.shard >= self.edge.shards() {
-                fields.refuse(
-                    &format!("at_least[{number}].shard"),
-                    format!(
-                        "is {}; this cluster has {} shards",
-                        at_least.shard,
-                        self.edge.shards()
-                    ),
-                );
-                return None;
-            }
-            // What nobody asks for need not be waited for.
-            if let Some(freshness) = of_shards.get_mut(&at_least.shard) {
-                *freshness = freshness.and_at_least(at_least.index);
-            }
-        }
-        of_shards.retain(|_, freshness| *freshness != Freshness::Near);
-        Some(of_shards)
+        let items = sorted_out(keys, answer.items).ok_or(Failure::TooFarBehind)?;
+        Ok((items, header))
     }
 
     fn read(
         &self,
         keys: &[Key],
         elsewhere: &BTreeMap<u32, Vec<u64>>,
-        found: &Found<'_>,
+        found: Found<'_>,
         reached: &BTreeMap<u32, u64>,
     ) -> Result<api::GetAvailabilityResponse, ApiError> {
+        let mut seen = found.seen;
         let mut items = Vec::with_capacity(keys.len());
         for key in keys {
             if elsewhere.contains_key(&key.shard) {
-                let of_key = found.get(key).map_or(&[][..], Vec::as_slice);
+                let of_key = found.of_keys.get(key).map_or(&[][..], Vec::as_slice);
                 check_room(items.len() + of_key.len())?;
                 items.extend_from_slice(of_key);
             } else {
                 let least = reached.get(&key.shard).copied().unwrap_or(0);
-                self.read_here(key, least, &mut items)?;
+                self.read_here(key, least, &mut items, &mut seen)?;
             }
         }
-        Ok(api::GetAvailabilityResponse { items })
+        Ok(api::GetAvailabilityResponse {
+            header: Some(self.edge.header(seen)),
+            items,
+        })
     }
 
     /// Reads what this node has published. The replica may be gone since the loop said that it is
@@ -223,11 +210,12 @@ impl AvailabilityReads {
         key: &Key,
         least: u64,
         items: &mut Vec<api::Availability>,
+        seen: &mut Seen,
     ) -> Result<(), ApiError> {
         let view = &self.edge.view;
         let shard = key.shard;
         // The index first: what is read after it is at least that new.
-        let index = view.applied_index(shard);
+        let (index, time) = view.reached_at(shard);
         let sku = key.sku.as_str();
         let before = items.len();
         let read = view.with_positions(&key.sku, |positions| {
@@ -240,7 +228,7 @@ impl AvailabilityReads {
             };
             check_room(before + of_key.len())?;
             let of_key = of_key.iter();
-            items.extend(of_key.map(|position| convert::availability(sku, position, shard, index)));
+            items.extend(of_key.map(|position| convert::availability(sku, position)));
             Ok::<_, ApiError>(())
         });
         read.transpose()?;
@@ -252,12 +240,11 @@ impl AvailabilityReads {
             check_room(before + 1)?;
             items.push(api::Availability {
                 sku: sku.to_owned(),
-                location: name_of(key.location.as_ref()),
-                shard,
-                applied_index: index,
+                location: key.location.as_ref().map(ToString::to_string),
                 ..Default::default()
             });
         }
+        seen.read_at(shard, index, time);
         Ok(())
     }
 }
@@ -270,13 +257,20 @@ struct Key {
     shard: u32,
 }
 
-/// What other nodes have answered, by key.
-type Found<'a> = BTreeMap<&'a Key, Vec<api::Availability>>;
+/// What other nodes have answered.
+#[derive(Default)]
+struct Found<'a> {
+    of_keys: BTreeMap<&'a Key, Vec<api::Availability>>,
+    seen: Seen,
+}
+
+/// The items of one key.
+type OfKey<'a> = (&'a Key, Vec<api::Availability>);
 
 /// A call, a part of which goes on to other nodes.
 struct SentOn<'a> {
     keys: &'a [Key],
-    consistency: i32,
+    read: Option<&'a api::ReadOptions>,
     freshness: &'a BTreeMap<u32, Freshness>,
     caller: Caller,
 }
@@ -293,9 +287,9 @@ fn sorted_out(
         let is_of_sku = |item: &api::Availability| item.sku == key.sku.as_str();
         let mut of_key = Vec::new();
         match &key.location {
-            Some(location) => of_key.extend(
-                items.next_if(|item| is_of_sku(item) && item.location == location.as_str()),
-            ),
+            Some(location) => of_key.extend(items.next_if(|item| {
+                is_of_sku(item) && item.location.as_deref() == Some(location.as_str())
+            })),
             None => of_key.extend(std::iter::from_fn(|| items.next_if(is_of_sku))),
         }
         if of_key.is_empty() {
@@ -317,11 +311,6 @@ fn check_room(items: usize) -> Result<(), ApiError> {
     }
 }
 
-/// Empty for none.
-fn name_of(location: Option<&Location>) -> String {
-    location.map_or_else(String::new, |location| location.as_str().to_owned())
-}
-
 fn check_keys(fields: &mut Fields, keys: &[api::PositionKey], shards: u32) -> Option<Vec<Key>> {
     if keys.is_empty() || keys.len() > KEYS_MAX {
         let found = keys.len();
@@ -333,11 +322,16 @@ fn check_keys(fields: &mut Fields, keys: &[api::PositionKey], shards: u32) -> Op
     }
     let checked = keys.iter().enumerate().map(|(number, key)| {
         let sku = fields.check_at("keys", number, "sku", Sku::new(&key.sku));
-        let location = match key.location.as_str() {
-            "" => Some(None),
-            name => fields
+        let location = match &key.place {
+            Some(Place::AllLocations(api::AllLocations {})) => Some(None),
+            Some(Place::Location(name)) => fields
                 .check_at("keys", number, "location", Location::new(name))
                 .map(Some),
+            None => {
+                let field = format!("keys[{number}].location");
+                fields.refuse(&field, "or all_locations must be given");
+                None
+            }
         };
         let sku = sku?;
         Some(Key {

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use stock_cluster::GroupId;
-use stock_core::Command;
+use stock_core::{Command, Stamp};
 use stock_node::answer::Failure;
 use stock_node::entry::{Commands, CommandsBuilder};
 use stock_proto::stock::v1 as api;
@@ -12,6 +12,7 @@ use tonic::Status;
 use super::edge::{BYTES_PER_PROPOSAL_MAX, COMMANDS_PER_PROPOSAL_MAX, Edge, Proposed};
 use super::error::ApiError;
 use super::reserve;
+use super::seen::Seen;
 
 /// Sorts commands by shard.
 pub(super) struct BasketSorter {
@@ -122,6 +123,14 @@ impl Decided {
         self.numbers.len()
     }
 
+    /// Where that is written.
+    pub(super) fn note(&self, seen: &mut Seen) {
+        if let Ok(applied) = &self.proposed {
+            let group = GroupId::of_shard(self.shard);
+            seen.wrote(group, applied.applied_index, applied.stamp);
+        }
+    }
+
     /// Each request of the call, and what its maker is told.
     pub(super) fn answers(
         self,
@@ -130,15 +139,11 @@ impl Decided {
             Ok(applied) => (Some(applied), Failure::OutcomeUnknown),
             Err(failure) => (None, failure),
         };
-        let (index, stamp) = match &applied {
-            Some(applied) => (applied.applied_index, applied.stamp),
-            None => Default::default(),
-        };
+        let stamp = applied.as_ref().map_or(Stamp(0), |applied| applied.stamp);
         let mut outcomes = applied.into_iter().flat_map(|applied| applied.outcomes);
-        let shard = self.shard;
         self.numbers.into_iter().map(move |number| {
             let answer = match outcomes.next() {
-                Some(outcome) => reserve::response(shard, index, stamp, outcome),
+                Some(outcome) => reserve::response(stamp, outcome),
                 None => Err(ApiError::Failed(failure)),
             };
             (number, answer)

@@ -2,12 +2,9 @@
 //! there are a thousand at a time, and each would keep its own.
 
 use tonic::Request;
-use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::metadata::MetadataMap;
 
 use super::deadline::Deadline;
-
-/// Marks a call as sent on by a node.
-const SENT_ON: &str = "stockd-sent-on";
 
 /// A caller: a shop, an operator, or the node that a shop or an operator has asked.
 #[derive(Debug, Clone, Copy)]
@@ -15,7 +12,7 @@ pub(super) struct Caller {
     /// How long it waits.
     pub(super) deadline: Deadline,
     /// Whether it is a node that was asked and cannot answer by itself: its call is not sent on
-    /// again.
+    /// again. The connection tells, so that nobody else can say so.
     pub(super) is_node: bool,
 }
 
@@ -26,23 +23,20 @@ impl Caller {
         is_node: false,
     };
 
-    /// As a call's headers say.
-    pub(super) fn of(metadata: &MetadataMap) -> Self {
+    /// Who made a call, over a connection of a node or of somebody else.
+    pub(super) fn of(metadata: &MetadataMap, is_node: bool) -> Self {
         Self {
             deadline: Deadline::of(metadata),
-            is_node: metadata.contains_key(SENT_ON),
+            is_node,
         }
     }
 
-    /// Its call as it is sent on: with its deadline, and marked.
+    /// Its call as it is sent on: with its deadline.
     pub(super) fn send_on<T>(self, call: T) -> Request<T> {
         let mut request = Request::new(call);
         if let Some(time) = self.deadline.time() {
             request.set_timeout(time);
         }
-        request
-            .metadata_mut()
-            .insert(SENT_ON, MetadataValue::from_static("1"));
         request
     }
 }

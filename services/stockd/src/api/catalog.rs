@@ -18,6 +18,7 @@ use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::front::Front;
+use super::seen::Seen;
 use super::{convert, page};
 
 /// Longest name of a location, in bytes.
@@ -34,7 +35,8 @@ pub(super) struct CatalogCalls {
 
 impl CatalogCalls {
     /// On this edge.
-    pub(super) fn new(edge: Arc<Edge>, front: Arc<Front>) -> Self {
+    pub(super) fn new(edge: &Arc<Edge>, front: &Arc<Front>) -> Self {
+        let (edge, front) = (Arc::clone(edge), Arc::clone(front));
         Self { edge, front }
     }
 
@@ -57,11 +59,11 @@ impl CatalogCalls {
             put,
         });
         let applied = self.edge.propose(GroupId::META, commands.take()).await?;
-        let applied_index = applied.applied_index;
+        let seen = Seen::of(GroupId::META, &applied);
         convert::put(applied.only()?)?;
         Ok(api::PutLocationResponse {
+            header: Some(self.edge.header(seen)),
             location: Some(location),
-            applied_index,
         })
     }
 
@@ -83,7 +85,7 @@ impl CatalogCalls {
         let view = &self.edge.view;
         // The index first: what is read after it is at least that new. And one more than the page
         // has, to know whether others follow.
-        let applied_index = view.catalog_index();
+        let (applied_index, time) = view.catalog_reached_at();
         let found = view.locations(asked.after.as_ref(), asked.size + 1);
         if applied_index < least || view.catalog_index() < applied_index {
             return Err(ApiError::Failed(Failure::NotLeader { leader: None }));
@@ -92,9 +94,10 @@ impl CatalogCalls {
         let (locations, has_more) = page::fill(asked.size, messages);
         let last = locations.last().filter(|_| has_more);
         let next_page_token = last.map_or_else(String::new, |last| page::token(&last.location_id));
+        let seen = Seen::read(GroupId::META, applied_index, time);
         Ok(api::ListLocationsResponse {
+            header: Some(self.edge.header(seen)),
             locations,
-            applied_index,
             next_page_token,
         })
     }
@@ -149,15 +152,14 @@ impl CatalogCalls {
             .edge
             .propose(GroupId::of_shard(shard), commands.take())
             .await?;
-        let applied_index = applied.applied_index;
+        let header = self.edge.header_of(shard, &applied);
         let policy = convert::policy(applied.only()?)?;
         Ok(api::SetPositionPolicyResponse {
+            header: Some(header),
             safety_stock: policy.safety_stock,
             backorder_limit: policy.backorder_limit,
             available: policy.available,
             discrepancy: policy.discrepancy.as_deref().map(convert::discrepancy),
-            shard,
-            applied_index,
         })
     }
 }
@@ -180,9 +182,9 @@ fn check_location(fields: &mut Fields, location: Option<&api::Location>) -> Opti
         let why = format!("must be at most {NAME_BYTES_MAX} bytes without control characters");
         fields.refuse("location.name", why);
     }
-    let is_gln =
-        location.gln.len() == GLN_DIGITS && location.gln.bytes().all(|b| b.is_ascii_digit());
-    if !location.gln.is_empty() && !is_gln {
+    let gln = location.gln.as_deref();
+    let is_gln = |gln: &str| gln.len() == GLN_DIGITS && gln.bytes().all(|b| b.is_ascii_digit());
+    if gln.is_some_and(|gln| !is_gln(gln)) {
         fields.refuse(
             "location.gln",
             format!("must be {GLN_DIGITS} digits, or empty"),
@@ -209,7 +211,7 @@ fn check_location(fields: &mut Fields, location: Option<&api::Location>) -> Opti
         kind: kind?,
         name: location.name.clone(),
         coordinates: coordinates.map(convert::coordinates),
-        gln: location.gln.clone(),
+        gln: gln.unwrap_or_default().to_owned(),
     })
 }
 

@@ -1,127 +1,36 @@
-//! `ClusterService`: who is in the cluster, who leads what, and where replicas are and go.
+//! `ClusterService`: who is in the cluster, and where replicas are and go.
 
-use std::future::Future;
 use std::sync::Arc;
 
-use futures_util::stream::BoxStream;
-use futures_util::{StreamExt, TryStreamExt};
-use stock_cluster::{
-    ADDRESS_BYTES_MAX, Change, Directory, GroupId, NODE_ID_MAX, NodeState, Overview,
-    RegistryCommand, RegistryOutcome, RegistryRefusal,
-};
-use stock_core::{Request as Asked, RequestId};
-use stock_node::answer::Failure;
-use stock_node::way::{self, Answerer};
-use stock_proto::stock::v1 as api;
-use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
-use stock_proto::stock::v1::cluster_service_server::ClusterService;
-use tokio_util::sync::CancellationToken;
+use stock_cluster::{ADDRESS_BYTES_MAX, Change, GroupId, NODE_ID_MAX};
+use stock_core::RequestId;
+use stock_proto::stock::admin::v1 as api;
+use stock_proto::stock::admin::v1::cluster_service_client::ClusterServiceClient;
+use stock_proto::stock::admin::v1::cluster_service_server::ClusterService;
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status};
 
-use super::caller::Caller;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
-use super::front::{Call, Front};
-use super::topology::topology;
-use super::{cluster_view, page, proxy};
+use super::front::Front;
+use super::meta_leader::{Done, MetaLeader};
+use super::{cluster_view, page};
 use crate::config::Config;
-
-/// Bytes of a data directory's name.
-const DIRECTORY_BYTES: usize = 16;
 
 /// The edge of the leader of group 0, on another node.
 type Leader = ClusterServiceClient<Channel>;
 
 /// The service.
 pub(super) struct ClusterCalls {
-    config: Arc<Config>,
-    edge: Arc<Edge>,
-    front: Arc<Front>,
-    stop: CancellationToken,
+    leader: MetaLeader,
 }
 
 impl ClusterCalls {
-    /// Of this node, until told to stop.
-    pub(super) fn new(
-        config: Arc<Config>,
-        edge: Arc<Edge>,
-        front: Arc<Front>,
-        stop: CancellationToken,
-    ) -> Self {
-        Self {
-            config,
-            edge,
-            front,
-            stop,
-        }
-    }
-
-    fn topology(&self) -> api::GetTopologyResponse {
-        let configured = self.config.nodes.iter();
-        let configured: Vec<_> = configured.map(|it| (it.id, it.grpc.as_str())).collect();
-        let (cluster, config) = (&self.edge.cluster, &self.config);
-        topology(&config.cluster_id, config.node_id, cluster, &configured)
-    }
-
-    fn overview(&self) -> Result<Overview, ApiError> {
-        self.edge.operations.overview().map_err(ApiError::Failed)
-    }
-
-    /// The edge of the leader of group 0, if that is another node: it answers in this one's place.
-    fn elsewhere(&self, caller: Caller) -> Option<Leader> {
-        match way::of_operator(&self.edge.cluster, self.config.node_id, caller.is_node) {
-            Answerer::Here => None,
-            Answerer::Others(leader) => {
-                let leader = leader.into_iter().next()?;
-                Some(Leader::new(self.edge.proxy.channel(leader)))
-            }
-        }
-    }
-
-    /// Has group 0 carry a change out: what came of it, and the index of its entry.
-    async fn change(
-        &self,
-        request_id: Option<RequestId>,
-        change: Change,
-    ) -> Result<(RegistryOutcome, u64), ApiError> {
-        let command = RegistryCommand {
-            principal: self.edge.principal.clone(),
-            request: request_id.map(|id| Asked {
-                id,
-                fingerprint: change.fingerprint(),
-            }),
-            change,
-        };
-        let changed = self.edge.operations.change(command).await;
-        let changed = changed.map_err(ApiError::Failed)?;
-        match changed.outcome {
-            RegistryOutcome::Refused(refusal) => Err(ApiError::Registry(refusal)),
-            outcome => Ok((outcome, changed.applied_index)),
-        }
-    }
-
-    /// A call that the leader of group 0 answers: `there`, if that is another node, or else `here`.
-    async fn by_leader<C: Call, Answer, There, Here>(
-        &self,
-        request: Request<C>,
-        there: impl FnOnce(Leader, Request<C>) -> There,
-        here: impl FnOnce(C) -> Here,
-    ) -> Result<Response<Answer>, Status>
-    where
-        There: Future<Output = Result<Response<Answer>, Status>>,
-        Here: Future<Output = Result<Answer, ApiError>>,
-    {
-        let by_leader = async |call, caller: Caller| match self.elsewhere(caller) {
-            Some(leader) => {
-                let answer = there(leader, caller.send_on(call));
-                let answer = proxy::answer(caller.deadline, answer).await?;
-                Ok(answer.into_inner())
-            }
-            None => here(call).await,
-        };
-        self.front.run(request, by_leader).await
+    /// Of this node.
+    pub(super) fn new(config: &Config, edge: &Arc<Edge>, front: &Arc<Front>) -> Self {
+        let leader = MetaLeader::new(config.node_id, edge, front);
+        Self { leader }
     }
 
     fn do_list_nodes(
@@ -129,75 +38,25 @@ impl ClusterCalls {
         call: &api::ListNodesRequest,
     ) -> Result<api::ListNodesResponse, ApiError> {
         let asked = page::asked_by_number(call.page_size, &call.page_token)?;
-        let overview = self.overview()?;
-        Ok(cluster_view::nodes(&overview, call.include_removed, asked))
+        let overview = self.leader.overview()?;
+        Ok(api::ListNodesResponse {
+            header: self.leader.header(),
+            ..cluster_view::nodes(&overview, call.include_removed, asked)
+        })
     }
 
     async fn do_add(&self, call: &api::AddNodeRequest) -> Result<api::AddNodeResponse, ApiError> {
         let mut fields = Fields::default();
         let request_id = fields.request_id(&call.request_id);
-        let node = check_node(&mut fields, "node_id", call.node_id, true);
+        let node = check_free_node(&mut fields, call.node_id);
         let addresses = check_addresses(&mut fields, &call.endpoint, &call.peers);
         let (request_id, (node, (grpc, peers))) =
             fields.finish(request_id.zip(node.zip(addresses)))?;
         let change = Change::Announce { node, grpc, peers };
-        let (outcome, applied_index) = self.change(Some(request_id), change).await?;
-        let (node_id, ..) = joined(&outcome)?;
-        Ok(api::AddNodeResponse {
-            node_id,
-            applied_index,
-        })
-    }
-
-    async fn do_join(
-        &self,
-        call: &api::JoinNodeRequest,
-    ) -> Result<api::JoinNodeResponse, ApiError> {
-        let mut fields = Fields::default();
-        if call.cluster_id != self.config.cluster_id {
-            let ours = &self.config.cluster_id;
-            fields.refuse("cluster_id", format!("is not that of this cluster, {ours}"));
-        }
-        let node = check_node(&mut fields, "node_id", call.node_id, true);
-        let addresses = check_addresses(&mut fields, &call.endpoint, &call.peers);
-        let directory = <[u8; DIRECTORY_BYTES]>::try_from(&call.directory[..])
-            .map_err(|_| format!("must be {DIRECTORY_BYTES} bytes"));
-        let directory = fields.check("directory", directory);
-        let (node, (directory, (grpc, peers))) =
-            fields.finish(node.zip(directory.zip(addresses)))?;
-        let known = self.edge.operations.registry();
-        let directory = Directory(u128::from_be_bytes(directory));
-        let is_connected = self.edge.cluster.is_reachable(node);
-        let overview = self.overview()?;
-        if overview.is_heard_with_another(node, directory, is_connected) {
-            return Err(ApiError::Registry(RegistryRefusal::NodeHeard { node }));
-        }
-        let change = Change::Join {
-            node,
-            directory,
-            replaces: known.node(node).and_then(|known| known.directory),
-            grpc,
-            peers,
-        };
-        let (outcome, applied_index) = self.change(None, change).await?;
-        let (node_id, generation_floor, since) = joined(&outcome)?;
-        let registry = self.edge.operations.registry();
-        let members = registry
-            .nodes()
-            .filter(|(id, node)| *id != node_id && node.state != NodeState::Removed)
-            .map(|(node_id, node)| api::Member {
-                node_id,
-                peers: node.peers.clone(),
-            });
-        Ok(api::JoinNodeResponse {
-            node_id,
-            generation_floor,
-            shard_count: self.edge.shards(),
-            members: members.collect(),
-            applied_index,
-            incarnation: registry.incarnation().to_be_bytes().to_vec(),
-            since,
-        })
+        let done = self.leader.change(Some(request_id), change).await?;
+        let (node_id, ..) = done.joined()?;
+        let header = done.header;
+        Ok(api::AddNodeResponse { header, node_id })
     }
 
     async fn do_replace(
@@ -206,8 +65,8 @@ impl ClusterCalls {
     ) -> Result<api::ReplaceNodeResponse, ApiError> {
         let (request_id, node) = check_named(&call.request_id, call.node_id)?;
         let change = Change::AllowReplacement { node };
-        let (_, applied_index) = self.change(Some(request_id), change).await?;
-        Ok(api::ReplaceNodeResponse { applied_index })
+        let Done { header, .. } = self.leader.change(Some(request_id), change).await?;
+        Ok(api::ReplaceNodeResponse { header })
     }
 
     async fn do_drain(
@@ -215,13 +74,12 @@ impl ClusterCalls {
         call: &api::DrainNodeRequest,
     ) -> Result<api::DrainNodeResponse, ApiError> {
         let (request_id, node) = check_named(&call.request_id, call.node_id)?;
-        let (_, applied_index) = self
-            .change(Some(request_id), Change::Drain { node })
-            .await?;
-        let replicas = self.edge.operations.registry().replicas_on(node);
+        let change = Change::Drain { node };
+        let Done { header, .. } = self.leader.change(Some(request_id), change).await?;
+        let replicas = self.leader.edge.operations.registry().replicas_on(node);
         Ok(api::DrainNodeResponse {
+            header,
             replicas: replicas as u32,
-            applied_index,
         })
     }
 
@@ -230,10 +88,9 @@ impl ClusterCalls {
         call: &api::UndrainNodeRequest,
     ) -> Result<api::UndrainNodeResponse, ApiError> {
         let (request_id, node) = check_named(&call.request_id, call.node_id)?;
-        let (_, applied_index) = self
-            .change(Some(request_id), Change::Undrain { node })
-            .await?;
-        Ok(api::UndrainNodeResponse { applied_index })
+        let change = Change::Undrain { node };
+        let Done { header, .. } = self.leader.change(Some(request_id), change).await?;
+        Ok(api::UndrainNodeResponse { header })
     }
 
     async fn do_remove(
@@ -241,10 +98,9 @@ impl ClusterCalls {
         call: &api::RemoveNodeRequest,
     ) -> Result<api::RemoveNodeResponse, ApiError> {
         let (request_id, node) = check_named(&call.request_id, call.node_id)?;
-        let (_, applied_index) = self
-            .change(Some(request_id), Change::Remove { node })
-            .await?;
-        Ok(api::RemoveNodeResponse { applied_index })
+        let change = Change::Remove { node };
+        let Done { header, .. } = self.leader.change(Some(request_id), change).await?;
+        Ok(api::RemoveNodeResponse { header })
     }
 
     async fn do_set_replication(
@@ -256,8 +112,8 @@ impl ClusterCalls {
         let request_id = fields.finish(request_id)?;
         let replicas = call.replicas;
         let change = Change::SetReplication { replicas };
-        let (_, applied_index) = self.change(Some(request_id), change).await?;
-        Ok(api::SetReplicationResponse { applied_index })
+        let Done { header, .. } = self.leader.change(Some(request_id), change).await?;
+        Ok(api::SetReplicationResponse { header })
     }
 
     async fn do_move(
@@ -272,13 +128,13 @@ impl ClusterCalls {
             Some(Group::Meta(is_meta)) => self.check_group(&mut fields, None, is_meta),
             None => self.check_group(&mut fields, None, false),
         };
-        let from = check_node(&mut fields, "from_node_id", call.from_node_id, false);
-        let to = check_node(&mut fields, "to_node_id", call.to_node_id, false);
+        let from = check_node(&mut fields, "from_node_id", call.from_node_id);
+        let to = check_node(&mut fields, "to_node_id", call.to_node_id);
         let (request_id, (group, (from, to))) =
             fields.finish(request_id.zip(group.zip(from.zip(to))))?;
         let change = Change::MoveReplica { group, from, to };
-        let (_, applied_index) = self.change(Some(request_id), change).await?;
-        Ok(api::MoveReplicaResponse { applied_index })
+        let Done { header, .. } = self.leader.change(Some(request_id), change).await?;
+        Ok(api::MoveReplicaResponse { header })
     }
 
     async fn do_transfer(
@@ -293,12 +149,14 @@ impl ClusterCalls {
             Some(Group::Meta(is_meta)) => self.check_group(&mut fields, None, is_meta),
             None => self.check_group(&mut fields, None, false),
         };
-        let to = check_node(&mut fields, "to_node_id", call.to_node_id, true);
-        let (request_id, (group, to)) = fields.finish(request_id.zip(group.zip(to)))?;
-        let node = Some(to).filter(|node| *node != 0);
+        let node = match call.to_node_id {
+            Some(to) => check_node(&mut fields, "to_node_id", to).map(Some),
+            None => Some(None),
+        };
+        let (request_id, (group, node)) = fields.finish(request_id.zip(group.zip(node)))?;
         let change = Change::PreferLeader { group, node };
-        let (_, applied_index) = self.change(Some(request_id), change).await?;
-        Ok(api::TransferLeadershipResponse { applied_index })
+        let Done { header, .. } = self.leader.change(Some(request_id), change).await?;
+        Ok(api::TransferLeadershipResponse { header })
     }
 
     async fn do_rebuild(
@@ -313,11 +171,11 @@ impl ClusterCalls {
             Some(Group::Meta(is_meta)) => self.check_group(&mut fields, None, is_meta),
             None => self.check_group(&mut fields, None, false),
         };
-        let node = check_node(&mut fields, "node_id", call.node_id, false);
+        let node = check_node(&mut fields, "node_id", call.node_id);
         let (request_id, (group, node)) = fields.finish(request_id.zip(group.zip(node)))?;
         let change = Change::RebuildReplica { group, node };
-        let (_, applied_index) = self.change(Some(request_id), change).await?;
-        Ok(api::RebuildReplicaResponse { applied_index })
+        let Done { header, .. } = self.leader.change(Some(request_id), change).await?;
+        Ok(api::RebuildReplicaResponse { header })
     }
 
     /// The group that a call names, by shard or as meta.
@@ -327,7 +185,7 @@ impl ClusterCalls {
         shard: Option<u32>,
         is_meta: bool,
     ) -> Option<GroupId> {
-        let shards = self.edge.shards();
+        let shards = self.leader.edge.shards();
         match shard {
             Some(shard) if shard < shards => Some(GroupId::of_shard(shard)),
             Some(shard) => {
@@ -348,19 +206,31 @@ impl ClusterCalls {
 fn check_named(request_id: &str, node_id: u64) -> Result<(RequestId, u64), ApiError> {
     let mut fields = Fields::default();
     let request_id = fields.request_id(request_id);
-    let node = check_node(&mut fields, "node_id", node_id, false);
+    let node = check_node(&mut fields, "node_id", node_id);
     fields.finish(request_id.zip(node))
 }
 
-fn check_node(fields: &mut Fields, field: &str, node: u64, may_be_zero: bool) -> Option<u64> {
-    if node > NODE_ID_MAX || (node == 0 && !may_be_zero) {
+/// The id that a node shall have; 0: the next free one.
+fn check_free_node(fields: &mut Fields, node: Option<u64>) -> Option<u64> {
+    match node {
+        Some(node) => check_node(fields, "node_id", node),
+        None => Some(0),
+    }
+}
+
+pub(super) fn check_node(fields: &mut Fields, field: &str, node: u64) -> Option<u64> {
+    if !(1..=NODE_ID_MAX).contains(&node) {
         fields.refuse(field, format!("is {node}; nodes are 1 to {NODE_ID_MAX}"));
         return None;
     }
     Some(node)
 }
 
-fn check_addresses(fields: &mut Fields, endpoint: &str, peers: &str) -> Option<(String, String)> {
+pub(super) fn check_addresses(
+    fields: &mut Fields,
+    endpoint: &str,
+    peers: &str,
+) -> Option<(String, String)> {
     let is_url = endpoint
         .parse::<http::Uri>()
         .is_ok_and(|uri| uri.scheme().is_some() && uri.authority().is_some());
@@ -376,154 +246,108 @@ fn check_addresses(fields: &mut Fields, endpoint: &str, peers: &str) -> Option<(
     Some((endpoint.to_owned(), peers.to_owned()))
 }
 
-/// The node that joined, its generation floor, and the index that let its directory in.
-fn joined(outcome: &RegistryOutcome) -> Result<(u64, u32, u64), ApiError> {
-    match outcome {
-        RegistryOutcome::Joined {
-            node,
-            generation_floor,
-            since,
-        } => Ok((*node, *generation_floor, *since)),
-        RegistryOutcome::Done | RegistryOutcome::Begun { .. } | RegistryOutcome::Refused(_) => {
-            Err(ApiError::Failed(Failure::OutcomeUnknown))
-        }
-    }
-}
-
 #[tonic::async_trait]
 impl ClusterService for ClusterCalls {
-    async fn get_topology(
-        &self,
-        _: Request<api::GetTopologyRequest>,
-    ) -> Result<Response<api::GetTopologyResponse>, Status> {
-        Ok(Response::new(self.topology()))
-    }
-
-    async fn echo(
-        &self,
-        request: Request<api::EchoRequest>,
-    ) -> Result<Response<api::EchoResponse>, Status> {
-        let payload = request.into_inner().payload;
-        Ok(Response::new(api::EchoResponse { payload }))
-    }
-
-    type EchoStreamStream = BoxStream<'static, Result<api::EchoStreamResponse, Status>>;
-
-    async fn echo_stream(
-        &self,
-        request: Request<Streaming<api::EchoStreamRequest>>,
-    ) -> Result<Response<Self::EchoStreamStream>, Status> {
-        let answers = request.into_inner().map_ok(|message| {
-            let payloads = message.payloads;
-            api::EchoStreamResponse { payloads }
-        });
-        let stopped = self.stop.clone().cancelled_owned();
-        Ok(Response::new(answers.take_until(stopped).boxed()))
-    }
-
     async fn list_nodes(
         &self,
         request: Request<api::ListNodesRequest>,
     ) -> Result<Response<api::ListNodesResponse>, Status> {
-        let there = |mut leader: Leader, call| async move { leader.list_nodes(call).await };
+        let there = |leader, call| async move { Leader::new(leader).list_nodes(call).await };
         let here = |call| async move { self.do_list_nodes(&call) };
-        self.by_leader(request, there, here).await
+        self.leader.answer(request, there, here).await
     }
 
     async fn list_shards(
         &self,
         request: Request<api::ListShardsRequest>,
     ) -> Result<Response<api::ListShardsResponse>, Status> {
-        let there = |mut leader: Leader, call| async move { leader.list_shards(call).await };
+        let there = |leader, call| async move { Leader::new(leader).list_shards(call).await };
         let here = |call: api::ListShardsRequest| async move {
             let asked = page::asked_by_number(call.page_size, &call.page_token)?;
-            Ok(cluster_view::shards(&self.overview()?, asked))
+            Ok(api::ListShardsResponse {
+                header: self.leader.header(),
+                ..cluster_view::shards(&self.leader.overview()?, asked)
+            })
         };
-        self.by_leader(request, there, here).await
+        self.leader.answer(request, there, here).await
     }
 
     async fn get_audit(
         &self,
         request: Request<api::GetAuditRequest>,
     ) -> Result<Response<api::GetAuditResponse>, Status> {
-        let there = |mut leader: Leader, call| async move { leader.get_audit(call).await };
+        let there = |leader, call| async move { Leader::new(leader).get_audit(call).await };
         let here = |call: api::GetAuditRequest| async move {
             let asked = page::asked_by_number(call.page_size, &call.page_token)?;
-            Ok(cluster_view::audits(&self.overview()?, asked))
+            Ok(api::GetAuditResponse {
+                header: self.leader.header(),
+                ..cluster_view::audits(&self.leader.overview()?, asked)
+            })
         };
-        self.by_leader(request, there, here).await
+        self.leader.answer(request, there, here).await
     }
 
     async fn add_node(
         &self,
         request: Request<api::AddNodeRequest>,
     ) -> Result<Response<api::AddNodeResponse>, Status> {
-        let there = |mut leader: Leader, call| async move { leader.add_node(call).await };
+        let there = |leader, call| async move { Leader::new(leader).add_node(call).await };
         let here = |call| async move { self.do_add(&call).await };
-        self.by_leader(request, there, here).await
-    }
-
-    async fn join_node(
-        &self,
-        request: Request<api::JoinNodeRequest>,
-    ) -> Result<Response<api::JoinNodeResponse>, Status> {
-        let there = |mut leader: Leader, call| async move { leader.join_node(call).await };
-        let here = |call| async move { self.do_join(&call).await };
-        self.by_leader(request, there, here).await
+        self.leader.answer(request, there, here).await
     }
 
     async fn drain_node(
         &self,
         request: Request<api::DrainNodeRequest>,
     ) -> Result<Response<api::DrainNodeResponse>, Status> {
-        let there = |mut leader: Leader, call| async move { leader.drain_node(call).await };
+        let there = |leader, call| async move { Leader::new(leader).drain_node(call).await };
         let here = |call| async move { self.do_drain(&call).await };
-        self.by_leader(request, there, here).await
+        self.leader.answer(request, there, here).await
     }
 
     async fn undrain_node(
         &self,
         request: Request<api::UndrainNodeRequest>,
     ) -> Result<Response<api::UndrainNodeResponse>, Status> {
-        let there = |mut leader: Leader, call| async move { leader.undrain_node(call).await };
+        let there = |leader, call| async move { Leader::new(leader).undrain_node(call).await };
         let here = |call| async move { self.do_undrain(&call).await };
-        self.by_leader(request, there, here).await
+        self.leader.answer(request, there, here).await
     }
 
     async fn set_replication(
         &self,
         request: Request<api::SetReplicationRequest>,
     ) -> Result<Response<api::SetReplicationResponse>, Status> {
-        let there = |mut leader: Leader, call| async move { leader.set_replication(call).await };
+        let there = |leader, call| async move { Leader::new(leader).set_replication(call).await };
         let here = |call| async move { self.do_set_replication(&call).await };
-        self.by_leader(request, there, here).await
+        self.leader.answer(request, there, here).await
     }
 
     async fn replace_node(
         &self,
         request: Request<api::ReplaceNodeRequest>,
     ) -> Result<Response<api::ReplaceNodeResponse>, Status> {
-        let there = |mut leader: Leader, call| async move { leader.replace_node(call).await };
+        let there = |leader, call| async move { Leader::new(leader).replace_node(call).await };
         let here = |call| async move { self.do_replace(&call).await };
-        self.by_leader(request, there, here).await
+        self.leader.answer(request, there, here).await
     }
 
     async fn remove_node(
         &self,
         request: Request<api::RemoveNodeRequest>,
     ) -> Result<Response<api::RemoveNodeResponse>, Status> {
-        let there = |mut leader: Leader, call| async move { leader.remove_node(call).await };
+        let there = |leader, call| async move { Leader::new(leader).remove_node(call).await };
         let here = |call| async move { self.do_remove(&call).await };
-        self.by_leader(request, there, here).await
+        self.leader.answer(request, there, here).await
     }
 
     async fn move_replica(
         &self,
         request: Request<api::MoveReplicaRequest>,
     ) -> Result<Response<api::MoveReplicaResponse>, Status> {
-        let there = |mut leader: Leader, call| async move { leader.move_replica(call).await };
+        let there = |leader, call| async move { Leader::new(leader).move_replica(call).await };
         let here = |call| async move { self.do_move(&call).await };
-        self.by_leader(request, there, here).await
+        self.leader.answer(request, there, here).await
     }
 
     async fn transfer_leadership(
@@ -531,17 +355,17 @@ impl ClusterService for ClusterCalls {
         request: Request<api::TransferLeadershipRequest>,
     ) -> Result<Response<api::TransferLeadershipResponse>, Status> {
         let there =
-            |mut leader: Leader, call| async move { leader.transfer_leadership(call).await };
+            |leader, call| async move { Leader::new(leader).transfer_leadership(call).await };
         let here = |call| async move { self.do_transfer(&call).await };
-        self.by_leader(request, there, here).await
+        self.leader.answer(request, there, here).await
     }
 
     async fn rebuild_replica(
         &self,
         request: Request<api::RebuildReplicaRequest>,
     ) -> Result<Response<api::RebuildReplicaResponse>, Status> {
-        let there = |mut leader: Leader, call| async move { leader.rebuild_replica(call).await };
+        let there = |leader, call| async move { Leader::new(leader).rebuild_replica(call).await };
         let here = |call| async move { self.do_rebuild(&call).await };
-        self.by_leader(request, there, here).await
+        self.leader.answer(request, there, here).await
     }
 }

@@ -1,4 +1,4 @@
-//! What the leader of group 0 knows of the cluster, as `stock.v1`.
+//! What the leader of group 0 knows of the cluster, as `stock.admin.v1`.
 
 use std::collections::BTreeSet;
 
@@ -8,9 +8,11 @@ use stock_cluster::{
     AuditReport, AuditVerdict, GroupId, GroupReport, MoveProgress, NodeRecord, NodeState, Overview,
     Reason, ReplicaId, Resource, Step, Waiting,
 };
-use stock_proto::stock::v1 as api;
+use stock_proto::stock::admin::v1 as api;
+use stock_proto::stock::admin::v1::shard_audit::Group;
 
 use super::page::{self, Page};
+use super::seen;
 
 /// Nodes, by their ids.
 pub(super) fn nodes(
@@ -26,6 +28,7 @@ pub(super) fn nodes(
     let (nodes, has_more) = page::fill(asked.size, listed);
     let last = nodes.last().filter(|_| has_more);
     api::ListNodesResponse {
+        header: None,
         next_page_token: page::token_of(last.map(|node| node.node_id)),
         nodes,
         replication: overview.registry.replication(),
@@ -56,9 +59,9 @@ fn node_status(overview: &Overview, id: u64, node: &NodeRecord) -> api::NodeStat
         silent_for: Some(duration(silent_ms)),
         replicas: overview.registry.replicas_on(id) as u32,
         leads: leads as u32,
-        free_bytes: report.map_or(0, |report| report.free_bytes),
-        write_p50_us: report.map_or(0, |report| report.write_p50_us),
-        write_p99_us: report.map_or(0, |report| report.write_p99_us),
+        free_bytes: report.map(|report| report.free_bytes),
+        write_p50_us: report.map(|report| report.write_p50_us),
+        write_p99_us: report.map(|report| report.write_p99_us),
         slow_disk: overview.reports.is_disk_slow(id),
         disk_full: report.is_some_and(|report| report.short_of == Some(Resource::Disk)),
         memory_full: report.is_some_and(|report| report.short_of == Some(Resource::Memory)),
@@ -78,6 +81,7 @@ pub(super) fn shards(overview: &Overview, asked: Page<u64>) -> api::ListShardsRe
     let last = shards.last().filter(|_| has_more);
     let waiting = overview.decision.waiting.iter();
     api::ListShardsResponse {
+        header: None,
         next_page_token: page::token_of(last.map(|it| u64::from(GroupId::of_shard(it.shard).0))),
         shards,
         meta: Some(shard(overview, GroupId::META)),
@@ -94,18 +98,18 @@ fn shard(overview: &Overview, group: GroupId) -> api::ShardStatus {
     let moves = &overview.decision.moves;
     let waiting = overview.decision.waiting.iter();
     api::ShardStatus {
-        shard: group.shard().unwrap_or(0),
-        leader_node_id: report.map_or(0, |report| report.leader.node()),
-        term: report.map_or(0, |report| report.term),
-        last_index: report.map_or(0, |report| report.last_index),
-        commit_index: report.map_or(0, |report| report.commit),
+        shard: seen::shard_of(group),
+        leader_node_id: report.map(|report| report.leader.node()),
+        term: report.map(|report| report.term),
+        last_index: report.map(|report| report.last_index),
+        commit_index: report.map(|report| report.commit),
         replicas: replicas(overview, group, report),
         r#move: moves.iter().find(|m| m.group == group).map(replica_move),
         waiting: waiting
             .filter(|waiting| waiting.group == Some(group))
             .map(self::waiting)
             .collect(),
-        preferred_leader_node_id: registry.preferred_leader(group).unwrap_or(0),
+        preferred_leader_node_id: registry.preferred_leader(group),
         requested: registry.wish(group).map(|wish| api::RequestedMove {
             from_node_id: wish.from,
             to_node_id: wish.to,
@@ -166,7 +170,7 @@ fn replica_move(progress: &MoveProgress) -> api::ReplicaMove {
         Step::GivingUp => (Out::GivingUp, 0),
         Step::Ending => (Out::Ending, 0),
     };
-    let node = |replica: Option<ReplicaId>| replica.map_or(0, ReplicaId::node);
+    let node = |replica: Option<ReplicaId>| replica.map(ReplicaId::node);
     api::ReplicaMove {
         number: progress.under_way.number,
         from_node_id: node(progress.under_way.remove),
@@ -177,28 +181,28 @@ fn replica_move(progress: &MoveProgress) -> api::ReplicaMove {
     }
 }
 
-/// The names are part of the API: programs read them.
 fn waiting(waiting: &Waiting) -> api::Waiting {
+    use api::waiting::Reason as Told;
     let reason = match waiting.reason {
-        Reason::NotFounded => "NOT_FOUNDED",
-        Reason::GroupSilent => "SHARD_SILENT",
-        Reason::VotersDiffer => "VOTERS_DIFFER",
-        Reason::Unsound { .. } => "REPLICA_BEHIND",
-        Reason::TooFewCopies { .. } => "TOO_FEW_COPIES",
-        Reason::Disputed { .. } => "REPLICA_DISPUTED",
-        Reason::NoRoom => "NO_ROOM",
-        Reason::NodeSilent { .. } => "NODE_SILENT",
-        Reason::WrongDirectory { .. } => "WRONG_DIRECTORY",
-        Reason::SlowDisk { .. } => "SLOW_DISK",
+        Reason::NotFounded => Told::NotFounded,
+        Reason::GroupSilent => Told::ShardSilent,
+        Reason::VotersDiffer => Told::VotersDiffer,
+        Reason::Unsound { .. } => Told::ReplicaBehind,
+        Reason::TooFewCopies { .. } => Told::TooFewCopies,
+        Reason::Disputed { .. } => Told::ReplicaDisputed,
+        Reason::NoRoom => Told::NoRoom,
+        Reason::NodeSilent { .. } => Told::NodeSilent,
+        Reason::WrongDirectory { .. } => Told::WrongDirectory,
+        Reason::SlowDisk { .. } => Told::SlowDisk,
         Reason::Short { resource, .. } => match resource {
-            Resource::Disk => "DISK_FULL",
-            Resource::Memory => "MEMORY_FULL",
+            Resource::Disk => Told::DiskFull,
+            Resource::Memory => Told::MemoryFull,
         },
-        Reason::MoveUnderWay => "MOVE_UNDER_WAY",
-        Reason::NoOtherLeader => "NO_OTHER_LEADER",
+        Reason::MoveUnderWay => Told::MoveUnderWay,
+        Reason::NoOtherLeader => Told::NoOtherLeader,
     };
     api::Waiting {
-        reason: reason.to_owned(),
+        reason: reason.into(),
         message: waiting.reason.to_string(),
     }
 }
@@ -211,11 +215,12 @@ pub(super) fn audits(overview: &Overview, asked: Page<u64>) -> api::GetAuditResp
         .map(audit);
     let (audits, has_more) = page::fill(asked.size, listed);
     let last = audits.last().filter(|_| has_more);
-    let group = |audit: &api::ShardAudit| match audit.meta {
-        true => GroupId::META,
-        false => GroupId::of_shard(audit.shard),
+    let group = |audit: &api::ShardAudit| match audit.group {
+        Some(Group::Shard(shard)) => GroupId::of_shard(shard),
+        Some(Group::Meta(_)) | None => GroupId::META,
     };
     api::GetAuditResponse {
+        header: None,
         next_page_token: page::token_of(last.map(|audit| u64::from(group(audit).0))),
         audits,
     }
@@ -242,8 +247,10 @@ fn audit(report: &AuditReport) -> api::ShardAudit {
         }
     });
     api::ShardAudit {
-        shard: report.group.shard().unwrap_or(0),
-        meta: report.group == GroupId::META,
+        group: Some(match report.group.shard() {
+            Some(shard) => Group::Shard(shard),
+            None => Group::Meta(true),
+        }),
         index: report.index,
         at: Some(Timestamp {
             seconds: (report.at_ms / 1_000) as i64,

@@ -1,7 +1,7 @@
 //! The state machine's answers as `stock.v1`. Public messages stop here: nothing further in knows
 //! them.
 
-use prost_types::{Duration, Timestamp};
+use prost_types::Duration;
 use stock_core::{
     CatalogOutcome, Coordinates, Discrepancy, LineVerdict, LocationType, Outcome as StockOutcome,
     Policy, Position, PutLocation, Refusal, Reservation, Shortage, Stamp, State,
@@ -10,6 +10,7 @@ use stock_node::answer::Outcome;
 use stock_proto::stock::v1 as api;
 
 use super::error::{ApiError, describe};
+use super::seen::timestamp;
 
 /// A reservation after a command that can run short.
 pub(super) enum Held {
@@ -122,40 +123,25 @@ fn shortage(shortage: &Shortage) -> api::Shortage {
 }
 
 /// One position.
-pub(super) fn availability(
-    sku: &str,
-    position: &Position,
-    shard: u32,
-    index: u64,
-) -> api::Availability {
+pub(super) fn availability(sku: &str, position: &Position) -> api::Availability {
     api::Availability {
         sku: sku.to_owned(),
-        location: position.location.as_str().to_owned(),
+        location: Some(position.location.as_str().to_owned()),
         on_hand: position.on_hand,
         reserved: position.reserved,
         safety_stock: position.safety_stock,
         backorder_limit: position.backorder_limit,
         available: position.available(),
         known: true,
-        shard,
-        applied_index: index,
     }
 }
 
 /// What became of a document's line.
-pub(super) fn line_verdict(
-    document: &str,
-    line: &str,
-    verdict: &LineVerdict,
-    shard: u32,
-    index: u64,
-) -> api::LineVerdict {
+pub(super) fn line_verdict(document: &str, line: &str, verdict: &LineVerdict) -> api::LineVerdict {
     use api::line_verdict::Verdict;
     let mut out = api::LineVerdict {
         document: document.to_owned(),
         line: line.to_owned(),
-        shard,
-        applied_index: index,
         ..Default::default()
     };
     let verdict = match verdict {
@@ -174,7 +160,7 @@ pub(super) fn line_verdict(
         LineVerdict::Refused(refusal) => {
             let refused = describe(refusal);
             out.error = Some(api::LineError {
-                reason: refused.reason.to_owned(),
+                reason: refused.reason.into(),
                 field: refused.field.to_owned(),
                 message: refused.message,
             });
@@ -210,7 +196,7 @@ pub(super) fn location(put: &PutLocation) -> api::Location {
             latitude: f64::from(at.latitude_e6) / DEGREE,
             longitude: f64::from(at.longitude_e6) / DEGREE,
         }),
-        gln: put.gln.clone(),
+        gln: Some(put.gln.clone()).filter(|gln| !gln.is_empty()),
     }
 }
 
@@ -222,13 +208,6 @@ pub(super) fn coordinates(at: &api::Coordinates) -> Coordinates {
     Coordinates {
         latitude_e6: (at.latitude * DEGREE).round() as i32,
         longitude_e6: (at.longitude * DEGREE).round() as i32,
-    }
-}
-
-fn timestamp(stamp: Stamp) -> Timestamp {
-    Timestamp {
-        seconds: (stamp.0 / 1_000) as i64,
-        nanos: (stamp.0 % 1_000) as i32 * 1_000_000,
     }
 }
 

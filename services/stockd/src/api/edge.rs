@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use stock_cluster::GroupId;
 use stock_core::{Location, Principal};
 use stock_node::answer::{Answer, Applied, Failure, Freshness, Question};
@@ -11,12 +12,15 @@ use stock_node::event::Event;
 use stock_node::standing::ClusterState;
 use stock_node::view::ReadView;
 use stock_node::way::{Next, ToLeader, WaitingForLeader};
+use stock_proto::stock::v1 as api;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::error::ApiError;
 use super::operations::Operations;
 use super::proxy::Proxy;
+use super::seen::Seen;
+use super::wanted::Wanted;
 use crate::clocks;
 use crate::inbox::Inbox;
 use crate::inbox::reply::{Destination, ReplyTo};
@@ -45,39 +49,64 @@ pub struct Edge {
     /// The other nodes' edges.
     pub proxy: Proxy,
     waiting_for_leader: WaitingForLeader,
+    incarnation: Bytes,
 }
 
 /// What a proposal brought.
 pub(super) type Proposed = Result<Applied, Failure>;
 
 impl Edge {
-    /// For this node.
+    /// For this node, in this life of the cluster.
     pub fn new(
         node: u64,
+        incarnation: u128,
         inbox: Arc<Inbox<ReplyTo>>,
         peers: Arc<Peers>,
         cluster: Arc<ClusterState>,
         view: Arc<ReadView>,
         principal: Principal,
-        proxy: Proxy,
     ) -> Self {
         let operations = Operations::new(Arc::clone(&cluster), Arc::clone(&inbox));
         Self {
             node,
             inbox,
+            proxy: Proxy::new(Arc::clone(&peers)),
             peers,
             cluster,
             view,
             principal,
             operations,
-            proxy,
             waiting_for_leader: WaitingForLeader::default(),
+            incarnation: Bytes::copy_from_slice(&incarnation.to_be_bytes()),
         }
     }
 
     /// How many stock shards there are.
     pub fn shards(&self) -> u32 {
         self.cluster.shards()
+    }
+
+    /// The head of an answer that has seen this.
+    pub(super) fn header(&self, seen: Seen) -> api::ResponseHeader {
+        seen.into_header(self.incarnation())
+    }
+
+    /// The head of the answer to what a shard has carried out.
+    pub(super) fn header_of(&self, shard: u32, applied: &Applied) -> api::ResponseHeader {
+        self.header(Seen::of(GroupId::of_shard(shard), applied))
+    }
+
+    /// Refuses indexes of another life of the cluster.
+    pub(super) fn check_incarnation(&self, wanted: &Wanted<'_>) -> Result<(), ApiError> {
+        match wanted.incarnation.is_empty() || wanted.incarnation == self.incarnation {
+            true => Ok(()),
+            false => Err(ApiError::IncarnationOver),
+        }
+    }
+
+    /// The life of the cluster: the same for as long as the process lives.
+    pub(super) fn incarnation(&self) -> Bytes {
+        self.incarnation.clone()
     }
 
     /// Whether this node leads a group and has no room for so many of its commands.

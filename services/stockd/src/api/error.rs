@@ -1,14 +1,14 @@
-//! The one place where refusals become gRPC. Every reason here is part of the API: programs read
-//! it.
+//! The one place where refusals become gRPC. Reasons and their meaning are in
+//! `stock/v1/errors.proto`.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use prost::DecodeError;
 use stock_cluster::RegistryRefusal;
 use stock_core::{Refusal, State};
 use stock_node::answer::Failure;
 use stock_proto::codec::{ERROR_DOMAIN, too_large};
+use stock_proto::stock::v1::ErrorReason as Reason;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
@@ -20,8 +20,8 @@ use crate::listeners::Fault;
 pub enum ApiError {
     /// Fields hold what they must not.
     Invalid(Vec<FieldViolation>),
-    /// A message inside a message does not parse.
-    Malformed(DecodeError),
+    /// A message inside a message cannot be read; the codec's words.
+    Unreadable(Status),
     /// A location was never put.
     UnknownLocation {
         /// The field that names it.
@@ -60,6 +60,8 @@ pub enum ApiError {
     },
     /// The registry of nodes and replicas refused.
     Registry(RegistryRefusal),
+    /// The indexes that a read names are of an earlier life of the cluster.
+    IncarnationOver,
     /// The node is about to stop: what is under way is answered, and nothing more is taken.
     Stopping,
     /// The node that was asked in this one's place says no; its words.
@@ -81,7 +83,7 @@ pub(super) struct Refused {
     /// The gRPC code.
     pub code: Code,
     /// For programs.
-    pub reason: &'static str,
+    pub reason: Reason,
     /// The field at fault inside the line, or of the call; empty if none is.
     pub field: &'static str,
     /// Which line of the call is at fault, if one is.
@@ -104,27 +106,26 @@ impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
         match error {
             ApiError::Invalid(violations) => invalid(violations),
-            ApiError::Malformed(error) => plain(
-                Code::InvalidArgument,
-                "MESSAGE_MALFORMED",
-                error.to_string(),
-            ),
             ApiError::UnknownLocation { field, location } => {
                 let message = format!("{field}: there is no location {location}; put it first");
                 let mut details = ErrorDetails::with_bad_request_violation(&field, &message);
-                details.set_error_info("UNKNOWN_LOCATION", ERROR_DOMAIN, HashMap::new());
+                details.set_error_info(
+                    Reason::UnknownLocation.text(),
+                    ERROR_DOMAIN,
+                    HashMap::new(),
+                );
                 Self::with_error_details(Code::NotFound, message, details)
             }
             ApiError::SeveralShards => plain(
                 Code::Unimplemented,
-                "BASKET_OVER_SEVERAL_SHARDS",
+                Reason::BasketOverSeveralShards,
                 "the lines live in several shards; a basket over several shards cannot be held \
                  yet: reserve the lines of each shard by themselves"
                     .to_owned(),
             ),
             ApiError::TooManyItems { items, items_max } => plain(
                 Code::OutOfRange,
-                "TOO_MANY_ITEMS",
+                Reason::TooManyItems,
                 format!(
                     "the answer would hold {items} items or more; at most {items_max} fit: \
                      ask for fewer keys, or name locations"
@@ -136,20 +137,27 @@ impl From<ApiError> for Status {
                      nothing was done: send fewer requests in one call"
                 );
                 let mut details = ErrorDetails::with_bad_request_violation("requests", &message);
-                details.set_error_info("ANSWER_TOO_LARGE", ERROR_DOMAIN, HashMap::new());
+                details.set_error_info(Reason::AnswerTooLarge.text(), ERROR_DOMAIN, HashMap::new());
                 let message = format!("requests: {message}");
                 Self::with_error_details(Code::InvalidArgument, message, details)
             }
+            ApiError::IncarnationOver => plain(
+                Code::FailedPrecondition,
+                Reason::IncarnationOver,
+                "read.incarnation: is not this cluster's, or was that of its life before a \
+                 recovery: what those indexes tell is no more; read without them"
+                    .to_owned(),
+            ),
             ApiError::DeadlineTooShort => plain(
                 Code::DeadlineExceeded,
-                "DEADLINE_TOO_SHORT",
+                Reason::DeadlineTooShort,
                 "the deadline leaves no time for a durable answer; nothing was done: \
                  allow 100 ms or more"
                     .to_owned(),
             ),
             ApiError::DeadlineExceeded => plain(
                 Code::DeadlineExceeded,
-                "DEADLINE_EXCEEDED",
+                Reason::DeadlineExceeded,
                 "the deadline came before the answer; what was asked may or may not be done: \
                  repeat it with the same request id"
                     .to_owned(),
@@ -165,15 +173,20 @@ impl From<ApiError> for Status {
             }
             ApiError::Registry(refusal) => registry(&refusal),
             ApiError::Stopping => {
-                let mut details =
-                    ErrorDetails::with_error_info("STOPPING", ERROR_DOMAIN, HashMap::new());
+                let mut details = ErrorDetails::with_error_info(
+                    Reason::Stopping.text(),
+                    ERROR_DOMAIN,
+                    HashMap::new(),
+                );
                 details.set_retry_info(Some(RETRY_LEADERLESS_AFTER));
                 let message = "this node stops; requests without an answer were not carried out: \
                     go on \
                                with another node";
                 Self::with_error_details(Code::Unavailable, message, details)
             }
-            ApiError::Elsewhere(status) | ApiError::Stream(status) => status,
+            ApiError::Elsewhere(status)
+            | ApiError::Stream(status)
+            | ApiError::Unreadable(status) => status,
             ApiError::Failed(failure) => failed(failure),
         }
     }
@@ -183,40 +196,40 @@ impl From<ApiError> for Status {
 fn registry(refusal: &RegistryRefusal) -> Status {
     use RegistryRefusal as R;
     let (code, reason, field) = match refusal {
-        R::Request(_) => (Code::Internal, "REQUEST", "request_id"),
-        R::NotFounded => (Code::Unavailable, "NOT_FOUNDED", ""),
-        R::AlreadyFounded => (Code::AlreadyExists, "ALREADY_FOUNDED", ""),
-        R::BadFounding { .. } => (Code::InvalidArgument, "BAD_FOUNDING", ""),
-        R::BadNodeId { .. } => (Code::InvalidArgument, "FIELD_INVALID", "node_id"),
-        R::BadAddress => (Code::InvalidArgument, "FIELD_INVALID", "endpoint"),
-        R::BadReplication { .. } => (Code::InvalidArgument, "FIELD_INVALID", "replicas"),
-        R::UnknownNode { .. } => (Code::NotFound, "UNKNOWN_NODE", "node_id"),
-        R::NodeRemoved { .. } => (Code::FailedPrecondition, "NODE_REMOVED", "node_id"),
-        R::NodeKnown { .. } => (Code::AlreadyExists, "NODE_KNOWN", "node_id"),
-        R::NowhereAddress { .. } => (Code::InvalidArgument, "FIELD_INVALID", ""),
-        R::NodeHeard { .. } => (Code::Aborted, "NODE_HEARD", "node_id"),
-        R::AnotherDirectory { .. } => (Code::FailedPrecondition, "ANOTHER_DIRECTORY", ""),
-        R::JoinOvertaken { .. } => (Code::Aborted, "JOIN_OVERTAKEN", "directory"),
-        R::DirectoryTaken { .. } => (Code::AlreadyExists, "DIRECTORY_TAKEN", "directory"),
-        R::AddressTaken { .. } => (Code::AlreadyExists, "ADDRESS_TAKEN", ""),
-        R::TooManyNodes => (Code::ResourceExhausted, "TOO_MANY_NODES", ""),
-        R::GenerationsUsedUp => (Code::ResourceExhausted, "GENERATIONS_USED_UP", ""),
-        R::TooFewNodes { .. } => (Code::FailedPrecondition, "TOO_FEW_NODES", ""),
-        R::NotDraining { .. } => (Code::FailedPrecondition, "NODE_NOT_DRAINING", ""),
-        R::HoldsReplicas { .. } => (Code::FailedPrecondition, "NODE_HOLDS_REPLICAS", ""),
-        R::NotActive { .. } => (Code::FailedPrecondition, "NODE_NOT_ACTIVE", ""),
-        R::UnknownGroup { .. } => (Code::NotFound, "UNKNOWN_SHARD", "shard"),
-        R::NoReplicaThere { .. } => (Code::FailedPrecondition, "NO_REPLICA_THERE", ""),
-        R::ReplicaThere { .. } => (Code::FailedPrecondition, "REPLICA_THERE", ""),
-        R::UnknownReplica { .. } => (Code::NotFound, "UNKNOWN_REPLICA", ""),
-        R::MoveUnderWay { .. } => (Code::FailedPrecondition, "MOVE_UNDER_WAY", ""),
-        R::TooManyMoves => (Code::FailedPrecondition, "TOO_MANY_MOVES", ""),
-        R::UnknownMove { .. } => (Code::NotFound, "UNKNOWN_MOVE", ""),
-        R::BadMove { .. } => (Code::InvalidArgument, "BAD_MOVE", ""),
-        R::BadVoters { .. } => (Code::FailedPrecondition, "BAD_VOTERS", ""),
+        R::Request(_) => (Code::Internal, Reason::Internal, "request_id"),
+        R::NotFounded => (Code::Unavailable, Reason::NotFounded, ""),
+        R::AlreadyFounded => (Code::Internal, Reason::Internal, ""),
+        R::BadFounding { .. } => (Code::Internal, Reason::Internal, ""),
+        R::BadNodeId { .. } => (Code::InvalidArgument, Reason::FieldInvalid, "node_id"),
+        R::BadAddress => (Code::InvalidArgument, Reason::FieldInvalid, "endpoint"),
+        R::BadReplication { .. } => (Code::InvalidArgument, Reason::FieldInvalid, "replicas"),
+        R::UnknownNode { .. } => (Code::NotFound, Reason::UnknownNode, "node_id"),
+        R::NodeRemoved { .. } => (Code::FailedPrecondition, Reason::NodeRemoved, "node_id"),
+        R::NodeKnown { .. } => (Code::AlreadyExists, Reason::NodeKnown, "node_id"),
+        R::NowhereAddress { .. } => (Code::InvalidArgument, Reason::FieldInvalid, ""),
+        R::NodeHeard { .. } => (Code::Aborted, Reason::NodeHeard, "node_id"),
+        R::AnotherDirectory { .. } => (Code::FailedPrecondition, Reason::AnotherDirectory, ""),
+        R::JoinOvertaken { .. } => (Code::Aborted, Reason::JoinOvertaken, "directory"),
+        R::DirectoryTaken { .. } => (Code::AlreadyExists, Reason::DirectoryTaken, "directory"),
+        R::AddressTaken { .. } => (Code::AlreadyExists, Reason::AddressTaken, ""),
+        R::TooManyNodes => (Code::ResourceExhausted, Reason::TooManyNodes, ""),
+        R::GenerationsUsedUp => (Code::ResourceExhausted, Reason::GenerationsUsedUp, ""),
+        R::TooFewNodes { .. } => (Code::FailedPrecondition, Reason::TooFewNodes, ""),
+        R::NotDraining { .. } => (Code::FailedPrecondition, Reason::NodeNotDraining, ""),
+        R::HoldsReplicas { .. } => (Code::FailedPrecondition, Reason::NodeHoldsReplicas, ""),
+        R::NotActive { .. } => (Code::FailedPrecondition, Reason::NodeNotActive, ""),
+        R::UnknownGroup { .. } => (Code::NotFound, Reason::UnknownShard, "shard"),
+        R::NoReplicaThere { .. } => (Code::FailedPrecondition, Reason::NoReplicaThere, ""),
+        R::ReplicaThere { .. } => (Code::FailedPrecondition, Reason::ReplicaThere, ""),
+        R::UnknownReplica { .. } => (Code::Internal, Reason::Internal, ""),
+        R::MoveUnderWay { .. } => (Code::FailedPrecondition, Reason::MoveUnderWay, ""),
+        R::TooManyMoves => (Code::FailedPrecondition, Reason::TooManyMoves, ""),
+        R::UnknownMove { .. } => (Code::Internal, Reason::Internal, ""),
+        R::BadMove { .. } => (Code::Internal, Reason::Internal, ""),
+        R::BadVoters { .. } => (Code::Internal, Reason::Internal, ""),
     };
     let message = refusal.to_string();
-    let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
+    let mut details = ErrorDetails::with_error_info(reason.text(), ERROR_DOMAIN, HashMap::new());
     if !field.is_empty() {
         details.add_bad_request_violation(field, &message);
     }
@@ -236,36 +249,37 @@ impl From<Fault> for Status {
             Fault::MessageTooLarge { bytes } => return too_large(bytes),
             Fault::SeveralMessages => (
                 Code::InvalidArgument,
-                "SEVERAL_MESSAGES",
+                Reason::SeveralMessages,
                 "the call takes one message, and more has come; nothing was done",
             ),
             Fault::SenderSilent => (
                 Code::DeadlineExceeded,
-                "REQUEST_TOO_SLOW",
+                Reason::RequestTooSlow,
                 "the request did not come to its end, or too little of it came for ten seconds; \
                  nothing was done",
             ),
             Fault::LateRequest => (
                 Code::DeadlineExceeded,
-                "DEADLINE_EXCEEDED",
+                Reason::DeadlineExceeded,
                 "the deadline came before the whole request; nothing was done",
             ),
             Fault::Late => return ApiError::DeadlineExceeded.into(),
             Fault::NoRoom => (
                 Code::ResourceExhausted,
-                "CALLS_FULL",
+                Reason::CallsFull,
                 "the calls under way on this connection, or on all, hold as much memory as they \
                  may; nothing more was done: take the answers that wait, and try again later",
             ),
             Fault::NoRoomForAnswer | Fault::ReaderSilent => (
                 Code::ResourceExhausted,
-                "ANSWERS_FULL",
+                Reason::AnswersFull,
                 "there is no room for the answer beside those that wait to be taken; what was \
                  asked may be done: take the others, and repeat it with the same request id or \
                  document",
             ),
         };
-        let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
+        let mut details =
+            ErrorDetails::with_error_info(reason.text(), ERROR_DOMAIN, HashMap::new());
         if code == Code::ResourceExhausted {
             details.set_retry_info(Some(RETRY_NO_ROOM_AFTER));
         }
@@ -281,12 +295,12 @@ fn invalid(violations: Vec<FieldViolation>) -> Status {
         message.push_str(&format!(" (and {more} more)"));
     }
     let mut details = ErrorDetails::with_bad_request(violations);
-    details.set_error_info("FIELD_INVALID", ERROR_DOMAIN, HashMap::new());
+    details.set_error_info(Reason::FieldInvalid.text(), ERROR_DOMAIN, HashMap::new());
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
-fn plain(code: Code, reason: &str, message: String) -> Status {
-    let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
+fn plain(code: Code, reason: Reason, message: String) -> Status {
+    let details = ErrorDetails::with_error_info(reason.text(), ERROR_DOMAIN, HashMap::new());
     Status::with_error_details(code, message, details)
 }
 
@@ -296,7 +310,7 @@ fn status(prefix: &str, refused: Refused, refusal: &Refusal) -> Status {
     if let Refusal::WrongState { state } = refusal {
         metadata.insert("state".to_owned(), state_name(*state).to_owned());
     }
-    let mut details = ErrorDetails::with_error_info(refused.reason, ERROR_DOMAIN, metadata);
+    let mut details = ErrorDetails::with_error_info(refused.reason.text(), ERROR_DOMAIN, metadata);
     let field = match (refused.line, refused.field) {
         (None, "") => String::new(),
         (None, field) => format!("{prefix}{field}"),
@@ -320,19 +334,19 @@ fn failed(failure: Failure) -> Status {
     let (code, reason, message, retry_after) = match failure {
         Failure::NotLeader { .. } => (
             Code::Unavailable,
-            "NO_LEADER",
+            Reason::NoLeader,
             "the shard has no leader at the moment; nothing was done: try again",
             RETRY_LEADERLESS_AFTER,
         ),
         Failure::Overloaded => (
             Code::ResourceExhausted,
-            "OVERLOADED",
+            Reason::Overloaded,
             "too much is waiting for this shard; nothing was done: try again later",
             RETRY_OVERLOADED_AFTER,
         ),
         Failure::DiskFull => (
             Code::ResourceExhausted,
-            "DISK_FULL",
+            Reason::DiskFull,
             "the disk of the shard's leader is nearly full: new holds and receipts are refused \
              until there is room; what keeps or ends holds, sales, adjustments and policies are \
              still taken; nothing was done",
@@ -340,7 +354,7 @@ fn failed(failure: Failure) -> Status {
         ),
         Failure::MemoryFull => (
             Code::ResourceExhausted,
-            "MEMORY_FULL",
+            Reason::MemoryFull,
             "the memory of the shard's leader is nearly used up: new holds and receipts are \
              refused until there is room; what keeps or ends holds, sales, adjustments and \
              policies are still taken; nothing was done",
@@ -348,26 +362,26 @@ fn failed(failure: Failure) -> Status {
         ),
         Failure::OutcomeUnknown => (
             Code::Unavailable,
-            "OUTCOME_UNKNOWN",
+            Reason::OutcomeUnknown,
             "leadership changed, or the leader did not answer in time, while the call was on its \
              way; it may or may not have been done: repeat it with the same request id or document",
             RETRY_LEADERLESS_AFTER,
         ),
         Failure::TooFarBehind => (
             Code::Unavailable,
-            "TOO_FAR_BEHIND",
+            Reason::TooFarBehind,
             "this node did not reach a state new enough in time: try again, or another node",
             RETRY_LEADERLESS_AFTER,
         ),
     };
-    let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
+    let mut details = ErrorDetails::with_error_info(reason.text(), ERROR_DOMAIN, HashMap::new());
     details.set_retry_info(Some(retry_after));
     Status::with_error_details(code, message, details)
 }
 
 /// The code, reason and words for a refusal.
 pub(super) fn describe(refusal: &Refusal) -> Refused {
-    let refused = |code, reason, message: &str| Refused {
+    let refused = |code, reason: Reason, message: &str| Refused {
         code,
         reason,
         field: "",
@@ -385,7 +399,7 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             field: "request_id",
             ..refused(
                 Code::FailedPrecondition,
-                "REQUEST_TOO_OLD",
+                Reason::RequestTooOld,
                 "was made longer ago than request ids are remembered; it was not carried out now: \
                  look up what became of it, and use a new id",
             )
@@ -394,7 +408,7 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             field: "request_id",
             ..refused(
                 Code::InvalidArgument,
-                "REQUEST_FROM_FUTURE",
+                Reason::RequestFromFuture,
                 "carries a time more than a minute ahead of the cluster's: correct the clock of \
                  the machine that made it",
             )
@@ -403,7 +417,7 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             field: "request_id",
             ..refused(
                 Code::AlreadyExists,
-                "REQUEST_REUSED",
+                Reason::RequestReused,
                 "was used before, for another kind of call or with other content: use a new id",
             )
         },
@@ -411,7 +425,7 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             retry_after: Some(RETRY_MEMORY_AFTER),
             ..refused(
                 Code::ResourceExhausted,
-                "REQUEST_MEMORY_FULL",
+                Reason::RequestMemoryFull,
                 "the shard remembers as many request ids as it may: try again later; where that \
                  lasts, more shards are needed, each of which takes 70,000 new ids a second for \
                  long",
@@ -421,7 +435,7 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             field: "occurred_at",
             ..refused(
                 Code::FailedPrecondition,
-                "DOCUMENT_TOO_OLD",
+                Reason::DocumentTooOld,
                 "is longer ago than documents are remembered, 30 days, so the line may have been \
                  recorded",
             )
@@ -430,7 +444,7 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             retry_after: Some(RETRY_MEMORY_AFTER),
             ..refused(
                 Code::ResourceExhausted,
-                "DOCUMENT_MEMORY_FULL",
+                Reason::DocumentMemoryFull,
                 "the shard remembers as many document lines as it may: keep the line and send it \
                  again later; where that lasts, more shards are needed",
             )
@@ -439,7 +453,7 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             field: "line",
             ..refused(
                 Code::AlreadyExists,
-                "DOCUMENT_REUSED",
+                Reason::DocumentReused,
                 "was recorded before with another quantity, time or reason",
             )
         },
@@ -447,7 +461,7 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             field: "occurred_at",
             ..refused(
                 Code::InvalidArgument,
-                "OCCURRED_IN_FUTURE",
+                Reason::OccurredInFuture,
                 "is more than a day ahead of the cluster's time: correct the clock that it was \
                  taken from",
             )
@@ -457,7 +471,7 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             "sku",
             refused(
                 Code::NotFound,
-                "UNKNOWN_SKU",
+                Reason::UnknownSku,
                 "no receipt and no policy has ever named this SKU",
             ),
         ),
@@ -465,7 +479,7 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             field: "reservation_id",
             ..refused(
                 Code::NotFound,
-                "UNKNOWN_RESERVATION",
+                Reason::UnknownReservation,
                 "there is no such reservation, or it ended too long ago",
             )
         },
@@ -474,11 +488,11 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
                 "the reservation is {}, which does not allow this",
                 state_name(state)
             ),
-            ..refused(Code::FailedPrecondition, "WRONG_STATE", "")
+            ..refused(Code::FailedPrecondition, Reason::WrongState, "")
         },
         Refusal::NothingToExtend => refused(
             Code::FailedPrecondition,
-            "NOTHING_TO_EXTEND",
+            Reason::NothingToExtend,
             "the reservation is confirmed without a pickup deadline: it does not expire",
         ),
         Refusal::LineNotInReservation { line } => of_line(
@@ -486,7 +500,7 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             "sku",
             refused(
                 Code::NotFound,
-                "LINE_NOT_IN_RESERVATION",
+                Reason::LineNotInReservation,
                 "the reservation has no line of this SKU there",
             ),
         ),
@@ -495,7 +509,7 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             "location",
             refused(
                 Code::InvalidArgument,
-                "LINE_AMBIGUOUS",
+                Reason::LineAmbiguous,
                 "the reservation has this SKU at several locations: name one",
             ),
         ),
@@ -504,7 +518,7 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             ..of_line(
                 line,
                 "quantity",
-                refused(Code::FailedPrecondition, "LINE_EXCEEDS_OPEN", ""),
+                refused(Code::FailedPrecondition, Reason::LineExceedsOpen, ""),
             )
         },
         Refusal::CounterOutOfRange { line } => of_line(
@@ -512,30 +526,30 @@ pub(super) fn describe(refusal: &Refusal) -> Refused {
             "quantity",
             refused(
                 Code::OutOfRange,
-                "COUNTER_OUT_OF_RANGE",
+                Reason::CounterOutOfRange,
                 "on hand would leave the range of +/- 10^15 units",
             ),
         ),
         Refusal::TooManyReservations => refused(
             Code::ResourceExhausted,
-            "TOO_MANY_RESERVATIONS",
+            Reason::TooManyReservations,
             "the shard has as many open reservations as it may",
         ),
         Refusal::TooManyPositions => refused(
             Code::ResourceExhausted,
-            "TOO_MANY_POSITIONS",
+            Reason::TooManyPositions,
             "the shard has as many positions as it may",
         ),
         Refusal::TooManyLocations => refused(
             Code::ResourceExhausted,
-            "TOO_MANY_LOCATIONS",
+            Reason::TooManyLocations,
             "the cluster has as many locations as it may",
         ),
         Refusal::ReservationIdTaken => Refused {
             retry_after: Some(Duration::ZERO),
             ..refused(
                 Code::Unavailable,
-                "RESERVATION_ID_TAKEN",
+                Reason::ReservationIdTaken,
                 "the id drawn for the reservation is taken: try again with the same request id",
             )
         },

@@ -6,7 +6,6 @@ use std::fmt::Display;
 use prost_types::{Duration, Timestamp};
 use stock_core::limits::{LINES_MAX, TTL_MS_MAX, TTL_MS_MIN};
 use stock_core::{Line, Location, PartialLine, Quantity, RequestId, ReservationId, Sku, Stamp};
-use stock_node::answer::Freshness;
 use stock_proto::stock::v1 as api;
 use tonic_types::FieldViolation;
 use uuid::Uuid;
@@ -97,18 +96,6 @@ impl Fields {
         self.check("request_id", RequestId::new(*uuid.as_bytes()))
     }
 
-    /// How new an answer must be, whatever indexes the call names beside it.
-    pub(super) fn freshness(&mut self, consistency: i32) -> Option<Freshness> {
-        match api::Consistency::try_from(consistency) {
-            Ok(api::Consistency::Linearizable) => Some(Freshness::LINEARIZABLE),
-            Ok(api::Consistency::Near) => Some(Freshness::Near),
-            Err(_) => {
-                self.refuse("consistency", format!("{consistency} is not known"));
-                None
-            }
-        }
-    }
-
     /// A reservation's id.
     pub(super) fn reservation_id(&mut self, text: &str, shards: u32) -> Option<ReservationId> {
         if text.is_empty() {
@@ -183,8 +170,15 @@ impl Fields {
         }
         let lines = lines.iter().enumerate().map(|(number, line)| {
             let sku = self.check_at("lines", number, "sku", Sku::new(&line.sku));
-            let location =
-                self.check_at("lines", number, "location", Location::new(&line.location));
+            let location = match &line.place {
+                Some(api::line::Place::Location(name)) => {
+                    self.check_at("lines", number, "location", Location::new(name))
+                }
+                None => {
+                    self.refuse(&format!("lines[{number}].location"), "must be given");
+                    None
+                }
+            };
             let quantity = self.check_at("lines", number, "quantity", Quantity::new(line.quantity));
             Some(Line {
                 sku: sku?,
@@ -209,9 +203,9 @@ impl Fields {
         }
         let lines = lines.iter().enumerate().map(|(number, line)| {
             let sku = self.check_at("lines", number, "sku", Sku::new(&line.sku));
-            let location = match line.location.as_str() {
-                "" => Some(None),
-                name => self
+            let location = match &line.location {
+                None => Some(None),
+                Some(name) => self
                     .check_at("lines", number, "location", Location::new(name))
                     .map(Some),
             };

@@ -44,11 +44,7 @@ mod tests {
     const SHARDS: u32 = 16;
 
     fn request(skus: &[&str]) -> ReserveRequest {
-        let line = |sku: &&str| Line {
-            sku: (*sku).to_owned(),
-            location: "here".to_owned(),
-            quantity: -1,
-        };
+        let line = |sku: &&str| Line::at(*sku, "here", -1);
         ReserveRequest {
             request_id: "an id".to_owned(),
             lines: skus.iter().map(line).collect(),

@@ -6,6 +6,8 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Instant;
 
+use stock_proto::stock::admin::v1 as admin;
+use stock_proto::stock::internal::v1 as internal;
 use stock_proto::stock::v1 as api;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument, Span};
@@ -25,15 +27,26 @@ pub(super) trait Call {
     fn id(&self) -> &str;
 }
 
-/// Shared by all services of a node.
+/// Shared by all services of one kind of caller.
 pub(super) struct Front {
     meters: Vec<Meter>,
+    serves_nodes: bool,
 }
 
 impl Front {
-    /// Nobody has called yet.
-    pub(super) fn new() -> Self {
+    /// For calls of shops and operators.
+    pub(super) fn for_clients() -> Self {
+        Self::new(false)
+    }
+
+    /// For calls that other nodes send on.
+    pub(super) fn for_nodes() -> Self {
+        Self::new(true)
+    }
+
+    fn new(serves_nodes: bool) -> Self {
         Self {
+            serves_nodes,
             meters: NAMES.map(Meter::new).into(),
         }
     }
@@ -52,7 +65,7 @@ impl Front {
     where
         F: Future<Output = Result<T, ApiError>>,
     {
-        let caller = caller::<C, _>(&request)?;
+        let caller = self.caller::<C, _>(&request)?;
         let call = request.into_inner();
         let meter = self.meter::<C>();
         let span = tracing::debug_span!("call", call = meter.call(), id = call.id());
@@ -70,22 +83,22 @@ impl Front {
     where
         F: Future<Output = Result<T, ApiError>>,
     {
-        let caller = caller::<C, _>(&request)?;
+        let caller = self.caller::<C, _>(&request)?;
         let hold = Hold::of(request.extensions());
         let meter = self.meter::<C>();
         let span = tracing::debug_span!("call", call = meter.call());
         let handled = pin!(handle(request.into_inner(), hold));
         measure(meter, span, caller.deadline.limit(handled)).await
     }
-}
 
-/// The caller, who waits for long enough for what is asked.
-fn caller<C: Call, M>(request: &Request<M>) -> Result<Caller, ApiError> {
-    let caller = Caller::of(request.metadata());
-    if C::CHANGES {
-        caller.deadline.check_mutation()?;
+    /// The caller, who waits for long enough for what is asked.
+    fn caller<C: Call, M>(&self, request: &Request<M>) -> Result<Caller, ApiError> {
+        let caller = Caller::of(request.metadata(), self.serves_nodes);
+        if C::CHANGES {
+            caller.deadline.check_mutation()?;
+        }
+        Ok(caller)
     }
-    Ok(caller)
 }
 
 async fn measure<T>(
@@ -113,10 +126,11 @@ async fn measure<T>(
 
 /// Every call: its number, its name, its message, whether it changes anything, and its id.
 macro_rules! calls {
-    ($($number:literal $name:ident $message:ident $changes:literal |$it:ident| $id:expr;)*) => {
+    ($($number:literal $name:ident $package:ident $message:ident $changes:literal
+        |$it:ident| $id:expr;)*) => {
         const NAMES: [&str; [$($number),*].len()] = [$(stringify!($name)),*];
 
-        $(impl Call for api::$message {
+        $(impl Call for $package::$message {
             const NUMBER: usize = $number;
             const CHANGES: bool = $changes;
 
@@ -128,42 +142,42 @@ macro_rules! calls {
 
         #[test]
         fn each_call_has_the_meter_of_its_name() {
-            $(assert_eq!(NAMES[<api::$message as Call>::NUMBER], stringify!($name));)*
+            $(assert_eq!(NAMES[<$package::$message as Call>::NUMBER], stringify!($name));)*
         }
     };
 }
 
 calls! {
-    0 Reserve ReserveRequest true |it| &it.request_id;
-    1 BatchReserve BatchReserveRequest true
+    0 Reserve api ReserveRequest true |it| &it.request_id;
+    1 BatchReserve api BatchReserveRequest true
         |it| it.requests.first().map_or("", |first| &first.request_id);
-    2 ReserveStream ReserveStreamRequest true |_it| "";
-    3 Confirm ConfirmRequest true |it| &it.request_id;
-    4 Release ReleaseRequest true |it| &it.request_id;
-    5 Fulfill FulfillRequest true |it| &it.request_id;
-    6 Extend ExtendRequest true |it| &it.request_id;
-    7 Amend AmendRequest true |it| &it.request_id;
-    8 GetReservation GetReservationRequest false |it| &it.reservation_id;
-    9 GetAvailability GetAvailabilityRequest false |_it| "";
-    10 RecordReceipts RecordReceiptsRequest true |it| &it.document;
-    11 RecordSale RecordSaleRequest true |it| &it.document;
-    12 Adjust AdjustRequest true |it| &it.document;
-    13 PutLocation PutLocationRequest true |it| &it.request_id;
-    14 ListLocations ListLocationsRequest false |_it| "";
-    15 SetPositionPolicy SetPositionPolicyRequest true |it| &it.request_id;
-    16 ListNodes ListNodesRequest false |_it| "";
-    17 AddNode AddNodeRequest true |it| &it.request_id;
-    18 JoinNode JoinNodeRequest true |it| &it.endpoint;
-    19 DrainNode DrainNodeRequest true |it| &it.request_id;
-    20 UndrainNode UndrainNodeRequest true |it| &it.request_id;
-    21 ReplaceNode ReplaceNodeRequest true |it| &it.request_id;
-    22 RemoveNode RemoveNodeRequest true |it| &it.request_id;
-    23 SetReplication SetReplicationRequest true |it| &it.request_id;
-    24 ListShards ListShardsRequest false |_it| "";
-    25 MoveReplica MoveReplicaRequest true |it| &it.request_id;
-    26 TransferLeadership TransferLeadershipRequest true |it| &it.request_id;
-    27 RebuildReplica RebuildReplicaRequest true |it| &it.request_id;
-    28 GetAudit GetAuditRequest false |_it| "";
+    2 ReserveStream api ReserveStreamRequest true |_it| "";
+    3 Confirm api ConfirmRequest true |it| &it.request_id;
+    4 Release api ReleaseRequest true |it| &it.request_id;
+    5 Fulfill api FulfillRequest true |it| &it.request_id;
+    6 Extend api ExtendRequest true |it| &it.request_id;
+    7 Amend api AmendRequest true |it| &it.request_id;
+    8 GetReservation api GetReservationRequest false |it| &it.reservation_id;
+    9 GetAvailability api GetAvailabilityRequest false |_it| "";
+    10 RecordReceipts api RecordReceiptsRequest true |it| &it.document;
+    11 RecordSale api RecordSaleRequest true |it| &it.document;
+    12 Adjust api AdjustRequest true |it| &it.document;
+    13 PutLocation api PutLocationRequest true |it| &it.request_id;
+    14 ListLocations api ListLocationsRequest false |_it| "";
+    15 SetPositionPolicy api SetPositionPolicyRequest true |it| &it.request_id;
+    16 ListNodes admin ListNodesRequest false |_it| "";
+    17 AddNode admin AddNodeRequest true |it| &it.request_id;
+    18 JoinNode internal JoinNodeRequest true |it| &it.endpoint;
+    19 DrainNode admin DrainNodeRequest true |it| &it.request_id;
+    20 UndrainNode admin UndrainNodeRequest true |it| &it.request_id;
+    21 ReplaceNode admin ReplaceNodeRequest true |it| &it.request_id;
+    22 RemoveNode admin RemoveNodeRequest true |it| &it.request_id;
+    23 SetReplication admin SetReplicationRequest true |it| &it.request_id;
+    24 ListShards admin ListShardsRequest false |_it| "";
+    25 MoveReplica admin MoveReplicaRequest true |it| &it.request_id;
+    26 TransferLeadership admin TransferLeadershipRequest true |it| &it.request_id;
+    27 RebuildReplica admin RebuildReplicaRequest true |it| &it.request_id;
+    28 GetAudit admin GetAuditRequest false |_it| "";
 }
 
 #[cfg(test)]
@@ -178,7 +192,7 @@ mod tests {
             tokio::task::yield_now().await;
             Ok(needed.map(u64::from).iter().sum::<u64>())
         };
-        let front = Front::new();
+        let front = Front::for_clients();
         let call = front.run(Request::new(api::ReserveRequest::default()), handle);
         let size = size_of_val(&call);
         assert!(size < NEEDED * 3 / 2, "{size} bytes");

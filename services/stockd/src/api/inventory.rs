@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use stock_cluster::GroupId;
 use stock_core::{
-    Action, Command, Document, MovementKind, MovementLine, Movements, Reason, Reporter,
+    Action, Command, Document, MovementKind, MovementLine, Movements, Reason, Reporter, Stamp,
 };
 use stock_node::answer::Failure;
 use stock_node::entry::CommandsBuilder;
@@ -19,6 +19,7 @@ use super::error::ApiError;
 use super::fields::Fields;
 use super::front::Front;
 use super::movement_lines::{check_line, check_reason, check_source};
+use super::seen::Seen;
 use super::verdicts::Verdicts;
 use crate::listeners::{Fault, Hold};
 
@@ -49,10 +50,25 @@ struct Head {
 /// A document's message as it came.
 struct Whole<'a> {
     kind: MovementKind,
-    source: &'a str,
+    source: Option<&'a str>,
     document: &'a str,
     reason: Option<&'a str>,
     lines: &'a [api::MovementLine],
+}
+
+/// What a call is answered.
+struct Answered {
+    header: Option<api::ResponseHeader>,
+    verdicts: Vec<api::LineVerdict>,
+}
+
+/// What one shard has recorded.
+#[derive(Default)]
+struct Recorded {
+    /// By the lines' places.
+    verdicts: Vec<(usize, api::LineVerdict)>,
+    /// The last entry.
+    last: Option<(GroupId, u64, Stamp)>,
 }
 
 /// A line that passed every check, and its place in the call.
@@ -64,12 +80,13 @@ struct Checked {
 
 impl Inventory {
     /// On this edge.
-    pub(super) fn new(edge: Arc<Edge>, front: Arc<Front>) -> Self {
+    pub(super) fn new(edge: &Arc<Edge>, front: &Arc<Front>) -> Self {
+        let (edge, front) = (Arc::clone(edge), Arc::clone(front));
         Self { edge, front }
     }
 
     /// A document in one message: whatever is wrong with any line refuses all of them.
-    async fn record_whole(&self, whole: Whole<'_>) -> Result<Vec<api::LineVerdict>, ApiError> {
+    async fn record_whole(&self, whole: Whole<'_>) -> Result<Answered, ApiError> {
         let mut fields = Fields::default();
         check_count(&mut fields, whole.lines.len());
         let source = check_source(&mut fields, whole.source, &self.edge.principal);
@@ -96,8 +113,11 @@ impl Inventory {
             line,
         });
         let checked = checked.collect();
-        self.record(checked, &mut verdicts).await?;
-        Ok(verdicts.into_answer())
+        let seen = self.record(checked, &mut verdicts).await?;
+        Ok(Answered {
+            header: Some(self.edge.header(seen)),
+            verdicts: verdicts.into_answer(),
+        })
     }
 
     /// A stream of documents: a bad line is refused, and the others count. A message without lines,
@@ -106,7 +126,7 @@ impl Inventory {
         &self,
         mut stream: Streaming<api::RecordReceiptsRequest>,
         hold: Option<Hold>,
-    ) -> Result<Vec<api::LineVerdict>, ApiError> {
+    ) -> Result<Answered, ApiError> {
         let kind = MovementKind::Receipt;
         let mut verdicts = Verdicts::default();
         let mut checked: Vec<Checked> = Vec::new();
@@ -120,7 +140,7 @@ impl Inventory {
                     format!("are more than {LINES_MAX} in all; nothing was recorded"),
                 );
             }
-            let source = check_source(&mut fields, &message.source, &self.edge.principal);
+            let source = check_source(&mut fields, message.source.as_deref(), &self.edge.principal);
             let source = fields.finish(source)?;
             let bytes = message.lines.len() * LINE_BYTES;
             if hold.as_ref().is_some_and(|hold| !hold.take(bytes)) {
@@ -157,8 +177,11 @@ impl Inventory {
         }
         self.refuse_unknown_locations(&mut checked, &mut verdicts)
             .await?;
-        self.record(checked, &mut verdicts).await?;
-        Ok(verdicts.into_answer())
+        let seen = self.record(checked, &mut verdicts).await?;
+        Ok(Answered {
+            header: Some(self.edge.header(seen)),
+            verdicts: verdicts.into_answer(),
+        })
     }
 
     async fn refuse_unknown_locations(
@@ -192,7 +215,12 @@ impl Inventory {
     }
 
     /// Has every shard record its lines, and fills in their verdicts.
-    async fn record(&self, checked: Vec<Checked>, verdicts: &mut Verdicts) -> Result<(), ApiError> {
+    /// Says where they are written.
+    async fn record(
+        &self,
+        checked: Vec<Checked>,
+        verdicts: &mut Verdicts,
+    ) -> Result<Seen, ApiError> {
         let shards = self.edge.shards();
         let mut by_shard: Vec<Vec<Checked>> = Vec::new();
         by_shard.resize_with(shards as usize, Vec::new);
@@ -207,7 +235,8 @@ impl Inventory {
         let recorded = join_all(recorded).await;
         let in_part = recorded
             .iter()
-            .any(|shard| shard.as_ref().is_ok_and(|lines| !lines.is_empty()));
+            .any(|shard| shard.as_ref().is_ok_and(|lines| lines.last.is_some()));
+        let mut seen = Seen::default();
         for shard in recorded {
             let lines = shard.map_err(|error| {
                 if in_part {
@@ -216,20 +245,20 @@ impl Inventory {
                     error
                 }
             })?;
-            for (place, verdict) in lines {
+            for (place, verdict) in lines.verdicts {
                 verdicts.decide(place, verdict);
             }
+            if let Some((group, index, time)) = lines.last {
+                seen.wrote(group, index, time);
+            }
         }
-        Ok(())
+        Ok(seen)
     }
 
     /// One command after the other, so that the lines of one SKU keep their order.
-    async fn record_in_shard(
-        &self,
-        shard: u32,
-        lines: Vec<Checked>,
-    ) -> Result<Vec<(usize, api::LineVerdict)>, ApiError> {
-        let mut recorded = Vec::with_capacity(lines.len());
+    async fn record_in_shard(&self, shard: u32, lines: Vec<Checked>) -> Result<Recorded, ApiError> {
+        let group = GroupId::of_shard(shard);
+        let mut recorded = Recorded::default();
         for of_document in lines.chunk_by(|a, b| a.head == b.head) {
             for chunk in of_document.chunks(LINES_PER_COMMAND_MAX) {
                 let head = &chunk[0].head;
@@ -244,21 +273,17 @@ impl Inventory {
                         lines: chunk.iter().map(|checked| checked.line.clone()).collect(),
                     }),
                 });
-                let applied = self
-                    .edge
-                    .propose(GroupId::of_shard(shard), commands.take())
-                    .await;
-                let applied = match recorded.is_empty() {
+                let applied = self.edge.propose(group, commands.take()).await;
+                let applied = match recorded.last.is_none() {
                     true => applied?,
                     false => applied.map_err(|failure| unknown_if_failed(failure.into()))?,
                 };
-                let index = applied.applied_index;
-                let outcome = applied.outcomes.into_iter().next();
-                let outcome = outcome.ok_or(ApiError::Failed(Failure::OutcomeUnknown))?;
-                for (checked, verdict) in chunk.iter().zip(&convert::verdicts(outcome)?) {
+                recorded.last = Some((group, applied.applied_index, applied.stamp));
+                let verdicts = convert::verdicts(applied.only()?)?;
+                for (checked, verdict) in chunk.iter().zip(&verdicts) {
                     let (document, line) = (head.document.as_str(), checked.line.line.as_str());
-                    let verdict = convert::line_verdict(document, line, verdict, shard, index);
-                    recorded.push((checked.place, verdict));
+                    let verdict = convert::line_verdict(document, line, verdict);
+                    recorded.verdicts.push((checked.place, verdict));
                 }
             }
         }
@@ -290,8 +315,8 @@ impl InventoryService for Inventory {
         request: Request<Streaming<api::RecordReceiptsRequest>>,
     ) -> Result<Response<api::RecordReceiptsResponse>, Status> {
         let record = async |stream, hold| {
-            let verdicts = self.record_stream(stream, hold).await?;
-            Ok(api::RecordReceiptsResponse { verdicts })
+            let Answered { header, verdicts } = self.record_stream(stream, hold).await?;
+            Ok(api::RecordReceiptsResponse { header, verdicts })
         };
         self.front.run_stream(request, record).await
     }
@@ -303,13 +328,13 @@ impl InventoryService for Inventory {
         let record = async |call: api::RecordSaleRequest, _| {
             let whole = Whole {
                 kind: MovementKind::Sale,
-                source: &call.source,
+                source: call.source.as_deref(),
                 document: &call.document,
                 reason: None,
                 lines: &call.lines,
             };
-            let verdicts = self.record_whole(whole).await?;
-            Ok(api::RecordSaleResponse { verdicts })
+            let Answered { header, verdicts } = self.record_whole(whole).await?;
+            Ok(api::RecordSaleResponse { header, verdicts })
         };
         self.front.run(request, record).await
     }
@@ -321,13 +346,13 @@ impl InventoryService for Inventory {
         let record = async |call: api::AdjustRequest, _| {
             let whole = Whole {
                 kind: MovementKind::Adjustment,
-                source: &call.source,
+                source: call.source.as_deref(),
                 document: &call.document,
                 reason: Some(&call.reason),
                 lines: &call.lines,
             };
-            let verdicts = self.record_whole(whole).await?;
-            Ok(api::AdjustResponse { verdicts })
+            let Answered { header, verdicts } = self.record_whole(whole).await?;
+            Ok(api::AdjustResponse { header, verdicts })
         };
         self.front.run(request, record).await
     }

@@ -12,13 +12,10 @@ use super::fields::Fields;
 /// Who reports a document: the caller, unless somebody else is named.
 pub(super) fn check_source(
     fields: &mut Fields,
-    source: &str,
+    source: Option<&str>,
     caller: &Principal,
 ) -> Option<Reporter> {
-    let name = match source {
-        "" => caller.as_str(),
-        source => source,
-    };
+    let name = source.unwrap_or(caller.as_str());
     fields.check("source", Reporter::new(name))
 }
 

@@ -50,13 +50,14 @@ impl Operations {
         });
         match receiver.await {
             Ok(Answer::Outcomes(applied)) => {
-                let applied_index = applied.applied_index;
+                let (applied_index, stamp) = (applied.applied_index, applied.stamp);
                 let Outcome::Registry(outcome) = applied.only()? else {
                     return Err(Failure::OutcomeUnknown);
                 };
                 self.published(applied_index).await;
                 Ok(Changed {
                     applied_index,
+                    stamp,
                     outcome,
                 })
             }

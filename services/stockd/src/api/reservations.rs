@@ -25,6 +25,8 @@ use super::fields::Fields;
 use super::front::Front;
 use super::reserve;
 use super::reserve_stream::ReserveStream;
+use super::seen::Seen;
+use super::wanted::Wanted;
 use super::{answer_size, proxy};
 
 /// Requests of one `BatchReserve`, and of one message of `ReserveStream`.
@@ -39,7 +41,8 @@ pub(super) struct Reservations {
 
 impl Reservations {
     /// On this edge, until told to stop.
-    pub(super) fn new(edge: Arc<Edge>, front: Arc<Front>, stop: CancellationToken) -> Self {
+    pub(super) fn new(edge: &Arc<Edge>, front: &Arc<Front>, stop: CancellationToken) -> Self {
+        let (edge, front) = (Arc::clone(edge), Arc::clone(front));
         Self { edge, front, stop }
     }
 
@@ -51,8 +54,7 @@ impl Reservations {
         let locations: Vec<_> = reserve::locations(&command).collect();
         self.edge.check_locations(&locations).await?;
         let applied = self.propose(shard, &command).await?;
-        let (index, stamp) = (applied.applied_index, applied.stamp);
-        reserve::response(shard, index, stamp, applied.only()?)
+        reserve::answer(shard, applied, self.edge.incarnation())
     }
 
     fn command(&self, request: Asked, operation: Operation) -> Command {
@@ -76,11 +78,10 @@ impl Reservations {
         let applied = self
             .propose(shard, &self.command(request, operation))
             .await?;
-        let (index, stamp) = (applied.applied_index, applied.stamp);
+        let (header, stamp) = (self.edge.header_of(shard, &applied), applied.stamp);
         Ok(Changed {
-            reservation: convert::settled(applied.only()?, stamp)?,
-            shard,
-            index,
+            reservation: Some(convert::settled(applied.only()?, stamp)?),
+            header: Some(header),
         })
     }
 
@@ -106,6 +107,7 @@ impl Reservations {
             .flat_map(|(_, command)| reserve::locations(command))
             .collect();
         self.edge.first_unknown_location(&locations).await?;
+        let mut seen = Seen::default();
         let mut answers: Vec<Option<Slot>> = Vec::new();
         answers.resize_with(size, || None);
         let mut sorter = BasketSorter::new(self.edge.shards());
@@ -119,9 +121,10 @@ impl Reservations {
                 Err(error) => answers[number] = Some(Slot::Error(embedded(error))),
             }
         }
-        answer_size::check_batch(&call.requests, &answers)?;
+        answer_size::check_batch(&call.requests, &answers, self.edge.shards())?;
         let decided = sorter.take().map(|baskets| baskets.decide(&self.edge));
         for decided in join_all(decided).await {
+            decided.note(&mut seen);
             for (number, answer) in decided.answers() {
                 let number = number as usize;
                 answers[number] = Some(match answer {
@@ -140,6 +143,7 @@ impl Reservations {
             }
         });
         Ok(api::BatchReserveResponse {
+            header: Some(self.edge.header(seen)),
             results: results.collect(),
         })
     }
@@ -168,15 +172,14 @@ impl Reservations {
             .propose(shard, &self.command(request, operation))
             .await?;
         use api::amend_response::Outcome;
-        let (applied_index, stamp) = (applied.applied_index, applied.stamp);
+        let (header, stamp) = (self.edge.header_of(shard, &applied), applied.stamp);
         let outcome = match convert::held(applied.only()?, stamp)? {
             Held::Reservation(reservation) => Outcome::Reservation(reservation),
             Held::Shortage(shortage) => Outcome::Shortage(shortage),
         };
         Ok(api::AmendResponse {
+            header: Some(header),
             outcome: Some(outcome),
-            shard,
-            applied_index,
         })
     }
 
@@ -187,9 +190,10 @@ impl Reservations {
     ) -> Result<api::GetReservationResponse, ApiError> {
         let mut fields = Fields::default();
         let id = fields.reservation_id(&call.reservation_id, self.edge.shards());
-        let freshness = fields.freshness(call.consistency);
-        let (id, freshness) = fields.finish(id.zip(freshness))?;
-        let freshness = freshness.and_at_least(call.at_least_index);
+        let wanted = Wanted::check(&mut fields, call.read.as_ref(), self.edge.shards());
+        let (id, wanted) = fields.finish(id.zip(wanted))?;
+        self.edge.check_incarnation(&wanted)?;
+        let freshness = wanted.of_shard(id.shard());
         let group = GroupId::of_shard(id.shard());
         if let Answerer::Others(nodes) = way::of_read(&self.edge.cluster, group, caller.is_node) {
             return Box::pin(self.get_elsewhere(nodes, call, caller)).await;
@@ -218,9 +222,8 @@ impl Reservations {
                 applied_index,
                 now,
             } => Ok(api::GetReservationResponse {
+                header: Some(self.edge.header(Seen::read(group, applied_index, now))),
                 reservation: Some(convert::reservation(&reservation, now)),
-                shard: id.shard(),
-                applied_index,
             }),
             Answer::Reservation { .. } => Err(ApiError::Refused(Refusal::UnknownReservation)),
             Answer::Failed(failure) => Err(ApiError::Failed(failure)),
@@ -267,9 +270,8 @@ pub(super) fn check_size(requests: usize) -> Result<(), ApiError> {
 
 /// A reservation after a change.
 struct Changed {
-    reservation: api::Reservation,
-    shard: u32,
-    index: u64,
+    header: Option<api::ResponseHeader>,
+    reservation: Option<api::Reservation>,
 }
 
 #[tonic::async_trait]
@@ -311,9 +313,8 @@ impl ReservationService for Reservations {
         let change = async |call, _| {
             let changed = self.change(&call).await?;
             Ok(api::ConfirmResponse {
-                reservation: Some(changed.reservation),
-                shard: changed.shard,
-                applied_index: changed.index,
+                header: changed.header,
+                reservation: changed.reservation,
             })
         };
         self.front.run(request, change).await
@@ -326,9 +327,8 @@ impl ReservationService for Reservations {
         let change = async |call, _| {
             let changed = self.change(&call).await?;
             Ok(api::ReleaseResponse {
-                reservation: Some(changed.reservation),
-                shard: changed.shard,
-                applied_index: changed.index,
+                header: changed.header,
+                reservation: changed.reservation,
             })
         };
         self.front.run(request, change).await
@@ -341,9 +341,8 @@ impl ReservationService for Reservations {
         let change = async |call, _| {
             let changed = self.change(&call).await?;
             Ok(api::FulfillResponse {
-                reservation: Some(changed.reservation),
-                shard: changed.shard,
-                applied_index: changed.index,
+                header: changed.header,
+                reservation: changed.reservation,
             })
         };
         self.front.run(request, change).await
@@ -356,9 +355,8 @@ impl ReservationService for Reservations {
         let change = async |call, _| {
             let changed = self.change(&call).await?;
             Ok(api::ExtendResponse {
-                reservation: Some(changed.reservation),
-                shard: changed.shard,
-                applied_index: changed.index,
+                header: changed.header,
+                reservation: changed.reservation,
             })
         };
         self.front.run(request, change).await

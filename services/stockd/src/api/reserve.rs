@@ -1,18 +1,21 @@
 //! One reserve: from its message to a command of its shard, and from the shard's answer to a
 //! message.
 
+use bytes::Bytes;
 use rand::Rng;
+use stock_cluster::GroupId;
 use stock_core::limits::TTL_MS_DEFAULT;
 use stock_core::{
     Action, Command, Line, Location, Operation, Principal, Request, ReservationId, Reserve, Stamp,
 };
-use stock_node::answer::Outcome;
+use stock_node::answer::{Applied, Outcome};
 use stock_proto::stock::v1 as api;
 
 use super::convert::{self, Held};
 use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
+use super::seen::Seen;
 
 /// The shard of a basket, of so many, and the command that holds it in a principal's name, if
 /// everything in the message is good.
@@ -92,25 +95,37 @@ pub(super) fn check_known(
     }
 }
 
-/// What the caller is told of a reserve that was applied at this index and cluster time.
+/// What the caller is told of a reserve that travelled alone.
+///
+/// # Errors
+///
+/// [`ApiError::Refused`], and [`ApiError::Failed`] where it has no outcome.
+pub fn answer(
+    shard: u32,
+    applied: Applied,
+    incarnation: Bytes,
+) -> Result<api::ReserveResponse, ApiError> {
+    let seen = Seen::of(GroupId::of_shard(shard), &applied);
+    let stamp = applied.stamp;
+    Ok(api::ReserveResponse {
+        header: Some(seen.into_header(incarnation)),
+        ..response(stamp, applied.only()?)?
+    })
+}
+
+/// What the caller is told of a reserve that was applied at this cluster time, but for the header.
 ///
 /// # Errors
 ///
 /// [`ApiError::Refused`].
-pub fn response(
-    shard: u32,
-    applied_index: u64,
-    stamp: Stamp,
-    outcome: Outcome,
-) -> Result<api::ReserveResponse, ApiError> {
+pub(super) fn response(stamp: Stamp, outcome: Outcome) -> Result<api::ReserveResponse, ApiError> {
     use api::reserve_response::Outcome;
     let outcome = match convert::held(outcome, stamp)? {
         Held::Reservation(reservation) => Outcome::Reservation(reservation),
         Held::Shortage(shortage) => Outcome::Shortage(shortage),
     };
     Ok(api::ReserveResponse {
+        header: None,
         outcome: Some(outcome),
-        shard,
-        applied_index,
     })
 }

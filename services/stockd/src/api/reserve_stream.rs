@@ -23,6 +23,7 @@ use prost::Message;
 use stock_cluster::GroupId;
 use stock_core::Command;
 use stock_node::answer::{Failure, Freshness};
+use stock_proto::codec;
 use stock_proto::stock::v1 as api;
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -35,6 +36,7 @@ use super::error::ApiError;
 use super::front::Front;
 use super::meter::{Failures, Meter};
 use super::reservations::check_size;
+use super::seen::Seen;
 use super::{first_sight, reserve};
 use crate::listeners::Hold;
 
@@ -95,6 +97,8 @@ struct Answers {
     overload: Vec<u64>,
     /// Those of them all that are errors.
     failures: Failures,
+    /// Where they are written.
+    seen: Seen,
 }
 
 /// Whether there is more to be read.
@@ -255,7 +259,7 @@ impl ReserveStream {
     }
 
     fn command(&self, request: &[u8]) -> Result<(u32, Command), ApiError> {
-        let request = api::ReserveRequest::decode(request).map_err(ApiError::Malformed)?;
+        let request: api::ReserveRequest = codec::read(request).map_err(ApiError::Unreadable)?;
         reserve::command(&request, self.edge.shards(), &self.edge.principal)
     }
 
@@ -291,6 +295,7 @@ impl ReserveStream {
             match step.came {
                 Came::Decided(decided, began) => {
                     self.meter().answered(decided.count(), began);
+                    decided.note(&mut self.answers.seen);
                     for (number, answer) in decided.answers() {
                         self.answer(number, answer);
                     }
@@ -385,6 +390,7 @@ impl Answers {
         }
         let overload = mem::take(&mut self.overload);
         api::ReserveStreamResponse {
+            header: None,
             results,
             overload: (!overload.is_empty()).then(|| api::ReserveStreamOverload {
                 numbers: overload,
@@ -413,7 +419,9 @@ impl Stream for ReserveStream {
         if !this.answers.is_empty() {
             let failures = mem::take(&mut this.answers.failures);
             this.meter().failed(&failures);
-            let message = this.answers.next_message();
+            let mut message = this.answers.next_message();
+            let seen = mem::take(&mut this.answers.seen);
+            message.header = Some(this.edge.header(seen));
             this.count_what_waits();
             return Poll::Ready(Some(Ok(message)));
         }

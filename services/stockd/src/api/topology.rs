@@ -1,9 +1,53 @@
-//! Who is in the cluster and who leads what, as this node knows without asking anybody: what
-//! clients route by.
+//! `TopologyService`: who is in the cluster and who leads what, as this node knows without asking
+//! anybody: what clients route by.
+
+use std::sync::Arc;
 
 use stock_cluster::{GroupId, NodeState, Registry};
 use stock_node::standing::ClusterState;
 use stock_proto::stock::v1 as api;
+use stock_proto::stock::v1::topology_service_server::TopologyService;
+use tonic::{Request, Response, Status};
+
+use super::edge::Edge;
+use super::seen::{self, Seen};
+use crate::config::Config;
+
+/// The service.
+pub(super) struct TopologyCalls {
+    config: Arc<Config>,
+    edge: Arc<Edge>,
+}
+
+impl TopologyCalls {
+    /// Of this node.
+    pub(super) fn new(config: &Arc<Config>, edge: &Arc<Edge>) -> Self {
+        let (config, edge) = (Arc::clone(config), Arc::clone(edge));
+        Self { config, edge }
+    }
+}
+
+#[tonic::async_trait]
+impl TopologyService for TopologyCalls {
+    async fn get_topology(
+        &self,
+        _: Request<api::GetTopologyRequest>,
+    ) -> Result<Response<api::GetTopologyResponse>, Status> {
+        let (config, edge) = (&self.config, &self.edge);
+        let (index, time) = edge.view.catalog_reached_at();
+        let configured = config.nodes.iter();
+        let configured: Vec<_> = configured.map(|it| (it.id, it.grpc.as_str())).collect();
+        Ok(Response::new(api::GetTopologyResponse {
+            header: Some(edge.header(Seen::read(GroupId::META, index, time))),
+            ..topology(
+                &config.cluster_id,
+                config.node_id,
+                &edge.cluster,
+                &configured,
+            )
+        }))
+    }
+}
 
 /// The topology as a node sees it. Until the cluster is founded its nodes are those of the
 /// configuration: their ids and the addresses of their edges.
@@ -21,6 +65,7 @@ pub fn topology(
     };
     let shards = (0..cluster.shards()).map(GroupId::of_shard);
     api::GetTopologyResponse {
+        header: None,
         cluster_id: cluster_id.to_owned(),
         node_id,
         nodes: view.nodes(),
@@ -62,8 +107,8 @@ impl View<'_> {
         // Learners answer nobody: voters are all that may be asked.
         let placement = self.registry.and_then(|registry| registry.placement(group));
         api::Shard {
-            shard: group.shard().unwrap_or(0),
-            leader_node_id: status.leader.unwrap_or(0),
+            shard: seen::shard_of(group),
+            leader_node_id: status.leader,
             replica_node_ids: match placement {
                 Some(placement) => placement.voters.iter().map(|voter| voter.node()).collect(),
                 None => self.configured.iter().map(|(id, _)| *id).collect(),

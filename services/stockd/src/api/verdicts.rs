@@ -9,6 +9,7 @@ use stock_proto::codec::MESSAGE_BYTES_MAX;
 use stock_proto::stock::v1 as api;
 use tonic_types::FieldViolation;
 
+use super::answer_size::HEADER_BYTES_MAX;
 use super::inventory::LINES_MAX;
 
 /// Verdicts as they come.
@@ -38,7 +39,7 @@ impl Verdicts {
     /// name may be long.
     pub(super) fn refuse(&mut self, document: &str, line: &str, violation: Option<FieldViolation>) {
         let error = violation.map(|violation| api::LineError {
-            reason: "FIELD_INVALID".to_owned(),
+            reason: api::ErrorReason::FieldInvalid.into(),
             field: violation.field,
             message: violation.description,
         });
@@ -53,7 +54,7 @@ impl Verdicts {
         line: &MovementLine,
     ) {
         let error = api::LineError {
-            reason: "UNKNOWN_LOCATION".to_owned(),
+            reason: api::ErrorReason::UnknownLocation.into(),
             field: "location".to_owned(),
             message: format!("there is no location {}; put it first", line.location),
         };
@@ -120,13 +121,15 @@ impl Named {
 
 /// Bytes of a verdict in an answer but for whom it names as endangered: four names of the largest
 /// length, or two and why the line is refused.
-const VERDICT_BYTES_MAX: usize = 408;
+const VERDICT_BYTES_MAX: usize = 391;
 
 /// Bytes of the reservations that an answer names: each has 36 digits, their number and a key.
 const ENDANGERED_BYTES_MAX: usize = ENDANGERED_PER_CALL_MAX * 38;
 
 /// Whatever becomes of a call's lines, its answer can be received.
-const _: () = assert!(LINES_MAX * VERDICT_BYTES_MAX + ENDANGERED_BYTES_MAX <= MESSAGE_BYTES_MAX);
+const _: () = assert!(
+    LINES_MAX * VERDICT_BYTES_MAX + ENDANGERED_BYTES_MAX + HEADER_BYTES_MAX <= MESSAGE_BYTES_MAX
+);
 
 #[cfg(test)]
 mod tests {
@@ -157,7 +160,11 @@ mod tests {
     /// In an answer: with its key and its length.
     fn bytes(verdict: api::LineVerdict) -> usize {
         let verdicts = vec![verdict];
-        api::RecordSaleResponse { verdicts }.encoded_len()
+        api::RecordSaleResponse {
+            header: None,
+            verdicts,
+        }
+        .encoded_len()
     }
 
     #[test]
@@ -178,7 +185,7 @@ mod tests {
             LineVerdict::Refused(Refusal::TooManyPositions),
         ];
         for verdict in verdicts {
-            let told = convert::line_verdict(&name(), &name(), &verdict, u32::MAX, u64::MAX);
+            let told = convert::line_verdict(&name(), &name(), &verdict);
             let bytes = bytes(told);
             assert!(bytes <= VERDICT_BYTES_MAX, "{bytes}: {verdict:?}");
         }
@@ -219,7 +226,7 @@ mod tests {
                 discrepancy: Some(Box::new(found)),
                 ahead_ms: 0,
             };
-            verdicts.decide(place, convert::line_verdict("D", line, &recorded, 0, 1));
+            verdicts.decide(place, convert::line_verdict("D", line, &recorded));
         };
         tell("1", "MUG", 0, 3);
         tell("2", "MUG", 0, 5);

@@ -140,7 +140,7 @@ fn location(place: &Place, kind: api::location::Type) -> api::Location {
             latitude: place.latitude,
             longitude: place.longitude,
         }),
-        gln: String::new(),
+        gln: None,
     }
 }
 
@@ -164,7 +164,7 @@ fn receipts(place: &Place, skus: &[String]) -> api::RecordReceiptsRequest {
         })
     });
     api::RecordReceiptsRequest {
-        source: String::new(),
+        source: None,
         document: format!("SAMPLE-{}", place.id),
         lines: lines.collect(),
     }

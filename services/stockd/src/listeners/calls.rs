@@ -80,11 +80,13 @@ const WAITS_MAX: u8 = 8;
 
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Caller {
+pub enum Remote {
     /// Anybody.
     Client,
     /// A node, in clients' names.
     Node,
+    /// A node that would be a member.
+    Newcomer,
 }
 
 /// Why a connection was ended here.
@@ -117,7 +119,7 @@ impl Ended {
 /// way.
 pub async fn serve(
     accepted: Accepted,
-    caller: Caller,
+    remote: Remote,
     routes: Routes,
     budget: Arc<Budget>,
     stop: CancellationToken,
@@ -128,7 +130,7 @@ pub async fn serve(
         guest,
     } = accepted;
     let usage = Arc::new(Usage::new(guest, budget));
-    let ended = converse(stream, &usage, caller, routes, stop).await;
+    let ended = converse(stream, &usage, remote, routes, stop).await;
     if let Some(ended) = ended {
         metrics::counter!("stockd_connections_ended_total", "why" => ended.as_str()).increment(1);
     }
@@ -145,7 +147,7 @@ pub async fn serve(
 async fn converse(
     stream: tokio::net::TcpStream,
     usage: &Arc<Usage>,
-    caller: Caller,
+    remote: Remote,
     routes: Routes,
     stop: CancellationToken,
 ) -> Option<Ended> {
@@ -196,7 +198,7 @@ async fn converse(
                 connection.as_mut().graceful_shutdown();
             }
             () = look.as_mut() => {
-                match watch.look(usage, caller, Instant::now()) {
+                match watch.look(usage, remote, Instant::now()) {
                     Verdict::Stay => {}
                     Verdict::Close => connection.as_mut().graceful_shutdown(),
                     Verdict::End(ended) => return Some(ended),
@@ -240,7 +242,7 @@ impl Watch {
         }
     }
 
-    fn look(&mut self, usage: &Usage, caller: Caller, now: Instant) -> Verdict {
+    fn look(&mut self, usage: &Usage, remote: Remote, now: Instant) -> Verdict {
         self.look_at = now + LOOK_EVERY;
         if !usage.guest.is_introduced() {
             return Verdict::End(Ended::Silent);
@@ -248,7 +250,7 @@ impl Watch {
         if usage.untaken.is_stuck() {
             return Verdict::End(Ended::Untaken);
         }
-        if caller == Caller::Node {
+        if remote == Remote::Node {
             return Verdict::Stay;
         }
         if let Some((over_at, ended)) = self.closes {
@@ -317,7 +319,7 @@ const COLLECTS: [&str; 1] = ["/stock.v1.InventoryService/RecordReceipts"];
 /// ...and those that answer them as they come.
 const CONVERSES: [&str; 3] = [
     "/stock.v1.ReservationService/ReserveStream",
-    "/stock.v1.ClusterService/EchoStream",
+    "/stock.lab.v1.EchoService/EchoStream",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
 ];
 

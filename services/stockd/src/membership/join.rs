@@ -2,23 +2,30 @@
 //! taken out learns of it.
 
 use std::collections::HashMap;
+use std::io;
 use std::time::Duration;
 
-use stock_cluster::identity;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use stock_cluster::identity::refusal;
+use stock_cluster::{GroupId, identity};
 use stock_node::standing::ClusterState;
-use stock_proto::stock::v1 as api;
-use stock_proto::stock::v1::cluster_service_client::ClusterServiceClient;
+use stock_proto::stock::internal::v1 as api;
+use stock_proto::stock::internal::v1::joining_service_client::JoiningServiceClient;
 use stock_storage::{Ledger, LedgerError, LogError};
+use stock_wire::cluster::v1 as cluster;
 use thiserror::Error;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::api::page;
 use crate::config::{Config, Node};
 use crate::directory::disk::Disk;
 use crate::directory::node_record::NodeRecord;
+use crate::peers::error::PeerError;
+use crate::peers::wire;
 
 /// Between two rounds of asking everybody.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -171,28 +178,83 @@ async fn ask(
     held: &[u32],
     request: api::JoinNodeRequest,
 ) -> Result<Answer, Status> {
-    let mut client = connect(seed).await?;
-    let topology = client.get_topology(api::GetTopologyRequest {}).await?;
-    let topology = topology.into_inner();
-    let is_same_cluster = topology.cluster_id == request.cluster_id;
-    if is_same_cluster && shards != 0 && topology.shard_count != shards {
-        return Ok(Answer::Shards(topology.shard_count));
+    let mut client = connect(seed, &request.cluster_id, request.node_id).await?;
+    let standing = api::GetStandingRequest {
+        cluster_id: request.cluster_id.clone(),
+        node_id: request.node_id,
+    };
+    let standing = client.get_standing(standing).await?.into_inner();
+    if shards != 0 && standing.shard_count != shards {
+        return Ok(Answer::Shards(standing.shard_count));
     }
-    let mut leaderless = topology.shards.iter().filter(|it| it.leader_node_id == 0);
-    if let Some(shard) = leaderless.find(|it| held.contains(&(it.shard + 1))) {
+    let mut leaderless = standing.leaderless_shards.iter();
+    if let Some(shard) = leaderless.find(|shard| held.contains(&GroupId::of_shard(**shard).0)) {
         return Err(Status::unavailable(format!(
-            "shard {} has no leader, and what is left of it may be here: it is not given up \
-             before there is one",
-            shard.shard
+            "shard {shard} has no leader, and what is left of it may be here: it is not given up \
+             before there is one"
         )));
     }
     Ok(Answer::LetIn(client.join_node(request).await?.into_inner()))
 }
 
-async fn connect(seed: &str) -> Result<ClusterServiceClient<Channel>, Status> {
-    ClusterServiceClient::connect(seed.to_owned())
+/// Connects to where a node takes connections of nodes, `host:port`, to become a member of the
+/// cluster of this name.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT where it is of another cluster, UNAVAILABLE where it cannot be reached or does
+/// not let anybody join now.
+pub async fn connect(
+    seed: &str,
+    cluster_id: &str,
+    node_id: u64,
+) -> Result<JoiningServiceClient<Channel>, Status> {
+    let stream = introduce(seed, cluster_id, node_id).await?;
+    let mut stream = Some(TokioIo::new(stream));
+    let once = move |_: Uri| {
+        let stream = stream.take();
+        let stream = stream.ok_or_else(|| io::Error::other("the connection is over"));
+        std::future::ready(stream)
+    };
+    // Its name is only for the calls' heads.
+    let channel = Endpoint::from_static("http://peer")
+        .connect_with_connector(tower::service_fn(once))
         .await
-        .map_err(|error| Status::unavailable(error.to_string()))
+        .map_err(|error| Status::unavailable(error.to_string()))?;
+    Ok(JoiningServiceClient::new(channel))
+}
+
+/// Says to a node that another one would be a member, of a cluster of this name.
+async fn introduce(seed: &str, cluster_id: &str, node_id: u64) -> Result<TcpStream, Status> {
+    let lost = |error: PeerError| Status::unavailable(error.to_string());
+    let mut stream = TcpStream::connect(seed)
+        .await
+        .map_err(|error| Status::unavailable(error.to_string()))?;
+    wire::tune(&stream).map_err(lost)?;
+    let own = cluster::Hello {
+        protocol: identity::PROTOCOL,
+        cluster_id: cluster_id.to_owned(),
+        node_id,
+        purpose: cluster::Purpose::Joining.into(),
+        ..cluster::Hello::default()
+    };
+    wire::write_message(&mut stream, &own).await.map_err(lost)?;
+    let hello = wire::read_hello(&mut stream).await.map_err(lost)?;
+    if hello.cluster_id != cluster_id {
+        return Err(Status::invalid_argument(format!(
+            "it is of the cluster {}, and not of {cluster_id}",
+            hello.cluster_id
+        )));
+    }
+    let verdict = wire::read_verdict(&mut stream).await.map_err(lost)?;
+    if let Some(told) = refusal::told(seed, &verdict) {
+        return Err(Status::unavailable(told.reason));
+    }
+    let accepted = cluster::Verdict::default();
+    wire::write_message(&mut stream, &accepted)
+        .await
+        .map_err(lost)?;
+    Ok(stream)
 }
 
 /// Returns once the cluster says that this node was taken out; asks while nobody talks to it.
@@ -212,23 +274,12 @@ pub async fn removed(config: &Config, others: &[String], cluster: &ClusterState)
 }
 
 async fn is_removed(config: &Config, other: &str) -> Result<bool, Status> {
-    let mut client = connect(other).await?;
-    let topology = client.get_topology(api::GetTopologyRequest {}).await?;
-    // An address may have become another cluster's.
-    if topology.into_inner().cluster_id != config.cluster_id {
-        return Ok(false);
-    }
-    // The page that begins with this node.
-    let before = config.node_id.checked_sub(1).filter(|before| *before > 0);
-    let request = api::ListNodesRequest {
-        include_removed: true,
-        page_size: 1,
-        page_token: page::token_of(before),
+    let mut client = connect(other, &config.cluster_id, config.node_id).await?;
+    let standing = api::GetStandingRequest {
+        cluster_id: config.cluster_id.clone(),
+        node_id: config.node_id,
     };
-    let nodes = client.list_nodes(request).await?.into_inner().nodes;
-    let removed = api::node_status::State::Removed;
-    let mut nodes = nodes.iter();
-    Ok(nodes.any(|status| status.node_id == config.node_id && status.state() == removed))
+    Ok(client.get_standing(standing).await?.into_inner().is_removed)
 }
 
 fn note(let_in: &api::JoinNodeResponse, record: &mut NodeRecord) {

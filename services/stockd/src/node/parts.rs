@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::NodeError;
 use super::standing::{self, Standing};
 use super::stores::Stores;
-use crate::api::{Edge, Proxy};
+use crate::api::Edge;
 use crate::clocks;
 use crate::config::{Config, Hosting};
 use crate::directory::bring_back;
@@ -28,6 +28,7 @@ use crate::host::{Driver, Helpers, HostError};
 use crate::inbox::reply::ReplyTo;
 use crate::inbox::{Inbox, Waker};
 use crate::listeners::Accepted;
+use crate::listeners::calls::Remote;
 use crate::listeners::liveness::Liveness;
 use crate::peers::history::{HistoryFetcher, HistoryServer};
 use crate::peers::snapshots::{SnapshotReceiver, SnapshotSender};
@@ -43,7 +44,7 @@ pub(super) struct Parts {
     pub(super) peers: Arc<Peers>,
     pub(super) edge: Arc<Edge>,
     /// Calls that other nodes make in clients' names.
-    pub(super) from_peers: mpsc::Receiver<Accepted>,
+    pub(super) from_peers: mpsc::Receiver<(Accepted, Remote)>,
     /// Where other nodes serve clients.
     pub(super) others: Vec<String>,
     /// Cancelled once history is written down to its end.
@@ -164,12 +165,12 @@ impl Parts {
         );
         let edge = Arc::new(Edge::new(
             config.node_id,
+            incarnation,
             Arc::clone(&inbox),
             Arc::clone(&peers),
             Arc::clone(cluster),
             view,
             principal,
-            Proxy::new(Arc::clone(&peers)),
         ));
         Ok(Self {
             driver,

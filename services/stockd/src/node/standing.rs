@@ -122,7 +122,7 @@ async fn become_member(
             "the cluster is there already, and this data directory is new to it: joining it anew"
         );
         let others = config.nodes.iter().filter(|node| node.id != config.node_id);
-        others.map(|node| node.grpc.clone()).collect()
+        others.map(|node| node.peers.clone()).collect()
     } else {
         config.join.clone()
     };
@@ -130,13 +130,13 @@ async fn become_member(
     Ok(join::join(config, &seeds, disk, record, &held).await?)
 }
 
-/// Where other nodes serve clients, as far as configuration and disk know.
+/// Where other nodes take connections of nodes, as far as configuration and disk know.
 pub(super) fn others(config: &Config, record: &NodeRecord) -> Vec<String> {
     let known = record.nodes.iter().chain(&config.nodes);
-    let known = known.filter(|node| node.id != config.node_id && !node.grpc.is_empty());
-    let urls = known.map(|node| node.grpc.clone());
-    let mut urls: Vec<String> = urls.chain(config.join.iter().cloned()).collect();
-    urls.sort_unstable();
-    urls.dedup();
-    urls
+    let known = known.filter(|node| node.id != config.node_id && !node.peers.is_empty());
+    let addresses = known.map(|node| node.peers.clone());
+    let mut addresses: Vec<String> = addresses.chain(config.join.iter().cloned()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
 }

@@ -67,8 +67,8 @@ pub(super) fn done(plan: &Plan, dirs: &[PathBuf]) -> String {
         "\nDone. What was given up is written in recovered-*.json in each of these directories, \
          and `stockd inspect` shows it:{}\n\nStart {}; clients are served at once, with no second \
          copy of the data. Then start fresh nodes with empty data directories (the lost ones may \
-         come back under their ids, others join with `stockd serve --join URL`): replicas are made \
-         there by themselves. Watch them: stockctl shard list",
+         come back under their ids, others join with `stockd serve --join HOST:PORT`): replicas \
+         are made there by themselves. Watch them: stockctl shard list",
         kept.collect::<String>(),
         nodes(&plan.nodes)
     );

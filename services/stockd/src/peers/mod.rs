@@ -8,7 +8,7 @@
 
 mod answers;
 mod blocking;
-mod error;
+pub(crate) mod error;
 pub mod frames;
 pub mod history;
 pub mod introductions;
@@ -50,6 +50,7 @@ use self::whereabouts::Whereabouts;
 use crate::clocks;
 use crate::inbox::Inbox;
 use crate::inbox::reply::{Destination, ReplyTo};
+use crate::listeners::calls::Remote;
 use crate::listeners::{Accepted, Listener};
 
 /// Between two attempts to reach a peer. Short: while it is down, nothing else costs anything.
@@ -66,8 +67,8 @@ pub struct Peers {
     cluster: Arc<ClusterState>,
     receiver: Arc<SnapshotReceiver>,
     history_server: Arc<HistoryServer>,
-    /// Takes connections over which another node makes calls of the public API.
-    calls: mpsc::Sender<Accepted>,
+    /// Takes connections over which another node makes calls.
+    calls: mpsc::Sender<(Accepted, Remote)>,
     /// Where nodes are, as the configuration says.
     configured: BTreeMap<u64, String>,
     next_forward: AtomicU64,
@@ -100,7 +101,7 @@ impl Peers {
         cluster: Arc<ClusterState>,
         receiver: Arc<SnapshotReceiver>,
         history_server: Arc<HistoryServer>,
-        calls: mpsc::Sender<Accepted>,
+        calls: mpsc::Sender<(Accepted, Remote)>,
         configured: BTreeMap<u64, String>,
     ) -> Self {
         Self {
@@ -341,27 +342,35 @@ impl Peers {
                 let identity = &self.introductions.identity;
                 self.receiver.receive(accepted, identity).await
             }
-            cluster::Purpose::Calls => {
-                wire::tune(&accepted.stream)?;
-                // Who gets no place is disconnected, and tries again.
-                let _ = self.calls.try_send(accepted);
-                Ok(())
-            }
+            cluster::Purpose::Calls => self.serve(accepted, Remote::Node),
+            cluster::Purpose::Joining => self.serve(accepted, Remote::Newcomer),
             cluster::Purpose::History => self.history_server.tell(accepted).await,
         }
     }
 
-    /// Is dialled, and introduces both sides. Who is no member yet may ask who is here.
+    /// Has the edge answer calls over a connection. Who gets no place is disconnected, and tries
+    /// again.
+    fn serve(&self, accepted: Accepted, remote: Remote) -> Result<(), PeerError> {
+        wire::tune(&accepted.stream)?;
+        let _ = self.calls.try_send((accepted, remote));
+        Ok(())
+    }
+
+    /// Is dialled, and introduces both sides. Who is no member yet may ask who is here, and join.
     async fn let_in(
         &self,
         stream: &mut TcpStream,
         from: SocketAddr,
     ) -> Result<cluster::Hello, PeerError> {
         let hello = wire::read_hello(stream).await?;
+        let identity = &self.introductions.identity;
         let only_asks = hello.purpose() == cluster::Purpose::Acquaintance;
-        let judged = match only_asks && hello.incarnation.is_empty() {
-            true => self.introductions.identity.check(&hello),
-            false => self.judge(&hello, hello.purpose()),
+        let judged = match hello.purpose() {
+            cluster::Purpose::Acquaintance if hello.incarnation.is_empty() => {
+                identity.check(&hello)
+            }
+            cluster::Purpose::Joining => identity.check_newcomer(&hello),
+            purpose => self.judge(&hello, purpose),
         };
         let own = self.introductions.hello(hello.purpose());
         wire::write_message(stream, &own).await?;

@@ -34,7 +34,7 @@ const FRAME_GOES_ON_WITHIN: Duration = Duration::from_secs(10);
 const UNACKNOWLEDGED_FOR: Duration = Duration::from_secs(5);
 
 /// Small messages go at once, and dead connections are noticed.
-pub(super) fn tune(stream: &TcpStream) -> Result<(), PeerError> {
+pub(crate) fn tune(stream: &TcpStream) -> Result<(), PeerError> {
     stream.set_nodelay(true)?;
     let milliseconds = UNACKNOWLEDGED_FOR.as_millis() as u32;
     sockopt::set_tcp_user_timeout(stream, milliseconds).map_err(std::io::Error::from)?;

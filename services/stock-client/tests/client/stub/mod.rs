@@ -9,24 +9,26 @@ use std::time::Duration;
 use futures_util::Stream;
 use futures_util::stream::try_unfold;
 use prost::Message;
+use stock_client::admin::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
+use stock_client::admin::v1::{
+    AddNodeRequest, AddNodeResponse, DrainNodeRequest, DrainNodeResponse, GetAuditRequest,
+    GetAuditResponse, ListNodesRequest, ListNodesResponse, ListShardsRequest, ListShardsResponse,
+    MoveReplicaRequest, MoveReplicaResponse, RebuildReplicaRequest, RebuildReplicaResponse,
+    RemoveNodeRequest, RemoveNodeResponse, ReplaceNodeRequest, ReplaceNodeResponse,
+    SetReplicationRequest, SetReplicationResponse, TransferLeadershipRequest,
+    TransferLeadershipResponse, UndrainNodeRequest, UndrainNodeResponse,
+};
 use stock_client::v1::batch_reserve_result::Result as Slot;
-use stock_client::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
 use stock_client::v1::reservation_service_server::{ReservationService, ReservationServiceServer};
 use stock_client::v1::reserve_response::Outcome;
+use stock_client::v1::topology_service_server::{TopologyService, TopologyServiceServer};
 use stock_client::v1::{
-    AddNodeRequest, AddNodeResponse, AmendRequest, AmendResponse, BatchReserveRequest,
-    BatchReserveResponse, BatchReserveResult, ConfirmRequest, ConfirmResponse, DrainNodeRequest,
-    DrainNodeResponse, EchoRequest, EchoResponse, EchoStreamRequest, EchoStreamResponse,
-    ExtendRequest, ExtendResponse, FulfillRequest, FulfillResponse, GetAuditRequest,
-    GetAuditResponse, GetReservationRequest, GetReservationResponse, GetTopologyRequest,
-    GetTopologyResponse, JoinNodeRequest, JoinNodeResponse, Line, ListNodesRequest,
-    ListNodesResponse, ListShardsRequest, ListShardsResponse, MoveReplicaRequest,
-    MoveReplicaResponse, Node, RebuildReplicaRequest, RebuildReplicaResponse, ReleaseRequest,
-    ReleaseResponse, RemoveNodeRequest, RemoveNodeResponse, ReplaceNodeRequest,
-    ReplaceNodeResponse, Reservation, ReserveRequest, ReserveResponse, ReserveStreamRequest,
-    ReserveStreamResponse, ReserveStreamResult, SetReplicationRequest, SetReplicationResponse,
-    Shard, TransferLeadershipRequest, TransferLeadershipResponse, UndrainNodeRequest,
-    UndrainNodeResponse, reserve_stream_result,
+    AmendRequest, AmendResponse, BatchReserveRequest, BatchReserveResponse, BatchReserveResult,
+    ConfirmRequest, ConfirmResponse, ExtendRequest, ExtendResponse, FulfillRequest,
+    FulfillResponse, GetReservationRequest, GetReservationResponse, GetTopologyRequest,
+    GetTopologyResponse, Line, Node, ReleaseRequest, ReleaseResponse, Reservation, ReserveRequest,
+    ReserveResponse, ReserveStreamRequest, ReserveStreamResponse, ReserveStreamResult,
+    ResponseHeader, Shard, ShardIndex, reserve_stream_result,
 };
 use stock_client::{Client, ClientBuilder};
 use tokio::net::TcpListener;
@@ -152,11 +154,12 @@ impl StubCluster {
         for node in &self.nodes {
             let shard = |shard| Shard {
                 shard,
-                leader_node_id: leader(shard),
+                leader_node_id: Some(leader(shard)).filter(|node| *node != 0),
                 term,
                 ..Shard::default()
             };
             let topology = GetTopologyResponse {
+                header: None,
                 cluster_id: "stub".into(),
                 node_id: node.node_id,
                 nodes: self
@@ -217,6 +220,7 @@ fn serve(listener: TcpListener, node: StubNode) -> JoinHandle<()> {
         // Connections live in this future, so that aborting it breaks them.
         let _ = Server::builder()
             .add_service(ReservationServiceServer::new(node.clone()))
+            .add_service(TopologyServiceServer::new(node.clone()))
             .add_service(ClusterServiceServer::new(node))
             .serve_with_incoming(TcpListenerStream::new(listener))
             .await;
@@ -230,11 +234,7 @@ pub(crate) fn reserve_in(shard: u32) -> ReserveRequest {
         .find(|sku| stock_client::shard_of_sku(sku, SHARD_COUNT) == shard)
         .expect("every shard has some");
     ReserveRequest {
-        lines: vec![Line {
-            sku,
-            location: "L1".into(),
-            quantity: 1,
-        }],
+        lines: vec![Line::at(sku, "L1", 1)],
         ..ReserveRequest::default()
     }
 }
@@ -244,30 +244,34 @@ pub(crate) const SHORT: Duration = Duration::from_millis(150);
 
 type Answer<T> = Result<Response<T>, Status>;
 
+/// The index is the node's number.
+fn header(node_id: u64) -> Option<ResponseHeader> {
+    let index = ShardIndex {
+        shard: 0,
+        index: node_id,
+    };
+    Some(ResponseHeader {
+        indexes: vec![index],
+        ..ResponseHeader::default()
+    })
+}
+
+/// Which node has answered.
+pub(crate) fn answered_by(header: &Option<ResponseHeader>) -> u64 {
+    header.as_ref().map_or(0, |header| header.index_of(0))
+}
+
 #[tonic::async_trait]
-impl ClusterService for StubNode {
+impl TopologyService for StubNode {
     async fn get_topology(&self, _: Request<GetTopologyRequest>) -> Answer<GetTopologyResponse> {
         let mut record = self.record();
         record.topology_calls += 1;
         Ok(Response::new(record.topology.clone()))
     }
+}
 
-    async fn echo(&self, request: Request<EchoRequest>) -> Answer<EchoResponse> {
-        self.act("echo").await?;
-        Ok(Response::new(EchoResponse {
-            payload: request.into_inner().payload,
-        }))
-    }
-
-    type EchoStreamStream = Pin<Box<dyn Stream<Item = Result<EchoStreamResponse, Status>> + Send>>;
-
-    async fn echo_stream(
-        &self,
-        _: Request<Streaming<EchoStreamRequest>>,
-    ) -> Answer<Self::EchoStreamStream> {
-        Err(Status::unimplemented("not scripted"))
-    }
-
+#[tonic::async_trait]
+impl ClusterService for StubNode {
     async fn list_nodes(&self, _: Request<ListNodesRequest>) -> Answer<ListNodesResponse> {
         Err(Status::unimplemented("not scripted"))
     }
@@ -276,14 +280,10 @@ impl ClusterService for StubNode {
         Err(Status::unimplemented("not scripted"))
     }
 
-    async fn join_node(&self, _: Request<JoinNodeRequest>) -> Answer<JoinNodeResponse> {
-        Err(Status::unimplemented("not scripted"))
-    }
-
     async fn drain_node(&self, request: Request<DrainNodeRequest>) -> Answer<DrainNodeResponse> {
         self.act(&request.into_inner().request_id).await?;
         Ok(Response::new(DrainNodeResponse {
-            applied_index: self.node_id,
+            header: header(self.node_id),
             ..DrainNodeResponse::default()
         }))
     }
@@ -334,15 +334,14 @@ impl ClusterService for StubNode {
     }
 }
 
-/// The reservation's id is the request's, the applied index the node's number.
+/// The reservation's id is the request's, the index the node's number.
 fn held(request_id: String, node_id: u64) -> ReserveResponse {
     ReserveResponse {
         outcome: Some(Outcome::Reservation(Reservation {
             reservation_id: request_id,
             ..Reservation::default()
         })),
-        shard: 0,
-        applied_index: node_id,
+        header: header(node_id),
     }
 }
 
@@ -372,7 +371,8 @@ impl ReservationService for StubNode {
                 result: Some(result),
             });
         }
-        Ok(Response::new(BatchReserveResponse { results }))
+        let header = None;
+        Ok(Response::new(BatchReserveResponse { header, results }))
     }
 
     type ReserveStreamStream =
@@ -404,7 +404,7 @@ impl ReservationService for StubNode {
     async fn confirm(&self, request: Request<ConfirmRequest>) -> Answer<ConfirmResponse> {
         self.act(&request.into_inner().request_id).await?;
         Ok(Response::new(ConfirmResponse {
-            applied_index: self.node_id,
+            header: header(self.node_id),
             ..ConfirmResponse::default()
         }))
     }
@@ -431,7 +431,7 @@ impl ReservationService for StubNode {
     ) -> Answer<GetReservationResponse> {
         self.act("get").await?;
         Ok(Response::new(GetReservationResponse {
-            applied_index: self.node_id,
+            header: header(self.node_id),
             ..GetReservationResponse::default()
         }))
     }
