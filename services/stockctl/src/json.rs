@@ -104,7 +104,8 @@ mod tests {
             value.to_string(),
             concat!(
                 r#"{"reservation_id":"id","state":"STATE_HELD","#,
-                r#""lines":[{"sku":"milk","location":"S7","quantity":2,"open":2,"fulfilled":0,"released":0,"expired":0}],"#,
+                r#""lines":[{"sku":"milk","location":"S7","quantity":2,"open":2,"#,
+                r#""fulfilled":0,"released":0,"expired":0}],"#,
                 r#""expires_at":"2027-01-15T08:00:00Z","header":"HEADER"}"#,
             )
             .replace("HEADER", &header().to_text())
