@@ -11,7 +11,7 @@ use stock_tally::{OrderLine, Position};
 use super::dataset::{Basket, Dataset};
 
 /// Lines of one reservation that the API takes.
-const ORDER_LINES_MAX: usize = 100;
+const ORDER_LINES_MAX: usize = 256;
 
 /// The opening stock of a position is what the data sells there and up to this many units more, so
 /// that the last unit is sometimes sold and sometimes left.

@@ -179,7 +179,7 @@ impl Client {
 
 /// Reservations.
 impl Client {
-    /// Holds 1 to 100 lines, all or nothing. Too little stock is an answer, not an error.
+    /// Holds 1 to 256 lines, all or nothing. Too little stock is an answer, not an error.
     pub async fn reserve(&self, request: ReserveRequest) -> Result<ReserveResponse, Error> {
         let target = route::of_basket(&request.lines, self.shard_count());
         self.mutate(

@@ -164,8 +164,9 @@ mod tests {
     use xxhash_rust::xxh3::xxh3_64;
 
     use super::*;
-    use crate::ids::{RequestId, ReservationId, Sku, Stamp};
+    use crate::ids::{RequestId, ReservationId, Stamp};
     use crate::limits::BUCKETS;
+    use crate::sku::Sku;
 
     /// How many of them the fullest bucket has.
     fn fullest(of: impl Iterator<Item = usize>) -> usize {

@@ -1,10 +1,11 @@
 //! What can be asked of a shard. Everything in here was checked when it was made: names, quantities
-//! and times are in range, and a basket has 1 to 100 lines.
+//! and times are in range, and a basket has 1 to 256 lines.
 
 use crate::ids::{
-    Document, Fingerprint, Location, Principal, Quantity, Reason, Reporter, RequestId,
-    ReservationId, Sku, Stamp,
+    Document, Fingerprint, Location, Principal, Quantity, Reporter, RequestId, ReservationId, Stamp,
 };
+use crate::sku::Sku;
+use crate::text::Reason;
 
 /// One command of a log entry.
 #[derive(Debug, Clone, PartialEq, Eq)]

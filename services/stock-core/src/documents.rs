@@ -9,13 +9,14 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::buckets::{Buckets, Key};
 use crate::command::{MovementKind, MovementLine, Movements};
-use crate::ids::{Fingerprint, Location, Moment, ReservationId, Secret, Sku, Stamp};
+use crate::ids::{Fingerprint, Location, Moment, ReservationId, Secret, Stamp};
 use crate::limits::{
     DOCUMENT_MEMORY_MS, ENDANGERED_BYTES_MAX, FORGOTTEN_PER_ENTRY_MAX, OCCURRED_AHEAD_MS_MAX,
     WALL_AHEAD_MS_MAX,
 };
 use crate::order::{Disorder, Queue};
 use crate::outcome::{Discrepancy, Refusal};
+use crate::sku::Sku;
 
 /// XXH3-128 of what a line is known by: kind, source, document, line, SKU and location; the
 /// cluster's secret is the seed, so that nobody can make up a line that is taken for another one.

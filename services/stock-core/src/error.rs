@@ -4,9 +4,8 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::ids::{
-    IdentifierError, Location, RequestIdError, ReservationId, ReservationIdError, Sku,
-};
+use crate::ids::{IdentifierError, Location, RequestIdError, ReservationId, ReservationIdError};
+use crate::sku::Sku;
 
 /// Why a state cannot be brought back. Nothing of it may be used then.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -10,7 +10,8 @@ use smallvec::SmallVec;
 
 use crate::catalog::{LocationType, PutLocation};
 use crate::command::{Line, MovementLine, Operation, PartialLine};
-use crate::ids::{Fingerprint, Reason, ReservationId};
+use crate::ids::{Fingerprint, ReservationId};
+use crate::text::Reason;
 
 impl Operation {
     /// The fingerprint of a request for it. The id that a reserve proposes is none of its caller's.
@@ -192,7 +193,8 @@ impl Content {
 mod tests {
     use super::*;
     use crate::command::{Amend, Confirm, Extend, Fulfill, Release, Reserve, SetPolicy};
-    use crate::ids::{Location, Quantity, Sku, Stamp};
+    use crate::ids::{Location, Quantity, Stamp};
+    use crate::sku::Sku;
 
     fn reservation(random: u64) -> ReservationId {
         ReservationId::compose(Stamp(1), 0, random)

@@ -1,9 +1,8 @@
 //! Identifiers, quantities and time, each checked once, where it is made.
 
 use std::borrow::Borrow;
-use std::cmp::Ordering;
 use std::fmt;
-use std::hash::{Hash, Hasher};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -32,6 +31,36 @@ pub enum IdentifierError {
         /// What stands there.
         character: char,
     },
+    /// A text has a control character, or one that ends a line.
+    #[error("has {character:?} at byte {at}; control characters are not allowed")]
+    ControlCharacter {
+        /// Where, in bytes from 0.
+        at: usize,
+        /// What stands there.
+        character: char,
+    },
+    /// A name begins or ends with a blank, which nobody sees.
+    #[error("begins or ends with a blank")]
+    BlankAtEnd,
+}
+
+/// Checks a text of callers' own making: 1-64 bytes without control characters, or what breaks a
+/// line.
+pub(crate) fn check_text(text: &str) -> Result<(), IdentifierError> {
+    if text.is_empty() {
+        return Err(IdentifierError::Empty);
+    }
+    if text.len() > IDENTIFIER_BYTES_MAX {
+        return Err(IdentifierError::TooLong { bytes: text.len() });
+    }
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Ok(());
+    }
+    let is_bad = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    match text.char_indices().find(|(_, c)| is_bad(*c)) {
+        Some((at, character)) => Err(IdentifierError::ControlCharacter { at, character }),
+        None => Ok(()),
+    }
 }
 
 fn check_identifier(text: &str) -> Result<(), IdentifierError> {
@@ -45,133 +74,6 @@ fn check_identifier(text: &str) -> Result<(), IdentifierError> {
     match text.char_indices().find(|(_, c)| !allowed(*c)) {
         Some((at, character)) => Err(IdentifierError::BadCharacter { at, character }),
         None => Ok(()),
-    }
-}
-
-/// A stock keeping unit: 1-64 bytes of `[A-Za-z0-9._:-]`, with the hash that places it.
-///
-/// The order is by hash, then by name: finding a SKU compares numbers and touches the name once.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Sku {
-    hash: u64,
-    name: Arc<str>,
-}
-
-impl Sku {
-    /// Checks the name and computes its hash (XXH3, 64 bits, seed 0; never to change, since it says
-    /// where the SKU's stock is).
-    pub fn new(name: &str) -> Result<Self, IdentifierError> {
-        check_identifier(name)?;
-        Ok(Self {
-            hash: xxh3_64(name.as_bytes()),
-            name: name.into(),
-        })
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.name
-    }
-
-    /// The shard this SKU lives in, of `shard_count`: shards divide the range of hashes evenly.
-    pub fn shard(&self, shard_count: u32) -> u32 {
-        shard_of_hash(self.hash, shard_count)
-    }
-
-    /// The shard that a SKU of this name would live in, whether it may be one or not.
-    pub fn shard_of_name(name: &[u8], shard_count: u32) -> u32 {
-        shard_of_hash(xxh3_64(name), shard_count)
-    }
-}
-
-fn shard_of_hash(hash: u64, shard_count: u32) -> u32 {
-    ((u128::from(hash) * u128::from(shard_count)) >> 64) as u32
-}
-
-/// The hash that the name already has.
-impl Hash for Sku {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
-}
-
-impl Key for Sku {
-    fn bucket(&self, secret: Secret, buckets: usize) -> usize {
-        secret.bucket(self.name.as_bytes(), buckets)
-    }
-}
-
-/// A SKU's hash and name, whoever owns them: finds a SKU by a text.
-pub(crate) trait Named {
-    fn parts(&self) -> (u64, &str);
-}
-
-impl Named for Sku {
-    fn parts(&self) -> (u64, &str) {
-        (self.hash, &self.name)
-    }
-}
-
-/// A text that may be the name of a SKU that is there.
-pub(crate) struct SkuName<'a> {
-    hash: u64,
-    name: &'a str,
-}
-
-impl<'a> SkuName<'a> {
-    pub(crate) fn new(name: &'a str) -> Self {
-        Self {
-            hash: xxh3_64(name.as_bytes()),
-            name,
-        }
-    }
-
-    pub(crate) fn bucket(&self, secret: Secret, buckets: usize) -> usize {
-        secret.bucket(self.name.as_bytes(), buckets)
-    }
-}
-
-impl Named for SkuName<'_> {
-    fn parts(&self) -> (u64, &str) {
-        (self.hash, self.name)
-    }
-}
-
-impl PartialEq for dyn Named + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        self.parts() == other.parts()
-    }
-}
-
-impl Eq for dyn Named + '_ {}
-
-impl PartialOrd for dyn Named + '_ {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for dyn Named + '_ {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.parts().cmp(&other.parts())
-    }
-}
-
-impl<'a> Borrow<dyn Named + 'a> for Sku {
-    fn borrow(&self) -> &(dyn Named + 'a) {
-        self
-    }
-}
-
-impl fmt::Debug for Sku {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.name)
-    }
-}
-
-impl fmt::Display for Sku {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)
     }
 }
 
@@ -265,31 +167,6 @@ identifier!(
     /// Which till, warehouse or system reports a movement: two of them may name a document alike.
     Reporter
 );
-
-/// Why stock was adjusted: 1-64 bytes of text without control characters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reason(Arc<str>);
-
-impl Reason {
-    /// Checks the text.
-    pub fn new(text: &str) -> Result<Self, IdentifierError> {
-        if text.is_empty() {
-            return Err(IdentifierError::Empty);
-        }
-        if text.len() > IDENTIFIER_BYTES_MAX {
-            return Err(IdentifierError::TooLong { bytes: text.len() });
-        }
-        match text.char_indices().find(|(_, c)| c.is_control()) {
-            Some((at, character)) => Err(IdentifierError::BadCharacter { at, character }),
-            None => Ok(Self(text.into())),
-        }
-    }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
 
 /// Cluster time in milliseconds since the Unix epoch, as the leader stamped it on an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -541,7 +418,6 @@ mod tests {
     #[test]
     fn identifiers_are_checked() {
         let check = |text: &str, error: Option<IdentifierError>| {
-            assert_eq!(Sku::new(text).err(), error, "{text:?}");
             assert_eq!(Location::new(text).err(), error, "{text:?}");
         };
         check("SKU-1_a.b:c", None);
@@ -583,24 +459,5 @@ mod tests {
             id.unwrap().to_string(),
             "01234567-89ab-8def-0123-456789abcdef"
         );
-    }
-
-    #[test]
-    fn every_shard_gets_its_share_of_skus() {
-        let mut counts = [0; 8];
-        for n in 0..8_000 {
-            counts[Sku::new(&format!("SKU-{n:06}")).unwrap().shard(8) as usize] += 1;
-        }
-        assert!(
-            counts.iter().all(|count| (850..1150).contains(count)),
-            "{counts:?}"
-        );
-    }
-
-    #[test]
-    fn the_placement_of_a_sku_never_changes() {
-        // Published: clients compute it too.
-        assert_eq!(Sku::new("MUG-BLUE").unwrap().hash, xxh3_64(b"MUG-BLUE"));
-        assert_eq!(xxh3_64(b""), 0x2d06_8005_38d3_94c2);
     }
 }

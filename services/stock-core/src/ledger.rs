@@ -1,7 +1,9 @@
 //! What each applied change leaves behind: the deltas whose sums are the counters.
 
-use crate::ids::{Document, Location, Principal, Reason, Reporter, ReservationId, Sku, Stamp};
+use crate::ids::{Document, Location, Principal, Reporter, ReservationId, Stamp};
 use crate::outcome::Discrepancy;
+use crate::sku::Sku;
+use crate::text::Reason;
 
 /// One change of one position. The driver adds (index, ordinal): the place in history.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -51,7 +51,9 @@ mod position;
 mod reservation;
 mod restore;
 mod shard;
+mod sku;
 mod stock;
+mod text;
 mod timeline;
 mod verdict;
 
@@ -66,8 +68,8 @@ pub use error::{Flaw, Part, RestoreError};
 pub use frozen::FrozenState;
 pub use ids::{
     At, Document, Fingerprint, IdentifierError, Location, Moment, Principal, Quantity,
-    QuantityError, Reason, Reporter, RequestId, RequestIdError, ReservationId, ReservationIdError,
-    Secret, Sku, Stamp,
+    QuantityError, Reporter, RequestId, RequestIdError, ReservationId, ReservationIdError, Secret,
+    Stamp,
 };
 pub use ledger::{EntryKind, LedgerEntry, Source};
 pub use names::{Naming, NewNames};
@@ -76,4 +78,6 @@ pub use position::Position;
 pub use reservation::{Reservation, ReservationLine, ReservationLines, State};
 pub use restore::{CatalogRestorer, ShardRestorer, StateRestorer};
 pub use shard::{Counts, Shard};
+pub use sku::Sku;
 pub use stock::Stock;
+pub use text::{OrderReference, Reason};

@@ -11,8 +11,8 @@ pub const QUANTITY_MAX: i64 = 1_000_000_000;
 /// sums of a few counters stay far inside `i64`.
 pub const COUNTER_MAX: i64 = 1_000_000_000_000_000;
 
-/// Lines of a basket.
-pub const LINES_MAX: usize = 100;
+/// Lines of a basket. Of 155,848 real ones (the dunnhumby year) the largest has 161.
+pub const LINES_MAX: usize = 256;
 
 /// Shortest and longest time to live of a hold, and of a pickup deadline.
 pub const TTL_MS_MIN: u64 = 1_000;

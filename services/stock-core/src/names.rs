@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::ids::{IdentifierError, Location, Principal, Sku};
+use crate::ids::{IdentifierError, Location, Principal};
+use crate::sku::Sku;
 
 /// Makes names of texts. Whoever knows a name already gives a copy that shares it: that is quicker,
 /// and nothing is checked twice.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::ids::{Location, ReservationId, Sku, Stamp};
+use crate::ids::{Location, ReservationId, Stamp};
 use crate::reservation::{Reservation, State};
+use crate::sku::Sku;
 
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 
 use smallvec::SmallVec;
 
-use crate::ids::{Location, Principal, ReservationId, Sku, Stamp};
+use crate::ids::{Location, Principal, ReservationId, Stamp};
+use crate::sku::Sku;
 
 /// Where a reservation is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,9 +7,7 @@ use crate::codec::{MemoryHead, OrderHead, ShardHead, Writer};
 use crate::command::{Action, Command, Operation, Request};
 use crate::documents::DocumentMemory;
 use crate::frozen::{FrozenState, Slot};
-use crate::ids::{
-    At, IdentifierError, Location, Moment, Principal, ReservationId, Secret, Sku, Stamp,
-};
+use crate::ids::{At, IdentifierError, Location, Moment, Principal, ReservationId, Secret, Stamp};
 use crate::ledger::LedgerEntry;
 use crate::limits::{
     BUCKETS, DOCUMENT_BYTES_MAX, ENDED_RESERVATION_BYTES_MAX, EXPIRIES_PER_ENTRY_MAX,
@@ -19,6 +17,7 @@ use crate::memory::{Recall, RequestKey, RequestMemory};
 use crate::names::{Names, Naming};
 use crate::outcome::{Outcome, Refusal};
 use crate::reservation::Reservation;
+use crate::sku::Sku;
 use crate::stock::Stock;
 use crate::verdict::Verdict;
 

@@ -176,7 +176,8 @@ impl ShortNeeds {
 mod tests {
     use super::*;
     use crate::command::Reserve;
-    use crate::ids::{Location, Quantity, Sku};
+    use crate::ids::{Location, Quantity};
+    use crate::sku::Sku;
 
     #[test]
     fn a_shortage_comes_back_from_its_retrys_lines_in_a_few_bytes() {

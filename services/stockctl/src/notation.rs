@@ -1,4 +1,5 @@
-//! `SKU@LOC=QTY` and its shorter forms. Only the form is checked here; which names and quantities
+//! `SKU@LOC=QTY` and its shorter forms. The last `@` and the last `=` count, since SKUs may have
+//! both, and locations neither. Only the form is checked here; which names and quantities
 //! are good is the cluster's to say, so that there is one rule and one message.
 
 use std::str::FromStr;
@@ -28,7 +29,10 @@ pub(crate) struct OpenUnits {
     quantity: i64,
 }
 
-/// `SKU` or `SKU@LOC`.
+/// In place of a location: all of them. For SKUs that have an `@` themselves.
+const EVERYWHERE: &str = "*";
+
+/// `SKU`, `SKU@*` or `SKU@LOC`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Key {
     sku: String,
@@ -55,7 +59,7 @@ impl FromStr for Position {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (sku, location) = text
-            .split_once('@')
+            .rsplit_once('@')
             .ok_or("the location is missing: write SKU@LOC, for example milk-1l@store-7")?;
         Ok(Self {
             sku: sku.into(),
@@ -82,7 +86,11 @@ impl FromStr for Key {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('@') {
+        match text.rsplit_once('@') {
+            Some((sku, EVERYWHERE)) => Ok(Self {
+                sku: sku.into(),
+                location: None,
+            }),
             Some((_, "")) => Err("the location after `@` is missing".into()),
             Some((sku, location)) => Ok(Self {
                 sku: sku.into(),
@@ -169,6 +177,10 @@ mod tests {
             units("a.b_c:d-e@x.y_z:1-2=0"),
             of("a.b_c:d-e", "x.y_z:1-2", 0)
         );
+        assert_eq!(
+            units("50% off @ noon=1@S7=2"),
+            of("50% off @ noon=1", "S7", 2)
+        );
         for wrong in [
             "milk",
             "milk@S7",
@@ -188,6 +200,8 @@ mod tests {
         assert_eq!(PositionKey::from(key), PositionKey::everywhere("milk"));
         let key: Key = "milk@S7".parse().expect("a position");
         assert_eq!(PositionKey::from(key), PositionKey::at("milk", "S7"));
+        let key: Key = "m@lk@*".parse().expect("a SKU");
+        assert_eq!(PositionKey::from(key), PositionKey::everywhere("m@lk"));
         assert!("milk@".parse::<Key>().is_err());
         let open: OpenUnits = "milk=1".parse().expect("units");
         assert_eq!(PartialLine::from(open).quantity, 1);

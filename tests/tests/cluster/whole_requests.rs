@@ -10,14 +10,16 @@ use prost_types::FileDescriptorSet;
 use stock_proto::PUBLIC_DESCRIPTORS;
 use stock_proto::stock::v1::availability_service_client::AvailabilityServiceClient;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
+use stock_proto::stock::v1::reserve_stream_result::Result as Slot;
 use stock_proto::stock::v1::{
-    Consistency, GetAvailabilityRequest, GetReservationRequest, PositionKey, ShardIndex,
+    Consistency, GetAvailabilityRequest, GetReservationRequest, PositionKey, ReserveStreamRequest,
+    ShardIndex,
 };
-use tests::cluster::{Cluster, NODES};
-use tests::names::sku_in;
+use tests::cluster::{Cluster, NODES, Options};
+use tests::names::{request_id, sku_in};
 use tests::raw::{self, Connection};
 use tests::stock::{
-    at, fresh_location, held, incarnation, position, position_seen, reading, receive, reserve,
+    at, fresh_location, held, incarnation, line, position, position_seen, reading, receive, reserve,
 };
 use tests::wait::finish;
 use tonic::{Code, Status};
@@ -86,6 +88,141 @@ async fn a_second_message_of_a_call_that_takes_one_is_refused_whatever_the_call(
     assert_eq!(seen.reserved, 0, "a part of a refused call was carried out");
     let answer: Bytes = connection.call(path, &[], one()).await.unwrap();
     assert!(!answer.is_empty());
+}
+
+/// A field with a length, as no version of this schema has one.
+fn stranger() -> Vec<u8> {
+    // Field 3,000, length-delimited, three bytes.
+    vec![0xc2, 0xbb, 0x01, 3, b'n', b'e', b'w']
+}
+
+#[tokio::test]
+async fn a_field_that_is_not_known_is_refused_whatever_the_call_and_wherever_it_is() {
+    let cluster = Cluster::shared().await;
+    let client = cluster.client().await;
+    let connection = Connection::open(&cluster.address(NODES[1])).await;
+    let unknown = (Code::Unimplemented, "FIELD_UNKNOWN".to_owned());
+    for path in calls_of_one_message() {
+        let answer = connection.call(&path, &[], raw::frame(&stranger())).await;
+        let status = answer.expect_err(&format!("{path}: a field is ignored"));
+        assert_eq!(refusal(&status), unknown, "{path}: {status}");
+        assert!(status.message().contains("field 3000"), "{path}: {status}");
+    }
+
+    // Inside a good request, at any depth: nothing of it is carried out.
+    let (sku, location) = (
+        sku_in(0, cluster.shards(), "new"),
+        fresh_location(&client).await,
+    );
+    receive(&client, &sku, &location, 10).await;
+    let good = reserve(&sku, &location, 1);
+    let lines = [line(&sku, &location, 1).encode_to_vec(), stranger()].concat();
+    let mut nested = good.encode_to_vec();
+    nested.extend([0x12, lines.len() as u8]);
+    nested.extend(&lines);
+    let path = "/stock.v1.ReservationService/Reserve";
+    let status = connection.call(path, &[], raw::frame(&nested)).await;
+    let status = status.unwrap_err();
+    assert_eq!(refusal(&status), unknown, "{status}");
+    assert!(status.message().contains("lines[1].field 3000"), "{status}");
+    // Twice is once too often: the second would count, and the first be ignored.
+    let twice = [good.encode_to_vec(), good.encode_to_vec()].concat();
+    let status = connection.call(path, &[], raw::frame(&twice)).await;
+    let malformed = (Code::InvalidArgument, "MESSAGE_MALFORMED".to_owned());
+    assert_eq!(refusal(&status.unwrap_err()), malformed);
+    let seen = position(&client, &sku, &location).await.unwrap();
+    assert_eq!(seen.reserved, 0, "a part of a refused call was carried out");
+}
+
+#[tokio::test]
+async fn in_a_stream_a_field_that_is_not_known_refuses_its_request_alone() {
+    let cluster = Cluster::shared().await;
+    let client = cluster.client().await;
+    let (sku, location) = (
+        sku_in(0, cluster.shards(), "new"),
+        fresh_location(&client).await,
+    );
+    receive(&client, &sku, &location, 10).await;
+    let good = || reserve(&sku, &location, 1).encode_to_vec();
+    let message = ReserveStreamRequest {
+        requests: vec![
+            good().into(),
+            [good(), stranger()].concat().into(),
+            good().into(),
+        ],
+    };
+    let mut stub = ReservationServiceClient::new(cluster.channel(NODES[0]));
+    let answers = stub.reserve_stream(futures_util::stream::iter([message]));
+    let mut answers = answers.await.unwrap().into_inner();
+    let mut told = Vec::new();
+    while let Some(message) = answers.message().await.unwrap() {
+        assert!(message.header.unwrap().incarnation.len() == 16);
+        told.extend(message.results.into_iter().map(|it| (it.number, it.result)));
+    }
+    told.sort_by_key(|(number, _)| *number);
+    let [(_, first), (_, second), (_, third)] = &told[..] else {
+        panic!("{told:?}");
+    };
+    for held in [first, third] {
+        assert!(matches!(held, Some(Slot::Response(_))), "{held:?}");
+    }
+    match second {
+        Some(Slot::Error(status)) => {
+            assert_eq!(status.code, i32::from(Code::Unimplemented), "{status:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let seen = position(&client, &sku, &location).await.unwrap();
+    assert_eq!(seen.reserved, 2);
+}
+
+#[tokio::test]
+async fn a_sku_may_be_whatever_a_catalogue_has() {
+    let cluster = Cluster::shared().await;
+    let client = cluster.client().await;
+    let location = fresh_location(&client).await;
+    for name in [
+        "milk 1 l / 3.5 % #7+8@home=x",
+        "\u{43c}\u{43e}\u{43b}\u{43e}\u{43a}\u{43e}",
+        "\u{5d7}\u{5dc}\u{5d1} \u{627}\u{644}",
+        "e\u{301}clair",
+        "\u{725b}\u{4e73} \u{1f95b}",
+    ] {
+        let sku = format!("{name} {}", request_id().split_off(28));
+        receive(&client, &sku, &location, 3).await;
+        let reservation = held(client.reserve(reserve(&sku, &location, 2)).await.unwrap());
+        assert_eq!(reservation.lines[0].sku, sku);
+        let seen = position(&client, &sku, &location).await.unwrap();
+        assert_eq!((seen.sku.as_str(), seen.available), (sku.as_str(), 1));
+    }
+    // Another spelling of what looks the same is another SKU.
+    let seen = position(&client, "\u{e9}clair", &location).await.unwrap();
+    assert!(!seen.known);
+}
+
+#[tokio::test]
+async fn echoes_are_served_where_the_configuration_says_so() {
+    let cluster = Cluster::start(Options {
+        shards: 1,
+        ..Options::default()
+    })
+    .await;
+    let connection = Connection::open(&cluster.address(NODES[0])).await;
+    for path in [
+        "/stock.lab.v1.EchoService/Echo",
+        "/stock.internal.v1.JoiningService/JoinNode",
+    ] {
+        let status = connection.call(path, &[], raw::frame(&[])).await;
+        assert_eq!(status.unwrap_err().code(), Code::Unimplemented, "{path}");
+    }
+    let shared = Cluster::shared().await;
+    let connection = Connection::open(&shared.address(NODES[0])).await;
+    let path = "/stock.lab.v1.EchoService/Echo";
+    assert!(connection.call(path, &[], raw::frame(&[])).await.is_ok());
+    // What nodes say to each other is not for others, wherever it is asked for.
+    let path = "/stock.internal.v1.JoiningService/JoinNode";
+    let status = connection.call(path, &[], raw::frame(&[])).await;
+    assert_eq!(status.unwrap_err().code(), Code::Unimplemented);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::command::{MovementKind, MovementLine, Movements};
 use crate::documents::{DocumentKey, Known};
 use crate::holders::Holder;
-use crate::ids::{At, Location, Principal, ReservationId, Sku};
+use crate::ids::{At, Location, Principal, ReservationId};
 use crate::ledger::{EntryKind, LedgerEntry, Source};
 use crate::limits::{
     CLOCK_AHEAD_MS_MAX, ENDANGERED_MAX, ENDANGERED_PER_CALL_MAX, OCCURRED_AHEAD_MS_MAX,
@@ -13,6 +13,7 @@ use crate::limits::{
 use crate::outcome::{Discrepancy, LineVerdict, Outcome, Refusal};
 use crate::position::Position;
 use crate::shard::Shard;
+use crate::sku::Sku;
 
 impl Shard {
     pub(crate) fn record(

@@ -3,8 +3,9 @@
 use smallvec::SmallVec;
 
 use crate::command::Line;
-use crate::ids::{At, Location, Principal, ReservationId, Sku};
+use crate::ids::{At, Location, Principal, ReservationId};
 use crate::ledger::{EntryKind, LedgerEntry, Source};
+use crate::sku::Sku;
 
 /// What a basket needs of one position: the sum over its lines.
 #[derive(Debug, Clone)]
@@ -18,7 +19,7 @@ pub(crate) struct Need {
 
 impl Need {
     /// Sums lines of the same position, in the order in which positions first appear. A basket has
-    /// at most 100 lines, and comparing two positions mostly compares two numbers.
+    /// at most 256 lines, and comparing two positions mostly compares two numbers.
     pub(crate) fn merge(lines: &[Line]) -> SmallVec<[Self; 1]> {
         let mut needs: SmallVec<[Self; 1]> = SmallVec::with_capacity(lines.len());
         for (number, line) in (0..).zip(lines) {

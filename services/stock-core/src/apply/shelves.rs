@@ -1,8 +1,9 @@
 //! The counters of every position, and the functions that change them.
 
 use crate::buckets::Buckets;
-use crate::ids::{Location, Named, ReservationId, Secret, Sku, SkuName, Stamp};
+use crate::ids::{Location, ReservationId, Secret, Stamp};
 use crate::ledger::LedgerEntry;
+use crate::sku::{Named, Sku, SkuName};
 use crate::stock::Stock;
 
 #[derive(Debug)]

@@ -5,8 +5,9 @@
 //! choices a tag.
 
 use crate::error::Flaw;
-use crate::ids::{ReservationId, Sku, Stamp};
+use crate::ids::{ReservationId, Stamp};
 use crate::order::Place;
+use crate::sku::Sku;
 
 /// What was read, or what is wrong with the bytes.
 pub(crate) type Read<T> = Result<T, Flaw>;

@@ -23,9 +23,10 @@ use crate::command::{
 };
 use crate::error::Flaw;
 use crate::ids::{
-    Document, Fingerprint, Principal, Quantity, Reason, Reporter, RequestId, ReservationId, Stamp,
+    Document, Fingerprint, Principal, Quantity, Reporter, RequestId, ReservationId, Stamp,
 };
 use crate::names::Naming;
+use crate::text::Reason;
 
 const RESERVE: u8 = 1;
 const CONFIRM: u8 = 2;
@@ -355,8 +356,9 @@ fn nonzero(number: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Location, Sku};
+    use crate::ids::Location;
     use crate::names::NewNames;
+    use crate::sku::Sku;
 
     fn request(operation: Operation) -> Action {
         let mut id = [9; 16];

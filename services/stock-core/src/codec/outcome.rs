@@ -153,9 +153,10 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Principal, ReservationId, Sku, Stamp};
+    use crate::ids::{Principal, ReservationId, Stamp};
     use crate::outcome::{Discrepancy, Policy, Refusal};
     use crate::reservation::{Reservation, ReservationLine, State};
+    use crate::sku::Sku;
 
     fn reservation(state: State) -> Reservation {
         let open = if state.is_open() { 4 } else { 0 };

@@ -9,13 +9,14 @@ use crate::catalog::{CatalogOutcome, Coordinates, LocationType, PutLocation};
 use crate::documents::{Amiss, DocumentKey, RecordedLine};
 use crate::error::Flaw;
 use crate::ids::{
-    At, Fingerprint, Location, Moment, Principal, RequestId, ReservationId, Secret, Sku, Stamp,
+    At, Fingerprint, Location, Moment, Principal, RequestId, ReservationId, Secret, Stamp,
 };
 use crate::memory::{Remembered, RequestKey};
 use crate::names::Names;
 use crate::order::Place;
 use crate::outcome::{Discrepancy, Policy, Refusal};
 use crate::reservation::{Reservation, ReservationLine, ReservationLines, State};
+use crate::sku::Sku;
 use crate::stock::Stock;
 use crate::verdict::{ShortNeeds, Verdict};
 

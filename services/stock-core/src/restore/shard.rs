@@ -9,7 +9,7 @@ use crate::buckets::Table;
 use crate::codec::{Bucket, ShardHead};
 use crate::documents::{self, DocumentPlace, LINE_BYTES};
 use crate::error::{Flaw, Part, RestoreError};
-use crate::ids::{Location, ReservationId, Sku, Stamp};
+use crate::ids::{Location, ReservationId, Stamp};
 use crate::limits::BUCKETS;
 use crate::memory::{Remembered, RequestKey};
 use crate::names::Names;
@@ -17,6 +17,7 @@ use crate::order::Place;
 use crate::reservation::Reservation;
 use crate::restore::{Given, StateRestorer, broken_order, check_count, read_part, restored_order};
 use crate::shard::Shard;
+use crate::sku::Sku;
 use crate::stock::Stock;
 use crate::verdict::Verdict;
 
