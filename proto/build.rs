@@ -17,6 +17,7 @@ const PUBLIC: &[&str] = &[
     "stock/v1/catalog.proto",
     "stock/v1/topology.proto",
     "stock/admin/v1/cluster.proto",
+    "stock/admin/v1/reservation.proto",
 ];
 
 /// The laboratory's, and what nodes call of each other.

@@ -57,7 +57,7 @@ mod tests {
         let request = |lines: usize| ReserveRequest {
             request_id: lines.to_string(),
             lines: vec![Line::default(); lines],
-            ttl: None,
+            ..ReserveRequest::default()
         };
         let requests: Vec<ReserveRequest> = [1, 0, 100].map(request).into();
         let generated = Generated {

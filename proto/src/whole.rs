@@ -193,6 +193,7 @@ mod tests {
                 seconds: 900,
                 nanos: 1,
             }),
+            ..ReserveRequest::default()
         }
         .encode_to_vec()
     }

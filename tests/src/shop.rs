@@ -256,6 +256,8 @@ impl Shop {
             request_id: request_id(),
             lines: vec![line(sku, &self.location, quantity)],
             ttl: seconds(HOLD_SECONDS),
+            order_reference: Some(fresh("order")),
+            channel: Some("web".to_owned()),
         };
         let call = async || self.client.reserve(request.clone()).await;
         let held = outcome(self.answered("a reserve", call).await);

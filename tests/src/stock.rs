@@ -37,7 +37,7 @@ pub fn reserve(sku: &str, location: &str, quantity: i64) -> ReserveRequest {
     ReserveRequest {
         request_id: request_id(),
         lines: vec![line(sku, location, quantity)],
-        ttl: None,
+        ..ReserveRequest::default()
     }
 }
 

@@ -84,6 +84,7 @@ impl Counter<'_> {
             request_id: request_id(),
             lines: order.lines.iter().map(|line| self.line(line)).collect(),
             ttl: prost_types::Duration::try_from(ttl).ok(),
+            ..ReserveRequest::default()
         };
         let answer = self
             .timed(CallKind::Reserve, self.client.reserve(request))

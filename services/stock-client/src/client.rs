@@ -15,10 +15,11 @@ use stock_proto::stock::v1::{
     BatchReserveResponse, ConfirmRequest, ConfirmResponse, Consistency, ExtendRequest,
     ExtendResponse, FulfillRequest, FulfillResponse, GetAvailabilityRequest,
     GetAvailabilityResponse, GetReservationRequest, GetReservationResponse, GetTopologyRequest,
-    GetTopologyResponse, ListLocationsRequest, ListLocationsResponse, MovementLine,
-    PutLocationRequest, PutLocationResponse, ReadOptions, RecordReceiptsRequest,
-    RecordReceiptsResponse, RecordSaleRequest, RecordSaleResponse, ReleaseRequest, ReleaseResponse,
-    ReserveRequest, ReserveResponse, SetPositionPolicyRequest, SetPositionPolicyResponse,
+    GetTopologyResponse, ListLocationsRequest, ListLocationsResponse, ListReservationsRequest,
+    ListReservationsResponse, MovementLine, PutLocationRequest, PutLocationResponse, ReadOptions,
+    RecordReceiptsRequest, RecordReceiptsResponse, RecordSaleRequest, RecordSaleResponse,
+    ReleaseRequest, ReleaseResponse, ReserveRequest, ReserveResponse, SetPositionPolicyRequest,
+    SetPositionPolicyResponse,
 };
 use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
@@ -296,6 +297,42 @@ impl Client {
         self.small(target, request, |channel, request| async {
             ReservationServiceClient::new(channel)
                 .get_reservation(request)
+                .await
+        })
+        .await
+    }
+}
+
+/// Finding reservations.
+impl Client {
+    /// Every reservation of which all that is asked for is true, all pages, one after the other. The
+    /// header is of all of them together. Where there may be very many, read pages:
+    /// [`Client::list_reservations_page`].
+    pub async fn list_reservations(
+        &self,
+        mut request: ListReservationsRequest,
+    ) -> Result<ListReservationsResponse, Error> {
+        let mut all = self.list_reservations_page(request.clone()).await?;
+        while !all.next_page_token.is_empty() {
+            request.page_token = std::mem::take(&mut all.next_page_token);
+            let page = self.list_reservations_page(request.clone()).await?;
+            all.reservations.extend(page.reservations);
+            all.next_page_token = page.next_page_token;
+            if let (Some(header), Some(of_page)) = (&mut all.header, page.header) {
+                header.join(of_page);
+            }
+        }
+        Ok(all)
+    }
+
+    /// One page of them, which may be empty though others follow.
+    pub async fn list_reservations_page(
+        &self,
+        request: ListReservationsRequest,
+    ) -> Result<ListReservationsResponse, Error> {
+        self.bulk(Target::Any, request, |channel, request| async {
+            ReservationServiceClient::new(channel)
+                .list_reservations(request)
                 .await
         })
         .await

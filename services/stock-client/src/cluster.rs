@@ -1,18 +1,19 @@
 //! What operators ask of a cluster: its nodes, its replicas, and where they go.
 
 use stock_proto::stock::admin::v1::cluster_service_client::ClusterServiceClient;
+use stock_proto::stock::admin::v1::reservation_admin_service_client::ReservationAdminServiceClient;
 use stock_proto::stock::admin::v1::{
-    AddNodeRequest, AddNodeResponse, DrainNodeRequest, DrainNodeResponse, GetAuditRequest,
-    GetAuditResponse, ListNodesRequest, ListNodesResponse, ListShardsRequest, ListShardsResponse,
-    MoveReplicaRequest, MoveReplicaResponse, RebuildReplicaRequest, RebuildReplicaResponse,
-    RemoveNodeRequest, RemoveNodeResponse, ReplaceNodeRequest, ReplaceNodeResponse,
-    SetReplicationRequest, SetReplicationResponse, TransferLeadershipRequest,
-    TransferLeadershipResponse, UndrainNodeRequest, UndrainNodeResponse,
+    AddNodeRequest, AddNodeResponse, DrainNodeRequest, DrainNodeResponse, ForceReleaseRequest,
+    ForceReleaseResponse, GetAuditRequest, GetAuditResponse, ListNodesRequest, ListNodesResponse,
+    ListShardsRequest, ListShardsResponse, MoveReplicaRequest, MoveReplicaResponse,
+    RebuildReplicaRequest, RebuildReplicaResponse, RemoveNodeRequest, RemoveNodeResponse,
+    ReplaceNodeRequest, ReplaceNodeResponse, SetReplicationRequest, SetReplicationResponse,
+    TransferLeadershipRequest, TransferLeadershipResponse, UndrainNodeRequest, UndrainNodeResponse,
 };
 
 use crate::client::Client;
 use crate::error::Error;
-use crate::route::Target;
+use crate::route::{self, Target};
 
 /// Nodes and replicas. The group that keeps them is asked, whoever leads it. What changes something
 /// is written down when the call returns, and done later: [`Client::list_shards`] tells how far it
@@ -60,6 +61,25 @@ impl Client {
             |it| &mut it.request_id,
             |channel, request| async {
                 ClusterServiceClient::new(channel).drain_node(request).await
+            },
+        )
+        .await
+    }
+
+    /// Gives a reservation's units back in its holder's place.
+    pub async fn force_release(
+        &self,
+        request: ForceReleaseRequest,
+    ) -> Result<ForceReleaseResponse, Error> {
+        let target = route::of_reservation(&request.reservation_id);
+        self.mutate(
+            target,
+            request,
+            |it| &mut it.request_id,
+            |channel, request| async {
+                ReservationAdminServiceClient::new(channel)
+                    .force_release(request)
+                    .await
             },
         )
         .await

@@ -284,7 +284,7 @@ fn results(answer: ReserveStreamResponse) -> impl Iterator<Item = ReserveStreamR
 
 /// What came of a request.
 enum Decided {
-    Answer(Result<ReserveResponse, Error>),
+    Answer(Box<Result<ReserveResponse, Error>>),
     /// Nothing, and trying again may help, after a pause.
     NotYet(Duration),
 }
@@ -293,17 +293,17 @@ fn decided(result: ReserveStreamResult, header: Option<&ResponseHeader>) -> Deci
     let status = match result.result {
         Some(Slot::Response(mut response)) => {
             response.header = response.header.or_else(|| header.cloned());
-            return Decided::Answer(Ok(response));
+            return Decided::Answer(Box::new(Ok(response)));
         }
         Some(Slot::Error(status)) => status,
         None => {
             let malformed = Error::malformed("a result is neither an answer nor an error");
-            return Decided::Answer(Err(malformed));
+            return Decided::Answer(Box::new(Err(malformed)));
         }
     };
     let failure = StatusError::from_slot(&status);
     match next(&failure) {
-        Next::GiveUp => Decided::Answer(Err(failure.into())),
+        Next::GiveUp => Decided::Answer(Box::new(Err(failure.into()))),
         Next::Overloaded(asked) => {
             Decided::NotYet(Backoff::new().pause(Some(asked), &mut rand::rng()))
         }

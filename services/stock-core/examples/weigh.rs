@@ -163,6 +163,7 @@ impl Driver {
             id: self.id(number),
             lines: vec![line],
             ttl_ms: 900_000,
+            labels: None,
         };
         self.request(Operation::Reserve(reserve))
     }
@@ -171,6 +172,7 @@ impl Driver {
         let release = Release {
             id: self.id(number),
             lines: Vec::new(),
+            forced: None,
         };
         self.request(Operation::Release(release))
     }

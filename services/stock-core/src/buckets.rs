@@ -140,6 +140,22 @@ impl<K: Key, V, M: Table<K, V>> Buckets<K, V, M> {
         self.maps.iter().flat_map(|map| map.iter())
     }
 
+    /// Everything behind a key, or from the first on: bucket by bucket, in the order of their keys.
+    pub(crate) fn behind<'a>(&'a self, key: Option<&K>) -> impl Iterator<Item = (&'a K, &'a V)>
+    where
+        K: 'a,
+        V: 'a,
+    {
+        let first = key.map_or(0, |key| key.bucket(self.secret, self.maps.len()));
+        let key = key.cloned();
+        let maps = self.maps[first..].iter().enumerate();
+        maps.flat_map(move |(number, map)| {
+            let behind = key.clone().filter(|_| number == 0);
+            let entries = map.iter();
+            entries.skip_while(move |(at, _)| behind.as_ref().is_some_and(|key| *at <= key))
+        })
+    }
+
     /// Every value, to be changed.
     pub(crate) fn values_mut<'a>(&'a mut self) -> impl Iterator<Item = &'a mut V>
     where

@@ -1,9 +1,12 @@
 //! What can be asked of a shard. Everything in here was checked when it was made: names, quantities
 //! and times are in range, and a basket has 1 to 256 lines.
 
+use std::sync::Arc;
+
 use crate::ids::{
     Document, Fingerprint, Location, Principal, Quantity, Reporter, RequestId, ReservationId, Stamp,
 };
+use crate::labels::Labels;
 use crate::sku::Sku;
 use crate::text::Reason;
 
@@ -73,6 +76,8 @@ pub struct Reserve {
     pub lines: Vec<Line>,
     /// How long the hold lasts.
     pub ttl_ms: u64,
+    /// What its caller calls it.
+    pub labels: Option<Arc<Labels>>,
 }
 
 /// Make a hold permanent, or at least until a pickup deadline.
@@ -102,6 +107,8 @@ pub struct Release {
     pub id: ReservationId,
     /// Empty: all that is open.
     pub lines: Vec<PartialLine>,
+    /// Why, where an operator does it in the holder's place.
+    pub forced: Option<Reason>,
 }
 
 /// Hand units over.

@@ -20,6 +20,10 @@ impl Operation {
         match self {
             Self::Reserve(reserve) => {
                 content.number(TTL, reserve.ttl_ms);
+                if let Some(labels) = &reserve.labels {
+                    content.optional_text(ORDER_REFERENCE, labels.reference_text());
+                    content.optional_text(CHANNEL, labels.channel_text());
+                }
                 content.lines(&reserve.lines);
             }
             Self::Confirm(confirm) => {
@@ -28,6 +32,9 @@ impl Operation {
             }
             Self::Release(release) => {
                 content.id(release.id);
+                if let Some(reason) = &release.forced {
+                    content.text(REASON, reason.as_str());
+                }
                 content.partial_lines(&release.lines);
             }
             Self::Fulfill(fulfill) => {
@@ -130,6 +137,8 @@ const LONGITUDE: u8 = 11;
 const GLN: u8 = 12;
 const OCCURRED_AT: u8 = 13;
 const REASON: u8 = 14;
+const ORDER_REFERENCE: u8 = 15;
+const CHANNEL: u8 = 16;
 
 /// What a fingerprint is of. Most baskets fit into the room on the stack.
 struct Content {
@@ -151,6 +160,12 @@ impl Content {
     fn optional(&mut self, field: u8, number: Option<u64>) {
         if let Some(number) = number {
             self.number(field, number);
+        }
+    }
+
+    fn optional_text(&mut self, field: u8, text: &str) {
+        if !text.is_empty() {
+            self.text(field, text);
         }
     }
 
@@ -221,7 +236,12 @@ mod tests {
         let id = reservation(1);
         let reserve = |lines: &[Line], ttl_ms| {
             let lines = lines.to_vec();
-            Operation::Reserve(Reserve { id, lines, ttl_ms })
+            Operation::Reserve(Reserve {
+                id,
+                lines,
+                ttl_ms,
+                labels: None,
+            })
         };
         let confirm = |id, pickup_within_ms| {
             Operation::Confirm(Confirm {
@@ -233,7 +253,13 @@ mod tests {
             let lines = vec![line("MUG", "A", 1)];
             Operation::Amend(Amend { id, lines, ttl_ms })
         };
-        let release = |lines| Operation::Release(Release { id, lines });
+        let release = |lines| {
+            Operation::Release(Release {
+                id,
+                lines,
+                forced: None,
+            })
+        };
         let fulfill = |lines| Operation::Fulfill(Fulfill { id, lines });
         let extend = |ttl_ms| Operation::Extend(Extend { id, ttl_ms });
         let policy = |safety_stock, backorder_limit| {
@@ -281,6 +307,7 @@ mod tests {
                 id: reservation(random),
                 lines: vec![line("MUG", "A", 1)],
                 ttl_ms: 5,
+                labels: None,
             })
         };
         assert_eq!(reserve(1).fingerprint(), reserve(2).fingerprint());

@@ -156,6 +156,11 @@ impl Key for Location {
 }
 
 identifier!(
+    /// Where a reservation comes from: 1-64 bytes of `[A-Za-z0-9._:-]`.
+    Channel
+);
+
+identifier!(
     /// Who asked, as the edge authenticated it: 1-64 bytes of `[A-Za-z0-9._:-]`.
     Principal
 );
@@ -334,6 +339,9 @@ pub struct ReservationIdError;
 impl ReservationId {
     /// Shards that fit into an id.
     pub const SHARDS_MAX: u32 = 1 << 12;
+
+    /// Before all of them.
+    pub(crate) const FIRST: Self = Self([0; 16]);
 
     /// Lays out a new id. `random` should come from a good generator: ids made in the same
     /// millisecond for the same shard differ only in its lower 62 bits.

@@ -41,8 +41,10 @@ mod fingerprint;
 mod frozen;
 mod holders;
 mod ids;
+mod labels;
 mod ledger;
 pub mod limits;
+mod listing;
 mod memory;
 mod names;
 mod order;
@@ -67,11 +69,13 @@ pub use command::{
 pub use error::{Flaw, Part, RestoreError};
 pub use frozen::FrozenState;
 pub use ids::{
-    At, Document, Fingerprint, IdentifierError, Location, Moment, Principal, Quantity,
+    At, Channel, Document, Fingerprint, IdentifierError, Location, Moment, Principal, Quantity,
     QuantityError, Reporter, RequestId, RequestIdError, ReservationId, ReservationIdError, Secret,
     Stamp,
 };
+pub use labels::Labels;
 pub use ledger::{EntryKind, LedgerEntry, Source};
+pub use listing::{Filter, Listed};
 pub use names::{Naming, NewNames};
 pub use outcome::{Discrepancy, LineVerdict, Outcome, Policy, Refusal, ShortLine, Shortage};
 pub use position::Position;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::ids::{IdentifierError, Location, Principal};
+use crate::ids::{Channel, IdentifierError, Location, Principal};
+use crate::labels::Labels;
 use crate::sku::Sku;
 
 /// Makes names of texts. Whoever knows a name already gives a copy that shares it: that is quicker,
@@ -28,6 +29,13 @@ pub trait Naming {
     ///
     /// [`Principal::new`]'s.
     fn principal(&self, text: &str) -> Result<Principal, IdentifierError>;
+
+    /// A channel of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`Channel::new`]'s.
+    fn channel(&self, text: &str) -> Result<Channel, IdentifierError>;
 }
 
 /// Knows no name.
@@ -46,6 +54,10 @@ impl Naming for NewNames {
     fn principal(&self, text: &str) -> Result<Principal, IdentifierError> {
         Principal::new(text)
     }
+
+    fn channel(&self, text: &str) -> Result<Channel, IdentifierError> {
+        Channel::new(text)
+    }
 }
 
 /// Makes names that a state keeps of texts. Whoever keeps them gives each once, and copies of it
@@ -54,6 +66,8 @@ pub(crate) trait Interning {
     fn location_named(&mut self, text: &str) -> Result<Location, IdentifierError>;
 
     fn principal_named(&mut self, text: &str) -> Result<Principal, IdentifierError>;
+
+    fn channel_named(&mut self, text: &str) -> Result<Channel, IdentifierError>;
 }
 
 /// Keeps none.
@@ -65,6 +79,10 @@ impl Interning for NewNames {
     fn principal_named(&mut self, text: &str) -> Result<Principal, IdentifierError> {
         Principal::new(text)
     }
+
+    fn channel_named(&mut self, text: &str) -> Result<Channel, IdentifierError> {
+        Channel::new(text)
+    }
 }
 
 /// Not part of the canonical state: it is made again from the rest.
@@ -72,6 +90,7 @@ impl Interning for NewNames {
 pub(crate) struct Names {
     locations: BTreeSet<Location>,
     principals: BTreeSet<Principal>,
+    channels: BTreeSet<Channel>,
 }
 
 impl Names {
@@ -101,9 +120,24 @@ impl Names {
         principal
     }
 
-    /// Takes over the principals of another, and none of its locations.
-    pub(crate) fn adopt_principals(&mut self, other: Self) {
+    /// A copy of a channel's name, if it is known.
+    pub(crate) fn known_channel(&self, text: &str) -> Option<Channel> {
+        self.channels.get(text).cloned()
+    }
+
+    /// Keeps the names of what is held.
+    pub(crate) fn keep(&mut self, labels: &Labels) {
+        if let Some(channel) = &labels.channel
+            && !self.channels.contains(channel)
+        {
+            self.channels.insert(channel.clone());
+        }
+    }
+
+    /// Takes over the principals and channels of another, and none of its locations.
+    pub(crate) fn adopt_callers(&mut self, other: Self) {
         self.principals = other.principals;
+        self.channels = other.channels;
     }
 }
 
@@ -120,5 +154,14 @@ impl Interning for Names {
             Some(shared) => Ok(shared.clone()),
             None => Ok(self.principal(Principal::new(text)?)),
         }
+    }
+
+    fn channel_named(&mut self, text: &str) -> Result<Channel, IdentifierError> {
+        if let Some(shared) = self.channels.get(text) {
+            return Ok(shared.clone());
+        }
+        let channel = Channel::new(text)?;
+        self.channels.insert(channel.clone());
+        Ok(channel)
     }
 }

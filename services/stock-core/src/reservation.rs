@@ -1,9 +1,13 @@
 //! A reservation: units set aside, line by line, until they are fulfilled, released or expired.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
-use crate::ids::{Location, Principal, ReservationId, Stamp};
+use crate::ids::{Channel, Location, Principal, ReservationId, Stamp};
+use crate::labels::Labels;
 use crate::sku::Sku;
+use crate::text::OrderReference;
 
 /// Where a reservation is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +44,8 @@ pub struct Reservation {
     pub created_at: Stamp,
     /// Who holds it.
     pub principal: Principal,
+    /// What its caller calls it.
+    pub labels: Option<Arc<Labels>>,
     /// One for each SKU and location, in the order of the basket.
     pub lines: ReservationLines,
 }
@@ -100,7 +106,18 @@ impl Reservation {
 
     /// Bytes of memory that it takes, about: of replicated rules, so not what an allocator says.
     pub(crate) fn bytes(&self) -> usize {
-        BYTES + LINE_BYTES * self.lines.len()
+        let labels = self.labels.as_ref().map_or(0, |labels| labels.bytes());
+        BYTES + labels + LINE_BYTES * self.lines.len()
+    }
+
+    /// The caller's own name for it.
+    pub fn order_reference(&self) -> Option<&OrderReference> {
+        self.labels.as_ref()?.order_reference.as_ref()
+    }
+
+    /// Where it comes from.
+    pub fn channel(&self) -> Option<&Channel> {
+        self.labels.as_ref()?.channel.as_ref()
     }
 
     pub(crate) fn open_units_at(&self, sku: &Sku, location: &Location) -> i64 {

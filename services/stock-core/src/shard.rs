@@ -7,7 +7,9 @@ use crate::codec::{MemoryHead, OrderHead, ShardHead, Writer};
 use crate::command::{Action, Command, Operation, Request};
 use crate::documents::DocumentMemory;
 use crate::frozen::{FrozenState, Slot};
-use crate::ids::{At, IdentifierError, Location, Moment, Principal, ReservationId, Secret, Stamp};
+use crate::ids::{
+    At, Channel, IdentifierError, Location, Moment, Principal, ReservationId, Secret, Stamp,
+};
 use crate::ledger::LedgerEntry;
 use crate::limits::{
     BUCKETS, DOCUMENT_BYTES_MAX, ENDED_RESERVATION_BYTES_MAX, EXPIRIES_PER_ENTRY_MAX,
@@ -298,6 +300,13 @@ impl Naming for Shard {
             None => Principal::new(text),
         }
     }
+
+    fn channel(&self, text: &str) -> Result<Channel, IdentifierError> {
+        match self.names.known_channel(text) {
+            Some(channel) => Ok(channel),
+            None => Channel::new(text),
+        }
+    }
 }
 
 /// What happens at the bounds, of which a test needs nearer ones. All else is tested from outside.
@@ -392,6 +401,7 @@ mod tests {
                 id: id(number),
                 lines: vec![line],
                 ttl_ms: 60_000,
+                labels: None,
             };
             self.request(number, Operation::Reserve(reserve))
         }
@@ -400,6 +410,7 @@ mod tests {
             let release = Release {
                 id: id(number),
                 lines: Vec::new(),
+                forced: None,
             };
             self.request(1_000 + number, Operation::Release(release))
         }

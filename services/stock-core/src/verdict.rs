@@ -6,6 +6,7 @@ use crate::apply::need::Need;
 use crate::codec::{Read, Reader, Writer};
 use crate::command::{Line, Operation};
 use crate::ids::{Principal, ReservationId, Stamp};
+use crate::labels::Labels;
 use crate::memory::Weigh;
 use crate::outcome::{Outcome, Policy, Refusal, ShortLine, Shortage};
 use crate::reservation::{Reservation, ReservationLine, State};
@@ -63,6 +64,7 @@ impl Verdict {
                     expires_at: Some(*expires_at),
                     created_at: *created_at,
                     principal: principal.clone(),
+                    labels: labels(operation),
                     lines,
                 }))
             }
@@ -87,6 +89,14 @@ impl Weigh for Verdict {
             }
             Self::Refused(_) => size_of::<Refusal>(),
         }
+    }
+}
+
+/// What a reserve's caller calls it.
+fn labels(operation: &Operation) -> Option<Arc<Labels>> {
+    match operation {
+        Operation::Reserve(reserve) => reserve.labels.clone(),
+        _ => None,
     }
 }
 
@@ -206,6 +216,7 @@ mod tests {
             id: ReservationId::compose(Stamp(1), 0, 1),
             lines,
             ttl_ms: 5,
+            labels: None,
         });
         let outcome = Outcome::Shortage(Arc::new(shortage));
         let verdict = Verdict::of(&outcome, &operation);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use stock_cluster::RegistryOutcome;
-use stock_core::{CatalogOutcome, Reservation, ReservationId, Stamp};
+use stock_core::{CatalogOutcome, Filter, Listed, Reservation, ReservationId, Stamp};
 
 /// How new a state must be for a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,13 +47,30 @@ impl Freshness {
 }
 
 /// What a read asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
     /// Nothing but that the state is new enough: [`Answer::Reached`]. The read view then is, too.
     Reached,
     /// A reservation: [`Answer::Reservation`].
     Reservation(ReservationId),
+    /// Some reservations of a shard: [`Answer::Listed`].
+    List(Arc<Listing>),
 }
+
+/// Which reservations of a shard are looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// What is true of them.
+    pub filter: Filter,
+    /// Behind this one, or from the first on.
+    pub after: Option<ReservationId>,
+    /// At most so many are wanted.
+    pub found_max: usize,
+}
+
+/// Reservations that are looked at for one question: other work of the loop waits for that, some
+/// tens of microseconds.
+pub const LOOKED_AT_MAX: usize = 512;
 
 /// An answer.
 #[derive(Debug)]
@@ -69,6 +86,15 @@ pub enum Answer {
     Reservation {
         /// It.
         reservation: Option<Arc<Reservation>>,
+        /// What is applied.
+        applied_index: u64,
+        /// Cluster time now, as the replica that answers takes it to be.
+        now: Stamp,
+    },
+    /// Reservations of a shard, as far as it was looked through.
+    Listed {
+        /// They, and whether there may be more.
+        listed: Listed,
         /// What is applied.
         applied_index: u64,
         /// Cluster time now, as the replica that answers takes it to be.

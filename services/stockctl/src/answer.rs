@@ -3,8 +3,8 @@
 use stock_proto::stock::v1::line_verdict::Verdict;
 use stock_proto::stock::v1::{
     ErrorReason, GetAvailabilityResponse, GetTopologyResponse, LineError, LineVerdict,
-    ListLocationsResponse, MovementLine, PutLocationResponse, Reservation, ResponseHeader,
-    SetPositionPolicyResponse, Shortage,
+    ListLocationsResponse, ListReservationsResponse, MovementLine, PutLocationResponse,
+    Reservation, ResponseHeader, SetPositionPolicyResponse, Shortage,
 };
 
 use crate::exit_code::{DONE, FAILED, INVALID, SHORT};
@@ -20,6 +20,8 @@ pub(crate) enum Answer {
         header: Option<ResponseHeader>,
         shortage: Shortage,
     },
+    /// Those that were found; with a token where there may be more.
+    Listed(ListReservationsResponse),
     Availability(GetAvailabilityResponse),
     /// One verdict for each line, in order.
     Movements {
@@ -49,6 +51,7 @@ impl Answer {
             Self::Shortage { .. } => SHORT,
             Self::Movements { verdicts, .. } => of_verdicts(verdicts),
             Self::Reservation { .. }
+            | Self::Listed(_)
             | Self::Availability(_)
             | Self::Location(_)
             | Self::Locations(_)

@@ -83,7 +83,9 @@ The same document, lines and time again change nothing, so such a receive may be
     #[command(after_help = "\
 Example:
   stockctl reserve milk-1l@store-7=2 bread@store-7=1 --ttl 15m
+  stockctl reserve 'oat milk, 1 l@store-7=1' --order A-4711 --channel web
 
+The last @ and the last = count, so that SKUs may have both; quote what the shell would take apart.
 Exit code 3 and what there is, when it is too little.")]
     Reserve(Reserve),
 
@@ -100,8 +102,10 @@ Example:
   stockctl release 01997a3c-5f10-7003-9a54-2f0c9d6c1b11
   stockctl release 01997a3c-5f10-7003-9a54-2f0c9d6c1b11 milk-1l=1
 
+  stockctl release 01997a3c-5f10-7003-9a54-2f0c9d6c1b11 --force 'the app is gone'
+
 Where the reservation holds a SKU at several locations, name one: milk-1l@store-7=1.")]
-    Release(Part),
+    Release(Release),
 
     /// Hand confirmed units over, all of them or some
     #[command(after_help = "\
@@ -134,11 +138,22 @@ Example:
   stockctl get 01997a3c-5f10-7003-9a54-2f0c9d6c1b11")]
     Get(Get),
 
+    /// Find reservations: all that is asked for must be true of them
+    #[command(after_help = "\
+Example:
+  stockctl list --order A-4711                     whoever lost the answer finds the hold
+  stockctl list --state held --due-within 1h --channel web
+  stockctl list --sku milk-1l --location store-7 -o json
+
+By order it takes a moment, however many there are; all else is looked for among all reservations.")]
+    List(List),
+
     /// Show how much can be sold
     #[command(after_help = "\
 Example:
   stockctl availability milk-1l                    every location
-  stockctl availability milk-1l@store-7 bread@store-7 --linearizable")]
+  stockctl availability milk-1l@store-7 bread@store-7 --linearizable
+  stockctl availability 'me@home@*'                every location of a SKU that has an @")]
     Availability(Availability),
 
     /// Record units that were sold at a till; never refused for want of stock
@@ -291,6 +306,14 @@ pub(crate) struct Reserve {
     #[arg(long, value_name = "T", value_parser = humantime::parse_duration)]
     pub(crate) ttl: Option<Duration>,
 
+    /// Your own name for it, by which `stockctl list --order` finds it: 1-64 bytes of text
+    #[arg(long, value_name = "REF")]
+    pub(crate) order: Option<String>,
+
+    /// Where it comes from, such as web or app
+    #[arg(long, value_name = "CHANNEL")]
+    pub(crate) channel: Option<String>,
+
     #[command(flatten)]
     pub(crate) request: RequestId,
 }
@@ -320,6 +343,60 @@ pub(crate) struct Part {
 
     #[command(flatten)]
     pub(crate) request: RequestId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Release {
+    #[command(flatten)]
+    pub(crate) part: Part,
+
+    /// As an operator, in the holder's place; the ledger keeps why: 1-64 bytes of text
+    #[arg(long, value_name = "WHY")]
+    pub(crate) force: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StateName {
+    Held,
+    Confirmed,
+    Fulfilled,
+    Released,
+    Expired,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Of this order reference
+    #[arg(long, value_name = "REF")]
+    pub(crate) order: Option<String>,
+
+    /// From this channel
+    #[arg(long, value_name = "CHANNEL")]
+    pub(crate) channel: Option<String>,
+
+    /// With a line of this SKU
+    #[arg(long, value_name = "SKU")]
+    pub(crate) sku: Option<String>,
+
+    /// With a line at this location
+    #[arg(long, value_name = "LOC")]
+    pub(crate) location: Option<String>,
+
+    /// In this state, or one of several
+    #[arg(long, value_enum, value_name = "STATE", value_delimiter = ',')]
+    pub(crate) state: Vec<StateName>,
+
+    /// Open, and to end by themselves within this time, as 1h
+    #[arg(long, value_name = "T", value_parser = humantime::parse_duration)]
+    pub(crate) due_within: Option<Duration>,
+
+    /// Held later than this, as 2026-11-30T09:15:00Z
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339_weak)]
+    pub(crate) created_after: Option<SystemTime>,
+
+    /// Show so many at most
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub(crate) limit: usize,
 }
 
 #[derive(Debug, Args)]
@@ -514,6 +591,11 @@ mod tests {
             "stockctl extend ID --ttl 1h30m",
             "stockctl amend ID S@L=1 --ttl 7d",
             "stockctl get ID",
+            "stockctl release ID --force gone",
+            "stockctl reserve S@L=1 --order A-1 --channel web",
+            "stockctl list",
+            "stockctl list --order A-1 --channel web --sku S --location L --limit 5",
+            "stockctl list --state held,confirmed --due-within 1h --created-after 2026-11-30T09:15:00Z",
             "stockctl availability S T@L --linearizable",
             "stockctl sale S@L=1",
             "stockctl adjust S@L=-3 --reason gone",

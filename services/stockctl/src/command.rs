@@ -1,23 +1,25 @@
 //! From the command line to one call and its answer.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prost_types::Timestamp;
 use stock_client::{Client, Error};
+use stock_proto::stock::admin::v1::ForceReleaseRequest;
+use stock_proto::stock::v1::reservation::State;
 use stock_proto::stock::v1::{
     AdjustRequest, AmendRequest, ConfirmRequest, Consistency, Coordinates, ExtendRequest,
-    FulfillRequest, GetAvailabilityRequest, GetReservationRequest, Location, MovementLine,
-    PutLocationRequest, ReadOptions, RecordReceiptsRequest, RecordSaleRequest, ReleaseRequest,
-    ReserveRequest, ResponseHeader, SetPositionPolicyRequest, amend_response, location,
-    reserve_response,
+    FulfillRequest, GetAvailabilityRequest, GetReservationRequest, ListReservationsRequest,
+    ListReservationsResponse, Location, MovementLine, PutLocationRequest, ReadOptions,
+    RecordReceiptsRequest, RecordSaleRequest, ReleaseRequest, ReserveRequest, ResponseHeader,
+    SetPositionPolicyRequest, amend_response, location, reserve_response,
 };
 use uuid::Uuid;
 
 use crate::answer::{Answer, Movement};
 use crate::args::{
     Adjust, Amend, Availability, Cli, ClusterCommand, Command, Confirm, Document, Extend, Get,
-    LocationCommand, LocationPut, LocationType, Part, PolicyCommand, PolicySet, Receive, Reserve,
-    Sale,
+    List, LocationCommand, LocationPut, LocationType, Part, PolicyCommand, PolicySet, Receive,
+    Release, Reserve, Sale, StateName,
 };
 use crate::failure::{Failure, by_document, by_request};
 use crate::notation::movement_lines;
@@ -43,6 +45,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
         Command::Extend(args) => extend(client, args).await,
         Command::Amend(args) => amend(client, args).await,
         Command::Get(args) => get(client, args).await,
+        Command::List(args) => list(client, args).await,
         Command::Availability(args) => availability(client, args).await,
         Command::Sale(args) => sale(client, args).await,
         Command::Adjust(args) => adjust(client, args).await,
@@ -62,12 +65,26 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
     }
 }
 
+/// The calls that answer with a reservation alone do so in the same two fields.
+macro_rules! reservation_of {
+    ($answer:expr) => {{
+        let answer = $answer;
+        let reservation = answer.reservation;
+        Answer::Reservation {
+            header: answer.header,
+            reservation: reservation.ok_or_else(|| Error::malformed(NO_OUTCOME))?,
+        }
+    }};
+}
+
 async fn reserve(client: &Client, args: Reserve) -> Result<Answer, Failure> {
     let request_id = args.request.or_new();
     let request = ReserveRequest {
         request_id: request_id.clone(),
         lines: args.lines.into_iter().map(Into::into).collect(),
         ttl: args.ttl.map(duration).transpose()?,
+        order_reference: args.order,
+        channel: args.channel,
     };
     let answer = client.reserve(request).await;
     let answer = answer.map_err(by_request(request_id))?;
@@ -107,18 +124,6 @@ async fn amend(client: &Client, args: Amend) -> Result<Answer, Failure> {
     }
 }
 
-/// The five calls that answer with a reservation alone do so in the same two fields.
-macro_rules! reservation_of {
-    ($answer:expr) => {{
-        let answer = $answer;
-        let reservation = answer.reservation;
-        Answer::Reservation {
-            header: answer.header,
-            reservation: reservation.ok_or_else(|| Error::malformed(NO_OUTCOME))?,
-        }
-    }};
-}
-
 async fn confirm(client: &Client, args: Confirm) -> Result<Answer, Failure> {
     let request_id = args.request.or_new();
     let request = ConfirmRequest {
@@ -130,8 +135,19 @@ async fn confirm(client: &Client, args: Confirm) -> Result<Answer, Failure> {
     Ok(reservation_of!(answer.map_err(by_request(request_id))?))
 }
 
-async fn release(client: &Client, args: Part) -> Result<Answer, Failure> {
+async fn release(client: &Client, args: Release) -> Result<Answer, Failure> {
+    let Release { part: args, force } = args;
     let request_id = args.request.or_new();
+    if let Some(reason) = force {
+        let request = ForceReleaseRequest {
+            request_id: request_id.clone(),
+            reservation_id: args.reservation_id,
+            lines: args.lines.into_iter().map(Into::into).collect(),
+            reason,
+        };
+        let answer = client.force_release(request).await;
+        return Ok(reservation_of!(answer.map_err(by_request(request_id))?));
+    }
     let request = ReleaseRequest {
         request_id: request_id.clone(),
         reservation_id: args.reservation_id,
@@ -170,6 +186,47 @@ async fn get(client: &Client, args: Get) -> Result<Answer, Failure> {
         read: Some(ReadOptions::linearizable()),
     };
     Ok(reservation_of!(client.get_reservation(request).await?))
+}
+
+/// Pages until there are as many as shall be shown.
+async fn list(client: &Client, args: List) -> Result<Answer, Failure> {
+    let states = args.state.iter().map(|state| match state {
+        StateName::Held => State::Held,
+        StateName::Confirmed => State::Confirmed,
+        StateName::Fulfilled => State::Fulfilled,
+        StateName::Released => State::Released,
+        StateName::Expired => State::Expired,
+    });
+    let due_before = args.due_within.map(|within| SystemTime::now() + within);
+    let mut request = ListReservationsRequest {
+        order_reference: args.order,
+        channel: args.channel,
+        sku: args.sku,
+        location: args.location,
+        states: states.map(i32::from).collect(),
+        due_before: due_before.map(Into::into),
+        created_after: args.created_after.map(Into::into),
+        // Who looks after a reserve expects to find it, whichever node answers.
+        read: Some(ReadOptions::linearizable()),
+        ..ListReservationsRequest::default()
+    };
+    let mut all = ListReservationsResponse::default();
+    loop {
+        let left = args.limit.saturating_sub(all.reservations.len());
+        request.page_size = i32::try_from(left).unwrap_or(i32::MAX).max(1);
+        let page = client.list_reservations_page(request.clone()).await?;
+        all.reservations.extend(page.reservations);
+        match &mut all.header {
+            Some(header) => header.join(page.header.unwrap_or_default()),
+            None => all.header = page.header,
+        }
+        all.next_page_token = page.next_page_token;
+        if all.next_page_token.is_empty() || all.reservations.len() >= args.limit {
+            all.reservations.truncate(args.limit);
+            return Ok(Answer::Listed(all));
+        }
+        request.page_token.clone_from(&all.next_page_token);
+    }
 }
 
 async fn availability(client: &Client, args: Availability) -> Result<Answer, Failure> {

@@ -48,6 +48,7 @@ impl Answer {
                     Movement::Adjustment => message(&AdjustResponse { header, verdicts }),
                 }
             }
+            Self::Listed(answer) => message(answer),
             Self::Availability(answer) => message(answer),
             Self::Location(answer) => message(answer),
             Self::Locations(answer) => message(answer),

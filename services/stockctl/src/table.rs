@@ -3,8 +3,9 @@
 use stock_proto::stock::v1::line_verdict::Verdict;
 use stock_proto::stock::v1::reservation::State;
 use stock_proto::stock::v1::{
-    Availability, Discrepancy, GetTopologyResponse, LineVerdict, Location, MovementLine,
-    Reservation, ResponseHeader, SetPositionPolicyResponse, Shard, Shortage, location,
+    Availability, Discrepancy, GetTopologyResponse, LineVerdict, ListReservationsResponse,
+    Location, MovementLine, Reservation, ResponseHeader, SetPositionPolicyResponse, Shard,
+    Shortage, location,
 };
 
 use crate::answer::{Answer, Movement};
@@ -20,6 +21,7 @@ impl Answer {
                 reservation,
             } => as_of(reservation_table(reservation), header.as_ref()),
             Self::Shortage { header, shortage } => as_of(shortage_table(shortage), header.as_ref()),
+            Self::Listed(answer) => as_of(listed_table(answer), answer.header.as_ref()),
             Self::Availability(answer) => {
                 as_of(availability_table(&answer.items), answer.header.as_ref())
             }
@@ -67,6 +69,12 @@ fn reservation_table(reservation: &Reservation) -> String {
         }
         text.push('\n');
     }
+    if let Some(order) = &reservation.order_reference {
+        text.push_str(&format!("order    {order}\n"));
+    }
+    if let Some(channel) = &reservation.channel {
+        text.push_str(&format!("channel  {channel}\n"));
+    }
     let mut table = Columns::new(&[
         "SKU",
         "LOCATION",
@@ -88,6 +96,41 @@ fn reservation_table(reservation: &Reservation) -> String {
         ]);
     }
     format!("{text}\n{}", table.finish())
+}
+
+fn listed_table(answer: &ListReservationsResponse) -> String {
+    let mut table = Columns::new(&[
+        "RESERVATION",
+        "STATE",
+        "ORDER",
+        "CHANNEL",
+        "CREATED",
+        "EXPIRES",
+        "OPEN",
+    ]);
+    for reservation in &answer.reservations {
+        let open = reservation.lines.iter().filter(|line| line.open > 0);
+        let open = open.map(|line| format!("{}@{}={}", line.sku, line.location, line.open));
+        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+        let time = |at: Option<prost_types::Timestamp>| at.map_or_else(|| "-".into(), moment);
+        table.row([
+            reservation.reservation_id.clone(),
+            state_name(reservation.state()).to_owned(),
+            or_dash(&reservation.order_reference),
+            or_dash(&reservation.channel),
+            time(reservation.created_at),
+            time(reservation.expires_at),
+            open.collect::<Vec<_>>().join(" "),
+        ]);
+    }
+    let text = match answer.reservations.len() {
+        0 => "No reservation is like that.".to_owned(),
+        _ => table.finish(),
+    };
+    match answer.next_page_token.is_empty() {
+        true => text,
+        false => format!("{text}\n\nThere may be more: raise --limit."),
+    }
 }
 
 fn state_name(state: State) -> &'static str {

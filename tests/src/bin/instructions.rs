@@ -182,6 +182,7 @@ fn message(number: u64) -> Bytes {
             seconds: 900,
             nanos: 0,
         }),
+        ..api::ReserveRequest::default()
     };
     call.encode_to_vec().into()
 }

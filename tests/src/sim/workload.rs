@@ -277,6 +277,7 @@ impl Workload {
                             id: self.reservation_id(now, shard as u32),
                             lines: self.basket(shard),
                             ttl_ms: self.ttl_ms(),
+                            labels: None,
                         });
                         self.request(now, reserve)
                     })
@@ -351,13 +352,20 @@ impl Workload {
             Operation::Confirm(Confirm { id, .. }) => Operation::Release(Release {
                 id,
                 lines: Vec::new(),
+                forced: None,
             }),
             Operation::Extend(Extend { id, ttl_ms }) => Operation::Confirm(Confirm {
                 id,
                 pickup_within_ms: Some(ttl_ms),
             }),
-            Operation::Release(Release { id, lines }) => Operation::Fulfill(Fulfill { id, lines }),
-            Operation::Fulfill(Fulfill { id, lines }) => Operation::Release(Release { id, lines }),
+            Operation::Release(Release { id, lines, .. }) => {
+                Operation::Fulfill(Fulfill { id, lines })
+            }
+            Operation::Fulfill(Fulfill { id, lines }) => Operation::Release(Release {
+                id,
+                lines,
+                forced: None,
+            }),
             Operation::Reserve(_) | Operation::Amend(_) | Operation::SetPolicy(_) => return None,
         };
         let action = Action::Request(Request::of(request.id, &other), other);
@@ -396,6 +404,7 @@ impl Workload {
             30..50 => Operation::Release(Release {
                 id,
                 lines: self.partial_lines(known.as_deref()),
+                forced: None,
             }),
             50..70 => Operation::Fulfill(Fulfill {
                 id,

@@ -32,6 +32,7 @@ fn batch(baskets: usize, skus: &[String], location: &str) -> BatchReserveRequest
         request_id: request_id(),
         lines: skus.iter().map(|sku| line(sku, location, 1)).collect(),
         ttl: None,
+        ..Default::default()
     };
     BatchReserveRequest {
         requests: (0..baskets).map(basket).collect(),

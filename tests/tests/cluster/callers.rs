@@ -362,6 +362,7 @@ async fn what_is_decided_in_one_moment_comes_in_messages_that_every_caller_takes
         request_id: request_id(),
         lines: skus.iter().map(line).collect(),
         ttl: None,
+        ..Default::default()
     };
     let messages: Vec<_> = (0..BASKETS / TOGETHER)
         .map(|_| ReserveStreamRequest::of(&(0..TOGETHER).map(|_| basket()).collect::<Vec<_>>()))

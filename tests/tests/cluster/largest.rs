@@ -118,6 +118,8 @@ fn a_reserve() -> api::ReserveRequest {
         request_id: request_id(),
         lines: basket(),
         ttl: seconds(604_800),
+        order_reference: Some(longest("order", 1)),
+        channel: Some(longest("channel", 1)),
     }
 }
 
@@ -180,6 +182,26 @@ async fn table(client: &Client) -> BTreeMap<&'static str, (Bytes, Expected)> {
         node_id: Some(node_id).filter(|node| *node != 0),
         endpoint: address("grpc"),
         peers: format!("{}:1", longest("peers", 1)),
+    };
+    let list = api::ListReservationsRequest {
+        order_reference: Some("o".repeat(64)),
+        channel: Some(longest("channel", 1)),
+        sku: Some(sku(1)),
+        location: Some(place(3)),
+        states: vec![1, 2, 3, 4, 5],
+        page_size: 5_000,
+        read: reading(
+            api::Consistency::Linearizable,
+            &[api::ShardIndex { shard: 0, index: 1 }; 1_000],
+            &life,
+        ),
+        ..Default::default()
+    };
+    let force = admin::ForceReleaseRequest {
+        request_id: request_id(),
+        reservation_id: hold(client).await,
+        lines: part(),
+        reason: "r".repeat(64),
     };
     let pages = |page_size| api::ListLocationsRequest {
         page_size,
@@ -302,6 +324,14 @@ async fn table(client: &Client) -> BTreeMap<&'static str, (Bytes, Expected)> {
         ),
         ("stock.v1.ReservationService/Extend", (one(&extend), Ok(()))),
         ("stock.v1.ReservationService/Amend", (one(&amend), Ok(()))),
+        (
+            "stock.v1.ReservationService/ListReservations",
+            (one(&list), Ok(())),
+        ),
+        (
+            "stock.admin.v1.ReservationAdminService/ForceRelease",
+            (one(&force), Ok(())),
+        ),
         (
             "stock.v1.ReservationService/GetReservation",
             (one(&get), Ok(())),

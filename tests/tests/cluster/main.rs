@@ -24,6 +24,7 @@ mod known_again;
 mod largest;
 mod leaders;
 mod listeners;
+mod listing;
 mod membership;
 mod outages;
 mod overload;

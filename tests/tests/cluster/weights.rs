@@ -143,6 +143,7 @@ async fn refused_baskets_are_remembered_in_a_few_bytes() {
                 request_id: request_id(),
                 lines: lines.clone(),
                 ttl: None,
+                ..Default::default()
             })
             .collect(),
     };

@@ -9,8 +9,9 @@ use stock_proto::stock::admin::v1::replica_status::Role;
 use stock_proto::stock::v1::availability_service_client::AvailabilityServiceClient;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
 use stock_proto::stock::v1::{
-    Availability, Consistency, GetAvailabilityRequest, GetReservationRequest, MovementLine,
-    PositionKey, ReadOptions, RecordReceiptsRequest, ResponseHeader,
+    Availability, Consistency, GetAvailabilityRequest, GetReservationRequest,
+    ListReservationsRequest, MovementLine, PositionKey, ReadOptions, RecordReceiptsRequest,
+    ResponseHeader,
 };
 use tests::cluster::{Cluster, NODES, Options};
 use tests::names::{fresh, sku_in};
@@ -204,6 +205,20 @@ async fn a_node_without_a_replica_answers_as_those_that_have_one() {
         assert_eq!(found.unwrap(), id, "{consistency:?}");
         let found = ask(&cluster, without, &mixed[..1], consistency, written).await;
         assert_eq!(found.unwrap().len(), 1, "{consistency:?}");
+    }
+
+    // What is listed, too.
+    let question = ListReservationsRequest {
+        sku: Some(held_sku.clone()),
+        read: Some(read_since(Consistency::Near, written)),
+        ..ListReservationsRequest::default()
+    };
+    for node in [with, without] {
+        let mut stub = ReservationServiceClient::new(cluster.channel(node));
+        let listed = stub.list_reservations(question.clone()).await.unwrap();
+        let listed = listed.into_inner().reservations;
+        assert_eq!(listed.len(), 1, "node {node}");
+        assert_eq!(listed[0].reservation_id, id, "node {node}");
     }
 
     // With nobody to lead the shard, whoever has it still knows what was.

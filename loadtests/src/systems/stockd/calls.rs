@@ -187,5 +187,6 @@ pub(super) fn reserve(lines: Vec<Line>, ttl: prost_types::Duration) -> ReserveRe
         request_id: String::new(),
         lines,
         ttl: Some(ttl),
+        ..ReserveRequest::default()
     }
 }

@@ -8,12 +8,15 @@ use crate::ids::{ReservationId, Secret, Stamp};
 use crate::limits::{ENDED_RESERVATION_MS, FORGOTTEN_PER_ENTRY_MAX};
 use crate::order::{Order, Place};
 use crate::reservation::Reservation;
+use crate::text::OrderReference;
 use crate::timeline::Timeline;
 
 #[derive(Debug)]
 pub(crate) struct Holds {
     pub(crate) buckets: Buckets<ReservationId, Hold, Timeline<ReservationId, Hold>>,
     pub(crate) expiries: BTreeSet<(Stamp, ReservationId)>,
+    /// Of those that have one: not part of the canonical state, since it follows from the rest.
+    pub(crate) references: BTreeSet<(OrderReference, ReservationId)>,
     pub(crate) ended: Order<ReservationId>,
     pub(crate) open: usize,
     pub(crate) open_bytes: usize,
@@ -40,6 +43,7 @@ impl Holds {
         Self {
             buckets: Buckets::new(secret, buckets),
             expiries: BTreeSet::new(),
+            references: BTreeSet::new(),
             ended: Order::new(),
             open: 0,
             open_bytes: 0,
@@ -73,6 +77,9 @@ impl Holds {
     pub(crate) fn insert(&mut self, reservation: Arc<Reservation>) {
         if let Some(at) = reservation.expires_at {
             self.expiries.insert((at, reservation.id));
+        }
+        if let Some(reference) = reservation.order_reference() {
+            self.references.insert((reference.clone(), reservation.id));
         }
         self.open += 1;
         self.open_bytes += reservation.bytes();
@@ -132,7 +139,12 @@ impl Holds {
                 break;
             }
             self.ended.pop();
-            self.ended_bytes -= self.get(&id).map_or(0, |ended| ended.bytes());
+            if let Some(forgotten) = self.get(&id).map(Arc::clone) {
+                self.ended_bytes -= forgotten.bytes();
+                if let Some(reference) = forgotten.order_reference() {
+                    self.references.remove(&(reference.clone(), id));
+                }
+            }
             self.buckets.remove(&id);
         }
     }

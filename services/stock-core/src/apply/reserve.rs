@@ -39,11 +39,15 @@ impl Shard {
             expires_at: Some(at.stamp().plus_ms(reserve.ttl_ms)),
             created_at: at.stamp(),
             principal: principal.clone(),
+            labels: reserve.labels.clone(),
             lines: needs
                 .into_iter()
                 .map(|need| ReservationLine::new(need.sku, need.location, need.quantity))
                 .collect(),
         });
+        if let Some(labels) = &reservation.labels {
+            self.names.keep(labels);
+        }
         self.holds.insert(Arc::clone(&reservation));
         Outcome::Reservation(reservation)
     }

@@ -9,11 +9,13 @@ use crate::ledger::{EntryKind, LedgerEntry, Source};
 use crate::outcome::{Outcome, Refusal};
 use crate::reservation::{Reservation, ReservationLine, State};
 use crate::shard::Shard;
+use crate::text::Reason;
 
 /// How units leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Exit {
-    Released,
+enum Exit<'a> {
+    /// And why, where an operator does it in the holder's place.
+    Released(Option<&'a Reason>),
     Fulfilled,
 }
 
@@ -35,7 +37,7 @@ impl Shard {
             principal,
             &release.id,
             &release.lines,
-            Exit::Released,
+            Exit::Released(release.forced.as_ref()),
             ledger,
         )
     }
@@ -68,7 +70,7 @@ impl Shard {
         principal: &Principal,
         id: &ReservationId,
         asked: &[PartialLine],
-        exit: Exit,
+        exit: Exit<'_>,
         ledger: &mut Vec<LedgerEntry>,
     ) -> Outcome {
         let Some(reservation) = self.holds.get_mut(id) else {
@@ -100,23 +102,23 @@ impl Shard {
                 let position = (&line.sku, &line.location);
                 self.shelves.remove_holder(position, held_at, *id);
             }
-            let (kind, on_hand_delta) = match exit {
-                Exit::Released => {
+            let (kind, on_hand_delta, reason) = match exit {
+                Exit::Released(reason) => {
                     line.released += units;
-                    (EntryKind::Released, 0)
+                    (EntryKind::Released, 0, reason.cloned())
                 }
                 Exit::Fulfilled => {
                     line.fulfilled += units;
-                    (EntryKind::Fulfilled, -units)
+                    (EntryKind::Fulfilled, -units, None)
                 }
             };
             let entry = line.entry(kind, on_hand_delta, -units, *id, principal, at.stamp());
-            self.shelves.post(entry, ledger);
+            self.shelves.post(LedgerEntry { reason, ..entry }, ledger);
         }
         let ended = !settled.has_open_units();
         if ended {
             settled.state = match exit {
-                Exit::Released => State::Released,
+                Exit::Released(_) => State::Released,
                 Exit::Fulfilled => State::Fulfilled,
             };
         }

@@ -8,6 +8,8 @@
 //! 5 extend       request, id, ttl in ms
 //! 6 amend        request, id, ttl in ms, 0: the expiry stays, lines
 //! 7 policy       request, sku, location, safety stock + 1, backorder limit + 1; 0: as it is
+//! 10 labelled    a reserve: request, id, ttl in ms, order reference, channel; empty: none, lines
+//! 11 forced      a release: as release, then why
 //! 9 movements    kind, source; empty: the principal, document, reason; empty: none, lines of
 //!                line, sku, location, change of on hand, occurred at
 //!
@@ -15,6 +17,8 @@
 //! id             its lower 8 bytes; the upper ones, less what the request's time would make them
 //! lines          how many, then sku, location, quantity
 //! ```
+
+use std::sync::Arc;
 
 use crate::codec::bytes::{Read, Reader, Writer};
 use crate::command::{
@@ -25,8 +29,9 @@ use crate::error::Flaw;
 use crate::ids::{
     Document, Fingerprint, Principal, Quantity, Reporter, RequestId, ReservationId, Stamp,
 };
+use crate::labels::Labels;
 use crate::names::Naming;
-use crate::text::Reason;
+use crate::text::{OrderReference, Reason};
 
 const RESERVE: u8 = 1;
 const CONFIRM: u8 = 2;
@@ -35,6 +40,8 @@ const FULFILL: u8 = 4;
 const EXTEND: u8 = 5;
 const AMEND: u8 = 6;
 const POLICY: u8 = 7;
+const RESERVE_LABELLED: u8 = 10;
+const RELEASE_FORCED: u8 = 11;
 /// 8 was movements that did not say who reports them.
 const MOVEMENTS: u8 = 9;
 
@@ -65,7 +72,8 @@ impl Reader<'_> {
         names: &impl Naming,
     ) -> Result<Action, Flaw> {
         match kind {
-            RESERVE | CONFIRM | RELEASE | FULFILL | EXTEND | AMEND | POLICY => {
+            RESERVE | CONFIRM | RELEASE | FULFILL | EXTEND | AMEND | POLICY | RESERVE_LABELLED
+            | RELEASE_FORCED => {
                 let request = Request {
                     id: RequestId::new(self.fixed()?)?,
                     fingerprint: Fingerprint(self.fixed()?),
@@ -90,9 +98,16 @@ fn write_request(items: &mut Writer, request: &Request, operation: &Operation) {
     };
     match operation {
         Operation::Reserve(reserve) => {
-            begin(RESERVE);
+            begin(match reserve.labels {
+                None => RESERVE,
+                Some(_) => RESERVE_LABELLED,
+            });
             write_id(items, &reserve.id, request.id);
             items.number(reserve.ttl_ms);
+            if let Some(labels) = &reserve.labels {
+                items.text(labels.reference_text());
+                items.text(labels.channel_text());
+            }
             write_lines(items, &reserve.lines);
         }
         Operation::Confirm(confirm) => {
@@ -101,9 +116,15 @@ fn write_request(items: &mut Writer, request: &Request, operation: &Operation) {
             items.number(confirm.pickup_within_ms.unwrap_or(0));
         }
         Operation::Release(release) => {
-            begin(RELEASE);
+            begin(match release.forced {
+                None => RELEASE,
+                Some(_) => RELEASE_FORCED,
+            });
             write_id(items, &release.id, request.id);
             write_partials(items, &release.lines);
+            if let Some(reason) = &release.forced {
+                items.text(reason.as_str());
+            }
         }
         Operation::Fulfill(fulfill) => {
             begin(FULFILL);
@@ -140,18 +161,26 @@ fn read_operation(
     request: RequestId,
 ) -> Read<Operation> {
     Ok(match kind {
-        RESERVE => Operation::Reserve(Reserve {
+        RESERVE | RESERVE_LABELLED => Operation::Reserve(Reserve {
             id: read_id(items, request)?,
             ttl_ms: items.number()?,
+            labels: match kind {
+                RESERVE => None,
+                _ => Some(read_labels(items, names)?),
+            },
             lines: read_lines(items, names)?,
         }),
         CONFIRM => Operation::Confirm(Confirm {
             id: read_id(items, request)?,
             pickup_within_ms: nonzero(items.number()?),
         }),
-        RELEASE => Operation::Release(Release {
+        RELEASE | RELEASE_FORCED => Operation::Release(Release {
             id: read_id(items, request)?,
             lines: read_partials(items, names)?,
+            forced: match kind {
+                RELEASE => None,
+                _ => Some(Reason::new(items.text()?)?),
+            },
         }),
         FULFILL => Operation::Fulfill(Fulfill {
             id: read_id(items, request)?,
@@ -177,6 +206,19 @@ fn read_operation(
             return Err(Flaw::UnknownTag { what, tag });
         }
     })
+}
+
+fn read_labels(items: &mut Reader<'_>, names: &impl Naming) -> Read<Arc<Labels>> {
+    let order_reference = match items.text()? {
+        "" => None,
+        text => Some(OrderReference::new(text)?),
+    };
+    let channel = match items.text()? {
+        "" => None,
+        text => Some(names.channel(text)?),
+    };
+    let what = "labels of a reserve";
+    Labels::new(order_reference, channel).ok_or(Flaw::WithoutRecord { what })
 }
 
 /// The edge makes an id of the request's time, the shard and chance: only these need be told.
@@ -356,7 +398,7 @@ fn nonzero(number: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Location;
+    use crate::ids::{Channel, Location};
     use crate::names::NewNames;
     use crate::sku::Sku;
 
@@ -410,6 +452,21 @@ mod tests {
                 id,
                 lines: vec![line.clone(), line.clone()],
                 ttl_ms: 9,
+                labels: None,
+            })),
+            request(Operation::Reserve(Reserve {
+                id,
+                lines: vec![line.clone()],
+                ttl_ms: 9,
+                labels: Labels::new(
+                    Some(OrderReference::new("A 1/7").unwrap()),
+                    Some(Channel::new("web").unwrap()),
+                ),
+            })),
+            request(Operation::Release(Release {
+                id,
+                lines: Vec::new(),
+                forced: Some(Reason::new("nobody answers").unwrap()),
             })),
             request(Operation::Confirm(Confirm {
                 id,
@@ -422,6 +479,7 @@ mod tests {
             request(Operation::Release(Release {
                 id,
                 lines: vec![anywhere],
+                forced: None,
             })),
             request(Operation::Fulfill(Fulfill {
                 id,
@@ -490,6 +548,7 @@ mod tests {
                 quantity: Quantity::new(1).unwrap(),
             }],
             ttl_ms: 900_000,
+            labels: None,
         };
         let action = Action::Request(request, Operation::Reserve(reserve));
         let bytes = written(&action);

@@ -40,3 +40,7 @@ pub(crate) const VERSION: u8 = 4;
 
 #[cfg(test)]
 mod tests;
+
+/// Beside the number of a reservation's state: its order reference and its channel stand behind its
+/// principal, the one that is not there as an empty text.
+const HAS_LABELS: u8 = 0x80;

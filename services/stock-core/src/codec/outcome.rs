@@ -166,6 +166,7 @@ mod tests {
             expires_at: (state == State::Held).then_some(Stamp(12)),
             created_at: Stamp(3),
             principal: Principal::new("web").unwrap(),
+            labels: None,
             lines: [ReservationLine {
                 sku: Sku::new("MUG").unwrap(),
                 location: Location::new("A").unwrap(),

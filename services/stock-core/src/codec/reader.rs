@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::HAS_LABELS;
 use crate::apply::holds::Hold;
 use crate::buckets::{Key, Table};
 use crate::catalog::{CatalogOutcome, Coordinates, LocationType, PutLocation};
@@ -11,6 +12,7 @@ use crate::codec::bytes::{Read, Reader};
 use crate::documents::{Amiss, DocumentKey, RecordedLine};
 use crate::error::Flaw;
 use crate::ids::{Fingerprint, Location, RequestId, ReservationId, Secret};
+use crate::labels::Labels;
 use crate::limits::COUNTER_MAX;
 use crate::memory::{Remembered, RequestKey};
 use crate::names::{Interning, Names};
@@ -19,6 +21,7 @@ use crate::position::Position;
 use crate::reservation::{Reservation, ReservationLine, State};
 use crate::sku::Sku;
 use crate::stock::Stock;
+use crate::text::OrderReference;
 use crate::timeline::Timeline;
 use crate::verdict::{ShortNeeds, Verdict};
 
@@ -149,7 +152,8 @@ impl Reader<'_> {
 
     pub(super) fn reservation(&mut self, names: &mut impl Interning) -> Read<Reservation> {
         let id = ReservationId::new(self.fixed()?)?;
-        let state = self.state()?;
+        let tag = self.tag()?;
+        let state = state_of(tag & !HAS_LABELS)?;
         let expires_at = match self.tag()? {
             0 => None,
             1 => Some(self.stamp()?),
@@ -160,6 +164,10 @@ impl Reader<'_> {
         };
         let created_at = self.past()?;
         let principal = names.principal_named(self.text()?)?;
+        let labels = match tag & HAS_LABELS {
+            0 => None,
+            _ => Some(self.labels(names)?),
+        };
         let count = self.count(8)?;
         let mut lines = Vec::with_capacity(count);
         for _ in 0..count {
@@ -178,6 +186,7 @@ impl Reader<'_> {
             expires_at,
             created_at,
             principal,
+            labels,
             lines: lines.into_iter().collect(),
         };
         match why_unsound(&reservation) {
@@ -187,6 +196,19 @@ impl Reader<'_> {
                 why,
             }),
         }
+    }
+
+    fn labels(&mut self, names: &mut impl Interning) -> Read<Arc<Labels>> {
+        let order_reference = match self.text()? {
+            "" => None,
+            text => Some(OrderReference::new(text)?),
+        };
+        let channel = match self.text()? {
+            "" => None,
+            text => Some(names.channel_named(text)?),
+        };
+        let what = "labels of a reservation";
+        Labels::new(order_reference, channel).ok_or(Flaw::WithoutRecord { what })
     }
 
     pub(super) fn remembered<V>(
@@ -377,16 +399,21 @@ impl Reader<'_> {
     }
 
     fn state(&mut self) -> Read<State> {
-        match self.tag()? {
-            1 => Ok(State::Held),
-            2 => Ok(State::Confirmed),
-            3 => Ok(State::Fulfilled),
-            4 => Ok(State::Released),
-            5 => Ok(State::Expired),
-            tag => {
-                let what = "state";
-                Err(Flaw::UnknownTag { what, tag })
-            }
+        state_of(self.tag()?)
+    }
+}
+
+/// The state of this number.
+fn state_of(tag: u8) -> Read<State> {
+    match tag {
+        1 => Ok(State::Held),
+        2 => Ok(State::Confirmed),
+        3 => Ok(State::Fulfilled),
+        4 => Ok(State::Released),
+        5 => Ok(State::Expired),
+        tag => {
+            let what = "state";
+            Err(Flaw::UnknownTag { what, tag })
         }
     }
 }

@@ -92,6 +92,7 @@ fn every_field_of_a_reservation_counts() {
         created_at: Stamp(2),
         principal: Principal::new("web").unwrap(),
         lines: [line("MUG"), line("PEN")].into_iter().collect(),
+        labels: None,
     };
     check(
         make,
@@ -605,6 +606,7 @@ fn reservation() -> Reservation {
         expires_at: Some(Stamp(9)),
         created_at: Stamp(2),
         principal: Principal::new("web").unwrap(),
+        labels: None,
         lines: [line("MUG")].into(),
     }
 }

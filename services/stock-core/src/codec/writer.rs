@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::HAS_LABELS;
 use crate::apply::holds::Hold;
 use crate::buckets::Table;
 use crate::catalog::{CatalogOutcome, LocationType, PutLocation};
@@ -92,7 +93,9 @@ impl Writer {
 
     pub(crate) fn reservation(&mut self, reservation: &Reservation) {
         self.fixed(reservation.id.as_bytes());
-        self.tag(state_number(reservation.state));
+        let labels = reservation.labels.as_deref();
+        let has_labels = if labels.is_some() { HAS_LABELS } else { 0 };
+        self.tag(state_number(reservation.state) | has_labels);
         match reservation.expires_at {
             None => self.tag(0),
             Some(at) => {
@@ -102,6 +105,10 @@ impl Writer {
         }
         self.stamp(reservation.created_at);
         self.text(reservation.principal.as_str());
+        if let Some(labels) = labels {
+            self.text(labels.reference_text());
+            self.text(labels.channel_text());
+        }
         self.count(reservation.lines.len());
         for line in &reservation.lines {
             self.text(line.sku.as_str());

@@ -123,7 +123,7 @@ impl StateRestorer for ShardRestorer {
         check_count("SKUs", head.skus, shard.shelves.skus)?;
         check_count("positions", head.positions, shard.shelves.positions)?;
 
-        shard.names.adopt_principals(self.names);
+        shard.names.adopt_callers(self.names);
         post_holds(&mut shard.holds, &mut shard.shelves)?;
         settle_claims(&mut shard.shelves, self.claims)?;
         check_count("open reservations", head.open, shard.holds.open)?;
@@ -194,10 +194,11 @@ impl ShardRestorer {
 
 /// Sets aside what open reservations hold, and finds what else follows from them.
 fn post_holds(holds: &mut Holds, shelves: &mut Shelves) -> Result<(), RestoreError> {
-    let mut expiries = Vec::new();
+    let (mut expiries, mut references) = (Vec::new(), Vec::new());
     for hold in holds.buckets.values_mut() {
         let reservation = Arc::make_mut(&mut hold.reservation);
         let id = reservation.id;
+        references.extend(reservation.order_reference().map(|it| (it.clone(), id)));
         if reservation.state.is_open() {
             holds.open += 1;
             holds.open_bytes += reservation.bytes();
@@ -230,6 +231,7 @@ fn post_holds(holds: &mut Holds, shelves: &mut Shelves) -> Result<(), RestoreErr
         }
     }
     holds.expiries = expiries.into_iter().collect();
+    holds.references = references.into_iter().collect();
     Ok(())
 }
 

@@ -14,6 +14,7 @@ mod restart;
 mod shrink;
 mod world;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use audit::Audit;
@@ -21,8 +22,8 @@ use coverage::Coverage;
 use naive::Naive;
 use restart::Restarted;
 use stock_core::{
-    Action, At, Command, Fingerprint, FrozenState, LedgerEntry, Location, Operation, Outcome,
-    ReservationId, Secret, Shard, Sku, Stamp,
+    Action, At, Command, Filter, Fingerprint, FrozenState, LedgerEntry, Location, Operation,
+    Outcome, ReservationId, Secret, Shard, Sku, Stamp,
 };
 use world::{Step, World};
 
@@ -33,6 +34,8 @@ const WORLDS: u64 = 120;
 const STEPS: usize = 1_000;
 /// Comparing all bytes of two states takes long, so it is done this often...
 const STEPS_A_COMPARISON: usize = 500;
+/// ...somebody looks for reservations this often...
+const STEPS_A_LISTING: usize = 20;
 /// ...and telling apart two logs in one world of so many.
 const WORLDS_A_DIFFERENCE: u64 = 4;
 
@@ -79,6 +82,11 @@ fn explore(seed: u64, seen: &mut Coverage) {
         seen.count(&step, &outcome);
         if trial.naive.remembered() > before {
             remembered.push(log.len());
+        }
+        if log.len().is_multiple_of(STEPS_A_LISTING)
+            && let Err(difference) = trial.same_listing(&world.filter())
+        {
+            shrink::give_up(seed, &log, &difference);
         }
     }
     seen.count_entries(&trial.ledger);
@@ -339,6 +347,33 @@ impl Trial {
         match self.shard.next_expiry() == self.naive.next_expiry() {
             true => Ok(()),
             false => Err(format!("the next expiry is {:?}", self.shard.next_expiry())),
+        }
+    }
+
+    /// Whoever looks for reservations finds what the model has, each once, in however small steps;
+    /// at a replica that was restarted in the same order.
+    fn same_listing(&self, filter: &Filter) -> Result<(), String> {
+        let all = |shard: &Shard, found_max: usize, looked_at_max: usize| {
+            let mut found = Vec::new();
+            let mut after = None;
+            loop {
+                let listed = shard.list(filter, after, found_max, looked_at_max);
+                found.extend(listed.found);
+                after = listed.more_after;
+                if after.is_none() {
+                    return found;
+                }
+            }
+        };
+        let found = all(&self.shard, 2, 5);
+        let again = all(&self.restarted.shard, 100, 1_000);
+        let ids: BTreeSet<ReservationId> = found.iter().map(|it| it.id).collect();
+        let expected = self.naive.list(filter);
+        match ids == expected && ids.len() == found.len() && found == again {
+            true => Ok(()),
+            false => Err(format!(
+                "{filter:?}: found {found:?}, a restarted replica {again:?}; the model {expected:?}"
+            )),
         }
     }
 

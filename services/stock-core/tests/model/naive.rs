@@ -3,10 +3,11 @@
 //! its commands and answers.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use stock_core::{
-    Action, At, Command, Discrepancy, Document, EntryKind, LedgerEntry, Line, LineVerdict,
+    Action, At, Command, Discrepancy, Document, EntryKind, Filter, LedgerEntry, Line, LineVerdict,
     Location, Moment, MovementKind, MovementLine, Movements, Operation, Outcome, PartialLine,
     Policy, Principal, Reason, Refusal, Reporter, RequestId, Reservation, ReservationId,
     ReservationLine, SetPolicy, ShortLine, Shortage, Sku, Source, Stamp, State,
@@ -66,7 +67,11 @@ struct Recorded {
 }
 
 fn reservation_bytes(what: &Reservation) -> usize {
-    184 + 72 * what.lines.len()
+    let labels = what.labels.as_ref().map_or(0, |labels| {
+        let reference = labels.order_reference.as_ref();
+        144 + reference.map_or(0, |reference| reference.as_str().len())
+    });
+    184 + labels + 72 * what.lines.len()
 }
 
 /// What a client sent: the id that a reserve proposes is the edge's.
@@ -229,6 +234,7 @@ impl Naive {
                     created_at: Stamp(who.now),
                     principal: who.principal.clone(),
                     lines: wants.iter().map(all_open).collect(),
+                    labels: reserve.labels.clone(),
                 };
                 self.reservations.push(Known {
                     what: reservation.clone(),
@@ -257,7 +263,12 @@ impl Naive {
             Operation::Release(release) => {
                 let open = [State::Held, State::Confirmed];
                 self.touch(release.id, who.now, &open)?;
-                self.settle(who, release.id, &release.lines, EntryKind::Released)
+                let before = self.ledger.len();
+                let settled = self.settle(who, release.id, &release.lines, EntryKind::Released);
+                for entry in &mut self.ledger[before..] {
+                    entry.reason.clone_from(&release.forced);
+                }
+                settled
             }
             Operation::Fulfill(fulfill) => {
                 self.touch(fulfill.id, who.now, &[State::Confirmed])?;
@@ -294,6 +305,39 @@ impl Naive {
             }
             Operation::SetPolicy(policy) => self.set_policy(who, policy),
         }
+    }
+
+    /// What somebody looks for, in no order.
+    pub(crate) fn list(&self, filter: &Filter) -> BTreeSet<ReservationId> {
+        let fits = |known: &&Known| {
+            let what = &known.what;
+            let labels = what.labels.as_deref();
+            let reference = labels.and_then(|it| it.order_reference.clone());
+            let channel = labels.and_then(|it| it.channel.clone());
+            let lines = what.lines.iter();
+            let mut lines = lines
+                .filter(|line| filter.sku.is_none() || filter.sku.as_ref() == Some(&line.sku))
+                .filter(|line| match &filter.location {
+                    Some(location) => *location == line.location,
+                    None => true,
+                });
+            let is_open = [State::Held, State::Confirmed].contains(&what.state);
+            lines.next().is_some()
+                && (filter.order_reference.is_none() || filter.order_reference == reference)
+                && (filter.channel.is_none() || filter.channel == channel)
+                && (filter.states.is_empty() || filter.states.contains(&what.state))
+                && match (filter.due_before, what.expires_at) {
+                    (None, _) => true,
+                    (Some(before), Some(due)) => is_open && due < before,
+                    (Some(_), None) => false,
+                }
+                && match filter.created_after {
+                    None => true,
+                    Some(after) => what.created_at > after,
+                }
+        };
+        let fitting = self.reservations.iter().filter(fits);
+        fitting.map(|known| known.what.id).collect()
     }
 
     fn settle(

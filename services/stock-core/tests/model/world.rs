@@ -1,13 +1,15 @@
 //! Makes up commands for a small world: few SKUs, places and callers, so that shortages, expiries,
 //! retries and mistakes happen all the time.
 
+use std::sync::Arc;
+
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use stock_core::{
-    Action, Amend, Command, Confirm, Document, Extend, Fulfill, Line, Location, Moment,
-    MovementKind, MovementLine, Movements, Operation, PartialLine, Principal, Quantity, Reason,
-    Release, Reporter, Request, RequestId, Reservation, ReservationId, Reserve, SetPolicy, Sku,
-    Stamp, State,
+    Action, Amend, Channel, Command, Confirm, Document, Extend, Filter, Fulfill, Labels, Line,
+    Location, Moment, MovementKind, MovementLine, Movements, Operation, OrderReference,
+    PartialLine, Principal, Quantity, Reason, Release, Reporter, Request, RequestId, Reservation,
+    ReservationId, Reserve, SetPolicy, Sku, Stamp, State,
 };
 
 use crate::naive::Naive;
@@ -183,6 +185,7 @@ impl World {
                 id,
                 lines: self.basket(),
                 ttl_ms: self.ttl_ms(),
+                labels: self.labels(),
             });
         }
         if share < 43 {
@@ -216,12 +219,53 @@ impl World {
             78..88 => Operation::Release(Release {
                 id,
                 lines: self.partial_lines(known.as_ref()),
+                forced: self
+                    .chance(20)
+                    .then(|| Reason::new("the app is gone").unwrap()),
             }),
             _ => Operation::Fulfill(Fulfill {
                 id,
                 lines: self.partial_lines(known.as_ref()),
             }),
         }
+    }
+
+    /// A few, so that several reservations have the same.
+    fn labels(&mut self) -> Option<Arc<Labels>> {
+        let reference = self.chance(60).then(|| format!("order {}", self.below(6)));
+        let channel = self
+            .chance(60)
+            .then(|| format!("channel-{}", self.below(3)));
+        let reference = reference.map(|text| OrderReference::new(&text).unwrap());
+        Labels::new(reference, channel.map(|text| Channel::new(&text).unwrap()))
+    }
+
+    /// What somebody may look for.
+    pub(crate) fn filter(&mut self) -> Filter {
+        let labels = self.labels();
+        let labels = labels.as_deref();
+        let states = [
+            State::Held,
+            State::Confirmed,
+            State::Fulfilled,
+            State::Released,
+            State::Expired,
+        ];
+        let states = states.into_iter().filter(|_| self.chance(40)).collect();
+        let line = self.basket().swap_remove(0);
+        Filter {
+            order_reference: labels.and_then(|it| it.order_reference.clone()),
+            channel: labels.and_then(|it| it.channel.clone()),
+            sku: self.chance(30).then_some(line.sku),
+            location: self.chance(30).then_some(line.location),
+            states,
+            due_before: self.chance(20).then(|| self.some_time()),
+            created_after: self.chance(20).then(|| self.some_time()),
+        }
+    }
+
+    fn some_time(&mut self) -> Stamp {
+        Stamp(self.now.0 - 500_000 + self.below(1_000_000) as u64)
     }
 
     /// One that exists, mostly an open one; `None` for one that does not.

@@ -230,6 +230,7 @@ impl Interpreter {
                 },
                 lines: lines.iter().map(|word| basket_line(word)).collect(),
                 ttl_ms: options.ttl_ms.unwrap_or(TTL_MS_DEFAULT),
+                labels: None,
             }),
             "confirm" => Operation::Confirm(Confirm {
                 id: self.id(words[0]),
@@ -238,6 +239,7 @@ impl Interpreter {
             "release" => Operation::Release(Release {
                 id: self.id(words[0]),
                 lines: lines.iter().map(|word| partial_line(word)).collect(),
+                forced: None,
             }),
             "fulfill" => Operation::Fulfill(Fulfill {
                 id: self.id(words[0]),

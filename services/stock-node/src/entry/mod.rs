@@ -447,6 +447,7 @@ mod tests {
         let release = Release {
             id: ReservationId::compose(Stamp(77), 3, number),
             lines: Vec::new(),
+            forced: None,
         };
         Command {
             principal: Principal::new(principal).unwrap(),
@@ -516,6 +517,7 @@ mod tests {
                 id: ReservationId::compose(request.id.made_at(), 3, number),
                 lines: vec![line],
                 ttl_ms: 900_000,
+                labels: None,
             };
             let action = Action::Request(request, Operation::Reserve(reserve));
             Command { principal, action }

@@ -12,7 +12,7 @@ use super::coming_back::ComingBack;
 use super::ledgers::LedgerProgress;
 use super::reads::Reads;
 use super::sending::{answer, answer_if_asked};
-use crate::answer::{Answer, Applied, Failure, Outcomes, Question};
+use crate::answer::{Answer, Applied, Failure, LOOKED_AT_MAX, Outcomes, Question};
 use crate::applying::{self, Changed};
 use crate::checkpoint::{Arrived, Image, Restored};
 use crate::chore::{Chore, Unwanted};
@@ -649,7 +649,14 @@ impl<R> Group<R> {
                 applied_index,
                 now: self.time_for_readers(now),
             },
-            (Question::Reached | Question::Reservation(_), _) => Answer::Reached { applied_index },
+            (Question::List(asked), State::Stock(shard)) => Answer::Listed {
+                listed: shard.list(&asked.filter, asked.after, asked.found_max, LOOKED_AT_MAX),
+                applied_index,
+                now: self.time_for_readers(now),
+            },
+            (Question::Reached | Question::Reservation(_) | Question::List(_), _) => {
+                Answer::Reached { applied_index }
+            }
         }
     }
 

@@ -35,8 +35,10 @@ const LINE_BYTES_MAX: usize = number(LINES_MAX as u64 * QUANTITY_MAX as u64)
     + SIGNED
     + number((COUNTER_MAX + QUANTITY_MAX) as u64);
 
-/// A reservation but for its lines: id, state, and three times, each of two numbers.
-const RESERVATION_BYTES: usize = text(36) + number(1) + 3 * inside(2 * SIGNED);
+/// A reservation but for its lines: id, state, and three times, each of two numbers; and what its
+/// caller calls it.
+const RESERVATION_BYTES: usize =
+    text(36) + number(1) + 3 * inside(2 * SIGNED) + 2 * text(IDENTIFIER_BYTES_MAX);
 
 /// What the edge tells of a request that its shard refuses, or that it could not get an answer to.
 const REFUSAL_BYTES_MAX: usize = 1_024;
@@ -147,6 +149,8 @@ mod tests {
                 nanos: 999_999_999,
             }),
             created_at: Some(at),
+            order_reference: Some("o".repeat(LONGEST)),
+            channel: Some("c".repeat(LONGEST)),
         })
     }
 

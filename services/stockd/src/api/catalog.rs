@@ -14,12 +14,13 @@ use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::catalog_service_server::CatalogService;
 use tonic::{Request, Response, Status};
 
+use super::convert;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::front::Front;
+use super::page::{self, List};
 use super::seen::Seen;
-use super::{convert, page};
 
 /// Longest name of a location, in bytes.
 const NAME_BYTES_MAX: usize = 128;
@@ -74,9 +75,15 @@ impl CatalogCalls {
         call: &api::ListLocationsRequest,
     ) -> Result<api::ListLocationsResponse, ApiError> {
         let mut fields = Fields::default();
-        let asked = page::asked(&mut fields, call.page_size, &call.page_token, |name| {
-            Location::new(name).ok()
-        });
+        let filters = api::ListLocationsRequest::default();
+        let list = List::of("ListLocations", &filters, &self.edge.incarnation());
+        let asked = page::asked(
+            list,
+            &mut fields,
+            call.page_size,
+            &call.page_token,
+            |name| Location::new(name).ok(),
+        );
         let asked = fields.finish(asked)?;
         let least = self
             .edge
@@ -93,7 +100,8 @@ impl CatalogCalls {
         let messages = found.iter().map(|put| convert::location(put));
         let (locations, has_more) = page::fill(asked.size, messages);
         let last = locations.last().filter(|_| has_more);
-        let next_page_token = last.map_or_else(String::new, |last| page::token(&last.location_id));
+        let next_page_token =
+            last.map_or_else(String::new, |last| page::token(list, &last.location_id));
         let seen = Seen::read(GroupId::META, applied_index, time);
         Ok(api::ListLocationsResponse {
             header: Some(self.edge.header(seen)),

@@ -1,6 +1,7 @@
 //! The calls that change a reservation in place: what each asks for.
 
-use stock_core::{Confirm, Extend, Fulfill, Operation, Release, Request, ReservationId};
+use stock_core::{Confirm, Extend, Fulfill, Operation, Reason, Release, Request, ReservationId};
+use stock_proto::stock::admin::v1 as admin;
 use stock_proto::stock::v1 as api;
 
 use super::error::ApiError;
@@ -61,7 +62,31 @@ impl Change for api::ReleaseRequest {
 
     fn operation(&self, id: ReservationId, fields: &mut Fields) -> Option<Operation> {
         let lines = fields.partial_lines(&self.lines)?;
-        Some(Operation::Release(Release { id, lines }))
+        Some(Operation::Release(Release {
+            id,
+            lines,
+            forced: None,
+        }))
+    }
+}
+
+impl Change for admin::ForceReleaseRequest {
+    fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    fn reservation_id(&self) -> &str {
+        &self.reservation_id
+    }
+
+    fn operation(&self, id: ReservationId, fields: &mut Fields) -> Option<Operation> {
+        let lines = fields.partial_lines(&self.lines);
+        let reason = fields.check("reason", Reason::new(&self.reason));
+        Some(Operation::Release(Release {
+            id,
+            lines: lines?,
+            forced: Some(reason?),
+        }))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use prost::Message;
 use stock_cluster::{ADDRESS_BYTES_MAX, Change, GroupId, NODE_ID_MAX};
 use stock_core::RequestId;
 use stock_proto::stock::admin::v1 as api;
@@ -10,12 +11,13 @@ use stock_proto::stock::admin::v1::cluster_service_server::ClusterService;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use super::cluster_view;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::front::Front;
 use super::meta_leader::{Done, MetaLeader};
-use super::{cluster_view, page};
+use super::page::{self, List};
 use crate::config::Config;
 
 /// The edge of the leader of group 0, on another node.
@@ -33,15 +35,24 @@ impl ClusterCalls {
         Self { leader }
     }
 
+    fn list(&self, call: &str, filters: &impl Message) -> List {
+        List::of(call, filters, &self.leader.edge.incarnation())
+    }
+
     fn do_list_nodes(
         &self,
         call: &api::ListNodesRequest,
     ) -> Result<api::ListNodesResponse, ApiError> {
-        let asked = page::asked_by_number(call.page_size, &call.page_token)?;
+        let filters = api::ListNodesRequest {
+            include_removed: call.include_removed,
+            ..api::ListNodesRequest::default()
+        };
+        let list = self.list("ListNodes", &filters);
+        let asked = page::asked_by_number(list, call.page_size, &call.page_token)?;
         let overview = self.leader.overview()?;
         Ok(api::ListNodesResponse {
             header: self.leader.header(),
-            ..cluster_view::nodes(&overview, call.include_removed, asked)
+            ..cluster_view::nodes(&overview, call.include_removed, list, asked)
         })
     }
 
@@ -263,10 +274,11 @@ impl ClusterService for ClusterCalls {
     ) -> Result<Response<api::ListShardsResponse>, Status> {
         let there = |leader, call| async move { Leader::new(leader).list_shards(call).await };
         let here = |call: api::ListShardsRequest| async move {
-            let asked = page::asked_by_number(call.page_size, &call.page_token)?;
+            let list = self.list("ListShards", &api::ListShardsRequest::default());
+            let asked = page::asked_by_number(list, call.page_size, &call.page_token)?;
             Ok(api::ListShardsResponse {
                 header: self.leader.header(),
-                ..cluster_view::shards(&self.leader.overview()?, asked)
+                ..cluster_view::shards(&self.leader.overview()?, list, asked)
             })
         };
         self.leader.answer(request, there, here).await
@@ -278,10 +290,11 @@ impl ClusterService for ClusterCalls {
     ) -> Result<Response<api::GetAuditResponse>, Status> {
         let there = |leader, call| async move { Leader::new(leader).get_audit(call).await };
         let here = |call: api::GetAuditRequest| async move {
-            let asked = page::asked_by_number(call.page_size, &call.page_token)?;
+            let list = self.list("GetAudit", &api::GetAuditRequest::default());
+            let asked = page::asked_by_number(list, call.page_size, &call.page_token)?;
             Ok(api::GetAuditResponse {
                 header: self.leader.header(),
-                ..cluster_view::audits(&self.leader.overview()?, asked)
+                ..cluster_view::audits(&self.leader.overview()?, list, asked)
             })
         };
         self.leader.answer(request, there, here).await

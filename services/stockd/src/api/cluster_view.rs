@@ -11,13 +11,14 @@ use stock_cluster::{
 use stock_proto::stock::admin::v1 as api;
 use stock_proto::stock::admin::v1::shard_audit::Group;
 
-use super::page::{self, Page};
+use super::page::{self, List, Page};
 use super::seen;
 
 /// Nodes, by their ids.
 pub(super) fn nodes(
     overview: &Overview,
     include_removed: bool,
+    list: List,
     asked: Page<u64>,
 ) -> api::ListNodesResponse {
     let nodes = overview.registry.nodes();
@@ -29,7 +30,7 @@ pub(super) fn nodes(
     let last = nodes.last().filter(|_| has_more);
     api::ListNodesResponse {
         header: None,
-        next_page_token: page::token_of(last.map(|node| node.node_id)),
+        next_page_token: page::token_of(list, last.map(|node| node.node_id)),
         nodes,
         replication: overview.registry.replication(),
     }
@@ -71,7 +72,7 @@ fn node_status(overview: &Overview, id: u64, node: &NodeRecord) -> api::NodeStat
 }
 
 /// Shards, by their numbers, and what waits.
-pub(super) fn shards(overview: &Overview, asked: Page<u64>) -> api::ListShardsResponse {
+pub(super) fn shards(overview: &Overview, list: List, asked: Page<u64>) -> api::ListShardsResponse {
     let groups = overview.registry.placements();
     let stock = groups
         .filter(|(group, _)| *group != GroupId::META)
@@ -82,7 +83,10 @@ pub(super) fn shards(overview: &Overview, asked: Page<u64>) -> api::ListShardsRe
     let waiting = overview.decision.waiting.iter();
     api::ListShardsResponse {
         header: None,
-        next_page_token: page::token_of(last.map(|it| u64::from(GroupId::of_shard(it.shard).0))),
+        next_page_token: page::token_of(
+            list,
+            last.map(|it| u64::from(GroupId::of_shard(it.shard).0)),
+        ),
         shards,
         meta: Some(shard(overview, GroupId::META)),
         waiting: waiting
@@ -208,7 +212,7 @@ fn waiting(waiting: &Waiting) -> api::Waiting {
 }
 
 /// The last audits, by group.
-pub(super) fn audits(overview: &Overview, asked: Page<u64>) -> api::GetAuditResponse {
+pub(super) fn audits(overview: &Overview, list: List, asked: Page<u64>) -> api::GetAuditResponse {
     let listed = overview.reports.audits();
     let listed = listed
         .filter(|report| is_behind(&asked, report.group))
@@ -221,7 +225,7 @@ pub(super) fn audits(overview: &Overview, asked: Page<u64>) -> api::GetAuditResp
     };
     api::GetAuditResponse {
         header: None,
-        next_page_token: page::token_of(last.map(|audit| u64::from(group(audit).0))),
+        next_page_token: page::token_of(list, last.map(|audit| u64::from(group(audit).0))),
         audits,
     }
 }

@@ -96,6 +96,8 @@ pub(super) fn reservation(reservation: &Reservation, now: Stamp) -> api::Reserva
         expires_at: expires_at.map(timestamp),
         expires_in: expires_at.map(|at| duration_ms(at.0.saturating_sub(now.0))),
         created_at: Some(timestamp(reservation.created_at)),
+        order_reference: reservation.order_reference().map(ToString::to_string),
+        channel: reservation.channel().map(ToString::to_string),
     }
 }
 

@@ -134,7 +134,9 @@ impl Edge {
         match answer {
             Answer::Outcomes(applied) => Ok(applied),
             Answer::Failed(failure) => Err(failure),
-            Answer::Reached { .. } | Answer::Reservation { .. } => Err(Failure::OutcomeUnknown),
+            Answer::Reached { .. } | Answer::Reservation { .. } | Answer::Listed { .. } => {
+                Err(Failure::OutcomeUnknown)
+            }
         }
     }
 
@@ -174,7 +176,9 @@ impl Edge {
         match self.ask(group, freshness, Question::Reached).await {
             Answer::Reached { applied_index } => Ok(applied_index),
             Answer::Failed(failure) => Err(failure),
-            Answer::Outcomes(_) | Answer::Reservation { .. } => Err(Failure::TooFarBehind),
+            Answer::Outcomes(_) | Answer::Reservation { .. } | Answer::Listed { .. } => {
+                Err(Failure::TooFarBehind)
+            }
         }
     }
 

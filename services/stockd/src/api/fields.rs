@@ -2,10 +2,14 @@
 //! names them all.
 
 use std::fmt::Display;
+use std::sync::Arc;
 
 use prost_types::{Duration, Timestamp};
 use stock_core::limits::{LINES_MAX, TTL_MS_MAX, TTL_MS_MIN};
-use stock_core::{Line, Location, PartialLine, Quantity, RequestId, ReservationId, Sku, Stamp};
+use stock_core::{
+    Channel, Labels, Line, Location, OrderReference, PartialLine, Quantity, RequestId,
+    ReservationId, Sku, Stamp,
+};
 use stock_proto::stock::v1 as api;
 use tonic_types::FieldViolation;
 use uuid::Uuid;
@@ -117,6 +121,19 @@ impl Fields {
         Some(id)
     }
 
+    /// What a caller calls a reservation; `None` inside if it calls it nothing.
+    pub(super) fn labels(
+        &mut self,
+        order_reference: Option<&str>,
+        channel: Option<&str>,
+    ) -> Option<Option<Arc<Labels>>> {
+        let reference = order_reference.map(OrderReference::new).transpose();
+        let channel = channel.map(Channel::new).transpose();
+        let reference = self.check("order_reference", reference);
+        let channel = self.check("channel", channel);
+        Some(Labels::new(reference?, channel?))
+    }
+
     /// A time to live in milliseconds; `None` inside if it was left out.
     pub(super) fn ttl_ms(&mut self, field: &str, ttl: Option<&Duration>) -> Option<Option<u64>> {
         let Some(ttl) = ttl else {
@@ -156,6 +173,22 @@ impl Fields {
                 None
             }
         }
+    }
+
+    /// A time to compare with; `None` inside if it was left out. One before 1970 is before all.
+    pub(super) fn moment(&mut self, field: &str, at: Option<&Timestamp>) -> Option<Option<Stamp>> {
+        let Some(at) = at else {
+            return Some(None);
+        };
+        if !(0..1_000_000_000).contains(&at.nanos) {
+            self.refuse(field, "has nanoseconds that are none");
+            return None;
+        }
+        let seconds = u64::try_from(at.seconds).unwrap_or(0);
+        let ms = u64::from(at.nanos.unsigned_abs()) / 1_000_000;
+        Some(Some(Stamp(
+            seconds.saturating_mul(1_000).saturating_add(ms),
+        )))
     }
 
     /// The lines of a basket.

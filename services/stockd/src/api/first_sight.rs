@@ -48,7 +48,7 @@ mod tests {
         ReserveRequest {
             request_id: "an id".to_owned(),
             lines: skus.iter().map(line).collect(),
-            ttl: None,
+            ..ReserveRequest::default()
         }
     }
 

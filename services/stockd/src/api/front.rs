@@ -178,6 +178,9 @@ calls! {
     26 TransferLeadership admin TransferLeadershipRequest true |it| &it.request_id;
     27 RebuildReplica admin RebuildReplicaRequest true |it| &it.request_id;
     28 GetAudit admin GetAuditRequest false |_it| "";
+    29 ListReservations api ListReservationsRequest false
+        |it| it.order_reference.as_deref().unwrap_or_default();
+    30 ForceRelease admin ForceReleaseRequest true |it| &it.request_id;
 }
 
 #[cfg(test)]

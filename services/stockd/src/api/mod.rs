@@ -16,15 +16,17 @@ mod edge;
 mod error;
 mod fields;
 mod first_sight;
+mod forced;
 mod front;
 mod inventory;
 mod joining;
 mod lab;
+mod listing;
 mod meta_leader;
 mod meter;
 mod movement_lines;
 mod operations;
-pub(crate) mod page;
+mod page;
 mod proxy;
 mod reservations;
 pub mod reserve;
@@ -38,6 +40,7 @@ use std::sync::Arc;
 
 use stock_proto::PUBLIC_DESCRIPTORS;
 use stock_proto::stock::admin::v1::cluster_service_server::ClusterServiceServer;
+use stock_proto::stock::admin::v1::reservation_admin_service_server::ReservationAdminServiceServer;
 use stock_proto::stock::internal::v1::joining_service_server::JoiningServiceServer;
 use stock_proto::stock::lab::v1::echo_service_server::EchoServiceServer;
 use stock_proto::stock::v1::availability_service_server::AvailabilityServiceServer;
@@ -55,6 +58,7 @@ use self::catalog::CatalogCalls;
 use self::cluster::ClusterCalls;
 pub use self::edge::Edge;
 pub use self::error::ApiError;
+use self::forced::ForcedCalls;
 use self::front::Front;
 use self::inventory::Inventory;
 use self::joining::JoiningCalls;
@@ -168,6 +172,7 @@ impl Services {
         let availability = AvailabilityReads::new(edge, front);
         let inventory = Inventory::new(edge, front);
         let catalog = CatalogCalls::new(edge, front);
+        let forced = ForcedCalls::new(edge, front);
         let topology = TopologyCalls::new(config, edge);
         let cluster = ClusterCalls::new(config, edge, front);
         Routes::default()
@@ -177,6 +182,7 @@ impl Services {
             .add_service(CatalogServiceServer::new(catalog))
             .add_service(TopologyServiceServer::new(topology))
             .add_service(ClusterServiceServer::new(cluster))
+            .add_service(ReservationAdminServiceServer::new(forced))
     }
 }
 

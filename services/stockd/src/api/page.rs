@@ -1,10 +1,27 @@
 //! Lists a page at a time, as AIP-158 has it.
 
 use prost::Message;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::error::ApiError;
 use super::fields::Fields;
+
+/// Which list a page is of. The token of another call, of other filters or of an earlier life of
+/// the cluster is none of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct List(u64);
+
+impl List {
+    /// Of a call with these filters, as some message has them, in this life.
+    pub(super) fn of(call: &str, filters: &impl Message, incarnation: &[u8]) -> Self {
+        let seed = xxh3_64_with_seed(call.as_bytes(), xxh3_64(incarnation));
+        Self(xxh3_64_with_seed(&filters.encode_to_vec(), seed))
+    }
+
+    fn check(self, name: &str) -> u32 {
+        xxh3_64_with_seed(name.as_bytes(), self.0) as u32
+    }
+}
 
 /// Items of a page whose caller does not say how many.
 const PAGE_SIZE_USUAL: usize = 1_000;
@@ -29,8 +46,9 @@ pub(super) struct Page<T> {
     pub size: usize,
 }
 
-/// Reads the fields of a call for a page. `read` knows the names of items.
+/// Reads the fields of a call for a page of a list. `read` knows the names of items.
 pub(super) fn asked<T>(
+    list: List,
     fields: &mut Fields,
     page_size: i32,
     page_token: &str,
@@ -50,7 +68,7 @@ pub(super) fn asked<T>(
     let after = match page_token {
         "" => Some(None),
         token => {
-            let last = named(token).and_then(read);
+            let last = named(list, token).and_then(read);
             if last.is_none() {
                 fields.refuse("page_token", "is none that this list gave");
             }
@@ -77,41 +95,47 @@ pub(super) fn fill<M: Message>(size: usize, messages: impl Iterator<Item = M>) -
     (page, false)
 }
 
-/// The token of a page behind the item of this name.
-pub(super) fn token(name: &str) -> String {
-    format!("{:08x}{name}", check(name))
+/// The token of a list's page behind the item of this name.
+pub(super) fn token(list: List, name: &str) -> String {
+    format!("{:08x}{name}", list.check(name))
 }
 
 /// The token of a page behind the item of this number; none: there is no such page.
-pub(crate) fn token_of(last: Option<u64>) -> String {
-    last.map_or_else(String::new, |number| token(&number.to_string()))
+pub(super) fn token_of(list: List, last: Option<u64>) -> String {
+    last.map_or_else(String::new, |number| token(list, &number.to_string()))
 }
 
 /// As [`asked`], of a list of what has numbers.
-pub(super) fn asked_by_number(page_size: i32, page_token: &str) -> Result<Page<u64>, ApiError> {
+pub(super) fn asked_by_number(
+    list: List,
+    page_size: i32,
+    page_token: &str,
+) -> Result<Page<u64>, ApiError> {
     let mut fields = Fields::default();
-    let asked = asked(&mut fields, page_size, page_token, |name| name.parse().ok());
+    let asked = asked(list, &mut fields, page_size, page_token, |name| {
+        name.parse().ok()
+    });
     fields.finish(asked)
 }
 
 /// The name in a token, if it is one.
-fn named(token: &str) -> Option<&str> {
+fn named(list: List, token: &str) -> Option<&str> {
     let (digits, name) = token.split_at_checked(CHECK_DIGITS)?;
     let given = u32::from_str_radix(digits, 16).ok()?;
-    (given == check(name)).then_some(name)
-}
-
-fn check(name: &str) -> u32 {
-    xxh3_64(name.as_bytes()) as u32
+    (given == list.check(name)).then_some(name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn list() -> List {
+        List::of("ListThings", &String::new(), &[7; 16])
+    }
+
     fn read(page_size: i32, page_token: &str) -> Option<Page<String>> {
         let mut fields = Fields::default();
-        asked(&mut fields, page_size, page_token, |name| {
+        asked(list(), &mut fields, page_size, page_token, |name| {
             Some(name.to_owned()).filter(|name| !name.is_empty())
         })
     }
@@ -128,7 +152,7 @@ mod tests {
     #[test]
     fn only_what_a_list_gave_is_a_token() {
         for name in ["a", "store-7", "0", "an id with 8 digits: 01234567"] {
-            let given = token(name);
+            let given = token(list(), name);
             let page = read(0, &given);
             assert_eq!(page.and_then(|page| page.after).as_deref(), Some(name));
             let mut other = given.clone();
@@ -138,6 +162,17 @@ mod tests {
         }
         for bad in ["1", "store-7", "00000000", "é", "+0000000a", " "] {
             assert_eq!(read(0, bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_token_of_another_list_is_none() {
+        for other in [
+            List::of("ListOthers", &String::new(), &[7; 16]),
+            List::of("ListThings", &"filter".to_owned(), &[7; 16]),
+            List::of("ListThings", &String::new(), &[8; 16]),
+        ] {
+            assert_eq!(read(0, &token(other, "a")), None);
         }
     }
 

@@ -27,7 +27,7 @@ use super::reserve;
 use super::reserve_stream::ReserveStream;
 use super::seen::Seen;
 use super::wanted::Wanted;
-use super::{answer_size, proxy};
+use super::{answer_size, listing, proxy};
 
 /// Requests of one `BatchReserve`, and of one message of `ReserveStream`.
 const BATCH_MAX: usize = 1_000;
@@ -53,36 +53,8 @@ impl Reservations {
         let (shard, command) = reserve::command(call, self.edge.shards(), &self.edge.principal)?;
         let locations: Vec<_> = reserve::locations(&command).collect();
         self.edge.check_locations(&locations).await?;
-        let applied = self.propose(shard, &command).await?;
+        let applied = propose(&self.edge, shard, &command).await?;
         reserve::answer(shard, applied, self.edge.incarnation())
-    }
-
-    fn command(&self, request: Asked, operation: Operation) -> Command {
-        Command {
-            principal: self.edge.principal.clone(),
-            action: Action::Request(request, operation),
-        }
-    }
-
-    async fn propose(&self, shard: u32, command: &Command) -> Proposed {
-        let mut commands = CommandsBuilder::default();
-        commands.push(command);
-        let group = GroupId::of_shard(shard);
-        self.edge.propose(group, commands.take()).await
-    }
-
-    /// A change of a reservation that exists: goes to the shard its id carries.
-    async fn change(&self, call: &impl Change) -> Result<Changed, ApiError> {
-        let (request, id, operation) = changes::check(call, self.edge.shards())?;
-        let shard = id.shard();
-        let applied = self
-            .propose(shard, &self.command(request, operation))
-            .await?;
-        let (header, stamp) = (self.edge.header_of(shard, &applied), applied.stamp);
-        Ok(Changed {
-            reservation: Some(convert::settled(applied.only()?, stamp)?),
-            header: Some(header),
-        })
     }
 
     async fn do_batch(
@@ -168,9 +140,8 @@ impl Reservations {
         let operation = Operation::Amend(Amend { id, lines, ttl_ms });
         let request = Asked::of(request_id, &operation);
         let shard = id.shard();
-        let applied = self
-            .propose(shard, &self.command(request, operation))
-            .await?;
+        let command = command(&self.edge, request, operation);
+        let applied = propose(&self.edge, shard, &command).await?;
         use api::amend_response::Outcome;
         let (header, stamp) = (self.edge.header_of(shard, &applied), applied.stamp);
         let outcome = match convert::held(applied.only()?, stamp)? {
@@ -227,7 +198,7 @@ impl Reservations {
             }),
             Answer::Reservation { .. } => Err(ApiError::Refused(Refusal::UnknownReservation)),
             Answer::Failed(failure) => Err(ApiError::Failed(failure)),
-            Answer::Outcomes(_) | Answer::Reached { .. } => {
+            Answer::Outcomes(_) | Answer::Reached { .. } | Answer::Listed { .. } => {
                 Err(ApiError::Failed(Failure::TooFarBehind))
             }
         }
@@ -255,6 +226,32 @@ impl Reservations {
     }
 }
 
+fn command(edge: &Edge, request: Asked, operation: Operation) -> Command {
+    Command {
+        principal: edge.principal.clone(),
+        action: Action::Request(request, operation),
+    }
+}
+
+async fn propose(edge: &Edge, shard: u32, command: &Command) -> Proposed {
+    let mut commands = CommandsBuilder::default();
+    commands.push(command);
+    edge.propose(GroupId::of_shard(shard), commands.take())
+        .await
+}
+
+/// A change of a reservation that exists: goes to the shard its id carries.
+pub(super) async fn change(edge: &Edge, call: &impl Change) -> Result<Changed, ApiError> {
+    let (request, id, operation) = changes::check(call, edge.shards())?;
+    let shard = id.shard();
+    let applied = propose(edge, shard, &command(edge, request, operation)).await?;
+    let (header, stamp) = (edge.header_of(shard, &applied), applied.stamp);
+    Ok(Changed {
+        reservation: Some(convert::settled(applied.only()?, stamp)?),
+        header: Some(header),
+    })
+}
+
 /// Refuses a message with too many requests, or none.
 pub(super) fn check_size(requests: usize) -> Result<(), ApiError> {
     if (1..=BATCH_MAX).contains(&requests) {
@@ -269,9 +266,9 @@ pub(super) fn check_size(requests: usize) -> Result<(), ApiError> {
 }
 
 /// A reservation after a change.
-struct Changed {
-    header: Option<api::ResponseHeader>,
-    reservation: Option<api::Reservation>,
+pub(super) struct Changed {
+    pub(super) header: Option<api::ResponseHeader>,
+    pub(super) reservation: Option<api::Reservation>,
 }
 
 #[tonic::async_trait]
@@ -311,7 +308,7 @@ impl ReservationService for Reservations {
         request: Request<api::ConfirmRequest>,
     ) -> Result<Response<api::ConfirmResponse>, Status> {
         let change = async |call, _| {
-            let changed = self.change(&call).await?;
+            let changed = change(&self.edge, &call).await?;
             Ok(api::ConfirmResponse {
                 header: changed.header,
                 reservation: changed.reservation,
@@ -325,7 +322,7 @@ impl ReservationService for Reservations {
         request: Request<api::ReleaseRequest>,
     ) -> Result<Response<api::ReleaseResponse>, Status> {
         let change = async |call, _| {
-            let changed = self.change(&call).await?;
+            let changed = change(&self.edge, &call).await?;
             Ok(api::ReleaseResponse {
                 header: changed.header,
                 reservation: changed.reservation,
@@ -339,7 +336,7 @@ impl ReservationService for Reservations {
         request: Request<api::FulfillRequest>,
     ) -> Result<Response<api::FulfillResponse>, Status> {
         let change = async |call, _| {
-            let changed = self.change(&call).await?;
+            let changed = change(&self.edge, &call).await?;
             Ok(api::FulfillResponse {
                 header: changed.header,
                 reservation: changed.reservation,
@@ -353,7 +350,7 @@ impl ReservationService for Reservations {
         request: Request<api::ExtendRequest>,
     ) -> Result<Response<api::ExtendResponse>, Status> {
         let change = async |call, _| {
-            let changed = self.change(&call).await?;
+            let changed = change(&self.edge, &call).await?;
             Ok(api::ExtendResponse {
                 header: changed.header,
                 reservation: changed.reservation,
@@ -368,6 +365,14 @@ impl ReservationService for Reservations {
     ) -> Result<Response<api::AmendResponse>, Status> {
         let amend = async |call, _| self.do_amend(&call).await;
         self.front.run(request, amend).await
+    }
+
+    async fn list_reservations(
+        &self,
+        request: Request<api::ListReservationsRequest>,
+    ) -> Result<Response<api::ListReservationsResponse>, Status> {
+        let list = async |call, caller| listing::list(&self.edge, call, caller).await;
+        self.front.run(request, list).await
     }
 
     async fn get_reservation(

@@ -41,8 +41,9 @@ pub(super) fn checked(
     let request_id = fields.request_id(&call.request_id);
     let lines = fields.basket(&call.lines);
     let ttl_ms = fields.ttl_ms("ttl", call.ttl.as_ref());
-    let checked = request_id.zip(lines).zip(ttl_ms);
-    let ((request_id, lines), ttl_ms) = fields.finish(checked)?;
+    let labels = fields.labels(call.order_reference.as_deref(), call.channel.as_deref());
+    let checked = request_id.zip(lines).zip(ttl_ms.zip(labels));
+    let ((request_id, lines), (ttl_ms, labels)) = fields.finish(checked)?;
     let shard = one_shard(&lines, shards)?;
     // An id made when the request was, as far as its maker knows: ids of one shop sort by time.
     let id = ReservationId::compose(request_id.made_at(), shard, rand::rng().next_u64());
@@ -50,6 +51,7 @@ pub(super) fn checked(
         id,
         lines,
         ttl_ms: ttl_ms.unwrap_or(TTL_MS_DEFAULT),
+        labels,
     });
     let command = Command {
         principal: principal.clone(),

@@ -51,7 +51,7 @@ pub fn reply(forward_id: u64, answer: Answer) -> cluster::Reply {
         }
         Answer::Failed(failure) => Result::Failure(encode_failure(failure).into()),
         // Only commands are forwarded.
-        Answer::Reached { .. } | Answer::Reservation { .. } => unknown(),
+        Answer::Reached { .. } | Answer::Reservation { .. } | Answer::Listed { .. } => unknown(),
     };
     cluster::Reply {
         forward_id,

@@ -97,6 +97,7 @@ fn large() -> Commands {
     let release = Release {
         id: ReservationId::new([0x88; 16]).unwrap(),
         lines: vec![line; LINES],
+        forced: None,
     };
     let request = Request {
         id: RequestId::new([0x77; 16]).unwrap(),

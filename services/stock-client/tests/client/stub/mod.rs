@@ -26,9 +26,10 @@ use stock_client::v1::{
     AmendRequest, AmendResponse, BatchReserveRequest, BatchReserveResponse, BatchReserveResult,
     ConfirmRequest, ConfirmResponse, ExtendRequest, ExtendResponse, FulfillRequest,
     FulfillResponse, GetReservationRequest, GetReservationResponse, GetTopologyRequest,
-    GetTopologyResponse, Line, Node, ReleaseRequest, ReleaseResponse, Reservation, ReserveRequest,
-    ReserveResponse, ReserveStreamRequest, ReserveStreamResponse, ReserveStreamResult,
-    ResponseHeader, Shard, ShardIndex, reserve_stream_result,
+    GetTopologyResponse, Line, ListReservationsRequest, ListReservationsResponse, Node,
+    ReleaseRequest, ReleaseResponse, Reservation, ReserveRequest, ReserveResponse,
+    ReserveStreamRequest, ReserveStreamResponse, ReserveStreamResult, ResponseHeader, Shard,
+    ShardIndex, reserve_stream_result,
 };
 use stock_client::{Client, ClientBuilder};
 use tokio::net::TcpListener;
@@ -422,6 +423,13 @@ impl ReservationService for StubNode {
     }
 
     async fn amend(&self, _: Request<AmendRequest>) -> Answer<AmendResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn list_reservations(
+        &self,
+        _: Request<ListReservationsRequest>,
+    ) -> Answer<ListReservationsResponse> {
         Err(Status::unimplemented("not scripted"))
     }
 
