@@ -4,14 +4,17 @@
 //! what is looked for may be far behind what is not. Where this node has no replica of the next
 //! shard, another one goes on in its place, from the same token.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use prost::Message;
 use stock_cluster::GroupId;
 use stock_core::{
     Channel, Filter, Listed, Location, OrderReference, ReservationId, Sku, Stamp, State,
 };
-use stock_node::answer::{Answer, Failure, LOOKED_AT_MAX, Listing, Question};
+use stock_node::answer::{Answer, Failure, Freshness, LOOKED_AT_MAX, Listing, Question};
 use stock_node::way::{self, Answerer};
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
@@ -32,6 +35,9 @@ const LOOKED_AT_FOR_PAGE: usize = 100_000;
 /// Steps of one page: each looks at as many reservations as the loop does at once, unless it comes
 /// to the end of a shard.
 const STEPS_MAX: usize = LOOKED_AT_FOR_PAGE / LOOKED_AT_MAX;
+
+/// Shards that are made to be as new as they must be at the same time.
+const REACHED_AT_ONCE: u32 = 64;
 
 /// Bytes of a page's reservations, but for the last.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -103,6 +109,8 @@ pub(super) async fn list(
     let mut place = asked.after.unwrap_or(first);
     let mut page = Filling::default();
     let mut more = true;
+    let mut reached = BTreeMap::new();
+    let mut reached_to = place.shard;
     while more && page.has_room(asked.size) {
         let group = GroupId::of_shard(place.shard);
         let elsewhere = match way::of_read(&edge.cluster, group, caller.is_node) {
@@ -117,12 +125,20 @@ pub(super) async fn list(
             let token = page::token(list, &place.to_text());
             return go_on_elsewhere(edge, nodes, &call, token, caller).await;
         }
+        if place.shard >= reached_to {
+            let end = only.map_or(shards, |only| only + 1);
+            reached_to = end.min(place.shard + REACHED_AT_ONCE);
+            reached = reach(edge, &wanted, place.shard..reached_to).await;
+        }
         let listing = Arc::new(Listing {
             filter: filter.clone(),
             after: place.after,
             found_max: asked.size - page.reservations.len(),
         });
-        let freshness = wanted.of_shard(place.shard);
+        let freshness = match reached.get(&place.shard) {
+            Some(index) => Freshness::AtLeast(*index),
+            None => wanted.of_shard(place.shard),
+        };
         match edge.ask(group, freshness, Question::List(listing)).await {
             Answer::Listed {
                 listed,
@@ -149,6 +165,21 @@ pub(super) async fn list(
         reservations: page.reservations,
         next_page_token: next.unwrap_or_default(),
     })
+}
+
+/// Has the states of some shards become as new as they must be, all at the same time: one after the
+/// other each would take a round of messages. Says how far they have come; what fails is told when
+/// its shard is asked.
+async fn reach(edge: &Edge, wanted: &Wanted<'_>, shards: Range<u32>) -> BTreeMap<u32, u64> {
+    let wanted = shards.map(|shard| (shard, wanted.of_shard(shard)));
+    let must_wait = |(shard, freshness): &(u32, Freshness)| {
+        *freshness != Freshness::Near && edge.cluster.is_here(GroupId::of_shard(*shard))
+    };
+    let waits = wanted.filter(must_wait).map(async |(shard, freshness)| {
+        let reached = edge.reach(GroupId::of_shard(shard), freshness).await;
+        Some((shard, reached.ok()?))
+    });
+    join_all(waits).await.into_iter().flatten().collect()
 }
 
 impl Filling {
