@@ -31,8 +31,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("cargo:rerun-if-changed={folder}");
     }
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    let public = protox::compile(PUBLIC, ["."])?;
-    fs::write(out.join("public.bin"), public.encode_to_vec())?;
+    // Written as the compiler has it, with the options that prost does not know: the paths of HTTP.
+    let mut public = protox::Compiler::new(["."])?;
+    public.include_imports(true).open_files(PUBLIC)?;
+    let public = public.encode_file_descriptor_set();
+    fs::write(out.join("public.bin"), public)?;
     let lab = protox::compile(OTHERS, ["."])?;
     fs::write(out.join("others.bin"), lab.encode_to_vec())?;
     let all = protox::compile(PUBLIC.iter().chain(OTHERS), ["."])?;

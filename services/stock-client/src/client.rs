@@ -305,8 +305,8 @@ impl Client {
 
 /// Finding reservations.
 impl Client {
-    /// Every reservation of which all that is asked for is true, all pages, one after the other. The
-    /// header is of all of them together. Where there may be very many, read pages:
+    /// Every reservation of which all that is asked for is true, all pages, one after the other.
+    /// The header is of all of them together. Where there may be very many, read pages:
     /// [`Client::list_reservations_page`].
     pub async fn list_reservations(
         &self,

@@ -145,7 +145,7 @@ Example:
   stockctl list --state held --due-within 1h --channel web
   stockctl list --sku milk-1l --location store-7 -o json
 
-By order it takes a moment, however many there are; all else is looked for among all reservations.")]
+By order it takes a moment, however many there are; for all else, every reservation is looked at.")]
     List(List),
 
     /// Show how much can be sold
@@ -595,7 +595,7 @@ mod tests {
             "stockctl reserve S@L=1 --order A-1 --channel web",
             "stockctl list",
             "stockctl list --order A-1 --channel web --sku S --location L --limit 5",
-            "stockctl list --state held,confirmed --due-within 1h --created-after 2026-11-30T09:15:00Z",
+            "stockctl list --state held --due-within 1h --created-after 2026-11-30T09:15:00Z",
             "stockctl availability S T@L --linearizable",
             "stockctl sale S@L=1",
             "stockctl adjust S@L=-3 --reason gone",

@@ -2,16 +2,16 @@
 
 use std::time::{Duration, SystemTime};
 
-use prost_types::Timestamp;
+use prost_types::{FieldMask, Timestamp};
 use stock_client::{Client, Error};
 use stock_proto::stock::admin::v1::ForceReleaseRequest;
 use stock_proto::stock::v1::reservation::State;
 use stock_proto::stock::v1::{
     AdjustRequest, AmendRequest, ConfirmRequest, Consistency, Coordinates, ExtendRequest,
     FulfillRequest, GetAvailabilityRequest, GetReservationRequest, ListReservationsRequest,
-    ListReservationsResponse, Location, MovementLine, PutLocationRequest, ReadOptions,
-    RecordReceiptsRequest, RecordSaleRequest, ReleaseRequest, ReserveRequest, ResponseHeader,
-    SetPositionPolicyRequest, amend_response, location, reserve_response,
+    ListReservationsResponse, Location, MovementLine, PositionPolicy, PutLocationRequest,
+    ReadOptions, RecordReceiptsRequest, RecordSaleRequest, ReleaseRequest, ReserveRequest,
+    ResponseHeader, SetPositionPolicyRequest, amend_response, location, reserve_response,
 };
 use uuid::Uuid;
 
@@ -354,12 +354,22 @@ async fn put_location(client: &Client, args: LocationPut) -> Result<Answer, Fail
 
 async fn set_policy(client: &Client, args: PolicySet) -> Result<Answer, Failure> {
     let request_id = args.request.or_new();
+    // What is not named stays as it is.
+    let named = [
+        args.safety_stock.map(|_| "safety_stock"),
+        args.backorder_limit.map(|_| "backorder_limit"),
+    ];
     let request = SetPositionPolicyRequest {
         request_id: request_id.clone(),
         sku: args.position.sku,
         location: args.position.location,
-        safety_stock: args.safety_stock,
-        backorder_limit: args.backorder_limit,
+        policy: Some(PositionPolicy {
+            safety_stock: args.safety_stock.unwrap_or_default(),
+            backorder_limit: args.backorder_limit.unwrap_or_default(),
+        }),
+        update_mask: Some(FieldMask {
+            paths: named.into_iter().flatten().map(str::to_owned).collect(),
+        }),
     };
     let answer = client.set_position_policy(request).await;
     Ok(Answer::Policy(answer.map_err(by_request(request_id))?))

@@ -273,9 +273,10 @@ fn location_table(locations: &[Location]) -> String {
 
 fn policy_table(answer: &SetPositionPolicyResponse) -> String {
     let mut table = Columns::new(&[">SAFETY", ">BACKORDER", ">AVAILABLE"]);
+    let policy = answer.policy.unwrap_or_default();
     table.row([
-        answer.safety_stock.to_string(),
-        answer.backorder_limit.to_string(),
+        policy.safety_stock.to_string(),
+        policy.backorder_limit.to_string(),
         answer.available.to_string(),
     ]);
     match &answer.discrepancy {

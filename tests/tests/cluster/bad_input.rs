@@ -17,9 +17,10 @@ use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient
 use stock_proto::stock::v1::{
     AdjustRequest, AmendRequest, Availability, BatchReserveRequest, ConfirmRequest, Coordinates,
     ExtendRequest, FulfillRequest, GetAvailabilityRequest, GetReservationRequest, Line,
-    LineVerdict, Location, MovementLine, PartialLine, PositionKey, PutLocationRequest, ReadOptions,
-    RecordReceiptsRequest, RecordSaleRequest, ReleaseRequest, Reservation, ReserveRequest,
-    SetPositionPolicyRequest, ShardIndex, batch_reserve_result, location,
+    LineVerdict, Location, MovementLine, PartialLine, PositionKey, PositionPolicy,
+    PutLocationRequest, ReadOptions, RecordReceiptsRequest, RecordSaleRequest, ReleaseRequest,
+    Reservation, ReserveRequest, SetPositionPolicyRequest, ShardIndex, batch_reserve_result,
+    location,
 };
 use tests::cluster::{Cluster, NODES, Shared};
 use tests::names::{fresh, request_id, request_id_made_at, sku_in};
@@ -1021,23 +1022,33 @@ async fn locations_and_policies() {
             request_id: request_id(),
             sku: shop.sku.clone(),
             location: shop.location.clone(),
-            safety_stock: Some(1),
-            backorder_limit: None,
+            policy: Some(PositionPolicy {
+                safety_stock: 1,
+                backorder_limit: 0,
+            }),
+            update_mask: None,
         };
         change(&mut call);
         Call::SetPolicy(call)
     };
     for bad in [-1, 1_000_000_001, i64::MAX] {
-        let call = policy(&|call| call.safety_stock = Some(bad));
-        cases.push(case(call, INVALID, "safety_stock"));
-        let call = policy(&|call| call.backorder_limit = Some(bad));
-        cases.push(case(call, INVALID, "backorder_limit"));
+        let call = policy(&|call| call.policy.get_or_insert_default().safety_stock = bad);
+        cases.push(case(call, INVALID, "policy.safety_stock"));
+        let call = policy(&|call| call.policy.get_or_insert_default().backorder_limit = bad);
+        cases.push(case(call, INVALID, "policy.backorder_limit"));
     }
     cases.extend([
+        case(policy(&|call| call.policy = None), INVALID, "policy"),
+        case(policy(&|call| mask(call, &[])), INVALID, "update_mask"),
         case(
-            policy(&|call| call.safety_stock = None),
+            policy(&|call| mask(call, &["safety_stock", "location"])),
             INVALID,
-            "safety_stock",
+            "update_mask.paths[1]",
+        ),
+        case(
+            policy(&|call| mask(call, &["policy.safety_stock"])),
+            INVALID,
+            "update_mask.paths[0]",
         ),
         case(policy(&|call| call.sku.clear()), INVALID, "sku"),
         case(policy(&|call| call.location.clear()), INVALID, "location"),
@@ -1048,6 +1059,11 @@ async fn locations_and_policies() {
         ),
     ]);
     shop.check(cases).await;
+}
+
+fn mask(call: &mut SetPositionPolicyRequest, paths: &[&str]) {
+    let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+    call.update_mask = Some(prost_types::FieldMask { paths });
 }
 
 const RESERVE: &str = "/stock.v1.ReservationService/Reserve";

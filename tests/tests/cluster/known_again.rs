@@ -323,8 +323,11 @@ async fn a_policy_names_whom_it_endangers() {
         request_id: request_id(),
         sku: shop.sku.clone(),
         location: shop.location.clone(),
-        safety_stock: Some(2),
-        backorder_limit: None,
+        policy: Some(stock_proto::stock::v1::PositionPolicy {
+            safety_stock: 2,
+            backorder_limit: 0,
+        }),
+        update_mask: None,
     };
     let answer = shop
         .client

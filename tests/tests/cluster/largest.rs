@@ -248,8 +248,13 @@ async fn table(client: &Client) -> BTreeMap<&'static str, (Bytes, Expected)> {
         request_id: request_id(),
         sku: sku(1),
         location: place(3),
-        safety_stock: Some(1_000_000_000),
-        backorder_limit: Some(0),
+        policy: Some(api::PositionPolicy {
+            safety_stock: 1_000_000_000,
+            backorder_limit: 0,
+        }),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec!["safety_stock".to_owned(); 1_000],
+        }),
     };
     let confirm = api::ConfirmRequest {
         request_id: request_id(),

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use stock_proto::stock::v1::{
-    AmendRequest, ExtendRequest, ReservationLine, SetPositionPolicyRequest,
+    AmendRequest, ExtendRequest, PositionPolicy, ReservationLine, SetPositionPolicyRequest,
 };
 use tests::cluster::{Cluster, Disks, NODES, Options};
 use tests::names::{fresh, request_id};
@@ -129,8 +129,11 @@ async fn where_no_disk_has_room_what_keeps_holds_and_states_facts_is_taken() {
         request_id: request_id(),
         sku: sku.clone(),
         location: location.clone(),
-        safety_stock: Some(1),
-        backorder_limit: None,
+        policy: Some(PositionPolicy {
+            safety_stock: 1,
+            backorder_limit: 0,
+        }),
+        update_mask: None,
     };
     client.set_position_policy(policy).await.unwrap();
 

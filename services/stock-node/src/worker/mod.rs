@@ -32,6 +32,7 @@ mod open;
 mod parts;
 mod pulse;
 mod reads;
+mod relief;
 mod sending;
 mod slot;
 mod snapshots;
@@ -526,7 +527,7 @@ impl<R> Worker<R> {
             return answer(effects, reply, Answer::Failed(Failure::Overloaded));
         }
         if let Some(failure) = self.cluster.refuses()
-            && !group.is_relief(&commands)
+            && !relief::is_relief(&group.state, &commands)
         {
             return answer(effects, reply, Answer::Failed(failure));
         }

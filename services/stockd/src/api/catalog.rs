@@ -118,21 +118,10 @@ impl CatalogCalls {
         let request_id = fields.request_id(&call.request_id);
         let sku = fields.check("sku", Sku::new(&call.sku));
         let location = fields.check("location", Location::new(&call.location));
-        for (field, value) in [
-            ("safety_stock", call.safety_stock),
-            ("backorder_limit", call.backorder_limit),
-        ] {
-            if let Some(value) = value.filter(|value| !(0..=QUANTITY_MAX).contains(value)) {
-                fields.refuse(
-                    field,
-                    format!("is {value}; it must be between 0 and {QUANTITY_MAX}"),
-                );
-            }
-        }
-        if call.safety_stock.is_none() && call.backorder_limit.is_none() {
-            fields.refuse("safety_stock", "or backorder_limit must be given");
-        }
-        let (request_id, (sku, location)) = fields.finish(request_id.zip(sku.zip(location)))?;
+        let policy = check_policy(&mut fields, call);
+        let checked = request_id.zip(sku.zip(location)).zip(policy);
+        let ((request_id, (sku, location)), [safety_stock, backorder_limit]) =
+            fields.finish(checked)?;
         if self
             .edge
             .first_unknown_location(&[&location])
@@ -148,8 +137,8 @@ impl CatalogCalls {
         let operation = Operation::SetPolicy(SetPolicy {
             sku,
             location,
-            safety_stock: call.safety_stock,
-            backorder_limit: call.backorder_limit,
+            safety_stock,
+            backorder_limit,
         });
         let mut commands = CommandsBuilder::default();
         commands.push(&Command {
@@ -164,12 +153,40 @@ impl CatalogCalls {
         let policy = convert::policy(applied.only()?)?;
         Ok(api::SetPositionPolicyResponse {
             header: Some(header),
-            safety_stock: policy.safety_stock,
-            backorder_limit: policy.backorder_limit,
+            policy: Some(api::PositionPolicy {
+                safety_stock: policy.safety_stock,
+                backorder_limit: policy.backorder_limit,
+            }),
             available: policy.available,
             discrepancy: policy.discrepancy.as_deref().map(convert::discrepancy),
         })
     }
+}
+
+/// What of a policy is to be set: safety stock and backorder limit.
+fn check_policy(
+    fields: &mut Fields,
+    call: &api::SetPositionPolicyRequest,
+) -> Option<[Option<i64>; 2]> {
+    let names = ["safety_stock", "backorder_limit"];
+    let masked = fields.mask("update_mask", call.update_mask.as_ref(), names);
+    let Some(policy) = &call.policy else {
+        fields.refuse("policy", "must be given");
+        return None;
+    };
+    let set = masked?;
+    let values = [policy.safety_stock, policy.backorder_limit];
+    for ((name, value), is_set) in names.into_iter().zip(values).zip(set) {
+        if is_set && !(0..=QUANTITY_MAX).contains(&value) {
+            let why = format!("is {value}; it must be between 0 and {QUANTITY_MAX}");
+            fields.refuse(&format!("policy.{name}"), why);
+        }
+    }
+    let [safety_stock, backorder_limit] = set;
+    Some([
+        safety_stock.then_some(policy.safety_stock),
+        backorder_limit.then_some(policy.backorder_limit),
+    ])
 }
 
 fn check_location(fields: &mut Fields, location: Option<&api::Location>) -> Option<PutLocation> {

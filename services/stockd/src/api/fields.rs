@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use prost_types::{Duration, Timestamp};
+use prost_types::{Duration, FieldMask, Timestamp};
 use stock_core::limits::{LINES_MAX, TTL_MS_MAX, TTL_MS_MIN};
 use stock_core::{
     Channel, Labels, Line, Location, OrderReference, PartialLine, Quantity, RequestId,
@@ -173,6 +173,41 @@ impl Fields {
                 None
             }
         }
+    }
+
+    /// Which of these fields a mask names: all, where there is none. A mask that names none, or
+    /// another one, is refused.
+    pub(super) fn mask<const N: usize>(
+        &mut self,
+        field: &str,
+        mask: Option<&FieldMask>,
+        names: [&str; N],
+    ) -> Option<[bool; N]> {
+        let Some(mask) = mask else {
+            return Some([true; N]);
+        };
+        if let [all] = &mask.paths[..]
+            && all == "*"
+        {
+            return Some([true; N]);
+        }
+        let known = names.join(", ");
+        if mask.paths.is_empty() {
+            self.refuse(field, format!("names nothing; it may name {known}"));
+            return None;
+        }
+        let mut set = [false; N];
+        for (number, path) in mask.paths.iter().enumerate() {
+            match names.iter().position(|name| name == path) {
+                Some(at) => set[at] = true,
+                None => {
+                    let field = format!("{field}.paths[{number}]");
+                    self.refuse(&field, format!("is {path:?}, which is none of {known}"));
+                    return None;
+                }
+            }
+        }
+        Some(set)
     }
 
     /// A time to compare with; `None` inside if it was left out. One before 1970 is before all.

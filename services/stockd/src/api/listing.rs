@@ -187,8 +187,8 @@ impl Filling {
         self.reservations.len() < size && self.bytes < PAGE_BYTES_MAX && self.steps < STEPS_MAX
     }
 
-    /// Takes in what was found, as long as there is room. Says behind which one to go on in the same
-    /// shard.
+    /// Takes in what was found, as long as there is room. Says behind which one to go on in the
+    /// same shard.
     fn take(&mut self, listed: &Listed, now: Stamp) -> Option<ReservationId> {
         self.steps += 1;
         let mut found = listed.found.iter().peekable();
