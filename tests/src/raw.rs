@@ -25,6 +25,7 @@ impl Connection {
     pub async fn open_with_window(address: &str, bytes: u32) -> Self {
         let stream = TcpStream::connect(address).await;
         let stream = stream.unwrap_or_else(|e| panic!("{address}: {e}"));
+        stream.set_nodelay(true).unwrap();
         let mut builder = h2::client::Builder::new();
         let shaken = builder.initial_window_size(bytes).handshake(stream).await;
         let (sender, connection) = shaken.unwrap_or_else(|e| panic!("{address}: {e}"));

@@ -33,6 +33,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use crate::documented;
+
 const INVALID: (Code, &str) = (Code::InvalidArgument, "FIELD_INVALID");
 const WRONG_STATE: (Code, &str) = (Code::FailedPrecondition, "WRONG_STATE");
 
@@ -56,6 +58,26 @@ enum Call {
 }
 
 impl Call {
+    /// As the API names it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Reserve(_) => "Reserve",
+            Self::Batch(_) => "BatchReserve",
+            Self::Confirm(_) => "Confirm",
+            Self::Release(_) => "Release",
+            Self::Fulfill(_) => "Fulfill",
+            Self::Extend(_) => "Extend",
+            Self::Amend(_) => "Amend",
+            Self::GetReservation(_) => "GetReservation",
+            Self::GetAvailability(_) => "GetAvailability",
+            Self::Receipts(_) => "RecordReceipts",
+            Self::Sale(_) => "RecordSale",
+            Self::Adjust(_) => "Adjust",
+            Self::PutLocation(_) => "PutLocation",
+            Self::SetPolicy(_) => "SetPositionPolicy",
+        }
+    }
+
     async fn send(self, node: Channel) -> Result<(), Status> {
         let mut reservations = ReservationServiceClient::new(node.clone());
         let mut availability = AvailabilityServiceClient::new(node.clone());
@@ -209,9 +231,13 @@ impl Shop {
         let before = self.books().await;
         for (number, case) in cases.into_iter().enumerate() {
             let node = nodes[number % nodes.len()].clone();
+            let name = case.call.name();
             let refused = case.call.send(node).await;
             let status = refused.expect_err(&format!("case {number} was accepted"));
             check_status(&format!("case {number}"), &status, case.refused, case.field);
+            let told = documented::reasons_of(name);
+            let reason = case.refused.1;
+            assert!(told.contains(reason), "docs/api.md: {name} has no {reason}");
             assert_eq!(self.books().await, before, "case {number}: {status}");
         }
     }

@@ -351,8 +351,8 @@ async fn what_is_no_question_is_refused_with_its_field() {
     assert_eq!(find(&client, good).await.len(), 3);
 }
 
-/// Reservations that are there all the while. A long run:
-/// `STOCKD_LISTED=1000000 cargo test --profile dist -p tests --test cluster listing -- --nocapture`.
+/// Reservations that are there all the while. A long run: `STOCKD_LISTED=1000000` and
+/// `cargo test --profile dist -p tests --test cluster listing -- --nocapture`.
 const LISTED: u64 = 20_000;
 
 /// SKUs that they are spread over.

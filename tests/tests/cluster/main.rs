@@ -12,6 +12,7 @@ mod checkpoints;
 mod command_line;
 mod cut_off;
 mod damage;
+mod documented;
 mod durability;
 mod founding;
 mod fsync;
