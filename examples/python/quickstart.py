@@ -145,12 +145,15 @@ def quickstart(endpoint: str) -> None:
         stock = inventory_grpc.InventoryServiceStub(channel)
         locations = catalog_grpc.CatalogServiceStub(channel)
 
-        def show_availability(seen) -> None:
+        def as_new_as(seen):
             # At least as new as the answer that began with this header, whichever node is asked.
             # Pages that are read by the thousand leave `read` out and take what the node knows.
+            return common.ReadOptions(at_least=seen.indexes, incarnation=seen.incarnation)
+
+        def show_availability(seen) -> None:
             request = availability.GetAvailabilityRequest(
                 keys=[availability.PositionKey(sku=sku, location=store)],
-                read=common.ReadOptions(at_least=seen.indexes, incarnation=seen.incarnation),
+                read=as_new_as(seen),
             )
             answer = call(availabilities.GetAvailability, request)
             (item,) = answer.items
@@ -197,6 +200,7 @@ def quickstart(endpoint: str) -> None:
         request = reservation.ReserveRequest(
             request_id=new_request_id(),
             lines=[reservation.Line(sku=sku, location=store, quantity=2)],
+            order_reference=f"order-{new_request_id()}",
         )
         request.ttl.FromSeconds(600)
         answer = call(reservations.Reserve, request)
@@ -214,6 +218,16 @@ def quickstart(endpoint: str) -> None:
         print(f"  {again.reservation_id} {state(again.state)}: the same hold, not a second one")
         if again.reservation_id != held.reservation_id:
             sys.exit("two holds for one request")
+
+        print("It was lost for longer than ids are remembered: the order's hold is found")
+        found = call(
+            reservations.ListReservations,
+            reservation.ListReservationsRequest(
+                order_reference=request.order_reference, read=as_new_as(answer.header)
+            ),
+        )
+        for one in found.reservations:
+            print(f"  {one.reservation_id} {state(one.state)}")
         show_availability(answer.header)
 
         print("She pays: confirm")

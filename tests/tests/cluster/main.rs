@@ -14,6 +14,7 @@ mod cut_off;
 mod damage;
 mod documented;
 mod durability;
+mod examples;
 mod founding;
 mod fsync;
 mod given_up;
