@@ -292,8 +292,8 @@ mod tests {
     }
 
     #[test]
-    fn a_basket_over_100_lines_is_more_than_one_order() {
-        let lines = (1..=150)
+    fn a_basket_of_more_lines_than_an_order_takes_is_more_than_one_order() {
+        let lines = (1..=300)
             .map(|product| BasketLine {
                 product,
                 quantity: 1,
@@ -309,7 +309,7 @@ mod tests {
         };
         let plan = Plan::new(&dataset, "r1", CHOICES, |_| 0);
         let sizes: Vec<usize> = plan.orders.iter().map(|order| order.lines.len()).collect();
-        assert_eq!(sizes, [100, 50]);
+        assert_eq!(sizes, [256, 44]);
     }
 
     #[test]

@@ -125,10 +125,15 @@ mod tests {
 
     #[test]
     fn a_process_knows_what_it_uses() {
-        let before = used_bytes().unwrap();
-        let more = vec![7_u8; 64 << 20];
-        assert!(used_bytes().unwrap() >= before + (48 << 20));
-        drop(more);
+        // Other tests of this process give memory back at any moment.
+        let is_seen = |_| {
+            let before = used_bytes().unwrap();
+            let more = vec![7_u8; 64 << 20];
+            let is_seen = used_bytes().unwrap() >= before + (48 << 20);
+            drop(more);
+            is_seen
+        };
+        assert!((0..10).any(is_seen));
     }
 
     #[test]
