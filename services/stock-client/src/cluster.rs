@@ -6,9 +6,10 @@ use stock_proto::stock::admin::v1::{
     AddNodeRequest, AddNodeResponse, DrainNodeRequest, DrainNodeResponse, ForceReleaseRequest,
     ForceReleaseResponse, GetAuditRequest, GetAuditResponse, ListNodesRequest, ListNodesResponse,
     ListShardsRequest, ListShardsResponse, MoveReplicaRequest, MoveReplicaResponse,
-    RebuildReplicaRequest, RebuildReplicaResponse, RemoveNodeRequest, RemoveNodeResponse,
-    ReplaceNodeRequest, ReplaceNodeResponse, SetReplicationRequest, SetReplicationResponse,
-    TransferLeadershipRequest, TransferLeadershipResponse, UndrainNodeRequest, UndrainNodeResponse,
+    RaiseVersionRequest, RaiseVersionResponse, RebuildReplicaRequest, RebuildReplicaResponse,
+    RemoveNodeRequest, RemoveNodeResponse, ReplaceNodeRequest, ReplaceNodeResponse,
+    SetReplicationRequest, SetReplicationResponse, TransferLeadershipRequest,
+    TransferLeadershipResponse, UndrainNodeRequest, UndrainNodeResponse,
 };
 
 use crate::client::Client;
@@ -97,6 +98,24 @@ impl Client {
             |channel, request| async {
                 ClusterServiceClient::new(channel)
                     .undrain_node(request)
+                    .await
+            },
+        )
+        .await
+    }
+
+    /// Has the cluster speak the next version.
+    pub async fn raise_version(
+        &self,
+        request: RaiseVersionRequest,
+    ) -> Result<RaiseVersionResponse, Error> {
+        self.mutate(
+            Target::Meta,
+            request,
+            |it| &mut it.request_id,
+            |channel, request| async {
+                ClusterServiceClient::new(channel)
+                    .raise_version(request)
                     .await
             },
         )

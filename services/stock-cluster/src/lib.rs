@@ -25,6 +25,7 @@ mod ids;
 pub mod limits;
 pub mod registry;
 pub mod reports;
+mod version;
 
 pub use controller::overview::{Changed, Overview};
 pub use controller::{Decision, MoveProgress, Order, Policy, Reason, Step, Waiting, decide};
@@ -45,3 +46,4 @@ pub use reports::{
     AuditReport, AuditVerdict, GroupReport, HostedReplica, NodeReport, Progress, ReplicaState,
     Reports, Resource,
 };
+pub use version::Speaks;

@@ -173,10 +173,12 @@ impl ClusterState {
         }
     }
 
-    /// Takes note of the registry. `true` if nodes have come, gone or moved.
+    /// Takes note of the registry. `true` if nodes have come, gone or moved, or the cluster speaks
+    /// another version.
     pub fn publish_registry(&self, registry: &Registry, index: u64) -> bool {
         let mut known = write(&self.registry);
-        let has_changed = members(&known).ne(members(registry));
+        let has_changed =
+            members(&known).ne(members(registry)) || known.version() != registry.version();
         *known = Arc::new(registry.clone());
         self.registry_index.store(index, Ordering::Release);
         has_changed

@@ -8,7 +8,7 @@ use stock_proto::stock::v1::ResponseHeader;
 
 use crate::notation::{Key, OpenUnits, Position, Units};
 use crate::operate::args::{
-    LeaderCommand, NodeCommand, ReplicaCommand, ShardCommand, UnsafeCommand,
+    ClusterCommand, LeaderCommand, NodeCommand, ReplicaCommand, ShardCommand, UnsafeCommand,
 };
 use crate::repeat::RequestId;
 
@@ -502,36 +502,6 @@ pub(crate) struct PolicySet {
     pub(crate) request: RequestId,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum ClusterCommand {
-    /// Show the nodes, and who leads which shard
-    #[command(after_help = "\
-Example:
-  stockctl cluster status")]
-    Status,
-
-    /// Say how many replicas of each shard there shall be: 1, 3, 5 or 7
-    #[command(after_help = "\
-Example:
-  stockctl cluster replicas 5
-  stockctl shard list            what is there, and what is on its way
-
-They are made or taken out one at a time, as far as there are nodes for them; callers notice
-nothing.")]
-    Replicas(ClusterReplicas),
-}
-
-/// How many replicas of each shard.
-#[derive(Debug, Args)]
-pub(crate) struct ClusterReplicas {
-    /// Of each shard, each on a node of its own; a majority of them must be there
-    #[arg(value_name = "COUNT")]
-    pub(crate) replicas: u32,
-
-    #[command(flatten)]
-    pub(crate) request: RequestId,
-}
-
 const RESERVATION_ID: &str = "The reservation, as `stockctl reserve` printed it";
 
 /// Whether a command line that could not be parsed asks for JSON all the same.
@@ -602,6 +572,8 @@ mod tests {
             "stockctl adjust S@L=+3 --reason found",
             "stockctl policy set S@L --safety-stock 1 --backorder-limit 2",
             "stockctl cluster status",
+            "stockctl cluster version",
+            "stockctl cluster version raise --request-id R",
             "stockctl node list --all",
             "stockctl node add --url http://node-4:7401 --peers node-4:7402 --id 4",
             "stockctl node drain 4 --wait",

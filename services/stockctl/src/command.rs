@@ -17,13 +17,14 @@ use uuid::Uuid;
 
 use crate::answer::{Answer, Movement};
 use crate::args::{
-    Adjust, Amend, Availability, Cli, ClusterCommand, Command, Confirm, Document, Extend, Get,
-    List, LocationCommand, LocationPut, LocationType, Part, PolicyCommand, PolicySet, Receive,
-    Release, Reserve, Sale, StateName,
+    Adjust, Amend, Availability, Cli, Command, Confirm, Document, Extend, Get, List,
+    LocationCommand, LocationPut, LocationType, Part, PolicyCommand, PolicySet, Receive, Release,
+    Reserve, Sale, StateName,
 };
 use crate::failure::{Failure, by_document, by_request};
 use crate::notation::movement_lines;
 use crate::operate;
+use crate::operate::args::ClusterCommand;
 
 /// Does what the command line asks.
 pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
@@ -55,6 +56,9 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
         }
         Command::Cluster(ClusterCommand::Replicas(args)) => {
             operate::replication(client, args.replicas, args.request).await
+        }
+        Command::Cluster(ClusterCommand::Version(args)) => {
+            operate::version(client, args.command).await
         }
         Command::Node(command) => operate::node(client, command).await,
         Command::Shard(command) => operate::shard(client, command).await,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use stock_cluster::identity::Acquaintances;
-use stock_cluster::{Directory, Founder, GroupId, Policy};
+use stock_cluster::{Directory, Founder, GroupId, Policy, Speaks};
 use stock_core::{
     Document, Location, MovementKind, MovementLine, Movements, Principal, Reporter, Secret, Sku,
     Stamp,
@@ -262,6 +262,7 @@ fn begin(dir: &std::path::Path) -> Result<Loop, Failure> {
         generation_floor: 0,
         policy: Policy::default(),
         principal: Principal::new("node")?,
+        speaks: Speaks::THIS,
         groups: 2,
         boot: 1,
         entries: disk.entry_readers(),

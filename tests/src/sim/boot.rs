@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use stock_cluster::{GroupId, Policy, ReplicaId};
+use stock_cluster::{GroupId, Policy, ReplicaId, Speaks};
 use stock_core::{Principal, Secret, Stamp};
 use stock_node::checkpoint::Image;
 use stock_node::clock::Now;
@@ -247,6 +247,7 @@ fn open(
         entries: disk.entry_readers(),
         checkpoint_pace: plan.checkpoint_pace,
         audit_every_ms: plan.audit_every_ms,
+        speaks: Speaks::THIS,
         groups,
         boot: machine.boots,
         election_ticks: drawn.election_ticks..drawn.election_ticks + 1,

@@ -258,7 +258,10 @@ impl World {
             format!("node {node} by node {by}: {refusal}")
         });
         match refusal {
-            Refusal::Stranger { .. } | Refusal::Unknown { .. } | Refusal::Twin { .. } => {}
+            Refusal::Stranger { .. }
+            | Refusal::AnotherVersion { .. }
+            | Refusal::Unknown { .. }
+            | Refusal::Twin { .. } => {}
             Refusal::EarlierLife { .. } => self.is_over(node),
             Refusal::LaterLife { .. } => self.is_over(by),
             Refusal::Removed { .. } => self.tally.add("removed nodes refused"),

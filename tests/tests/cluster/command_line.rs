@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use stock_cluster::Speaks;
 use stock_proto::stock::v1::ResponseHeader;
 use stock_supervisor::ports;
 use tests::cluster::{Cluster, Shared};
@@ -171,6 +172,27 @@ async fn cluster_status_names_nodes_and_leaders() {
         shards.iter().all(|s| s["leader_node_id"].is_u64()),
         "{status}"
     );
+}
+
+#[tokio::test]
+async fn the_version_is_shown_and_not_raised_beyond_what_every_node_speaks() {
+    let (_cluster, ctl, ..) = shop().await;
+    let Speaks { newest, .. } = Speaks::THIS;
+    let versions = |ctl: &Ctl| {
+        let shown = ctl.done(&["cluster", "version"]);
+        let nodes = shown["nodes"].as_array().unwrap();
+        let each: Vec<_> = nodes
+            .iter()
+            .map(|it| it["newest_version"].as_u64())
+            .collect();
+        (shown["version"].as_u64(), each)
+    };
+    let newest = Some(u64::from(newest));
+    let before = versions(&ctl);
+    assert_eq!(before, (newest, vec![newest; 3]));
+    let refused = ctl.json(FAILED, &["cluster", "version", "raise"]);
+    assert_eq!(refused["error"]["reason"], "NODE_TOO_OLD", "{refused}");
+    assert_eq!(versions(&ctl), before);
 }
 
 #[tokio::test]

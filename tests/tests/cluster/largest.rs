@@ -215,6 +215,10 @@ async fn table(client: &Client) -> BTreeMap<&'static str, (Bytes, Expected)> {
         request_id: request_id(),
         replicas: 3,
     };
+    let raise = admin::RaiseVersionRequest {
+        request_id: request_id(),
+        version: u32::MAX,
+    };
     let undrain = admin::UndrainNodeRequest {
         request_id: request_id(),
         node_id: 3,
@@ -385,6 +389,10 @@ async fn table(client: &Client) -> BTreeMap<&'static str, (Bytes, Expected)> {
         (
             "stock.admin.v1.ClusterService/SetReplication",
             (one(&replication), Ok(())),
+        ),
+        (
+            "stock.admin.v1.ClusterService/RaiseVersion",
+            (one(&raise), refused),
         ),
         (
             "stock.admin.v1.ClusterService/ReplaceNode",

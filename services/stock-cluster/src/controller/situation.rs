@@ -179,13 +179,23 @@ impl<'a> Situation<'a> {
         }
     }
 
-    /// Nodes that run for the first time count from now on. Whether there are any.
+    /// Nodes that run for the first time count from now on, and what they speak is written down.
+    /// Whether there are any.
     pub(super) fn take_note_of_the_heard(&self, decision: &mut Decision) -> bool {
         let mut are_any = false;
         for (node, record) in self.registry.nodes() {
-            let is_news = record.state != NodeState::Removed && !record.was_heard;
-            if let Some(directory) = record.directory.filter(|_| is_news && self.is_up(node)) {
-                decision.order(Order::Record(Change::Heard { node, directory }));
+            let report = self.reports.node(node).filter(|_| self.is_up(node));
+            let (Some(report), Some(directory)) = (report, record.directory) else {
+                continue;
+            };
+            let newest_version = report.newest_version;
+            let is_news = !record.was_heard || record.newest_version != newest_version;
+            if is_news && record.state != NodeState::Removed {
+                decision.order(Order::Record(Change::Heard {
+                    node,
+                    directory,
+                    newest_version,
+                }));
                 are_any = true;
             }
         }

@@ -11,9 +11,10 @@ use xxhash_rust::xxh3::xxh3_128;
 pub use self::acquaintances::{Acquaintances, Beat, Beats, Known};
 pub use self::refusal::Refusal;
 use crate::registry::{NodeState, Registry};
+use crate::version::Speaks;
 
-/// The version of the protocol between nodes.
-pub const PROTOCOL: u32 = 5;
+/// The version of how two nodes meet. What they say from then on goes by [`Speaks`].
+pub const PROTOCOL: u32 = 6;
 
 /// What a node is to its peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct Identity {
     pub earlier_lives: Vec<u128>,
     /// Where others reach it, as its configuration says.
     pub addresses: Addresses,
+    /// The versions of the cluster that it speaks.
+    pub speaks: Speaks,
 }
 
 /// A node that founded the cluster, and the data directory that it had.
@@ -121,6 +124,8 @@ impl Identity {
                 .iter()
                 .map(|life| life.to_be_bytes().to_vec().into())
                 .collect(),
+            oldest_version: self.speaks.oldest,
+            newest_version: self.speaks.newest,
         }
     }
 
@@ -149,11 +154,29 @@ impl Identity {
         }
     }
 
-    /// Refuses whoever speaks another version, or means another cluster. Who joins need know
-    /// nothing else.
+    /// Refuses whoever speaks no version that this node does, or means another cluster. Who joins
+    /// need know nothing else.
     pub fn check_newcomer(&self, hello: &cluster::Hello) -> Result<(), Refusal> {
-        same("the protocol's version", &hello.protocol, &PROTOCOL)?;
-        same("the cluster's id", &hello.cluster_id, &self.cluster_id)
+        same("the way in which nodes meet", &hello.protocol, &PROTOCOL)?;
+        same("the cluster's id", &hello.cluster_id, &self.cluster_id)?;
+        let theirs = wire::speaks(hello);
+        match theirs.meets(self.speaks) {
+            true => Ok(()),
+            false => same("what is spoken", &theirs, &self.speaks),
+        }
+    }
+
+    /// Refuses whoever does not speak the version that the cluster does.
+    pub fn check_version(
+        &self,
+        hello: &cluster::Hello,
+        registry: &Registry,
+    ) -> Result<(), Refusal> {
+        let (speaks, version) = (wire::speaks(hello), registry.version());
+        match version == 0 || speaks.includes(version) {
+            true => Ok(()),
+            false => Err(Refusal::AnotherVersion { speaks, version }),
+        }
     }
 
     /// Who a member is that introduces itself, if it is the node that it says to be and has
@@ -167,6 +190,7 @@ impl Identity {
         heard: Option<u64>,
     ) -> Result<Known, Refusal> {
         self.check(hello)?;
+        self.check_version(hello, registry)?;
         let node = hello.node_id;
         let Some(directory) = number(&hello.directory).filter(|_| !hello.incarnation.is_empty())
         else {

@@ -3,6 +3,8 @@
 use stock_wire::cluster::v1 as cluster;
 use thiserror::Error;
 
+use crate::version::Speaks;
+
 /// Why a node does not talk to another.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
@@ -15,6 +17,20 @@ pub enum Refusal {
         theirs: String,
         /// Here.
         ours: String,
+    },
+    /// Its build is too old for the cluster, or too new.
+    #[error(
+        "the cluster speaks version {version}, and that build {speaks}: {}",
+        match speaks.newest < *version {
+            true => "it is too old",
+            false => "it is too new; the cluster must speak a later version first",
+        }
+    )]
+    AnotherVersion {
+        /// What it speaks.
+        speaks: Speaks,
+        /// What the cluster does.
+        version: u32,
     },
     /// It is of a life of the cluster that has ended.
     #[error(
@@ -115,7 +131,10 @@ impl Refusal {
     pub fn verdict(&self) -> cluster::Verdict {
         use cluster::verdict::Kind;
         let kind = match self {
-            Self::Stranger { .. } | Self::Unknown { .. } | Self::LaterLife { .. } => Kind::NotNow,
+            Self::Stranger { .. }
+            | Self::AnotherVersion { .. }
+            | Self::Unknown { .. }
+            | Self::LaterLife { .. } => Kind::NotNow,
             Self::Replaced { .. } | Self::Removed { .. } | Self::EarlierLife { .. } => Kind::Over,
             Self::Forgotten { .. } => Kind::Forgotten,
             Self::Twin { .. } => Kind::Twin,

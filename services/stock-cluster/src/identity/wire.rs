@@ -3,6 +3,15 @@
 use stock_wire::cluster::v1 as cluster;
 
 use super::{Acquaintances, Beat, Beats, Known, number};
+use crate::version::Speaks;
+
+/// The versions of the cluster that it speaks.
+pub fn speaks(hello: &cluster::Hello) -> Speaks {
+    Speaks {
+        oldest: hello.oldest_version,
+        newest: hello.newest_version,
+    }
+}
 
 /// The process that introduces itself.
 pub fn boot(hello: &cluster::Hello) -> u64 {

@@ -78,6 +78,7 @@ impl Registry {
             since: 0,
             was_heard: false,
             may_be_replaced: false,
+            newest_version: 0,
         };
         self.nodes.insert(node, record);
         Ok(())

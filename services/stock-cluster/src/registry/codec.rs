@@ -110,6 +110,7 @@ fn encode_change(change: &Change) -> Wire {
             replication,
             nodes,
             groups,
+            version,
         } => Wire::Found(log::Found {
             incarnation: encode_incarnation(incarnation),
             replication,
@@ -118,6 +119,7 @@ fn encode_change(change: &Change) -> Wire {
                 .into_iter()
                 .map(|nodes| log::FoundingGroup { nodes })
                 .collect(),
+            version: encode_version(version),
         }),
         Change::Announce { node, grpc, peers } => {
             Wire::Announce(log::Announce { node, grpc, peers })
@@ -135,9 +137,15 @@ fn encode_change(change: &Change) -> Wire {
             grpc,
             peers,
         }),
-        Change::Heard { node, directory } => Wire::Heard(log::Heard {
+        Change::RaiseVersion { version } => Wire::RaiseVersion(log::RaiseVersion { version }),
+        Change::Heard {
+            node,
+            directory,
+            newest_version,
+        } => Wire::Heard(log::Heard {
             node,
             directory: encode_directory(directory),
+            newest_version: encode_version(newest_version),
         }),
         Change::AllowReplacement { node } => Wire::AllowReplacement(log::AllowReplacement { node }),
         Change::UpdateAddresses { node, grpc, peers } => {
@@ -227,6 +235,18 @@ fn encode_incarnation(incarnation: u128) -> Bytes {
     }
 }
 
+/// Before versions were told there was the first.
+fn encode_version(version: u32) -> u32 {
+    match version {
+        1 => 0,
+        version => version,
+    }
+}
+
+fn read_version(version: u32) -> u32 {
+    version.max(1)
+}
+
 fn encode_founder(founder: Founder) -> log::Founder {
     log::Founder {
         node: founder.node,
@@ -274,6 +294,7 @@ fn encode_state(registry: &Registry) -> log::RegistryState {
             since: record.since,
             was_heard: record.was_heard,
             may_be_replaced: record.may_be_replaced,
+            newest_version: record.newest_version,
         }
     });
     let groups = registry.placements.iter().map(|(group, placement)| {
@@ -311,6 +332,7 @@ fn encode_state(registry: &Registry) -> log::RegistryState {
             .collect(),
         horizon_ms: registry.requests.horizon.0,
         incarnation: encode_incarnation(registry.incarnation),
+        version: encode_version(registry.version),
     }
 }
 
@@ -384,6 +406,7 @@ fn read_change(change: &Wire) -> Read<Change> {
                 .map(read_founder)
                 .collect::<Read<_>>()?,
             groups: found.groups.into_iter().map(|group| group.nodes).collect(),
+            version: read_version(found.version),
         },
         Wire::Announce(log::Announce { node, grpc, peers }) => {
             Change::Announce { node, grpc, peers }
@@ -401,7 +424,9 @@ fn read_change(change: &Wire) -> Read<Change> {
         Wire::Heard(heard) => Change::Heard {
             node: heard.node,
             directory: read_directory(&heard.directory)?,
+            newest_version: read_version(heard.newest_version),
         },
+        Wire::RaiseVersion(log::RaiseVersion { version }) => Change::RaiseVersion { version },
         Wire::AllowReplacement(log::AllowReplacement { node }) => Change::AllowReplacement { node },
         Wire::UpdateAddresses(log::UpdateAddresses { node, grpc, peers }) => {
             Change::UpdateAddresses { node, grpc, peers }
@@ -552,6 +577,7 @@ fn read_state(state: &log::RegistryState) -> Read<Registry> {
             since: node.since,
             was_heard: node.was_heard,
             may_be_replaced: node.may_be_replaced,
+            newest_version: node.newest_version,
         };
         Ok((node.node, record))
     });
@@ -567,6 +593,10 @@ fn read_state(state: &log::RegistryState) -> Read<Registry> {
             .collect(),
         requests: read_requests(state)?,
         incarnation: read_incarnation(&state.incarnation)?,
+        version: match state.replication {
+            0 => state.version,
+            _ => read_version(state.version),
+        },
         ..Registry::default()
     };
     for group in &state.groups {

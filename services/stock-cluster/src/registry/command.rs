@@ -29,6 +29,8 @@ pub enum Change {
         nodes: Vec<Founder>,
         /// For each group, from group 0 on, the nodes that hold its founding replicas.
         groups: Vec<Vec<u64>>,
+        /// The version that the cluster speaks.
+        version: u32,
     },
     /// A node will join under an id that is allotted now.
     Announce {
@@ -56,12 +58,19 @@ pub enum Change {
         peers: String,
     },
     /// A node runs: it has reported from the directory that it joined with. Until then it counts
-    /// for nothing.
+    /// for nothing. Said again when it speaks other versions.
     Heard {
         /// Which.
         node: u64,
         /// From this directory.
         directory: Directory,
+        /// The highest version of the cluster that it speaks.
+        newest_version: u32,
+    },
+    /// The cluster speaks the next version from now on.
+    RaiseVersion {
+        /// That one.
+        version: u32,
     },
     /// An operator says that the next directory which joins under a node's id takes its place,
     /// though the node may still be heard from.

@@ -10,6 +10,7 @@ mod memory;
 mod places;
 mod recovery;
 pub mod refusal;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,6 +44,8 @@ pub struct Registry {
     requests: RequestMemory,
     /// 0 before the cluster was founded.
     pub(super) incarnation: u128,
+    /// 0 before the cluster was founded.
+    pub(super) version: u32,
 }
 
 /// What is known of a node.
@@ -66,6 +69,8 @@ pub struct NodeRecord {
     pub was_heard: bool,
     /// An operator has said that another directory may take its place, though it may be heard from.
     pub may_be_replaced: bool,
+    /// The highest version of the cluster that it speaks, as it has reported; 0 if it has not.
+    pub newest_version: u32,
 }
 
 impl NodeRecord {
@@ -289,9 +294,10 @@ impl Registry {
             replication,
             nodes,
             groups,
+            version,
         } = change
         {
-            return self.found(incarnation, replication, nodes, &groups);
+            return self.found((incarnation, version), replication, nodes, &groups);
         }
         if !self.is_founded() {
             return Err(Refusal::NotFounded);
@@ -307,7 +313,12 @@ impl Registry {
                 peers,
             } => return self.join(at, node, (directory, replaces), grpc, peers),
             Change::Begin(begin) => return self.begin(&begin),
-            Change::Heard { node, directory } => self.heard(node, directory)?,
+            Change::Heard {
+                node,
+                directory,
+                newest_version,
+            } => self.heard(node, directory, newest_version)?,
+            Change::RaiseVersion { version } => self.raise_version(version)?,
             Change::AllowReplacement { node } => {
                 self.member(node)?.may_be_replaced = true;
             }
@@ -366,7 +377,7 @@ impl Registry {
 
     fn found(
         &mut self,
-        incarnation: u128,
+        (incarnation, version): (u128, u32),
         replication: u32,
         nodes: Vec<Founder>,
         groups: &[Vec<u64>],
@@ -387,6 +398,8 @@ impl Registry {
             Some("leaves a group without replicas")
         } else if groups.iter().flatten().any(|node| !ids.contains(node)) {
             Some("places a replica on a node that it does not name")
+        } else if version == 0 {
+            Some("names no version")
         } else {
             None
         };
@@ -398,6 +411,7 @@ impl Registry {
             replication,
             next_generation: 1,
             next_move: 1,
+            version,
             ..Self::default()
         };
         for founder in nodes {
@@ -408,6 +422,7 @@ impl Registry {
             record.directory = Some(founder.directory);
             // All of them have heard each other.
             record.was_heard = true;
+            record.newest_version = version;
         }
         for (number, nodes) in (0..).zip(groups) {
             let voters = nodes.iter().map(|node| ReplicaId::founding(*node));
@@ -474,16 +489,23 @@ impl Registry {
             record.since = at.index;
             record.was_heard = false;
             record.may_be_replaced = false;
+            record.newest_version = 0;
         }
         Ok(self.joined(node))
     }
 
-    fn heard(&mut self, node: u64, directory: Directory) -> Result<(), Refusal> {
+    fn heard(
+        &mut self,
+        node: u64,
+        directory: Directory,
+        newest_version: u32,
+    ) -> Result<(), Refusal> {
         let record = self.member(node)?;
         if record.directory != Some(directory) {
             return Err(Refusal::AnotherDirectory { node, directory });
         }
         record.was_heard = true;
+        record.newest_version = newest_version;
         Ok(())
     }
 

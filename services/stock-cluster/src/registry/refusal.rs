@@ -146,6 +146,28 @@ pub enum RegistryRefusal {
         /// As it was given.
         replicas: u32,
     },
+    /// Versions are raised one after the other.
+    #[error("the cluster speaks version {current}: the next is {}, not {version}", current + 1)]
+    NotNextVersion {
+        /// As it was given.
+        version: u32,
+        /// What the cluster speaks.
+        current: u32,
+    },
+    /// A node could not follow.
+    #[error(
+        "node {node} {}: before the cluster speaks version {version}, every node must: upgrade \
+         it, or drain and remove it",
+        told_version(*newest)
+    )]
+    NodeTooOld {
+        /// Which.
+        node: u64,
+        /// The highest that it speaks; 0 if it has not said.
+        newest: u32,
+        /// What was asked for.
+        version: u32,
+    },
     /// There is no such group.
     #[error("there is no {}", .group)]
     UnknownGroup {
@@ -205,4 +227,11 @@ pub enum RegistryRefusal {
         /// Whose.
         group: GroupId,
     },
+}
+
+fn told_version(newest: u32) -> String {
+    match newest {
+        0 => "has not said which versions it speaks".to_owned(),
+        newest => format!("speaks version {newest} at most"),
+    }
 }

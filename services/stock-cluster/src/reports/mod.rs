@@ -76,6 +76,8 @@ pub struct NodeReport {
     pub recent_write_us: Option<u64>,
     /// What it has too little of to take more in.
     pub short_of: Option<Resource>,
+    /// The highest version of the cluster that it speaks.
+    pub newest_version: u32,
     /// Every replica whose data it has, also those that are no longer members.
     pub replicas: Vec<HostedReplica>,
 }

@@ -49,7 +49,9 @@ fn words(order: &Order) -> String {
             let voters: Vec<String> = voters.iter().map(ToString::to_string).collect();
             format!("{}: correct to {}", group.0, voters.join(" "))
         }
-        Order::Record(Change::Heard { node, directory }) => {
+        Order::Record(Change::Heard {
+            node, directory, ..
+        }) => {
             format!("heard {node} on {:x}", directory.0)
         }
         Order::Record(other) => format!("{other:?}"),

@@ -95,7 +95,11 @@ impl Scene {
                     let mut nodes = self.registry.nodes();
                     let owner = nodes.find(|(_, node)| node.directory == Some(directory))?;
                     let node = owner.0;
-                    Some(Change::Heard { node, directory })
+                    Some(Change::Heard {
+                        node,
+                        directory,
+                        newest_version: 1,
+                    })
                 });
                 if let Some(heard) = joined.filter(|_| outcome.starts_with("joined")) {
                     self.apply(None, heard);
@@ -197,6 +201,7 @@ fn parse(words: &[&str]) -> Change {
                 replication,
                 nodes: founders.collect(),
                 groups: founding_placement(groups.parse().unwrap(), &nodes, replication),
+                version: 1,
             }
         }
         ["announce", node, host] => Change::Announce {
@@ -207,6 +212,15 @@ fn parse(words: &[&str]) -> Change {
         ["heard", node, dir] => Change::Heard {
             node: number(node),
             directory: directory(dir),
+            newest_version: 1,
+        },
+        ["heard", node, dir, version] => Change::Heard {
+            node: number(node),
+            directory: directory(dir),
+            newest_version: version.parse().unwrap(),
+        },
+        ["raise", version] => Change::RaiseVersion {
+            version: version.parse().unwrap(),
         },
         ["replaceable", node] => Change::AllowReplacement { node: number(node) },
         ["reached", node, grpc, peers] => Change::UpdateAddresses {
@@ -941,4 +955,56 @@ fn damaged_bytes_do_not_restore() {
     let twice = [&bytes[..], &[0x08, 0x03]].concat();
     let error = Registry::restore(&twice).unwrap_err().to_string();
     assert_eq!(error, "the registry's bytes are not canonical");
+}
+
+#[test]
+fn the_version_is_raised_by_one_once_every_node_speaks_the_next() {
+    check(
+        "
+        > raise 2
+        no: the cluster is not founded yet
+        > found 3 1,2,3 2
+        done
+        > raise 1
+        done
+        > raise 2
+        no: node 1 speaks version 1 at most: before the cluster speaks version 2, every node must: \
+         upgrade it, or drain and remove it
+        > heard 1 d1 2
+        done
+        > heard 2 d2 3
+        done
+        > heard 3 d30 2
+        no: node 3 does not run on data directory 0000000000000000000000000000001e any more
+        > raise 2
+        no: node 3 speaks version 1 at most: before the cluster speaks version 2, every node must: \
+         upgrade it, or drain and remove it
+        > heard 3 d3 3
+        done
+        > raise 3
+        no: the cluster speaks version 1: the next is 2, not 3
+        > ask 4 d4
+        joined as 4, floor 1
+        > raise 2
+        no: node 4 has not said which versions it speaks: before the cluster speaks version 2, \
+         every node must: upgrade it, or drain and remove it
+        > heard 4 d4 2
+        done
+        > announce 5 d5
+        joined as 5, floor 2
+        > #1 raise 2
+        done
+        > #1 raise 2
+        done
+        > raise 3
+        no: node 1 speaks version 2 at most: before the cluster speaks version 3, every node must: \
+         upgrade it, or drain and remove it
+        > heard 1 d1 1
+        done
+        > raise 1
+        no: the cluster speaks version 2: the next is 3, not 1
+        > remove 5
+        no: node 5 is not draining: drain it first, and wait until it is empty
+        ",
+    );
 }

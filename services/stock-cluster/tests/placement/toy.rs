@@ -167,6 +167,7 @@ impl Toy {
             replication,
             nodes: founders.collect(),
             groups: placement,
+            version: 1,
         };
         assert_eq!(toy.apply(found), RegistryOutcome::Done);
         toy
@@ -434,6 +435,7 @@ impl Toy {
                 write_p99_us: node.write_us.unwrap_or(0),
                 recent_write_us: node.write_us,
                 short_of: node.short_of,
+                newest_version: 1,
                 replicas: node.hosted().collect(),
             })
             .collect();

@@ -1,5 +1,6 @@
 //! Why a loop cannot go on.
 
+use stock_cluster::Speaks;
 use thiserror::Error;
 
 use crate::entry::DecodeError;
@@ -15,5 +16,14 @@ pub enum WorkerError {
         group: u32,
         /// What is wrong.
         error: DecodeError,
+    },
+    /// The cluster has gone on to a version that this build does not know, or speaks one that it
+    /// does not know any more.
+    #[error("the cluster speaks version {version}, and this build {speaks}")]
+    Version {
+        /// What the cluster speaks.
+        version: u32,
+        /// What this build does.
+        speaks: Speaks,
     },
 }

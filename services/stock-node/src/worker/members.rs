@@ -395,7 +395,8 @@ impl<R> Worker<R> {
         let term = *term;
         if !meta.registry.is_founded() {
             if let Some(founding) = self.parts.founding.clone() {
-                self.record(founding.to_change(self.parts.groups));
+                let version = self.parts.speaks.newest;
+                self.record(founding.to_change(self.parts.groups, version));
             }
             return;
         }
@@ -521,6 +522,7 @@ impl<R> Worker<R> {
             write_p99_us: health.write_p99_us,
             recent_write_us: health.recent_write_us,
             short_of: health.short_of(),
+            newest_version: self.parts.speaks.newest,
             replicas: replicas.collect(),
         }
     }

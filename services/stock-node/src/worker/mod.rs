@@ -319,6 +319,7 @@ impl<R> Worker<R> {
     pub fn catch_up(&mut self, now: Now, effects: &mut Vec<Effect<R>>) -> Result<(), WorkerError> {
         // The write may have taken long.
         self.now = now;
+        self.check_version()?;
         let mut turn = std::mem::take(&mut self.turn);
         for Turn {
             number, committed, ..
@@ -432,6 +433,20 @@ impl<R> Worker<R> {
             self.parts.is_founded = meta.registry.is_founded();
         }
         self.parts.is_founded
+    }
+
+    /// Refuses to go on in a cluster whose version this build does not speak: what is written from
+    /// there on it would misread.
+    fn check_version(&self) -> Result<(), WorkerError> {
+        let group = self.slots[0].group.as_ref();
+        let Some(State::Meta(meta)) = group.map(|group| &group.state) else {
+            return Ok(());
+        };
+        let (version, speaks) = (meta.registry.version(), self.parts.speaks);
+        match version == 0 || speaks.includes(version) {
+            true => Ok(()),
+            false => Err(WorkerError::Version { version, speaks }),
+        }
     }
 
     fn groups(&self) -> impl Iterator<Item = (usize, &Group<R>)> {

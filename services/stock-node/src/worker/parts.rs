@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use stock_cluster::{Change, Founder, GroupId, Policy, founding_placement};
+use stock_cluster::{Change, Founder, GroupId, Policy, Speaks, founding_placement};
 use stock_core::{Principal, Secret};
 use stock_replica::{
     COMMITTED_BYTES_PER_TURN, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, EntryReader,
@@ -42,6 +42,8 @@ pub struct WorkerParts {
     pub policy: Policy,
     /// In whose name this node writes things down.
     pub principal: Principal,
+    /// The versions of the cluster that this node speaks.
+    pub speaks: Speaks,
     /// How many groups there are.
     pub groups: u32,
     /// Different at each boot.
@@ -118,13 +120,14 @@ impl Founding {
         Secret(xxh3_64(text.as_bytes()))
     }
 
-    /// For the registry.
-    pub fn to_change(&self, groups: u32) -> Change {
+    /// For the registry. The cluster speaks what its founders do.
+    pub fn to_change(&self, groups: u32, version: u32) -> Change {
         Change::Found {
             incarnation: self.incarnation,
             replication: self.replication,
             nodes: self.nodes.clone(),
             groups: self.groups(groups),
+            version,
         }
     }
 }

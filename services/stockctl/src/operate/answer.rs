@@ -8,9 +8,9 @@ use stock_proto::stock::admin::v1::replica_status::Role;
 use stock_proto::stock::admin::v1::shard_audit::Group;
 use stock_proto::stock::admin::v1::{
     AddNodeResponse, DrainNodeResponse, GetAuditResponse, ListNodesResponse, ListShardsResponse,
-    MoveReplicaResponse, NodeStatus, RebuildReplicaResponse, RemoveNodeResponse,
-    ReplaceNodeResponse, ReplicaMove, ReplicaStatus, SetReplicationResponse, ShardStatus,
-    TransferLeadershipResponse, UndrainNodeResponse,
+    MoveReplicaResponse, NodeStatus, RaiseVersionResponse, RebuildReplicaResponse,
+    RemoveNodeResponse, ReplaceNodeResponse, ReplicaMove, ReplicaStatus, SetReplicationResponse,
+    ShardStatus, TransferLeadershipResponse, UndrainNodeResponse,
 };
 use stock_proto::stock::v1::GetTopologyResponse;
 
@@ -32,6 +32,11 @@ pub(crate) enum Operation {
     Replicas {
         count: u32,
         answer: SetReplicationResponse,
+    },
+    Versions(ListNodesResponse),
+    Raised {
+        version: u32,
+        answer: RaiseVersionResponse,
     },
     Undrained {
         node_id: u64,
@@ -87,6 +92,8 @@ impl Operation {
             Self::Added(answer) => message(answer),
             Self::Drained { answer, .. } => message(answer),
             Self::Replicas { answer, .. } => message(answer),
+            Self::Versions(answer) => message(answer),
+            Self::Raised { answer, .. } => message(answer),
             Self::Undrained { answer, .. } => message(answer),
             Self::Replaceable { answer, .. } => message(answer),
             Self::Removed { answer, .. } => message(answer),
@@ -121,6 +128,8 @@ impl Operation {
                 "Each shard shall have {count} replicas, as far as there are nodes for them; \
                  `stockctl shard list` shows them."
             ),
+            Self::Versions(answer) => version_table(answer),
+            Self::Raised { version, .. } => format!("The cluster speaks version {version}."),
             Self::Undrained { node_id, .. } => {
                 format!("Node {node_id} is active again and takes replicas.")
             }
@@ -232,6 +241,33 @@ fn node_table(answer: &ListNodesResponse) -> String {
     format!(
         "{}\n\nEvery shard should have {each}. A node that nobody needs may be stopped: the \
          others are a quorum.",
+        table.finish()
+    )
+}
+
+fn version_table(answer: &ListNodesResponse) -> String {
+    let mut table = Columns::new(&[">NODE", "STATE", "UP", "SPEAKS UP TO"]);
+    for node in &answer.nodes {
+        let newest = node.newest_version;
+        table.row([
+            node.node_id.to_string(),
+            state_name(node.state()).to_owned(),
+            up_words(node),
+            newest.map_or("-".to_owned(), |newest| format!("version {newest}")),
+        ]);
+    }
+    let next = answer.version + 1;
+    let nodes = answer.nodes.iter();
+    let joined = nodes.filter(|node| node.state() != State::Expected);
+    let behind = joined.filter(|node| node.newest_version.is_none_or(|newest| newest < next));
+    let behind: Vec<String> = behind.map(|node| node.node_id.to_string()).collect();
+    let advice = match behind.is_empty() {
+        true => format!("Every node speaks version {next}: stockctl cluster version raise"),
+        false => format!("Version {next} is not spoken by: {}", behind.join(", ")),
+    };
+    format!(
+        "The cluster speaks version {}.\n\n{}\n\n{advice}",
+        answer.version,
         table.finish()
     )
 }
@@ -418,7 +454,6 @@ mod tests {
             node
         };
         let answer = ListNodesResponse {
-            header: None,
             nodes: vec![
                 node(1, State::Active, true),
                 NodeStatus {
@@ -433,7 +468,7 @@ mod tests {
                 },
             ],
             replication: 3,
-            next_page_token: String::new(),
+            ..ListNodesResponse::default()
         };
         assert_eq!(
             Operation::Nodes(answer).table(),
@@ -450,6 +485,43 @@ URL             PEERS
 Every shard should have 3 replicas. A node that nobody needs may be stopped: the others are a \
 quorum."
         );
+    }
+
+    #[test]
+    fn versions_say_who_keeps_the_next_one_from_being_spoken() {
+        let node = |node_id, newest_version: Option<u32>| {
+            let mut node = NodeStatus {
+                node_id,
+                up: newest_version.is_some(),
+                newest_version,
+                ..NodeStatus::default()
+            };
+            node.set_state(State::Active);
+            node
+        };
+        let table = |newest: [Option<u32>; 2]| {
+            let nodes = (1..).zip(newest).map(|(id, newest)| node(id, newest));
+            let answer = ListNodesResponse {
+                nodes: nodes.collect(),
+                version: 1,
+                ..ListNodesResponse::default()
+            };
+            Operation::Versions(answer).table()
+        };
+        assert_eq!(
+            table([Some(2), Some(1)]),
+            "\
+The cluster speaks version 1.
+
+NODE  STATE   UP   SPEAKS UP TO
+   1  active  yes  version 2
+   2  active  yes  version 1
+
+Version 2 is not spoken by: 2"
+        );
+        let ready = table([Some(2), Some(3)]);
+        assert!(ready.ends_with("Every node speaks version 2: stockctl cluster version raise"));
+        assert!(table([Some(2), None]).ends_with("not spoken by: 2"));
     }
 
     #[test]

@@ -8,6 +8,65 @@ use clap::{Args, Subcommand};
 use crate::repeat::RequestId;
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Show the nodes, and who leads which shard
+    #[command(after_help = "\
+Example:
+  stockctl cluster status")]
+    Status,
+
+    /// Say how many replicas of each shard there shall be: 1, 3, 5 or 7
+    #[command(after_help = "\
+Example:
+  stockctl cluster replicas 5
+  stockctl shard list            what is there, and what is on its way
+
+They are made or taken out one at a time, as far as there are nodes for them; callers notice
+nothing.")]
+    Replicas(ClusterReplicas),
+
+    /// Show which version the cluster speaks, and each node can; `raise` goes on to the next
+    #[command(after_help = "\
+Example:
+  stockctl cluster version            after each node's upgrade
+  stockctl cluster version raise      once every node speaks the next one
+
+A rolling upgrade ends with the raise: until then each node can be taken back to the build before; \
+from
+then on what the new version brings may be used, and the older build starts no more.")]
+    Version(ClusterVersion),
+}
+
+/// Which version the cluster speaks.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterVersion {
+    #[command(subcommand)]
+    pub(crate) command: Option<VersionCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VersionCommand {
+    /// Have the cluster speak the next version; refused while a node cannot
+    #[command(after_help = "\
+Example:
+  stockctl cluster version raise
+
+There is no way back: a build that does not speak the new version starts no more.")]
+    Raise(RequestId),
+}
+
+/// How many replicas of each shard.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterReplicas {
+    /// Of each shard, each on a node of its own; a majority of them must be there
+    #[arg(value_name = "COUNT")]
+    pub(crate) replicas: u32,
+
+    #[command(flatten)]
+    pub(crate) request: RequestId,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
     /// Show every node: its state, its replicas, its disk
     #[command(after_help = "\

@@ -11,9 +11,9 @@ use std::time::Duration;
 use stock_client::Client;
 use stock_proto::stock::admin::v1::{
     AddNodeRequest, DrainNodeRequest, GetAuditRequest, ListNodesRequest, ListShardsRequest,
-    MoveReplicaRequest, RebuildReplicaRequest, RemoveNodeRequest, ReplaceNodeRequest,
-    SetReplicationRequest, TransferLeadershipRequest, UndrainNodeRequest, move_replica_request,
-    rebuild_replica_request, transfer_leadership_request,
+    MoveReplicaRequest, RaiseVersionRequest, RebuildReplicaRequest, RemoveNodeRequest,
+    ReplaceNodeRequest, SetReplicationRequest, TransferLeadershipRequest, UndrainNodeRequest,
+    move_replica_request, rebuild_replica_request, transfer_leadership_request,
 };
 use stock_proto::stock::v1::GetTopologyRequest;
 use stock_proto::stock::v1::topology_service_client::TopologyServiceClient;
@@ -21,6 +21,7 @@ use stock_proto::stock::v1::topology_service_client::TopologyServiceClient;
 use self::answer::Operation;
 use self::args::{
     LeaderCommand, NodeCommand, ReplicaCommand, ShardCommand, ShardName, UnsafeCommand,
+    VersionCommand,
 };
 use self::wait::Goal;
 use crate::answer::Answer;
@@ -42,6 +43,29 @@ pub(crate) async fn replication(
     let answer = answer.map_err(by_request(request_id))?;
     let count = replicas;
     Ok(Answer::Operation(Operation::Replicas { count, answer }))
+}
+
+/// Shows the version that the cluster speaks, or has it speak the next one.
+pub(crate) async fn version(
+    client: &Client,
+    command: Option<VersionCommand>,
+) -> Result<Answer, Failure> {
+    let nodes = client.list_nodes(ListNodesRequest::default()).await?;
+    let operation = match command {
+        None => Operation::Versions(nodes),
+        Some(VersionCommand::Raise(request)) => {
+            let request_id = request.or_new();
+            let version = nodes.version + 1;
+            let asked = RaiseVersionRequest {
+                request_id: request_id.clone(),
+                version,
+            };
+            let answer = client.raise_version(asked).await;
+            let answer = answer.map_err(by_request(request_id))?;
+            Operation::Raised { version, answer }
+        }
+    };
+    Ok(Answer::Operation(operation))
 }
 
 /// Does what a `stockctl node` command asks.

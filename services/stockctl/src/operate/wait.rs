@@ -224,10 +224,9 @@ mod tests {
         };
         node.set_state(state);
         ListNodesResponse {
-            header: None,
             nodes: vec![node],
             replication: 3,
-            next_page_token: String::new(),
+            ..ListNodesResponse::default()
         }
     }
 

@@ -127,6 +127,22 @@ impl ClusterCalls {
         Ok(api::SetReplicationResponse { header })
     }
 
+    async fn do_raise_version(
+        &self,
+        call: &api::RaiseVersionRequest,
+    ) -> Result<api::RaiseVersionResponse, ApiError> {
+        let mut fields = Fields::default();
+        let request_id = fields.request_id(&call.request_id);
+        if call.version == 0 {
+            fields.refuse("version", "must be given: the one after the cluster's");
+        }
+        let request_id = fields.finish(request_id)?;
+        let version = call.version;
+        let change = Change::RaiseVersion { version };
+        let Done { header, .. } = self.leader.change(Some(request_id), change).await?;
+        Ok(api::RaiseVersionResponse { header })
+    }
+
     async fn do_move(
         &self,
         call: &api::MoveReplicaRequest,
@@ -333,6 +349,15 @@ impl ClusterService for ClusterCalls {
     ) -> Result<Response<api::SetReplicationResponse>, Status> {
         let there = |leader, call| async move { Leader::new(leader).set_replication(call).await };
         let here = |call| async move { self.do_set_replication(&call).await };
+        self.leader.answer(request, there, here).await
+    }
+
+    async fn raise_version(
+        &self,
+        request: Request<api::RaiseVersionRequest>,
+    ) -> Result<Response<api::RaiseVersionResponse>, Status> {
+        let there = |leader, call| async move { Leader::new(leader).raise_version(call).await };
+        let here = |call| async move { self.do_raise_version(&call).await };
         self.leader.answer(request, there, here).await
     }
 

@@ -33,6 +33,7 @@ pub(super) fn nodes(
         next_page_token: page::token_of(list, last.map(|node| node.node_id)),
         nodes,
         replication: overview.registry.replication(),
+        version: overview.registry.version(),
     }
 }
 
@@ -66,6 +67,7 @@ fn node_status(overview: &Overview, id: u64, node: &NodeRecord) -> api::NodeStat
         slow_disk: overview.reports.is_disk_slow(id),
         disk_full: report.is_some_and(|report| report.short_of == Some(Resource::Disk)),
         memory_full: report.is_some_and(|report| report.short_of == Some(Resource::Memory)),
+        newest_version: Some(node.newest_version).filter(|version| *version != 0),
         needed_by_meta: needed_by.contains(&GroupId::META),
         needed_by_shards: needed_by.iter().filter_map(|group| group.shard()).collect(),
     }

@@ -218,6 +218,8 @@ fn registry(refusal: &RegistryRefusal) -> Status {
         R::NotDraining { .. } => (Code::FailedPrecondition, Reason::NodeNotDraining, ""),
         R::HoldsReplicas { .. } => (Code::FailedPrecondition, Reason::NodeHoldsReplicas, ""),
         R::NotActive { .. } => (Code::FailedPrecondition, Reason::NodeNotActive, ""),
+        R::NotNextVersion { .. } => (Code::FailedPrecondition, Reason::VersionNotNext, "version"),
+        R::NodeTooOld { .. } => (Code::FailedPrecondition, Reason::NodeTooOld, ""),
         R::UnknownGroup { .. } => (Code::NotFound, Reason::UnknownShard, "shard"),
         R::NoReplicaThere { .. } => (Code::FailedPrecondition, Reason::NoReplicaThere, ""),
         R::ReplicaThere { .. } => (Code::FailedPrecondition, Reason::ReplicaThere, ""),

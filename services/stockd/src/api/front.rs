@@ -181,6 +181,7 @@ calls! {
     29 ListReservations api ListReservationsRequest false
         |it| it.order_reference.as_deref().unwrap_or_default();
     30 ForceRelease admin ForceReleaseRequest true |it| &it.request_id;
+    31 RaiseVersion admin RaiseVersionRequest true |it| &it.request_id;
 }
 
 #[cfg(test)]

@@ -23,9 +23,11 @@ pub(super) fn shard_of(group: GroupId) -> u32 {
 impl Seen {
     /// What commands of one group came to.
     pub(super) fn of(group: GroupId, applied: &Applied) -> Self {
-        let mut seen = Self::default();
-        seen.wrote(group, applied.applied_index, applied.stamp);
-        seen
+        let (shard, index) = (shard_of(group), applied.applied_index);
+        Self {
+            indexes: vec![api::ShardIndex { shard, index }],
+            time: applied.stamp,
+        }
     }
 
     /// A group's state after this index.

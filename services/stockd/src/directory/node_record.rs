@@ -7,8 +7,8 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use stock_cluster::Directory;
 use stock_cluster::identity::{Addresses, Founder, Identity, Listed, founded_life};
+use stock_cluster::{Directory, Speaks};
 use stock_node::worker::{Founding, SlotRecord, Standing};
 use stock_storage::{Durability, LogError, WriteBatch};
 use thiserror::Error;
@@ -48,6 +48,9 @@ pub struct NodeRecord {
     /// How this node became a member, once it is one.
     #[serde(default)]
     pub membership: Membership,
+    /// The version that the cluster spoke when it was last heard of; 0: not known yet.
+    #[serde(default)]
+    pub version: u32,
     /// The nodes as last heard of.
     #[serde(default)]
     pub nodes: Vec<Node>,
@@ -144,6 +147,19 @@ pub enum NodeRecordError {
         /// Whose directories belong to it.
         nodes: Vec<u64>,
     },
+    /// The cluster speaks a version that this build does not.
+    #[error(
+        "the data in {dir} are of a cluster that speaks version {version}, and this build speaks \
+         {speaks}: start a build that speaks version {version}"
+    )]
+    Version {
+        /// The data directory.
+        dir: String,
+        /// What the cluster speaks.
+        version: u32,
+        /// What this build does.
+        speaks: Speaks,
+    },
     /// The record cannot be read.
     #[error(
         "the record of the node in {dir} is damaged ({error}): move the directory away and start \
@@ -173,6 +189,7 @@ impl NodeRecord {
                 incarnation: String::new(),
                 earlier_incarnations: Vec::new(),
                 membership: Membership::None,
+                version: 0,
                 nodes: config.nodes.clone(),
             };
             record.write(disk)?;
@@ -181,6 +198,7 @@ impl NodeRecord {
         if let Some(RecoveryRecord { nodes, .. }) = record.recovery {
             return Err(NodeRecordError::Recovering { dir: dir(), nodes });
         }
+        check_version(record.version, dir)?;
         let identity = |cluster: &str, node: u64, shards: u32| {
             format!("cluster {cluster}, node {node}, {shards} shards")
         };
@@ -317,6 +335,7 @@ impl NodeRecord {
         }
         self.earlier_incarnations = Vec::new();
         self.is_founded = true;
+        self.version = 0;
         self.set_incarnation(incarnation);
         self.membership = Membership::Joined {
             generation_floor,
@@ -415,7 +434,21 @@ impl NodeRecord {
             has_joined: matches!(self.membership, Membership::Joined { .. }),
             incarnation: (self.membership != Membership::None).then(|| self.incarnation()),
             earlier_lives: self.lives().split_off(1),
+            speaks: Speaks::THIS,
         }
+    }
+}
+
+/// Refuses to start in a cluster whose version this build does not speak. 0: it is not known yet.
+fn check_version(version: u32, dir: impl FnOnce() -> String) -> Result<(), NodeRecordError> {
+    let speaks = Speaks::THIS;
+    match version == 0 || speaks.includes(version) {
+        true => Ok(()),
+        false => Err(NodeRecordError::Version {
+            dir: dir(),
+            version,
+            speaks,
+        }),
     }
 }
 
@@ -433,6 +466,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_directory_of_a_later_version_is_refused_and_one_that_knows_of_none_is_not() {
+        let speaks = Speaks::THIS;
+        let later = speaks.newest + 1;
+        for (version, is_good) in [(0, true), (speaks.newest, true), (later, false)] {
+            assert_eq!(
+                check_version(version, || "data".to_owned()).is_ok(),
+                is_good
+            );
+        }
+        let refused = check_version(later, || "data".to_owned()).unwrap_err();
+        let text = refused.to_string();
+        assert!(text.contains(&format!("speaks version {later}")), "{text}");
+        // A record of before versions were told.
+        let record = "cluster_id = 'shop'\nnode_id = 1\nshards = 8\ndirectory = '1'\n";
+        assert_eq!(toml::from_str::<NodeRecord>(record).unwrap().version, 0);
+    }
+
+    #[test]
     fn a_record_survives_the_disk() {
         let mut record = NodeRecord {
             cluster_id: "shop".to_owned(),
@@ -445,6 +496,7 @@ mod tests {
             incarnation: String::new(),
             earlier_incarnations: Vec::new(),
             membership: Membership::None,
+            version: 0,
             nodes: vec![Node {
                 id: 2,
                 grpc: "http://b:7401".to_owned(),

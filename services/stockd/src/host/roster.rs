@@ -48,6 +48,7 @@ impl Roster {
         });
         self.record.nodes = nodes.collect();
         self.record.is_founded = true;
+        self.record.version = registry.version();
         peers.set_members(&self.addresses());
         if let Err(error) = self.record.write(&self.disk) {
             if error.is_fatal() {

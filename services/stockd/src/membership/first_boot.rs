@@ -271,6 +271,7 @@ async fn tell(mut accepted: Accepted, identity: &Identity) {
 mod tests {
     use rand::rngs::SmallRng;
     use rand::{RngExt, SeedableRng};
+    use stock_cluster::Speaks;
     use stock_cluster::identity::Addresses;
 
     use super::*;
@@ -292,6 +293,7 @@ mod tests {
             incarnation: None,
             earlier_lives: Vec::new(),
             addresses: Addresses::default(),
+            speaks: Speaks::THIS,
         }
     }
 

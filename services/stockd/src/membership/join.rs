@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use stock_cluster::identity::refusal;
-use stock_cluster::{GroupId, identity};
+use stock_cluster::{GroupId, Speaks, identity};
 use stock_node::standing::ClusterState;
 use stock_proto::stock::internal::v1 as api;
 use stock_proto::stock::internal::v1::joining_service_client::JoiningServiceClient;
@@ -233,6 +233,8 @@ async fn introduce(seed: &str, cluster_id: &str, node_id: u64) -> Result<TcpStre
     wire::tune(&stream).map_err(lost)?;
     let own = cluster::Hello {
         protocol: identity::PROTOCOL,
+        oldest_version: Speaks::THIS.oldest,
+        newest_version: Speaks::THIS.newest,
         cluster_id: cluster_id.to_owned(),
         node_id,
         purpose: cluster::Purpose::Joining.into(),

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use stock_cluster::Policy;
+use stock_cluster::{Policy, Speaks};
 use stock_core::Principal;
 use stock_node::view::ReadView;
 use stock_node::worker::{
@@ -81,6 +81,7 @@ impl Parts {
                 ..Policy::default()
             },
             principal: principal.clone(),
+            speaks: Speaks::THIS,
             groups: config.shards + 1,
             boot: introductions.identity.boot,
             entries: stores.disk.entry_readers(),

@@ -369,7 +369,9 @@ impl Peers {
             cluster::Purpose::Acquaintance if hello.incarnation.is_empty() => {
                 identity.check(&hello)
             }
-            cluster::Purpose::Joining => identity.check_newcomer(&hello),
+            cluster::Purpose::Joining => identity
+                .check_newcomer(&hello)
+                .and_then(|()| identity.check_version(&hello, &self.cluster.registry())),
             purpose => self.judge(&hello, purpose),
         };
         let own = self.introductions.hello(hello.purpose());

@@ -120,6 +120,7 @@ fn encode_node(report: &NodeReport) -> cluster::NodeReport {
             Some(Resource::Memory) => cluster::Resource::Memory,
         }
         .into(),
+        newest_version: report.newest_version,
         replicas: replicas.collect(),
     }
 }
@@ -155,6 +156,7 @@ fn decode_node(report: &cluster::NodeReport) -> Option<NodeReport> {
             cluster::Resource::Disk => Some(Resource::Disk),
             cluster::Resource::Memory => Some(Resource::Memory),
         },
+        newest_version: report.newest_version.max(1),
         replicas: replicas.collect(),
     })
 }
@@ -317,6 +319,7 @@ mod tests {
             write_p99_us: 400,
             recent_write_us: Some(0),
             short_of: Some(Resource::Memory),
+            newest_version: 2,
             replicas: vec![HostedReplica {
                 group,
                 replica: b,

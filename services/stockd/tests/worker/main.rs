@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use stock_cluster::identity::Acquaintances;
-use stock_cluster::{Directory, Founder, GroupId, Order, Policy, REPORT_EVERY_MS, ReplicaId};
+use stock_cluster::{
+    Directory, Founder, GroupId, Order, Policy, REPORT_EVERY_MS, ReplicaId, Speaks,
+};
 use stock_core::{Principal, Secret, Stamp};
 use stock_node::answer::{Answer, Freshness, Question};
 use stock_node::checkpoint::Image;
@@ -260,6 +262,7 @@ fn open_of(
         generation_floor: 0,
         policy: Policy::default(),
         principal: Principal::new("node").unwrap(),
+        speaks: Speaks::THIS,
         groups,
         boot: node,
         entries: disk.entry_readers(),

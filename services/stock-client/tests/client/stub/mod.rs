@@ -13,10 +13,10 @@ use stock_client::admin::v1::cluster_service_server::{ClusterService, ClusterSer
 use stock_client::admin::v1::{
     AddNodeRequest, AddNodeResponse, DrainNodeRequest, DrainNodeResponse, GetAuditRequest,
     GetAuditResponse, ListNodesRequest, ListNodesResponse, ListShardsRequest, ListShardsResponse,
-    MoveReplicaRequest, MoveReplicaResponse, RebuildReplicaRequest, RebuildReplicaResponse,
-    RemoveNodeRequest, RemoveNodeResponse, ReplaceNodeRequest, ReplaceNodeResponse,
-    SetReplicationRequest, SetReplicationResponse, TransferLeadershipRequest,
-    TransferLeadershipResponse, UndrainNodeRequest, UndrainNodeResponse,
+    MoveReplicaRequest, MoveReplicaResponse, RaiseVersionRequest, RaiseVersionResponse,
+    RebuildReplicaRequest, RebuildReplicaResponse, RemoveNodeRequest, RemoveNodeResponse,
+    ReplaceNodeRequest, ReplaceNodeResponse, SetReplicationRequest, SetReplicationResponse,
+    TransferLeadershipRequest, TransferLeadershipResponse, UndrainNodeRequest, UndrainNodeResponse,
 };
 use stock_client::v1::batch_reserve_result::Result as Slot;
 use stock_client::v1::reservation_service_server::{ReservationService, ReservationServiceServer};
@@ -297,6 +297,10 @@ impl ClusterService for StubNode {
         &self,
         _: Request<SetReplicationRequest>,
     ) -> Answer<SetReplicationResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn raise_version(&self, _: Request<RaiseVersionRequest>) -> Answer<RaiseVersionResponse> {
         Err(Status::unimplemented("not scripted"))
     }
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use stock_cluster::identity::{Acquaintances, Addresses, Founder, Listed, founded_life};
-use stock_cluster::{Change, Directory, Registry, RegistryCommand, founding_placement};
+use stock_cluster::{Change, Directory, Registry, RegistryCommand, Speaks, founding_placement};
 use stock_core::{At, Principal, Stamp};
 use stock_node::standing::ClusterState;
 
@@ -29,6 +29,7 @@ fn identity(node: u64, directory: u128, since: u64) -> Identity {
         incarnation: Some(LIFE),
         earlier_lives: Vec::new(),
         addresses: Addresses::default(),
+        speaks: Speaks::THIS,
     }
 }
 
@@ -61,6 +62,7 @@ fn registry() -> Registry {
             replication: 3,
             nodes: [1, 2, 3].map(founder).to_vec(),
             groups: founding_placement(2, &[1, 2, 3], 3),
+            version: 1,
         },
     );
     apply(
@@ -301,4 +303,62 @@ fn who_is_of_a_life_that_another_goes_on_from_is_over_on_whichever_side_he_hears
         Err(Refusal::Stranger { .. })
     ));
     assert_eq!(earlier.refused().now_or_never(), None);
+}
+
+#[test]
+fn who_does_not_speak_the_version_of_the_cluster_is_refused() {
+    let speaking = |oldest, newest| Identity {
+        speaks: Speaks { oldest, newest },
+        ..identity(2, 2, 0)
+    };
+    let mut registry = registry();
+    let judged = |registry: &Registry, oldest, newest| {
+        let hello =
+            speaking(oldest, newest).hello(cluster::Purpose::Frames, &Acquaintances::default());
+        let own = Identity {
+            speaks: Speaks {
+                oldest: 1,
+                newest: 2,
+            },
+            ..identity(1, 1, 0)
+        };
+        own.judge(&hello, registry, None, None).map(drop)
+    };
+    let another = |oldest, newest, version| {
+        let speaks = Speaks { oldest, newest };
+        Err(Refusal::AnotherVersion { speaks, version })
+    };
+    assert_eq!(judged(&registry, 1, 1), Ok(()));
+    assert_eq!(judged(&registry, 1, 2), Ok(()));
+    assert_eq!(judged(&registry, 2, 3), another(2, 3, 1));
+    let stranger = judged(&registry, 3, 4);
+    assert!(
+        matches!(stranger, Err(Refusal::Stranger { .. })),
+        "{stranger:?}"
+    );
+    let changes = [(1, 1), (2, 2), (3, 30)].map(|(node, directory)| Change::Heard {
+        node,
+        directory: Directory(directory),
+        newest_version: 2,
+    });
+    for change in changes
+        .into_iter()
+        .chain([Change::RaiseVersion { version: 2 }])
+    {
+        let at = At {
+            index: 60,
+            ordinal: 0,
+            moment: Stamp(1).into(),
+        };
+        let command = RegistryCommand {
+            principal: Principal::new("test").unwrap(),
+            request: None,
+            change,
+        };
+        let outcome = registry.apply(at, command);
+        assert_eq!(outcome, stock_cluster::RegistryOutcome::Done);
+    }
+    assert_eq!(judged(&registry, 1, 1), another(1, 1, 2));
+    assert_eq!(judged(&registry, 1, 2), Ok(()));
+    assert_eq!(judged(&registry, 2, 3), Ok(()));
 }
