@@ -40,3 +40,32 @@ impl Columns {
         lines.join("\n")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stand_below_each_other_beside_wide_and_combining_characters() {
+        let mut table = Columns::new(&["SKU", ">UNITS"]);
+        for (sku, units) in [
+            ("abc", "1"),
+            // Each as wide as two.
+            ("\u{65e5}\u{672c}", "20"),
+            // Accents of their own, which take no room.
+            ("e\u{301}te\u{301}", "3"),
+            // From right to left.
+            ("\u{5d0}\u{5d1}", "4"),
+        ] {
+            table.row([sku.to_owned(), units.to_owned()]);
+        }
+        let expected = [
+            "SKU   UNITS",
+            "abc       1",
+            "\u{65e5}\u{672c}     20",
+            "e\u{301}te\u{301}       3",
+            "\u{5d0}\u{5d1}        4",
+        ];
+        assert_eq!(table.finish(), expected.join("\n"));
+    }
+}
