@@ -18,6 +18,8 @@ const PUBLIC: &[&str] = &[
     "stock/v1/topology.proto",
     "stock/admin/v1/cluster.proto",
     "stock/admin/v1/reservation.proto",
+    // What errors say is read by it.
+    "google/rpc/error_details.proto",
 ];
 
 /// The laboratory's, and what nodes call of each other.
@@ -25,6 +27,9 @@ const OTHERS: &[&str] = &["stock/lab/v1/echo.proto", "stock/internal/v1/joining.
 
 /// Its parts are read when somebody looks at them.
 const UNREAD: &str = ".stock.v1.ReserveStreamRequest";
+
+/// Encoded by hand.
+const HEADER: &str = ".stock.v1.ResponseHeader";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     for folder in ["stock", "google"] {
@@ -45,10 +50,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     named.enable_type_names();
     tonic_prost_build::configure()
         .bytes(".stock.lab.v1")
-        .bytes(".stock.v1.ResponseHeader.incarnation")
         .bytes(".stock.v1.ReadOptions.incarnation")
         .extern_path(".google.rpc", "::tonic_types")
         .extern_path(UNREAD, "crate::unread::ReserveStreamRequest")
+        .extern_path(HEADER, "crate::header::ResponseHeader")
         .codec_path("crate::codec::StrictCodec")
         .compile_fds_with_config(all, named)?;
     Ok(())

@@ -7,6 +7,10 @@ use std::fmt::Write;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 
+/// The fields that came later, by their full names, and the version of the cluster that each came
+/// with. Those of the first version need not be told.
+const LATER: &[(&str, u32)] = &[];
+
 /// Field numbers from here on are not told apart from each other where one is set twice.
 const TRACKED: i32 = 64;
 
@@ -85,9 +89,10 @@ fn shape<'a>(
         let excluded = excluded.filter(|number| *number < TRACKED);
         let excluded = excluded.fold(0_u64, |mask, number| mask | 1 << number);
         fields[field.number() as usize] = format!(
-            "Some(Field {{ name: {:?}, is_repeated: {is_repeated}, excludes: {excluded:#x}, \
-             inside: {inside} }})",
-            field.name()
+            "Some(Field {{ name: {:?}, since: {}, is_repeated: {is_repeated}, excludes: \
+             {excluded:#x}, inside: {inside} }})",
+            field.name(),
+            since(&format!("{}.{}", &name[1..], field.name()))
         );
     }
     let constant = constant(name);
@@ -97,6 +102,12 @@ fn shape<'a>(
         fields.join(", ")
     );
     parts
+}
+
+/// The version of the cluster that a field came with.
+fn since(field: &str) -> u32 {
+    let mut later = LATER.iter();
+    later.find(|(name, _)| *name == field).map_or(1, |it| it.1)
 }
 
 fn implement(name: &str, shape: &str, code: &mut String) {

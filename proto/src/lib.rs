@@ -4,6 +4,7 @@
 //! in `internal/`.
 
 pub mod codec;
+mod header;
 pub mod header_text;
 mod shorthand;
 mod unread;
@@ -16,6 +17,7 @@ pub mod stock {
     pub mod v1 {
         tonic::include_proto!("stock.v1");
 
+        pub use crate::header::ResponseHeader;
         pub use crate::unread::ReserveStreamRequest;
     }
 

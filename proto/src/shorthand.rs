@@ -103,4 +103,9 @@ impl ErrorReason {
         let name = self.as_str_name();
         name.strip_prefix("ERROR_REASON_").unwrap_or(name)
     }
+
+    /// Reads what [`Self::text`] says; unspecified where that is no known reason.
+    pub fn from_text(text: &str) -> Self {
+        Self::from_str_name(&format!("ERROR_REASON_{text}")).unwrap_or(Self::Unspecified)
+    }
 }

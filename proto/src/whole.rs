@@ -1,5 +1,11 @@
 //! Requests are carried out whole or not at all. A field that this node does not know is something
 //! that its sender wants and would not get; one that is set twice would count once.
+//!
+//! Nor is a field known before the cluster speaks the version that it came with: what it asks for
+//! would be written for nodes that cannot read it. So all nodes of a cluster answer alike, whatever
+//! their builds.
+
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -23,6 +29,8 @@ pub struct Shape {
 #[derive(Debug)]
 struct Field {
     name: &'static str,
+    /// The version of the cluster that it came with.
+    since: u32,
     is_repeated: bool,
     /// The numbers of the fields that may not be there before it, as bits.
     excludes: u64,
@@ -31,6 +39,14 @@ struct Field {
 }
 
 include!(concat!(env!("OUT_DIR"), "/shapes.rs"));
+
+/// The version that this process's cluster speaks. Whoever is in none knows all that there is.
+static SPOKEN: AtomicU32 = AtomicU32::new(u32::MAX);
+
+/// Takes note of the version that the cluster speaks.
+pub fn cluster_speaks(version: u32) {
+    SPOKEN.store(version, Ordering::Relaxed);
+}
 
 /// How a text, some bytes, a message and packed numbers begin: with their length. See
 /// <https://protobuf.dev/programming-guides/encoding/#structure>.
@@ -44,10 +60,10 @@ const LENGTH_DELIMITED: u64 = 2;
 /// UNIMPLEMENTED and `FIELD_UNKNOWN`, or INVALID_ARGUMENT and `MESSAGE_MALFORMED`, with the path of
 /// the field.
 pub fn check<M: Whole>(message: &[u8]) -> Result<(), Status> {
-    match M::SHAPE.map(|shape| look(shape, message)) {
-        None | Some(Ok(())) => Ok(()),
-        Some(Err(found)) => Err(found.status()),
-    }
+    let Some(shape) = M::SHAPE else {
+        return Ok(());
+    };
+    look(shape, message, SPOKEN.load(Ordering::Relaxed)).map_err(|found| found.status())
 }
 
 /// What a request must not hold.
@@ -61,14 +77,17 @@ struct Found {
 #[derive(Debug, PartialEq, Eq)]
 enum What {
     Unknown(u64),
+    /// The name of the field, and the version that it came with.
+    NotYetSpoken(&'static str, u32),
     /// The name of the field.
     Twice(&'static str),
 }
 
 impl Found {
-    fn new(what: What) -> Self {
+    #[cold]
+    fn boxed(what: What) -> Box<Self> {
         let path = Vec::new();
-        Self { path, what }
+        Box::new(Self { path, what })
     }
 
     fn status(mut self) -> Status {
@@ -79,13 +98,23 @@ impl Found {
                 Code::Unimplemented,
                 ErrorReason::FieldUnknown,
                 format!("field {number}"),
-                "is not known to this node, which may be older than its sender; nothing was done",
+                "is not known to this node, which may be older than its sender; nothing was done"
+                    .to_owned(),
+            ),
+            What::NotYetSpoken(name, since) => (
+                Code::Unimplemented,
+                ErrorReason::FieldUnknown,
+                name.to_owned(),
+                format!(
+                    "came with version {since} of the cluster, which does not speak it yet (see \
+                     `stockctl cluster version`); nothing was done"
+                ),
             ),
             What::Twice(name) => (
                 Code::InvalidArgument,
                 ErrorReason::MessageMalformed,
                 name.to_owned(),
-                "is set twice, or beside another field that excludes it",
+                "is set twice, or beside another field that excludes it".to_owned(),
             ),
         };
         let at = match place.as_str() {
@@ -99,7 +128,8 @@ impl Found {
     }
 }
 
-fn look(shape: &Shape, message: &[u8]) -> Result<(), Found> {
+/// What is found is seldom needed, and boxed: an answer is a pointer.
+fn look(shape: &Shape, message: &[u8], spoken: u32) -> Result<(), Box<Found>> {
     let mut rest = message;
     let mut seen = 0_u64;
     while !rest.is_empty() {
@@ -111,10 +141,13 @@ fn look(shape: &Shape, message: &[u8]) -> Result<(), Found> {
             .ok()
             .and_then(|number| shape.fields.get(number)?.as_ref());
         let Some(field) = field else {
-            return Err(Found::new(What::Unknown(number)));
+            return Err(Found::boxed(What::Unknown(number)));
         };
+        if field.since > spoken {
+            return Err(Found::boxed(What::NotYetSpoken(field.name, field.since)));
+        }
         if seen & field.excludes != 0 {
-            return Err(Found::new(What::Twice(field.name)));
+            return Err(Found::boxed(What::Twice(field.name)));
         }
         seen |= 1_u64.checked_shl(number as u32).unwrap_or(0);
         let before = message.len() - rest.len();
@@ -122,7 +155,7 @@ fn look(shape: &Shape, message: &[u8]) -> Result<(), Found> {
             return Ok(());
         };
         if let Some(inside) = field.inside {
-            look(inside, value).map_err(|mut found| {
+            look(inside, value, spoken).map_err(|mut found| {
                 let index = match field.is_repeated {
                     true => format!("[{}]", count(&message[..before], number) - 1),
                     false => String::new(),
@@ -148,6 +181,7 @@ fn count(mut message: &[u8], number: u64) -> usize {
 }
 
 /// Takes a value; empty unless it has a length. None where it has no end.
+#[inline(always)]
 fn value<'a>(kind: u64, rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = match kind {
         0 => {
@@ -167,11 +201,17 @@ fn value<'a>(kind: u64, rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     })
 }
 
+#[inline(always)]
 fn varint(rest: &mut &[u8]) -> Option<u64> {
     if let [byte @ ..0x80, behind @ ..] = rest {
         *rest = behind;
         return Some(u64::from(*byte));
     }
+    long_varint(rest)
+}
+
+#[inline(never)]
+fn long_varint(rest: &mut &[u8]) -> Option<u64> {
     prost::encoding::decode_varint(rest).ok()
 }
 
@@ -262,6 +302,51 @@ mod tests {
             told.starts_with("keys[0].all_locations is set twice"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn what_the_cluster_does_not_speak_yet_is_as_good_as_unknown() {
+        let field = |name, since, inside| {
+            Some(Field {
+                name,
+                since,
+                is_repeated: false,
+                excludes: 0,
+                inside,
+            })
+        };
+        let inner: &'static Shape = Box::leak(Box::new(Shape {
+            fields: Box::leak(Box::new([
+                None,
+                field("old", 1, None),
+                field("new", 3, None),
+            ])),
+        }));
+        let outer = Shape {
+            fields: Box::leak(Box::new([None, field("inside", 2, Some(inner))])),
+        };
+        let old = [0x0a, 2, 0x08, 7];
+        let new = [0x0a, 2, 0x10, 7];
+        let told = |message: &[u8], spoken| {
+            let found = look(&outer, message, spoken).err()?;
+            let status = found.status();
+            assert_eq!(status.code(), Code::Unimplemented);
+            Some(status.message().to_owned())
+        };
+        for (message, spoken, at) in [
+            (old, 1, Some("inside came with version 2")),
+            (old, 2, None),
+            (new, 1, Some("inside came with version 2")),
+            (new, 2, Some("inside.new came with version 3")),
+            (new, 3, None),
+        ] {
+            let told = told(&message, spoken);
+            let told = told.as_deref();
+            match at {
+                None => assert_eq!(told, None, "{message:?} where {spoken} is spoken"),
+                Some(at) => assert!(told.unwrap().starts_with(at), "{told:?}"),
+            }
+        }
     }
 
     #[test]

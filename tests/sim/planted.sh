@@ -20,9 +20,10 @@ case "$profile" in
     *) built=$profile ;;
 esac
 
+# With new times: what was built last, with a bug in it, may be younger than the files.
 rm -rf "$copy"
 mkdir -p "$copy"
-(cd "$tree" && tar -cf - --exclude='./target*' --exclude=./.git .) | (cd "$copy" && tar -xf -)
+(cd "$tree" && tar -cf - --exclude='./target*' --exclude=./.git .) | (cd "$copy" && tar -xmf -)
 cd "$copy"
 
 names="$*"

@@ -138,6 +138,8 @@ pub struct Cluster {
 #[derive(Debug)]
 struct Node {
     place: Place,
+    /// The build that it is started with; none: this one.
+    build: Mutex<Option<PathBuf>>,
     running: Mutex<Option<Running>>,
 }
 
@@ -196,6 +198,7 @@ impl Cluster {
                 peers: ports[1],
                 metrics: ports[2],
             },
+            build: Mutex::new(None),
             running: Mutex::new(None),
         };
         let nodes = ids.zip(free.chunks(3)).map(node).collect();
@@ -300,9 +303,11 @@ impl Cluster {
 
     /// As [`Cluster::restart`], with more on the command line, which goes before the configuration.
     pub fn restart_with(&self, node: u64, arguments: &[&str]) {
+        let build = self.node(node).build.lock().unwrap().clone();
+        let stockd = build.unwrap_or_else(programs::stockd);
         let program = match &self.network {
-            Some(network) => network.command(node, &programs::stockd()),
-            None => self.command(),
+            Some(network) => network.command(node, &stockd),
+            None => self.command(&stockd),
         };
         let mut all = self.sizes();
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
@@ -337,16 +342,21 @@ impl Cluster {
         .collect()
     }
 
-    fn command(&self) -> Command {
+    fn command(&self, stockd: &Path) -> Command {
         let Some(descriptors) = self.options.descriptors else {
-            return Command::new(programs::stockd());
+            return Command::new(stockd);
         };
         let mut command = Command::new("sh");
         command
             .arg("-c")
             .arg(format!("ulimit {descriptors} && exec \"$0\" \"$@\""))
-            .arg(programs::stockd());
+            .arg(stockd);
         command
+    }
+
+    /// From now on a node is started with this build; with none, with the usual one.
+    pub fn set_build(&self, node: u64, build: Option<&Path>) {
+        *self.node(node).build.lock().unwrap() = build.map(Path::to_owned);
     }
 
     /// Ends a node as a power cut would: SIGKILL.

@@ -1,7 +1,7 @@
 //! What stopped nodes have on their disks, as `stockd inspect --verify` finds it.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -11,7 +11,11 @@ use crate::programs;
 /// What `stockd inspect --verify` says of a data directory, and whether it found all well. Panics
 /// where it finds nothing to look at.
 pub fn inspect(dir: &Path) -> (bool, Value) {
-    let output = programs::run_stockd()
+    inspect_with(&programs::stockd(), dir)
+}
+
+fn inspect_with(stockd: &Path, dir: &Path) -> (bool, Value) {
+    let output = programs::without_settings(Command::new(stockd))
         .args(["inspect", "--verify", "-o", "json", "--data-dir"])
         .arg(dir)
         .stdin(Stdio::null())
@@ -29,11 +33,16 @@ pub fn inspect(dir: &Path) -> (bool, Value) {
 /// there and led to a state, those at one index are equal, and no ledger has a gap. Returns the
 /// first index of each stock shard's ledger on each node.
 pub fn verify_what_is_left(cluster: &Cluster) -> Vec<Vec<u64>> {
+    verify_with(&programs::stockd(), cluster)
+}
+
+/// As [`verify_what_is_left`], as another build finds it.
+pub fn verify_with(stockd: &Path, cluster: &Cluster) -> Vec<Vec<u64>> {
     cluster.kill_all();
     let mut hashes = std::collections::BTreeMap::new();
     let mut begins = Vec::new();
     for node in NODES {
-        let (is_well, report) = inspect(&cluster.data_dir(node));
+        let (is_well, report) = inspect_with(stockd, &cluster.data_dir(node));
         assert!(is_well, "node {node}: {report:#}");
         let groups = report["groups"].as_array().cloned().unwrap_or_default();
         assert_eq!(groups.len() as u32, cluster.shards() + 1, "{report:#}");

@@ -18,6 +18,44 @@ pub fn stockctl() -> PathBuf {
     built().join("stockctl")
 }
 
+/// The checkout of `examples/rust`.
+pub fn checkout() -> PathBuf {
+    built().join("checkout")
+}
+
+/// Compilers leave nothing of the processors to others, whatever their priority, nor do thousands
+/// of calls at once. Tests that make so much work hold this, and so does a test that looks how long
+/// a node makes its callers wait.
+pub static MUCH_WORK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// `stockd` as the next version of it could be, which knows a command, a field of a request, one of
+/// an answer and one of a state that this one does not: see `tests/upgrade`.
+/// None where there is no `patch` to make it with.
+pub fn next_stockd() -> Option<&'static Path> {
+    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        Command::new("patch").arg("--version").output().ok()?;
+        let copy = target_dir().join("tmp").join("next");
+        let script = workspace_dir().join("tests/upgrade/build.sh");
+        let output = Command::new("nice")
+            .args(["-n", "19"])
+            .arg(script)
+            .arg(copy)
+            .args(["stockd", "stockd-next", "--profile", profile()])
+            .arg("--target-dir")
+            .arg(target_dir())
+            .output()
+            .unwrap_or_else(|e| panic!("the next version cannot be built: {e}"));
+        assert!(
+            output.status.success(),
+            "the next version does not build:\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Some(profile_dir().join("stockd-next"))
+    });
+    built.as_deref()
+}
+
 /// What memory a process has of its own, without the pages of files.
 pub fn resident_bytes(process: u32) -> u64 {
     let bytes = stock_supervisor::memory_bytes(process, "RssAnon");
@@ -80,7 +118,7 @@ fn remove_left_behind(root: &Path) {
     }
 }
 
-/// Builds both programs, once per process, with the profile of this test, and returns where they
+/// Builds the programs, once per process, with the profile of this test, and returns where they
 /// are.
 ///
 /// `cargo test` builds a package's binaries for the package's own integration tests only, so that
@@ -91,15 +129,11 @@ fn remove_left_behind(root: &Path) {
 fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let profile_dir = profile_dir();
-        let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
-            Some("debug") | None => "dev",
-            Some(profile) => profile,
-        };
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let output = Command::new(cargo)
             .args(["build", "--quiet", "--locked", "--bins"])
-            .args(["-p", "stockd", "-p", "stockctl", "--profile", profile])
+            .args(["-p", "stockd", "-p", "stockctl", "-p", "checkout"])
+            .args(["--profile", profile()])
             .arg("--manifest-path")
             .arg(workspace_dir().join("Cargo.toml"))
             .arg("--target-dir")
@@ -108,10 +142,22 @@ fn built() -> &'static Path {
             .unwrap_or_else(|e| panic!("cargo cannot be run: {e}"));
         assert!(
             output.status.success(),
-            "stockd and stockctl do not build:\n{}",
+            "stockd, stockctl and the checkout do not build:\n{}",
             String::from_utf8_lossy(&output.stderr)
         );
-        target_dir().join(profile_dir.file_name().unwrap_or_default())
+        profile_dir()
+    })
+}
+
+/// The profile that this program was built with.
+fn profile() -> &'static str {
+    static PROFILE: OnceLock<String> = OnceLock::new();
+    PROFILE.get_or_init(|| {
+        let name = profile_dir().file_name().map(ToOwned::to_owned);
+        match name.as_ref().and_then(|name| name.to_str()) {
+            Some("debug") | None => "dev".to_owned(),
+            Some(profile) => profile.to_owned(),
+        }
     })
 }
 

@@ -3,9 +3,11 @@
 //! One node could forward all of it; sending each leader its own part saves a hop for most of the
 //! requests and lets the leaders work side by side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use futures_util::future::join_all;
+use prost::Message;
+use stock_proto::codec::{ERROR_DOMAIN, MESSAGE_BYTES_MAX};
 use stock_proto::stock::v1::batch_reserve_result::Result as Slot;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
 use stock_proto::stock::v1::{
@@ -13,13 +15,11 @@ use stock_proto::stock::v1::{
 };
 use tokio::time::{Instant, sleep};
 use tonic::Code;
-use tonic_types::{RpcStatusExt, StatusExt};
+use tonic_types::{ErrorDetails, RpcStatusExt, StatusExt};
 
 use crate::client::Client;
 use crate::error::{Error, StatusError};
-use crate::retry::{Backoff, Next, next};
-use crate::route::{self, Target};
-use crate::topology::Topology;
+use crate::way::{self, Backoff, Next, Target, Topology, next};
 
 impl Client {
     /// The requests carry their ids already.
@@ -57,7 +57,10 @@ impl Client {
                             Some(header) => header.join(answer.header.unwrap_or_default()),
                             None => header = answer.header,
                         }
-                        for (slot, result) in slots.into_iter().zip(answer.results) {
+                        for (slot, mut result) in slots.iter().copied().zip(answer.results) {
+                            if let Some(Slot::Error(status)) = &mut result.result {
+                                *status = as_numbered(status, &slots);
+                            }
                             if let Some(failure) = retryable(&result) {
                                 at_least = at_least.max(failure.retry_delay);
                                 again.push(slot);
@@ -70,7 +73,8 @@ impl Client {
                         return Err(error.made_under(ids(&slots)));
                     }
                     Err(error) => {
-                        let result = Some(Slot::Error(as_slot(&error)));
+                        let status = as_numbered(&as_slot(&error), &slots);
+                        let result = Some(Slot::Error(status));
                         for slot in slots {
                             results[slot].result.clone_from(&result);
                         }
@@ -128,26 +132,31 @@ struct Part {
     slots: Vec<usize>,
 }
 
-/// By leader, each part in the order of the requests. An empty batch is one part, so that a node
-/// says what is wrong with it.
+/// What a node takes in one call: `stock/v1/reservation.proto`.
+const REQUESTS_MAX: usize = 1_000;
+
+/// By leader, each part in the order of the requests. A batch that no node would take whole is one
+/// part, so that one says what is wrong with it, whoever leads what.
 fn split(requests: &[ReserveRequest], open: Vec<usize>, topology: &Topology) -> Vec<Part> {
+    let bytes: usize = requests.iter().map(Message::encoded_len).sum();
+    if open.is_empty() || requests.len() > REQUESTS_MAX || bytes > MESSAGE_BYTES_MAX {
+        return vec![Part {
+            target: Target::Any,
+            slots: open,
+        }];
+    }
     let mut parts: BTreeMap<Option<u64>, Part> = BTreeMap::new();
     for slot in open {
-        let target = route::of_basket(&requests[slot].lines, topology.shard_count());
+        let target = way::of_basket(&requests[slot].lines);
+        let (leader, _) = topology.leadership_of(target);
         parts
-            .entry(topology.leader_for(target))
+            .entry(leader)
             .or_insert(Part {
                 target,
                 slots: Vec::new(),
             })
             .slots
             .push(slot);
-    }
-    if parts.is_empty() {
-        return vec![Part {
-            target: Target::Any,
-            slots: Vec::new(),
-        }];
     }
     parts.into_values().collect()
 }
@@ -165,16 +174,94 @@ fn retryable(result: &BatchReserveResult) -> Option<StatusError> {
 fn with_request_id(status: &tonic_types::Status, request_id: &str) -> tonic_types::Status {
     let mut details = status.get_error_details();
     details.set_request_info(request_id, "");
-    let code = Code::from_i32(status.code);
-    let whole = tonic::Status::with_error_details(code, status.message.clone(), details);
-    // The details of a status are a google.rpc.Status with all three fields.
-    prost::Message::decode(whole.details()).unwrap_or_else(|_| status.clone())
+    as_status(Code::from_i32(status.code), status.message.clone(), details)
 }
 
+/// An error of a part, with the numbers that the caller's requests have.
+fn as_numbered(status: &tonic_types::Status, slots: &[usize]) -> tonic_types::Status {
+    let mut details = status.get_error_details();
+    if let Some(bad) = details.bad_request() {
+        let mut violations = bad.field_violations.clone();
+        for violation in &mut violations {
+            violation.field = numbered(&violation.field, slots);
+            violation.description = numbered(&violation.description, slots);
+        }
+        details.set_bad_request(violations);
+    }
+    let code = Code::from_i32(status.code);
+    as_status(code, numbered(&status.message, slots), details)
+}
+
+/// `requests[3]` of a part is another one of all of them.
+fn numbered(text: &str, slots: &[usize]) -> String {
+    const BEFORE: &str = "requests[";
+    let mut whole = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(BEFORE) {
+        let (before, after) = rest.split_at(at + BEFORE.len());
+        whole.push_str(before);
+        let end = after.find(']').unwrap_or(0);
+        let slot = after[..end]
+            .parse()
+            .ok()
+            .and_then(|it: usize| slots.get(it));
+        match slot {
+            Some(slot) => whole.push_str(&slot.to_string()),
+            None => whole.push_str(&after[..end]),
+        }
+        rest = &after[end..];
+    }
+    whole.push_str(rest);
+    whole
+}
+
+/// What a part failed with, as each of its requests tells it.
 fn as_slot(error: &Error) -> tonic_types::Status {
-    tonic_types::Status {
-        code: error.code() as i32,
-        message: error.to_string(),
+    let mut details = ErrorDetails::new();
+    if let Some(status) = error.status() {
+        if !status.reason.is_empty() {
+            details.set_error_info(&status.reason, ERROR_DOMAIN, HashMap::new());
+        }
+        for violation in &status.field_violations {
+            details.add_bad_request_violation(&violation.field, &violation.description);
+        }
+        if status.retry_delay.is_some() {
+            details.set_retry_info(status.retry_delay);
+        }
+    }
+    as_status(error.code(), error.to_string(), details)
+}
+
+fn as_status(code: Code, message: String, details: ErrorDetails) -> tonic_types::Status {
+    let whole = tonic::Status::with_error_details(code, message, details);
+    // The details of a status are a google.rpc.Status with all three fields.
+    Message::decode(whole.details()).unwrap_or_else(|_| tonic_types::Status {
+        code: code.into(),
+        message: whole.message().to_owned(),
         details: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_callers_numbers_are_told() {
+        let slots = [4, 7, 9];
+        for (told, expected) in [
+            (
+                "requests[1].lines[0].sku: no",
+                "requests[7].lines[0].sku: no",
+            ),
+            ("requests[0] and requests[2]", "requests[4] and requests[9]"),
+            (
+                "requests[3], requests[x], requests[",
+                "requests[3], requests[x], requests[",
+            ),
+            ("nothing", "nothing"),
+        ] {
+            assert_eq!(numbered(told, &slots), expected);
+        }
     }
 }

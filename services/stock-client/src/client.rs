@@ -1,8 +1,6 @@
 //! The client: one method for each call of `stock.v1`.
 
-use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::stream;
 use stock_proto::stock::v1::availability_service_client::AvailabilityServiceClient;
@@ -21,28 +19,15 @@ use stock_proto::stock::v1::{
     ReleaseRequest, ReleaseResponse, ReserveRequest, ReserveResponse, SetPositionPolicyRequest,
     SetPositionPolicyResponse,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
-use tracing::debug;
-use uuid::Uuid;
 
-use crate::attempts::{Attempts, Then};
-use crate::error::{Error, StatusError};
-use crate::node::{Link, Pool};
-use crate::route::{self, Target};
-use crate::topology::Topology;
-
-/// How long a call may take, retries and pauses included, unless the builder says otherwise.
-/// Several elections fit in; a checkout that waits longer has lost its shopper.
-pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long one node may take over one attempt before another is asked. Answers take a millisecond;
-/// this is longer than an election, so that a call that waits for one is not sent twice.
-pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The same for calls of many lines, which may queue behind each other on a busy disk.
-pub const BULK_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::builder::ClientBuilder;
+use crate::error::Error;
+use crate::options::{CallOptions, Options};
+use crate::pool::Pool;
+use crate::request_id::fill_request_id;
+use crate::way::{self, Target, Topology};
 
 /// Locations that [`Client::list_locations`] asks for at once: as many as a node gives.
 const LOCATIONS_PER_PAGE: i32 = 5_000;
@@ -55,77 +40,7 @@ const LOCATIONS_PER_PAGE: i32 = 5_000;
 #[derive(Debug, Clone)]
 pub struct Client {
     pool: Arc<Pool>,
-    limits: Limits,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    call: Duration,
-    attempt: Duration,
-    bulk_attempt: Duration,
-}
-
-/// Opens a [`Client`] with other limits than the usual ones.
-#[derive(Debug, Clone)]
-pub struct ClientBuilder {
-    endpoints: Vec<String>,
-    limits: Limits,
-}
-
-impl Default for ClientBuilder {
-    fn default() -> Self {
-        Self {
-            endpoints: Vec::new(),
-            limits: Limits {
-                call: CALL_TIMEOUT,
-                attempt: ATTEMPT_TIMEOUT,
-                bulk_attempt: BULK_ATTEMPT_TIMEOUT,
-            },
-        }
-    }
-}
-
-impl ClientBuilder {
-    /// Adds a node, or an address in front of some, to learn the topology from: `http://HOST:PORT`.
-    /// One that answers is enough.
-    #[must_use]
-    pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
-        self.endpoints.push(endpoint.into());
-        self
-    }
-
-    /// How long a call may take, retries included; [`CALL_TIMEOUT`] unless set.
-    #[must_use]
-    pub fn call_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.call = timeout;
-        self
-    }
-
-    /// How long one node may take over one attempt; [`ATTEMPT_TIMEOUT`] unless set.
-    #[must_use]
-    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.attempt = timeout;
-        self
-    }
-
-    /// How long one node may take over one attempt at a call of many lines;
-    /// [`BULK_ATTEMPT_TIMEOUT`] unless set.
-    #[must_use]
-    pub fn bulk_attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.bulk_attempt = timeout;
-        self
-    }
-
-    /// Learns the topology and opens the client.
-    ///
-    /// Fails with [`Error::InvalidEndpoint`], or with [`Error::Unreachable`] where no endpoint
-    /// answers within [`START_TIMEOUT`](crate::START_TIMEOUT).
-    pub async fn connect(self) -> Result<Client, Error> {
-        Ok(Client {
-            pool: Pool::open(&self.endpoints).await?,
-            limits: self.limits,
-        })
-    }
+    options: Arc<Options>,
 }
 
 /// The cluster as the client sees it.
@@ -142,7 +57,25 @@ impl Client {
         ClientBuilder::default()
     }
 
-    /// The cluster as it was last seen.
+    /// The same client with other options for the calls that are made through it: cheap, so that
+    /// each call may have its own.
+    ///
+    /// ```no_run
+    /// # async fn example(client: stock_client::Client) -> Result<(), stock_client::Error> {
+    /// use std::time::Duration;
+    /// use stock_client::CallOptions;
+    ///
+    /// let hurried = client.with(CallOptions::new().timeout(Duration::from_millis(500)));
+    /// hurried.get_topology().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with(&self, options: CallOptions) -> Self {
+        Self::of(Arc::clone(&self.pool), options.over(&self.options))
+    }
+
+    /// The cluster as it was last seen; without shards and nodes until one has answered.
     pub fn topology(&self) -> Arc<Topology> {
         self.pool.topology()
     }
@@ -182,7 +115,7 @@ impl Client {
 impl Client {
     /// Holds 1 to 256 lines, all or nothing. Too little stock is an answer, not an error.
     pub async fn reserve(&self, request: ReserveRequest) -> Result<ReserveResponse, Error> {
-        let target = route::of_basket(&request.lines, self.shard_count());
+        let target = way::of_basket(&request.lines);
         self.mutate(
             target,
             request,
@@ -211,7 +144,7 @@ impl Client {
 
     /// Paid: the hold no longer expires, unless a pickup deadline is given.
     pub async fn confirm(&self, request: ConfirmRequest) -> Result<ConfirmResponse, Error> {
-        let target = route::of_reservation(&request.reservation_id);
+        let target = way::of_reservation(&request.reservation_id);
         self.mutate(
             target,
             request,
@@ -227,7 +160,7 @@ impl Client {
 
     /// Gives held or confirmed units back, all of them or the lines named.
     pub async fn release(&self, request: ReleaseRequest) -> Result<ReleaseResponse, Error> {
-        let target = route::of_reservation(&request.reservation_id);
+        let target = way::of_reservation(&request.reservation_id);
         self.mutate(
             target,
             request,
@@ -243,7 +176,7 @@ impl Client {
 
     /// Hands confirmed units over, all of them or the lines named.
     pub async fn fulfill(&self, request: FulfillRequest) -> Result<FulfillResponse, Error> {
-        let target = route::of_reservation(&request.reservation_id);
+        let target = way::of_reservation(&request.reservation_id);
         self.mutate(
             target,
             request,
@@ -259,7 +192,7 @@ impl Client {
 
     /// Lets a hold, or a pickup deadline, end later.
     pub async fn extend(&self, request: ExtendRequest) -> Result<ExtendResponse, Error> {
-        let target = route::of_reservation(&request.reservation_id);
+        let target = way::of_reservation(&request.reservation_id);
         self.mutate(
             target,
             request,
@@ -273,7 +206,7 @@ impl Client {
 
     /// Replaces the lines of a hold in one step. On a shortage the hold is left as it was.
     pub async fn amend(&self, request: AmendRequest) -> Result<AmendResponse, Error> {
-        let target = route::of_reservation(&request.reservation_id);
+        let target = way::of_reservation(&request.reservation_id);
         self.mutate(
             target,
             request,
@@ -292,7 +225,7 @@ impl Client {
     ) -> Result<GetReservationResponse, Error> {
         let target = match consistency(request.read.as_ref()) {
             Consistency::Unspecified | Consistency::Near => Target::Any,
-            Consistency::Linearizable => route::of_reservation(&request.reservation_id),
+            Consistency::Linearizable => way::of_reservation(&request.reservation_id),
         };
         self.small(target, request, |channel, request| async {
             ReservationServiceClient::new(channel)
@@ -349,7 +282,7 @@ impl Client {
     ) -> Result<GetAvailabilityResponse, Error> {
         let consistency = consistency(request.read.as_ref());
         let target = match (consistency, request.keys.first()) {
-            (Consistency::Linearizable, Some(key)) => route::of_sku(&key.sku, self.shard_count()),
+            (Consistency::Linearizable, Some(key)) => way::of_sku(&key.sku),
             _ => Target::Any,
         };
         self.small(target, request, |channel, request| async {
@@ -374,9 +307,7 @@ impl Client {
         let target = messages
             .iter()
             .find_map(|message| message.lines.first())
-            .map_or(Target::Any, |line| {
-                route::of_sku(&line.sku, self.shard_count())
-            });
+            .map_or(Target::Any, |line| way::of_sku(&line.sku));
         self.bulk(target, messages, |channel, request| async {
             InventoryServiceClient::new(channel)
                 .record_receipts(request.map(stream::iter))
@@ -390,7 +321,7 @@ impl Client {
         &self,
         request: RecordSaleRequest,
     ) -> Result<RecordSaleResponse, Error> {
-        let target = self.of_movement(&request.lines);
+        let target = of_movement(&request.lines);
         self.bulk(target, request, |channel, request| async {
             InventoryServiceClient::new(channel)
                 .record_sale(request)
@@ -401,17 +332,11 @@ impl Client {
 
     /// Units that were found or lost, with the reason.
     pub async fn adjust(&self, request: AdjustRequest) -> Result<AdjustResponse, Error> {
-        let target = self.of_movement(&request.lines);
+        let target = of_movement(&request.lines);
         self.bulk(target, request, |channel, request| async {
             InventoryServiceClient::new(channel).adjust(request).await
         })
         .await
-    }
-
-    fn of_movement(&self, lines: &[MovementLine]) -> Target {
-        lines.first().map_or(Target::Any, |line| {
-            route::of_sku(&line.sku, self.shard_count())
-        })
     }
 }
 
@@ -470,7 +395,7 @@ impl Client {
         &self,
         request: SetPositionPolicyRequest,
     ) -> Result<SetPositionPolicyResponse, Error> {
-        let target = route::of_sku(&request.sku, self.shard_count());
+        let target = way::of_sku(&request.sku);
         self.mutate(
             target,
             request,
@@ -485,155 +410,23 @@ impl Client {
     }
 }
 
-/// Attempts.
 impl Client {
+    pub(crate) fn of(pool: Arc<Pool>, options: Options) -> Self {
+        let options = Arc::new(options);
+        Self { pool, options }
+    }
+
     pub(crate) fn pool(&self) -> &Arc<Pool> {
         &self.pool
     }
 
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// When a call that begins now must be over.
     pub(crate) fn deadline(&self) -> Instant {
-        Instant::now() + self.limits.call
-    }
-
-    /// How long one node may take over one attempt.
-    pub(crate) fn attempt_timeout(&self) -> Duration {
-        self.limits.attempt
-    }
-
-    pub(crate) fn shard_count(&self) -> u32 {
-        self.pool.topology().shard_count()
-    }
-
-    pub(crate) async fn small<Q, A, S, F>(
-        &self,
-        target: Target,
-        request: Q,
-        send: S,
-    ) -> Result<A, Error>
-    where
-        Q: Clone,
-        S: Fn(Channel, Request<Q>) -> F,
-        F: Future<Output = Result<Response<A>, Status>>,
-    {
-        let (deadline, attempt) = (self.deadline(), self.limits.attempt);
-        self.attempts(target, deadline, attempt, request, send)
-            .await
-    }
-
-    /// A change that is done once, however often it is sent: its id is made before the first
-    /// attempt, and every error tells it.
-    pub(crate) async fn mutate<Q, A, S, F>(
-        &self,
-        target: Target,
-        mut request: Q,
-        request_id: fn(&mut Q) -> &mut String,
-        send: S,
-    ) -> Result<A, Error>
-    where
-        Q: Clone,
-        S: Fn(Channel, Request<Q>) -> F,
-        F: Future<Output = Result<Response<A>, Status>>,
-    {
-        let id = request_id(&mut request);
-        fill_request_id(id);
-        let id = id.clone();
-        let answer = self.small(target, request, send).await;
-        answer.map_err(|error| error.made_under(vec![id]))
-    }
-
-    async fn bulk<Q, A, S, F>(&self, target: Target, request: Q, send: S) -> Result<A, Error>
-    where
-        Q: Clone,
-        S: Fn(Channel, Request<Q>) -> F,
-        F: Future<Output = Result<Response<A>, Status>>,
-    {
-        self.bulk_until(self.deadline(), target, request, send)
-            .await
-    }
-
-    pub(crate) async fn bulk_until<Q, A, S, F>(
-        &self,
-        deadline: Instant,
-        target: Target,
-        request: Q,
-        send: S,
-    ) -> Result<A, Error>
-    where
-        Q: Clone,
-        S: Fn(Channel, Request<Q>) -> F,
-        F: Future<Output = Result<Response<A>, Status>>,
-    {
-        let attempt = self.limits.bulk_attempt;
-        self.attempts(target, deadline, attempt, request, send)
-            .await
-    }
-
-    /// Sends `request`, the same every time, until a node answers it, refuses it for good, or the
-    /// deadline comes.
-    async fn attempts<Q, A, S, F>(
-        &self,
-        target: Target,
-        deadline: Instant,
-        attempt_timeout: Duration,
-        request: Q,
-        send: S,
-    ) -> Result<A, Error>
-    where
-        Q: Clone,
-        S: Fn(Channel, Request<Q>) -> F,
-        F: Future<Output = Result<Response<A>, Status>>,
-    {
-        let mut attempts = Attempts::new(attempt_timeout);
-        let mut avoid: Option<Arc<Link>> = None;
-        let left = || deadline.saturating_duration_since(Instant::now());
-        loop {
-            let link = self.pool.choose(target, avoid.as_deref());
-            let allowed = attempts.begin(left());
-            let mut message = Request::new(request.clone());
-            // The node is told, so that it does not work for a caller who has gone.
-            message.set_timeout(allowed);
-            let failure = match timeout(allowed, send(link.channel(), message)).await {
-                Ok(Ok(answer)) => {
-                    link.answered();
-                    return Ok(answer.into_inner());
-                }
-                Ok(Err(status)) => StatusError::from(status),
-                Err(_) => StatusError::silent(allowed),
-            };
-
-            let after = attempts.failed(&failure, left(), &mut rand::rng());
-            debug!(
-                endpoint = link.endpoint(),
-                attempts = attempts.made(),
-                ?after,
-                error = %failure,
-                "an attempt failed"
-            );
-            if after.suspect {
-                self.pool.suspect(&link);
-            }
-            if after.look_again {
-                self.pool.look_again();
-            }
-            let pause = match after.then {
-                Then::Again(pause) => pause,
-                Then::GiveUp => {
-                    link.answered();
-                    return Err(failure.into());
-                }
-                Then::TimedOut => {
-                    return Err(Error::Timeout {
-                        after: self.limits.call,
-                        attempts: attempts.made(),
-                        last: Some(Box::new(failure)),
-                        request_ids: Vec::new(),
-                    });
-                }
-            };
-            avoid = after.avoid.then_some(link);
-            tokio::time::sleep(pause).await;
-        }
+        Instant::now() + self.options.call
     }
 }
 
@@ -641,16 +434,7 @@ fn consistency(read: Option<&ReadOptions>) -> Consistency {
     read.map_or(Consistency::Unspecified, ReadOptions::consistency)
 }
 
-/// A new request id, for callers that want to know it before the call, as to repeat it after a
-/// restart of their own.
-pub fn new_request_id() -> String {
-    Uuid::now_v7().to_string()
-}
-
-/// A retry is only safe under an id, so every mutation gets one before it is sent for the first
-/// time.
-pub(crate) fn fill_request_id(request_id: &mut String) {
-    if request_id.is_empty() {
-        *request_id = new_request_id();
-    }
+fn of_movement(lines: &[MovementLine]) -> Target {
+    let first = lines.first();
+    first.map_or(Target::Any, |line| way::of_sku(&line.sku))
 }

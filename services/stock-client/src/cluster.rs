@@ -14,7 +14,7 @@ use stock_proto::stock::admin::v1::{
 
 use crate::client::Client;
 use crate::error::Error;
-use crate::route::{self, Target};
+use crate::way::{self, Target};
 
 /// Nodes and replicas. The group that keeps them is asked, whoever leads it. What changes something
 /// is written down when the call returns, and done later: [`Client::list_shards`] tells how far it
@@ -72,7 +72,7 @@ impl Client {
         &self,
         request: ForceReleaseRequest,
     ) -> Result<ForceReleaseResponse, Error> {
-        let target = route::of_reservation(&request.reservation_id);
+        let target = way::of_reservation(&request.reservation_id);
         self.mutate(
             target,
             request,

@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use stock_proto::codec::ERROR_DOMAIN;
+use stock_proto::stock::v1::ErrorReason;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, RpcStatusExt, StatusExt};
+
+use crate::way::{Next, next};
 
 /// Why a call gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +59,14 @@ pub enum Error {
         /// As [`Error::request_ids`] has them.
         request_ids: Vec<String>,
     },
+
+    /// As many calls of this client as may be are under way, and it was told to fail rather than
+    /// to wait. Nothing was sent.
+    #[error("{max} calls are under way, as many as this client makes at once")]
+    TooManyCalls {
+        /// How many may be.
+        max: usize,
+    },
 }
 
 impl Error {
@@ -63,7 +75,9 @@ impl Error {
         match self {
             Self::Status(status) => Some(status),
             Self::Timeout { last, .. } | Self::Unreachable { last, .. } => last.as_deref(),
-            Self::InvalidEndpoint { .. } | Self::Malformed { .. } => None,
+            Self::InvalidEndpoint { .. } | Self::Malformed { .. } | Self::TooManyCalls { .. } => {
+                None
+            }
         }
     }
 
@@ -75,6 +89,7 @@ impl Error {
             Self::Unreachable { .. } => Code::Unavailable,
             Self::InvalidEndpoint { .. } => Code::InvalidArgument,
             Self::Malformed { .. } => Code::Internal,
+            Self::TooManyCalls { .. } => Code::ResourceExhausted,
         }
     }
 
@@ -85,7 +100,35 @@ impl Error {
         match self {
             Self::Status(status) => &status.request_ids,
             Self::Timeout { request_ids, .. } | Self::Malformed { request_ids, .. } => request_ids,
-            Self::Unreachable { .. } | Self::InvalidEndpoint { .. } => &[],
+            Self::Unreachable { .. } | Self::InvalidEndpoint { .. } | Self::TooManyCalls { .. } => {
+                &[]
+            }
+        }
+    }
+
+    /// Whether it is not known if what was asked for was done, and it may yet be. Repeating the
+    /// call with the same request ids ([`Error::request_ids`]) settles it, as does looking for the
+    /// reservation by its order reference.
+    pub fn outcome_unknown(&self) -> bool {
+        match self {
+            Self::Status(status) => status.outcome_unknown(),
+            // Of several attempts any may have been carried out.
+            Self::Timeout { attempts, .. } => *attempts > 0,
+            Self::Malformed { .. } => true,
+            Self::Unreachable { .. } | Self::InvalidEndpoint { .. } | Self::TooManyCalls { .. } => {
+                false
+            }
+        }
+    }
+
+    /// Whether the same call may succeed later: the cluster, the network or the client's own limits
+    /// were in the way, and nothing that was asked. Changes are to be repeated with the same
+    /// request ids.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Status(status) => !matches!(next(status), Next::GiveUp | Next::NoNode),
+            Self::Timeout { .. } | Self::Unreachable { .. } | Self::TooManyCalls { .. } => true,
+            Self::InvalidEndpoint { .. } | Self::Malformed { .. } => false,
         }
     }
 
@@ -104,13 +147,22 @@ impl Error {
             Self::Timeout { request_ids, .. } | Self::Malformed { request_ids, .. } => {
                 *request_ids = ids;
             }
-            Self::Unreachable { .. } | Self::InvalidEndpoint { .. } => {}
+            Self::Unreachable { .. } | Self::InvalidEndpoint { .. } | Self::TooManyCalls { .. } => {
+            }
         }
         self
     }
 
-    /// The stable reason of `google.rpc.ErrorInfo`, or empty.
-    pub fn reason(&self) -> &str {
+    /// Why, for programs: `stock/v1/errors.proto` tells what each means. Unspecified where no node
+    /// has said, and where a later version has said what this one does not know
+    /// ([`Error::reason_text`]).
+    pub fn reason(&self) -> ErrorReason {
+        self.status()
+            .map_or(ErrorReason::Unspecified, StatusError::reason)
+    }
+
+    /// The same as it stands in `google.rpc.ErrorInfo`; empty where no node has said.
+    pub fn reason_text(&self) -> &str {
         self.status().map_or("", |status| status.reason.as_str())
     }
 }
@@ -138,6 +190,10 @@ pub struct StatusError {
     /// Whether this comes from the connection and not from a node: the request may never have
     /// arrived, or its answer may have been lost.
     pub transport: bool,
+    /// Whether nothing at all came from the node for as long as was waited.
+    pub is_silence: bool,
+    /// Whether these are words of stockd, and not those of another program at the address.
+    pub is_of_stockd: bool,
     /// As [`Error::request_ids`] has them.
     pub request_ids: Vec<String>,
 }
@@ -161,7 +217,24 @@ impl StatusError {
             field_violations: Vec::new(),
             retry_delay: None,
             transport: true,
+            is_silence: true,
+            is_of_stockd: false,
             request_ids: Vec::new(),
+        }
+    }
+
+    /// Why, for programs.
+    pub fn reason(&self) -> ErrorReason {
+        ErrorReason::from_text(&self.reason)
+    }
+
+    /// Whether what was asked for may have been done all the same.
+    pub fn outcome_unknown(&self) -> bool {
+        let may_have = matches!(self.code, Code::DeadlineExceeded | Code::Cancelled);
+        match self.reason() {
+            ErrorReason::OutcomeUnknown | ErrorReason::DeadlineExceeded => true,
+            ErrorReason::Unspecified => self.transport || may_have,
+            _ => false,
         }
     }
 
@@ -170,6 +243,7 @@ impl StatusError {
         Self {
             code: Code::Unavailable,
             message: "the node takes no connection".to_owned(),
+            is_silence: false,
             ..Self::silent(Duration::ZERO)
         }
     }
@@ -203,6 +277,10 @@ impl StatusError {
             field_violations,
             retry_delay: details.retry_info().and_then(|info| info.retry_delay),
             transport,
+            is_silence: false,
+            is_of_stockd: details
+                .error_info()
+                .is_some_and(|info| info.domain == ERROR_DOMAIN),
             request_ids: details
                 .request_info()
                 .map_or_else(Vec::new, |info| vec![info.request_id.clone()]),
@@ -222,12 +300,20 @@ impl From<Status> for StatusError {
                 message = format!("{message}: {root}");
             }
         }
+        // A stub's words for a channel that takes no calls: its connection, or its runtime, ended.
+        let is_closed = message.starts_with("Service was not ready");
+        // The transport's words for the time that the node was told.
+        let is_silence = message.starts_with("Timeout expired") && cause.is_some();
         let details = if status.details().is_empty() {
             ErrorDetails::new()
         } else {
             status.get_error_details()
         };
-        Self::from_parts(status.code(), message, &details, cause.is_some())
+        let is_transport = cause.is_some() || is_closed;
+        Self {
+            is_silence,
+            ..Self::from_parts(status.code(), message, &details, is_transport)
+        }
     }
 }
 

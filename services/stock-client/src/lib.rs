@@ -2,20 +2,28 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), stock_client::Error> {
-//! use stock_client::Client;
 //! use stock_client::v1::{Line, ReserveRequest, reserve_response::Outcome};
+//! use stock_client::{Client, new_request_id};
 //!
 //! let client = Client::connect("http://127.0.0.1:7401").await?;
-//! let answer = client
-//!     .reserve(ReserveRequest {
-//!         lines: vec![Line::at("milk-1l", "store-7", 2)],
-//!         ..ReserveRequest::default()
-//!     })
-//!     .await?;
-//! match answer.outcome {
-//!     Some(Outcome::Reservation(reservation)) => println!("{}", reservation.reservation_id),
-//!     Some(Outcome::Shortage(shortage)) => println!("{} lines are short", shortage.lines.len()),
-//!     None => {}
+//! // Store it with the order before the call: whatever happens to this program, the same call
+//! // with the same id is done once.
+//! let request_id = new_request_id();
+//! let request = ReserveRequest {
+//!     request_id,
+//!     order_reference: Some("A-1042".to_owned()),
+//!     lines: vec![Line::at("milk-1l", "store-7", 2)],
+//!     ..ReserveRequest::default()
+//! };
+//! match client.reserve(request).await {
+//!     Ok(answer) => match answer.outcome {
+//!         Some(Outcome::Reservation(held)) => println!("held: {}", held.reservation_id),
+//!         Some(Outcome::Shortage(short)) => println!("{} lines are short", short.lines.len()),
+//!         None => {}
+//!     },
+//!     // It may be held: ask again with the same id, or find it by its order reference.
+//!     Err(error) if error.outcome_unknown() => println!("not known yet: {error}"),
+//!     Err(error) => return Err(error),
 //! }
 //! # Ok(())
 //! # }
@@ -33,40 +41,47 @@
 //!   once.
 //! - **Retries.** Lost connections, UNAVAILABLE, silence and overload with a retry hint are tried
 //!   again, with back-off, until the call's timeout; everything else is the caller's to decide.
+//!   An attempt takes a quarter of the call's time at most; all calls of a client share one budget
+//!   of repeats.
+//! - **Half of a network.** What the client has seen itself counts before what nodes say of each
+//!   other. A node that is silent is probed, left, and asked again when it answers a probe; idle
+//!   connections that a firewall forgot are replaced. That costs calls under way a fifth of a
+//!   second, and later ones nothing.
+//! - **One cluster.** It stays with the cluster that it was told ([`ClientBuilder::cluster`]), or
+//!   that answered first; nodes of another refuse its calls.
+//! - **Cancellation.** Any call may be dropped at any moment: repeated with its request id it is
+//!   done once.
 //!
-//! Deliberately absent: a queue of its own, a cache of stock, and any call that is retried without
-//! an id.
+//! A client takes part in the tokio runtime that it is used on, and outlives it: on another one it
+//! connects anew.
+//!
+//! Deliberately absent: a cache of stock, and any call that is retried without an id.
 
-mod attempts;
 mod batch;
-mod choice;
+mod builder;
+mod call;
 mod client;
 mod cluster;
 mod error;
-mod node;
+mod link;
+mod options;
+mod pool;
+mod request_id;
 mod reserve_stream;
-mod retry;
-mod route;
-mod topology;
+pub mod way;
 
-/// The way of a call without its transport: for callers that have one of their own, and for tests
-/// that play it.
-pub mod way {
-    pub use crate::attempts::{Attempts, Consequence, Then};
-    pub use crate::choice::{Candidate, choose};
-    pub use crate::node::{SUSPECT_FOR, TOPOLOGY_AGE_MAX, TOPOLOGY_AGE_MIN, TOPOLOGY_TIMEOUT};
-    pub use crate::route::Target;
-}
-
-pub use client::{
-    ATTEMPT_TIMEOUT, BULK_ATTEMPT_TIMEOUT, CALL_TIMEOUT, Client, ClientBuilder, new_request_id,
-};
+pub use builder::ClientBuilder;
+pub use client::Client;
 pub use error::{Error, FieldViolation, StatusError};
-pub use node::{CONNECT_TIMEOUT, START_TIMEOUT};
+pub use link::CONNECT_TIMEOUT;
+pub use options::{
+    ATTEMPT_TIMEOUT, BULK_ATTEMPT_TIMEOUT, CALL_TIMEOUT, CALLS_AT_ONCE, CallOptions, START_TIMEOUT,
+    WhenFull,
+};
+pub use request_id::new_request_id;
 pub use reserve_stream::{ReserveStream, UNANSWERED_MAX};
-pub use route::{home_shard, shard_of_reservation, shard_of_sku};
 pub use stock_proto::stock::{admin, v1};
-pub use topology::Topology;
+pub use way::{Topology, home_shard, shard_of_reservation, shard_of_sku};
 
 /// The time now, by this machine's clock: the `occurred_at` of a movement that has just happened.
 pub fn now() -> prost_types::Timestamp {

@@ -20,11 +20,11 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tonic::{Response, Status, Streaming};
 use tracing::debug;
 
-use crate::client::{Client, fill_request_id};
+use crate::client::Client;
 use crate::error::{Error, StatusError};
-use crate::node::Link;
-use crate::retry::{Backoff, Next, next};
-use crate::route;
+use crate::link::{Link, Way};
+use crate::request_id::fill_request_id;
+use crate::way::{self, Backoff, Chosen, Lesson, Next, Target, next};
 
 /// Requests of one stream that may wait for their answers; past this no more are taken.
 pub const UNANSWERED_MAX: usize = 4_096;
@@ -33,7 +33,7 @@ pub const UNANSWERED_MAX: usize = 4_096;
 const REQUESTS_PER_MESSAGE_MAX: usize = 1_000;
 
 /// How often the calls are looked at for ones that nobody answers any more.
-const CHECK_EVERY: Duration = Duration::from_millis(500);
+const CHECK_EVERY: Duration = Duration::from_millis(50);
 
 type Answered = (u64, Result<ReserveResponse, Error>);
 
@@ -45,7 +45,7 @@ pub struct ReserveStream<S> {
     requests: Option<Pin<Box<S>>>,
     next_number: u64,
     /// By endpoint.
-    calls: BTreeMap<String, Call>,
+    calls: BTreeMap<Arc<str>, Call>,
     again: FuturesUnordered<Pin<Box<dyn Future<Output = Answered> + Send>>>,
     answers: VecDeque<Answered>,
     check: Interval,
@@ -53,7 +53,8 @@ pub struct ReserveStream<S> {
 
 /// A call to one node.
 struct Call {
-    link: Arc<Link>,
+    chosen: Chosen<Arc<Link>>,
+    way: Way,
     sender: UnboundedSender<ReserveRequest>,
     answers: Answers,
     /// How many requests were sent.
@@ -99,7 +100,7 @@ impl Client {
 }
 
 impl Call {
-    fn open(link: Arc<Link>) -> Self {
+    fn open(client: &Client, chosen: Chosen<Arc<Link>>) -> Self {
         let (sender, mut receiver) = mpsc::unbounded_channel();
         let messages = futures_util::stream::poll_fn(move |context| {
             let mut requests = Vec::new();
@@ -109,10 +110,13 @@ impl Call {
                 Poll::Ready(_) => Poll::Ready(Some(ReserveStreamRequest::of(&requests))),
             }
         });
-        let mut stub = ReservationServiceClient::new(link.channel());
+        let way = chosen.link.way();
+        let mut stub = ReservationServiceClient::new(way.channel.clone());
+        let messages = client.addressed(messages);
         let opening = async move { stub.reserve_stream(messages).await };
         Self {
-            link,
+            chosen,
+            way,
             sender,
             answers: Answers::Opening(Box::pin(opening)),
             sent: 0,
@@ -181,18 +185,20 @@ where
                 Poll::Ready(Some(request)) => request,
             };
             fill_request_id(&mut request.request_id);
-            let target = route::of_basket(&request.lines, self.client.shard_count());
-            let link = self.client.pool().choose(target, None);
-            let endpoint = link.endpoint();
-            if !self.calls.contains_key(endpoint) {
-                let call = Call::open(Arc::clone(&link));
-                self.calls.insert(endpoint.to_owned(), call);
-            }
-            if let Some(call) = self.calls.get_mut(endpoint) {
-                call.send(self.next_number, request);
-            }
+            let number = self.next_number;
             self.next_number += 1;
             room -= 1;
+            let target = way::of_basket(&request.lines);
+            // A single call waits until a node takes calls again.
+            let Some(chosen) = self.client.pool().choose(target, |_| 0) else {
+                let now = Duration::ZERO;
+                self.again.push(again(&self.client, number, request, now));
+                continue;
+            };
+            let endpoint = Arc::clone(&chosen.endpoint);
+            let call = self.calls.entry(endpoint);
+            let call = call.or_insert_with(|| Call::open(&self.client, chosen));
+            call.send(number, request);
         }
     }
 
@@ -205,7 +211,7 @@ where
                     Poll::Pending => break,
                     Poll::Ready(Ok(answer)) => {
                         call.heard_at = Instant::now();
-                        call.link.answered();
+                        self.client.pool().answered(&call.chosen);
                         let header = answer.header.clone();
                         for result in results(answer) {
                             let Some((number, request)) = call.unanswered.remove(&result.number)
@@ -225,7 +231,7 @@ where
                         }
                     }
                     Poll::Ready(Err(failure)) => {
-                        ended.push((endpoint.clone(), failure));
+                        ended.push((Arc::clone(endpoint), failure));
                         break;
                     }
                 }
@@ -243,9 +249,13 @@ where
         };
         debug!(endpoint, unanswered = call.unanswered.len(), error = %failure, "a stream of \
             reserves ended");
-        if next(failure) == Next::NodeLost {
-            self.client.pool().suspect(&call.link);
-        }
+        let lesson = match next(failure) {
+            Next::Lost => Lesson::Lost,
+            Next::Silent => Lesson::Silent,
+            Next::NoNode => Lesson::NoNode,
+            Next::GiveUp | Next::Unavailable | Next::Overloaded(_) => Lesson::Answers,
+        };
+        self.client.pool().note(&call.chosen, lesson);
         self.client.pool().look_again();
         for (number, request) in call.unanswered.into_values() {
             let now = Duration::ZERO;
@@ -253,18 +263,26 @@ where
         }
     }
 
+    /// A call whose node is silent is doubted, and ended once its node is lost or somebody else
+    /// leads; at the latest when it was silent for as long as an attempt may take.
     fn end_silent_calls(&mut self, context: &mut Context<'_>) {
         while self.check.poll_tick(context).is_ready() {
-            let patience = self.client.attempt_timeout();
-            let is_silent =
-                |call: &Call| !call.unanswered.is_empty() && call.heard_at.elapsed() > patience;
-            let calls = self.calls.iter();
-            let silent: Vec<String> = calls
-                .filter(|(_, call)| is_silent(call))
-                .map(|(endpoint, _)| endpoint.clone())
-                .collect();
-            for endpoint in silent {
-                self.end(&endpoint, &StatusError::silent(patience));
+            let patience = self.client.options().attempt;
+            let pool = self.client.pool();
+            let mut ended = Vec::new();
+            for (endpoint, call) in &self.calls {
+                let silent = call.heard_at.elapsed();
+                if call.unanswered.is_empty() || silent < call.chosen.patience {
+                    continue;
+                }
+                pool.doubt(&call.chosen);
+                let is_overtaken = pool.is_overtaken(Target::Any, &call.chosen, &call.way);
+                if is_overtaken || silent > patience {
+                    ended.push((Arc::clone(endpoint), StatusError::silent(silent)));
+                }
+            }
+            for (endpoint, failure) in ended {
+                self.end(&endpoint, &failure);
             }
         }
     }
@@ -307,7 +325,9 @@ fn decided(result: ReserveStreamResult, header: Option<&ResponseHeader>) -> Deci
         Next::Overloaded(asked) => {
             Decided::NotYet(Backoff::new().pause(Some(asked), &mut rand::rng()))
         }
-        Next::NodeLost | Next::NodeUnavailable => Decided::NotYet(Duration::ZERO),
+        Next::Lost | Next::Silent | Next::NoNode | Next::Unavailable => {
+            Decided::NotYet(Duration::ZERO)
+        }
     }
 }
 

@@ -24,6 +24,11 @@ impl Speaks {
         newest: 1,
     };
 
+    /// Whether it can be in a cluster that speaks this version. 0: none is known yet.
+    pub fn can_follow(self, version: u32) -> bool {
+        version == 0 || self.includes(version)
+    }
+
     /// Whether a version is among them.
     pub fn includes(self, version: u32) -> bool {
         (self.oldest..=self.newest).contains(&version)

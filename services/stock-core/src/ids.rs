@@ -333,7 +333,7 @@ pub struct ReservationId([u8; 16]);
 
 /// Why 16 bytes are no reservation id.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("is not the id of a reservation")]
+#[error("is not the id of a reservation, which is a UUID of version 8")]
 pub struct ReservationIdError;
 
 impl ReservationId {

@@ -8,16 +8,19 @@
 //! operators   here, or sent on, once, to the leader of group 0
 //! ```
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use stock_cluster::GroupId;
 
 use crate::answer::{Answer, Failure};
 use crate::standing::ClusterState;
 
-/// A call waits this long for a leader before it is refused: an election takes up to a second
-/// (`stock-replica/src/settings.rs`).
+/// Calls wait this long for a leader from the first one on that found none, and are refused then:
+/// an election takes up to a second (`stock-replica/src/settings.rs`). Later ones are refused at
+/// once, so that their callers ask a node that knows or reaches one.
 pub const LEADER_WITHIN_MS: u64 = 1_500;
 
 /// It looks this often whether there is one.
@@ -28,7 +31,54 @@ pub const WAITING_FOR_LEADER_MAX: usize = 1_024;
 
 /// Calls of a node that wait for a leader.
 #[derive(Debug, Default)]
-pub struct WaitingForLeader(AtomicUsize);
+pub struct WaitingForLeader {
+    calls: AtomicUsize,
+    /// The groups of which calls have found no leader lately.
+    leaderless: Mutex<BTreeMap<GroupId, Leaderless>>,
+    /// Whether there are any.
+    are_leaderless: AtomicBool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Leaderless {
+    /// When a call found no leader first, and last.
+    since_ms: u64,
+    seen_ms: u64,
+}
+
+impl WaitingForLeader {
+    /// A call of a group has found nobody who leads: since when that is so.
+    fn found_none(&self, group: GroupId, now_ms: u64) -> u64 {
+        let mut leaderless = self.leaderless();
+        let known = leaderless.entry(group).or_insert(Leaderless {
+            since_ms: now_ms,
+            seen_ms: now_ms,
+        });
+        // Whatever was long ago has nothing to do with it.
+        if now_ms.saturating_sub(known.seen_ms) > LEADER_WITHIN_MS {
+            known.since_ms = now_ms;
+        }
+        known.seen_ms = now_ms;
+        self.are_leaderless.store(true, Ordering::Relaxed);
+        known.since_ms
+    }
+
+    /// A call of a group was answered.
+    fn found_one(&self, group: GroupId) {
+        if self.are_leaderless.load(Ordering::Relaxed) {
+            let mut leaderless = self.leaderless();
+            leaderless.remove(&group);
+            let are_some = !leaderless.is_empty();
+            self.are_leaderless.store(are_some, Ordering::Relaxed);
+        }
+    }
+
+    fn leaderless(&self) -> MutexGuard<'_, BTreeMap<GroupId, Leaderless>> {
+        self.leaderless
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// A place among them, given back when it is dropped.
 #[derive(Debug)]
@@ -37,14 +87,14 @@ struct Place<W: Deref<Target = WaitingForLeader>>(W);
 impl<W: Deref<Target = WaitingForLeader>> Place<W> {
     fn take(waiting: W) -> Option<Self> {
         let place = Self(waiting);
-        let before = place.0.0.fetch_add(1, Ordering::Relaxed);
+        let before = place.0.calls.fetch_add(1, Ordering::Relaxed);
         (before < WAITING_FOR_LEADER_MAX).then_some(place)
     }
 }
 
 impl<W: Deref<Target = WaitingForLeader>> Drop for Place<W> {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.calls.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -54,8 +104,10 @@ pub struct ToLeader<W: Deref<Target = WaitingForLeader>> {
     own: u64,
     group: GroupId,
     waiting: W,
-    /// Its place among those who wait, and until when it does.
-    waits: Option<(Place<W>, u64)>,
+    /// Its place among those who wait.
+    place: Option<Place<W>>,
+    /// To whom it was forwarded last.
+    forwarded: Option<u64>,
 }
 
 /// What is next for commands.
@@ -84,7 +136,8 @@ impl<W: Deref<Target = WaitingForLeader> + Clone> ToLeader<W> {
             own,
             group,
             waiting,
-            waits: None,
+            place: None,
+            forwarded: None,
         }
     }
 
@@ -93,7 +146,10 @@ impl<W: Deref<Target = WaitingForLeader> + Clone> ToLeader<W> {
     pub fn next(&mut self, cluster: &ClusterState, now_ms: impl FnOnce() -> u64) -> Next {
         match cluster.group(self.group).leader {
             Some(leader) if leader == self.own => Next::Propose,
-            Some(to) => Next::Forward { to },
+            Some(to) => {
+                self.forwarded = Some(to);
+                Next::Forward { to }
+            }
             None => self.not_led(now_ms()),
         }
     }
@@ -102,21 +158,25 @@ impl<W: Deref<Target = WaitingForLeader> + Clone> ToLeader<W> {
     pub fn answered(&mut self, answer: Answer, now_ms: impl FnOnce() -> u64) -> Next {
         match answer {
             Answer::Failed(Failure::NotLeader { .. }) => self.not_led(now_ms()),
-            answer => Next::Answer(answer),
+            answer => {
+                self.waiting.found_one(self.group);
+                Next::Answer(answer)
+            }
         }
     }
 
     fn not_led(&mut self, now_ms: u64) -> Next {
-        if self.waits.is_none()
-            && let Some(place) = Place::take(self.waiting.clone())
-        {
-            self.waits = Some((place, now_ms + LEADER_WITHIN_MS));
+        let until_ms = self.waiting.found_none(self.group, now_ms) + LEADER_WITHIN_MS;
+        if self.place.is_none() {
+            self.place = Place::take(self.waiting.clone());
         }
-        match &self.waits {
-            Some((_, until_ms)) if now_ms < *until_ms => Next::Wait {
+        match &self.place {
+            Some(_) if now_ms < until_ms => Next::Wait {
                 ms: LEADER_CHECK_EVERY_MS,
             },
-            _ => Next::Answer(Answer::Failed(Failure::NotLeader { leader: None })),
+            _ => Next::Answer(Answer::Failed(Failure::NotLeader {
+                leader: self.forwarded,
+            })),
         }
     }
 }
@@ -179,7 +239,7 @@ mod tests {
             way.next(&led_by(2), || 5),
             Next::Forward { to: 2 }
         ));
-        assert_eq!(waiting.0.load(Ordering::Relaxed), 0);
+        assert_eq!(waiting.calls.load(Ordering::Relaxed), 0);
         // It leads no more, and nobody else does yet.
         assert!(matches!(
             way.answered(not_leader(), || 10),
@@ -201,7 +261,43 @@ mod tests {
             Next::Answer(Answer::Failed(Failure::NotLeader { .. }))
         ));
         drop(way);
-        assert_eq!(waiting.0.load(Ordering::Relaxed), 0);
+        assert_eq!(waiting.calls.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_group_that_has_had_no_leader_for_long_keeps_no_further_call_waiting() {
+        let waiting = WaitingForLeader::default();
+        let new = || ToLeader::new(OWN, GROUP, &waiting);
+        // By what this node knows node 2 leads, and it does not reach that one.
+        let cluster = led_by(2);
+        let mut first = new();
+        assert!(matches!(
+            first.next(&cluster, || 0),
+            Next::Forward { to: 2 }
+        ));
+        assert!(matches!(
+            first.answered(not_leader(), || 0),
+            Next::Wait { .. }
+        ));
+        let mut later = new();
+        later.next(&cluster, || LEADER_WITHIN_MS);
+        let refused = later.answered(not_leader(), || LEADER_WITHIN_MS);
+        let Next::Answer(Answer::Failed(Failure::NotLeader { leader })) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(leader, Some(2), "whoever asks is told");
+        // An answer ends that, and so does time.
+        let reached = Answer::Reached { applied_index: 1 };
+        new().answered(reached, || LEADER_WITHIN_MS + 1);
+        let mut next = new();
+        next.next(&cluster, || LEADER_WITHIN_MS + 2);
+        let waits = next.answered(not_leader(), || LEADER_WITHIN_MS + 2);
+        assert!(matches!(waits, Next::Wait { .. }));
+        let much_later = 10 * LEADER_WITHIN_MS;
+        assert!(matches!(
+            new().answered(not_leader(), || much_later),
+            Next::Wait { .. }
+        ));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The command line's grammar, with an example for every command.
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -92,34 +93,36 @@ Exit code 3 and what there is, when it is too little.")]
     /// Paid: the hold no longer expires
     #[command(after_help = "\
 Example:
-  stockctl confirm 01997a3c-5f10-7003-9a54-2f0c9d6c1b11
-  stockctl confirm 01997a3c-5f10-7003-9a54-2f0c9d6c1b11 --pickup-within 3d")]
+  stockctl confirm 01997a3c-5f10-8003-9a54-2f0c9d6c1b11
+  stockctl confirm 01997a3c-5f10-8003-9a54-2f0c9d6c1b11 --pickup-within 3d")]
     Confirm(Confirm),
 
     /// Give held or confirmed units back, all of them or some
     #[command(after_help = "\
 Example:
-  stockctl release 01997a3c-5f10-7003-9a54-2f0c9d6c1b11
-  stockctl release 01997a3c-5f10-7003-9a54-2f0c9d6c1b11 milk-1l=1
+  stockctl release 01997a3c-5f10-8003-9a54-2f0c9d6c1b11
+  stockctl release 01997a3c-5f10-8003-9a54-2f0c9d6c1b11 milk-1l=1
 
-  stockctl release 01997a3c-5f10-7003-9a54-2f0c9d6c1b11 --force 'the app is gone'
+  stockctl release 01997a3c-5f10-8003-9a54-2f0c9d6c1b11 --force 'the app is gone'
 
-Where the reservation holds a SKU at several locations, name one: milk-1l@store-7=1.")]
+Where the reservation holds a SKU at several locations, name one: milk-1l@store-7=1; so where the
+SKU has an @: me@home@store-7=1.")]
     Release(Release),
 
     /// Hand confirmed units over, all of them or some
     #[command(after_help = "\
 Example:
-  stockctl fulfill 01997a3c-5f10-7003-9a54-2f0c9d6c1b11
-  stockctl fulfill 01997a3c-5f10-7003-9a54-2f0c9d6c1b11 milk-1l=1
+  stockctl fulfill 01997a3c-5f10-8003-9a54-2f0c9d6c1b11
+  stockctl fulfill 01997a3c-5f10-8003-9a54-2f0c9d6c1b11 milk-1l=1
 
-Where the reservation holds a SKU at several locations, name one: milk-1l@store-7=1.")]
+Where the reservation holds a SKU at several locations, name one: milk-1l@store-7=1; so where the
+SKU has an @: me@home@store-7=1.")]
     Fulfill(Part),
 
     /// Let a hold end later
     #[command(after_help = "\
 Example:
-  stockctl extend 01997a3c-5f10-7003-9a54-2f0c9d6c1b11 --ttl 30m
+  stockctl extend 01997a3c-5f10-8003-9a54-2f0c9d6c1b11 --ttl 30m
 
 It never ends earlier than it would have.")]
     Extend(Extend),
@@ -127,15 +130,16 @@ It never ends earlier than it would have.")]
     /// Replace the lines of a hold in one step
     #[command(after_help = "\
 Example:
-  stockctl amend 01997a3c-5f10-7003-9a54-2f0c9d6c1b11 milk-1l@store-7=3 bread@store-7=1
+  stockctl amend 01997a3c-5f10-8003-9a54-2f0c9d6c1b11 milk-1l@store-7=3 bread@store-7=1
 
-Name the whole basket as it shall be. On a shortage (exit code 3) the hold stays as it was.")]
+Name the whole basket as it shall be, as for reserve. On a shortage (exit code 3) the hold stays as
+it was.")]
     Amend(Amend),
 
     /// Show a reservation
     #[command(after_help = "\
 Example:
-  stockctl get 01997a3c-5f10-7003-9a54-2f0c9d6c1b11")]
+  stockctl get 01997a3c-5f10-8003-9a54-2f0c9d6c1b11")]
     Get(Get),
 
     /// Find reservations: all that is asked for must be true of them
@@ -395,8 +399,8 @@ pub(crate) struct List {
     pub(crate) created_after: Option<SystemTime>,
 
     /// Show so many at most
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
-    pub(crate) limit: usize,
+    #[arg(long, value_name = "N", default_value = "1000")]
+    pub(crate) limit: NonZeroUsize,
 }
 
 #[derive(Debug, Args)]

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use prost_types::{FieldMask, Timestamp};
-use stock_client::{Client, Error};
+use stock_client::{Client, ClientBuilder, Error};
 use stock_proto::stock::admin::v1::ForceReleaseRequest;
 use stock_proto::stock::v1::reservation::State;
 use stock_proto::stock::v1::{
@@ -28,10 +28,13 @@ use crate::operate::args::ClusterCommand;
 
 /// Does what the command line asks.
 pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
-    let builder = Client::builder().call_timeout(cli.timeout);
-    let builder = cli.endpoint.into_iter().fold(builder, |builder, endpoint| {
-        builder.endpoint(endpoint.trim())
-    });
+    let builder = Client::builder()
+        .call_timeout(cli.timeout)
+        .start_timeout(cli.timeout);
+    // A comma at the end names nothing.
+    let endpoints = cli.endpoint.iter().map(|endpoint| endpoint.trim());
+    let endpoints = endpoints.filter(|endpoint| !endpoint.is_empty());
+    let builder = endpoints.fold(builder, ClientBuilder::endpoint);
     let client = &builder.connect().await?;
     match cli.command {
         Command::Location(LocationCommand::Put(args)) => put_location(client, args).await,
@@ -214,9 +217,10 @@ async fn list(client: &Client, args: List) -> Result<Answer, Failure> {
         read: Some(ReadOptions::linearizable()),
         ..ListReservationsRequest::default()
     };
+    let limit = args.limit.get();
     let mut all = ListReservationsResponse::default();
     loop {
-        let left = args.limit.saturating_sub(all.reservations.len());
+        let left = limit.saturating_sub(all.reservations.len());
         request.page_size = i32::try_from(left).unwrap_or(i32::MAX).max(1);
         let page = client.list_reservations_page(request.clone()).await?;
         all.reservations.extend(page.reservations);
@@ -225,8 +229,8 @@ async fn list(client: &Client, args: List) -> Result<Answer, Failure> {
             None => all.header = page.header,
         }
         all.next_page_token = page.next_page_token;
-        if all.next_page_token.is_empty() || all.reservations.len() >= args.limit {
-            all.reservations.truncate(args.limit);
+        if all.next_page_token.is_empty() || all.reservations.len() >= limit {
+            all.reservations.truncate(limit);
             return Ok(Answer::Listed(all));
         }
         request.page_token.clone_from(&all.next_page_token);

@@ -22,6 +22,15 @@ pub(crate) enum Failure {
     Usage(String),
     /// It was asked for, and is not done yet.
     Unfinished(String),
+    /// Somebody pressed Ctrl-C.
+    Interrupted(Option<Repeat>),
+    /// It was done, and what is to be said of it could not be written.
+    Unwritten {
+        /// Why not.
+        error: std::io::Error,
+        /// What is to be said.
+        answer: String,
+    },
     /// This process could not do its own part.
     Local(anyhow::Error),
 }
@@ -58,7 +67,11 @@ impl Failure {
         match self {
             Self::Call { error, .. } if error.code() == Code::InvalidArgument => INVALID,
             Self::Usage(_) => INVALID,
-            Self::Call { .. } | Self::Unfinished(_) | Self::Local(_) => FAILED,
+            Self::Call { .. }
+            | Self::Unfinished(_)
+            | Self::Interrupted(_)
+            | Self::Unwritten { .. }
+            | Self::Local(_) => FAILED,
         }
     }
 
@@ -75,6 +88,13 @@ impl Failure {
             }
             Self::Usage(message) | Self::Unfinished(message) => {
                 format!("error: {}", sentence(message))
+            }
+            Self::Interrupted(Some(repeat)) => {
+                format!("interrupted. {}", advice::repeat(repeat))
+            }
+            Self::Interrupted(None) => "interrupted".to_owned(),
+            Self::Unwritten { error, answer } => {
+                format!("error: this was done, and could not be written ({error}):\n{answer}")
             }
             Self::Local(error) => format!("error: {}", sentence(&format!("{error:#}"))),
         }
@@ -104,6 +124,18 @@ impl Failure {
                 code_name(Code::DeadlineExceeded),
                 "UNFINISHED",
                 message.clone(),
+                &[][..],
+            ),
+            Self::Interrupted(repeat) => (
+                code_name(Code::Cancelled),
+                "INTERRUPTED",
+                repeat.as_ref().map_or_else(String::new, advice::repeat),
+                &[][..],
+            ),
+            Self::Unwritten { error, answer } => (
+                code_name(Code::Internal),
+                "UNWRITTEN",
+                format!("this was done, and could not be written ({error}): {answer}"),
                 &[][..],
             ),
             Self::Local(error) => (
@@ -138,7 +170,7 @@ fn reason(error: &Error) -> &str {
         Error::Unreachable { .. } => "UNREACHABLE",
         Error::InvalidEndpoint { .. } => "INVALID_ENDPOINT",
         Error::Malformed { .. } => "MALFORMED_ANSWER",
-        _ => error.reason(),
+        _ => error.reason_text(),
     }
 }
 
@@ -199,6 +231,8 @@ mod tests {
             }],
             retry_delay: None,
             transport: false,
+            is_silence: false,
+            is_of_stockd: true,
             request_ids: Vec::new(),
         }
     }

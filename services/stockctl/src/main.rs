@@ -56,12 +56,22 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::Local(error.into()))?;
-    let answer = runtime.block_on(command::run(cli))?;
+    let answer = runtime.block_on(async {
+        tokio::select! {
+            answer = command::run(cli) => answer,
+            Ok(()) = tokio::signal::ctrl_c() => Err(Failure::Interrupted(repeat::under_way())),
+        }
+    })?;
     let text = match output {
         Output::Table => answer.table(),
         Output::Json => answer.json()?,
     };
-    print(&text).map_err(|error| Failure::Local(error.into()))?;
+    if let Err(error) = print(&text) {
+        return Err(Failure::Unwritten {
+            error,
+            answer: text,
+        });
+    }
     Ok(answer.exit_code())
 }
 

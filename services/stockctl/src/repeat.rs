@@ -1,5 +1,7 @@
 //! What makes a repeated mutation the same one.
 
+use std::sync::OnceLock;
+
 use clap::Args;
 use uuid::Uuid;
 
@@ -14,9 +16,20 @@ pub(crate) struct RequestId {
 impl RequestId {
     /// Made here and not in the client, so that a failure can say which id to repeat.
     pub(crate) fn or_new(self) -> String {
-        self.request_id
-            .unwrap_or_else(|| Uuid::now_v7().to_string())
+        let new = || Uuid::now_v7().to_string();
+        let id = self.request_id.unwrap_or_else(new);
+        // A command makes one, at most.
+        UNDER_WAY.get_or_init(|| id.clone());
+        id
     }
+}
+
+/// The id of the mutation that this process makes, once it has one: whoever interrupts it is told.
+static UNDER_WAY: OnceLock<String> = OnceLock::new();
+
+/// What the mutation under way is repeated by, if one is.
+pub(crate) fn under_way() -> Option<Repeat> {
+    UNDER_WAY.get().cloned().map(Repeat::RequestId)
 }
 
 /// The name under which a mutation is done once.

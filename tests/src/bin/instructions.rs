@@ -30,6 +30,7 @@ use stock_node::worker::{
     USUAL_ELECTION_TICKS, Worker, WorkerParts,
 };
 use stock_proto::stock::v1 as api;
+use stock_proto::whole;
 use stock_storage::{CheckpointStore, LogOptions, OnDamage, OsVolume, Volume};
 use stockd::api::reserve;
 use stockd::directory::bring_back;
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
             .parse()
             .map_err(Into::into)
             .and_then(|times| run(step, times)),
-        _ => Err("usage: instructions check|encode|apply|turn|answer TIMES".into()),
+        _ => Err("usage: instructions whole|check|encode|apply|turn|answer TIMES".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
 
 fn run(step: &str, times: u64) -> Result<(), Failure> {
     match step {
+        "whole" => look_whole(times),
         "check" => check(times),
         "encode" => encode(times),
         "apply" => apply(times),
@@ -69,6 +71,15 @@ fn run(step: &str, times: u64) -> Result<(), Failure> {
         "answer" => answer(times),
         _ => Err(format!("there is no step {step}").into()),
     }
+}
+
+/// Whether a message holds nothing that is not known.
+fn look_whole(times: u64) -> Result<(), Failure> {
+    let message = message(0);
+    for _ in 0..times {
+        whole::check::<api::ReserveRequest>(black_box(&message))?;
+    }
+    Ok(())
 }
 
 /// From a message's bytes to a checked command.
@@ -254,6 +265,7 @@ fn begin(dir: &std::path::Path) -> Result<Loop, Failure> {
         since: 0,
         lives: vec![1],
         founding: Some(Founding {
+            version: 1,
             incarnation: 1,
             replication: 1,
             nodes: vec![founder],

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use stock_cluster::{GroupId, Policy, ReplicaId, Speaks};
+use stock_cluster::{GroupId, Policy, ReplicaId};
 use stock_core::{Principal, Secret, Stamp};
 use stock_node::checkpoint::Image;
 use stock_node::clock::Now;
@@ -100,6 +100,7 @@ impl World {
                     machine.is_renounced = false;
                 }
                 self.tally.add("boots");
+                self.note_build(node);
                 self.gauge(node);
                 self.wake(node);
                 self.call_the_roll(node);
@@ -247,7 +248,7 @@ fn open(
         entries: disk.entry_readers(),
         checkpoint_pace: plan.checkpoint_pace,
         audit_every_ms: plan.audit_every_ms,
-        speaks: Speaks::THIS,
+        speaks: machine.speaks,
         groups,
         boot: machine.boots,
         election_ticks: drawn.election_ticks..drawn.election_ticks + 1,
@@ -262,6 +263,7 @@ fn open(
     let (worker, log) = bring_back::open(parts, &disk, &store, &ledger_indexes, drawn.now)?;
     Ok(Opened::Running(Box::new(Running {
         boot: machine.boots,
+        speaks: machine.speaks,
         worker,
         log,
         view,

@@ -16,6 +16,23 @@ pub(crate) struct Client {
     pub(crate) router: Option<Box<Router>>,
 }
 
+/// What happens to one that finds its way itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Routed {
+    /// An attempt has been silent for as long as its client's patience.
+    Late(CallId),
+    /// A node may be due for a probe.
+    Probe(u64),
+    /// A question who leads what gets to a node: a probe's, or a look's.
+    Asked { node: u64, is_probe: bool },
+    /// The node has not answered it; it does not run, or nothing is heard of it.
+    Untold {
+        node: u64,
+        is_probe: bool,
+        runs: bool,
+    },
+}
+
 /// What it waits for.
 pub(crate) struct Current {
     pub(crate) wish: Wish,

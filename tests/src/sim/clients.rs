@@ -4,9 +4,10 @@
 use stock_node::answer::Failure;
 
 use super::calls::{Call, CallId, Told};
-use super::checks::{Checked, answers};
-use super::client::{Client, Current};
+use super::checks::{Checked, answers, broken};
+use super::client::{Client, Current, Routed};
 use super::plan::SECOND_US;
+use super::router::STRANGER;
 use super::workload::{Ask, encode};
 use super::world::{Chapter, Happening, World};
 
@@ -17,15 +18,15 @@ const NOT_OPEN_AGAIN_US: u64 = 20_000;
 
 impl World {
     /// A client that has nothing to do begins something.
-    pub(crate) fn think(&mut self, client: usize) {
+    pub(crate) fn think(&mut self, client: usize) -> Checked {
         if self.clients[client].is_busy() {
-            return;
+            return Ok(());
         }
         let router = self.clients[client].router.as_ref();
         if router.is_some_and(|router| !router.is_open()) {
             self.look_again(client);
             self.after(NOT_OPEN_AGAIN_US, Happening::Think(client));
-            return;
+            return Ok(());
         }
         let wish = match self.chapter {
             Chapter::Trouble if self.clients[client].next.is_some() => {
@@ -43,7 +44,7 @@ impl World {
             Chapter::Audit => self.audit.pop(),
         };
         let Some(wish) = wish else {
-            return;
+            return Ok(());
         };
         self.clients[client].current = Some(Current {
             wish,
@@ -54,28 +55,32 @@ impl World {
         if let (Some(router), Some(current)) = (&mut state.router, &state.current) {
             router.begin(&current.wish, self.now_us);
         }
-        self.attempt(client);
+        self.attempt(client)
     }
 
     /// A client tries again.
-    pub(crate) fn retry(&mut self, client: usize) {
+    pub(crate) fn retry(&mut self, client: usize) -> Checked {
         let Some(current) = &self.clients[client].current else {
-            return;
+            return Ok(());
         };
+        // One that finds its way itself may have been told twice to try again.
+        if current.call.is_some() {
+            return Ok(());
+        }
         let ends_itself = self.clients[client].router.is_some();
         let is_patient = ends_itself || self.chapter != Chapter::Trouble;
         if current.attempts >= ATTEMPTS_MAX && !is_patient {
             self.tally.add("given up");
             self.clients[client].current = None;
             self.rest(client);
-            return;
+            return Ok(());
         }
         let wish = self.workload.again(&current.wish.clone(), self.true_us());
         if let Some(current) = &mut self.clients[client].current {
             current.wish = wish;
         }
         self.tally.add("retries");
-        self.attempt(client);
+        self.attempt(client)
     }
 
     /// A client has waited long enough for an answer.
@@ -89,11 +94,18 @@ impl World {
         }
         self.clients[client].home = None;
         self.tally.add("timeouts");
-        match self.clients[client].router {
-            Some(_) => return self.routed_call_failed(client, &Told::Nothing),
+        match &self.clients[client].router {
+            Some(router) if self.chapter == Chapter::Audit && !router.is_overtaken() => broken(
+                "routing",
+                format!(
+                    "nothing goes wrong any more, and client {client} waits for node {:?} for as \
+                     long as it may",
+                    router.asked()
+                ),
+            ),
+            Some(_) => self.routed_call_failed(client, &Told::Nothing),
             None => self.retry(client),
         }
-        Ok(())
     }
 
     /// An answer, or a failure, gets to a client.
@@ -178,16 +190,23 @@ impl World {
         self.after(after_us, Happening::Think(client));
     }
 
-    fn attempt(&mut self, client: usize) {
+    fn attempt(&mut self, client: usize) -> Checked {
         let routed = self.next_attempt(client);
+        if routed.is_none() && self.clients[client].router.is_some() {
+            return self.waits_for_a_node(client);
+        }
         let asked = routed.as_ref().map(|attempt| attempt.node);
+        if asked == Some(STRANGER) {
+            let what = format!("client {client} asks a node of another cluster");
+            return broken("routing", what);
+        }
         let Some(node) = asked.or_else(|| self.node_for(client)) else {
-            return;
+            return Ok(());
         };
         let id = self.next_call;
         self.next_call += 1;
         let Some(current) = &mut self.clients[client].current else {
-            return;
+            return Ok(());
         };
         current.attempts += 1;
         current.call = Some(id);
@@ -213,7 +232,11 @@ impl World {
             },
         );
         let (patience_us, arrives) = match routed {
-            Some(attempt) => (attempt.allowed_us, attempt.arrives),
+            Some(attempt) => {
+                let late = Happening::Routed(client, Routed::Late(id));
+                self.after(attempt.patience_us, late);
+                (attempt.allowed_us, attempt.arrives)
+            }
             None => (self.pace.between(SECOND_US / 5, 4 * SECOND_US), true),
         };
         if arrives {
@@ -221,6 +244,7 @@ impl World {
             self.after(after_us, Happening::Take(id));
         }
         self.after(patience_us, Happening::Impatience(id));
+        Ok(())
     }
 
     /// Half of the clients stay with the node that answered them last.

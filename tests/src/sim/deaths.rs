@@ -82,6 +82,8 @@ impl World {
             self.tally.add("nodes lost to damage");
             self.die_or_reboot(node, Ending::Killed);
             self.expect_new_disk(node);
+        } else if self.was_too_old(node, &stop) {
+            self.die_or_reboot(node, Ending::Killed);
         } else {
             return match stop {
                 Stop::Panicked(panic) => broken("no panic", format!("node {node}: {panic}")),

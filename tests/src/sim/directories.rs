@@ -258,10 +258,8 @@ impl World {
             format!("node {node} by node {by}: {refusal}")
         });
         match refusal {
-            Refusal::Stranger { .. }
-            | Refusal::AnotherVersion { .. }
-            | Refusal::Unknown { .. }
-            | Refusal::Twin { .. } => {}
+            Refusal::AnotherVersion { .. } => self.is_too_old(node),
+            Refusal::Stranger { .. } | Refusal::Unknown { .. } | Refusal::Twin { .. } => {}
             Refusal::EarlierLife { .. } => self.is_over(node),
             Refusal::LaterLife { .. } => self.is_over(by),
             Refusal::Removed { .. } => self.tally.add("removed nodes refused"),
@@ -270,6 +268,12 @@ impl World {
                 let is_on_old = self.machines.get(&node).is_some_and(|it| it.is_on_old);
                 match is_on_old {
                     true => self.put_back(node),
+                    // A damage may have hit what said that it was let in anew.
+                    false if self.untrusted.contains(&node) => {
+                        self.die(node, Ending::Killed);
+                        self.put_empty_disk_in(node);
+                        self.expect_boot(node);
+                    }
                     false => self.wronged.extend([(node, refusal.to_string())]),
                 }
             }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io};
 
+use stock_cluster::GroupId;
 use stock_storage::{Access, Volume, VolumeFile};
 
 use super::dice::Dice;
@@ -35,6 +36,8 @@ struct Platter {
     damaged: BTreeMap<u64, usize>,
     /// Files that were received, and are states now.
     adopted: BTreeSet<u64>,
+    /// Groups whose newest state was damaged once.
+    newest_was_damaged: BTreeSet<GroupId>,
     free_bytes: u64,
     dice: Dice,
     trouble: Trouble,
@@ -99,6 +102,7 @@ impl Disk {
             next_file: 0,
             damaged: BTreeMap::new(),
             adopted: BTreeSet::new(),
+            newest_was_damaged: BTreeSet::new(),
             free_bytes: u64::MAX,
             dice,
             trouble: Trouble::default(),

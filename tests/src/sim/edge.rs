@@ -60,7 +60,7 @@ impl World {
                 let answerer = match subject {
                     // Every node has them.
                     Subject::Locations => Answerer::Here,
-                    Subject::Positions(_) | Subject::Reservation(_) => {
+                    Subject::Positions(_) | Subject::Reservation(_) | Subject::List(_) => {
                         way::of_read(cluster, group, was_sent_on)
                     }
                 };
@@ -71,6 +71,7 @@ impl World {
                 let question = match subject {
                     Subject::Positions(_) | Subject::Locations => Question::Reached,
                     Subject::Reservation(id) => Question::Reservation(*id),
+                    Subject::List(asked) => Question::List(Arc::clone(asked)),
                 };
                 if let (Freshness::Near, Subject::Positions(_)) = (freshness, subject) {
                     // Not even the loop is asked.
@@ -191,6 +192,17 @@ impl World {
             ) => Told::Found {
                 index: applied_index,
                 found: Found::Reservation(*id, reservation),
+            },
+            (
+                Answer::Listed {
+                    listed,
+                    applied_index,
+                    ..
+                },
+                Ask::Read(_, Subject::List(asked)),
+            ) => Told::Found {
+                index: applied_index,
+                found: Found::Listed(Arc::clone(asked), listed),
             },
             (Answer::Reached { applied_index }, Ask::Read(_, Subject::Locations)) => {
                 let running = self

@@ -130,6 +130,9 @@ fault_kinds! {
     /// A client that finds its way itself does not reach a node for a while. Where this kind
     /// occurs, some clients do.
     ClientCutOff = "client-cut-off",
+    /// A node is started with another build than before, or an operator raises the version that the
+    /// cluster speaks.
+    Upgrade = "upgrade",
 }
 
 impl FaultKind {
@@ -161,6 +164,7 @@ impl FaultKind {
         Self::ClientCutOff,
         Self::SlowReplay,
         Self::CopyWithLaggard,
+        Self::Upgrade,
     ];
 }
 

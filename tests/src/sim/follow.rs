@@ -51,6 +51,9 @@ impl World {
                     format!("{group:?} {index} of term {term} and {stamp:?}, seen by node {node}")
                 });
             }
+            if group == GroupId::META {
+                self.see_version_raised()?;
+            }
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Who nodes are to each other.
 
 use stock_cluster::identity::{Addresses, Identity, Listed};
-use stock_cluster::{Directory, Founder, Speaks};
+use stock_cluster::{Directory, Founder};
 use stock_node::worker::Founding;
 
 use super::machine::{Machine, first_address};
@@ -27,7 +27,7 @@ pub(crate) fn identity(node: u64, machine: &Machine, plan: &Plan, since: u64) ->
         has_joined: !machine.is_founder,
         incarnation: Some(machine.lives[0]),
         earlier_lives: machine.lives[1..].to_vec(),
-        speaks: Speaks::THIS,
+        speaks: machine.speaks,
         addresses: Addresses {
             grpc: format!("http://{}", machine.address),
             peers: machine.address.clone(),
@@ -47,5 +47,6 @@ pub(crate) fn founding(plan: &Plan, machine: &Machine) -> Founding {
         incarnation: machine.lives[0],
         replication: plan.replication,
         nodes: founders.collect(),
+        version: plan.first_build().newest,
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use stock_cluster::GroupId;
 use stock_cluster::identity::Founder;
+use stock_cluster::{GroupId, Speaks};
 use stock_node::clock::Now;
 use stock_node::event::{Effect, Event};
 use stock_node::standing::ClusterState;
@@ -34,6 +34,8 @@ pub(crate) struct Machine {
     pub(crate) clock: MachineClock,
     pub(crate) running: Option<Running>,
     pub(crate) boots: u64,
+    /// The versions of the cluster that the build speaks with which it is started next.
+    pub(crate) speaks: Speaks,
     pub(crate) root: Option<PathBuf>,
     /// It does not run until then, though it lives.
     pub(crate) paused_until_us: u64,
@@ -121,6 +123,8 @@ pub(crate) struct Doom {
 /// A node that runs.
 pub(crate) struct Running {
     pub(crate) boot: u64,
+    /// The versions of the cluster that its build speaks.
+    pub(crate) speaks: Speaks,
     pub(crate) worker: Worker<ReplyTo>,
     pub(crate) log: LogWriter,
     pub(crate) view: Arc<ReadView>,
@@ -177,6 +181,7 @@ impl Machine {
             clock: MachineClock::new(plan.drift_ppm[at], plan.wall_offset_ms[at]),
             running: None,
             boots: 0,
+            speaks: plan.first_build(),
             root: None,
             paused_until_us: 0,
             slow_disk: (0, 0),
@@ -219,6 +224,12 @@ impl Machine {
             (by_us, until_us) if now_us < until_us => by_us,
             _ => 0,
         }
+    }
+
+    /// The versions of the cluster that the build speaks that runs, or is started next.
+    pub(crate) fn build(&self) -> Speaks {
+        let running = self.running.as_ref();
+        running.map_or(self.speaks, |running| running.speaks)
     }
 
     /// What a replica has applied; nothing where there is none.

@@ -195,6 +195,9 @@ impl World {
                 return Some(format!("node {node} is not where the registry has it"));
             }
         }
+        if let Some(misheard) = self.is_misheard() {
+            return Some(misheard);
+        }
         for (group, placement) in registry.placements() {
             if let Some(under_way) = registry.move_of(group) {
                 return Some(format!("{group:?} has {under_way:?}"));

@@ -67,6 +67,7 @@ mod standing;
 mod trace;
 mod trouble;
 mod turn;
+mod upgrades;
 mod workload;
 mod world;
 

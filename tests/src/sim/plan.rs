@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use stock_cluster::Speaks;
 use stock_node::worker::CheckpointPace;
 
 use super::dice::Dice;
@@ -13,6 +14,18 @@ use super::faults::FaultKind;
 
 /// Microseconds in a second.
 pub(crate) const SECOND_US: u64 = 1_000_000;
+
+/// What the build before speaks.
+pub(crate) const BEFORE: Speaks = Speaks {
+    oldest: 1,
+    newest: 1,
+};
+
+/// What the build after it speaks.
+pub(crate) const AFTER: Speaks = Speaks {
+    oldest: 1,
+    newest: 2,
+};
 
 /// What a seed decides.
 #[derive(Debug, Clone)]
@@ -64,6 +77,14 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// What nodes are started with at first, and a new cluster speaks.
+    pub(crate) fn first_build(&self) -> Speaks {
+        match self.faults.contains(&FaultKind::Upgrade) {
+            true => BEFORE,
+            false => Speaks::THIS,
+        }
+    }
+
     pub(crate) fn new(seed: u64, without: &BTreeSet<FaultKind>, seconds_max: Option<u64>) -> Self {
         let mut dice = Dice::new(seed, "plan");
         let founders = match dice.between(0, 9) {
@@ -89,7 +110,7 @@ impl Plan {
                 // What it brings along, such clients, is worth more than itself.
                 FaultKind::ClientCutOff => 600,
                 // They need much to be as it must, and come to nothing as a rule.
-                FaultKind::SlowReplay | FaultKind::CopyWithLaggard => share,
+                FaultKind::SlowReplay | FaultKind::CopyWithLaggard | FaultKind::Upgrade => share,
                 _ => share / 2,
             };
             Dice::new(seed, kind.name()).chance(chance) && !calm

@@ -87,6 +87,11 @@ impl World {
         if self.chapter != Chapter::Trouble || looks > LOOKS_MAX {
             return Ok(());
         }
+        // Who was given another disk meanwhile has nothing that could turn up.
+        let is_lost = |node: &u64| self.machines.get(node).is_some_and(|it| it.is_gone);
+        if !lost.iter().all(is_lost) {
+            return Ok(());
+        }
         // Two halves that do not meet nobody could tell.
         let (now_us, life) = (self.now_us, self.life);
         let hears = |machine: &Machine| {

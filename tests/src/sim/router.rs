@@ -1,12 +1,15 @@
 //! What a client knows that finds its way itself, as the Rust client does and by its code: which
-//! node a call goes to, how long an attempt may take, and what follows from a failure.
+//! node a call goes to, how long an attempt may take, what follows from a failure, and which nodes
+//! are probed.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use stock_client::way::{Attempts, Candidate, Consequence, SUSPECT_FOR, Target, choose};
-use stock_client::{
-    ATTEMPT_TIMEOUT, BULK_ATTEMPT_TIMEOUT, CALL_TIMEOUT, StatusError, Topology, v1,
+use stock_client::way::{
+    Attempts, Budget, Chosen, Consequence, Learnt, Lesson, Router as Way, Target,
 };
+use stock_client::{ATTEMPT_TIMEOUT, BULK_ATTEMPT_TIMEOUT, CALL_TIMEOUT, StatusError, v1};
 use stock_cluster::GroupId;
 use stock_core::Action;
 use stock_node::answer::Freshness;
@@ -17,12 +20,18 @@ use super::faults::FaultKind;
 use super::plan::Plan;
 use super::workload::{Ask, Subject, Wish};
 
+/// Every answer of a node names it.
+pub(super) const CLUSTER: &str = "simulated";
+/// A node of another cluster, at an address that clients were told.
+pub(super) const STRANGER: u64 = 1_000_000;
 /// Every third client finds its way itself, where any do.
 const EVERY: usize = 3;
 
 /// One attempt at a call.
 pub(super) struct Attempt {
     pub(super) node: u64,
+    /// How long it may be silent before it is doubted.
+    pub(super) patience_us: u64,
     /// How long it may take.
     pub(super) allowed_us: u64,
     /// It gets to the node.
@@ -32,21 +41,20 @@ pub(super) struct Attempt {
 /// What a client knows of the way. Unlike the real one it knows nodes by their ids and not by
 /// their addresses: where a node moves, or several share an address, is not played.
 pub(crate) struct Router {
-    pub(super) topology: Topology,
-    pub(super) learnt_us: u64,
-    pub(super) looked_us: u64,
-    pub(super) is_looking: bool,
+    pub(super) way: Way<u64>,
     /// The founders: what it was configured with.
     pub(super) seeds: Vec<u64>,
-    /// Nodes that are tried last, and until when.
-    suspects: Vec<(u64, u64)>,
     /// A node that it does not reach, until then.
     pub(super) cut_off_from: Option<(u64, u64)>,
-    turn: usize,
+    /// The probes that are to come: of which node, and when.
+    pub(super) probes: BTreeMap<u64, u64>,
+    target: Target,
     call: Attempts,
     call_until_us: u64,
-    asked: u64,
-    avoided: Option<u64>,
+    asked: Option<Chosen<u64>>,
+    /// Where the last attempt was that nothing was heard of.
+    silent: Option<Chosen<u64>>,
+    budget: Budget,
     pub(super) dice: Dice,
 }
 
@@ -57,140 +65,143 @@ impl Router {
         if !is_one || !plan.faults.contains(&FaultKind::ClientCutOff) {
             return None;
         }
-        let seeds: Vec<u64> = (1..=plan.founders).collect();
         let mut dice = Dice::new(seed, &format!("router {client}"));
+        let mut seeds: Vec<u64> = (1..=plan.founders).collect();
+        // One of its addresses was another cluster's all along, or is by now.
+        if dice.chance(500) {
+            seeds.insert(dice.below(seeds.len() + 1), STRANGER);
+        }
+        let known = seeds.iter().map(|seed| (endpoint(*seed), *seed)).collect();
+        let turn = dice.below(1 << 16);
         Some(Box::new(Self {
-            // As good as none, until it has looked.
-            topology: Topology::new(v1::GetTopologyResponse {
-                shard_count: plan.shards,
-                ..v1::GetTopologyResponse::default()
-            }),
-            learnt_us: 0,
-            looked_us: 0,
-            is_looking: false,
+            way: Way::new(Some(CLUSTER.to_owned()), known, turn),
             seeds,
-            suspects: Vec::new(),
             cut_off_from: None,
-            turn: dice.below(1 << 16),
-            call: Attempts::new(ATTEMPT_TIMEOUT),
+            probes: BTreeMap::new(),
+            target: Target::Any,
+            call: Attempts::new(CALL_TIMEOUT, ATTEMPT_TIMEOUT, u32::MAX),
             call_until_us: 0,
-            asked: 0,
-            avoided: None,
+            asked: None,
+            silent: None,
+            budget: Budget::default(),
             dice,
         }))
     }
 
     /// Whether it has learnt who leads since it began: before that it makes no call.
     pub(crate) fn is_open(&self) -> bool {
-        self.learnt_us > 0
+        self.way.has_learnt()
     }
 
     /// A call begins.
     pub(crate) fn begin(&mut self, wish: &Wish, now_us: u64) {
-        self.call = Attempts::new(match is_bulk(wish) {
+        let attempt = match is_bulk(wish) {
             true => BULK_ATTEMPT_TIMEOUT,
             false => ATTEMPT_TIMEOUT,
-        });
+        };
+        self.target = target(wish);
+        self.call = Attempts::new(CALL_TIMEOUT, attempt, u32::MAX);
         self.call_until_us = now_us + CALL_TIMEOUT.as_micros() as u64;
-        self.avoided = None;
+        (self.asked, self.silent) = (None, None);
     }
 
-    /// An attempt begins.
-    pub(super) fn attempt(&mut self, wish: &Wish, now_us: u64) -> Option<Attempt> {
-        let node = self.choose(target(wish), self.avoided, now_us)?;
+    /// An attempt begins; none where no node takes calls.
+    pub(super) fn attempt(&mut self, now_us: u64) -> Option<Attempt> {
+        let failures = |endpoint: &str| self.call.failures(endpoint);
+        let chosen = self.way.choose(self.target, at(now_us), failures)?;
         let allowed = self.call.begin(self.left(now_us));
-        self.asked = node;
-        Some(Attempt {
-            node,
+        let attempt = Attempt {
+            node: chosen.link,
+            patience_us: chosen.patience.min(allowed).as_micros() as u64,
             allowed_us: allowed.as_micros() as u64,
-            arrives: self.reaches(node, now_us),
-        })
+            arrives: self.reaches(chosen.link, now_us),
+        };
+        self.asked = Some(chosen);
+        Some(attempt)
     }
 
     /// The node of the attempt under way.
-    pub(super) fn asked(&self) -> u64 {
-        self.asked
+    pub(super) fn asked(&self) -> Option<u64> {
+        self.asked.as_ref().map(|chosen| chosen.link)
     }
 
     /// The node that was asked has answered, whatever it said.
-    pub(super) fn answered(&mut self) {
-        self.trust(self.asked);
-    }
-
-    /// The attempt under way has failed.
-    pub(super) fn failed(&mut self, failure: &StatusError, now_us: u64) -> Consequence {
-        let left = self.left(now_us);
-        let after = self.call.failed(failure, left, self.dice.generator());
-        if after.suspect {
-            self.suspect(self.asked, now_us);
+    pub(super) fn answered(&mut self, now_us: u64) {
+        self.budget.answered();
+        let Some(chosen) = self.asked.take() else {
+            return;
+        };
+        self.way.answered(&chosen);
+        let silent = self.silent.take();
+        if let Some(silent) = silent.filter(|it| it.endpoint != chosen.endpoint)
+            && let Some(standing) = self.way.standing(&silent.endpoint)
+        {
+            standing.was_silent(at(now_us));
         }
-        self.avoided = after.avoid.then_some(self.asked);
-        after
     }
 
-    pub(super) fn choose(
+    /// The attempt under way has waited for long.
+    pub(super) fn doubt(&mut self, now_us: u64) {
+        if let Some(chosen) = &self.asked
+            && let Some(standing) = self.way.standing(&chosen.endpoint)
+        {
+            standing.doubt(at(now_us));
+        }
+    }
+
+    /// Whether the attempt under way is better given up.
+    pub(super) fn is_overtaken(&self) -> bool {
+        let asked = self.asked.as_ref();
+        asked.is_some_and(|chosen| self.way.is_overtaken(self.target, chosen))
+    }
+
+    /// The attempt under way has failed. None where its call has no time left for another.
+    pub(super) fn failed(
         &mut self,
-        target: Target,
-        avoid: Option<u64>,
+        failure: &StatusError,
         now_us: u64,
-    ) -> Option<u64> {
-        let candidates = self.candidates();
-        let is_suspect = |node| {
-            let mut suspects = self.suspects.iter();
-            suspects.any(|(suspect, until_us)| *suspect == node && *until_us > now_us)
-        };
-        let candidate = |index: usize| {
-            let (node, is_listed) = candidates[index];
-            Candidate {
-                node: is_listed.then_some(node),
-                is_suspect: is_suspect(node),
-                is_avoided: avoid == Some(node),
-            }
-        };
-        let best = choose(
-            &self.topology,
-            target,
-            candidates.len(),
-            candidate,
-            self.turn,
-        );
-        self.turn += 1;
-        best.map(|index| candidates[index].0)
-    }
-
-    /// The nodes that it may ask, and whether the topology lists them: those that it does, in its
-    /// order, then the others that it was configured with.
-    pub(super) fn candidates(&self) -> Vec<(u64, bool)> {
-        let listed = self.topology.nodes().iter().map(|node| node.node_id);
-        let mut candidates: Vec<(u64, bool)> = listed.map(|node| (node, true)).collect();
-        for seed in &self.seeds {
-            if !candidates.iter().any(|(node, _)| node == seed) {
-                candidates.push((*seed, false));
+    ) -> Option<(Consequence, Duration)> {
+        let left = self.left(now_us);
+        let chosen = self.asked.take()?;
+        let chance = self.dice.generator();
+        let after = self.call.failed(&chosen.endpoint, failure, left, chance);
+        self.way.did_not_answer_for(&chosen);
+        if let Some(standing) = self.way.standing(&chosen.endpoint) {
+            match after.lesson {
+                Lesson::Answers => standing.answered(),
+                Lesson::Silent => {
+                    standing.doubt(at(now_us));
+                }
+                Lesson::Lost => {
+                    standing.lost(at(now_us), chance);
+                }
+                Lesson::NoNode => {
+                    standing.is_of_no_node(at(now_us), chance);
+                }
             }
         }
-        candidates
+        self.way.hasten_if_alone(at(now_us), chance);
+        if after.lesson == Lesson::Silent {
+            self.silent = Some(chosen);
+        }
+        let turn = self.budget.take(at(now_us), left)?;
+        Some((after, turn))
     }
 
-    fn trust(&mut self, node: u64) {
-        self.suspects.retain(|(suspect, _)| *suspect != node);
-    }
-
-    pub(super) fn suspect(&mut self, node: u64, now_us: u64) {
-        self.suspects.retain(|(suspect, _)| *suspect != node);
-        self.suspects
-            .push((node, now_us + SUSPECT_FOR.as_micros() as u64));
-    }
-
-    pub(super) fn learn(&mut self, view: v1::GetTopologyResponse, of: u64, now_us: u64) {
-        self.trust(of);
-        self.topology = self.topology.succeeded_by(view);
-        self.learnt_us = now_us;
-        self.done_looking(now_us);
-    }
-
-    pub(super) fn done_looking(&mut self, now_us: u64) {
-        self.is_looking = false;
-        self.looked_us = now_us;
+    /// Learns from what a node has said.
+    pub(super) fn learn(
+        &mut self,
+        node: u64,
+        mut view: v1::GetTopologyResponse,
+        now_us: u64,
+    ) -> Learnt {
+        for node in &mut view.nodes {
+            node.endpoint = endpoint(node.node_id).to_string();
+        }
+        let open = |endpoint: &str| endpoint.parse().ok();
+        let chance = self.dice.generator();
+        self.way
+            .learn(&endpoint(node), view, at(now_us), chance, open)
     }
 
     pub(super) fn reaches(&self, node: u64, now_us: u64) -> bool {
@@ -198,9 +209,24 @@ impl Router {
         cut_off.is_none_or(|(from, until_us)| from != node || until_us <= now_us)
     }
 
+    /// Whether the call's time is over.
+    pub(super) fn is_over(&self, now_us: u64) -> bool {
+        self.left(now_us).is_zero()
+    }
+
     fn left(&self, now_us: u64) -> Duration {
         Duration::from_micros(self.call_until_us.saturating_sub(now_us))
     }
+}
+
+/// A time of the run as the client's code has it.
+pub(super) fn at(now_us: u64) -> Duration {
+    Duration::from_micros(now_us)
+}
+
+/// Where a node is.
+pub(super) fn endpoint(node: u64) -> Arc<str> {
+    node.to_string().into()
 }
 
 /// Who answers without having to send the call on, as `Client` has it.

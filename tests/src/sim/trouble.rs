@@ -53,7 +53,13 @@ impl World {
         if self.silenced.is_some() {
             return;
         }
-        let Some(kind) = self.fate.pick(&kinds).copied() else {
+        // It takes a few steps until a version can be raised.
+        let is_upgraded = kinds.contains(&FaultKind::Upgrade) && self.fate.chance(150);
+        let drawn = match is_upgraded {
+            true => Some(FaultKind::Upgrade),
+            false => self.fate.pick(&kinds).copied(),
+        };
+        let Some(kind) = drawn else {
             return;
         };
         let nodes = self.nodes();
@@ -153,6 +159,7 @@ impl World {
             FaultKind::OlderCopy | FaultKind::HalfCopy | FaultKind::CopyWithLaggard if runs => {
                 self.copy_directory(kind, node);
             }
+            FaultKind::Upgrade if runs => self.upgrade(node),
             FaultKind::SlowReplay if runs => self.have_a_slow_node_lead(node),
             FaultKind::Phantom => self.invent_a_node(),
             FaultKind::Intruder if runs => self.intrude(node),

@@ -185,6 +185,7 @@ impl World {
                 }
                 self.see_leaders(node)?;
                 self.see_ready(node)?;
+                self.see_version(node)?;
                 self.silence_the_overtaken(node);
                 return Ok(());
             }

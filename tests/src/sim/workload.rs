@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use stock_cluster::GroupId;
 use stock_core::{
-    Action, Amend, CatalogCommand, Command, Confirm, Coordinates, Document, Extend, Fulfill, Line,
-    Location, LocationType, MovementKind, MovementLine, Movements, Operation, Outcome, PartialLine,
-    Principal, PutLocation, Quantity, Reason, Release, Reporter, Request, RequestId, Reservation,
-    ReservationId, Reserve, SetPolicy, Sku, Stamp,
+    Action, Amend, CatalogCommand, Channel, Command, Confirm, Coordinates, Document, Extend,
+    Filter, Fulfill, Labels, Line, Location, LocationType, MovementKind, MovementLine, Movements,
+    Operation, OrderReference, Outcome, PartialLine, Principal, PutLocation, Quantity, Reason,
+    Release, Reporter, Request, RequestId, Reservation, ReservationId, Reserve, SetPolicy, Sku,
+    Stamp, State,
 };
-use stock_node::answer::{Freshness, Outcome as GroupOutcome};
+use stock_node::answer::{Freshness, Listing, Outcome as GroupOutcome};
 use stock_node::entry::{Commands, CommandsBuilder};
 
 use super::checks::history::AnyCommand;
@@ -19,6 +20,8 @@ use super::dice::Dice;
 
 const SKUS_PER_SHARD: usize = 3;
 const LOCATIONS: [&str; 3] = ["A", "B", "C"];
+/// Orders that reservations are of.
+const ORDERS: u64 = 6;
 /// Reservations that clients remember.
 const KNOWN_MAX: usize = 60;
 /// Requests that clients may send once more.
@@ -43,6 +46,8 @@ pub(crate) enum Ask {
 pub(crate) enum Subject {
     Positions(Sku),
     Reservation(ReservationId),
+    /// Of a shard, those of which something is true.
+    List(Arc<Listing>),
     Locations,
 }
 
@@ -198,6 +203,26 @@ impl Workload {
             let group = GroupId::of_shard(known.id.shard());
             wishes.push(read(group, Subject::Reservation(known.id)));
         }
+        let whole = Listing {
+            filter: Filter::default(),
+            after: None,
+            found_max: usize::MAX,
+        };
+        let orders = (1..=ORDERS).filter_map(|it| OrderReference::new(&format!("A-{it}")).ok());
+        let of_orders = orders.map(|order| Listing {
+            filter: Filter {
+                order_reference: Some(order),
+                ..Filter::default()
+            },
+            ..whole.clone()
+        });
+        let listings: Vec<Listing> = [whole.clone()].into_iter().chain(of_orders).collect();
+        for shard in 0..self.skus.len() as u32 {
+            for listing in &listings {
+                let subject = Subject::List(Arc::new(listing.clone()));
+                wishes.push(read(GroupId::of_shard(shard), subject));
+            }
+        }
         wishes.push(read(GroupId::META, Subject::Locations));
         wishes
     }
@@ -277,7 +302,7 @@ impl Workload {
                             id: self.reservation_id(now, shard as u32),
                             lines: self.basket(shard),
                             ttl_ms: self.ttl_ms(),
-                            labels: None,
+                            labels: self.labels(),
                         });
                         self.request(now, reserve)
                     })
@@ -444,6 +469,7 @@ impl Workload {
             None => Subject::Locations,
             Some(shard) => match self.dice.pick(&known) {
                 Some(id) if self.dice.chance(400) => Subject::Reservation(*id),
+                _ if self.dice.chance(250) => self.listing(shard as usize, &known),
                 _ => Subject::Positions(self.sku(shard as usize)),
             },
         };
@@ -555,6 +581,42 @@ impl Workload {
 
     fn units(&mut self) -> i64 {
         self.dice.between(1, 4) as i64
+    }
+
+    /// What a caller calls its order: several reservations may have one name, and many have none.
+    fn labels(&mut self) -> Option<Arc<Labels>> {
+        let reference = self.order_reference().filter(|_| self.dice.chance(600));
+        let channel = self.channel().filter(|_| self.dice.chance(500));
+        Labels::new(reference, channel)
+    }
+
+    fn order_reference(&mut self) -> Option<OrderReference> {
+        OrderReference::new(&format!("A-{}", self.dice.between(1, ORDERS))).ok()
+    }
+
+    fn channel(&mut self) -> Option<Channel> {
+        let name = self.dice.pick(&["web", "app"])?;
+        Channel::new(name).ok()
+    }
+
+    /// Reservations are looked for by their order, or by something else, or all of them are gone
+    /// through, a page at a time.
+    fn listing(&mut self, shard: usize, known: &[ReservationId]) -> Subject {
+        let mut filter = Filter::default();
+        match self.dice.between(0, 9) {
+            0..5 => filter.order_reference = self.order_reference(),
+            5 => filter.channel = self.channel(),
+            6 => filter.states = vec![State::Held],
+            7 => filter.sku = Some(self.sku(shard)),
+            8 => filter.location = Some(self.location()),
+            _ => {}
+        }
+        let after = self.dice.pick(known).copied();
+        Subject::List(Arc::new(Listing {
+            filter,
+            after: after.filter(|_| self.dice.chance(300)),
+            found_max: self.dice.between(1, 8) as usize,
+        }))
     }
 
     fn sku(&mut self, shard: usize) -> Sku {

@@ -15,7 +15,7 @@ use super::checks::history::History;
 use super::checks::leaders::Leaders;
 use super::checks::replicas::Replicas;
 use super::checks::{Broken, Checked, broken};
-use super::client::Client;
+use super::client::{Client, Routed};
 use super::dice::Dice;
 use super::faults::{FaultKind, Occurrences};
 use super::identities::founding;
@@ -26,6 +26,7 @@ use super::overtaken::{Overtaken, Silenced};
 use super::plan::{Plan, SECOND_US};
 use super::router::Router;
 use super::trace::Trace;
+use super::upgrades::Upgrades;
 use super::workload::{Wish, Workload};
 use super::{Options, Run};
 
@@ -95,6 +96,8 @@ pub(crate) enum Happening {
     LoseMost(u64),
     /// Nodes that were lost for good may turn out not to be.
     TurnUp,
+    /// An operator asks for the later version.
+    RaiseVersion,
     /// A node that had hardly any room has enough again.
     RoomAgain,
     /// A node asks with whom it is to found the cluster.
@@ -153,18 +156,8 @@ pub(crate) enum Happening {
     Impatience(CallId),
     /// A client tries again.
     Retry(usize),
-    /// A client's question who leads what gets to a node.
-    TopologyAsked {
-        client: usize,
-        node: u64,
-        tries: usize,
-    },
-    /// The node has not answered it.
-    TopologyUntold {
-        client: usize,
-        node: u64,
-        tries: usize,
-    },
+    /// Something happens to a client that finds its way itself.
+    Routed(usize, Routed),
 }
 
 /// How far a run is.
@@ -243,6 +236,8 @@ pub(crate) struct World {
     pub(crate) silenced: Option<Silenced>,
     /// The latest life of the cluster.
     pub(crate) life: u128,
+    /// What is known of the version that it speaks.
+    pub(crate) upgrades: Upgrades,
     /// A recovery that has been.
     pub(crate) recovered: Option<Recovered>,
     /// The node whose wall clock is wrong: never more than one.
@@ -301,6 +296,7 @@ impl World {
             overtaken: None,
             silenced: None,
             life: LIFE,
+            upgrades: Upgrades::default(),
             recovered: None,
             wrong_clock: None,
             without_room: None,
@@ -442,6 +438,10 @@ impl World {
             }
             Happening::LoseMost(left) => self.lose_most(left),
             Happening::TurnUp => self.turn_up(),
+            Happening::RaiseVersion => {
+                self.ask_to_raise();
+                Ok(())
+            }
             Happening::RoomAgain => self.make_room(),
             Happening::Dial(way) => {
                 self.dial(way);
@@ -561,33 +561,12 @@ impl World {
                 self.after(LOOK_EVERY_US, Happening::Look);
                 self.look()
             }
-            Happening::Think(client) => {
-                self.think(client);
-                Ok(())
-            }
+            Happening::Think(client) => self.think(client),
             Happening::Take(call) => self.take_call(call),
             Happening::Hear(call, told) => self.hear(call, told),
             Happening::Impatience(call) => self.impatience(call),
-            Happening::Retry(client) => {
-                self.retry(client);
-                Ok(())
-            }
-            Happening::TopologyAsked {
-                client,
-                node,
-                tries,
-            } => {
-                self.topology_asked(client, node, tries);
-                Ok(())
-            }
-            Happening::TopologyUntold {
-                client,
-                node,
-                tries,
-            } => {
-                self.topology_untold(client, node, tries);
-                Ok(())
-            }
+            Happening::Retry(client) => self.retry(client),
+            Happening::Routed(client, what) => self.routed(client, what),
         }
     }
 
@@ -601,7 +580,7 @@ impl World {
                 self.chapter = Chapter::Audit;
                 self.audit = self.workload.audit();
                 for client in 0..self.clients.len() {
-                    self.think(client);
+                    self.think(client)?;
                 }
                 Ok(())
             }

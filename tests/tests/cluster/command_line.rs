@@ -399,3 +399,40 @@ fn dev_reaches_ready_and_the_same_data_directory_brings_everything_back() {
     assert_eq!(status["shards"].as_array().unwrap().len(), 2);
     assert!(dev.stop().success());
 }
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_written_is_told_all_the_same() {
+    let (_cluster, ctl, sku, location) = shop().await;
+    let line = format!("{sku}@{location}=1");
+    ctl.done(&["receive", &line, "--document", &fresh("D")]);
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = programs::run_stockctl()
+        .args(["--endpoint", &ctl.endpoint, "-o", "json", "reserve", &line])
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(FAILED));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("reservation_id"), "{told}");
+}
+
+#[test]
+fn whoever_interrupts_a_command_that_has_sent_nothing_is_told_no_id() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{},", silent.local_addr().unwrap());
+    let id = request_id();
+    let child = programs::run_stockctl()
+        .args(["--endpoint", &endpoint, "--timeout", "60s"])
+        .args(["reserve", "milk@store=1", "--request-id", &id])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It has come to where it waits for a node.
+    let (_waiting, _) = silent.accept().unwrap();
+    let process = Pid::from_raw(child.id().cast_signed()).unwrap();
+    kill_process(process, Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(told.trim(), "interrupted", "it waited for a node");
+    assert_eq!(output.status.code(), Some(FAILED));
+}

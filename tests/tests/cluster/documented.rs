@@ -11,14 +11,16 @@ use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 use serde_json::{Map, Value};
 use stock_proto::stock::v1::ErrorReason;
-use tests::cluster::{Cluster, Options};
+use tests::cluster::{Cluster, NODES, Options};
 use tests::names::request_id;
+use tests::operator::Operator;
 use tests::raw::{self, Connection};
 use tonic::Status;
 use tonic_types::StatusExt;
 
 /// What differs from one run to the next.
-const DIFFERS: [&str; 25] = [
+const DIFFERS: [&str; 27] = [
+    "active",
     "appliedIndex",
     "at",
     "audits",
@@ -42,6 +44,7 @@ const DIFFERS: [&str; 25] = [
     "reservationId",
     "silentFor",
     "term",
+    "up",
     "writeP50Us",
     "writeP99Us",
 ];
@@ -164,6 +167,9 @@ async fn the_page_on_the_api_shows_what_happens() {
     let page = std::fs::read_to_string(path()).unwrap();
     let cluster = Cluster::start(Options::default()).await;
     cluster.wait_until_spread().await;
+    // Who leads group 0 has heard from all, and decided.
+    let operator = Operator::new(cluster.client().await);
+    operator.wait_until_settled(&NODES).await;
     let node = Connection::open(&cluster.address(1)).await;
     let calls = calls();
     let (mut written, mut wrong) = (String::new(), Vec::new());

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tests::cluster::Cluster;
+use tests::programs;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -126,6 +127,7 @@ fn check(printed: &str) {
 
 #[tokio::test]
 async fn a_client_in_python() {
+    let _compiles = programs::MUCH_WORK.lock().await;
     let example = Example::copy("python").await;
     let python = ".venv/bin/python";
     let install: [(&str, &[&str]); 2] = [
@@ -147,6 +149,7 @@ async fn a_client_in_python() {
 
 #[tokio::test]
 async fn a_client_in_go() {
+    let _compiles = programs::MUCH_WORK.lock().await;
     let example = Example::copy("go").await;
     let install: [(&str, &[&str]); 2] = [("go", &["version"]), ("go", &["mod", "download"])];
     if !example.has_been_made(&install).await {
@@ -161,6 +164,7 @@ async fn a_client_in_go() {
 
 #[tokio::test]
 async fn a_client_in_typescript() {
+    let _compiles = programs::MUCH_WORK.lock().await;
     let example = Example::copy("typescript").await;
     let install: [(&str, &[&str]); 1] = [("npm", &["ci", "--no-audit", "--no-fund"])];
     if !example.has_been_made(&install).await {

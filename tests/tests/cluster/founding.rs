@@ -449,7 +449,7 @@ async fn nodes_that_never_ran_count_for_nothing() {
     assert_eq!(let_in.node_id, PHANTOM);
 
     let refused = operator.drain(1).await.expect_err("a refusal");
-    assert_eq!(refused.reason(), "TOO_FEW_NODES", "{refused}");
+    assert_eq!(refused.reason_text(), "TOO_FEW_NODES", "{refused}");
     // Node 3 is missed, and would be replaced if there were anybody to replace it.
     cluster.kill(3);
     until("no room for a replica", SETTLED_WITHIN, async || {

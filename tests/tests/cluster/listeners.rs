@@ -7,6 +7,7 @@ use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient
 use tests::cluster::{Cluster, NODES, Options};
 use tests::crowd::{Crowd, addresses, raise_descriptors, ticks};
 use tests::operator::SETTLED_WITHIN;
+use tests::programs;
 use tests::stock::{fresh_location, held, receive, reserve};
 use tests::wait::{finish, until};
 
@@ -96,6 +97,7 @@ async fn ten_thousand_idle_and_a_thousand_slow_connections_cost_the_checkout_no_
         eprintln!("SKIPPED: {descriptors} descriptors are too few for ten thousand connections");
         return;
     }
+    let _no_compilers = programs::MUCH_WORK.lock().await;
     let cluster = Cluster::start(Options {
         shards: 1,
         // As many systems have it: the hard limit stays as it is.

@@ -10,6 +10,7 @@ use futures_util::{StreamExt, stream};
 use prost::Message;
 use stock_client::Client;
 use stock_proto::stock::admin::v1::ForceReleaseRequest;
+use stock_proto::stock::v1::catalog_service_client::CatalogServiceClient;
 use stock_proto::stock::v1::reservation::State;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
 use stock_proto::stock::v1::{
@@ -18,9 +19,10 @@ use stock_proto::stock::v1::{
 };
 use tests::cluster::{Cluster, NODES, Options};
 use tests::names::{fresh, request_id, sku_in};
+use tests::programs;
 use tests::raw::{self, Connection};
 use tests::settings;
-use tests::stock::{fresh_location, held, line, receive, reservation, reserve, seconds};
+use tests::stock::{fresh_location, held, line, receive, reservation, reserve, seconds, warehouse};
 use tests::wait::finish;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -100,7 +102,7 @@ async fn a_caller_whose_answer_was_lost_finds_its_hold_by_its_order_at_any_node(
     };
     held(client.reserve(first).await.unwrap());
     let error = client.reserve(again).await.unwrap_err();
-    assert_eq!(error.reason(), "REQUEST_REUSED", "{error}");
+    assert_eq!(error.reason_text(), "REQUEST_REUSED", "{error}");
 }
 
 #[tokio::test]
@@ -161,9 +163,17 @@ async fn all_that_is_asked_for_is_true_of_what_is_listed() {
         ..last
     });
     assert_eq!(find(&client, due).await, expected(&[0, 1, 2, 3]));
+    // Several may be held in the same millisecond.
+    let since = made[5].created_at.unwrap();
+    let is_later = |it: &&Reservation| {
+        let at = it.created_at.unwrap();
+        (at.seconds, at.nanos) > (since.seconds, since.nanos)
+    };
+    let later = made.iter().filter(is_later);
+    let later: BTreeSet<String> = later.map(|it| it.reservation_id.clone()).collect();
     let mut late = ours();
-    late.created_after = made[5].created_at;
-    assert_eq!(find(&client, late).await, expected(&[6, 7]));
+    late.created_after = Some(since);
+    assert_eq!(find(&client, late).await, later);
     let mut none = ours();
     none.order_reference = Some(fresh("nobody's"));
     assert_eq!(find(&client, none).await, expected(&[]));
@@ -183,7 +193,7 @@ async fn an_operator_releases_what_its_holder_does_not() {
         reason: "two\nlines".to_owned(),
     };
     let error = client.force_release(force.clone()).await.unwrap_err();
-    assert_eq!(error.reason(), "FIELD_INVALID", "{error}");
+    assert_eq!(error.reason_text(), "FIELD_INVALID", "{error}");
     assert!(error.to_string().contains("reason"), "{error}");
     assert_eq!(
         reservation(&client, &id).await.unwrap().state(),
@@ -196,7 +206,7 @@ async fn an_operator_releases_what_its_holder_does_not() {
     }
     force.reason = "another reason".to_owned();
     let error = client.force_release(force).await.unwrap_err();
-    assert_eq!(error.reason(), "REQUEST_REUSED", "{error}");
+    assert_eq!(error.reason_text(), "REQUEST_REUSED", "{error}");
 }
 
 fn refusal(status: &Status) -> (Code, String, String) {
@@ -361,6 +371,7 @@ const SKUS: usize = 64;
 #[tokio::test]
 async fn what_is_there_all_the_while_is_listed_once_whatever_comes_and_goes() {
     let count = settings::number("STOCKD_LISTED", LISTED);
+    let _works = programs::MUCH_WORK.lock().await;
     let cluster = Cluster::start(Options::default()).await;
     let client = cluster.client().await;
     let location = fresh_location(&client).await;
@@ -374,6 +385,8 @@ async fn what_is_there_all_the_while_is_listed_once_whatever_comes_and_goes() {
         order_reference: Some(format!("order {number}")),
         ..reserve(&skus[number as usize % SKUS], &location, 1)
     };
+    let resident = || NODES.map(|node| programs::resident_bytes(cluster.process_id(node)));
+    let before = resident();
     let began = Instant::now();
     let stay = client.reserve_stream(stream::iter((0..count).map(request)));
     let stay: BTreeSet<String> = stay
@@ -381,6 +394,10 @@ async fn what_is_there_all_the_while_is_listed_once_whatever_comes_and_goes() {
         .collect()
         .await;
     eprintln!("{} reservations in {:?}", stay.len(), began.elapsed());
+    for (before, after) in before.into_iter().zip(resident()) {
+        let bytes = after.saturating_sub(before) / count;
+        eprintln!("memory of a node for each of them, with all that comes along: {bytes} bytes");
+    }
 
     let over = Cell::new(false);
     let coming_and_going = async {
@@ -453,4 +470,76 @@ async fn what_is_there_all_the_while_is_listed_once_whatever_comes_and_goes() {
         found.len(),
         stay.len()
     );
+}
+
+/// Locations that are there all the while. A long run: `STOCKD_LOCATIONS=99000`, of the 100,000
+/// that a cluster may have.
+const LOCATIONS: u64 = 6_000;
+
+/// Puts under way at once.
+const PUTS: usize = 64;
+
+#[tokio::test]
+async fn every_location_is_listed_once_by_a_plain_client_while_others_are_put() {
+    let count = settings::number("STOCKD_LOCATIONS", LOCATIONS);
+    let _works = programs::MUCH_WORK.lock().await;
+    let cluster = Cluster::start(Options::default()).await;
+    let client = cluster.client().await;
+    let put = async |id: String| {
+        let mut request = warehouse(&id);
+        // As large as they may be: pages must fit into what a client takes.
+        let location = request.location.as_mut().unwrap();
+        location.name = "n".repeat(128);
+        location.gln = Some("4012345000009".to_owned());
+        client.put_location(request).await.unwrap();
+        id
+    };
+    let all = (0..count).map(|number| put(format!("stay-{number:06}")));
+    let stay: BTreeSet<String> = stream::iter(all).buffer_unordered(PUTS).collect().await;
+
+    let over = Cell::new(false);
+    let putting = async {
+        let mut number = 0;
+        while !over.get() {
+            number += 1;
+            put(format!("also-{number:06}")).await;
+            put(format!("then-{number:06}")).await;
+        }
+        number
+    };
+    // With the limits that tonic has by itself.
+    let mut stub = CatalogServiceClient::new(cluster.channel(NODES[2]));
+    let listing = async {
+        let (mut found, mut pages, mut slowest) = (Vec::new(), 0, Duration::ZERO);
+        let mut question = ListLocationsRequest::default();
+        loop {
+            question.page_size = [0, 5_000, i32::MAX][pages % 3];
+            let began = Instant::now();
+            let page = stub.list_locations(question.clone()).await;
+            let page = page.unwrap_or_else(|e| panic!("page {pages}: {e}"));
+            let page = page.into_inner();
+            slowest = slowest.max(began.elapsed());
+            pages += 1;
+            found.extend(page.locations.into_iter().map(|it| it.location_id));
+            if page.next_page_token.is_empty() {
+                break;
+            }
+            question.page_token = page.next_page_token;
+        }
+        eprintln!(
+            "{} locations in {pages} pages, the slowest in {slowest:?}",
+            found.len()
+        );
+        over.set(true);
+        found
+    };
+    let within = Duration::from_secs(600);
+    let both = async { tokio::join!(listing, putting) };
+    let (found, _) = finish("all pages", within, both).await;
+    assert!(
+        found.is_sorted_by(|one, next| one < next),
+        "twice, or not in order"
+    );
+    let staying = found.iter().filter(|id| id.starts_with("stay-"));
+    assert!(staying.eq(stay.iter()));
 }

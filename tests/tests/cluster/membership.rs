@@ -267,7 +267,7 @@ async fn all_replicas_of_a_shard_are_made_anew_one_after_the_other() {
 
 fn reason(refused: Result<(), Error>) -> (String, String) {
     let error = refused.expect_err("a refusal");
-    (error.reason().to_owned(), error.to_string())
+    (error.reason_text().to_owned(), error.to_string())
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@ use std::time::Duration;
 use stock_proto::stock::admin::v1::ListShardsRequest;
 use stock_proto::stock::admin::v1::cluster_service_client::ClusterServiceClient;
 use stock_proto::stock::admin::v1::replica_status::Role;
+use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
+use stock_proto::stock::v1::{Consistency, GetReservationRequest, ListReservationsRequest};
 use tests::cluster::{Cluster, NODES, Options};
 use tests::directories::cut_end_of_log;
 use tests::inspection::inspect;
@@ -15,11 +17,13 @@ use tests::operator::Operator;
 use tests::programs;
 use tests::receipts::Receipts;
 use tests::stock::{
-    fresh_location, held, position, position_at, receive, reservation, reserve, sell,
+    fresh_location, held, position, position_at, reading, receive, reservation, reserve, sell,
 };
 use tests::visitor::{Addresses, Visitor};
 use tests::wait::until;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use tonic_types::StatusExt;
 
 /// Six moves, one after the other, on a busy machine.
 const REBUILT_WITHIN: Duration = Duration::from_secs(120);
@@ -87,6 +91,44 @@ async fn voters(channel: Channel) -> Result<Vec<Vec<u64>>, String> {
     voters.collect()
 }
 
+/// A read that wants what an answer showed, and the second page of a list: neither means anything
+/// in another life of the cluster, of which the indexes are others.
+async fn seen_in_this_life(
+    cluster: &Cluster,
+    hold: &str,
+) -> (GetReservationRequest, ListReservationsRequest) {
+    let mut client = ReservationServiceClient::new(cluster.channel(1));
+    let read = GetReservationRequest {
+        reservation_id: hold.to_owned(),
+        ..GetReservationRequest::default()
+    };
+    let answer = client.get_reservation(read.clone()).await.unwrap();
+    let header = answer.into_inner().header.unwrap();
+    let read = GetReservationRequest {
+        read: reading(
+            Consistency::Linearizable,
+            &header.indexes,
+            &header.incarnation,
+        ),
+        ..read
+    };
+    client.get_reservation(read.clone()).await.unwrap();
+    let list = ListReservationsRequest {
+        page_size: 1,
+        ..ListReservationsRequest::default()
+    };
+    let first = client.list_reservations(list.clone()).await.unwrap();
+    let page_token = first.into_inner().next_page_token;
+    assert!(!page_token.is_empty());
+    (read, ListReservationsRequest { page_token, ..list })
+}
+
+fn reason(status: &Status) -> String {
+    let details = status.get_error_details();
+    let info = details.error_info().map(|info| info.reason.clone());
+    info.unwrap_or_default()
+}
+
 #[tokio::test]
 async fn one_node_of_three_goes_on_alone_and_the_cluster_grows_again() {
     let options = Options {
@@ -118,6 +160,8 @@ async fn one_node_of_three_goes_on_alone_and_the_cluster_grows_again() {
             .await
             .unwrap();
     }
+
+    let seen = seen_in_this_life(&cluster, &holds[0]).await;
 
     // Looking is for nodes that do not run.
     let running = stockd(&["inspect"], &[&cluster.data_dir(1)]);
@@ -192,6 +236,13 @@ async fn one_node_of_three_goes_on_alone_and_the_cluster_grows_again() {
         reservation(&client, hold).await.unwrap();
     }
     sell(&client, &skus[0], &location, 5).await;
+    let (read, list) = seen;
+    let mut reservations = ReservationServiceClient::new(cluster.channel(1));
+    let over = reservations.get_reservation(read).await.unwrap_err();
+    assert_eq!(reason(&over), "INCARNATION_OVER", "{over}");
+    let over = reservations.list_reservations(list).await.unwrap_err();
+    assert_eq!(reason(&over), "FIELD_INVALID", "{over}");
+    assert!(over.message().starts_with("page_token"), "{over}");
 
     // The lost nodes were not lost after all. They still are a majority of the cluster as they know
     // it, and end.

@@ -3,10 +3,10 @@
 use stock_client::v1::batch_reserve_result::Result as Slot;
 use stock_client::v1::reserve_response::Outcome;
 use stock_client::v1::{BatchReserveRequest, BatchReserveResponse};
-use tonic::{Code, Status};
+use tonic::Code;
 use tonic_types::RpcStatusExt;
 
-use crate::stub::{Act, StubCluster, answered_by, reserve_in};
+use crate::stub::{Act, StubCluster, answered_by, refusal, reserve_in};
 
 fn batch(count: u32) -> BatchReserveRequest {
     let request = |number: u32| {
@@ -68,7 +68,7 @@ async fn a_slot_without_a_leader_is_tried_again_alone() {
 async fn a_part_that_fails_leaves_the_others_their_answers() {
     let cluster = StubCluster::start().await;
     let client = cluster.client().await;
-    let denied = || [Act::Fail(Status::permission_denied("not yours"))];
+    let denied = || [Act::Fail(refusal(Code::PermissionDenied, "not yours"))];
     cluster.nodes[2].script(denied());
     let answer = client.batch_reserve(batch(8)).await.expect("answered");
     for (number, outcome) in outcomes(answer).into_iter().enumerate() {
@@ -93,7 +93,7 @@ async fn an_empty_batch_is_the_nodes_to_refuse() {
 async fn each_request_that_failed_in_a_batch_tells_the_id_that_it_had() {
     let cluster = StubCluster::start().await;
     let client = cluster.client().await;
-    let lost = Status::internal("an answer that cannot be read");
+    let lost = refusal(Code::Internal, "an answer that cannot be read");
     cluster.nodes[1].script([Act::Fail(lost.clone())]);
     let mut made = batch(8);
     for request in &mut made.requests {

@@ -1,6 +1,8 @@
 //! The client against small nodes of our own on loopback: real sockets, scripted answers.
 
 mod batching;
+mod experience;
+mod gate;
 mod retrying;
 mod routing;
 mod streaming;

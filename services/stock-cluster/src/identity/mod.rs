@@ -173,7 +173,7 @@ impl Identity {
         registry: &Registry,
     ) -> Result<(), Refusal> {
         let (speaks, version) = (wire::speaks(hello), registry.version());
-        match version == 0 || speaks.includes(version) {
+        match speaks.can_follow(version) {
             true => Ok(()),
             false => Err(Refusal::AnotherVersion { speaks, version }),
         }

@@ -15,8 +15,8 @@
 //!
 //! A node of version N must be able to read what one of version N+1 writes while a cluster is being
 //! upgraded. So no number ever changes its meaning or is used again, and a command with more in it
-//! gets another number. Nothing here knows yet what the other nodes read: a new number may be
-//! written by a later version only than the first that reads it.
+//! gets another number, which is asked for only once the cluster speaks the version that it came
+//! with (`stock_cluster::Speaks`).
 
 mod meta;
 

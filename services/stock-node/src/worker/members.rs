@@ -395,8 +395,7 @@ impl<R> Worker<R> {
         let term = *term;
         if !meta.registry.is_founded() {
             if let Some(founding) = self.parts.founding.clone() {
-                let version = self.parts.speaks.newest;
-                self.record(founding.to_change(self.parts.groups, version));
+                self.record(founding.to_change(self.parts.groups));
             }
             return;
         }

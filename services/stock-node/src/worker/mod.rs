@@ -443,7 +443,7 @@ impl<R> Worker<R> {
             return Ok(());
         };
         let (version, speaks) = (meta.registry.version(), self.parts.speaks);
-        match version == 0 || speaks.includes(version) {
+        match speaks.can_follow(version) {
             true => Ok(()),
             false => Err(WorkerError::Version { version, speaks }),
         }
@@ -658,6 +658,7 @@ impl<R> Worker<R> {
         committed: Vec<Committed>,
         effects: &mut Vec<Effect<R>>,
     ) -> Result<(), WorkerError> {
+        self.check_version()?;
         let Some(group) = &mut self.slots[number].group else {
             return Ok(());
         };

@@ -94,6 +94,8 @@ pub struct Founding {
     pub replication: u32,
     /// All nodes, by id.
     pub nodes: Vec<Founder>,
+    /// The version that the cluster will speak: one that all of them do.
+    pub version: u32,
 }
 
 impl Founding {
@@ -120,14 +122,14 @@ impl Founding {
         Secret(xxh3_64(text.as_bytes()))
     }
 
-    /// For the registry. The cluster speaks what its founders do.
-    pub fn to_change(&self, groups: u32, version: u32) -> Change {
+    /// For the registry.
+    pub fn to_change(&self, groups: u32) -> Change {
         Change::Found {
             incarnation: self.incarnation,
             replication: self.replication,
             nodes: self.nodes.clone(),
             groups: self.groups(groups),
-            version,
+            version: self.version,
         }
     }
 }

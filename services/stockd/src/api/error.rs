@@ -2,6 +2,7 @@
 //! `stock/v1/errors.proto`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stock_cluster::RegistryRefusal;
@@ -60,6 +61,11 @@ pub enum ApiError {
     },
     /// The registry of nodes and replicas refused.
     Registry(RegistryRefusal),
+    /// The caller wants another cluster than this node's.
+    WrongCluster {
+        /// This node's.
+        own: Arc<str>,
+    },
     /// The indexes that a read names are of an earlier life of the cluster.
     IncarnationOver,
     /// The node is about to stop: what is under way is answered, and nothing more is taken.
@@ -94,6 +100,10 @@ pub(super) struct Refused {
     retry_after: Option<Duration>,
 }
 
+/// In the metadata of `NO_LEADER`: the node that leads as far as this one knows, which it does not
+/// reach.
+const LEADER: &str = "leader_node_id";
+
 /// An overloaded group has worked off what waits well within this.
 const RETRY_DISK_FULL_AFTER: Duration = Duration::from_secs(5);
 const RETRY_OVERLOADED_AFTER: Duration = Duration::from_millis(50);
@@ -107,8 +117,9 @@ impl From<ApiError> for Status {
         match error {
             ApiError::Invalid(violations) => invalid(violations),
             ApiError::UnknownLocation { field, location } => {
-                let message = format!("{field}: there is no location {location}; put it first");
-                let mut details = ErrorDetails::with_bad_request_violation(&field, &message);
+                let why = format!("there is no location {location}; put it first");
+                let message = format!("{field}: {why}");
+                let mut details = ErrorDetails::with_bad_request_violation(&field, &why);
                 details.set_error_info(
                     Reason::UnknownLocation.text(),
                     ERROR_DOMAIN,
@@ -147,6 +158,14 @@ impl From<ApiError> for Status {
                 "read.incarnation: is not this cluster's, or was that of its life before a \
                  recovery: what those indexes tell is no more; read without them"
                     .to_owned(),
+            ),
+            ApiError::WrongCluster { own } => plain(
+                Code::FailedPrecondition,
+                Reason::WrongCluster,
+                format!(
+                    "this is a node of the cluster {own}, and not of the one that the header \
+                     `stockd-cluster` names; nothing was done"
+                ),
             ),
             ApiError::DeadlineTooShort => plain(
                 Code::DeadlineExceeded,
@@ -333,6 +352,13 @@ fn status(prefix: &str, refused: Refused, refusal: &Refusal) -> Status {
 }
 
 fn failed(failure: Failure) -> Status {
+    let mut metadata = HashMap::new();
+    if let Failure::NotLeader {
+        leader: Some(leader),
+    } = failure
+    {
+        metadata.insert(LEADER.to_owned(), leader.to_string());
+    }
     let (code, reason, message, retry_after) = match failure {
         Failure::NotLeader { .. } => (
             Code::Unavailable,
@@ -376,7 +402,7 @@ fn failed(failure: Failure) -> Status {
             RETRY_LEADERLESS_AFTER,
         ),
     };
-    let mut details = ErrorDetails::with_error_info(reason.text(), ERROR_DOMAIN, HashMap::new());
+    let mut details = ErrorDetails::with_error_info(reason.text(), ERROR_DOMAIN, metadata);
     details.set_retry_info(Some(retry_after));
     Status::with_error_details(code, message, details)
 }

@@ -4,11 +4,13 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Instant;
 
 use stock_proto::stock::admin::v1 as admin;
 use stock_proto::stock::internal::v1 as internal;
 use stock_proto::stock::v1 as api;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument, Span};
 
@@ -31,22 +33,28 @@ pub(super) trait Call {
 pub(super) struct Front {
     meters: Vec<Meter>,
     serves_nodes: bool,
+    cluster_id: Arc<str>,
 }
+
+/// In this header a caller may name the cluster that its call is for. Addresses are used again, and
+/// a node that took the one of another cluster's takes no part in what was meant for that.
+const CLUSTER: &str = "stockd-cluster";
 
 impl Front {
     /// For calls of shops and operators.
-    pub(super) fn for_clients() -> Self {
-        Self::new(false)
+    pub(super) fn for_clients(cluster_id: &str) -> Self {
+        Self::new(cluster_id, false)
     }
 
     /// For calls that other nodes send on.
-    pub(super) fn for_nodes() -> Self {
-        Self::new(true)
+    pub(super) fn for_nodes(cluster_id: &str) -> Self {
+        Self::new(cluster_id, true)
     }
 
-    fn new(serves_nodes: bool) -> Self {
+    fn new(cluster_id: &str, serves_nodes: bool) -> Self {
         Self {
             serves_nodes,
+            cluster_id: cluster_id.into(),
             meters: NAMES.map(Meter::new).into(),
         }
     }
@@ -93,11 +101,23 @@ impl Front {
 
     /// The caller, who waits for long enough for what is asked.
     fn caller<C: Call, M>(&self, request: &Request<M>) -> Result<Caller, ApiError> {
+        self.check_cluster(request.metadata())?;
         let caller = Caller::of(request.metadata(), self.serves_nodes);
         if C::CHANGES {
             caller.deadline.check_mutation()?;
         }
         Ok(caller)
+    }
+
+    /// Refuses a call that is for another cluster.
+    pub(super) fn check_cluster(&self, metadata: &MetadataMap) -> Result<(), ApiError> {
+        match metadata.get(CLUSTER) {
+            Some(named) if named.as_bytes() != self.cluster_id.as_bytes() => {
+                let own = Arc::clone(&self.cluster_id);
+                Err(ApiError::WrongCluster { own })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -196,7 +216,7 @@ mod tests {
             tokio::task::yield_now().await;
             Ok(needed.map(u64::from).iter().sum::<u64>())
         };
-        let front = Front::for_clients();
+        let front = Front::for_clients("shop");
         let call = front.run(Request::new(api::ReserveRequest::default()), handle);
         let size = size_of_val(&call);
         assert!(size < NEEDED * 3 / 2, "{size} bytes");

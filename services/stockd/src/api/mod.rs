@@ -132,17 +132,22 @@ struct Services {
 impl Services {
     /// What clients may call, but for health.
     fn for_clients(&self) -> Routes {
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(PUBLIC_DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1();
-        let mut routes = self.public(&Arc::new(Front::for_clients()));
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(PUBLIC_DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let mut routes = self.public(&Arc::new(Front::for_clients(&self.config.cluster_id)));
         if self.config.serve_lab {
             let echoes = EchoCalls::new(self.stop.clone());
             routes = routes.add_service(EchoServiceServer::new(echoes));
         }
-        match reflection {
-            Ok(reflection) => routes.add_service(reflection),
+        // Some clients know the earlier one only.
+        match reflection()
+            .build_v1()
+            .and_then(|it| Ok((it, reflection().build_v1alpha()?)))
+        {
+            Ok((now, earlier)) => routes.add_service(now).add_service(earlier),
             Err(error) => {
                 tracing::error!(%error, "reflection is off: the descriptors are damaged");
                 routes
@@ -152,7 +157,7 @@ impl Services {
 
     /// What nodes may call.
     fn for_nodes(&self) -> Routes {
-        let front = Arc::new(Front::for_nodes());
+        let front = Arc::new(Front::for_nodes(&self.config.cluster_id));
         let joining = JoiningCalls::new(&self.config, &self.edge, &front);
         self.public(&front)
             .add_service(JoiningServiceServer::new(joining))
@@ -160,7 +165,7 @@ impl Services {
 
     /// What nodes may call that are no members.
     fn for_newcomers(&self) -> Routes {
-        let front = Arc::new(Front::for_clients());
+        let front = Arc::new(Front::for_clients(&self.config.cluster_id));
         let joining = JoiningCalls::new(&self.config, &self.edge, &front);
         Routes::default().add_service(JoiningServiceServer::new(joining))
     }
@@ -201,6 +206,7 @@ mod tests {
             stock_proto::OTHER_DESCRIPTORS,
             tonic_health::pb::FILE_DESCRIPTOR_SET,
             tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
         ];
         let sets = served.map(|set| FileDescriptorSet::decode(set).unwrap());
         let mut calls = 0;

@@ -295,6 +295,7 @@ impl ReservationService for Reservations {
         &self,
         request: Request<Streaming<api::ReserveStreamRequest>>,
     ) -> Result<Response<ReserveStream>, Status> {
+        self.front.check_cluster(request.metadata())?;
         Ok(Response::new(ReserveStream::new(
             Arc::clone(&self.edge),
             request,

@@ -77,7 +77,8 @@ impl Seen {
     pub(super) fn into_header(self, incarnation: Bytes) -> api::ResponseHeader {
         api::ResponseHeader {
             indexes: self.indexes,
-            cluster_time: Some(timestamp(self.time)),
+            // Where nothing was written or read, there is no time of it.
+            cluster_time: (self.time != Stamp(0)).then(|| timestamp(self.time)),
             incarnation,
         }
     }

@@ -150,7 +150,7 @@ pub enum NodeRecordError {
     /// The cluster speaks a version that this build does not.
     #[error(
         "the data in {dir} are of a cluster that speaks version {version}, and this build speaks \
-         {speaks}: start a build that speaks version {version}"
+         {speaks}: use a build that speaks version {version}"
     )]
     Version {
         /// The data directory.
@@ -198,7 +198,6 @@ impl NodeRecord {
         if let Some(RecoveryRecord { nodes, .. }) = record.recovery {
             return Err(NodeRecordError::Recovering { dir: dir(), nodes });
         }
-        check_version(record.version, dir)?;
         let identity = |cluster: &str, node: u64, shards: u32| {
             format!("cluster {cluster}, node {node}, {shards} shards")
         };
@@ -223,7 +222,8 @@ impl NodeRecord {
         Ok(record)
     }
 
-    /// What a directory remembers, if it was ever used.
+    /// What a directory remembers, if it was ever used. What belongs to a version that this build
+    /// does not speak is not looked at, nor mended: it would look damaged.
     pub fn read(disk: &Disk, dir: &Path) -> Result<Option<Self>, NodeRecordError> {
         let Some(bytes) = disk.node_record() else {
             return Ok(None);
@@ -233,7 +233,8 @@ impl NodeRecord {
             error,
         };
         let text = String::from_utf8(bytes).map_err(|error| damaged(error.to_string()))?;
-        let record = toml::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+        let record: Self = toml::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+        check_version(record.version, || dir.display().to_string())?;
         Ok(Some(record))
     }
 
@@ -343,8 +344,10 @@ impl NodeRecord {
         };
     }
 
-    /// Makes the node a founder, together with these; each group has so many voters.
-    pub fn found(&mut self, founders: &[Founder], replicas: u32) {
+    /// Makes the node a founder, together with these; each group has so many voters, and the
+    /// cluster will speak this version.
+    pub fn found(&mut self, founders: &[Founder], replicas: u32, version: u32) {
+        self.version = version;
         let life = founded_life(&self.cluster_id, self.shards, replicas, founders);
         self.set_incarnation(life);
         let founders = founders.iter().map(|founder| FounderRecord {
@@ -410,6 +413,7 @@ impl NodeRecord {
             incarnation: self.incarnation(),
             replication,
             nodes: founders.collect(),
+            version: self.version.max(Speaks::THIS.oldest),
         })
     }
 
@@ -439,10 +443,10 @@ impl NodeRecord {
     }
 }
 
-/// Refuses to start in a cluster whose version this build does not speak. 0: it is not known yet.
+/// Refuses what is of a cluster whose version this build does not speak. 0: it is not known yet.
 fn check_version(version: u32, dir: impl FnOnce() -> String) -> Result<(), NodeRecordError> {
     let speaks = Speaks::THIS;
-    match version == 0 || speaks.includes(version) {
+    match speaks.can_follow(version) {
         true => Ok(()),
         false => Err(NodeRecordError::Version {
             dir: dir(),
@@ -508,7 +512,7 @@ mod tests {
             node,
             directory: u128::from(node) << 100,
         });
-        record.found(&founders, 3);
+        record.found(&founders, 3, 1);
         let life = founded_life("shop", 8, 3, &founders);
         let read: NodeRecord = toml::from_str(&record.to_text()).unwrap();
         assert_eq!(read.founders(), Some((founders.to_vec(), 3)));

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
+use stock_cluster::Speaks;
 use stock_node::standing::{ClusterState, members};
+use stock_proto::whole;
 
 use crate::config::Node;
 use crate::directory::disk::Disk;
@@ -20,6 +22,7 @@ pub struct Roster {
 impl Roster {
     /// With what the disk remembers.
     pub fn new(record: NodeRecord, disk: Disk, cluster: Arc<ClusterState>) -> Self {
+        whole::cluster_speaks(record.version.max(Speaks::THIS.oldest));
         Self {
             record,
             disk,
@@ -57,5 +60,7 @@ impl Roster {
             }
             tracing::warn!(%error, "the list of nodes is not on the disk yet");
         }
+        // Only now that the directory remembers it, and no earlier build would be started on it.
+        whole::cluster_speaks(self.record.version);
     }
 }

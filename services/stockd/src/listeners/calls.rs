@@ -317,10 +317,11 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
 /// Calls that take many messages, and keep them until the last has come...
 const COLLECTS: [&str; 1] = ["/stock.v1.InventoryService/RecordReceipts"];
 /// ...and those that answer them as they come.
-const CONVERSES: [&str; 3] = [
+const CONVERSES: [&str; 4] = [
     "/stock.v1.ReservationService/ReserveStream",
     "/stock.lab.v1.EchoService/EchoStream",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
 
 /// What a call does with its messages.

@@ -86,16 +86,16 @@ pub async fn decide(
     tokio::pin!(answering);
     let asking = ask_until_clear(config, &identity, is_new);
     tokio::pin!(asking);
-    let verdict = tokio::select! {
+    let (verdict, version) = tokio::select! {
         () = &mut answering => unreachable!("answering never ends"),
-        verdict = &mut asking => verdict,
+        clear = &mut asking => clear,
     };
     if let Verdict::Found(founders) = &verdict {
         if !is_new {
             let dir = config.data_dir.clone();
             return Err(FirstBootError::Used { dir });
         }
-        record.found(founders, config.replicas);
+        record.found(founders, config.replicas, version);
         record.write(disk)?;
         tracing::info!(
             node = config.node_id,
@@ -106,7 +106,8 @@ pub async fn decide(
     Ok(verdict)
 }
 
-async fn ask_until_clear(config: &Config, identity: &Identity, is_new: bool) -> Verdict {
+/// What is to be done, and the version that those who were heard of all speak.
+async fn ask_until_clear(config: &Config, identity: &Identity, is_new: bool) -> (Verdict, u32) {
     let mut said: Option<(Vec<String>, Instant)> = None;
     loop {
         let mut heard = BTreeMap::new();
@@ -120,7 +121,7 @@ async fn ask_until_clear(config: &Config, identity: &Identity, is_new: bool) -> 
             hello.is_ok_and(|hello| hello.founders.is_empty() && !hello.has_joined)
         };
         if !is_new && heard.values().all(knows_none) {
-            return Verdict::Found(Vec::new());
+            return (Verdict::Found(Vec::new()), spoken(identity, &heard));
         }
         match judge(identity, &heard) {
             Verdict::Wait(missing) => {
@@ -135,10 +136,17 @@ async fn ask_until_clear(config: &Config, identity: &Identity, is_new: bool) -> 
                     said = Some((missing, Instant::now()));
                 }
             }
-            clear => return clear,
+            clear => return (clear, spoken(identity, &heard)),
         }
         sleep(ASK_EVERY).await;
     }
+}
+
+/// The highest version of the cluster that all who were heard of speak, and this node.
+pub fn spoken(own: &Identity, heard: &BTreeMap<u64, Result<cluster::Hello, String>>) -> u32 {
+    let answers = heard.values().filter_map(|answer| answer.as_ref().ok());
+    let newest = answers.map(|hello| hello.newest_version.max(1));
+    newest.fold(own.speaks.newest, u32::min)
 }
 
 /// What follows from what the others say, each by id.
@@ -351,6 +359,27 @@ mod tests {
         check([(2, founded(2, &replaced)), (3, empty(3))], "join");
         check([(2, down()), (3, founded(3, &replaced))], "join");
         check([], "found 1:1");
+    }
+
+    #[test]
+    fn a_new_cluster_speaks_what_all_its_founders_do() {
+        let of_build = |node: u64, newest| {
+            let mut identity = identity(node, u128::from(node));
+            identity.speaks.newest = newest;
+            identity
+        };
+        let hello = |identity: &Identity| {
+            let hello = identity.hello(cluster::Purpose::Acquaintance, &Acquaintances::default());
+            Ok(hello)
+        };
+        for (own, other, expected) in [(1, 1, 1), (2, 1, 1), (1, 2, 1), (2, 2, 2)] {
+            let heard = [
+                (2, hello(&of_build(2, other))),
+                (3, hello(&of_build(3, 2))),
+                (4, down()),
+            ];
+            assert_eq!(spoken(&of_build(1, own), &heard.into()), expected);
+        }
     }
 
     #[test]

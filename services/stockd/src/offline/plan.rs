@@ -6,9 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stock_cluster::{
-    GroupId, NodeState, Registry, RegistryCommand, RegistryOutcome, ReplicaId, Speaks,
-};
+use stock_cluster::{GroupId, NodeState, Registry, RegistryCommand, RegistryOutcome, ReplicaId};
 use stock_core::{At, Principal, Stamp};
 use stock_node::state::State;
 use stock_node::worker::Standing;
@@ -226,13 +224,8 @@ fn founding(
     stamp: Stamp,
 ) -> Result<RegistryCommand, RecoverError> {
     let founder = |dir: &DataDir| {
-        // Who knows of no version has been told of none: it began with the oldest.
-        let version = match dir.record.version {
-            0 => Speaks::THIS.oldest,
-            version => version,
-        };
         let groups = dir.record.shards + 1;
-        let change = dir.record.founding()?.to_change(groups, version);
+        let change = dir.record.founding()?.to_change(groups);
         Some(RegistryCommand {
             principal: principal(),
             request: None,

@@ -254,6 +254,7 @@ fn open_of(
         since: 0,
         lives: vec![LIFE],
         founding: Some(Founding {
+            version: 1,
             incarnation: LIFE,
             replication: nodes.len() as u32,
             nodes: founders.collect(),

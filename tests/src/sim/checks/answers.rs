@@ -1,11 +1,13 @@
 //! Who was answered was told the truth, and as new a truth as was asked for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use stock_core::{
-    CatalogOutcome, Outcome, Position, Principal, PutLocation, Reservation, ReservationId, Sku,
+    CatalogOutcome, Filter, Listed, Outcome, Position, Principal, PutLocation, Reservation,
+    ReservationId, Sku,
 };
-use stock_node::answer::{Freshness, Outcome as GroupOutcome};
+use stock_node::answer::{Freshness, Listing, Outcome as GroupOutcome};
 
 use super::history::{AnyCommand, History};
 use super::{Checked, broken};
@@ -15,6 +17,7 @@ use super::{Checked, broken};
 pub(crate) enum Found {
     Positions(Sku, Option<Vec<Position>>),
     Reservation(ReservationId, Option<Arc<Reservation>>),
+    Listed(Arc<Listing>, Listed),
     Locations(Vec<PutLocation>),
 }
 
@@ -86,6 +89,7 @@ pub(crate) fn read(
         Found::Reservation(id, reservation) => {
             history.reservation(id, index) == reservation.as_ref()
         }
+        Found::Listed(asked, listed) => are_listed(history, index, asked, listed),
         Found::Locations(locations) => history.locations(index) == locations.as_slice(),
     };
     if is_so {
@@ -94,12 +98,47 @@ pub(crate) fn read(
     let truth = match found {
         Found::Positions(sku, _) => format!("{:?}", history.positions(sku, index)),
         Found::Reservation(id, _) => format!("{:?}", history.reservation(id, index)),
+        Found::Listed(asked, _) => format!("{:?}", wanted(history, index, &asked.filter)),
         Found::Locations(_) => format!("{:?}", history.locations(index)),
     };
     broken(
         "reads",
         format!("{found:?} was read at index {index}; the log says {truth}"),
     )
+}
+
+/// A page holds nothing twice and nothing that was not looked for. Where it was asked for from the
+/// beginning and is the last, it holds all; of an order, where ids are in order, all that belongs
+/// on it.
+fn are_listed(history: &History, index: u64, asked: &Listing, listed: &Listed) -> bool {
+    let all = wanted(history, index, &asked.filter);
+    let found: BTreeMap<_, _> = listed.found.iter().map(|it| (it.id, it)).collect();
+    let are_true = found.iter().all(|(id, it)| all.get(id) == Some(it));
+    let is_a_page = found.len() == listed.found.len() && found.len() <= asked.found_max;
+    let is_whole = match &asked.filter.order_reference {
+        Some(_) => {
+            let behind = all
+                .keys()
+                .filter(|id| asked.after.is_none_or(|after| **id > after));
+            let rest = behind.clone().count() > found.len();
+            found.keys().eq(behind.take(asked.found_max)) && listed.more_after.is_some() == rest
+        }
+        None => asked.after.is_some() || listed.more_after.is_some() || found.keys().eq(all.keys()),
+    };
+    are_true && is_a_page && is_whole
+}
+
+/// What was looked for, as it was when this index was applied.
+fn wanted<'a>(
+    history: &'a History,
+    index: u64,
+    filter: &Filter,
+) -> BTreeMap<ReservationId, &'a Arc<Reservation>> {
+    let all = history.reservations(index);
+    let wanted = all.filter(|reservation| filter.takes(reservation));
+    wanted
+        .map(|reservation| (reservation.id, reservation))
+        .collect()
 }
 
 /// What is left of an outcome on its way over another node: not who holds, and of a refusal not in

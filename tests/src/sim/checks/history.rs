@@ -196,6 +196,16 @@ impl History {
         }
     }
 
+    /// All reservations that were known when this index was applied.
+    pub(crate) fn reservations(&self, index: u64) -> impl Iterator<Item = &Arc<Reservation>> {
+        let stock = match &self.state {
+            State::Stock(stock) => Some(stock),
+            State::Meta { .. } => None,
+        };
+        let all = stock.into_iter().flat_map(|it| it.reservations.values());
+        all.filter_map(move |known| as_of(known, index)?.as_ref())
+    }
+
     /// The locations when this index was applied.
     pub(crate) fn locations(&self, index: u64) -> &[PutLocation] {
         match &self.state {

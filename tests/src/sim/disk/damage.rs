@@ -57,6 +57,10 @@ impl Disk {
         if platter.adopted.contains(newest) {
             return false;
         }
+        // Of what it then goes on from, the one before may be older than its log.
+        if !platter.newest_was_damaged.insert(group) {
+            return false;
+        }
         let at = platter.dice.below(platter.files[newest].durable.len());
         platter.flip(*newest, at)
     }

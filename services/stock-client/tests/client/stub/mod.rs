@@ -1,14 +1,16 @@
 //! A node that answers as it is told and writes down what it was asked.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::Stream;
 use futures_util::stream::try_unfold;
 use prost::Message;
+use prost_types::Timestamp;
 use stock_client::admin::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
 use stock_client::admin::v1::{
     AddNodeRequest, AddNodeResponse, DrainNodeRequest, DrainNodeResponse, GetAuditRequest,
@@ -61,6 +63,10 @@ pub(crate) struct Record {
     /// Request ids that a batch or stream refuses once, and with which code.
     pub(crate) refused_once: Vec<(String, Code)>,
     topology: GetTopologyResponse,
+    /// Where the topology says that it is.
+    published: String,
+    /// The life of its cluster.
+    life: u8,
 }
 
 #[derive(Debug, Clone)]
@@ -79,13 +85,21 @@ impl StubNode {
         self.record().script.extend(acts);
     }
 
+    /// Its cluster is founded anew, as far as it knows.
+    pub(crate) fn begin_life(&self, life: u8) {
+        let mut record = self.record();
+        record.life = life;
+        record.topology.header = header_of(self.node_id, life);
+    }
+
     fn refused_once(&self, request_id: &str) -> Option<tonic_types::Status> {
         let refused = &mut self.record().refused_once;
         let position = refused.iter().position(|(id, _)| id == request_id)?;
         let (_, code) = refused.remove(position);
         // Only who has too much to do knows when to come back.
         let retry_after = (code == Code::ResourceExhausted).then_some(RETRY_AFTER);
-        let details = ErrorDetails::with_retry_info(retry_after);
+        let mut details = ErrorDetails::with_retry_info(retry_after);
+        details.set_error_info("REFUSED", ERROR_DOMAIN, []);
         let status = Status::with_error_details(code, "refused", details);
         Some(Message::decode(status.details()).expect("details are a status"))
     }
@@ -125,12 +139,17 @@ impl StubNode {
 
 /// Three nodes; each says that node `shard % 3 + 1` leads a shard.
 pub(crate) struct StubCluster {
+    id: &'static str,
     pub(crate) nodes: Vec<StubNode>,
     servers: Vec<JoinHandle<()>>,
 }
 
 impl StubCluster {
     pub(crate) async fn start() -> Self {
+        Self::named("stub", 1).await
+    }
+
+    pub(crate) async fn named(id: &'static str, life: u8) -> Self {
         let mut listeners = Vec::new();
         for _ in 0..3 {
             let any: SocketAddr = ([127, 0, 0, 1], 0).into();
@@ -146,9 +165,43 @@ impl StubCluster {
             .collect();
         let servers = listeners.into_iter().zip(&nodes);
         let servers = servers.map(|(l, node)| serve(l, node.clone())).collect();
-        let cluster = Self { nodes, servers };
+        let cluster = Self { id, nodes, servers };
+        for node in &cluster.nodes {
+            let mut record = node.record();
+            record.published.clone_from(&node.endpoint);
+            record.life = life;
+        }
         cluster.set_leaders(1, |shard| u64::from(shard % 3) + 1);
         cluster
+    }
+
+    /// The nodes say that they are there.
+    pub(crate) fn move_to(&self, endpoints: &[String]) {
+        for (node, endpoint) in self.nodes.iter().zip(endpoints) {
+            node.record().published.clone_from(endpoint);
+        }
+        self.set_leaders(1, |shard| u64::from(shard % 3) + 1);
+    }
+
+    /// The cluster is founded anew.
+    pub(crate) fn begin_life(&self, life: u8) {
+        for node in &self.nodes {
+            node.begin_life(life);
+        }
+    }
+
+    /// Nodes that were killed are there again.
+    pub(crate) async fn revive(&mut self) {
+        for (node, server) in self.nodes.iter().zip(&mut self.servers) {
+            let address = node.endpoint.trim_start_matches("http://");
+            let listener = loop {
+                if let Ok(listener) = TcpListener::bind(address).await {
+                    break listener;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            };
+            *server = serve(listener, node.clone());
+        }
     }
 
     pub(crate) fn set_leaders(&self, term: u64, leader: impl Fn(u32) -> u64) {
@@ -159,16 +212,17 @@ impl StubCluster {
                 term,
                 ..Shard::default()
             };
+            let life = node.record().life;
             let topology = GetTopologyResponse {
-                header: None,
-                cluster_id: "stub".into(),
+                header: header_of(node.node_id, life),
+                cluster_id: self.id.into(),
                 node_id: node.node_id,
                 nodes: self
                     .nodes
                     .iter()
                     .map(|node| Node {
                         node_id: node.node_id,
-                        endpoint: node.endpoint.clone(),
+                        endpoint: node.record().published.clone(),
                         reachable: true,
                     })
                     .collect(),
@@ -228,6 +282,24 @@ fn serve(listener: TcpListener, node: StubNode) -> JoinHandle<()> {
     })
 }
 
+/// Waits for something, and not for ever.
+pub(crate) async fn until<F: Future<Output = bool>>(mut is_so: impl FnMut() -> F) {
+    let over = Instant::now() + Duration::from_secs(20);
+    while !is_so().await {
+        assert!(Instant::now() < over, "not within 20 s");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// What a node refuses a call with.
+pub(crate) fn refusal(code: Code, message: &str) -> Status {
+    let details = ErrorDetails::with_error_info("REFUSED", ERROR_DOMAIN, []);
+    Status::with_error_details(code, message, details)
+}
+
+/// The domain of every error of a node.
+const ERROR_DOMAIN: &str = "stockd";
+
 /// A request whose home is the given shard.
 pub(crate) fn reserve_in(shard: u32) -> ReserveRequest {
     let sku = (0..)
@@ -247,13 +319,22 @@ type Answer<T> = Result<Response<T>, Status>;
 
 /// The index is the node's number.
 fn header(node_id: u64) -> Option<ResponseHeader> {
+    header_of(node_id, 1)
+}
+
+/// Later lives have later times.
+fn header_of(node_id: u64, life: u8) -> Option<ResponseHeader> {
     let index = ShardIndex {
         shard: 0,
         index: node_id,
     };
     Some(ResponseHeader {
         indexes: vec![index],
-        ..ResponseHeader::default()
+        cluster_time: Some(Timestamp {
+            seconds: i64::from(life),
+            nanos: 0,
+        }),
+        incarnation: vec![life; 16].into(),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use stock_proto::stock::v1::{GetTopologyResponse, Node, Shard};
 
-use crate::route::{self, Target};
+use super::target::{self, Target};
 
 /// A snapshot of the cluster. It ages: leaders change, and the client takes a new one about every
 /// second while it is used, and after each failure.
@@ -59,17 +59,18 @@ impl Topology {
 
     /// The shard a SKU lives in.
     pub fn shard_of(&self, sku: &str) -> u32 {
-        route::shard_of_sku(sku, self.shard_count())
+        target::shard_of_sku(sku, self.shard_count())
     }
 
     /// The node that leads a stock shard; `None` while that is unknown.
     pub fn leader_of(&self, shard: u32) -> Option<u64> {
-        self.view
-            .shards
-            .get(shard as usize)
-            .filter(|found| found.shard == shard)
-            .or_else(|| self.view.shards.iter().find(|found| found.shard == shard))
-            .and_then(|shard| shard.leader_node_id)
+        self.shard(shard)?.leader_node_id
+    }
+
+    fn shard(&self, shard: u32) -> Option<&Shard> {
+        let shards = &self.view.shards;
+        let in_place = shards.get(shard as usize).filter(|it| it.shard == shard);
+        in_place.or_else(|| shards.iter().find(|it| it.shard == shard))
     }
 
     /// The node that leads the meta group; `None` while that is unknown.
@@ -77,12 +78,26 @@ impl Topology {
         self.meta().and_then(|meta| meta.leader_node_id)
     }
 
-    pub(crate) fn leader_for(&self, target: Target) -> Option<u64> {
-        match target {
-            Target::Shard(shard) => self.leader_of(shard),
-            Target::Meta => self.meta_leader(),
+    /// The node that answers a call itself, and since which term; none where that is unknown or
+    /// all do.
+    pub(crate) fn leadership_of(&self, target: Target) -> (Option<u64>, u64) {
+        let group = match target {
+            Target::Shard(shard) => self.shard(shard),
+            Target::Hash(hash) => self.shard(target::shard_of_hash(hash, self.shard_count())),
+            Target::Meta => self.meta(),
             Target::Any => None,
-        }
+        };
+        group.map_or((None, 0), |group| (group.leader_node_id, group.term))
+    }
+
+    /// Whether both name the same leaders of the same terms.
+    pub(crate) fn leads_as(&self, other: &Self) -> bool {
+        let groups = |it: &Self| -> Vec<(u32, Option<u64>, u64)> {
+            let groups = it.view.shards.iter().chain(&it.view.meta);
+            let leadership = groups.map(|group| (group.shard, group.leader_node_id, group.term));
+            leadership.collect()
+        };
+        groups(self) == groups(other)
     }
 
     /// Whether the node that gave this answer had a connection to `node`, or is it.

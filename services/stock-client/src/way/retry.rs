@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rand::{Rng, RngExt};
+use stock_proto::stock::v1::ErrorReason;
 use tonic::Code;
 
 use crate::error::StatusError;
@@ -20,10 +21,14 @@ pub(crate) const PAUSE_MAX: Duration = Duration::from_millis(500);
 pub(crate) enum Next {
     /// The caller's to decide: trying again would give the same.
     GiveUp,
-    /// The node is gone or silent: ask another, and learn who leads now.
-    NodeLost,
+    /// The connection is gone, or there was none: ask another, and learn who leads now.
+    Lost,
+    /// It was silent for as long as an attempt may take, or for as long as it took another to lead.
+    Silent,
+    /// These are no words of stockd: another cluster's node, or another program, is at the address.
+    NoNode,
     /// The node is well but cannot answer now, as when no leader is known.
-    NodeUnavailable,
+    Unavailable,
     /// The leader is busy and says when to come back; anyone else would only forward to it.
     Overloaded(Duration),
 }
@@ -31,12 +36,16 @@ pub(crate) enum Next {
 /// Reads the consequence out of a failure.
 pub(crate) fn next(failure: &StatusError) -> Next {
     match failure.code {
+        _ if failure.is_silence => Next::Silent,
         // Whatever a broken connection was translated into, its request may be repeated.
-        _ if failure.transport => Next::NodeLost,
+        _ if failure.transport => Next::Lost,
         // The attempt's own time, as seen by the server. The call's time is the client's to keep.
-        Code::DeadlineExceeded | Code::Cancelled => Next::NodeLost,
-        Code::Unavailable => Next::NodeUnavailable,
-        Code::ResourceExhausted => failure.retry_delay.map_or(Next::GiveUp, Next::Overloaded),
+        Code::DeadlineExceeded | Code::Cancelled => Next::Silent,
+        Code::Unavailable => Next::Unavailable,
+        Code::ResourceExhausted if failure.retry_delay.is_some() => {
+            Next::Overloaded(failure.retry_delay.unwrap_or_default())
+        }
+        _ if !failure.is_of_stockd || failure.reason() == ErrorReason::WrongCluster => Next::NoNode,
         _ => Next::GiveUp,
     }
 }
@@ -71,12 +80,10 @@ mod tests {
     fn failure(code: Code, retry_delay: Option<Duration>, transport: bool) -> StatusError {
         StatusError {
             code,
-            reason: String::new(),
-            message: String::new(),
-            field_violations: Vec::new(),
             retry_delay,
             transport,
-            request_ids: Vec::new(),
+            is_of_stockd: true,
+            ..StatusError::not_connected()
         }
     }
 
@@ -84,12 +91,12 @@ mod tests {
     fn what_is_tried_again() {
         let ms = Duration::from_millis(5);
         for (code, delay, transport, expected) in [
-            (Code::Unavailable, None, false, Next::NodeUnavailable),
-            (Code::Unavailable, None, true, Next::NodeLost),
-            (Code::Unknown, None, true, Next::NodeLost),
+            (Code::Unavailable, None, false, Next::Unavailable),
+            (Code::Unavailable, None, true, Next::Lost),
+            (Code::Unknown, None, true, Next::Lost),
             (Code::Unknown, None, false, Next::GiveUp),
-            (Code::DeadlineExceeded, None, false, Next::NodeLost),
-            (Code::Cancelled, None, true, Next::NodeLost),
+            (Code::DeadlineExceeded, None, false, Next::Silent),
+            (Code::Cancelled, None, true, Next::Lost),
             (Code::ResourceExhausted, None, false, Next::GiveUp),
             (
                 Code::ResourceExhausted,
@@ -104,12 +111,20 @@ mod tests {
             (Code::Internal, None, false, Next::GiveUp),
             (Code::Unimplemented, None, false, Next::GiveUp),
         ] {
+            let mut failure = failure(code, delay, transport);
             assert_eq!(
-                next(&failure(code, delay, transport)),
+                next(&failure),
                 expected,
                 "{code:?}, delay {delay:?}, transport {transport}"
             );
+            failure.is_of_stockd = false;
+            let of_anybody = match expected {
+                Next::GiveUp => Next::NoNode,
+                expected => expected,
+            };
+            assert_eq!(next(&failure), of_anybody, "{code:?} of another program");
         }
+        assert_eq!(next(&StatusError::silent(ms)), Next::Silent);
     }
 
     #[test]

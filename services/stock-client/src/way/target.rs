@@ -13,6 +13,8 @@ const RESERVATION_SHARD_MASK: u128 = 0xfff;
 pub enum Target {
     /// The leader of a stock shard.
     Shard(u32),
+    /// The leader of the shard that SKUs of this hash live in.
+    Hash(u64),
     /// The leader of the group that keeps locations.
     Meta,
     /// Every node as well as any other.
@@ -22,16 +24,26 @@ pub enum Target {
 /// The shard a SKU lives in: floor(h * `shard_count` / 2^64), where h is the XXH3 64-bit hash of
 /// its bytes, seed 0.
 pub fn shard_of_sku(sku: &str, shard_count: u32) -> u32 {
-    let hash = u128::from(xxh3_64(sku.as_bytes()));
+    shard_of_hash(hash(sku), shard_count)
+}
+
+fn hash(sku: &str) -> u64 {
+    xxh3_64(sku.as_bytes())
+}
+
+pub(super) fn shard_of_hash(hash: u64, shard_count: u32) -> u32 {
     // The product is below 2^96, and after the shift below `shard_count`.
-    ((hash * u128::from(shard_count)) >> 64) as u32
+    ((u128::from(hash) * u128::from(shard_count)) >> 64) as u32
 }
 
 /// The shard a basket's reservation lives in: the one of its smallest SKU, by bytes. `None` for an
 /// empty basket.
 pub fn home_shard(lines: &[Line], shard_count: u32) -> Option<u32> {
-    let smallest = lines.iter().map(|line| line.sku.as_str()).min()?;
-    Some(shard_of_sku(smallest, shard_count))
+    Some(shard_of_sku(smallest(lines)?, shard_count))
+}
+
+fn smallest(lines: &[Line]) -> Option<&str> {
+    lines.iter().map(|line| line.sku.as_str()).min()
 }
 
 /// The shard that a reservation id carries. `None` if it is not a UUID.
@@ -41,13 +53,13 @@ pub fn shard_of_reservation(reservation_id: &str) -> Option<u32> {
 }
 
 /// The leader of a SKU's shard.
-pub(crate) fn of_sku(sku: &str, shard_count: u32) -> Target {
-    Target::Shard(shard_of_sku(sku, shard_count))
+pub(crate) fn of_sku(sku: &str) -> Target {
+    Target::Hash(hash(sku))
 }
 
 /// The leader of a basket's home shard. An empty basket may be refused by anyone.
-pub(crate) fn of_basket(lines: &[Line], shard_count: u32) -> Target {
-    home_shard(lines, shard_count).map_or(Target::Any, Target::Shard)
+pub(crate) fn of_basket(lines: &[Line]) -> Target {
+    smallest(lines).map_or(Target::Any, of_sku)
 }
 
 /// The leader of a reservation's shard. An id that is no id may be refused by anyone.

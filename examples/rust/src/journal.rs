@@ -1,0 +1,64 @@
+//! What a checkout has to keep of an order, so that it can go on after a crash: the ids of the calls
+//! that it makes, before it makes them.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use stock_client::new_request_id;
+
+/// One order.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Order {
+    /// The shop's own name for it, which the reservation carries, too.
+    pub(crate) reference: String,
+    /// The id of its reserve.
+    pub(crate) reserve_id: String,
+    /// The id of its confirm.
+    pub(crate) confirm_id: String,
+    /// The id of its release.
+    pub(crate) release_id: String,
+    /// Whether the money has come.
+    pub(crate) is_paid: bool,
+}
+
+/// Where an order is kept: one file, written whole.
+pub(crate) struct Journal {
+    path: PathBuf,
+}
+
+impl Journal {
+    /// The order as it was left, or a new one: it is on the disk when this returns.
+    pub(crate) fn open(dir: &Path, reference: &str) -> Result<(Self, Order)> {
+        fs::create_dir_all(dir).with_context(|| format!("{}", dir.display()))?;
+        let path = dir.join(format!("{reference}.json"));
+        let journal = Self { path };
+        if let Ok(text) = fs::read(&journal.path) {
+            let order = serde_json::from_slice(&text);
+            let order = order.with_context(|| format!("{}", journal.path.display()))?;
+            return Ok((journal, order));
+        }
+        let order = Order {
+            reference: reference.to_owned(),
+            reserve_id: new_request_id(),
+            confirm_id: new_request_id(),
+            release_id: new_request_id(),
+            is_paid: false,
+        };
+        journal.keep(&order)?;
+        Ok((journal, order))
+    }
+
+    /// Keeps the order as it is now.
+    pub(crate) fn keep(&self, order: &Order) -> Result<()> {
+        let written = self.path.with_extension("new");
+        let mut file = File::create(&written)?;
+        file.write_all(&serde_json::to_vec_pretty(order)?)?;
+        file.sync_all()?;
+        fs::rename(&written, &self.path)?;
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        Ok(File::open(dir)?.sync_all()?)
+    }
+}
