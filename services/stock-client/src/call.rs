@@ -17,7 +17,7 @@ use crate::link::{Link, Way};
 use crate::options::WhenFull;
 use crate::pool::Pool;
 use crate::request_id::fill_request_id;
-use crate::way::{Attempts, Chosen, Lesson, Target, Then};
+use crate::way::{Attempts, Chosen, Consequence, Lesson, Overtaken, Target, Then};
 
 /// The name under which a call tells which cluster it is for.
 const CLUSTER: &str = "stockd-cluster";
@@ -150,17 +150,18 @@ impl Client {
             let is_of_many = target == Target::Any || chosen.is_in_place();
             let hedges = matches!(weight, Weight::Small(_)) && is_of_many;
             let attempt = (target, hedges, allowed);
-            let answer = self.attempt(attempt, &attempts, &chosen, &request, &send);
-            let failure = match answer.await {
+            let answer = self.attempt(attempt, deadline, &attempts, &chosen, &request, &send);
+            let failed = match answer.await {
                 Ok(answer) => {
                     if let Some(silent) = silent.filter(|it| it.endpoint != chosen.endpoint) {
                         self.pool().was_silent(&silent);
                     }
                     return Ok(answer.into_inner());
                 }
-                Err(failure) => failure,
+                Err(failed) => failed,
             };
-            let after = attempts.failed(&chosen.endpoint, &failure, left(), &mut rand::rng());
+            let failure = failed.failure;
+            let mut after = attempts.failed(&chosen.endpoint, &failure, left(), &mut rand::rng());
             debug!(
                 endpoint = &*chosen.endpoint,
                 attempts = attempts.made(),
@@ -168,6 +169,7 @@ impl Client {
                 error = %failure,
                 "an attempt failed"
             );
+            after.takes_token &= !failed.may_repeat;
             // A node's last word is an answer, too.
             match (after.lesson, after.then) {
                 (Lesson::Answers, Then::GiveUp) => self.pool().answered(&chosen),
@@ -181,17 +183,45 @@ impl Client {
                 Then::TimedOut => return Err(self.timed_out(attempts, Some(failure))),
                 Then::Again(pause) => pause,
             };
-            let Some(turn) = self.pool().repeat_after(left()) else {
+            if !self.waits(target, &chosen, after, pause, left()).await {
                 return Err(self.timed_out(attempts, Some(failure)));
-            };
-            let pause = pause.max(turn);
-            if !pause.is_zero() {
-                sleep(pause).await;
             }
             if after.lesson == Lesson::Silent {
                 silent = Some(chosen);
             }
         }
+    }
+
+    /// Waits until the call is to be repeated; `false` where its time is over before. A repeat in
+    /// the dark waits for its turn among all of them; none has to wait once somebody leads who did
+    /// not: all calls together may have waited for that.
+    async fn waits(
+        &self,
+        target: Target,
+        failed: &Route,
+        after: Consequence,
+        pause: Duration,
+        left: Duration,
+    ) -> bool {
+        let turn = match after.takes_token {
+            true => self.pool().repeat_after(left),
+            false => Some(Duration::ZERO),
+        };
+        let pause = turn.map_or(left, |turn| turn.max(pause));
+        if pause.is_zero() {
+            return true;
+        }
+        if after.lesson == Lesson::Answers && !after.look_again {
+            // The leader itself has said when.
+            sleep(pause).await;
+            return true;
+        }
+        let is_led_anew = self.pool().is_led_anew_within(pause, target, failed.led);
+        let is_led_anew = is_led_anew.await;
+        if is_led_anew && after.takes_token && turn.is_some() {
+            self.pool().repeated_without();
+        }
+        is_led_anew || turn.is_some()
     }
 
     /// A place among the calls that are under way.
@@ -238,25 +268,26 @@ impl Client {
     async fn attempt<Q, A, S, F>(
         &self,
         (target, hedges, allowed): (Target, bool, Duration),
+        deadline: Instant,
         attempts: &Attempts,
         chosen: &Route,
         request: &Q,
         send: &S,
-    ) -> Result<Response<A>, StatusError>
+    ) -> Result<Response<A>, Box<Failed>>
     where
         Q: Clone,
         S: Fn(Channel, Request<Q>) -> F,
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let way = chosen.link.way();
-        let message = self.message(request, allowed);
+        let message = self.message(request, deadline);
         let mut waiting = Waiting {
             pool: self.pool(),
             chosen,
             began: Instant::now(),
             is_over: false,
         };
-        let until = waiting.began + allowed;
+        let times = (waiting.began + allowed, deadline);
         let mut answer = pin!(send(way.channel.clone(), message));
         let patience = chosen.patience.min(allowed);
         let answer = match timeout(patience, answer.as_mut()).await {
@@ -270,12 +301,12 @@ impl Client {
                         None
                     };
                     let route = other?;
-                    let message = self.message(request, allowed);
+                    let message = self.message(request, deadline);
                     let answer = send(route.link.channel(), message);
                     Some((route, answer))
                 };
                 // Seldom needed, and larger than all the rest of a call.
-                Box::pin(self.wait(target, chosen, &way, until, answer, beside())).await
+                Box::pin(self.wait(target, chosen, &way, times, answer, beside())).await
             }
         };
         waiting.is_over = true;
@@ -283,16 +314,18 @@ impl Client {
     }
 
     /// Waits on for an answer that is late: for as long as nothing speaks for asking another node,
-    /// and beside another node that has been asked, if one has.
+    /// and beside another node that has been asked, if one has. An attempt is given up when it is
+    /// its repeat's turn, and waits on until then: where a node is slow, giving up thousands makes
+    /// it no quicker.
     async fn wait<A, F>(
         &self,
         target: Target,
         chosen: &Route,
         way: &Way,
-        until: Instant,
+        (mut until, deadline): (Instant, Instant),
         mut answer: Pin<&mut F>,
         beside: Option<(Route, F)>,
-    ) -> Result<Response<A>, StatusError>
+    ) -> Result<Response<A>, Box<Failed>>
     where
         F: Future<Output = Result<Response<A>, Status>>,
     {
@@ -301,11 +334,21 @@ impl Client {
         let mut news = self.pool().news();
         let (other, second) = beside.unzip();
         let mut second = pin!(second);
+        let mut turn: Option<Turn<'_>> = None;
+        let _looks = self.pool().keep_looking();
         loop {
-            let is_overtaken = self.pool().is_overtaken(target, chosen, way);
-            if is_overtaken && second.is_none() {
-                return Err(silent());
+            let overtaken = self.pool().overtaken(target, chosen, way);
+            match overtaken.filter(|_| second.is_none()) {
+                Some(Overtaken::LedElsewhere | Overtaken::Left) => {
+                    return Err(Failed::with_repeat(silent()));
+                }
+                Some(Overtaken::Lost) => until = until.min(Instant::now()),
+                None => {}
             }
+            let wake_at = match &turn {
+                Some(turn) => turn.at,
+                None => until,
+            };
             tokio::select! {
                 biased;
                 answer = answer.as_mut() => return self.note_answer(chosen, answer),
@@ -318,7 +361,10 @@ impl Client {
                     second.set(None);
                 }
                 () = news.come() => {}
-                () = sleep_until(until) => return Err(silent()),
+                () = sleep_until(wake_at) => match turn.take() {
+                    Some(turn) => return Err(turn.come(silent())),
+                    None => turn = Some(Turn::wait(self.pool(), deadline)),
+                },
             }
         }
     }
@@ -327,19 +373,19 @@ impl Client {
         &self,
         chosen: &Route,
         answer: Result<Response<A>, Status>,
-    ) -> Result<Response<A>, StatusError> {
+    ) -> Result<Response<A>, Box<Failed>> {
         match answer {
             Ok(answer) => {
                 self.pool().answered(chosen);
                 Ok(answer)
             }
-            Err(status) => Err(status.into()),
+            Err(status) => Err(StatusError::from(status).into()),
         }
     }
 
     /// Another node that may answer what any may, where the first one is late.
     fn beside(&self, target: Target, attempts: &Attempts, chosen: &Route) -> Option<Route> {
-        if !self.pool().may_hedge() {
+        if !self.pool().takes_repeat() {
             return None;
         }
         let failures =
@@ -348,10 +394,10 @@ impl Client {
         (other.endpoint != chosen.endpoint).then_some(other)
     }
 
-    fn message<Q: Clone>(&self, request: &Q, allowed: Duration) -> Request<Q> {
+    fn message<Q: Clone>(&self, request: &Q, deadline: Instant) -> Request<Q> {
         let mut message = self.addressed(request.clone());
         // The node is told, so that it does not work for a caller who has gone.
-        message.set_timeout(allowed);
+        message.set_timeout(deadline.saturating_duration_since(Instant::now()));
         message
     }
 
@@ -367,9 +413,15 @@ impl Client {
         message
     }
 
-    fn timed_out(&self, attempts: Attempts, last: Option<StatusError>) -> Error {
-        let made = attempts.made();
-        let telling = attempts.into_telling().or(last);
+    /// The error of a call that has no time left; without attempts, it was not sent more than once.
+    pub(crate) fn timed_out(
+        &self,
+        attempts: impl Into<Option<Attempts>>,
+        last: Option<StatusError>,
+    ) -> Error {
+        let attempts = attempts.into();
+        let made = attempts.as_ref().map_or(1, Attempts::made);
+        let telling = attempts.and_then(Attempts::into_telling).or(last);
         Error::Timeout {
             after: self.options().call,
             attempts: made,
@@ -385,6 +437,68 @@ async fn poll_some<F: Future>(mut future: Pin<&mut Option<F>>) -> F::Output {
         None => std::task::Poll::Pending,
     })
     .await
+}
+
+/// An attempt that has failed.
+struct Failed {
+    failure: StatusError,
+    /// Its repeat has had its turn, or needs none: all that were under way there are given up, and
+    /// each is repeated once.
+    may_repeat: bool,
+}
+
+impl Failed {
+    fn with_repeat(failure: StatusError) -> Box<Self> {
+        Box::new(Self {
+            failure,
+            may_repeat: true,
+        })
+    }
+}
+
+impl From<StatusError> for Box<Failed> {
+    fn from(failure: StatusError) -> Self {
+        Self::new(Failed {
+            failure,
+            may_repeat: false,
+        })
+    }
+}
+
+/// A place among the repeats that wait for their turn, given back when it was not needed.
+struct Turn<'a> {
+    pool: &'a Pool,
+    at: Instant,
+    /// None comes before the call's time is over.
+    is_none: bool,
+}
+
+impl<'a> Turn<'a> {
+    fn wait(pool: &'a Pool, deadline: Instant) -> Self {
+        let now = Instant::now();
+        let turn = pool.repeat_after(deadline.saturating_duration_since(now));
+        Self {
+            pool,
+            at: turn.map_or(deadline, |turn| now + turn),
+            is_none: turn.is_none(),
+        }
+    }
+
+    /// It has come: the attempt is given up.
+    fn come(mut self, failure: StatusError) -> Box<Failed> {
+        match std::mem::replace(&mut self.is_none, true) {
+            true => failure.into(),
+            false => Failed::with_repeat(failure),
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if !self.is_none {
+            self.pool.repeated_without();
+        }
+    }
 }
 
 /// An attempt under way. One that its caller gives up before it was answered says something about

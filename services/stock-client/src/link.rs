@@ -1,5 +1,7 @@
 //! A connection to one endpoint.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -40,6 +42,9 @@ const LATE_ANSWERS_MAX: usize = 1024 * 1024;
 /// as long over a new one. Where the network is slow, a few times what it usually takes.
 const PROBE_TIMEOUT_MIN: Duration = Duration::from_millis(50);
 
+/// How finely it is measured whether this process had a processor meanwhile.
+const AWAKE_STEP: Duration = Duration::from_millis(10);
+
 /// One endpoint: a node's, or one that the caller gave and that is no node's own (a load balancer,
 /// a forwarded port).
 #[derive(Debug)]
@@ -48,6 +53,8 @@ pub(crate) struct Link {
     channel: RwLock<Channel>,
     /// Counts the connections that were left for a new one.
     generation: AtomicU64,
+    /// Counts what has come over it, calls' answers and not probes'.
+    answers: AtomicU64,
     /// Whether the client has reason to doubt that calls are answered there.
     pub(crate) is_watched: AtomicBool,
     /// Whether somebody sees to its probes.
@@ -71,6 +78,7 @@ impl Link {
             channel: RwLock::new(endpoint.connect_lazy()),
             endpoint,
             generation: AtomicU64::new(0),
+            answers: AtomicU64::new(0),
             is_watched: AtomicBool::new(true),
             is_minded: AtomicBool::new(false),
             hurry: Notify::new(),
@@ -96,6 +104,11 @@ impl Link {
         self.generation.load(Ordering::Relaxed) != way.generation
     }
 
+    /// A call was answered.
+    pub(crate) fn answered(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Asks the node who leads what, over the connection that there is.
     pub(crate) async fn look(&self) -> Result<GetTopologyResponse, StatusError> {
         ask(self.channel(), TOPOLOGY_TIMEOUT).await
@@ -103,7 +116,8 @@ impl Link {
 
     /// The same, to find out whether the node answers at all. `usual` is how long it takes, zero
     /// where that is not known. A connection that does not answer, where a new one does, is left:
-    /// calls that wait on it are told by its generation.
+    /// calls that wait on it are told by its generation. One that answers other calls meanwhile has
+    /// much to carry, and is kept.
     pub(crate) async fn probe(
         &self,
         is_connected: bool,
@@ -113,11 +127,13 @@ impl Link {
             Duration::ZERO => TOPOLOGY_TIMEOUT,
             usual => (usual * 4).max(PROBE_TIMEOUT_MIN),
         };
+        let answers = self.answers.load(Ordering::Relaxed);
         if is_connected && let Ok(view) = ask(self.channel(), patience).await {
             return Ok(view);
         }
         let fresh = self.endpoint.connect_lazy();
         match ask(fresh.clone(), patience * 2).await {
+            Ok(view) if self.answers.load(Ordering::Relaxed) != answers => Ok(view),
             Ok(view) => {
                 *self.channel.write().unwrap_or_else(PoisonError::into_inner) = fresh;
                 self.generation.fetch_add(1, Ordering::Relaxed);
@@ -182,10 +198,25 @@ fn parse(endpoint: &str) -> Result<Endpoint, Error> {
 async fn ask(channel: Channel, within: Duration) -> Result<GetTopologyResponse, StatusError> {
     let mut stub = TopologyServiceClient::new(channel);
     let mut request = tonic::Request::new(GetTopologyRequest {});
-    request.set_timeout(within);
-    match timeout(within, stub.get_topology(request)).await {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(StatusError::from(status)),
-        Err(_) => Err(StatusError::silent(within)),
+    request.set_timeout(within * 2);
+    match awake_for(within, stub.get_topology(request)).await {
+        Some(Ok(response)) => Ok(response.into_inner()),
+        Some(Err(status)) => Err(StatusError::from(status)),
+        None => Err(StatusError::silent(within)),
     }
+}
+
+/// Waits for so long as this process runs: where it had no processor for a while, the other side's
+/// answer was not late, nor does it count as silence.
+async fn awake_for<F: Future>(within: Duration, answer: F) -> Option<F::Output> {
+    let mut answer = pin!(answer);
+    let mut left = within;
+    while !left.is_zero() {
+        let step = left.min(AWAKE_STEP);
+        if let Ok(answer) = timeout(step, answer.as_mut()).await {
+            return Some(answer);
+        }
+        left -= step;
+    }
+    None
 }

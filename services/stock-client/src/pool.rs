@@ -1,6 +1,6 @@
 //! The nodes the client knows, one connection each, and the tasks that see to them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -14,11 +14,14 @@ use tracing::{debug, info};
 
 use crate::error::{Error, StatusError};
 use crate::link::{Link, Way};
-use crate::way::{Budget, Chosen, Learnt, Lesson, Router, Target, Topology};
+use crate::way::{Budget, Chosen, Leadership, Learnt, Lesson, Overtaken, Router, Target, Topology};
 
 /// Nodes that do not answer are probed as long as the client was used within this; the next call
 /// has them probed again.
 const UNUSED_FOR: Duration = Duration::from_secs(30);
+
+/// While calls wait for somebody to lead, the topology is looked at this often.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 type Nodes = Router<Arc<Link>>;
 
@@ -32,6 +35,10 @@ pub(crate) struct Pool {
     news: watch::Sender<u64>,
     /// When a call last asked for a node, in milliseconds since the pool was opened.
     used_ms: AtomicU64,
+    /// Calls that wait for somebody to lead.
+    waiting: AtomicUsize,
+    /// Somebody looks at the topology for them.
+    is_looked: AtomicBool,
     /// As every call names it, once it is known.
     cluster: OnceLock<AsciiMetadataValue>,
 }
@@ -65,6 +72,8 @@ impl Pool {
             budget: Mutex::default(),
             news: watch::Sender::new(0),
             used_ms: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            is_looked: AtomicBool::new(false),
             cluster: OnceLock::new(),
         }))
     }
@@ -135,19 +144,33 @@ impl Pool {
         News(self.news.subscribe())
     }
 
-    /// Whether a call that waits is better given up.
-    pub(crate) fn is_overtaken(
+    /// Whether a call that waits is better given up, and why.
+    pub(crate) fn overtaken(
         &self,
         target: Target,
         chosen: &Chosen<Arc<Link>>,
         way: &Way,
+    ) -> Option<Overtaken> {
+        match chosen.link.has_left(way) {
+            true => Some(Overtaken::Left),
+            false => self.router().overtaken(target, chosen),
+        }
+    }
+
+    /// Whether somebody else leads than the node `at` which something was sent, who did not then.
+    pub(crate) fn is_led_elsewhere(
+        &self,
+        target: Target,
+        then: Leadership,
+        at: &Chosen<Arc<Link>>,
     ) -> bool {
-        chosen.link.has_left(way) || self.router().is_overtaken(target, chosen)
+        self.router().is_led_elsewhere(target, then, at)
     }
 
     /// The node has answered, whatever it said.
     pub(crate) fn answered(&self, chosen: &Chosen<Arc<Link>>) {
         self.budget().answered();
+        chosen.link.answered();
         let is_news = chosen.is_in_place() || chosen.link.is_watched.load(Ordering::Relaxed);
         if !is_news {
             return;
@@ -226,8 +249,58 @@ impl Pool {
         self.budget().take(now, left)
     }
 
-    /// Whether an attempt beside one that is under way is within bounds.
-    pub(crate) fn may_hedge(&self) -> bool {
+    /// The repeat was not one of those that wait.
+    pub(crate) fn repeated_without(&self) {
+        self.budget().give_back();
+    }
+
+    /// Whether somebody leads who did not then.
+    pub(crate) fn is_led_anew(&self, target: Target, then: Leadership) -> bool {
+        self.router().is_led_anew(target, then)
+    }
+
+    /// Waits for so long, or until somebody leads who did not `then`: `true`.
+    pub(crate) async fn is_led_anew_within(
+        self: &Arc<Self>,
+        pause: Duration,
+        target: Target,
+        then: Leadership,
+    ) -> bool {
+        let until = Instant::now() + pause;
+        let mut news = self.news();
+        let _looks = self.keep_looking();
+        loop {
+            if self.is_led_anew(target, then) {
+                return true;
+            }
+            if !news.come_until(until).await {
+                return false;
+            }
+        }
+    }
+
+    /// Has the topology looked at every [`LOOK_EVERY`], for as long as the result is kept. However
+    /// many calls wait for somebody to lead, one task looks for all of them.
+    pub(crate) fn keep_looking(self: &Arc<Self>) -> KeepsLooking<'_> {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        if !self.is_looked.swap(true, Ordering::AcqRel) {
+            let mut looker = Looker {
+                pool: Arc::downgrade(self),
+                looks: true,
+            };
+            tokio::spawn(async move {
+                while looker.looks {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    looker.look();
+                }
+            });
+        }
+        KeepsLooking(self)
+    }
+
+    /// Takes a repeat that does not have to wait, if there is one: for an attempt beside one that
+    /// is under way, which can also be left.
+    pub(crate) fn takes_repeat(&self) -> bool {
         let now = self.now();
         self.budget().take_if_there(now)
     }
@@ -375,6 +448,49 @@ impl News {
     pub(crate) async fn come(&mut self) {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// A call that waits for somebody to lead.
+pub(crate) struct KeepsLooking<'a>(&'a Pool);
+
+impl Drop for KeepsLooking<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Looks at the topology for all calls that wait for somebody to lead.
+struct Looker {
+    pool: Weak<Pool>,
+    /// Nobody else does.
+    looks: bool,
+}
+
+impl Looker {
+    fn look(&mut self) {
+        let Some(pool) = self.pool.upgrade() else {
+            self.looks = false;
+            return;
+        };
+        if pool.waiting.load(Ordering::Acquire) > 0 {
+            pool.look_again();
+            return;
+        }
+        pool.is_looked.store(false, Ordering::Release);
+        // Somebody may have left it to this one just then.
+        let is_left = pool.waiting.load(Ordering::Acquire) > 0;
+        self.looks = is_left && !pool.is_looked.swap(true, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Looker {
+    fn drop(&mut self) {
+        if self.looks
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.is_looked.store(false, Ordering::Release);
         }
     }
 }

@@ -152,7 +152,7 @@ impl Router {
     /// Whether the attempt under way is better given up.
     pub(super) fn is_overtaken(&self) -> bool {
         let asked = self.asked.as_ref();
-        asked.is_some_and(|chosen| self.way.is_overtaken(self.target, chosen))
+        asked.is_some_and(|chosen| self.way.overtaken(self.target, chosen).is_some())
     }
 
     /// The attempt under way has failed. None where its call has no time left for another.
@@ -184,7 +184,10 @@ impl Router {
         if after.lesson == Lesson::Silent {
             self.silent = Some(chosen);
         }
-        let turn = self.budget.take(at(now_us), left)?;
+        let turn = match after.takes_token {
+            true => self.budget.take(at(now_us), left)?,
+            false => Duration::ZERO,
+        };
         Some((after, turn))
     }
 

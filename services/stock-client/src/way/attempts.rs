@@ -43,6 +43,10 @@ pub struct Consequence {
     pub lesson: Lesson,
     /// Others may lead by now: the topology is learnt anew.
     pub look_again: bool,
+    /// The repeat is one of those that could keep a cluster down: it takes a token of the budget.
+    /// Where a connection broke, none comes before a probe is answered; a busy leader has said
+    /// itself when it wants to be asked.
+    pub takes_token: bool,
     /// How the call goes on.
     pub then: Then,
 }
@@ -118,12 +122,13 @@ impl Attempts {
         left: Duration,
         chance: &mut impl Rng,
     ) -> Consequence {
+        let next = next(failure);
         let consequence = |lesson, look_again, then| Consequence {
             lesson,
             look_again,
+            takes_token: !matches!(next, Next::Lost | Next::Overloaded(_)),
             then,
         };
-        let next = next(failure);
         let (lesson, pause) = match next {
             Next::GiveUp => return consequence(Lesson::Answers, false, Then::GiveUp),
             Next::NoNode => {
@@ -259,7 +264,7 @@ mod tests {
     #[test]
     fn a_broken_connection_is_a_lost_node() {
         let after = failed(&mut new(), &StatusError::not_connected());
-        assert_eq!(after.lesson, Lesson::Lost);
+        assert_eq!((after.lesson, after.takes_token), (Lesson::Lost, false));
         assert_eq!(after.then, Then::Again(Duration::ZERO));
     }
 
@@ -268,6 +273,7 @@ mod tests {
         let mut attempts = new();
         let after = failed(&mut attempts, &unavailable());
         assert_eq!((after.lesson, after.look_again), (Lesson::Answers, true));
+        assert!(after.takes_token);
         assert_eq!(attempts.failures("a"), 1);
     }
 
@@ -282,6 +288,7 @@ mod tests {
         let mut attempts = new();
         let after = failed(&mut attempts, &busy);
         assert_eq!((after.lesson, after.look_again), (Lesson::Answers, false));
+        assert!(!after.takes_token);
         assert!(
             matches!(after.then, Then::Again(pause) if pause >= asked),
             "{after:?}"

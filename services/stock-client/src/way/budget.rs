@@ -50,6 +50,11 @@ impl Budget {
         Some(wait)
     }
 
+    /// One that was taken was not needed.
+    pub fn give_back(&mut self) {
+        self.tokens = (self.tokens + 1.0).min(BURST);
+    }
+
     /// A token for what can also be left: an attempt beside one that is under way.
     pub fn take_if_there(&mut self, now: Duration) -> bool {
         self.take(now, Duration::ZERO).is_some()
@@ -87,6 +92,8 @@ mod tests {
             assert_eq!(budget.take(Duration::ZERO, Duration::from_millis(4)), None);
         }
         let soon = Duration::from_millis(5);
+        assert_eq!(budget.take(Duration::ZERO, soon), Some(soon));
+        budget.give_back();
         assert_eq!(budget.take(Duration::ZERO, soon), Some(soon));
     }
 }

@@ -21,7 +21,9 @@ mod topology;
 pub use attempts::{Attempts, Consequence, Lesson, Then};
 pub use budget::Budget;
 pub(crate) use retry::{Backoff, Next, next};
-pub use router::{Chosen, Learnt, Router, TOPOLOGY_AGE_MAX, TOPOLOGY_AGE_MIN};
+pub use router::{
+    Chosen, Leadership, Learnt, Overtaken, Router, TOPOLOGY_AGE_MAX, TOPOLOGY_AGE_MIN,
+};
 pub use standing::{DOUBT_EVERY, PATIENCE_MIN, PROBE_AFTER_MAX, Standing};
 pub use target::{Target, home_shard, shard_of_reservation, shard_of_sku};
 pub(crate) use target::{of_basket, of_reservation, of_sku};

@@ -60,8 +60,39 @@ pub struct Chosen<L> {
     /// How long it may be silent before it is doubted.
     pub patience: Duration,
     node: Option<u64>,
+    /// Who led then whoever answers the call itself.
+    pub led: Leadership,
+}
+
+/// Who leads a group, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leadership {
     leader: Option<u64>,
     term: u64,
+}
+
+impl Leadership {
+    fn of(topology: &Topology, target: Target) -> Self {
+        let (leader, term) = topology.leadership_of(target);
+        Self { leader, term }
+    }
+
+    /// Whether somebody leads now who did not before: calls that failed for want of a leader are
+    /// worth repeating.
+    fn is_newer_than(self, before: Self) -> bool {
+        self.leader.is_some() && (self.term > before.term || before.leader.is_none())
+    }
+}
+
+/// Why an attempt that waits for its answer is better given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overtaken {
+    /// Another node leads by now.
+    LedElsewhere,
+    /// Its connection was left, since a new one is answered.
+    Left,
+    /// Its node is lost, as far as a probe can tell.
+    Lost,
 }
 
 /// What came of an answer to the question who leads what.
@@ -78,7 +109,7 @@ pub enum Learnt {
 impl<L> Chosen<L> {
     /// Whether it is asked in the place of the leader that would answer itself.
     pub fn is_in_place(&self) -> bool {
-        self.leader.is_some() && self.node != self.leader
+        self.led.leader.is_some() && self.node != self.led.leader
     }
 }
 
@@ -141,7 +172,8 @@ impl<L: Clone> Router<L> {
         now: Duration,
         failures: impl Fn(&str) -> u32,
     ) -> Option<Chosen<L>> {
-        let (leader, term) = self.topology.leadership_of(target);
+        let led = Leadership::of(&self.topology, target);
+        let leader = led.leader;
         let deputy = leader.and_then(|leader| self.in_place_of.get(&leader));
         let count = self.peers.len();
         let first = self.turn;
@@ -167,26 +199,35 @@ impl<L: Clone> Router<L> {
             endpoint: Arc::clone(&peer.endpoint),
             patience: peer.standing.patience(),
             node: peer.node,
-            leader,
-            term,
+            led,
         })
     }
 
-    /// Whether an attempt that waits for its answer is better given up: its node is lost, or
-    /// another one leads by now.
-    pub fn is_overtaken(&self, target: Target, chosen: &Chosen<L>) -> bool {
-        let (leader, term) = self.topology.leadership_of(target);
-        let is_led_elsewhere = leader.is_some() && term > chosen.term && leader != chosen.node;
-        let peer = self
-            .peers
-            .iter()
-            .find(|peer| peer.endpoint == chosen.endpoint);
-        is_led_elsewhere || peer.is_none_or(|peer| !peer.standing.takes_calls())
+    /// Whether an attempt that waits for its answer is better given up.
+    pub fn overtaken(&self, target: Target, chosen: &Chosen<L>) -> Option<Overtaken> {
+        if self.is_led_elsewhere(target, chosen.led, chosen) {
+            return Some(Overtaken::LedElsewhere);
+        }
+        let mut peers = self.peers.iter();
+        let peer = peers.find(|peer| peer.endpoint == chosen.endpoint);
+        let is_lost = peer.is_none_or(|peer| !peer.standing.takes_calls());
+        is_lost.then_some(Overtaken::Lost)
+    }
+
+    /// Whether somebody else leads than the node `at` which something was sent, who did not then.
+    pub fn is_led_elsewhere(&self, target: Target, then: Leadership, at: &Chosen<L>) -> bool {
+        let now = Leadership::of(&self.topology, target);
+        now.leader.is_some() && now.term > then.term && now.leader != at.node
+    }
+
+    /// Whether somebody leads who did not then.
+    pub fn is_led_anew(&self, target: Target, then: Leadership) -> bool {
+        Leadership::of(&self.topology, target).is_newer_than(then)
     }
 
     /// The node has answered an attempt, whatever it said. `true` if it was not trusted before.
     pub fn answered(&mut self, chosen: &Chosen<L>) -> bool {
-        if let Some(leader) = chosen.leader.filter(|_| chosen.is_in_place()) {
+        if let Some(leader) = chosen.led.leader.filter(|_| chosen.is_in_place()) {
             self.in_place_of
                 .insert(leader, Arc::clone(&chosen.endpoint));
         }
@@ -200,7 +241,7 @@ impl<L: Clone> Router<L> {
 
     /// The node has not answered in its leader's place: another may.
     pub fn did_not_answer_for(&mut self, chosen: &Chosen<L>) {
-        if let Some(leader) = chosen.leader
+        if let Some(leader) = chosen.led.leader
             && self.in_place_of.get(&leader) == Some(&chosen.endpoint)
         {
             self.in_place_of.remove(&leader);
@@ -496,20 +537,24 @@ mod tests {
     fn an_attempt_is_overtaken_by_a_newer_term_and_by_the_loss_of_its_node() {
         let mut router = router();
         let attempt = router.choose(SHARD, at(0), |_| 0).unwrap();
-        assert!(!router.is_overtaken(SHARD, &attempt));
+        assert_eq!(router.overtaken(SHARD, &attempt), None);
         let mut later = view(1, &[]);
         later.shards[0].term = 6;
         learn(&mut router, later.clone());
-        assert!(!router.is_overtaken(SHARD, &attempt), "it leads again");
+        assert_eq!(router.overtaken(SHARD, &attempt), None, "it leads again");
         later.shards[0].term = 7;
         later.shards[0].leader_node_id = Some(3);
         assert_eq!(learn(&mut router, later), Learnt::News);
-        assert!(router.is_overtaken(SHARD, &attempt));
+        let overtaken = router.overtaken(SHARD, &attempt);
+        assert_eq!(overtaken, Some(Overtaken::LedElsewhere));
+        assert!(router.is_led_anew(SHARD, attempt.led));
 
         let attempt = router.choose(SHARD, at(0), |_| 0).unwrap();
-        assert!(!router.is_overtaken(SHARD, &attempt));
+        assert_eq!(router.overtaken(SHARD, &attempt), None);
         lose(&mut router, 3);
-        assert!(router.is_overtaken(SHARD, &attempt));
+        let overtaken = router.overtaken(SHARD, &attempt);
+        assert_eq!(overtaken, Some(Overtaken::Lost));
+        assert!(!router.is_led_anew(SHARD, attempt.led));
     }
 
     #[test]

@@ -3,12 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use stock_client::v1::GetReservationRequest;
-use stock_client::{CallOptions, Client, Error, WhenFull};
+use futures_util::{StreamExt, stream};
+use stock_client::v1::{GetReservationRequest, ReserveRequest};
+use stock_client::{CallOptions, Client, Error, WhenFull, new_request_id};
+use tokio::time::timeout;
 use tonic::Code;
 
 use crate::gate::Gate;
-use crate::stub::{SHORT, StubCluster, answered_by, reserve_in, until};
+use crate::stub::{Act, SHORT, StubCluster, answered_by, refusal, reserve_in, until};
 
 /// No call of a client that has a node to ask takes as long, but for those that were under way when
 /// another one fell silent, and even those are done by then.
@@ -216,6 +218,78 @@ async fn a_thousand_tasks_do_not_storm_a_cluster_that_is_down() {
     for call in calls {
         call.await.expect("no panic").expect("held in the end");
     }
+}
+
+#[tokio::test]
+async fn thousands_of_calls_outlast_their_leader() {
+    let mut cluster = StubCluster::start().await;
+    let client = cluster.client().await;
+    warm(&client).await;
+    // More than there are repeats in the dark within their time.
+    const CALLS: usize = 8_500;
+    let client = client.with(CallOptions::new().timeout(Duration::from_secs(30)));
+    cluster.nodes[1].script(std::iter::repeat_n(Act::Hang, CALLS));
+    let calls = (0..CALLS).map(|_| {
+        let client = client.clone();
+        tokio::spawn(async move { client.reserve(reserve_in(1)).await })
+    });
+    let calls: Vec<_> = calls.collect();
+    until(|| async { cluster.nodes[1].record().script.len() < CALLS - 100 }).await;
+    // For as long as an election takes nobody leads, and whoever is asked says so.
+    let nobody_leads = refusal(Code::Unavailable, "nobody leads");
+    for node in [0, 2] {
+        let refusals = std::iter::repeat_n(Act::Fail(nobody_leads.clone()), 10 * CALLS);
+        cluster.nodes[node].script(refusals);
+    }
+    cluster.kill(1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for node in [0, 2] {
+        cluster.nodes[node].record().script.clear();
+    }
+    let refused: usize = cluster.request_ids().iter().map(Vec::len).sum();
+    assert!(refused < 3 * CALLS, "{refused} calls sent");
+    cluster.set_leaders(2, |_| 3);
+    for call in calls {
+        call.await.expect("no panic").expect("held");
+    }
+}
+
+#[tokio::test]
+async fn a_full_stream_outlasts_its_leader() {
+    let mut cluster = StubCluster::start().await;
+    let client = cluster.client().await;
+    warm(&client).await;
+    const REQUESTS: usize = 12_000;
+    let ids: Vec<String> = (0..REQUESTS).map(|_| new_request_id()).collect();
+    // Until somebody leads, whoever is asked says that nobody does.
+    for node in [0, 2] {
+        let refused = ids.iter().map(|id| (id.clone(), Code::Unavailable));
+        cluster.nodes[node].record().refused_once.extend(refused);
+    }
+    let requests = ids.into_iter().map(|request_id| ReserveRequest {
+        request_id,
+        ..reserve_in(1)
+    });
+    let mut answers = client.reserve_stream(stream::iter(requests));
+    let mut seen = vec![false; REQUESTS];
+    let mut answered = 0;
+    while answered < REQUESTS {
+        if answered == REQUESTS / 4 {
+            cluster.kill(1).await;
+        }
+        let Ok(answer) = timeout(2 * SHORT, answers.next()).await else {
+            for node in &cluster.nodes {
+                node.record().refused_once.clear();
+            }
+            cluster.set_leaders(2, |_| 3);
+            continue;
+        };
+        let (number, answer) = answer.expect("one for each");
+        answer.expect("held");
+        assert!(!std::mem::replace(&mut seen[number as usize], true));
+        answered += 1;
+    }
+    assert!(answers.next().await.is_none());
 }
 
 #[tokio::test]
