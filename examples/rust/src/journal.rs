@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use stock_client::new_request_id;
+use stock_client::Client;
 
 /// One order.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ pub(crate) struct Journal {
 
 impl Journal {
     /// The order as it was left, or a new one: it is on the disk when this returns.
-    pub(crate) fn open(dir: &Path, reference: &str) -> Result<(Self, Order)> {
+    pub(crate) fn open(dir: &Path, reference: &str, client: &Client) -> Result<(Self, Order)> {
         fs::create_dir_all(dir).with_context(|| format!("{}", dir.display()))?;
         let path = dir.join(format!("{reference}.json"));
         let journal = Self { path };
@@ -42,9 +42,9 @@ impl Journal {
         }
         let order = Order {
             reference: reference.to_owned(),
-            reserve_id: new_request_id(),
-            confirm_id: new_request_id(),
-            release_id: new_request_id(),
+            reserve_id: client.new_request_id(),
+            confirm_id: client.new_request_id(),
+            release_id: client.new_request_id(),
             is_paid: false,
         };
         journal.keep(&order)?;

@@ -45,9 +45,9 @@ struct Cli {
 async fn main() -> Result<()> {
     let cli = Cli::parse();
     let lines: Result<Vec<Line>> = cli.lines.iter().map(|text| line(text)).collect();
-    // Its ids are kept before the first call.
-    let (journal, mut order) = Journal::open(&cli.journal, &cli.order)?;
     let client = Client::connect(&cli.endpoint).await?;
+    // Its ids are kept before the calls that they are for.
+    let (journal, mut order) = Journal::open(&cli.journal, &cli.order, &client)?;
 
     let Some(held) = reserve(&client, &order, lines?).await? else {
         bail!("{}: there is not enough left", order.reference);

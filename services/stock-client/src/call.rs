@@ -16,7 +16,6 @@ use crate::error::{Error, StatusError};
 use crate::link::{Link, Way};
 use crate::options::WhenFull;
 use crate::pool::Pool;
-use crate::request_id::fill_request_id;
 use crate::way::{Attempts, Chosen, Consequence, Lesson, Overtaken, Target, Then};
 
 /// The name under which a call tells which cluster it is for.
@@ -78,7 +77,7 @@ impl Client {
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let id = request_id(&mut request);
-        fill_request_id(id);
+        self.fill_request_id(id);
         let id = id.clone();
         let answer = self.small(target, request, send).await;
         answer.map_err(|error| error.made_under(vec![id]))

@@ -26,7 +26,7 @@ use crate::builder::ClientBuilder;
 use crate::error::Error;
 use crate::options::{CallOptions, Options};
 use crate::pool::Pool;
-use crate::request_id::fill_request_id;
+use crate::request_id::{made_at, new_request_id};
 use crate::way::{self, Target, Topology};
 
 /// Locations that [`Client::list_locations`] asks for at once: as many as a node gives.
@@ -111,6 +111,31 @@ impl Client {
     }
 }
 
+/// Ids.
+impl Client {
+    /// A new request id, made by the cluster's time as soon as a node has told it: a clock of this
+    /// machine that is wrong does no harm. Otherwise as [`new_request_id`].
+    ///
+    /// ```no_run
+    /// # async fn example(client: stock_client::Client) {
+    /// // Stored with the order, before the call.
+    /// let request_id = client.new_request_id();
+    /// # }
+    /// ```
+    pub fn new_request_id(&self) -> String {
+        let time = self.pool.cluster_time();
+        time.map_or_else(new_request_id, made_at)
+    }
+
+    /// A retry is only safe under an id, so every mutation gets one before it is sent for the first
+    /// time.
+    pub(crate) fn fill_request_id(&self, request_id: &mut String) {
+        if request_id.is_empty() {
+            *request_id = self.new_request_id();
+        }
+    }
+}
+
 /// Reservations.
 impl Client {
     /// Holds 1 to 256 lines, all or nothing. Too little stock is an answer, not an error.
@@ -137,7 +162,7 @@ impl Client {
         mut request: BatchReserveRequest,
     ) -> Result<BatchReserveResponse, Error> {
         for one in &mut request.requests {
-            fill_request_id(&mut one.request_id);
+            self.fill_request_id(&mut one.request_id);
         }
         self.batch_reserve_by_leader(request).await
     }

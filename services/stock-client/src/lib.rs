@@ -3,12 +3,12 @@
 //! ```no_run
 //! # async fn example() -> Result<(), stock_client::Error> {
 //! use stock_client::v1::{Line, ReserveRequest, reserve_response::Outcome};
-//! use stock_client::{Client, new_request_id};
+//! use stock_client::Client;
 //!
 //! let client = Client::connect("http://127.0.0.1:7401").await?;
 //! // Store it with the order before the call: whatever happens to this program, the same call
 //! // with the same id is done once.
-//! let request_id = new_request_id();
+//! let request_id = client.new_request_id();
 //! let request = ReserveRequest {
 //!     request_id,
 //!     order_reference: Some("A-1042".to_owned()),

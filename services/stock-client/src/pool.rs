@@ -14,6 +14,7 @@ use tracing::{debug, info};
 
 use crate::error::{Error, StatusError};
 use crate::link::{Link, Way};
+use crate::request_id::ClusterTime;
 use crate::way::{Budget, Chosen, Leadership, Learnt, Lesson, Overtaken, Router, Target, Topology};
 
 /// Nodes that do not answer are probed as long as the client was used within this; the next call
@@ -39,6 +40,8 @@ pub(crate) struct Pool {
     waiting: AtomicUsize,
     /// Somebody looks at the topology for them.
     is_looked: AtomicBool,
+    /// None before a node has told it.
+    time: Mutex<Option<ClusterTime>>,
     /// As every call names it, once it is known.
     cluster: OnceLock<AsciiMetadataValue>,
 }
@@ -74,6 +77,7 @@ impl Pool {
             used_ms: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             is_looked: AtomicBool::new(false),
+            time: Mutex::default(),
             cluster: OnceLock::new(),
         }))
     }
@@ -110,6 +114,12 @@ impl Pool {
         let router = self.router();
         let nodes = router.nodes();
         nodes.map(|(node, link)| (node, link.channel())).collect()
+    }
+
+    /// The cluster's time now, since the Unix epoch; none before a node has told it.
+    pub(crate) fn cluster_time(&self) -> Option<Duration> {
+        let time = *self.time.lock().unwrap_or_else(PoisonError::into_inner);
+        time.map(|time| time.at(self.now()))
     }
 
     /// As each call names the cluster that it is for.
@@ -349,9 +359,13 @@ impl Pool {
             }
         };
         let had_learnt = router.has_learnt();
+        let time = view.time.and_then(|time| ClusterTime::heard(time, now));
         let learnt = router.learn(endpoint, view, now, chance, open);
         let cluster = router.cluster_id().and_then(|id| id.parse().ok());
         drop(router);
+        if time.is_some() && learnt != Learnt::Stranger {
+            *self.time.lock().unwrap_or_else(PoisonError::into_inner) = time;
+        }
         if let Some(cluster) = cluster {
             self.cluster.get_or_init(|| cluster);
         }

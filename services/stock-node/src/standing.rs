@@ -2,7 +2,7 @@
 //! and, where it leads group 0, what it has decided. The loop writes it, everybody reads it.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use stock_cluster::identity::Acquaintances;
@@ -28,6 +28,9 @@ pub struct ClusterState {
     /// What there is too little of, as a number: see [`Resource`].
     short_of: AtomicU8,
     has_come_back: AtomicBool,
+    /// How far ahead of this machine's wall clock the time is by which callers are judged, in
+    /// milliseconds; none, as the least number, where it is not known.
+    time_ahead_ms: AtomicI64,
     acquaintances: Mutex<Acquaintances>,
 }
 
@@ -104,6 +107,7 @@ impl ClusterState {
             health: RwLock::default(),
             short_of: AtomicU8::new(0),
             has_come_back: AtomicBool::new(false),
+            time_ahead_ms: AtomicI64::new(i64::MIN),
             acquaintances: Mutex::new(acquaintances),
         }
     }
@@ -218,6 +222,21 @@ impl ClusterState {
             registry: self.registry(),
             ..overview
         })
+    }
+
+    /// Takes note of the time by which callers are judged: so far ahead of this machine's wall
+    /// clock it is.
+    pub fn publish_time(&self, ahead_ms: i64) {
+        self.time_ahead_ms.store(ahead_ms, Ordering::Relaxed);
+    }
+
+    /// The time by which callers are judged, where this machine's wall clock shows `wall_ms`: both
+    /// in milliseconds since the Unix epoch. None before a replica here knows cluster time.
+    pub fn time_ms(&self, wall_ms: u64) -> Option<u64> {
+        match self.time_ahead_ms.load(Ordering::Relaxed) {
+            i64::MIN => None,
+            ahead_ms => Some(wall_ms.saturating_add_signed(ahead_ms)),
+        }
     }
 
     /// Takes note of how the disk does.

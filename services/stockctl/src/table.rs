@@ -504,6 +504,7 @@ LINE  SKU   LOCATION  QUANTITY  VERDICT  REMARK
             }],
             shard_count: 1,
             meta: Some(Shard::default()),
+            time: None,
         });
         assert_eq!(
             answer.table(),

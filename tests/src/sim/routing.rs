@@ -396,6 +396,7 @@ fn stranger(router: &Router) -> v1::GetTopologyResponse {
         shards: (0..shards).map(led).collect(),
         shard_count: shards,
         meta: Some(led(v1::ShardIndex::META)),
+        time: None,
     }
 }
 

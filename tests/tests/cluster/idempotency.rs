@@ -1,13 +1,14 @@
 //! A repeated call is carried out once, whoever takes it and whatever happened in between.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use stock_proto::stock::v1::inventory_service_client::InventoryServiceClient;
 use stock_proto::stock::v1::line_verdict::Verdict;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
+use stock_proto::stock::v1::topology_service_client::TopologyServiceClient;
 use stock_proto::stock::v1::{
-    AdjustRequest, AmendRequest, ConfirmRequest, ExtendRequest, FulfillRequest,
+    AdjustRequest, AmendRequest, ConfirmRequest, ExtendRequest, FulfillRequest, GetTopologyRequest,
     RecordReceiptsRequest, RecordSaleRequest, ReleaseRequest, Reservation, ReserveRequest,
 };
 use tests::cluster::{Cluster, NODES, Options};
@@ -313,4 +314,21 @@ async fn calls_repeated_after_their_leader_was_killed_are_carried_out_once() {
     let left = position(&client, &sku, &location).await.unwrap();
     assert_eq!(left.reserved, sent);
     assert_eq!(left.on_hand, 10_000 + sent / 8);
+}
+
+#[tokio::test]
+async fn every_node_tells_the_time_by_which_it_judges_ids() {
+    let cluster = Cluster::shared().await;
+    for node in NODES {
+        let mut stub = TopologyServiceClient::new(cluster.channel(node));
+        let answer = stub.get_topology(GetTopologyRequest {}).await.unwrap();
+        let time = answer.into_inner().time.expect("the cluster is founded");
+        let time = SystemTime::try_from(time).unwrap();
+        let now = SystemTime::now();
+        let distance = now.duration_since(time).unwrap_or_else(|it| it.duration());
+        assert!(
+            distance < Duration::from_secs(5),
+            "node {node}: {distance:?}"
+        );
+    }
 }

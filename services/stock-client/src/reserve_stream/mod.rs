@@ -19,7 +19,6 @@ use self::node_call::{Call, decided, results};
 use crate::client::Client;
 use crate::error::{Error, StatusError};
 use crate::link::Link;
-use crate::request_id::fill_request_id;
 use crate::way::{self, Attempts, Chosen, Leadership, Lesson, Next, Overtaken, Target, Then, next};
 
 /// Requests of one stream that may wait for their answers; past this no more are taken.
@@ -77,7 +76,7 @@ impl Client {
     ///
     /// Dropping it leaves open what became of the requests without an answer: repeat them with
     /// their ids. Who wants to be able to gives each of them one, as of
-    /// [`new_request_id`](crate::new_request_id).
+    /// [`Client::new_request_id`].
     pub fn reserve_stream<S>(&self, requests: S) -> ReserveStream<S>
     where
         S: Stream<Item = ReserveRequest>,
@@ -121,7 +120,7 @@ where
                 }
                 Poll::Ready(Some(request)) => request,
             };
-            fill_request_id(&mut request.request_id);
+            self.client.fill_request_id(&mut request.request_id);
             let number = self.next_number;
             self.next_number += 1;
             room -= 1;

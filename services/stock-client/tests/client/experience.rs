@@ -1,13 +1,14 @@
 //! What the client has seen itself decides where its calls go. The figures in the names of what is
 //! asserted are for a machine that does nothing else; the bounds leave room.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::{StreamExt, stream};
 use stock_client::v1::{GetReservationRequest, ReserveRequest};
 use stock_client::{CallOptions, Client, Error, WhenFull, new_request_id};
 use tokio::time::timeout;
 use tonic::Code;
+use uuid::Uuid;
 
 use crate::gate::Gate;
 use crate::stub::{Act, SHORT, StubCluster, answered_by, refusal, reserve_in, until};
@@ -251,6 +252,39 @@ async fn thousands_of_calls_outlast_their_leader() {
     cluster.set_leaders(2, |_| 3);
     for call in calls {
         call.await.expect("no panic").expect("held");
+    }
+}
+
+#[tokio::test]
+async fn ids_are_made_by_the_clusters_time() {
+    const WRONG_BY: Duration = Duration::from_secs(3_600);
+    let mut cluster = StubCluster::start().await;
+    for time in [SystemTime::now() + WRONG_BY, SystemTime::now() - WRONG_BY] {
+        cluster.time = Some(time);
+        cluster.set_leaders(1, |_| 1);
+        let client = cluster.client().await;
+        let reserve = client.reserve(reserve_in(0)).await;
+        reserve.expect("held");
+        let made = cluster.request_ids().remove(0).pop().expect("one");
+        for id in [client.new_request_id(), made] {
+            let id = Uuid::parse_str(&id).expect("an id");
+            let (seconds, nanos) = id.get_timestamp().expect("of version 7").to_unix();
+            let made_at = UNIX_EPOCH + Duration::new(seconds, nanos);
+            let distance = made_at
+                .duration_since(time)
+                .unwrap_or_else(|it| it.duration());
+            assert!(distance < Duration::from_secs(60), "{distance:?}");
+        }
+    }
+    // What is no time is not believed.
+    for seconds in [i64::MAX, -1, 1 << 40] {
+        let time = prost_types::Timestamp { seconds, nanos: 0 };
+        cluster.nodes[0].tell_time(time);
+        let client = cluster.client().await;
+        let id = Uuid::parse_str(&client.new_request_id()).expect("an id");
+        let (seconds, _) = id.get_timestamp().expect("of version 7").to_unix();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("later");
+        assert!(seconds.abs_diff(now.as_secs()) < 60);
     }
 }
 

@@ -630,6 +630,8 @@ impl<R> Worker<R> {
             .groups()
             .find_map(|(_, group)| group.clock_distance_ms(now, walls));
         if let Some(distance_ms) = distance_ms {
+            let latest_ms = walls.upper_ms.max(walls.lower_ms + distance_ms);
+            self.cluster.publish_time(latest_ms - now.wall_ms as i64);
             metrics::gauge!("stockd_cluster_time_distance_seconds").set(distance_ms as f64 / 1e3);
             if distance_ms.abs() > DISTANCE_MS_ALERT && self.next_tick_boot_ms % 10_000 < TICK_MS {
                 tracing::warn!(

@@ -2,7 +2,9 @@
 //! anybody: what clients route by.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use prost_types::Timestamp;
 use stock_cluster::{GroupId, NodeState, Registry};
 use stock_node::standing::ClusterState;
 use stock_proto::stock::v1 as api;
@@ -39,6 +41,7 @@ impl TopologyService for TopologyCalls {
         let configured: Vec<_> = configured.map(|it| (it.id, it.grpc.as_str())).collect();
         Ok(Response::new(api::GetTopologyResponse {
             header: Some(edge.header(Seen::read(GroupId::META, index, time))),
+            time: time_now(&edge.cluster),
             ..topology(
                 &config.cluster_id,
                 config.node_id,
@@ -72,7 +75,14 @@ pub fn topology(
         shards: shards.map(|group| view.shard(group)).collect(),
         shard_count: cluster.shards(),
         meta: Some(view.shard(GroupId::META)),
+        time: None,
     }
+}
+
+fn time_now(cluster: &ClusterState) -> Option<Timestamp> {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+    let time_ms = cluster.time_ms(wall.ok()?.as_millis() as u64)?;
+    Some((UNIX_EPOCH + Duration::from_millis(time_ms)).into())
 }
 
 struct View<'a> {

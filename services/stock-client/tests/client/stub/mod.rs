@@ -5,7 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::Stream;
 use futures_util::stream::try_unfold;
@@ -92,6 +92,11 @@ impl StubNode {
         record.topology.header = header_of(self.node_id, life);
     }
 
+    /// It says that this is the time.
+    pub(crate) fn tell_time(&self, time: Timestamp) {
+        self.record().topology.time = Some(time);
+    }
+
     fn refused_once(&self, request_id: &str) -> Option<tonic_types::Status> {
         let refused = &mut self.record().refused_once;
         let position = refused.iter().position(|(id, _)| id == request_id)?;
@@ -140,6 +145,8 @@ impl StubNode {
 /// Three nodes; each says that node `shard % 3 + 1` leads a shard.
 pub(crate) struct StubCluster {
     id: &'static str,
+    /// What it tells of the time.
+    pub(crate) time: Option<SystemTime>,
     pub(crate) nodes: Vec<StubNode>,
     servers: Vec<JoinHandle<()>>,
 }
@@ -165,7 +172,12 @@ impl StubCluster {
             .collect();
         let servers = listeners.into_iter().zip(&nodes);
         let servers = servers.map(|(l, node)| serve(l, node.clone())).collect();
-        let cluster = Self { id, nodes, servers };
+        let cluster = Self {
+            id,
+            time: None,
+            nodes,
+            servers,
+        };
         for node in &cluster.nodes {
             let mut record = node.record();
             record.published.clone_from(&node.endpoint);
@@ -229,6 +241,7 @@ impl StubCluster {
                 shards: (0..SHARD_COUNT).map(shard).collect(),
                 shard_count: SHARD_COUNT,
                 meta: Some(shard(0)),
+                time: self.time.map(Into::into),
             };
             node.record().topology = topology;
         }
