@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::client::Client;
+use crate::connector::Connector;
 use crate::error::Error;
 #[cfg(doc)]
 use crate::options::{ATTEMPT_TIMEOUT, BULK_ATTEMPT_TIMEOUT, CALL_TIMEOUT, CALLS_AT_ONCE};
-use crate::options::{LONGEST, Options, START_TIMEOUT, WhenFull};
+use crate::options::{Interceptor, LONGEST, Options, START_TIMEOUT, WhenFull};
 use crate::pool::Pool;
 
 /// Opens a [`Client`] with other options than the usual ones.
@@ -34,6 +38,7 @@ use crate::pool::Pool;
 pub struct ClientBuilder {
     endpoints: Vec<String>,
     cluster: Option<String>,
+    connector: Connector,
     start: Duration,
     options: Options,
 }
@@ -43,6 +48,7 @@ impl Default for ClientBuilder {
         Self {
             endpoints: Vec::new(),
             cluster: None,
+            connector: Connector::default(),
             start: START_TIMEOUT,
             options: Options::usual(),
         }
@@ -64,6 +70,51 @@ impl ClientBuilder {
     #[must_use]
     pub fn cluster(mut self, id: impl Into<String>) -> Self {
         self.cluster = Some(id.into());
+        self
+    }
+
+    /// How connections are made, in place of plain TCP: the place for TLS, a proxy or a socket of
+    /// another kind. It is given each endpoint with the client's limits and answers with a channel
+    /// that connects when it is first used; the client makes a new one where an old one is silent.
+    /// Endpoints may then be `https://`.
+    ///
+    /// ```no_run
+    /// # fn example() -> Result<(), stock_client::Error> {
+    /// let client = stock_client::Client::builder()
+    ///     .endpoint("http://10.0.0.1:7401")
+    ///     .connector(|endpoint| endpoint.connect_lazy())
+    ///     .connect_lazy()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn connector(mut self, make: impl Fn(Endpoint) -> Channel + Send + Sync + 'static) -> Self {
+        self.connector = Connector::of(make);
+        self
+    }
+
+    /// Sees the metadata of each attempt before it is sent, and may add to it: a token that is made
+    /// anew, a trace's context. What it fails with ends the call.
+    ///
+    /// ```no_run
+    /// # fn example() -> Result<(), stock_client::Error> {
+    /// let client = stock_client::Client::builder()
+    ///     .endpoint("http://10.0.0.1:7401")
+    ///     .interceptor(|metadata| {
+    ///         let token = stock_client::tonic::metadata::MetadataValue::from_static("Bearer ...");
+    ///         metadata.insert("authorization", token);
+    ///         Ok(())
+    ///     })
+    ///     .connect_lazy()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn interceptor(
+        mut self,
+        see: impl Fn(&mut MetadataMap) -> Result<(), Status> + Send + Sync + 'static,
+    ) -> Self {
+        self.options.interceptor = Some(Interceptor::of(see));
         self
     }
 
@@ -131,7 +182,7 @@ impl ClientBuilder {
     ///
     /// Fails with [`Error::InvalidEndpoint`].
     pub fn connect_lazy(self) -> Result<Client, Error> {
-        let pool = Pool::open(&self.endpoints, self.cluster)?;
+        let pool = Pool::open(&self.endpoints, self.cluster, self.connector)?;
         Ok(Client::of(pool, self.options))
     }
 }

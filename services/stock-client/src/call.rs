@@ -9,13 +9,14 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
-use tracing::debug;
+use tracing::{Instrument, debug};
 
 use crate::client::Client;
 use crate::error::{Error, StatusError};
 use crate::link::{Link, Way};
 use crate::options::WhenFull;
 use crate::pool::Pool;
+use crate::telemetry::{CallSeen, attempt_answered, attempt_failed, attempt_span};
 use crate::way::{Attempts, Chosen, Consequence, Lesson, Overtaken, Target, Then};
 
 /// The name under which a call tells which cluster it is for.
@@ -115,9 +116,30 @@ impl Client {
         self.call(target, deadline, weight, request, send).await
     }
 
+    /// As [`Self::attempts`], seen by who watches the program.
+    async fn call<Q, A, S, F>(
+        &self,
+        target: Target,
+        deadline: Instant,
+        weight: Weight,
+        request: Q,
+        send: S,
+    ) -> Result<A, Error>
+    where
+        Q: Clone,
+        S: Fn(Channel, Request<Q>) -> F,
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let seen = CallSeen::begins::<Q>();
+        let attempts = self.attempts(target, deadline, weight, request, send);
+        let answer = attempts.instrument(seen.span.clone()).await;
+        seen.ends(&answer);
+        answer
+    }
+
     /// Sends `request`, the same every time, until a node answers it, refuses it for good, or the
     /// deadline comes.
-    async fn call<Q, A, S, F>(
+    async fn attempts<Q, A, S, F>(
         &self,
         target: Target,
         deadline: Instant,
@@ -150,8 +172,10 @@ impl Client {
             let hedges = matches!(weight, Weight::Small(_)) && is_of_many;
             let attempt = (target, hedges, allowed);
             let answer = self.attempt(attempt, deadline, &attempts, &chosen, &request, &send);
-            let failed = match answer.await {
+            let span = attempt_span(&chosen.endpoint, chosen.node().unwrap_or_default());
+            let failed = match answer.instrument(span.clone()).await {
                 Ok(answer) => {
+                    attempt_answered(&span);
                     if let Some(silent) = silent.filter(|it| it.endpoint != chosen.endpoint) {
                         self.pool().was_silent(&silent);
                     }
@@ -160,6 +184,10 @@ impl Client {
                 Err(failed) => failed,
             };
             let failure = failed.failure;
+            if failed.is_of_program {
+                return Err(failure.into());
+            }
+            attempt_failed(&span, &failure);
             let mut after = attempts.failed(&chosen.endpoint, &failure, left(), &mut rand::rng());
             debug!(
                 endpoint = &*chosen.endpoint,
@@ -279,7 +307,9 @@ impl Client {
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let way = chosen.link.way();
-        let message = self.message(request, deadline);
+        let message = self
+            .message(request, deadline)
+            .map_err(Failed::of_program)?;
         let mut waiting = Waiting {
             pool: self.pool(),
             chosen,
@@ -300,7 +330,7 @@ impl Client {
                         None
                     };
                     let route = other?;
-                    let message = self.message(request, deadline);
+                    let message = self.message(request, deadline).ok()?;
                     let answer = send(route.link.channel(), message);
                     Some((route, answer))
                 };
@@ -393,15 +423,15 @@ impl Client {
         (other.endpoint != chosen.endpoint).then_some(other)
     }
 
-    fn message<Q: Clone>(&self, request: &Q, deadline: Instant) -> Request<Q> {
-        let mut message = self.addressed(request.clone());
+    fn message<Q: Clone>(&self, request: &Q, deadline: Instant) -> Result<Request<Q>, Status> {
+        let mut message = self.addressed(request.clone())?;
         // The node is told, so that it does not work for a caller who has gone.
         message.set_timeout(deadline.saturating_duration_since(Instant::now()));
-        message
+        Ok(message)
     }
 
     /// With what the caller sends along, and the cluster that it is for.
-    pub(crate) fn addressed<Q>(&self, request: Q) -> Request<Q> {
+    pub(crate) fn addressed<Q>(&self, request: Q) -> Result<Request<Q>, Status> {
         let mut message = Request::new(request);
         if let Some(metadata) = &self.options().metadata {
             *message.metadata_mut() = metadata.as_ref().clone();
@@ -409,7 +439,10 @@ impl Client {
         if let Some(cluster) = self.pool().cluster() {
             message.metadata_mut().insert(CLUSTER, cluster.clone());
         }
-        message
+        if let Some(interceptor) = &self.options().interceptor {
+            interceptor.see(message.metadata_mut())?;
+        }
+        Ok(message)
     }
 
     /// The error of a call that has no time left; without attempts, it was not sent more than once.
@@ -444,6 +477,8 @@ struct Failed {
     /// Its repeat has had its turn, or needs none: all that were under way there are given up, and
     /// each is repeated once.
     may_repeat: bool,
+    /// The program's own interceptor has refused it.
+    is_of_program: bool,
 }
 
 impl Failed {
@@ -451,6 +486,15 @@ impl Failed {
         Box::new(Self {
             failure,
             may_repeat: true,
+            is_of_program: false,
+        })
+    }
+
+    fn of_program(refusal: Status) -> Box<Self> {
+        Box::new(Self {
+            failure: refusal.into(),
+            may_repeat: false,
+            is_of_program: true,
         })
     }
 }
@@ -460,6 +504,7 @@ impl From<StatusError> for Box<Failed> {
         Self::new(Failed {
             failure,
             may_repeat: false,
+            is_of_program: false,
         })
     }
 }

@@ -55,6 +55,23 @@
 //! A client takes part in the tokio runtime that it is used on, and outlives it: on another one it
 //! connects anew.
 //!
+//! # What a program sees of it
+//!
+//! Spans of [`tracing`](https://docs.rs/tracing) at DEBUG: `call` (`method`, `outcome`) and,
+//! inside it, `attempt` (`endpoint`, `node`, `outcome`); a node that is lost is told at INFO.
+//! Metrics of the [`metrics`](https://docs.rs/metrics) crate:
+//!
+//! - `stockd_client_calls_total` by `method` and `outcome`: `ok`, `timeout`, `cancelled`, or the
+//!   gRPC code of a refusal;
+//! - `stockd_client_call_duration_seconds` by `method`: how long answered calls took;
+//! - `stockd_client_attempts_total` by `outcome`: `ok`, `refused`, `unavailable`, `overloaded`,
+//!   `silent`, `lost`, `no_node`;
+//! - `stockd_client_suspicions_total`: nodes that were doubted, since a call had waited long;
+//! - `stockd_client_nodes_lost_total`: nodes that had calls and were lost;
+//! - `stockd_client_connects_total`: connections begun by the client's own connector.
+//!
+//! Calls inside a [`ReserveStream`] are not counted one by one.
+//!
 //! Deliberately absent: a cache of stock, and any call that is retried without an id.
 
 mod batch;
@@ -62,12 +79,14 @@ mod builder;
 mod call;
 mod client;
 mod cluster;
+mod connector;
 mod error;
 mod link;
 mod options;
 mod pool;
 mod request_id;
 mod reserve_stream;
+mod telemetry;
 pub mod way;
 
 pub use builder::ClientBuilder;
@@ -78,10 +97,33 @@ pub use options::{
     ATTEMPT_TIMEOUT, BULK_ATTEMPT_TIMEOUT, CALL_TIMEOUT, CALLS_AT_ONCE, CallOptions, START_TIMEOUT,
     WhenFull,
 };
+pub use prost_types;
 pub use request_id::new_request_id;
 pub use reserve_stream::{ReserveStream, UNANSWERED_MAX};
 pub use stock_proto::stock::{admin, v1};
+pub use tonic;
 pub use way::{Topology, home_shard, shard_of_reservation, shard_of_sku};
+
+/// A span of time as messages have it: how long a hold lasts. What is longer than messages can say
+/// is as long as they can.
+///
+/// ```
+/// use std::time::Duration;
+/// use stock_client::v1::ReserveRequest;
+///
+/// let request = ReserveRequest {
+///     ttl: Some(stock_client::lasting(Duration::from_secs(900))),
+///     ..ReserveRequest::default()
+/// };
+/// # assert_eq!(request.ttl.unwrap().seconds, 900);
+/// ```
+pub fn lasting(time: std::time::Duration) -> prost_types::Duration {
+    const LONGEST: prost_types::Duration = prost_types::Duration {
+        seconds: 315_576_000_000,
+        nanos: 0,
+    };
+    prost_types::Duration::try_from(time).unwrap_or(LONGEST)
+}
 
 /// The time now, by this machine's clock: the `occurred_at` of a movement that has just happened.
 pub fn now() -> prost_types::Timestamp {

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::connector::Connector;
 use crate::error::{Error, StatusError};
 use crate::way::TOPOLOGY_TIMEOUT;
 
@@ -50,6 +51,7 @@ const AWAKE_STEP: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(crate) struct Link {
     endpoint: Endpoint,
+    connector: Connector,
     channel: RwLock<Channel>,
     /// Counts the connections that were left for a new one.
     generation: AtomicU64,
@@ -72,10 +74,11 @@ pub(crate) struct Way {
 }
 
 impl Link {
-    pub(crate) fn open(endpoint: &str) -> Result<Self, Error> {
-        let endpoint = parse(endpoint)?;
+    pub(crate) fn open(endpoint: &str, connector: &Connector) -> Result<Self, Error> {
+        let endpoint = parse(endpoint, connector)?;
         Ok(Self {
-            channel: RwLock::new(endpoint.connect_lazy()),
+            channel: RwLock::new(connector.channel(&endpoint)),
+            connector: connector.clone(),
             endpoint,
             generation: AtomicU64::new(0),
             answers: AtomicU64::new(0),
@@ -131,7 +134,7 @@ impl Link {
         if is_connected && let Ok(view) = ask(self.channel(), patience).await {
             return Ok(view);
         }
-        let fresh = self.endpoint.connect_lazy();
+        let fresh = self.connector.channel(&self.endpoint);
         match ask(fresh.clone(), patience * 2).await {
             Ok(view) if self.answers.load(Ordering::Relaxed) != answers => Ok(view),
             Ok(view) => {
@@ -153,7 +156,7 @@ impl Link {
     }
 }
 
-fn parse(endpoint: &str) -> Result<Endpoint, Error> {
+fn parse(endpoint: &str, connector: &Connector) -> Result<Endpoint, Error> {
     let invalid = |why: &str| Error::InvalidEndpoint {
         endpoint: endpoint.to_owned(),
         why: why.to_owned(),
@@ -165,8 +168,14 @@ fn parse(endpoint: &str) -> Result<Endpoint, Error> {
     };
     let parsed = Endpoint::from_shared(url).map_err(|_| invalid("it does not parse as a URL"))?;
     let uri = parsed.uri();
-    if uri.scheme_str() != Some("http") {
-        return Err(invalid("it must begin with http://"));
+    match uri.scheme_str() {
+        Some(scheme) if connector.takes(scheme) => {}
+        Some("https") => {
+            return Err(invalid(
+                "https:// needs a connector that speaks TLS: ClientBuilder::connector",
+            ));
+        }
+        _ => return Err(invalid("it must begin with http://")),
     }
     let Some(authority) = uri.authority().filter(|it| !it.host().is_empty()) else {
         return Err(invalid("it names no host"));

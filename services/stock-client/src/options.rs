@@ -1,9 +1,11 @@
 //! What callers choose: for a client, and for single calls.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 /// How long a call may take, retries and pauses included, unless the builder says otherwise.
@@ -44,6 +46,7 @@ pub(crate) struct Options {
     pub(crate) bulk_attempt: Duration,
     pub(crate) attempts_max: u32,
     pub(crate) metadata: Option<Arc<MetadataMap>>,
+    pub(crate) interceptor: Option<Interceptor>,
     pub(crate) places: Arc<Semaphore>,
     pub(crate) places_max: usize,
     pub(crate) when_full: WhenFull,
@@ -57,10 +60,35 @@ impl Options {
             bulk_attempt: BULK_ATTEMPT_TIMEOUT,
             attempts_max: u32::MAX,
             metadata: None,
+            interceptor: None,
             places: Arc::new(Semaphore::new(CALLS_AT_ONCE)),
             places_max: CALLS_AT_ONCE,
             when_full: WhenFull::Wait,
         }
+    }
+}
+
+type See = dyn Fn(&mut MetadataMap) -> Result<(), Status> + Send + Sync;
+
+/// Sees the metadata of each attempt.
+#[derive(Clone)]
+pub(crate) struct Interceptor(Arc<See>);
+
+impl Interceptor {
+    pub(crate) fn of(
+        see: impl Fn(&mut MetadataMap) -> Result<(), Status> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(see))
+    }
+
+    pub(crate) fn see(&self, metadata: &mut MetadataMap) -> Result<(), Status> {
+        (self.0)(metadata)
+    }
+}
+
+impl fmt::Debug for Interceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an interceptor")
     }
 }
 

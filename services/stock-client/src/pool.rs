@@ -12,9 +12,11 @@ use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 use tracing::{debug, info};
 
+use crate::connector::Connector;
 use crate::error::{Error, StatusError};
 use crate::link::{Link, Way};
 use crate::request_id::ClusterTime;
+use crate::telemetry;
 use crate::way::{Budget, Chosen, Leadership, Learnt, Lesson, Overtaken, Router, Target, Topology};
 
 /// Nodes that do not answer are probed as long as the client was used within this; the next call
@@ -30,6 +32,7 @@ type Nodes = Router<Arc<Link>>;
 #[derive(Debug)]
 pub(crate) struct Pool {
     opened_at: Instant,
+    connector: Connector,
     router: Mutex<Nodes>,
     budget: Mutex<Budget>,
     /// Counts what may make a waiting call better off elsewhere.
@@ -53,12 +56,13 @@ impl Pool {
     pub(crate) fn open(
         endpoints: &[String],
         cluster_id: Option<String>,
+        connector: Connector,
     ) -> Result<Arc<Self>, Error> {
         let mut seeds = Vec::with_capacity(endpoints.len());
         for endpoint in endpoints {
             seeds.push((
                 Arc::from(endpoint.as_str()),
-                Arc::new(Link::open(endpoint)?),
+                Arc::new(Link::open(endpoint, &connector)?),
             ));
         }
         if seeds.is_empty() {
@@ -71,6 +75,7 @@ impl Pool {
         let turn = rand::random_range(0..1 << 16);
         Ok(Arc::new(Self {
             opened_at: Instant::now(),
+            connector,
             router: Mutex::new(Router::new(cluster_id, seeds, turn)),
             budget: Mutex::default(),
             news: watch::Sender::new(0),
@@ -216,6 +221,7 @@ impl Pool {
         if standing.is_some_and(|standing| standing.doubt(now)) {
             drop(router);
             debug!(endpoint = &*chosen.endpoint, "a node is doubted");
+            telemetry::node_doubted();
             self.see_to_nodes();
         }
     }
@@ -242,6 +248,7 @@ impl Pool {
         router.hasten_if_alone(now, chance);
         drop(router);
         if is_lost {
+            telemetry::node_lost();
             info!(
                 endpoint = &*chosen.endpoint,
                 ?lesson,
@@ -351,7 +358,7 @@ impl Pool {
     fn learn(self: &Arc<Self>, endpoint: &str, view: GetTopologyResponse) -> Learnt {
         let (now, chance) = (self.now(), &mut rand::rng());
         let mut router = self.router();
-        let open = |endpoint: &str| match Link::open(endpoint) {
+        let open = |endpoint: &str| match Link::open(endpoint, &self.connector) {
             Ok(link) => Some(Arc::new(link)),
             Err(error) => {
                 debug!(%error, "a node that is reached through the others");
@@ -630,6 +637,7 @@ impl Minder {
                 drop(router);
                 let endpoint = &*self.endpoint;
                 if was_used {
+                    telemetry::node_lost();
                     info!(endpoint, error = %failure, "a node is lost: others are asked");
                     pool.tell();
                     pool.look_again();

@@ -8,8 +8,8 @@ use uuid::{NoContext, Timestamp, Uuid};
 /// after a restart of the caller, and is done once.
 ///
 /// It says when it was made, by this machine's clock; ids of more than a minute ahead of the
-/// cluster's time, or ten minutes behind it, are refused. [`Client::new_request_id`](crate::Client::new_request_id) needs no clock
-/// that is right.
+/// cluster's time, or ten minutes behind it, are refused.
+/// [`Client::new_request_id`](crate::Client::new_request_id) needs no clock that is right.
 ///
 /// ```
 /// let request_id = stock_client::new_request_id();

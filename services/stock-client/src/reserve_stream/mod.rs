@@ -4,6 +4,7 @@
 
 mod node_call;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -151,9 +152,17 @@ where
             attempts.begin(left(&self.client, unanswered.taken_at));
         }
         unanswered.led = Some(chosen.led);
-        let endpoint = Arc::clone(&chosen.endpoint);
-        let call = self.calls.entry(endpoint);
-        let call = call.or_insert_with(|| Call::open(&self.client, chosen));
+        let call = match self.calls.entry(Arc::clone(&chosen.endpoint)) {
+            Entry::Occupied(call) => call.into_mut(),
+            Entry::Vacant(place) => match Call::open(&self.client, chosen) {
+                Ok(call) => place.insert(call),
+                Err(refusal) => {
+                    let error = Error::from(StatusError::from(refusal));
+                    self.answers.push_back((unanswered.number, Err(error)));
+                    return;
+                }
+            },
+        };
         call.send(unanswered);
     }
 

@@ -47,7 +47,8 @@ enum Answers {
 }
 
 impl Call {
-    pub(super) fn open(client: &Client, chosen: Route) -> Self {
+    /// Fails with what the program's interceptor refuses it with.
+    pub(super) fn open(client: &Client, chosen: Route) -> Result<Self, Status> {
         let (sender, mut receiver) = mpsc::unbounded_channel();
         let messages = futures_util::stream::poll_fn(move |context| {
             let mut requests = Vec::new();
@@ -59,9 +60,9 @@ impl Call {
         });
         let way = chosen.link.way();
         let mut stub = ReservationServiceClient::new(way.channel.clone());
-        let messages = client.addressed(messages);
+        let messages = client.addressed(messages)?;
         let opening = async move { stub.reserve_stream(messages).await };
-        Self {
+        Ok(Self {
             chosen,
             way,
             sender,
@@ -69,7 +70,7 @@ impl Call {
             sent: 0,
             unanswered: BTreeMap::new(),
             heard_at: Instant::now(),
-        }
+        })
     }
 
     pub(super) fn send(&mut self, unanswered: Unanswered) {

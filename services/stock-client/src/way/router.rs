@@ -107,6 +107,11 @@ pub enum Learnt {
 }
 
 impl<L> Chosen<L> {
+    /// The node it goes to; none for an endpoint that is no node's own.
+    pub fn node(&self) -> Option<u64> {
+        self.node
+    }
+
     /// Whether it is asked in the place of the leader that would answer itself.
     pub fn is_in_place(&self) -> bool {
         self.led.leader.is_some() && self.node != self.led.leader

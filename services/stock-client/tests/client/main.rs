@@ -5,5 +5,6 @@ mod experience;
 mod gate;
 mod retrying;
 mod routing;
+mod seen;
 mod streaming;
 mod stub;
