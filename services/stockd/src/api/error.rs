@@ -211,6 +211,25 @@ impl From<ApiError> for Status {
     }
 }
 
+/// The trailer by which a node tells gRPC's own retries when they may come: gRFC A6, server
+/// pushback.
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// Has plain clients come back when there is room again, and not sooner. An election has no such
+/// time: there a client's own back-off is the better guess, since after a pushback it has none.
+pub(super) fn push_back(status: &mut Status) {
+    if status.code() != Code::ResourceExhausted {
+        return;
+    }
+    let delay = status
+        .get_details_retry_info()
+        .and_then(|info| info.retry_delay);
+    if let Some(delay) = delay.filter(|delay| !delay.is_zero()) {
+        let delay_ms = delay.as_millis() as u64;
+        status.metadata_mut().insert(PUSHBACK, delay_ms.into());
+    }
+}
+
 /// What the registry's refusals are called. The field is the one of the call at fault, if one is.
 fn registry(refusal: &RegistryRefusal) -> Status {
     use RegistryRefusal as R;
@@ -304,7 +323,9 @@ impl From<Fault> for Status {
         if code == Code::ResourceExhausted {
             details.set_retry_info(Some(RETRY_NO_ROOM_AFTER));
         }
-        Self::with_error_details(code, message, details)
+        let mut status = Self::with_error_details(code, message, details);
+        push_back(&mut status);
+        status
     }
 }
 

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument, Span};
 
 use super::caller::Caller;
-use super::error::ApiError;
+use super::error::{ApiError, push_back};
 use super::meter::Meter;
 use crate::listeners::Hold;
 
@@ -135,7 +135,8 @@ async fn measure<T>(
             Ok(Response::new(answer))
         }
         Err(error) => {
-            let status = Status::from(error);
+            let mut status = Status::from(error);
+            push_back(&mut status);
             meter.refused(&status);
             let (code, message) = (status.code(), status.message());
             tracing::debug!(parent: &span, ?code, message, "refused");
