@@ -1,4 +1,5 @@
-//! Clients in other languages, made from the schemas alone, go their first round with a cluster.
+//! Clients in other languages, made from the schemas alone, go their first round with a cluster, and
+//! through a checkout.
 //!
 //! Each needs its toolchain and a package registry. Where one is missing the test says so and ends;
 //! with `STOCKD_EXAMPLES=all`, as in `.ci/run`, it fails.
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tests::cluster::Cluster;
+use tests::names::fresh;
 use tests::programs;
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -30,7 +32,14 @@ impl Example {
         let example = Self { folder, language };
         std::fs::create_dir_all(example.path().parent().unwrap()).unwrap();
         // What somebody has built there by hand stays there.
-        let made = ["node_modules", "dist", "types", ".venv", "__pycache__"];
+        let made = [
+            "node_modules",
+            "dist",
+            "types",
+            ".venv",
+            "__pycache__",
+            "orders",
+        ];
         let skip = |path: &Path| {
             let name = path.file_name().unwrap().to_str().unwrap();
             made.contains(&name) || path.ends_with("examples/go/stock")
@@ -125,6 +134,28 @@ fn check(printed: &str) {
     }
 }
 
+/// The checkout in the same language, which `command` runs: an order goes through once, and one that
+/// is not paid for is released. Its basket comes from what the example's round has left.
+async fn check_checkout(example: &Example, command: &[&str], cluster: &Cluster) {
+    let (program, begins) = command.split_first().unwrap();
+    let endpoints = [1, 2, 3].map(|node| cluster.address(node)).join(",");
+    let basket = format!("{0}-umbrella@{0}-store=1", example.language);
+    let checkout = async |order: &str, more: &[&str]| {
+        let options = ["--endpoint", &endpoints, "--journal", "orders"];
+        let arguments = [begins, &options, more, &[order, &basket]].concat();
+        example.run(program, &arguments).await
+    };
+    let order = fresh("O");
+    for said in ["confirmed", "was confirmed before as "] {
+        let printed = checkout(&order, &[]).await.unwrap();
+        assert!(printed.contains(&format!("{order}: {said}")), "{printed}");
+    }
+    let order = fresh("O");
+    let why = checkout(&order, &["--declined"]).await.unwrap_err();
+    let said = format!("Error: {order}: not paid, and released");
+    assert!(why.contains(&said), "{why}");
+}
+
 #[tokio::test]
 async fn a_client_in_python() {
     let _compiles = programs::MUCH_WORK.lock().await;
@@ -143,8 +174,10 @@ async fn a_client_in_python() {
     let cluster = Cluster::shared().await;
     let arguments = ["quickstart.py", "--endpoint", &cluster.address(1)];
     let python = example.path().join(python);
-    let printed = example.run(python.to_str().unwrap(), &arguments).await;
+    let python = python.to_str().unwrap();
+    let printed = example.run(python, &arguments).await;
     check(&printed.unwrap());
+    check_checkout(&example, &[python, "checkout.py"], &cluster).await;
 }
 
 #[tokio::test]
@@ -160,6 +193,7 @@ async fn a_client_in_go() {
     let arguments = ["run", ".", "-endpoint", &cluster.address(2)];
     let printed = example.run("go", &arguments).await;
     check(&printed.unwrap());
+    check_checkout(&example, &["go", "run", "./checkout"], &cluster).await;
 }
 
 #[tokio::test]
@@ -175,4 +209,5 @@ async fn a_client_in_typescript() {
     let arguments = ["run", "start", "--", &cluster.address(3)];
     let printed = example.run("npm", &arguments).await;
     check(&printed.unwrap());
+    check_checkout(&example, &["npm", "run", "checkout", "--"], &cluster).await;
 }
