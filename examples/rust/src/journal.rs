@@ -2,10 +2,10 @@
 //! that it makes, before it makes them.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use stock_client::Client;
 
@@ -32,13 +32,21 @@ pub(crate) struct Journal {
 impl Journal {
     /// The order as it was left, or a new one: it is on the disk when this returns.
     pub(crate) fn open(dir: &Path, reference: &str, client: &Client) -> Result<(Self, Order)> {
+        if reference.contains('/') || reference.starts_with('.') {
+            bail!("{reference}: the order is no name of a file, by which it is kept");
+        }
         fs::create_dir_all(dir).with_context(|| format!("{}", dir.display()))?;
         let path = dir.join(format!("{reference}.json"));
         let journal = Self { path };
-        if let Ok(text) = fs::read(&journal.path) {
-            let order = serde_json::from_slice(&text);
-            let order = order.with_context(|| format!("{}", journal.path.display()))?;
-            return Ok((journal, order));
+        match fs::read(&journal.path) {
+            Ok(text) => {
+                let order = serde_json::from_slice(&text);
+                let order = order.with_context(|| format!("{}", journal.path.display()))?;
+                return Ok((journal, order));
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            // With other ids the order would be held a second time.
+            Err(error) => return Err(error).context(format!("{}", journal.path.display())),
         }
         let order = Order {
             reference: reference.to_owned(),

@@ -1,5 +1,5 @@
-//! Clients in other languages, made from the schemas alone, go their first round with a cluster, and
-//! through a checkout.
+//! Clients in other languages, made from the schemas alone, go their first round with a cluster,
+//! and through a checkout.
 //!
 //! Each needs its toolchain and a package registry. Where one is missing the test says so and ends;
 //! with `STOCKD_EXAMPLES=all`, as in `.ci/run`, it fails.
@@ -134,8 +134,8 @@ fn check(printed: &str) {
     }
 }
 
-/// The checkout in the same language, which `command` runs: an order goes through once, and one that
-/// is not paid for is released. Its basket comes from what the example's round has left.
+/// The checkout in the same language, which `command` runs: an order goes through once, and one
+/// that is not paid for is released. Its basket comes from what the example's round has left.
 async fn check_checkout(example: &Example, command: &[&str], cluster: &Cluster) {
     let (program, begins) = command.split_first().unwrap();
     let endpoints = [1, 2, 3].map(|node| cluster.address(node)).join(",");
