@@ -19,7 +19,7 @@ use tonic::Status;
 use tonic_types::StatusExt;
 
 /// What differs from one run to the next.
-const DIFFERS: [&str; 27] = [
+const DIFFERS: [&str; 28] = [
     "active",
     "appliedIndex",
     "at",
@@ -44,6 +44,7 @@ const DIFFERS: [&str; 27] = [
     "reservationId",
     "silentFor",
     "term",
+    "time",
     "up",
     "writeP50Us",
     "writeP99Us",
