@@ -1,6 +1,7 @@
 //! What a person can do about a failure.
 
 use stock_client::Error;
+use stock_client::v1::ErrorReason;
 use tonic::Code;
 
 use crate::repeat::Repeat;
@@ -16,13 +17,21 @@ pub(crate) fn for_call(error: &Error, repeated_by: Option<&Repeat>) -> Option<St
         Error::InvalidEndpoint { .. } => {
             Some("Give it as http://HOST:PORT with --endpoint or STOCKD_ENDPOINT.".into())
         }
-        Error::Timeout { .. } => repeated_by.map(repeat),
+        Error::Timeout { .. } => {
+            let why = (error.reason() == ErrorReason::NoLeader).then_some(NO_QUORUM);
+            let again = repeated_by.map(repeat);
+            let parts: Vec<String> = why.map(str::to_owned).into_iter().chain(again).collect();
+            (!parts.is_empty()).then(|| parts.join("\n"))
+        }
         Error::Status(status) => by_reason(&status.reason)
             .or_else(|| by_code(status.code))
             .map(Into::into),
         _ => None,
     }
 }
+
+const NO_QUORUM: &str = "The shard has no leader: that takes more than half of the nodes that \
+    have it. `stockctl cluster status` shows which are reached.";
 
 /// How to find out what became of a mutation whose answer was lost.
 pub(crate) fn repeat(repeat: &Repeat) -> String {
@@ -39,6 +48,7 @@ pub(crate) fn repeat(repeat: &Repeat) -> String {
 
 fn by_reason(reason: &str) -> Option<&'static str> {
     Some(match reason {
+        "NO_LEADER" => NO_QUORUM,
         "UNKNOWN_LOCATION" => "Put it first: stockctl location put ID --type store.",
         "UNKNOWN_SKU" => {
             "A SKU exists from its first receipt or policy: stockctl receive SKU@LOC=QTY."

@@ -36,6 +36,8 @@ pub(crate) enum Answer {
     Policy(SetPositionPolicyResponse),
     Cluster(GetTopologyResponse),
     Operation(Operation),
+    /// What is of no cluster.
+    Text(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +58,8 @@ impl Answer {
             | Self::Location(_)
             | Self::Locations(_)
             | Self::Policy(_)
-            | Self::Cluster(_) => DONE,
+            | Self::Cluster(_)
+            | Self::Text(_) => DONE,
             Self::Operation(operation) if operation.is_alarming() => FAILED,
             Self::Operation(_) => DONE,
         }

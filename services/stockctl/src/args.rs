@@ -2,9 +2,11 @@
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use stock_proto::stock::v1::ResponseHeader;
 
 use crate::notation::{Key, OpenUnits, Position, Units};
@@ -67,6 +69,33 @@ pub(crate) enum Output {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[command(flatten)]
+    Ask(Ask),
+
+    /// Print a script by which a shell completes commands and options
+    #[command(after_help = "\
+Example:
+  stockctl completion bash > ~/.local/share/bash-completion/completions/stockctl
+  stockctl completion zsh > ~/.zfunc/_stockctl
+  stockctl completion fish > ~/.config/fish/completions/stockctl.fish")]
+    Completion {
+        #[arg(value_enum, value_name = "SHELL")]
+        shell: Shell,
+    },
+
+    /// Write the manual pages, one for each command, into a folder
+    #[command(after_help = "\
+Example:
+  stockctl manual ~/.local/share/man/man1 && man stockctl")]
+    Manual {
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+/// What is asked of a cluster.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ask {
     /// Where stock can be
     #[command(subcommand)]
     Location(LocationCommand),
@@ -76,6 +105,7 @@ pub(crate) enum Command {
 Example:
   stockctl receive milk-1l@store-7=24 bread@store-7=10
   stockctl receive milk-1l@store-7=24 --document note-4711 --occurred-at 2026-11-30T09:15:00Z
+  stockctl receive --file note-4711.txt --document note-4711 --occurred-at 2026-11-30T09:15:00Z
 
 The same document, lines and time again change nothing, so such a receive may be repeated.")]
     Receive(Receive),
@@ -102,7 +132,6 @@ Example:
 Example:
   stockctl release 01997a3c-5f10-8003-9a54-2f0c9d6c1b11
   stockctl release 01997a3c-5f10-8003-9a54-2f0c9d6c1b11 milk-1l=1
-
   stockctl release 01997a3c-5f10-8003-9a54-2f0c9d6c1b11 --force 'the app is gone'
 
 Where the reservation holds a SKU at several locations, name one: milk-1l@store-7=1; so where the
@@ -203,9 +232,8 @@ Example:
 Example:
   stockctl audit
 
-Replicas of a shard hold the same, byte for byte. One that DIFFERS is made anew by the cluster; \
-exit code 1
-tells a script that there is one.")]
+Replicas of a shard hold the same, byte for byte. One that DIFFERS is made anew by the cluster; exit
+code 1 tells a script that there is one.")]
     Audit,
 
     /// What is left to do when nodes are lost for good
@@ -293,8 +321,12 @@ pub(crate) struct Document {
 #[derive(Debug, Args)]
 pub(crate) struct Receive {
     /// What arrived where
-    #[arg(required = true, value_name = "SKU@LOC=QTY")]
+    #[arg(required_unless_present = "file", value_name = "SKU@LOC=QTY")]
     pub(crate) lines: Vec<Units>,
+
+    /// A file of one SKU@LOC=QTY a line, up to 10,000; - for what is piped in
+    #[arg(long, value_name = "PATH", conflicts_with = "lines")]
+    pub(crate) file: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) document: Document,
@@ -591,6 +623,10 @@ mod tests {
             "stockctl leader transfer meta --any",
             "stockctl replica rebuild 5 --node 2 --wait",
             "stockctl audit -o json",
+            "stockctl receive --file note.txt --document D",
+            "stockctl receive --file -",
+            "stockctl completion zsh",
+            "stockctl manual /tmp/man",
             "stockctl --endpoint http://h:1 -o json cluster status",
             "stockctl cluster status -o json --endpoint http://h:1,http://i:1",
         ] {
@@ -616,6 +652,11 @@ mod tests {
                 ErrorKind::InvalidValue,
             ),
             ("stockctl reserve", ErrorKind::MissingRequiredArgument),
+            ("stockctl receive", ErrorKind::MissingRequiredArgument),
+            (
+                "stockctl receive S@L=1 --file note.txt",
+                ErrorKind::ArgumentConflict,
+            ),
             ("stockctl reserve S@L=many", ErrorKind::ValueValidation),
             ("stockctl reserve S=1", ErrorKind::ValueValidation),
             (

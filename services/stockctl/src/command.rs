@@ -17,17 +17,24 @@ use uuid::Uuid;
 
 use crate::answer::{Answer, Movement};
 use crate::args::{
-    Adjust, Amend, Availability, Cli, Command, Confirm, Document, Extend, Get, List,
+    Adjust, Amend, Ask, Availability, Cli, Command, Confirm, Document, Extend, Get, List,
     LocationCommand, LocationPut, LocationType, Part, PolicyCommand, PolicySet, Receive, Release,
     Reserve, Sale, StateName,
 };
 use crate::failure::{Failure, by_document, by_request};
-use crate::notation::movement_lines;
+use crate::lines;
+use crate::manual;
+use crate::notation::{movement_lines, numbered};
 use crate::operate;
 use crate::operate::args::ClusterCommand;
 
 /// Does what the command line asks.
 pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
+    let ask = match cli.command {
+        Command::Ask(ask) => ask,
+        Command::Completion { shell } => return Ok(Answer::Text(manual::completion(shell)?)),
+        Command::Manual { dir } => return Ok(Answer::Text(manual::write(&dir)?)),
+    };
     let builder = Client::builder()
         .call_timeout(cli.timeout)
         .start_timeout(cli.timeout);
@@ -36,39 +43,35 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
     let endpoints = endpoints.filter(|endpoint| !endpoint.is_empty());
     let builder = endpoints.fold(builder, ClientBuilder::endpoint);
     let client = &builder.connect().await?;
-    match cli.command {
-        Command::Location(LocationCommand::Put(args)) => put_location(client, args).await,
-        Command::Location(LocationCommand::List) => {
+    match ask {
+        Ask::Location(LocationCommand::Put(args)) => put_location(client, args).await,
+        Ask::Location(LocationCommand::List) => {
             Ok(Answer::Locations(client.list_locations().await?))
         }
-        Command::Receive(args) => receive(client, args).await,
-        Command::Reserve(args) => reserve(client, args).await,
-        Command::Confirm(args) => confirm(client, args).await,
-        Command::Release(args) => release(client, args).await,
-        Command::Fulfill(args) => fulfill(client, args).await,
-        Command::Extend(args) => extend(client, args).await,
-        Command::Amend(args) => amend(client, args).await,
-        Command::Get(args) => get(client, args).await,
-        Command::List(args) => list(client, args).await,
-        Command::Availability(args) => availability(client, args).await,
-        Command::Sale(args) => sale(client, args).await,
-        Command::Adjust(args) => adjust(client, args).await,
-        Command::Policy(PolicyCommand::Set(args)) => set_policy(client, args).await,
-        Command::Cluster(ClusterCommand::Status) => {
-            Ok(Answer::Cluster(client.get_topology().await?))
-        }
-        Command::Cluster(ClusterCommand::Replicas(args)) => {
+        Ask::Receive(args) => receive(client, args).await,
+        Ask::Reserve(args) => reserve(client, args).await,
+        Ask::Confirm(args) => confirm(client, args).await,
+        Ask::Release(args) => release(client, args).await,
+        Ask::Fulfill(args) => fulfill(client, args).await,
+        Ask::Extend(args) => extend(client, args).await,
+        Ask::Amend(args) => amend(client, args).await,
+        Ask::Get(args) => get(client, args).await,
+        Ask::List(args) => list(client, args).await,
+        Ask::Availability(args) => availability(client, args).await,
+        Ask::Sale(args) => sale(client, args).await,
+        Ask::Adjust(args) => adjust(client, args).await,
+        Ask::Policy(PolicyCommand::Set(args)) => set_policy(client, args).await,
+        Ask::Cluster(ClusterCommand::Status) => Ok(Answer::Cluster(client.get_topology().await?)),
+        Ask::Cluster(ClusterCommand::Replicas(args)) => {
             operate::replication(client, args.replicas, args.request).await
         }
-        Command::Cluster(ClusterCommand::Version(args)) => {
-            operate::version(client, args.command).await
-        }
-        Command::Node(command) => operate::node(client, command).await,
-        Command::Shard(command) => operate::shard(client, command).await,
-        Command::Leader(command) => operate::leader(client, command).await,
-        Command::Replica(command) => operate::replica(client, command).await,
-        Command::Audit => operate::audit(client).await,
-        Command::Unsafe(command) => operate::last_resort(client, command).await,
+        Ask::Cluster(ClusterCommand::Version(args)) => operate::version(client, args.command).await,
+        Ask::Node(command) => operate::node(client, command).await,
+        Ask::Shard(command) => operate::shard(client, command).await,
+        Ask::Leader(command) => operate::leader(client, command).await,
+        Ask::Replica(command) => operate::replica(client, command).await,
+        Ask::Audit => operate::audit(client).await,
+        Ask::Unsafe(command) => operate::last_resort(client, command).await,
     }
 }
 
@@ -258,13 +261,18 @@ async fn availability(client: &Client, args: Availability) -> Result<Answer, Fai
 
 async fn receive(client: &Client, args: Receive) -> Result<Answer, Failure> {
     let (document, source, at) = args.document.or_new("receipt");
-    let lines = movement_lines(args.lines, at);
-    let request = RecordReceiptsRequest {
-        source,
-        document: document.clone(),
-        lines: lines.clone(),
+    let units = match &args.file {
+        Some(path) => lines::read(path)?,
+        None => numbered(args.lines),
     };
-    let answer = client.record_receipts([request]).await;
+    let lines = movement_lines(units, at);
+    let messages = lines.chunks(LINES_PER_MESSAGE);
+    let messages = messages.map(|lines| RecordReceiptsRequest {
+        source: source.clone(),
+        document: document.clone(),
+        lines: lines.to_vec(),
+    });
+    let answer = client.record_receipts(messages).await;
     let answer = answer.map_err(by_document(&document, at))?;
     movements(
         Movement::Receipt,
@@ -277,7 +285,7 @@ async fn receive(client: &Client, args: Receive) -> Result<Answer, Failure> {
 
 async fn sale(client: &Client, args: Sale) -> Result<Answer, Failure> {
     let (document, source, at) = args.document.or_new("sale");
-    let lines = movement_lines(args.lines, at);
+    let lines = movement_lines(numbered(args.lines), at);
     let request = RecordSaleRequest {
         source,
         document: document.clone(),
@@ -296,7 +304,7 @@ async fn sale(client: &Client, args: Sale) -> Result<Answer, Failure> {
 
 async fn adjust(client: &Client, args: Adjust) -> Result<Answer, Failure> {
     let (document, source, at) = args.document.or_new("adjust");
-    let lines = movement_lines(args.lines, at);
+    let lines = movement_lines(numbered(args.lines), at);
     let request = AdjustRequest {
         source,
         document: document.clone(),
@@ -382,6 +390,9 @@ async fn set_policy(client: &Client, args: PolicySet) -> Result<Answer, Failure>
     let answer = client.set_position_policy(request).await;
     Ok(Answer::Policy(answer.map_err(by_request(request_id))?))
 }
+
+/// Lines that travel in one message: well within what a message may have.
+const LINES_PER_MESSAGE: usize = 1_000;
 
 const NO_OUTCOME: &str = "an answer holds a reservation or a shortage";
 

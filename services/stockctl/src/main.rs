@@ -13,6 +13,8 @@ mod environment;
 mod exit_code;
 mod failure;
 mod json;
+mod lines;
+mod manual;
 mod message;
 mod notation;
 mod operate;

@@ -143,12 +143,20 @@ pub(crate) fn moment(at: Timestamp) -> String {
     )
 }
 
-/// The lines of one document, named by their place in it: the same command again names the same
+/// Each with its place in the command, from 1.
+pub(crate) fn numbered(units: Vec<Units>) -> Vec<(u32, Units)> {
+    (1..).zip(units).collect()
+}
+
+/// The lines of one document, named by their numbers in it: the same command again names the same
 /// lines, and changes nothing.
-pub(crate) fn movement_lines(units: Vec<Units>, occurred_at: Timestamp) -> Vec<MovementLine> {
-    (1..)
-        .zip(units)
-        .map(|(number, units): (u32, Units)| MovementLine {
+pub(crate) fn movement_lines(
+    units: Vec<(u32, Units)>,
+    occurred_at: Timestamp,
+) -> Vec<MovementLine> {
+    units
+        .into_iter()
+        .map(|(number, units)| MovementLine {
             line: number.to_string(),
             sku: units.position.sku,
             location: units.position.location,

@@ -1,7 +1,7 @@
 //! The contract for people and scripts: the spellings, the fields and the exit codes.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -159,6 +159,80 @@ async fn exit_codes_tell_a_shortage_from_a_mistake() {
     let silent = nobody.json(FAILED, &["cluster", "status"]);
     assert_eq!(silent["error"]["reason"], "UNREACHABLE");
     assert_eq!(ctl.counts(&sku), [2, 0, 2]);
+}
+
+#[tokio::test]
+async fn a_delivery_note_is_received_from_a_file_and_faults_name_its_lines() {
+    let (_cluster, ctl, sku, location) = shop().await;
+    let dir = programs::data_dir();
+    let path = dir.path().join("note.txt");
+    let note = path.to_str().unwrap();
+    let document = fresh("note");
+    let at = "2026-11-30T09:15:00Z";
+    let receive = [
+        "receive",
+        "--file",
+        note,
+        "--document",
+        &document,
+        "--occurred-at",
+        at,
+    ];
+
+    // More than go into one message.
+    let lines: String = (0..1_500)
+        .map(|_| format!("{sku}@{location}=2\n"))
+        .collect();
+    std::fs::write(&path, format!("# by lorry\n\n{lines}")).unwrap();
+    let received = ctl.done(&receive);
+    assert_eq!(received["verdicts"].as_array().unwrap().len(), 1_500);
+    assert_eq!(ctl.counts(&sku), [3_000, 0, 3_000]);
+    let again = ctl.done(&receive);
+    assert_eq!(again["verdicts"][0]["verdict"], "VERDICT_ALREADY_RECORDED");
+    assert_eq!(ctl.counts(&sku), [3_000, 0, 3_000]);
+
+    std::fs::write(&path, format!("{sku}@{location}=1\n{sku}=1\n")).unwrap();
+    let wrong = ctl.json(INVALID, &receive).to_string();
+    assert!(wrong.contains("note.txt, line 2: "), "{wrong}");
+    assert_eq!(ctl.counts(&sku), [3_000, 0, 3_000], "it is refused whole");
+
+    // What is piped in.
+    let mut piped = programs::run_stockctl()
+        .args(["--endpoint", &ctl.endpoint, "receive", "--file", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdin = piped.stdin.take().unwrap();
+    writeln!(stdin, "{sku}@{location}=5").unwrap();
+    drop(stdin);
+    assert!(piped.wait().unwrap().success());
+    assert_eq!(ctl.counts(&sku), [3_005, 0, 3_005]);
+}
+
+#[test]
+fn shells_complete_commands_and_manuals_are_written() {
+    for (shell, part) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef"),
+        ("fish", "complete -c"),
+    ] {
+        let output = programs::run_stockctl()
+            .args(["completion", shell])
+            .output();
+        let script = String::from_utf8(output.unwrap().stdout).unwrap();
+        assert!(script.contains(part), "{shell}");
+        assert!(script.contains("transfer"), "{shell}");
+    }
+    let dir = programs::data_dir();
+    let written = programs::run_stockctl()
+        .arg("manual")
+        .arg(dir.path())
+        .output();
+    assert!(written.unwrap().status.success());
+    for page in ["stockctl.1", "stockctl-reserve.1", "stockctl-node-drain.1"] {
+        assert!(dir.path().join(page).exists(), "{page}");
+    }
 }
 
 #[tokio::test]

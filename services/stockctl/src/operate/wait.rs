@@ -1,5 +1,6 @@
 //! Waiting until the cluster has done what was asked for, and telling how far it is.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -60,6 +61,7 @@ impl Wait {
         let bar = ProgressBar::new_spinner();
         let began = Instant::now();
         let mut most = 0;
+        let mut told = String::new();
         loop {
             let nodes = client.list_nodes(ListNodesRequest::default()).await?;
             let shards = client.list_shards(ListShardsRequest::default()).await?;
@@ -83,6 +85,11 @@ impl Wait {
                         bar.set_style(counted());
                         bar.set_length(most);
                         bar.set_position(most - left);
+                    }
+                    // No bar is drawn where nobody looks: in a log each step is a line.
+                    if bar.is_hidden() && now != told {
+                        let _ = writeln!(std::io::stderr(), "{now}");
+                        told.clone_from(&now);
                     }
                     bar.set_message(now);
                     bar.tick();
