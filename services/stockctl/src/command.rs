@@ -88,7 +88,7 @@ macro_rules! reservation_of {
 }
 
 async fn reserve(client: &Client, args: Reserve) -> Result<Answer, Failure> {
-    let request_id = args.request.or_new();
+    let request_id = args.request.or_new(client);
     let request = ReserveRequest {
         request_id: request_id.clone(),
         lines: args.lines.into_iter().map(Into::into).collect(),
@@ -112,7 +112,7 @@ async fn reserve(client: &Client, args: Reserve) -> Result<Answer, Failure> {
 }
 
 async fn amend(client: &Client, args: Amend) -> Result<Answer, Failure> {
-    let request_id = args.request.or_new();
+    let request_id = args.request.or_new(client);
     let request = AmendRequest {
         request_id: request_id.clone(),
         reservation_id: args.reservation_id,
@@ -135,7 +135,7 @@ async fn amend(client: &Client, args: Amend) -> Result<Answer, Failure> {
 }
 
 async fn confirm(client: &Client, args: Confirm) -> Result<Answer, Failure> {
-    let request_id = args.request.or_new();
+    let request_id = args.request.or_new(client);
     let request = ConfirmRequest {
         request_id: request_id.clone(),
         reservation_id: args.reservation_id,
@@ -147,7 +147,7 @@ async fn confirm(client: &Client, args: Confirm) -> Result<Answer, Failure> {
 
 async fn release(client: &Client, args: Release) -> Result<Answer, Failure> {
     let Release { part: args, force } = args;
-    let request_id = args.request.or_new();
+    let request_id = args.request.or_new(client);
     if let Some(reason) = force {
         let request = ForceReleaseRequest {
             request_id: request_id.clone(),
@@ -168,7 +168,7 @@ async fn release(client: &Client, args: Release) -> Result<Answer, Failure> {
 }
 
 async fn fulfill(client: &Client, args: Part) -> Result<Answer, Failure> {
-    let request_id = args.request.or_new();
+    let request_id = args.request.or_new(client);
     let request = FulfillRequest {
         request_id: request_id.clone(),
         reservation_id: args.reservation_id,
@@ -179,7 +179,7 @@ async fn fulfill(client: &Client, args: Part) -> Result<Answer, Failure> {
 }
 
 async fn extend(client: &Client, args: Extend) -> Result<Answer, Failure> {
-    let request_id = args.request.or_new();
+    let request_id = args.request.or_new(client);
     let request = ExtendRequest {
         request_id: request_id.clone(),
         reservation_id: args.reservation_id,
@@ -342,7 +342,7 @@ fn movements(
 }
 
 async fn put_location(client: &Client, args: LocationPut) -> Result<Answer, Failure> {
-    let request_id = args.request.or_new();
+    let request_id = args.request.or_new(client);
     let mut location = Location {
         location_id: args.location_id,
         name: args.name,
@@ -369,7 +369,7 @@ async fn put_location(client: &Client, args: LocationPut) -> Result<Answer, Fail
 }
 
 async fn set_policy(client: &Client, args: PolicySet) -> Result<Answer, Failure> {
-    let request_id = args.request.or_new();
+    let request_id = args.request.or_new(client);
     // What is not named stays as it is.
     let named = [
         args.safety_stock.map(|_| "safety_stock"),

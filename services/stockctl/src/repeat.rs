@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use clap::Args;
-use uuid::Uuid;
+use stock_client::Client;
 
 /// What makes a repeated mutation the same one.
 #[derive(Debug, Args)]
@@ -14,10 +14,10 @@ pub(crate) struct RequestId {
 }
 
 impl RequestId {
-    /// Made here and not in the client, so that a failure can say which id to repeat.
-    pub(crate) fn or_new(self) -> String {
-        let new = || Uuid::now_v7().to_string();
-        let id = self.request_id.unwrap_or_else(new);
+    /// Made before the call, so that a failure can say which id to repeat; by the cluster's time,
+    /// since this machine's clock may be wrong.
+    pub(crate) fn or_new(self, client: &Client) -> String {
+        let id = self.request_id.unwrap_or_else(|| client.new_request_id());
         // A command makes one, at most.
         UNDER_WAY.get_or_init(|| id.clone());
         id

@@ -240,7 +240,8 @@ fn node_table(answer: &ListNodesResponse) -> String {
     let each = count(u64::from(answer.replication), "replica");
     format!(
         "{}\n\nEvery shard should have {each}. A node that nobody needs may be stopped: the \
-         others are a quorum.",
+         others are a quorum.\nP50 and P99: half, and 99 in 100, of a node's latest log writes \
+         took as long at most, fsync included.",
         table.finish()
     )
 }
@@ -483,7 +484,9 @@ URL             PEERS
    http://n3:7401  n3:7402
 
 Every shard should have 3 replicas. A node that nobody needs may be stopped: the others are a \
-quorum."
+quorum.
+P50 and P99: half, and 99 in 100, of a node's latest log writes took as long at most, fsync \
+included."
         );
     }
 

@@ -34,7 +34,7 @@ pub(crate) async fn replication(
     replicas: u32,
     request: RequestId,
 ) -> Result<Answer, Failure> {
-    let request_id = request.or_new();
+    let request_id = request.or_new(client);
     let asked = SetReplicationRequest {
         request_id: request_id.clone(),
         replicas,
@@ -54,7 +54,7 @@ pub(crate) async fn version(
     let operation = match command {
         None => Operation::Versions(nodes),
         Some(VersionCommand::Raise(request)) => {
-            let request_id = request.or_new();
+            let request_id = request.or_new(client);
             let version = nodes.version + 1;
             let asked = RaiseVersionRequest {
                 request_id: request_id.clone(),
@@ -83,7 +83,7 @@ pub(crate) async fn node(client: &Client, command: NodeCommand) -> Result<Answer
             )
         }
         NodeCommand::Add(args) => {
-            let request_id = args.request.or_new();
+            let request_id = args.request.or_new(client);
             let request = AddNodeRequest {
                 request_id: request_id.clone(),
                 node_id: args.id,
@@ -94,7 +94,7 @@ pub(crate) async fn node(client: &Client, command: NodeCommand) -> Result<Answer
             Operation::Added(added.map_err(by_request(request_id))?)
         }
         NodeCommand::Drain(args) => {
-            let (node_id, request_id) = (args.node.node_id, args.node.request.or_new());
+            let (node_id, request_id) = (args.node.node_id, args.node.request.or_new(client));
             let request = DrainNodeRequest {
                 request_id: request_id.clone(),
                 node_id,
@@ -109,7 +109,7 @@ pub(crate) async fn node(client: &Client, command: NodeCommand) -> Result<Answer
             }
         }
         NodeCommand::Undrain(args) => {
-            let (node_id, request_id) = (args.node_id, args.request.or_new());
+            let (node_id, request_id) = (args.node_id, args.request.or_new(client));
             let request = UndrainNodeRequest {
                 request_id: request_id.clone(),
                 node_id,
@@ -119,7 +119,7 @@ pub(crate) async fn node(client: &Client, command: NodeCommand) -> Result<Answer
             Operation::Undrained { node_id, answer }
         }
         NodeCommand::Replace(args) => {
-            let (node_id, request_id) = (args.node_id, args.request.or_new());
+            let (node_id, request_id) = (args.node_id, args.request.or_new(client));
             let request = ReplaceNodeRequest {
                 request_id: request_id.clone(),
                 node_id,
@@ -129,7 +129,7 @@ pub(crate) async fn node(client: &Client, command: NodeCommand) -> Result<Answer
             Operation::Replaceable { node_id, answer }
         }
         NodeCommand::Remove(args) => {
-            let (node_id, request_id) = (args.node_id, args.request.or_new());
+            let (node_id, request_id) = (args.node_id, args.request.or_new(client));
             let request = RemoveNodeRequest {
                 request_id: request_id.clone(),
                 node_id,
@@ -150,7 +150,7 @@ pub(crate) async fn shard(client: &Client, command: ShardCommand) -> Result<Answ
         }
         ShardCommand::Move(args) => {
             use move_replica_request::Group;
-            let (shard, request_id) = (args.shard, args.request.or_new());
+            let (shard, request_id) = (args.shard, args.request.or_new(client));
             let request = MoveReplicaRequest {
                 request_id: request_id.clone(),
                 group: Some(match shard {
@@ -179,7 +179,7 @@ pub(crate) async fn shard(client: &Client, command: ShardCommand) -> Result<Answ
 pub(crate) async fn leader(client: &Client, command: LeaderCommand) -> Result<Answer, Failure> {
     use transfer_leadership_request::Group;
     let LeaderCommand::Transfer(args) = command;
-    let (shard, request_id) = (args.shard, args.request.or_new());
+    let (shard, request_id) = (args.shard, args.request.or_new(client));
     let request = TransferLeadershipRequest {
         request_id: request_id.clone(),
         group: Some(match shard {
@@ -211,7 +211,7 @@ pub(crate) async fn leader(client: &Client, command: LeaderCommand) -> Result<An
 pub(crate) async fn replica(client: &Client, command: ReplicaCommand) -> Result<Answer, Failure> {
     use rebuild_replica_request::Group;
     let ReplicaCommand::Rebuild(args) = command;
-    let (shard, node_id, request_id) = (args.shard, args.node, args.request.or_new());
+    let (shard, node_id, request_id) = (args.shard, args.node, args.request.or_new(client));
     let request = RebuildReplicaRequest {
         request_id: request_id.clone(),
         group: Some(match shard {
