@@ -141,6 +141,33 @@ pub enum Outcome {
     Registry(RegistryOutcome),
 }
 
+impl Outcome {
+    /// What a stock shard says.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::OutcomeUnknown`] where it is not one that says it: whoever asks has asked another
+    /// group than he means.
+    pub fn of_stock(self) -> Result<stock_core::Outcome, Failure> {
+        match self {
+            Self::Stock(outcome) => Ok(outcome),
+            Self::Catalog(_) | Self::Registry(_) => Err(Failure::OutcomeUnknown),
+        }
+    }
+
+    /// What the catalog says.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::OutcomeUnknown`] where it is not the catalog that says it.
+    pub fn of_catalog(self) -> Result<CatalogOutcome, Failure> {
+        match self {
+            Self::Catalog(outcome) => Ok(outcome),
+            Self::Stock(_) | Self::Registry(_) => Err(Failure::OutcomeUnknown),
+        }
+    }
+}
+
 /// Why there is no answer. Except for `OutcomeUnknown` nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {

@@ -5,35 +5,23 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use futures_util::future::{join_all, try_join_all};
+use stock_api::fields::Fields;
+use stock_api::keys::{Key, check_keys, check_room};
 use stock_cluster::GroupId;
-use stock_core::{Location, Sku};
 use stock_node::answer::{Failure, Freshness};
 use stock_node::way::{self, Answerer};
-use stock_proto::codec::MESSAGE_BYTES_MAX;
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::availability_service_client::AvailabilityServiceClient;
 use stock_proto::stock::v1::availability_service_server::AvailabilityService;
-use stock_proto::stock::v1::position_key::Place;
 use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
 use super::edge::Edge;
 use super::error::ApiError;
-use super::fields::Fields;
 use super::front::Front;
+use super::proxy;
 use super::seen::Seen;
 use super::wanted::Wanted;
-use super::{answer_size, convert, proxy};
-
-/// Keys of one call.
-const KEYS_MAX: usize = 2_000;
-
-/// Items of one answer: with the longest names and the largest counts they stay below the largest
-/// message.
-const ITEMS_MAX: usize = 20_000;
-const _: () = assert!(
-    ITEMS_MAX * answer_size::ITEM_BYTES_MAX + answer_size::HEADER_BYTES_MAX <= MESSAGE_BYTES_MAX
-);
 
 /// The service.
 pub(super) struct AvailabilityReads {
@@ -216,45 +204,19 @@ impl AvailabilityReads {
         let shard = key.shard;
         // The index first: what is read after it is at least that new.
         let (index, time) = view.reached_at(shard);
-        let sku = key.sku.as_str();
         let before = items.len();
-        let read = view.with_positions(&key.sku, |positions| {
-            let of_key = match &key.location {
-                Some(location) => {
-                    let at = positions.binary_search_by(|p| p.location.cmp(location));
-                    at.map_or(&[][..], |at| &positions[at..=at])
-                }
-                None => positions,
-            };
-            check_room(before + of_key.len())?;
-            let of_key = of_key.iter();
-            items.extend(of_key.map(|position| convert::availability(sku, position)));
-            Ok::<_, ApiError>(())
-        });
+        let read = view.with_positions(&key.sku, |positions| key.read(positions, items));
         read.transpose()?;
         let is_here = self.edge.cluster.is_here(GroupId::of_shard(shard));
         if !is_here || index < least || view.applied_index(shard) < index {
             return Err(ApiError::Failed(Failure::NotLeader { leader: None }));
         }
         if items.len() == before {
-            check_room(before + 1)?;
-            items.push(api::Availability {
-                sku: sku.to_owned(),
-                location: key.location.as_ref().map(ToString::to_string),
-                ..Default::default()
-            });
+            key.read_nothing(items)?;
         }
         seen.read_at(shard, index, time);
         Ok(())
     }
-}
-
-/// What a caller asks for, and where: one SKU at one location or at all of them.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
-    sku: Sku,
-    location: Option<Location>,
-    shard: u32,
 }
 
 /// What other nodes have answered.
@@ -298,50 +260,6 @@ fn sorted_out(
         found.push((key, of_key));
     }
     items.next().is_none().then_some(found)
-}
-
-/// Refuses an answer of so many items, if that is too many.
-fn check_room(items: usize) -> Result<(), ApiError> {
-    match items > ITEMS_MAX {
-        true => Err(ApiError::TooManyItems {
-            items,
-            items_max: ITEMS_MAX,
-        }),
-        false => Ok(()),
-    }
-}
-
-fn check_keys(fields: &mut Fields, keys: &[api::PositionKey], shards: u32) -> Option<Vec<Key>> {
-    if keys.is_empty() || keys.len() > KEYS_MAX {
-        let found = keys.len();
-        fields.refuse(
-            "keys",
-            format!("has {found} keys; a call has 1 to {KEYS_MAX}"),
-        );
-        return None;
-    }
-    let checked = keys.iter().enumerate().map(|(number, key)| {
-        let sku = fields.check_at("keys", number, "sku", Sku::new(&key.sku));
-        let location = match &key.place {
-            Some(Place::AllLocations(api::AllLocations {})) => Some(None),
-            Some(Place::Location(name)) => fields
-                .check_at("keys", number, "location", Location::new(name))
-                .map(Some),
-            None => {
-                let field = format!("keys[{number}].location");
-                fields.refuse(&field, "or all_locations must be given");
-                None
-            }
-        };
-        let sku = sku?;
-        Some(Key {
-            shard: sku.shard(shards),
-            sku,
-            location: location?,
-        })
-    });
-    let checked: Vec<_> = checked.collect();
-    checked.into_iter().collect()
 }
 
 #[tonic::async_trait]

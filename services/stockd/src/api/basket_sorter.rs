@@ -2,16 +2,16 @@
 
 use std::sync::LazyLock;
 
+use stock_api::basket;
 use stock_cluster::GroupId;
 use stock_core::{Command, Stamp};
-use stock_node::answer::Failure;
+use stock_node::answer::{Failure, Outcome};
 use stock_node::entry::{Commands, CommandsBuilder};
 use stock_proto::stock::v1 as api;
 use tonic::Status;
 
 use super::edge::{BYTES_PER_PROPOSAL_MAX, COMMANDS_PER_PROPOSAL_MAX, Edge, Proposed};
 use super::error::ApiError;
-use super::reserve;
 use super::seen::Seen;
 
 /// Sorts commands by shard.
@@ -143,12 +143,16 @@ impl Decided {
         let mut outcomes = applied.into_iter().flat_map(|applied| applied.outcomes);
         self.numbers.into_iter().map(move |number| {
             let answer = match outcomes.next() {
-                Some(outcome) => reserve::response(stamp, outcome),
+                Some(outcome) => answer(stamp, outcome),
                 None => Err(ApiError::Failed(failure)),
             };
             (number, answer)
         })
     }
+}
+
+fn answer(stamp: Stamp, outcome: Outcome) -> Result<api::ReserveResponse, ApiError> {
+    Ok(basket::response(stamp, outcome.of_stock()?)?)
 }
 
 /// The error that is told most often, and when there is least time for it.
@@ -176,5 +180,64 @@ fn embed(error: ApiError) -> tonic_types::Status {
         code: status.code().into(),
         message: status.message().to_owned(),
         details: details.map(|status| status.details).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use stock_api::Rejection;
+    use stock_api::answer_size::REFUSAL_BYTES_MAX;
+    use stock_core::{Refusal, State};
+    use stock_proto::stock::v1::batch_reserve_result::Result as Slot;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_small() {
+        let line = 99;
+        let refusals = [
+            Refusal::RequestTooOld { horizon: Stamp(0) },
+            Refusal::RequestFromFuture,
+            Refusal::RequestReused,
+            Refusal::RequestMemoryFull,
+            Refusal::UnknownSku { line },
+            Refusal::UnknownReservation,
+            Refusal::WrongState {
+                state: State::Confirmed,
+            },
+            Refusal::NothingToExtend,
+            Refusal::LineNotInReservation { line },
+            Refusal::LineAmbiguous { line },
+            Refusal::LineExceedsOpen {
+                line,
+                open: i64::MIN,
+            },
+            Refusal::CounterOutOfRange { line },
+            Refusal::TooManyReservations,
+            Refusal::TooManyPositions,
+            Refusal::ReservationIdTaken,
+        ];
+        let failures = [
+            Failure::NotLeader { leader: None },
+            Failure::Overloaded,
+            Failure::DiskFull,
+            Failure::MemoryFull,
+            Failure::OutcomeUnknown,
+            Failure::TooFarBehind,
+        ];
+        let number = 999;
+        let refusals = refusals.map(|refusal| Rejection::RefusedInBatch { number, refusal }.into());
+        for error in refusals.into_iter().chain(failures.map(ApiError::Failed)) {
+            let said = format!("{error:?}");
+            let slot = api::BatchReserveResponse {
+                header: None,
+                results: vec![api::BatchReserveResult {
+                    result: Some(Slot::Error(embedded(error))),
+                }],
+            };
+            let slot = slot.encoded_len();
+            assert!(slot <= REFUSAL_BYTES_MAX, "{slot} bytes: {said}");
+        }
     }
 }

@@ -2,31 +2,21 @@
 
 use std::sync::Arc;
 
+use stock_api::fields::Fields;
+use stock_api::page::{self, List};
+use stock_api::{Rejection, convert};
 use stock_cluster::GroupId;
-use stock_core::limits::QUANTITY_MAX;
-use stock_core::{
-    Action, CatalogCommand, Command, Location, LocationType, Operation, PutLocation,
-    Request as Asked, SetPolicy, Sku,
-};
+use stock_core::{Action, Command, Location, Operation};
 use stock_node::answer::{Failure, Freshness};
 use stock_node::entry::CommandsBuilder;
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::catalog_service_server::CatalogService;
 use tonic::{Request, Response, Status};
 
-use super::convert;
 use super::edge::Edge;
 use super::error::ApiError;
-use super::fields::Fields;
 use super::front::Front;
-use super::page::{self, List};
 use super::seen::Seen;
-
-/// Longest name of a location, in bytes.
-const NAME_BYTES_MAX: usize = 128;
-
-/// Digits of a GS1 Global Location Number.
-const GLN_DIGITS: usize = 13;
 
 /// The service.
 pub(super) struct CatalogCalls {
@@ -45,23 +35,13 @@ impl CatalogCalls {
         &self,
         call: &api::PutLocationRequest,
     ) -> Result<api::PutLocationResponse, ApiError> {
-        let mut fields = Fields::default();
-        let request_id = fields.request_id(&call.request_id);
-        let put = check_location(&mut fields, call.location.as_ref());
-        let (request_id, put) = fields.finish(request_id.zip(put))?;
-        let location = convert::location(&put);
+        let command = stock_api::catalog::put(call, &self.edge.principal)?;
+        let location = convert::location(&command.put);
         let mut commands = CommandsBuilder::default();
-        commands.push_catalog(&CatalogCommand {
-            principal: self.edge.principal.clone(),
-            request: Asked {
-                id: request_id,
-                fingerprint: put.fingerprint(),
-            },
-            put,
-        });
+        commands.push_catalog(&command);
         let applied = self.edge.propose(GroupId::META, commands.take()).await?;
         let seen = Seen::of(GroupId::META, &applied);
-        convert::put(applied.only()?)?;
+        convert::put(applied.only()?.of_catalog()?)?;
         Ok(api::PutLocationResponse {
             header: Some(self.edge.header(seen)),
             location: Some(location),
@@ -114,43 +94,31 @@ impl CatalogCalls {
         &self,
         call: &api::SetPositionPolicyRequest,
     ) -> Result<api::SetPositionPolicyResponse, ApiError> {
-        let mut fields = Fields::default();
-        let request_id = fields.request_id(&call.request_id);
-        let sku = fields.check("sku", Sku::new(&call.sku));
-        let location = fields.check("location", Location::new(&call.location));
-        let policy = check_policy(&mut fields, call);
-        let checked = request_id.zip(sku.zip(location)).zip(policy);
-        let ((request_id, (sku, location)), [safety_stock, backorder_limit]) =
-            fields.finish(checked)?;
+        let (request, set) = stock_api::catalog::policy(call)?;
         if self
             .edge
-            .first_unknown_location(&[&location])
+            .first_unknown_location(&[&set.location])
             .await?
             .is_some()
         {
-            return Err(ApiError::UnknownLocation {
+            return Err(Rejection::UnknownLocation {
                 field: "location".to_owned(),
-                location: location.to_string(),
-            });
+                location: set.location.to_string(),
+            }
+            .into());
         }
-        let shard = sku.shard(self.edge.shards());
-        let operation = Operation::SetPolicy(SetPolicy {
-            sku,
-            location,
-            safety_stock,
-            backorder_limit,
-        });
+        let shard = set.sku.shard(self.edge.shards());
         let mut commands = CommandsBuilder::default();
         commands.push(&Command {
             principal: self.edge.principal.clone(),
-            action: Action::Request(Asked::of(request_id, &operation), operation),
+            action: Action::Request(request, Operation::SetPolicy(set)),
         });
         let applied = self
             .edge
             .propose(GroupId::of_shard(shard), commands.take())
             .await?;
         let header = self.edge.header_of(shard, &applied);
-        let policy = convert::policy(applied.only()?)?;
+        let policy = convert::policy(applied.only()?.of_stock()?)?;
         Ok(api::SetPositionPolicyResponse {
             header: Some(header),
             policy: Some(api::PositionPolicy {
@@ -161,83 +129,6 @@ impl CatalogCalls {
             discrepancy: policy.discrepancy.as_deref().map(convert::discrepancy),
         })
     }
-}
-
-/// What of a policy is to be set: safety stock and backorder limit.
-fn check_policy(
-    fields: &mut Fields,
-    call: &api::SetPositionPolicyRequest,
-) -> Option<[Option<i64>; 2]> {
-    let names = ["safety_stock", "backorder_limit"];
-    let masked = fields.mask("update_mask", call.update_mask.as_ref(), names);
-    let Some(policy) = &call.policy else {
-        fields.refuse("policy", "must be given");
-        return None;
-    };
-    let set = masked?;
-    let values = [policy.safety_stock, policy.backorder_limit];
-    for ((name, value), is_set) in names.into_iter().zip(values).zip(set) {
-        if is_set && !(0..=QUANTITY_MAX).contains(&value) {
-            let why = format!("is {value}; it must be between 0 and {QUANTITY_MAX}");
-            fields.refuse(&format!("policy.{name}"), why);
-        }
-    }
-    let [safety_stock, backorder_limit] = set;
-    Some([
-        safety_stock.then_some(policy.safety_stock),
-        backorder_limit.then_some(policy.backorder_limit),
-    ])
-}
-
-fn check_location(fields: &mut Fields, location: Option<&api::Location>) -> Option<PutLocation> {
-    let Some(location) = location else {
-        fields.refuse("location", "must be given");
-        return None;
-    };
-    let id = fields.check("location.location_id", Location::new(&location.location_id));
-    let kind = match location.r#type() {
-        api::location::Type::Warehouse => Some(LocationType::Warehouse),
-        api::location::Type::Store => Some(LocationType::Store),
-        api::location::Type::Unspecified => {
-            fields.refuse("location.type", "must be WAREHOUSE or STORE");
-            None
-        }
-    };
-    if location.name.len() > NAME_BYTES_MAX || location.name.chars().any(char::is_control) {
-        let why = format!("must be at most {NAME_BYTES_MAX} bytes without control characters");
-        fields.refuse("location.name", why);
-    }
-    let gln = location.gln.as_deref();
-    let is_gln = |gln: &str| gln.len() == GLN_DIGITS && gln.bytes().all(|b| b.is_ascii_digit());
-    if gln.is_some_and(|gln| !is_gln(gln)) {
-        fields.refuse(
-            "location.gln",
-            format!("must be {GLN_DIGITS} digits, or empty"),
-        );
-    }
-    let coordinates = location.coordinates.as_ref();
-    if let Some(at) = coordinates {
-        // NaN is in no range.
-        if !(-90.0..=90.0).contains(&at.latitude) {
-            fields.refuse(
-                "location.coordinates.latitude",
-                "must be between -90 and 90",
-            );
-        }
-        if !(-180.0..=180.0).contains(&at.longitude) {
-            fields.refuse(
-                "location.coordinates.longitude",
-                "must be between -180 and 180",
-            );
-        }
-    }
-    Some(PutLocation {
-        location: id?,
-        kind: kind?,
-        name: location.name.clone(),
-        coordinates: coordinates.map(convert::coordinates),
-        gln: gln.unwrap_or_default().to_owned(),
-    })
 }
 
 #[tonic::async_trait]

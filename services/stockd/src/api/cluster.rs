@@ -14,11 +14,11 @@ use tonic::{Request, Response, Status};
 use super::cluster_view;
 use super::edge::Edge;
 use super::error::ApiError;
-use super::fields::Fields;
 use super::front::Front;
 use super::meta_leader::{Done, MetaLeader};
-use super::page::{self, List};
 use crate::config::Config;
+use stock_api::fields::Fields;
+use stock_api::page::{self, List};
 
 /// The edge of the leader of group 0, on another node.
 type Leader = ClusterServiceClient<Channel>;
@@ -234,7 +234,7 @@ fn check_named(request_id: &str, node_id: u64) -> Result<(RequestId, u64), ApiEr
     let mut fields = Fields::default();
     let request_id = fields.request_id(request_id);
     let node = check_node(&mut fields, "node_id", node_id);
-    fields.finish(request_id.zip(node))
+    Ok(fields.finish(request_id.zip(node))?)
 }
 
 /// The id that a node shall have; 0: the next free one.

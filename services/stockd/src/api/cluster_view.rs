@@ -11,8 +11,8 @@ use stock_cluster::{
 use stock_proto::stock::admin::v1 as api;
 use stock_proto::stock::admin::v1::shard_audit::Group;
 
-use super::page::{self, List, Page};
 use super::seen;
+use stock_api::page::{self, List, Page};
 
 /// Nodes, by their ids.
 pub(super) fn nodes(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use stock_api::Rejection;
 use stock_cluster::GroupId;
 use stock_core::{Location, Principal};
 use stock_node::answer::{Answer, Applied, Failure, Freshness, Question};
@@ -199,10 +200,11 @@ impl Edge {
     pub async fn check_locations(&self, locations: &[&Location]) -> Result<(), ApiError> {
         match self.first_unknown_location(locations).await? {
             None => Ok(()),
-            Some(line) => Err(ApiError::UnknownLocation {
+            Some(line) => Err(Rejection::UnknownLocation {
                 field: format!("lines[{line}].location"),
                 location: locations[line].to_string(),
-            }),
+            }
+            .into()),
         }
     }
 }

@@ -11,10 +11,10 @@ use tonic::{Request, Response, Status};
 use super::Edge;
 use super::cluster::{check_addresses, check_node};
 use super::error::ApiError;
-use super::fields::Fields;
 use super::front::Front;
 use super::meta_leader::MetaLeader;
 use crate::config::Config;
+use stock_api::fields::Fields;
 
 /// Bytes of a data directory's name.
 const DIRECTORY_BYTES: usize = 16;

@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use prost::Message;
+use stock_api::fields::Fields;
+use stock_api::page::{self, List};
+use stock_api::{convert, filter};
 use stock_cluster::GroupId;
-use stock_core::{
-    Channel, Filter, Listed, Location, OrderReference, ReservationId, Sku, Stamp, State,
-};
+use stock_core::{Listed, ReservationId, Stamp};
 use stock_node::answer::{Answer, Failure, Freshness, LOOKED_AT_MAX, Listing, Question};
 use stock_node::way::{self, Answerer};
 use stock_proto::stock::v1 as api;
@@ -23,11 +24,9 @@ use uuid::Uuid;
 use super::caller::Caller;
 use super::edge::Edge;
 use super::error::ApiError;
-use super::fields::Fields;
-use super::page::{self, List};
+use super::proxy;
 use super::seen::Seen;
 use super::wanted::Wanted;
-use super::{convert, proxy};
 
 /// Reservations that are looked at for one page.
 const LOOKED_AT_FOR_PAGE: usize = 100_000;
@@ -90,8 +89,12 @@ pub(super) async fn list(
 ) -> Result<api::ListReservationsResponse, ApiError> {
     let shards = edge.shards();
     let mut fields = Fields::default();
-    let list = List::of("ListReservations", &filters(&call), &edge.incarnation());
-    let filter = check_filter(&mut fields, &call);
+    let list = List::of(
+        "ListReservations",
+        &filter::filters(&call),
+        &edge.incarnation(),
+    );
+    let filter = filter::check_filter(&mut fields, &call);
     let (size, token) = (call.page_size, &call.page_token);
     let asked = page::asked(list, &mut fields, size, token, |text| {
         Place::from_text(text, shards)
@@ -228,59 +231,6 @@ async fn go_on_elsewhere(
         }
     }
     Err(failed)
-}
-
-/// What a token is bound to: all but the page and how new it is to be.
-fn filters(call: &api::ListReservationsRequest) -> api::ListReservationsRequest {
-    api::ListReservationsRequest {
-        page_size: 0,
-        page_token: String::new(),
-        read: None,
-        ..call.clone()
-    }
-}
-
-fn check_filter(fields: &mut Fields, call: &api::ListReservationsRequest) -> Option<Filter> {
-    let reference = call.order_reference.as_deref().map(OrderReference::new);
-    let reference = fields.check("order_reference", reference.transpose());
-    let channel = call.channel.as_deref().map(Channel::new);
-    let channel = fields.check("channel", channel.transpose());
-    let sku = fields.check("sku", call.sku.as_deref().map(Sku::new).transpose());
-    let location = call.location.as_deref().map(Location::new);
-    let location = fields.check("location", location.transpose());
-    let mut states = Vec::new();
-    for (number, state) in call.states.iter().enumerate() {
-        match state_of(*state) {
-            Some(state) if !states.contains(&state) => states.push(state),
-            Some(_) => fields.refuse(&format!("states[{number}]"), "is named twice"),
-            None => fields.refuse(
-                &format!("states[{number}]"),
-                format!("is {state}: no state"),
-            ),
-        }
-    }
-    let due_before = fields.moment("due_before", call.due_before.as_ref());
-    let created_after = fields.moment("created_after", call.created_after.as_ref());
-    Some(Filter {
-        order_reference: reference?,
-        channel: channel?,
-        sku: sku?,
-        location: location?,
-        states,
-        due_before: due_before?,
-        created_after: created_after?,
-    })
-}
-
-fn state_of(state: i32) -> Option<State> {
-    match api::reservation::State::try_from(state).ok()? {
-        api::reservation::State::Unspecified => None,
-        api::reservation::State::Held => Some(State::Held),
-        api::reservation::State::Confirmed => Some(State::Confirmed),
-        api::reservation::State::Fulfilled => Some(State::Fulfilled),
-        api::reservation::State::Released => Some(State::Released),
-        api::reservation::State::Expired => Some(State::Expired),
-    }
 }
 
 #[cfg(test)]

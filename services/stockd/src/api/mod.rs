@@ -2,19 +2,15 @@
 //! the leader of its shard, and its outcome turned back. Nothing in here decides about stock.
 
 pub mod announce;
-mod answer_size;
 mod availability;
 mod basket_sorter;
 mod caller;
 mod catalog;
-mod changes;
 mod cluster;
 mod cluster_view;
-mod convert;
 mod deadline;
 mod edge;
 mod error;
-mod fields;
 mod first_sight;
 mod forced;
 mod front;
@@ -24,16 +20,13 @@ mod lab;
 mod listing;
 mod meta_leader;
 mod meter;
-mod movement_lines;
 mod operations;
-mod page;
 mod proxy;
 mod reservations;
 pub mod reserve;
 mod reserve_stream;
 mod seen;
 mod topology;
-mod verdicts;
 mod wanted;
 
 use std::sync::Arc;

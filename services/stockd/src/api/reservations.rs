@@ -3,8 +3,13 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use stock_api::basket::{self, check_size};
+use stock_api::changes::{self, Change};
+use stock_api::convert::{self, Held};
+use stock_api::fields::Fields;
+use stock_api::{Rejection, answer_size};
 use stock_cluster::GroupId;
-use stock_core::{Action, Amend, Command, Operation, Refusal, Request as Asked, ReservationId};
+use stock_core::{Action, Command, Operation, Refusal, Request as Asked, ReservationId};
 use stock_node::answer::{Answer, Failure, Freshness, Question};
 use stock_node::entry::CommandsBuilder;
 use stock_node::way::{self, Answerer};
@@ -17,20 +22,14 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::basket_sorter::{BasketSorter, embedded};
 use super::caller::Caller;
-use super::changes::{self, Change};
-use super::convert::{self, Held};
 use super::edge::{Edge, Proposed};
 use super::error::ApiError;
-use super::fields::Fields;
 use super::front::Front;
 use super::reserve;
 use super::reserve_stream::ReserveStream;
 use super::seen::Seen;
 use super::wanted::Wanted;
-use super::{answer_size, listing, proxy};
-
-/// Requests of one `BatchReserve`, and of one message of `ReserveStream`.
-const BATCH_MAX: usize = 1_000;
+use super::{listing, proxy};
 
 /// The service.
 pub(super) struct Reservations {
@@ -51,7 +50,7 @@ impl Reservations {
         call: &api::ReserveRequest,
     ) -> Result<api::ReserveResponse, ApiError> {
         let (shard, command) = reserve::command(call, self.edge.shards(), &self.edge.principal)?;
-        let locations: Vec<_> = reserve::locations(&command).collect();
+        let locations: Vec<_> = basket::locations(&command).collect();
         self.edge.check_locations(&locations).await?;
         let applied = propose(&self.edge, shard, &command).await?;
         reserve::answer(shard, applied, self.edge.incarnation())
@@ -70,13 +69,13 @@ impl Reservations {
             .enumerate()
             .map(|(number, request)| {
                 let fields = Fields::within(prefix(number));
-                reserve::checked(request, self.edge.shards(), &self.edge.principal, fields)
+                basket::checked(request, self.edge.shards(), &self.edge.principal, fields)
             })
             .collect();
         // This node catches up at most once; after that, what it does not know does not exist.
         let good = commands.iter().flatten();
         let locations: Vec<_> = good
-            .flat_map(|(_, command)| reserve::locations(command))
+            .flat_map(|(_, command)| basket::locations(command))
             .collect();
         self.edge.first_unknown_location(&locations).await?;
         let mut seen = Seen::default();
@@ -84,10 +83,12 @@ impl Reservations {
         answers.resize_with(size, || None);
         let mut sorter = BasketSorter::new(self.edge.shards());
         for (number, command) in commands.into_iter().enumerate() {
-            let known = command.and_then(|(shard, command)| {
-                reserve::check_known(&self.edge, &command, || prefix(number))?;
-                Ok((shard, command))
-            });
+            let known = command
+                .map_err(ApiError::from)
+                .and_then(|(shard, command)| {
+                    reserve::check_known(&self.edge, &command, || prefix(number))?;
+                    Ok((shard, command))
+                });
             match known {
                 Ok((shard, command)) => sorter.add(number as u64, shard, &command),
                 Err(error) => answers[number] = Some(Slot::Error(embedded(error))),
@@ -101,8 +102,9 @@ impl Reservations {
                 let number = number as usize;
                 answers[number] = Some(match answer {
                     Ok(response) => Slot::Response(response),
-                    Err(ApiError::Refused(refusal)) => {
-                        Slot::Error(embedded(ApiError::RefusedInBatch { number, refusal }))
+                    Err(ApiError::Rejected(Rejection::Refused(refusal))) => {
+                        let refused = Rejection::RefusedInBatch { number, refusal };
+                        Slot::Error(embedded(refused.into()))
                     }
                     Err(error) => Slot::Error(embedded(error)),
                 });
@@ -123,28 +125,15 @@ impl Reservations {
 
 impl Reservations {
     async fn do_amend(&self, call: &api::AmendRequest) -> Result<api::AmendResponse, ApiError> {
-        let mut fields = Fields::default();
-        let request_id = fields.request_id(&call.request_id);
-        let id = fields.reservation_id(&call.reservation_id, self.edge.shards());
-        let lines = fields.basket(&call.lines);
-        let ttl_ms = fields.ttl_ms("ttl", call.ttl.as_ref());
-        let checked = fields.finish(request_id.zip(id).zip(lines.zip(ttl_ms)));
-        let ((request_id, id), (lines, ttl_ms)) = checked?;
-        if reserve::one_shard(&lines, self.edge.shards())? != id.shard() {
-            return Err(ApiError::SeveralShards);
-        }
-        let locations: Vec<_> = lines.iter().map(|line| line.location.clone()).collect();
-        self.edge
-            .check_locations(&locations.iter().collect::<Vec<_>>())
-            .await?;
-        let operation = Operation::Amend(Amend { id, lines, ttl_ms });
-        let request = Asked::of(request_id, &operation);
+        let (request, id, operation) = basket::amendment(call, self.edge.shards())?;
         let shard = id.shard();
         let command = command(&self.edge, request, operation);
+        let locations: Vec<_> = basket::locations(&command).collect();
+        self.edge.check_locations(&locations).await?;
         let applied = propose(&self.edge, shard, &command).await?;
         use api::amend_response::Outcome;
         let (header, stamp) = (self.edge.header_of(shard, &applied), applied.stamp);
-        let outcome = match convert::held(applied.only()?, stamp)? {
+        let outcome = match convert::held(applied.only()?.of_stock()?, stamp)? {
             Held::Reservation(reservation) => Outcome::Reservation(reservation),
             Held::Shortage(shortage) => Outcome::Shortage(shortage),
         };
@@ -196,7 +185,7 @@ impl Reservations {
                 header: Some(self.edge.header(Seen::read(group, applied_index, now))),
                 reservation: Some(convert::reservation(&reservation, now)),
             }),
-            Answer::Reservation { .. } => Err(ApiError::Refused(Refusal::UnknownReservation)),
+            Answer::Reservation { .. } => Err(Refusal::UnknownReservation.into()),
             Answer::Failed(failure) => Err(ApiError::Failed(failure)),
             Answer::Outcomes(_) | Answer::Reached { .. } | Answer::Listed { .. } => {
                 Err(ApiError::Failed(Failure::TooFarBehind))
@@ -247,22 +236,9 @@ pub(super) async fn change(edge: &Edge, call: &impl Change) -> Result<Changed, A
     let applied = propose(edge, shard, &command(edge, request, operation)).await?;
     let (header, stamp) = (edge.header_of(shard, &applied), applied.stamp);
     Ok(Changed {
-        reservation: Some(convert::settled(applied.only()?, stamp)?),
+        reservation: Some(convert::settled(applied.only()?.of_stock()?, stamp)?),
         header: Some(header),
     })
-}
-
-/// Refuses a message with too many requests, or none.
-pub(super) fn check_size(requests: usize) -> Result<(), ApiError> {
-    if (1..=BATCH_MAX).contains(&requests) {
-        return Ok(());
-    }
-    let mut fields = Fields::default();
-    fields.refuse(
-        "requests",
-        format!("has {requests} requests; a message has 1 to {BATCH_MAX}"),
-    );
-    fields.finish(None)
 }
 
 /// A reservation after a change.

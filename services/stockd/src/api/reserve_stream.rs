@@ -20,6 +20,7 @@ use std::time::Instant;
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 use prost::Message;
+use stock_api::basket::{self, check_size};
 use stock_cluster::GroupId;
 use stock_core::Command;
 use stock_node::answer::{Failure, Freshness};
@@ -35,7 +36,6 @@ use super::edge::Edge;
 use super::error::ApiError;
 use super::front::Front;
 use super::meter::{Failures, Meter};
-use super::reservations::check_size;
 use super::seen::Seen;
 use super::{first_sight, reserve};
 use crate::listeners::Hold;
@@ -232,7 +232,7 @@ impl ReserveStream {
             match self.command(request) {
                 Err(error) => self.answer(number, Err(error)),
                 Ok((shard, command)) => {
-                    let locations = reserve::locations(&command);
+                    let locations = basket::locations(&command);
                     if self.edge.view.first_unknown(locations).is_none() {
                         self.sorter.add(number, shard, &command);
                     } else {
@@ -260,7 +260,11 @@ impl ReserveStream {
 
     fn command(&self, request: &[u8]) -> Result<(u32, Command), ApiError> {
         let request: api::ReserveRequest = codec::read(request).map_err(ApiError::Unreadable)?;
-        reserve::command(&request, self.edge.shards(), &self.edge.principal)
+        Ok(reserve::command(
+            &request,
+            self.edge.shards(),
+            &self.edge.principal,
+        )?)
     }
 
     fn propose(&mut self) {

@@ -1,7 +1,7 @@
 //! What a call has seen of each shard: the header of its answer.
 
 use bytes::Bytes;
-use prost_types::Timestamp;
+use stock_api::time::{stamp, timestamp};
 use stock_cluster::GroupId;
 use stock_core::Stamp;
 use stock_node::answer::Applied;
@@ -82,20 +82,6 @@ impl Seen {
             incarnation,
         }
     }
-}
-
-/// A time as messages have it.
-pub(super) fn timestamp(stamp: Stamp) -> Timestamp {
-    Timestamp {
-        seconds: (stamp.0 / 1_000) as i64,
-        nanos: (stamp.0 % 1_000) as i32 * 1_000_000,
-    }
-}
-
-fn stamp(time: &Timestamp) -> Stamp {
-    let seconds = u64::try_from(time.seconds).unwrap_or(0);
-    let ms = u64::from(time.nanos.unsigned_abs()) / 1_000_000;
-    Stamp(seconds.saturating_mul(1_000).saturating_add(ms))
 }
 
 #[cfg(test)]

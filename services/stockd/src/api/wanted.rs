@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use stock_node::answer::Freshness;
 use stock_proto::stock::v1 as api;
 
-use super::fields::Fields;
+use stock_api::fields::Fields;
 
 /// Indexes of one call: two for each shard that there can be.
 const INDEXES_MAX: usize = 8_192;

@@ -9,35 +9,35 @@ use stock_proto::codec::MESSAGE_BYTES_MAX;
 use stock_proto::stock::v1 as api;
 use tonic_types::FieldViolation;
 
-use super::answer_size::HEADER_BYTES_MAX;
-use super::inventory::LINES_MAX;
+use crate::answer_size::HEADER_BYTES_MAX;
+use crate::movement_lines::LINES_MAX;
 
 /// Verdicts as they come.
 #[derive(Default)]
-pub(super) struct Verdicts {
+pub struct Verdicts {
     lines: Vec<Option<api::LineVerdict>>,
 }
 
 impl Verdicts {
     /// Of how many lines, decided or not.
-    pub(super) fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.lines.len()
     }
 
     /// The place of a line that is decided later.
-    pub(super) fn wait(&mut self) -> usize {
+    pub fn wait(&mut self) -> usize {
         self.lines.push(None);
         self.lines.len() - 1
     }
 
     /// What became of the line at this place.
-    pub(super) fn decide(&mut self, place: usize, verdict: api::LineVerdict) {
+    pub fn decide(&mut self, place: usize, verdict: api::LineVerdict) {
         self.lines[place] = Some(verdict);
     }
 
     /// The next line is refused for this. Names, which may be what is wrong, are told as far as a
     /// name may be long.
-    pub(super) fn refuse(&mut self, document: &str, line: &str, violation: Option<FieldViolation>) {
+    pub fn refuse(&mut self, document: &str, line: &str, violation: Option<FieldViolation>) {
         let error = violation.map(|violation| api::LineError {
             reason: api::ErrorReason::FieldInvalid.into(),
             field: violation.field,
@@ -47,12 +47,7 @@ impl Verdicts {
     }
 
     /// The line at this place is refused: there is no such location.
-    pub(super) fn refuse_location(
-        &mut self,
-        place: usize,
-        document: &Document,
-        line: &MovementLine,
-    ) {
+    pub fn refuse_location(&mut self, place: usize, document: &Document, line: &MovementLine) {
         let error = api::LineError {
             reason: api::ErrorReason::UnknownLocation.into(),
             field: "location".to_owned(),
@@ -64,7 +59,7 @@ impl Verdicts {
 
     /// All of them. Whoever is endangered is named once, though several lines endanger him and
     /// their shards decided about some of them apart from the others.
-    pub(super) fn into_answer(self) -> Vec<api::LineVerdict> {
+    pub fn into_answer(self) -> Vec<api::LineVerdict> {
         let mut verdicts: Vec<api::LineVerdict> = self.lines.into_iter().flatten().collect();
         let mut named = Named::default();
         for verdict in &mut verdicts {
@@ -139,9 +134,9 @@ mod tests {
     };
 
     use super::*;
-    use crate::api::convert;
-    use crate::api::fields::Fields;
-    use crate::api::movement_lines::check_line;
+    use crate::convert;
+    use crate::fields::Fields;
+    use crate::movement_lines::check_line;
 
     fn name() -> String {
         "n".repeat(IDENTIFIER_BYTES_MAX)

@@ -3,17 +3,17 @@
 use prost::Message;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::error::ApiError;
-use super::fields::Fields;
+use crate::Rejection;
+use crate::fields::Fields;
 
 /// Which list a page is of. The token of another call, of other filters or of an earlier life of
 /// the cluster is none of it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct List(u64);
+pub struct List(u64);
 
 impl List {
     /// Of a call with these filters, as some message has them, in this life.
-    pub(super) fn of(call: &str, filters: &impl Message, incarnation: &[u8]) -> Self {
+    pub fn of(call: &str, filters: &impl Message, incarnation: &[u8]) -> Self {
         let seed = xxh3_64_with_seed(call.as_bytes(), xxh3_64(incarnation));
         Self(xxh3_64_with_seed(&filters.encode_to_vec(), seed))
     }
@@ -39,7 +39,7 @@ const CHECK_DIGITS: usize = 8;
 
 /// What a caller asks for: so many items, behind one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Page<T> {
+pub struct Page<T> {
     /// The last item of the page before; none: the first page.
     pub after: Option<T>,
     /// Items at most.
@@ -47,7 +47,7 @@ pub(super) struct Page<T> {
 }
 
 /// Reads the fields of a call for a page of a list. `read` knows the names of items.
-pub(super) fn asked<T>(
+pub fn asked<T>(
     list: List,
     fields: &mut Fields,
     page_size: i32,
@@ -82,7 +82,7 @@ pub(super) fn asked<T>(
 }
 
 /// Takes what a page has room for, of messages in their order. Says whether there are more.
-pub(super) fn fill<M: Message>(size: usize, messages: impl Iterator<Item = M>) -> (Vec<M>, bool) {
+pub fn fill<M: Message>(size: usize, messages: impl Iterator<Item = M>) -> (Vec<M>, bool) {
     let mut page = Vec::new();
     let mut bytes = 0;
     for message in messages {
@@ -96,21 +96,21 @@ pub(super) fn fill<M: Message>(size: usize, messages: impl Iterator<Item = M>) -
 }
 
 /// The token of a list's page behind the item of this name.
-pub(super) fn token(list: List, name: &str) -> String {
+pub fn token(list: List, name: &str) -> String {
     format!("{:08x}{name}", list.check(name))
 }
 
 /// The token of a page behind the item of this number; none: there is no such page.
-pub(super) fn token_of(list: List, last: Option<u64>) -> String {
+pub fn token_of(list: List, last: Option<u64>) -> String {
     last.map_or_else(String::new, |number| token(list, &number.to_string()))
 }
 
 /// As [`asked`], of a list of what has numbers.
-pub(super) fn asked_by_number(
+pub fn asked_by_number(
     list: List,
     page_size: i32,
     page_token: &str,
-) -> Result<Page<u64>, ApiError> {
+) -> Result<Page<u64>, Rejection> {
     let mut fields = Fields::default();
     let asked = asked(list, &mut fields, page_size, page_token, |name| {
         name.parse().ok()

@@ -14,21 +14,21 @@ use stock_proto::stock::v1 as api;
 use tonic_types::FieldViolation;
 use uuid::Uuid;
 
-use super::error::ApiError;
+use crate::Rejection;
 
 /// Violations named in one answer: a thousand bad lines need not all be told.
 const VIOLATIONS_MAX: usize = 20;
 
 /// What is wrong with a message, so far.
 #[derive(Debug, Default)]
-pub(super) struct Fields {
+pub struct Fields {
     violations: Vec<FieldViolation>,
     prefix: String,
 }
 
 impl Fields {
     /// Fields of a message inside another: `prefix` comes before their names.
-    pub(super) fn within(prefix: String) -> Self {
+    pub fn within(prefix: String) -> Self {
         Self {
             violations: Vec::new(),
             prefix,
@@ -36,7 +36,7 @@ impl Fields {
     }
 
     /// Says that a field is wrong.
-    pub(super) fn refuse(&mut self, field: &str, description: impl Display) {
+    pub fn refuse(&mut self, field: &str, description: impl Display) {
         if self.violations.len() < VIOLATIONS_MAX {
             let field = format!("{}{field}", self.prefix);
             self.violations
@@ -45,12 +45,12 @@ impl Fields {
     }
 
     /// The value, or a violation.
-    pub(super) fn check<T, E: Display>(&mut self, field: &str, checked: Result<T, E>) -> Option<T> {
+    pub fn check<T, E: Display>(&mut self, field: &str, checked: Result<T, E>) -> Option<T> {
         checked.map_err(|error| self.refuse(field, error)).ok()
     }
 
     /// As [`Self::check`], for a field of a repeated message.
-    pub(super) fn check_at<T, E: Display>(
+    pub fn check_at<T, E: Display>(
         &mut self,
         list: &str,
         number: usize,
@@ -63,26 +63,25 @@ impl Fields {
     }
 
     /// The message, if nothing was wrong with it.
-    pub(super) fn finish<T>(self, message: Option<T>) -> Result<T, ApiError> {
+    pub fn finish<T>(self, message: Option<T>) -> Result<T, Rejection> {
         match message {
             Some(message) if self.violations.is_empty() => Ok(message),
-            _ => Err(ApiError::Invalid(self.violations)),
+            _ => Err(Rejection::Invalid(self.violations)),
         }
     }
 
     /// The first violation, if there is one.
-    pub(super) fn into_first(self) -> Option<FieldViolation> {
+    pub fn into_first(self) -> Option<FieldViolation> {
         self.violations.into_iter().next()
     }
 
     /// All of them that are told.
-    #[cfg(test)]
-    pub(super) fn into_all(self) -> Vec<FieldViolation> {
+    pub fn into_all(self) -> Vec<FieldViolation> {
         self.violations
     }
 
     /// A request's id, however it is spelled.
-    pub(super) fn request_id(&mut self, request_id: &str) -> Option<RequestId> {
+    pub fn request_id(&mut self, request_id: &str) -> Option<RequestId> {
         let uuid = match Uuid::parse_str(request_id) {
             Ok(uuid) => uuid,
             Err(_) if request_id.is_empty() => {
@@ -101,7 +100,7 @@ impl Fields {
     }
 
     /// A reservation's id.
-    pub(super) fn reservation_id(&mut self, text: &str, shards: u32) -> Option<ReservationId> {
+    pub fn reservation_id(&mut self, text: &str, shards: u32) -> Option<ReservationId> {
         if text.is_empty() {
             self.refuse("reservation_id", "must not be empty");
             return None;
@@ -122,7 +121,7 @@ impl Fields {
     }
 
     /// What a caller calls a reservation; `None` inside if it calls it nothing.
-    pub(super) fn labels(
+    pub fn labels(
         &mut self,
         order_reference: Option<&str>,
         channel: Option<&str>,
@@ -135,7 +134,7 @@ impl Fields {
     }
 
     /// A time to live in milliseconds; `None` inside if it was left out.
-    pub(super) fn ttl_ms(&mut self, field: &str, ttl: Option<&Duration>) -> Option<Option<u64>> {
+    pub fn ttl_ms(&mut self, field: &str, ttl: Option<&Duration>) -> Option<Option<u64>> {
         let Some(ttl) = ttl else {
             return Some(None);
         };
@@ -154,7 +153,7 @@ impl Fields {
     }
 
     /// When something happened, in milliseconds since the Unix epoch.
-    pub(super) fn occurred_at(&mut self, field: &str, at: Option<&Timestamp>) -> Option<Stamp> {
+    pub fn occurred_at(&mut self, field: &str, at: Option<&Timestamp>) -> Option<Stamp> {
         let Some(at) = at else {
             self.refuse(
                 field,
@@ -177,7 +176,7 @@ impl Fields {
 
     /// Which of these fields a mask names: all, where there is none. A mask that names none, or
     /// another one, is refused.
-    pub(super) fn mask<const N: usize>(
+    pub fn mask<const N: usize>(
         &mut self,
         field: &str,
         mask: Option<&FieldMask>,
@@ -211,7 +210,7 @@ impl Fields {
     }
 
     /// A time to compare with; `None` inside if it was left out. One before 1970 is before all.
-    pub(super) fn moment(&mut self, field: &str, at: Option<&Timestamp>) -> Option<Option<Stamp>> {
+    pub fn moment(&mut self, field: &str, at: Option<&Timestamp>) -> Option<Option<Stamp>> {
         let Some(at) = at else {
             return Some(None);
         };
@@ -227,7 +226,7 @@ impl Fields {
     }
 
     /// The lines of a basket.
-    pub(super) fn basket(&mut self, lines: &[api::Line]) -> Option<Vec<Line>> {
+    pub fn basket(&mut self, lines: &[api::Line]) -> Option<Vec<Line>> {
         if lines.is_empty() || lines.len() > LINES_MAX {
             let found = lines.len();
             self.refuse(
@@ -260,7 +259,7 @@ impl Fields {
     }
 
     /// The lines of a partial release or fulfilment; none means all.
-    pub(super) fn partial_lines(&mut self, lines: &[api::PartialLine]) -> Option<Vec<PartialLine>> {
+    pub fn partial_lines(&mut self, lines: &[api::PartialLine]) -> Option<Vec<PartialLine>> {
         if lines.len() > LINES_MAX {
             let found = lines.len();
             self.refuse(

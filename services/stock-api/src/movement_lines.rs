@@ -7,10 +7,23 @@ use stock_core::{
 };
 use stock_proto::stock::v1 as api;
 
-use super::fields::Fields;
+use crate::fields::Fields;
+
+/// Lines of one call.
+pub const LINES_MAX: usize = 10_000;
+
+/// Refuses a call without lines, or with too many.
+pub fn check_count(fields: &mut Fields, lines: usize) {
+    if lines == 0 || lines > LINES_MAX {
+        fields.refuse(
+            "lines",
+            format!("has {lines} lines; a call has 1 to {LINES_MAX}"),
+        );
+    }
+}
 
 /// Who reports a document: the caller, unless somebody else is named.
-pub(super) fn check_source(
+pub fn check_source(
     fields: &mut Fields,
     source: Option<&str>,
     caller: &Principal,
@@ -20,7 +33,7 @@ pub(super) fn check_source(
 }
 
 /// None inside where documents of the kind have none.
-pub(super) fn check_reason(fields: &mut Fields, reason: Option<&str>) -> Option<Option<Reason>> {
+pub fn check_reason(fields: &mut Fields, reason: Option<&str>) -> Option<Option<Reason>> {
     match reason {
         None => Some(None),
         Some(text) => fields.check("reason", Reason::new(text)).map(Some),
@@ -28,7 +41,7 @@ pub(super) fn check_reason(fields: &mut Fields, reason: Option<&str>) -> Option<
 }
 
 /// A line of a document of this kind. `path` comes before the names of its fields.
-pub(super) fn check_line(
+pub fn check_line(
     fields: &mut Fields,
     path: &str,
     kind: MovementKind,

@@ -3,17 +3,17 @@
 
 use prost_types::Duration;
 use stock_core::{
-    CatalogOutcome, Coordinates, Discrepancy, LineVerdict, LocationType, Outcome as StockOutcome,
-    Policy, Position, PutLocation, Refusal, Reservation, Shortage, Stamp, State,
+    CatalogOutcome, Coordinates, Discrepancy, LineVerdict, LocationType, Outcome, Policy, Position,
+    PutLocation, Refusal, Reservation, Shortage, Stamp, State,
 };
-use stock_node::answer::Outcome;
 use stock_proto::stock::v1 as api;
 
-use super::error::{ApiError, describe};
-use super::seen::timestamp;
+use crate::Rejection;
+use crate::refusal::describe;
+use crate::time::timestamp;
 
 /// A reservation after a command that can run short.
-pub(super) enum Held {
+pub enum Held {
     /// It is held.
     Reservation(api::Reservation),
     /// It is not.
@@ -21,62 +21,57 @@ pub(super) enum Held {
 }
 
 /// What a reserve or amend came to.
-pub(super) fn held(outcome: Outcome, now: Stamp) -> Result<Held, ApiError> {
+pub fn held(outcome: Outcome, now: Stamp) -> Result<Held, Rejection> {
     match outcome {
-        Outcome::Stock(StockOutcome::Reservation(held)) => {
-            Ok(Held::Reservation(reservation(&held, now)))
-        }
-        Outcome::Stock(StockOutcome::Shortage(short)) => Ok(Held::Shortage(shortage(&short))),
+        Outcome::Reservation(held) => Ok(Held::Reservation(reservation(&held, now))),
+        Outcome::Shortage(short) => Ok(Held::Shortage(shortage(&short))),
         other => Err(refusal(&other)),
     }
 }
 
 /// What a command on a reservation came to.
-pub(super) fn settled(outcome: Outcome, now: Stamp) -> Result<api::Reservation, ApiError> {
+pub fn settled(outcome: Outcome, now: Stamp) -> Result<api::Reservation, Rejection> {
     match outcome {
-        Outcome::Stock(StockOutcome::Reservation(settled)) => Ok(reservation(&settled, now)),
+        Outcome::Reservation(settled) => Ok(reservation(&settled, now)),
         other => Err(refusal(&other)),
     }
 }
 
 /// What a policy came to.
-pub(super) fn policy(outcome: Outcome) -> Result<Policy, ApiError> {
+pub fn policy(outcome: Outcome) -> Result<Policy, Rejection> {
     match outcome {
-        Outcome::Stock(StockOutcome::Policy(policy)) => Ok(policy),
+        Outcome::Policy(policy) => Ok(policy),
         other => Err(refusal(&other)),
     }
 }
 
 /// What a document's lines came to.
-pub(super) fn verdicts(outcome: Outcome) -> Result<Box<[LineVerdict]>, ApiError> {
+pub fn verdicts(outcome: Outcome) -> Result<Box<[LineVerdict]>, Rejection> {
     match outcome {
-        Outcome::Stock(StockOutcome::Movements(verdicts)) => Ok(verdicts),
+        Outcome::Movements(verdicts) => Ok(verdicts),
         other => Err(refusal(&other)),
     }
 }
 
 /// Whether a location was put.
-pub(super) fn put(outcome: Outcome) -> Result<(), ApiError> {
+pub fn put(outcome: CatalogOutcome) -> Result<(), Rejection> {
     match outcome {
-        Outcome::Catalog(CatalogOutcome::Put) => Ok(()),
-        other => Err(refusal(&other)),
+        CatalogOutcome::Put => Ok(()),
+        CatalogOutcome::Refused(refusal) => Err(Rejection::Refused(refusal)),
     }
 }
 
-fn refusal(outcome: &Outcome) -> ApiError {
+fn refusal(outcome: &Outcome) -> Rejection {
     match outcome {
-        Outcome::Stock(StockOutcome::Refused(refusal))
-        | Outcome::Catalog(CatalogOutcome::Refused(refusal)) => ApiError::Refused(*refusal),
+        Outcome::Refused(refusal) => Rejection::Refused(*refusal),
         // The same id stood for another kind of call: the fingerprints cannot be equal, but if they
         // were, this is what it is.
-        Outcome::Stock(_) | Outcome::Catalog(CatalogOutcome::Put) | Outcome::Registry(_) => {
-            ApiError::Refused(Refusal::RequestReused)
-        }
+        _ => Rejection::Refused(Refusal::RequestReused),
     }
 }
 
 /// A reservation as of now.
-pub(super) fn reservation(reservation: &Reservation, now: Stamp) -> api::Reservation {
+pub fn reservation(reservation: &Reservation, now: Stamp) -> api::Reservation {
     let lines = reservation.lines.iter().map(|line| api::ReservationLine {
         sku: line.sku.as_str().to_owned(),
         location: line.location.as_str().to_owned(),
@@ -125,7 +120,7 @@ fn shortage(shortage: &Shortage) -> api::Shortage {
 }
 
 /// One position.
-pub(super) fn availability(sku: &str, position: &Position) -> api::Availability {
+pub fn availability(sku: &str, position: &Position) -> api::Availability {
     api::Availability {
         sku: sku.to_owned(),
         location: Some(position.location.as_str().to_owned()),
@@ -139,7 +134,7 @@ pub(super) fn availability(sku: &str, position: &Position) -> api::Availability 
 }
 
 /// What became of a document's line.
-pub(super) fn line_verdict(document: &str, line: &str, verdict: &LineVerdict) -> api::LineVerdict {
+pub fn line_verdict(document: &str, line: &str, verdict: &LineVerdict) -> api::LineVerdict {
     use api::line_verdict::Verdict;
     let mut out = api::LineVerdict {
         document: document.to_owned(),
@@ -174,7 +169,7 @@ pub(super) fn line_verdict(document: &str, line: &str, verdict: &LineVerdict) ->
 }
 
 /// What a movement or a policy endangers.
-pub(super) fn discrepancy(found: &Discrepancy) -> api::Discrepancy {
+pub fn discrepancy(found: &Discrepancy) -> api::Discrepancy {
     api::Discrepancy {
         sku: found.sku.as_str().to_owned(),
         location: found.location.as_str().to_owned(),
@@ -185,7 +180,7 @@ pub(super) fn discrepancy(found: &Discrepancy) -> api::Discrepancy {
 }
 
 /// A location.
-pub(super) fn location(put: &PutLocation) -> api::Location {
+pub fn location(put: &PutLocation) -> api::Location {
     let kind = match put.kind {
         LocationType::Warehouse => api::location::Type::Warehouse,
         LocationType::Store => api::location::Type::Store,
@@ -206,7 +201,7 @@ pub(super) fn location(put: &PutLocation) -> api::Location {
 const DEGREE: f64 = 1_000_000.0;
 
 /// Rounds coordinates to a millionth of a degree. The caller has checked their range.
-pub(super) fn coordinates(at: &api::Coordinates) -> Coordinates {
+pub fn coordinates(at: &api::Coordinates) -> Coordinates {
     Coordinates {
         latitude_e6: (at.latitude * DEGREE).round() as i32,
         longitude_e6: (at.longitude * DEGREE).round() as i32,

@@ -9,13 +9,13 @@ use stock_proto::codec::MESSAGE_BYTES_MAX;
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::batch_reserve_result::Result as Slot;
 
-use super::error::ApiError;
+use crate::Rejection;
 
 /// Bytes of the largest answer.
 const ANSWER_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 
 /// The head of an answer that has seen every shard there can be, and group 0.
-pub(super) const HEADER_BYTES_MAX: usize = header(ReservationId::SHARDS_MAX as usize);
+pub const HEADER_BYTES_MAX: usize = header(ReservationId::SHARDS_MAX as usize);
 
 /// The head of an answer that has seen so many shards, and group 0: an index of each, the time and
 /// the incarnation.
@@ -25,7 +25,7 @@ const fn header(shards: usize) -> usize {
 }
 
 /// One position in an answer: names and counts.
-pub(super) const ITEM_BYTES_MAX: usize = inside(
+pub const ITEM_BYTES_MAX: usize = inside(
     2 * text(IDENTIFIER_BYTES_MAX) + 2 * SIGNED + 3 * number(COUNTER_MAX as u64) + number(1),
 );
 
@@ -41,7 +41,7 @@ const RESERVATION_BYTES: usize =
     text(36) + number(1) + 3 * inside(2 * SIGNED) + 2 * text(IDENTIFIER_BYTES_MAX);
 
 /// What the edge tells of a request that its shard refuses, or that it could not get an answer to.
-const REFUSAL_BYTES_MAX: usize = 1_024;
+pub const REFUSAL_BYTES_MAX: usize = 1_024;
 
 /// A number that may be negative.
 const SIGNED: usize = number(u64::MAX);
@@ -56,11 +56,11 @@ const _: () = assert!(
 
 /// Refuses a batch whose answers, of which some are known already, could be larger than a client
 /// takes.
-pub(super) fn check_batch(
+pub fn check_batch(
     requests: &[api::ReserveRequest],
     known: &[Option<Slot>],
     shards: u32,
-) -> Result<(), ApiError> {
+) -> Result<(), Rejection> {
     let of_each = requests.iter().zip(known).map(|(request, known)| {
         inside(match known {
             Some(Slot::Response(response)) => inside(response.encoded_len()),
@@ -70,7 +70,7 @@ pub(super) fn check_batch(
     });
     let bytes = header(shards as usize) + of_each.sum::<usize>();
     match bytes > ANSWER_BYTES_MAX {
-        true => Err(ApiError::AnswerTooLarge {
+        true => Err(Rejection::AnswerTooLarge {
             bytes,
             bytes_max: ANSWER_BYTES_MAX,
         }),
@@ -110,12 +110,8 @@ const fn varint(number: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use prost_types::{Duration, Timestamp};
-    use stock_core::{Refusal, Stamp, State};
-    use stock_node::answer::Failure;
-
-    use super::super::basket_sorter::embedded;
     use super::*;
+    use prost_types::{Duration, Timestamp};
 
     const LONGEST: usize = IDENTIFIER_BYTES_MAX;
 
@@ -205,57 +201,15 @@ mod tests {
     fn a_batch_is_refused_where_its_answers_could_be_too_large_and_only_there() {
         let full = vec![request(LINES_MAX, 18); 960];
         let refused = check_batch(&full, &vec![None; 960], 8);
-        assert!(matches!(refused, Err(ApiError::AnswerTooLarge { .. })));
+        assert!(matches!(refused, Err(Rejection::AnswerTooLarge { .. })));
         assert!(bytes(full.iter().map(|it| answer(held(it))).collect()) > ANSWER_BYTES_MAX);
         // What a shop's largest baskets are like, most of them.
         let usual = vec![request(24, 18); 1_000];
         assert!(check_batch(&usual, &vec![None; 1_000], 8).is_ok());
         // What is refused already has an answer of its own size.
-        let error = embedded(ApiError::SeveralShards);
+        let error = tonic_types::Status::default();
         let known = vec![Some(Slot::Error(error)); 960];
         assert!(check_batch(&full, &known, 8).is_ok());
-    }
-
-    #[test]
-    fn a_refusal_is_small() {
-        let line = 99;
-        let refusals = [
-            Refusal::RequestTooOld { horizon: Stamp(0) },
-            Refusal::RequestFromFuture,
-            Refusal::RequestReused,
-            Refusal::RequestMemoryFull,
-            Refusal::UnknownSku { line },
-            Refusal::UnknownReservation,
-            Refusal::WrongState {
-                state: State::Confirmed,
-            },
-            Refusal::NothingToExtend,
-            Refusal::LineNotInReservation { line },
-            Refusal::LineAmbiguous { line },
-            Refusal::LineExceedsOpen {
-                line,
-                open: i64::MIN,
-            },
-            Refusal::CounterOutOfRange { line },
-            Refusal::TooManyReservations,
-            Refusal::TooManyPositions,
-            Refusal::ReservationIdTaken,
-        ];
-        let failures = [
-            Failure::NotLeader { leader: None },
-            Failure::Overloaded,
-            Failure::DiskFull,
-            Failure::MemoryFull,
-            Failure::OutcomeUnknown,
-            Failure::TooFarBehind,
-        ];
-        let number = 999;
-        let refusals = refusals.map(|refusal| ApiError::RefusedInBatch { number, refusal });
-        for error in refusals.into_iter().chain(failures.map(ApiError::Failed)) {
-            let said = format!("{error:?}");
-            let slot = bytes(vec![Slot::Error(embedded(error))]);
-            assert!(slot <= REFUSAL_BYTES_MAX, "{slot} bytes: {said}");
-        }
     }
 
     #[test]

@@ -4,11 +4,11 @@ use stock_core::{Confirm, Extend, Fulfill, Operation, Reason, Release, Request, 
 use stock_proto::stock::admin::v1 as admin;
 use stock_proto::stock::v1 as api;
 
-use super::error::ApiError;
-use super::fields::Fields;
+use crate::Rejection;
+use crate::fields::Fields;
 
 /// A message that asks for a change of one reservation.
-pub(super) trait Change {
+pub trait Change {
     /// The caller's id for the request.
     fn request_id(&self) -> &str;
     /// Which reservation.
@@ -18,10 +18,10 @@ pub(super) trait Change {
 }
 
 /// The request, the reservation and the operation; or everything that is wrong with the message.
-pub(super) fn check(
+pub fn check(
     call: &impl Change,
     shards: u32,
-) -> Result<(Request, ReservationId, Operation), ApiError> {
+) -> Result<(Request, ReservationId, Operation), Rejection> {
     let mut fields = Fields::default();
     let request_id = fields.request_id(call.request_id());
     let id = fields.reservation_id(call.reservation_id(), shards);
