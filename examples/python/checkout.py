@@ -36,8 +36,6 @@ class NoSale(Exception):
 
 def checkout(reservations, journal: Journal, order: Order, lines: list, is_declined: bool) -> None:
     held = reserve(reservations, order, lines)
-    if held is None:
-        raise NoSale("there is not enough left")
     if held.state == State.STATE_CONFIRMED:
         print(f"{order.reference}: was confirmed before as {held.reservation_id}")
         return
@@ -48,16 +46,16 @@ def checkout(reservations, journal: Journal, order: Order, lines: list, is_decli
 
     if not order.is_paid:
         if is_declined:
-            release(reservations, order, held)
+            release(reservations, held)
             raise NoSale("not paid, and released")
         order.is_paid = True
         journal.keep(order)
-    confirm(reservations, order, held)
+    confirm(reservations, held)
     print(f"{order.reference}: confirmed")
 
 
 def reserve(reservations, order: Order, lines: list):
-    """Holds the basket, or finds what was held for this order before; None where there is not enough."""
+    """Holds the basket, or finds what was held for this order before."""
     request = v1.reservation.ReserveRequest(
         request_id=order.reserve_id,
         order_reference=order.reference,
@@ -72,7 +70,7 @@ def reserve(reservations, order: Order, lines: list):
             return find(reservations, order)
         raise
     if answer.WhichOneof("outcome") == "shortage":
-        return None
+        raise NoSale("there is not enough left")
     # The same id brings the same answer: the hold as it was made. What became of it since is looked up.
     return find(reservations, order)
 
@@ -84,19 +82,24 @@ def find(reservations, order: Order):
         read=v1.common.ReadOptions(consistency=v1.common.CONSISTENCY_LINEARIZABLE),
     )
     found = reservations.ListReservations(request).reservations
-    return found[0] if found else None
+    if not found:
+        raise NoSale(
+            "nothing is held for it, and it is too old to be asked for again: begin a new order"
+        )
+    return found[0]
 
 
-def confirm(reservations, order: Order, held) -> None:
+def confirm(reservations, held) -> None:
+    """Needs no id that is kept: whether it was done before, the state told that was looked up."""
     request = v1.reservation.ConfirmRequest(
-        request_id=order.confirm_id, reservation_id=held.reservation_id
+        request_id=stockd.new_request_id(), reservation_id=held.reservation_id
     )
     reservations.Confirm(request)
 
 
-def release(reservations, order: Order, held) -> None:
+def release(reservations, held) -> None:
     request = v1.reservation.ReleaseRequest(
-        request_id=order.release_id, reservation_id=held.reservation_id
+        request_id=stockd.new_request_id(), reservation_id=held.reservation_id
     )
     reservations.Release(request)
 

@@ -1,5 +1,5 @@
-"""What a checkout has to keep of an order, so that it can go on after a crash: the ids of the calls
-that it makes, before it makes them."""
+"""What a checkout has to keep of an order, so that it can go on after a crash: the id of its reserve,
+before it reserves."""
 
 import json
 import os
@@ -14,8 +14,6 @@ class Order:
     # The shop's own name for it, which the reservation carries, too.
     reference: str
     reserve_id: str
-    confirm_id: str
-    release_id: str
     # Whether the money has come.
     is_paid: bool = False
 
@@ -33,7 +31,7 @@ class Journal:
         try:
             return Order(**json.loads(self._path.read_bytes()))
         except FileNotFoundError:
-            order = Order(self._reference, new_request_id(), new_request_id(), new_request_id())
+            order = Order(self._reference, new_request_id())
             self.keep(order)
             return order
 

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use h2::SendStream;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::{Code, Status};
@@ -26,9 +26,17 @@ impl Connection {
         let stream = TcpStream::connect(address).await;
         let stream = stream.unwrap_or_else(|e| panic!("{address}: {e}"));
         stream.set_nodelay(true).unwrap();
+        Self::over(stream, bytes).await
+    }
+
+    /// Over what is open already, likewise.
+    pub async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        bytes: u32,
+    ) -> Self {
         let mut builder = h2::client::Builder::new();
         let shaken = builder.initial_window_size(bytes).handshake(stream).await;
-        let (sender, connection) = shaken.unwrap_or_else(|e| panic!("{address}: {e}"));
+        let (sender, connection) = shaken.unwrap_or_else(|e| panic!("no handshake: {e}"));
         tokio::spawn(connection);
         Self(sender)
     }

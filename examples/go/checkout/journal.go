@@ -10,14 +10,12 @@ import (
 	"example.com/stockd-quickstart/stockd"
 )
 
-// order is what a checkout has to keep, so that it can go on after a crash: the ids of the calls that
-// it makes, before it makes them.
+// order is what a checkout has to keep, so that it can go on after a crash: the id of its reserve, before
+// it reserves.
 type order struct {
 	// The shop's own name for it, which the reservation carries, too.
 	Reference string `json:"reference"`
 	ReserveID string `json:"reserve_id"`
-	ConfirmID string `json:"confirm_id"`
-	ReleaseID string `json:"release_id"`
 	// Whether the money has come.
 	IsPaid bool `json:"is_paid"`
 }
@@ -38,8 +36,6 @@ func openJournal(folder, reference string) (journal, *order, error) {
 		begun := &order{
 			Reference: reference,
 			ReserveID: stockd.NewRequestID(),
-			ConfirmID: stockd.NewRequestID(),
-			ReleaseID: stockd.NewRequestID(),
 		}
 		return kept, begun, kept.keep(begun)
 	}

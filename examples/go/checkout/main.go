@@ -97,7 +97,10 @@ func (c checkout) run(ctx context.Context, lines []*stock.Line, isDeclined bool)
 	return c.confirm(ctx, held)
 }
 
-var errShortage = errors.New("there is not enough left")
+var (
+	errShortage = errors.New("there is not enough left")
+	errNoHold   = errors.New("nothing is held for it, and it is too old to be asked for again: begin a new order")
+)
 
 // reserve holds the basket, or finds what was held for this order before.
 func (c checkout) reserve(ctx context.Context, lines []*stock.Line) (*stock.Reservation, error) {
@@ -128,14 +131,15 @@ func (c checkout) find(ctx context.Context) (*stock.Reservation, error) {
 		return nil, err
 	}
 	if len(found.GetReservations()) == 0 {
-		return nil, errShortage
+		return nil, errNoHold
 	}
 	return found.GetReservations()[0], nil
 }
 
+// confirm needs no id that is kept: whether it was done before, the state told that was looked up.
 func (c checkout) confirm(ctx context.Context, held *stock.Reservation) error {
 	_, err := c.reservations.Confirm(ctx, &stock.ConfirmRequest{
-		RequestId: c.order.ConfirmID, ReservationId: held.GetReservationId(),
+		RequestId: stockd.NewRequestID(), ReservationId: held.GetReservationId(),
 	})
 	if err == nil {
 		fmt.Printf("%s: confirmed\n", c.order.Reference)
@@ -146,7 +150,7 @@ func (c checkout) confirm(ctx context.Context, held *stock.Reservation) error {
 // release gives the units back, and says so: there is no sale.
 func (c checkout) release(ctx context.Context, held *stock.Reservation) error {
 	_, err := c.reservations.Release(ctx, &stock.ReleaseRequest{
-		RequestId: c.order.ReleaseID, ReservationId: held.GetReservationId(),
+		RequestId: stockd.NewRequestID(), ReservationId: held.GetReservationId(),
 	})
 	if err == nil {
 		return errors.New("not paid, and released")

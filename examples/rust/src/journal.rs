@@ -1,5 +1,5 @@
-//! What a checkout has to keep of an order, so that it can go on after a crash: the ids of the calls
-//! that it makes, before it makes them.
+//! What a checkout has to keep of an order, so that it can go on after a crash: the id of its
+//! reserve, before it reserves.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -16,10 +16,6 @@ pub(crate) struct Order {
     pub(crate) reference: String,
     /// The id of its reserve.
     pub(crate) reserve_id: String,
-    /// The id of its confirm.
-    pub(crate) confirm_id: String,
-    /// The id of its release.
-    pub(crate) release_id: String,
     /// Whether the money has come.
     pub(crate) is_paid: bool,
 }
@@ -51,8 +47,6 @@ impl Journal {
         let order = Order {
             reference: reference.to_owned(),
             reserve_id: client.new_request_id(),
-            confirm_id: client.new_request_id(),
-            release_id: client.new_request_id(),
             is_paid: false,
         };
         journal.keep(&order)?;

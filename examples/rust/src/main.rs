@@ -19,7 +19,7 @@ use stock_client::{Client, Error};
 use crate::journal::{Journal, Order};
 
 /// One order, from the basket to the receipt
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 struct Cli {
     /// A node of the cluster
     #[arg(long, default_value = "http://127.0.0.1:7401")]
@@ -46,12 +46,14 @@ async fn main() -> Result<()> {
     let cli = Cli::parse();
     let lines: Result<Vec<Line>> = cli.lines.iter().map(|text| line(text)).collect();
     let client = Client::connect(&cli.endpoint).await?;
-    // Its ids are kept before the calls that they are for.
-    let (journal, mut order) = Journal::open(&cli.journal, &cli.order, &client)?;
+    check_out(&client, &cli, lines?).await
+}
 
-    let Some(held) = reserve(&client, &order, lines?).await? else {
-        bail!("{}: there is not enough left", order.reference);
-    };
+async fn check_out(client: &Client, cli: &Cli, lines: Vec<Line>) -> Result<()> {
+    // The id of its reserve is kept before the reserve is sent.
+    let (journal, mut order) = Journal::open(&cli.journal, &cli.order, client)?;
+
+    let held = reserve(client, &order, lines).await?;
     if held.state() == State::Confirmed {
         println!(
             "{}: was confirmed before as {}",
@@ -66,19 +68,19 @@ async fn main() -> Result<()> {
 
     if !order.is_paid {
         if cli.declined {
-            release(&client, &order, &held).await?;
+            release(client, &order, &held).await?;
             bail!("{}: not paid, and released", order.reference);
         }
         order.is_paid = true;
         journal.keep(&order)?;
     }
-    confirm(&client, &order, &held).await?;
+    confirm(client, &order, &held).await?;
     println!("{}: confirmed", order.reference);
     Ok(())
 }
 
-/// Holds the basket, or finds what was held for this order before; none where there is not enough.
-async fn reserve(client: &Client, order: &Order, lines: Vec<Line>) -> Result<Option<Reservation>> {
+/// Holds the basket, or finds what was held for this order before.
+async fn reserve(client: &Client, order: &Order, lines: Vec<Line>) -> Result<Reservation> {
     let request = ReserveRequest {
         request_id: order.reserve_id.clone(),
         order_reference: Some(order.reference.clone()),
@@ -91,7 +93,9 @@ async fn reserve(client: &Client, order: &Order, lines: Vec<Line>) -> Result<Opt
         // looked up.
         Ok(answer) => match answer.outcome {
             Some(Outcome::Reservation(_)) => find(client, order).await,
-            Some(Outcome::Shortage(_)) => Ok(None),
+            Some(Outcome::Shortage(_)) => {
+                bail!("{}: there is not enough left", order.reference)
+            }
             None => bail!("an answer without an outcome"),
         },
         // Ids are remembered for ten minutes; reservations are found by their order for longer.
@@ -100,7 +104,7 @@ async fn reserve(client: &Client, order: &Order, lines: Vec<Line>) -> Result<Opt
     }
 }
 
-async fn find(client: &Client, order: &Order) -> Result<Option<Reservation>> {
+async fn find(client: &Client, order: &Order) -> Result<Reservation> {
     let request = ListReservationsRequest {
         order_reference: Some(order.reference.clone()),
         channel: Some("web".to_owned()),
@@ -108,12 +112,17 @@ async fn find(client: &Client, order: &Order) -> Result<Option<Reservation>> {
         ..ListReservationsRequest::default()
     };
     let found = client.list_reservations(request).await?;
-    Ok(found.reservations.into_iter().next())
+    found.reservations.into_iter().next().with_context(|| {
+        format!(
+            "{}: nothing is held for it, and it is too old to be asked for again: begin a new order",
+            order.reference
+        )
+    })
 }
 
+/// Needs no id that is kept: whether it was done before, the state told that was looked up.
 async fn confirm(client: &Client, order: &Order, held: &Reservation) -> Result<()> {
     let request = ConfirmRequest {
-        request_id: order.confirm_id.clone(),
         reservation_id: held.reservation_id.clone(),
         ..ConfirmRequest::default()
     };
@@ -124,7 +133,6 @@ async fn confirm(client: &Client, order: &Order, held: &Reservation) -> Result<(
 
 async fn release(client: &Client, order: &Order, held: &Reservation) -> Result<()> {
     let request = ReleaseRequest {
-        request_id: order.release_id.clone(),
         reservation_id: held.reservation_id.clone(),
         ..ReleaseRequest::default()
     };
@@ -149,4 +157,81 @@ fn line(text: &str) -> Result<Line> {
         Some(Line::at(sku, location, quantity.parse().ok()?))
     };
     parse().with_context(|| format!("`{text}` is not SKU@LOCATION=QUANTITY"))
+}
+
+/// A shop's own tests need no cluster.
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use stock_client::CallOptions;
+    use stock_client::fake::{Fake, Fault};
+
+    use super::*;
+
+    /// An order for two units, in a folder of its own, where ten are there.
+    fn shop() -> (Fake, Client, Cli, tempfile::TempDir) {
+        let fake = Fake::new();
+        fake.receive("milk-1l", "store-7", 10);
+        let client = fake.client().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let journal = dir.path().display().to_string();
+        let cli = [
+            "checkout",
+            "--journal",
+            &journal,
+            "A-1",
+            "milk-1l@store-7=2",
+        ];
+        (fake, client, Cli::parse_from(cli), dir)
+    }
+
+    fn basket() -> Vec<Line> {
+        vec![Line::at("milk-1l", "store-7", 2)]
+    }
+
+    #[tokio::test]
+    async fn an_order_whose_answer_was_lost_is_confirmed_by_the_same_command() {
+        let (fake, client, cli, _dir) = shop();
+        fake.fail_all::<ReserveRequest>(Fault::LostAfter);
+        let hurried = client.with(CallOptions::new().timeout(Duration::from_millis(100)));
+        let error = check_out(&hurried, &cli, basket()).await.unwrap_err();
+        assert!(error.to_string().contains("run the same command again"));
+        fake.mend();
+        // Longer than ids are remembered, and shorter than a hold lasts.
+        fake.pass(Duration::from_secs(11 * 60));
+        check_out(&client, &cli, basket()).await.unwrap();
+        let there = fake.reservations();
+        assert_eq!(there.len(), 1);
+        assert_eq!(there[0].state(), State::Confirmed);
+        assert_eq!(fake.available("milk-1l", "store-7"), Some(8));
+    }
+
+    #[tokio::test]
+    async fn an_order_that_never_came_to_a_node_is_not_said_to_be_short() {
+        let (fake, client, cli, _dir) = shop();
+        fake.fail_all::<ReserveRequest>(Fault::LostBefore);
+        let hurried = client.with(CallOptions::new().timeout(Duration::from_millis(100)));
+        check_out(&hurried, &cli, basket()).await.unwrap_err();
+        fake.mend();
+        // A later order, whose id the cluster forgets: earlier ones are too old from then on.
+        let mut later = cli.clone();
+        later.order = "A-2".to_owned();
+        check_out(&client, &later, basket()).await.unwrap();
+        fake.pass(Duration::from_secs(11 * 60));
+        let error = check_out(&client, &cli, basket()).await.unwrap_err();
+        assert!(error.to_string().contains("begin a new order"), "{error}");
+        assert_eq!(fake.available("milk-1l", "store-7"), Some(8));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_paid_is_for_others_to_buy() {
+        let (fake, client, cli, _dir) = shop();
+        let cli = Cli {
+            declined: true,
+            ..cli
+        };
+        check_out(&client, &cli, basket()).await.unwrap_err();
+        assert_eq!(fake.available("milk-1l", "store-7"), Some(10));
+    }
 }

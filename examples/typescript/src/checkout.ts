@@ -6,6 +6,7 @@
 import { parseArgs } from "node:util";
 
 import { status } from "@grpc/grpc-js";
+import { v7 as uuidv7 } from "uuid";
 
 import { Journal, type Order } from "./journal.js";
 import { call, connection, describe, isServiceError, reason, stock } from "./stockd.js";
@@ -50,7 +51,6 @@ class Checkout {
   async run(lines: Line[], isDeclined: boolean): Promise<void> {
     const order = this.#order;
     const held = await this.#reserve(lines);
-    if (!held) throw new NoSale("there is not enough left");
     if (held.state === "STATE_CONFIRMED") {
       console.log(`${order.reference}: was confirmed before as ${held.reservationId}`);
       return;
@@ -70,15 +70,15 @@ class Checkout {
     console.log(`${order.reference}: confirmed`);
   }
 
-  /** Holds the basket, or finds what was held for this order before; nothing where there is not enough. */
-  async #reserve(lines: Line[]): Promise<Reservation__Output | undefined> {
+  /** Holds the basket, or finds what was held for this order before. */
+  async #reserve(lines: Line[]): Promise<Reservation__Output> {
     const { reserve_id: requestId, reference: orderReference } = this.#order;
     const request = { requestId, orderReference, channel: "web", lines };
     try {
       const answer = await call<ReserveResponse__Output>((metadata, done) =>
         this.#reservations.reserve(request, metadata, done),
       );
-      if (answer.outcome === "shortage") return undefined;
+      if (answer.outcome === "shortage") throw new NoSale("there is not enough left");
     } catch (error) {
       // Ids are remembered for ten minutes; reservations are found by their order for longer.
       if (!isServiceError(error) || reason(error) !== "REQUEST_TOO_OLD") throw error;
@@ -87,7 +87,7 @@ class Checkout {
     return this.#find();
   }
 
-  async #find(): Promise<Reservation__Output | undefined> {
+  async #find(): Promise<Reservation__Output> {
     const request = {
       orderReference: this.#order.reference,
       channel: "web",
@@ -96,16 +96,21 @@ class Checkout {
     const found = await call<ListReservationsResponse__Output>((metadata, done) =>
       this.#reservations.listReservations(request, metadata, done),
     );
-    return found.reservations?.[0];
+    const held = found.reservations?.[0];
+    if (!held) {
+      throw new NoSale("nothing is held for it, and it is too old to be asked for again: begin a new order");
+    }
+    return held;
   }
 
+  /** Needs no id that is kept: whether it was done before, the state told that was looked up. */
   async #confirm({ reservationId }: Reservation__Output): Promise<void> {
-    const request = { requestId: this.#order.confirm_id, reservationId };
+    const request = { requestId: uuidv7(), reservationId };
     await call((metadata, done) => this.#reservations.confirm(request, metadata, done));
   }
 
   async #release({ reservationId }: Reservation__Output): Promise<void> {
-    const request = { requestId: this.#order.release_id, reservationId };
+    const request = { requestId: uuidv7(), reservationId };
     await call((metadata, done) => this.#reservations.release(request, metadata, done));
   }
 }

@@ -1,5 +1,5 @@
-// What a checkout has to keep of an order, so that it can go on after a crash: the ids of the calls that
-// it makes, before it makes them.
+// What a checkout has to keep of an order, so that it can go on after a crash: the id of its reserve, before
+// it reserves.
 
 import * as fs from "node:fs";
 import * as path from "node:path";
@@ -11,8 +11,6 @@ export interface Order {
   /** The shop's own name for it, which the reservation carries, too. */
   readonly reference: string;
   readonly reserve_id: string;
-  readonly confirm_id: string;
-  readonly release_id: string;
   /** Whether the money has come. */
   is_paid: boolean;
 }
@@ -35,8 +33,6 @@ export class Journal {
     const order = {
       reference: this.#reference,
       reserve_id: uuidv7(),
-      confirm_id: uuidv7(),
-      release_id: uuidv7(),
       is_paid: false,
     };
     this.keep(order);

@@ -38,6 +38,8 @@ pub enum Rejection {
         /// What they may.
         bytes_max: usize,
     },
+    /// The indexes that a read names are of an earlier life of the cluster.
+    IncarnationOver,
     /// The shard refused.
     Refused(Refusal),
     /// The shard refused one request of a batch.
@@ -89,6 +91,13 @@ impl From<Rejection> for Status {
                 let message = format!("requests: {message}");
                 Self::with_error_details(Code::InvalidArgument, message, details)
             }
+            Rejection::IncarnationOver => plain(
+                Code::FailedPrecondition,
+                Reason::IncarnationOver,
+                "read.incarnation: is not this cluster's, or was that of its life before a \
+                 recovery: what those indexes tell is no more; read without them"
+                    .to_owned(),
+            ),
             Rejection::Refused(refusal) => refusal::status("", &refusal),
             Rejection::RefusedInBatch { number, refusal } => {
                 refusal::status(&format!("requests[{number}]."), &refusal)

@@ -1,5 +1,6 @@
 //! What a call can fail with.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use stock_proto::codec::ERROR_DOMAIN;
@@ -181,6 +182,9 @@ pub struct StatusError {
     pub code: Code,
     /// The stable reason of `ErrorInfo`, for programs; empty if the node gave none.
     pub reason: String,
+    /// What `ErrorInfo` tells beside it: `state` where a reservation's state is why, and
+    /// `leader_node_id` where a leader is not reached.
+    pub metadata: HashMap<String, String>,
     /// For people.
     pub message: String,
     /// Which fields of the request are at fault.
@@ -213,6 +217,7 @@ impl StatusError {
         Self {
             code: Code::DeadlineExceeded,
             reason: String::new(),
+            metadata: HashMap::new(),
             message: format!("the node gave no answer within {}", Seconds(after)),
             field_violations: Vec::new(),
             retry_delay: None,
@@ -273,6 +278,9 @@ impl StatusError {
             reason: details
                 .error_info()
                 .map_or_else(String::new, |info| info.reason.clone()),
+            metadata: details
+                .error_info()
+                .map_or_else(HashMap::new, |info| info.metadata.clone()),
             message,
             field_violations,
             retry_delay: details.retry_info().and_then(|info| info.retry_delay),

@@ -72,6 +72,11 @@
 //!
 //! Calls inside a [`ReserveStream`] are not counted one by one.
 //!
+//! # Tests of a program that uses it
+//!
+//! With the feature `fake` there is a cluster in memory, `stock_client::fake::Fake`: the real stock
+//! rules, faults on demand, and a clock that the test moves.
+//!
 //! Deliberately absent: a cache of stock, and any call that is retried without an id.
 
 mod batch;
@@ -81,6 +86,8 @@ mod client;
 mod cluster;
 mod connector;
 mod error;
+#[cfg(feature = "fake")]
+pub mod fake;
 mod link;
 mod options;
 mod pool;
@@ -97,6 +104,7 @@ pub use options::{
     ATTEMPT_TIMEOUT, BULK_ATTEMPT_TIMEOUT, CALL_TIMEOUT, CALLS_AT_ONCE, CallOptions, START_TIMEOUT,
     WhenFull,
 };
+pub use prost;
 pub use prost_types;
 pub use request_id::new_request_id;
 pub use reserve_stream::{ReserveStream, UNANSWERED_MAX};

@@ -214,6 +214,7 @@ fn code_name(code: Code) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::time::Duration;
 
     use stock_client::StatusError;
@@ -224,6 +225,7 @@ mod tests {
         StatusError {
             code,
             reason: reason.into(),
+            metadata: HashMap::new(),
             message: "the request is invalid".into(),
             field_violations: vec![FieldViolation {
                 field: "lines[0].quantity".into(),

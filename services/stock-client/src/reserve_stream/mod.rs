@@ -223,8 +223,8 @@ where
                             }
                         }
                     }
-                    Poll::Ready(Err(failure)) => {
-                        ended.push((Arc::clone(endpoint), failure));
+                    Poll::Ready(Err(status)) => {
+                        ended.push((Arc::clone(endpoint), StatusError::from(status)));
                         break;
                     }
                 }

@@ -92,21 +92,19 @@ impl Call {
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Result<ReserveStreamResponse, StatusError>> {
+    ) -> Poll<Result<ReserveStreamResponse, Status>> {
         loop {
             match &mut self.answers {
                 Answers::Opening(opening) => match opening.as_mut().poll(context) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(status)) => return Poll::Ready(Err(status.into())),
+                    Poll::Ready(Err(status)) => return Poll::Ready(Err(status)),
                     Poll::Ready(Ok(answers)) => {
                         self.answers = Answers::Open(Box::new(answers.into_inner()));
                     }
                 },
                 Answers::Open(answers) => {
-                    return answers.poll_next_unpin(context).map(|answer| match answer {
-                        Some(Ok(answer)) => Ok(answer),
-                        Some(Err(status)) => Err(status.into()),
-                        None => Err(Status::unavailable("the call has ended").into()),
+                    return answers.poll_next_unpin(context).map(|answer| {
+                        answer.unwrap_or_else(|| Err(Status::unavailable("the call has ended")))
                     });
                 }
             }
@@ -130,7 +128,7 @@ pub(super) fn results(answer: ReserveStreamResponse) -> impl Iterator<Item = Res
 pub(super) fn decided(
     result: ReserveStreamResult,
     header: Option<&ResponseHeader>,
-) -> Result<Result<ReserveResponse, Error>, StatusError> {
+) -> Result<Result<ReserveResponse, Error>, Box<StatusError>> {
     let status = match result.result {
         Some(Slot::Response(mut response)) => {
             response.header = response.header.or_else(|| header.cloned());
@@ -145,6 +143,6 @@ pub(super) fn decided(
     let failure = StatusError::from_slot(&status);
     match next(&failure) {
         Next::GiveUp => Ok(Err(failure.into())),
-        _ => Err(failure),
+        _ => Err(Box::new(failure)),
     }
 }

@@ -2,6 +2,7 @@
 
 mod batching;
 mod experience;
+mod fake;
 mod gate;
 mod retrying;
 mod routing;

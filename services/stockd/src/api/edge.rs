@@ -101,7 +101,7 @@ impl Edge {
     pub(super) fn check_incarnation(&self, wanted: &Wanted<'_>) -> Result<(), ApiError> {
         match wanted.incarnation.is_empty() || wanted.incarnation == self.incarnation {
             true => Ok(()),
-            false => Err(ApiError::IncarnationOver),
+            false => Err(Rejection::IncarnationOver.into()),
         }
     }
 

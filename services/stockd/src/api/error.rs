@@ -36,8 +36,6 @@ pub enum ApiError {
         /// This node's.
         own: Arc<str>,
     },
-    /// The indexes that a read names are of an earlier life of the cluster.
-    IncarnationOver,
     /// The node is about to stop: what is under way is answered, and nothing more is taken.
     Stopping,
     /// The node that was asked in this one's place says no; its words.
@@ -70,13 +68,6 @@ impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
         match error {
             ApiError::Rejected(rejection) => rejection.into(),
-            ApiError::IncarnationOver => plain(
-                Code::FailedPrecondition,
-                Reason::IncarnationOver,
-                "read.incarnation: is not this cluster's, or was that of its life before a \
-                 recovery: what those indexes tell is no more; read without them"
-                    .to_owned(),
-            ),
             ApiError::WrongCluster { own } => plain(
                 Code::FailedPrecondition,
                 Reason::WrongCluster,
