@@ -11,7 +11,8 @@ use stock_proto::codec::{ERROR_DOMAIN, MESSAGE_BYTES_MAX};
 use stock_proto::stock::v1::batch_reserve_result::Result as Slot;
 use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient;
 use stock_proto::stock::v1::{
-    BatchReserveRequest, BatchReserveResponse, BatchReserveResult, ReserveRequest, ResponseHeader,
+    BatchReserveRequest, BatchReserveResponse, BatchReserveResult, ErrorReason, ReserveRequest,
+    ResponseHeader,
 };
 use tokio::time::{Instant, sleep};
 use tonic::Code;
@@ -40,13 +41,9 @@ impl Client {
         loop {
             let parts = split(&requests, open, &self.topology());
             let whole = parts.len() == 1;
-            let answers = join_all(parts.into_iter().map(|Part { target, slots }| {
-                let message = BatchReserveRequest {
-                    requests: slots.iter().map(|slot| requests[*slot].clone()).collect(),
-                };
-                async move { (slots, self.send_part(deadline, target, message).await) }
-            }))
-            .await;
+            let sent = parts.into_iter();
+            let sent = sent.map(|part| self.send_part(deadline, part, &requests));
+            let answers = join_all(sent).await.into_iter().flatten();
 
             let mut again = Vec::new();
             let mut at_least = None;
@@ -104,7 +101,32 @@ impl Client {
         }
     }
 
+    /// Sends a part; where its answers could be larger than a message may be, in halves, so that what
+    /// is accepted does not depend on who leads.
     async fn send_part(
+        &self,
+        deadline: Instant,
+        part: Part,
+        requests: &[ReserveRequest],
+    ) -> Vec<(Vec<usize>, Result<BatchReserveResponse, Error>)> {
+        let mut unsent = vec![part.slots];
+        let mut answers = Vec::new();
+        while let Some(mut slots) = unsent.pop() {
+            let message = BatchReserveRequest {
+                requests: slots.iter().map(|slot| requests[*slot].clone()).collect(),
+            };
+            match self.send(deadline, part.target, message).await {
+                Err(error) if error.reason() == ErrorReason::AnswerTooLarge && slots.len() > 1 => {
+                    unsent.push(slots.split_off(slots.len() / 2));
+                    unsent.push(slots);
+                }
+                answer => answers.push((slots, answer)),
+            }
+        }
+        answers
+    }
+
+    async fn send(
         &self,
         deadline: Instant,
         target: Target,

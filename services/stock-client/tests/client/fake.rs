@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use stock_client::fake::{Fake, Fault};
+use stock_client::v1::batch_reserve_result::Result as Slot;
 use stock_client::v1::reservation::State;
 use stock_client::v1::reserve_response::Outcome;
 use stock_client::v1::{
-    ConfirmRequest, ErrorReason, GetReservationRequest, Line, ListReservationsRequest,
-    MovementLine, RecordSaleRequest, Reservation, ReserveRequest, ReserveStreamRequest,
+    BatchReserveRequest, BatchReserveResult, ConfirmRequest, ErrorReason, GetReservationRequest,
+    Line, ListReservationsRequest, MovementLine, RecordSaleRequest, Reservation, ReserveRequest,
+    ReserveStreamRequest,
 };
 use stock_client::{CallOptions, Client};
 
@@ -159,6 +161,34 @@ async fn a_confirm_by_another_id_is_told_that_it_was_confirmed() {
     assert_eq!(state.map(String::as_str), Some("CONFIRMED"));
     assert!(!error.outcome_unknown() && !error.is_retryable());
     assert_eq!(fake.reservations()[0].state(), State::Confirmed);
+}
+
+/// 77,000 lines: a message of 2.7 MB, whose answers would not fit into one that clients take.
+#[tokio::test]
+async fn a_batch_is_sent_in_halves_where_its_answers_would_not_fit_into_one() {
+    let fake = Fake::new();
+    let client = fake.client().unwrap();
+    let skus: Vec<_> = (0..256).map(|sku| format!("article-{sku:06}")).collect();
+    for sku in &skus {
+        fake.receive(sku, "store-7", 1_000);
+    }
+    let request = || ReserveRequest {
+        request_id: client.new_request_id(),
+        lines: skus.iter().map(|it| Line::at(it, "store-7", 1)).collect(),
+        ..ReserveRequest::default()
+    };
+    let requests = (0..300).map(|_| request()).collect();
+    let answer = client.batch_reserve(BatchReserveRequest { requests });
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.results.len(), 300);
+    let is_held = |it: &BatchReserveResult| match &it.result {
+        Some(Slot::Response(it)) => matches!(it.outcome, Some(Outcome::Reservation(_))),
+        _ => false,
+    };
+    assert!(answer.results.iter().all(is_held));
+    assert_eq!(fake.available(&skus[255], "store-7"), Some(700));
+    // Refused whole, and then in two halves.
+    assert_eq!(fake.calls_of::<BatchReserveRequest>(), 3);
 }
 
 #[tokio::test]
