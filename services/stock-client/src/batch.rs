@@ -101,8 +101,8 @@ impl Client {
         }
     }
 
-    /// Sends a part; where its answers could be larger than a message may be, in halves, so that what
-    /// is accepted does not depend on who leads.
+    /// Sends a part; where its answers could be larger than a message may be, in halves, so that
+    /// what is accepted does not depend on who leads.
     async fn send_part(
         &self,
         deadline: Instant,
