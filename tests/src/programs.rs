@@ -72,9 +72,13 @@ pub fn run_stockd() -> Command {
     without_settings(Command::new(stockd()))
 }
 
-/// A command that runs `stockctl`.
+/// A command that runs `stockctl`, without the contexts of whoever runs the tests.
 pub fn run_stockctl() -> Command {
-    without_settings(Command::new(stockctl()))
+    let mut command = without_settings(Command::new(stockctl()));
+    command
+        .env_remove("STOCKCTL_CONTEXT")
+        .env("STOCKCTL_CONFIG", "/dev/null");
+    command
 }
 
 /// A command that is handed none of the variables that are meant for other nodes, or for the tests.

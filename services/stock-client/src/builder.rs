@@ -12,6 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::client::Client;
 use crate::connector::Connector;
 use crate::error::Error;
+use crate::link::parse;
 #[cfg(doc)]
 use crate::options::{ATTEMPT_TIMEOUT, BULK_ATTEMPT_TIMEOUT, CALL_TIMEOUT, CALLS_AT_ONCE};
 use crate::options::{Interceptor, LONGEST, Options, START_TIMEOUT, WhenFull};
@@ -158,6 +159,14 @@ impl ClientBuilder {
         self.options.places_max = max;
         self.options.when_full = when_full;
         self
+    }
+
+    /// Checks the endpoints as they are written: without a runtime, and without asking anybody.
+    ///
+    /// Fails with [`Error::InvalidEndpoint`].
+    pub fn check(&self) -> Result<(), Error> {
+        let mut endpoints = self.endpoints.iter();
+        endpoints.try_for_each(|endpoint| parse(endpoint, &self.connector).map(drop))
     }
 
     /// Learns the topology and opens the client.

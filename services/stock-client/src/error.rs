@@ -253,6 +253,19 @@ impl StatusError {
         }
     }
 
+    /// What a look at a node of another cluster came to.
+    pub(crate) fn of_another_cluster(whose: &str, own: &str) -> Self {
+        Self {
+            code: Code::FailedPrecondition,
+            reason: ErrorReason::WrongCluster.text().to_owned(),
+            message: format!("the node is of cluster {whose}, and not of {own}"),
+            transport: false,
+            is_silence: false,
+            is_of_stockd: true,
+            ..Self::silent(Duration::ZERO)
+        }
+    }
+
     /// Takes apart one slot of a batch's answer.
     pub(crate) fn from_slot(slot: &tonic_types::Status) -> Self {
         Self::from_parts(

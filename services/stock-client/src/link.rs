@@ -156,7 +156,8 @@ impl Link {
     }
 }
 
-fn parse(endpoint: &str, connector: &Connector) -> Result<Endpoint, Error> {
+/// What connects to an endpoint, as it is written.
+pub(crate) fn parse(endpoint: &str, connector: &Connector) -> Result<Endpoint, Error> {
     let invalid = |why: &str| Error::InvalidEndpoint {
         endpoint: endpoint.to_owned(),
         why: why.to_owned(),

@@ -613,7 +613,11 @@ impl Minder {
                 if let Some(standing) = pool.router().standing(&self.endpoint) {
                     standing.took(took);
                 }
+                let whose = view.cluster_id.clone();
                 if pool.learn(&self.endpoint, view) == Learnt::Stranger {
+                    let own = pool.router().cluster_id().map(str::to_owned);
+                    let failure = StatusError::of_another_cluster(&whose, &own.unwrap_or_default());
+                    *self.link.failure() = Some(failure);
                     return;
                 }
                 let mut router = pool.router();

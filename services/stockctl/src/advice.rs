@@ -9,9 +9,14 @@ use crate::repeat::Repeat;
 /// One or two sentences, where there is something to say.
 pub(crate) fn for_call(error: &Error, repeated_by: Option<&Repeat>) -> Option<String> {
     match error {
+        Error::Unreachable { .. } if error.reason() == ErrorReason::WrongCluster => Some(
+            "Name the nodes of the cluster that is meant, or that cluster: `stockctl context \
+             show` tells where each is from."
+                .into(),
+        ),
         Error::Unreachable { .. } => Some(
-            "Is it running? `stockd dev` starts a cluster on this machine; --endpoint or \
-             STOCKD_ENDPOINT names another."
+            "Is it running? `stockd dev` starts a cluster on this machine; --endpoint, \
+             STOCKD_ENDPOINT or a context (`stockctl context show`) names another."
                 .into(),
         ),
         Error::InvalidEndpoint { .. } => {

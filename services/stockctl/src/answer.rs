@@ -7,6 +7,7 @@ use stock_proto::stock::v1::{
     Reservation, ResponseHeader, SetPositionPolicyResponse, Shortage,
 };
 
+use crate::context::Told;
 use crate::exit_code::{DONE, FAILED, INVALID, SHORT};
 use crate::operate::answer::Operation;
 
@@ -36,6 +37,7 @@ pub(crate) enum Answer {
     Policy(SetPositionPolicyResponse),
     Cluster(GetTopologyResponse),
     Operation(Operation),
+    Context(Told),
     /// What is of no cluster.
     Text(String),
 }
@@ -59,6 +61,7 @@ impl Answer {
             | Self::Locations(_)
             | Self::Policy(_)
             | Self::Cluster(_)
+            | Self::Context(_)
             | Self::Text(_) => DONE,
             Self::Operation(operation) if operation.is_alarming() => FAILED,
             Self::Operation(_) => DONE,

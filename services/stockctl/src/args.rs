@@ -1,6 +1,5 @@
 //! The command line's grammar, with an example for every command.
 
-use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -9,10 +8,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use stock_proto::stock::v1::ResponseHeader;
 
+use crate::context::args::ContextCommand;
 use crate::notation::{Key, OpenUnits, Position, Units};
 use crate::operate::args::{
     ClusterCommand, LeaderCommand, NodeCommand, ReplicaCommand, ShardCommand, UnsafeCommand,
 };
+use crate::options::Options;
 use crate::repeat::RequestId;
 
 /// Asks a stockd cluster, and tells it what happened.
@@ -29,48 +30,29 @@ A first round:
   stockctl fulfill RESERVATION_ID
   stockctl availability milk-1l
 
+Endpoints, cluster and output are, each by itself, what a flag says; else a context named by
+--context; else the environment; else the context of STOCKCTL_CONTEXT, or the current one
+(`stockctl context use`); else the default. Contexts are in the file $STOCKCTL_CONFIG, else in
+$XDG_CONFIG_HOME/stockd/stockctl.toml, else in ~/.config/stockd/stockctl.toml.
+
 Exit codes: 0 done, 2 usage or invalid input, 3 shortage, 1 anything else."
 )]
 pub(crate) struct Cli {
-    /// A node of the cluster; any will do. Several, separated by commas, are tried in turn
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "STOCKD_ENDPOINT",
-        default_value = "http://127.0.0.1:7401",
-        value_delimiter = ','
-    )]
-    pub(crate) endpoint: Vec<String>,
-
-    /// For people or for programs
-    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
-    pub(crate) output: Output,
-
-    /// How long to keep trying, as 10s or 1m
-    #[arg(
-        long,
-        global = true,
-        value_name = "T",
-        default_value = "10s",
-        value_parser = humantime::parse_duration
-    )]
-    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) options: Options,
 
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    Table,
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[command(flatten)]
     Ask(Ask),
+
+    /// Where clusters are, kept under names: see them, choose one, change them
+    #[command(subcommand)]
+    Context(ContextCommand),
 
     /// Print a script by which a shell completes commands and options
     #[command(after_help = "\
@@ -540,16 +522,6 @@ pub(crate) struct PolicySet {
 
 const RESERVATION_ID: &str = "The reservation, as `stockctl reserve` printed it";
 
-/// Whether a command line that could not be parsed asks for JSON all the same.
-pub(crate) fn asks_for_json(args: impl IntoIterator<Item = OsString>) -> bool {
-    let args: Vec<OsString> = args.into_iter().collect();
-    let joined = ["-ojson", "-o=json", "--output=json"];
-    args.iter().any(|arg| joined.iter().any(|json| arg == json))
-        || args
-            .windows(2)
-            .any(|pair| (pair[0] == "-o" || pair[0] == "--output") && pair[1] == "json")
-}
-
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, error::ErrorKind};
@@ -626,9 +598,15 @@ mod tests {
             "stockctl receive --file note.txt --document D",
             "stockctl receive --file -",
             "stockctl completion zsh",
+            "stockctl context list -o json",
+            "stockctl --context shop context show",
+            "stockctl context use shop",
+            "stockctl context set shop --endpoint http://h:1,http://i:1 --cluster C -o json",
+            "stockctl context remove shop",
             "stockctl manual /tmp/man",
             "stockctl --endpoint http://h:1 -o json cluster status",
             "stockctl cluster status -o json --endpoint http://h:1,http://i:1",
+            "stockctl cluster status --context shop --cluster C",
         ] {
             if let Err(error) = parse(line) {
                 panic!("{line}: {error}");
@@ -665,6 +643,8 @@ mod tests {
             ),
             ("stockctl extend ID", ErrorKind::MissingRequiredArgument),
             ("stockctl adjust S@L=1", ErrorKind::MissingRequiredArgument),
+            ("stockctl context use", ErrorKind::MissingRequiredArgument),
+            ("stockctl context set a/b", ErrorKind::ValueValidation),
             ("stockctl node drain all", ErrorKind::ValueValidation),
             ("stockctl node drain 0", ErrorKind::ValueValidation),
             (
@@ -688,13 +668,5 @@ mod tests {
             assert_eq!(error.kind(), kind, "{line}");
             assert_eq!(error.exit_code(), 2, "{line}");
         }
-    }
-
-    #[test]
-    fn a_broken_line_may_still_ask_for_json() {
-        let asks = |line: &str| asks_for_json(line.split(' ').map(OsString::from));
-        assert!(asks("stockctl -o json reserve"));
-        assert!(asks("stockctl reserve --output=json"));
-        assert!(!asks("stockctl reserve -o table"));
     }
 }

@@ -21,28 +21,31 @@ use crate::args::{
     LocationCommand, LocationPut, LocationType, Part, PolicyCommand, PolicySet, Receive, Release,
     Reserve, Sale, StateName,
 };
+use crate::context;
+use crate::context::file::ContextFile;
+use crate::context::settings::Settings;
 use crate::failure::{Failure, by_document, by_request};
 use crate::lines;
 use crate::manual;
 use crate::notation::{movement_lines, numbered};
 use crate::operate;
 use crate::operate::args::ClusterCommand;
+use crate::options::Given;
 
 /// Does what the command line asks.
-pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
+pub(crate) async fn run(cli: Cli, given: Given, file: ContextFile) -> Result<Answer, Failure> {
+    let options = &cli.options;
     let ask = match cli.command {
         Command::Ask(ask) => ask,
+        Command::Context(command) => {
+            let told = context::run(command, options, given, file)?;
+            return Ok(Answer::Context(told));
+        }
         Command::Completion { shell } => return Ok(Answer::Text(manual::completion(shell)?)),
         Command::Manual { dir } => return Ok(Answer::Text(manual::write(&dir)?)),
     };
-    let builder = Client::builder()
-        .call_timeout(cli.timeout)
-        .start_timeout(cli.timeout);
-    // A comma at the end names nothing.
-    let endpoints = cli.endpoint.iter().map(|endpoint| endpoint.trim());
-    let endpoints = endpoints.filter(|endpoint| !endpoint.is_empty());
-    let builder = endpoints.fold(builder, ClientBuilder::endpoint);
-    let client = &builder.connect().await?;
+    let settings = Settings::of(options, given, &file)?;
+    let client = &connect(&settings, options.timeout).await?;
     match ask {
         Ask::Location(LocationCommand::Put(args)) => put_location(client, args).await,
         Ask::Location(LocationCommand::List) => {
@@ -73,6 +76,18 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
         Ask::Audit => operate::audit(client).await,
         Ask::Unsafe(command) => operate::last_resort(client, command).await,
     }
+}
+
+async fn connect(settings: &Settings, timeout: Duration) -> Result<Client, Failure> {
+    let builder = Client::builder()
+        .call_timeout(timeout)
+        .start_timeout(timeout);
+    let endpoints = settings.endpoints.value.iter();
+    let mut builder = endpoints.fold(builder, ClientBuilder::endpoint);
+    if let Some(cluster) = &settings.cluster.value {
+        builder = builder.cluster(cluster);
+    }
+    Ok(builder.connect().await?)
 }
 
 /// The calls that answer with a reservation alone do so in the same two fields.

@@ -55,6 +55,7 @@ impl Answer {
             Self::Policy(answer) => message(answer),
             Self::Cluster(answer) => message(answer),
             Self::Operation(operation) => operation.value(),
+            Self::Context(told) => Ok(told.value()),
             Self::Text(text) => Ok(text.as_str().into()),
         }
     }

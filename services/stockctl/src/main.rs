@@ -9,6 +9,7 @@ mod answer;
 mod args;
 mod columns;
 mod command;
+mod context;
 mod environment;
 mod exit_code;
 mod failure;
@@ -18,6 +19,7 @@ mod manual;
 mod message;
 mod notation;
 mod operate;
+mod options;
 mod repeat;
 mod table;
 
@@ -26,17 +28,36 @@ use std::process::ExitCode;
 
 use clap::FromArgMatches;
 
-use crate::args::{Cli, Output};
+use crate::args::{Cli, Command};
+use crate::context::file::ContextFile;
+use crate::context::settings::Settings;
 use crate::failure::Failure;
+use crate::options::{Given, Output};
 
 fn main() -> ExitCode {
-    let matches = environment::command().try_get_matches();
-    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => cli,
+    let parsed = environment::command()
+        .try_get_matches()
+        .and_then(|matches| {
+            let cli = Cli::from_arg_matches(&matches)?;
+            Ok((cli, Given::in_matches(&matches)))
+        });
+    let (cli, given) = match parsed {
+        Ok(parsed) => parsed,
         Err(usage) => return explain_usage(&usage),
     };
-    let output = cli.output;
-    match environment::check().and_then(|()| run(cli)) {
+    let file = environment::check().and_then(|()| match cli.command {
+        // They are of no cluster, and needed to put the file right.
+        Command::Completion { .. } | Command::Manual { .. } => Ok(ContextFile::default()),
+        Command::Ask(_) | Command::Context(_) => ContextFile::read(),
+    });
+    let settings = file
+        .as_ref()
+        .ok()
+        .and_then(|file| Settings::of(&cli.options, given, file).ok());
+    // A failure is told of in the form that was asked for, even if it is the file's.
+    let output = settings.map_or(cli.options.output, |settings| Some(settings.output.value));
+    let output = output.unwrap_or(Output::Table);
+    match file.and_then(|file| run(cli, given, file, output)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             let text = match output {
@@ -51,8 +72,7 @@ fn main() -> ExitCode {
 }
 
 /// Does what was asked and prints the answer; the exit code says how it went.
-fn run(cli: Cli) -> Result<u8, Failure> {
-    let output = cli.output;
+fn run(cli: Cli, given: Given, file: ContextFile, output: Output) -> Result<u8, Failure> {
     // One call after another: a second thread would have nothing to do.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -60,7 +80,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         .map_err(|error| Failure::Local(error.into()))?;
     let answer = runtime.block_on(async {
         tokio::select! {
-            answer = command::run(cli) => answer,
+            answer = command::run(cli, given, file) => answer,
             Ok(()) = tokio::signal::ctrl_c() => Err(Failure::Interrupted(repeat::under_way())),
         }
     })?;
@@ -89,7 +109,7 @@ fn print(text: &str) -> io::Result<()> {
 /// Help goes to people as it is; a mistake goes to a program in the form it asked for.
 fn explain_usage(usage: &clap::Error) -> ExitCode {
     let failure = usage.exit_code();
-    if failure != 0 && args::asks_for_json(std::env::args_os()) {
+    if failure != 0 && options::asks_for_json(std::env::args_os()) {
         let text = Failure::Usage(usage.to_string()).json();
         let _ = writeln!(io::stderr(), "{text}");
     } else {

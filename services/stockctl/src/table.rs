@@ -49,6 +49,7 @@ impl Answer {
             Self::Policy(answer) => as_of(policy_table(answer), answer.header.as_ref()),
             Self::Cluster(answer) => cluster_tables(answer),
             Self::Operation(operation) => operation.table(),
+            Self::Context(told) => told.table(),
             Self::Text(text) => text.trim_end().to_owned(),
         }
     }

@@ -11,7 +11,7 @@ use thiserror::Error;
 const PREFIX: &str = "STOCKD_";
 
 /// What other programs read: `stockctl`, which may run beside a node.
-const OF_OTHERS: [&str; 1] = ["STOCKD_ENDPOINT"];
+const OF_OTHERS: [&str; 2] = ["STOCKD_CLUSTER", "STOCKD_ENDPOINT"];
 
 /// Of a node, and of those that `stockd dev` starts, too: these are not in the files that it writes
 /// for them.
@@ -134,7 +134,8 @@ mod tests {
             })
         };
         assert_eq!(check(&["STOCKD_SHARDS", "STOCKD_LOG", "HOME"]), Ok(()));
-        assert_eq!(check(&["STOCKD_ENDPOINT"]), Ok(()), "of stockctl");
+        let of_stockctl = ["STOCKD_CLUSTER", "STOCKD_ENDPOINT"];
+        assert_eq!(check(&of_stockctl), Ok(()), "of stockctl");
         let refused = unknown("STOCKD_SHARD", "STOCKD_SHARDS");
         assert_eq!(check(&["STOCKD_SHARD"]), refused);
         let refused = unknown("STOCKD_JION", "STOCKD_JOIN");

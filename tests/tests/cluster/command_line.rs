@@ -222,7 +222,9 @@ fn shells_complete_commands_and_manuals_are_written() {
             .output();
         let script = String::from_utf8(output.unwrap().stdout).unwrap();
         assert!(script.contains(part), "{shell}");
-        assert!(script.contains("transfer"), "{shell}");
+        for word in ["transfer", "context", "cluster"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
     }
     let dir = programs::data_dir();
     let written = programs::run_stockctl()
@@ -230,7 +232,12 @@ fn shells_complete_commands_and_manuals_are_written() {
         .arg(dir.path())
         .output();
     assert!(written.unwrap().status.success());
-    for page in ["stockctl.1", "stockctl-reserve.1", "stockctl-node-drain.1"] {
+    for page in [
+        "stockctl.1",
+        "stockctl-reserve.1",
+        "stockctl-node-drain.1",
+        "stockctl-context-set.1",
+    ] {
         assert!(dir.path().join(page).exists(), "{page}");
     }
 }

@@ -11,6 +11,7 @@ mod callers;
 mod checkout;
 mod checkpoints;
 mod command_line;
+mod contexts;
 mod cut_off;
 mod damage;
 mod documented;

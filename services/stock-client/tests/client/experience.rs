@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::{StreamExt, stream};
-use stock_client::v1::{GetReservationRequest, ReserveRequest};
+use stock_client::v1::{ErrorReason, GetReservationRequest, ReserveRequest};
 use stock_client::{CallOptions, Client, Error, WhenFull, new_request_id};
 use tokio::time::timeout;
 use tonic::Code;
@@ -130,6 +130,19 @@ async fn a_call_of_half_a_second_has_time_for_other_nodes() {
             .await
             .expect("sent on by another node");
     }
+}
+
+#[tokio::test]
+async fn who_finds_only_another_cluster_is_told_so() {
+    let other = StubCluster::named("other", 2).await;
+    let builder = Client::builder()
+        .endpoint(&other.nodes[0].endpoint)
+        .cluster("shop")
+        .start_timeout(SHORT);
+    let error = builder.connect().await.map(drop).expect_err("another's");
+    assert_eq!(error.reason(), ErrorReason::WrongCluster);
+    let whose = "the node is of cluster other, and not of shop";
+    assert!(error.to_string().ends_with(whose), "{error}");
 }
 
 #[tokio::test]
