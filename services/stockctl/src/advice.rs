@@ -4,6 +4,7 @@ use stock_client::Error;
 use stock_client::v1::ErrorReason;
 use tonic::Code;
 
+use crate::port::Found;
 use crate::repeat::Repeat;
 
 /// One or two sentences, where there is something to say.
@@ -14,11 +15,7 @@ pub(crate) fn for_call(error: &Error, repeated_by: Option<&Repeat>) -> Option<St
              show` tells where each is from."
                 .into(),
         ),
-        Error::Unreachable { .. } => Some(
-            "Is it running? `stockd dev` starts a cluster on this machine; --endpoint, \
-             STOCKD_ENDPOINT or a context (`stockctl context show`) names another."
-                .into(),
-        ),
+        Error::Unreachable { .. } => Some(IS_IT_RUNNING.into()),
         Error::InvalidEndpoint { .. } => {
             Some("Give it as http://HOST:PORT with --endpoint or STOCKD_ENDPOINT.".into())
         }
@@ -35,8 +32,22 @@ pub(crate) fn for_call(error: &Error, repeated_by: Option<&Repeat>) -> Option<St
     }
 }
 
+const IS_IT_RUNNING: &str = "Is it running? `stockd dev` starts a cluster on this machine; \
+    --endpoint, STOCKD_ENDPOINT or a context (`stockctl context show`) names another.";
+
 const NO_QUORUM: &str = "The shard has no leader: that takes more than half of the nodes that \
     have it. `stockctl cluster status` shows which are reached.";
+
+/// What to do where no node answers.
+pub(crate) fn for_unanswered(found: &[(String, Found)]) -> String {
+    let is_another_port = found.iter().any(|(_, found)| found.is_another_port());
+    match is_another_port {
+        true => "stockctl needs a node's port for clients (listen.grpc): 7401 unless the cluster \
+                 was set up otherwise, and 7401 to 7403 for `stockd dev`."
+            .into(),
+        false => IS_IT_RUNNING.into(),
+    }
+}
 
 /// How to find out what became of a mutation whose answer was lost.
 pub(crate) fn repeat(repeat: &Repeat) -> String {

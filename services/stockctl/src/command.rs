@@ -7,11 +7,12 @@ use stock_client::{Client, ClientBuilder, Error};
 use stock_proto::stock::admin::v1::ForceReleaseRequest;
 use stock_proto::stock::v1::reservation::State;
 use stock_proto::stock::v1::{
-    AdjustRequest, AmendRequest, ConfirmRequest, Consistency, Coordinates, ExtendRequest,
-    FulfillRequest, GetAvailabilityRequest, GetReservationRequest, ListReservationsRequest,
-    ListReservationsResponse, Location, MovementLine, PositionPolicy, PutLocationRequest,
-    ReadOptions, RecordReceiptsRequest, RecordSaleRequest, ReleaseRequest, ReserveRequest,
-    ResponseHeader, SetPositionPolicyRequest, amend_response, location, reserve_response,
+    AdjustRequest, AmendRequest, ConfirmRequest, Consistency, Coordinates, ErrorReason,
+    ExtendRequest, FulfillRequest, GetAvailabilityRequest, GetReservationRequest,
+    ListReservationsRequest, ListReservationsResponse, Location, MovementLine, PositionPolicy,
+    PutLocationRequest, ReadOptions, RecordReceiptsRequest, RecordSaleRequest, ReleaseRequest,
+    ReserveRequest, ResponseHeader, SetPositionPolicyRequest, amend_response, location,
+    reserve_response,
 };
 use uuid::Uuid;
 
@@ -31,6 +32,7 @@ use crate::notation::{movement_lines, numbered};
 use crate::operate;
 use crate::operate::args::ClusterCommand;
 use crate::options::Given;
+use crate::port;
 
 /// Does what the command line asks.
 pub(crate) async fn run(cli: Cli, given: Given, file: ContextFile) -> Result<Answer, Failure> {
@@ -87,7 +89,22 @@ async fn connect(settings: &Settings, timeout: Duration) -> Result<Client, Failu
     if let Some(cluster) = &settings.cluster.value {
         builder = builder.cluster(cluster);
     }
-    Ok(builder.connect().await?)
+    match builder.connect().await {
+        Ok(client) => Ok(client),
+        Err(error) => Err(unanswered(error, &settings.endpoints.value).await),
+    }
+}
+
+/// Why there is no client, with a look at what is there instead of a node.
+async fn unanswered(error: Error, endpoints: &[String]) -> Failure {
+    let is_silence = matches!(error, Error::Unreachable { .. });
+    match is_silence && error.reason() != ErrorReason::WrongCluster {
+        true => Failure::Unanswered {
+            found: port::look(endpoints).await,
+            error,
+        },
+        false => error.into(),
+    }
 }
 
 /// The calls that answer with a reservation alone do so in the same two fields.

@@ -8,6 +8,7 @@ use tonic::Code;
 use crate::advice;
 use crate::exit_code::{FAILED, INVALID};
 use crate::notation::moment;
+use crate::port::Found;
 use crate::repeat::Repeat;
 
 #[derive(Debug)]
@@ -17,6 +18,11 @@ pub(crate) enum Failure {
         error: Error,
         /// For a mutation: how to ask for the same thing again without doing it twice.
         repeat: Option<Repeat>,
+    },
+    /// No node answers, and this is what is at each of the addresses.
+    Unanswered {
+        error: Error,
+        found: Vec<(String, Found)>,
     },
     /// The command line cannot be meant as it stands.
     Usage(String),
@@ -68,6 +74,7 @@ impl Failure {
             Self::Call { error, .. } if error.code() == Code::InvalidArgument => INVALID,
             Self::Usage(_) => INVALID,
             Self::Call { .. }
+            | Self::Unanswered { .. }
             | Self::Unfinished(_)
             | Self::Interrupted(_)
             | Self::Unwritten { .. }
@@ -85,6 +92,10 @@ impl Failure {
                     text.push_str(&advice);
                 }
                 text
+            }
+            Self::Unanswered { error, found } => {
+                let words = unanswered(error, found).join("\n");
+                format!("error: {words}\n{}", advice::for_unanswered(found))
             }
             Self::Usage(message) | Self::Unfinished(message) => {
                 format!("error: {}", sentence(message))
@@ -114,6 +125,12 @@ impl Failure {
                 let fields = status.map_or(&[][..], |status| &status.field_violations);
                 (code_name(error.code()), reason(error), message, fields)
             }
+            Self::Unanswered { error, found } => (
+                code_name(error.code()),
+                reason(error),
+                unanswered(error, found).join(" "),
+                &[][..],
+            ),
             Self::Usage(message) => (
                 code_name(Code::InvalidArgument),
                 "USAGE",
@@ -172,6 +189,17 @@ fn reason(error: &Error) -> &str {
         Error::Malformed { .. } => "MALFORMED_ANSWER",
         _ => error.reason_text(),
     }
+}
+
+/// A sentence for each address.
+fn unanswered(error: &Error, found: &[(String, Found)]) -> Vec<String> {
+    let last = error.status();
+    let found = found.iter();
+    let of_each = found.map(|(endpoint, found)| format!("{endpoint} {}.", found.words(last)));
+    ["No node answers.".to_owned()]
+        .into_iter()
+        .chain(of_each)
+        .collect()
 }
 
 /// Ends with a full stop, as sentences do.
@@ -275,6 +303,26 @@ mod tests {
         assert_eq!(failure.exit_code(), FAILED);
         assert!(failure.sentences().contains("--request-id some-id"));
         assert!(failure.json().contains("--request-id some-id"));
+    }
+
+    #[test]
+    fn who_took_one_port_for_another_is_told_which() {
+        let (clients, metrics) = ("http://n1:7401".to_owned(), "http://n1:7411".to_owned());
+        let failure = Failure::Unanswered {
+            error: Error::Unreachable {
+                endpoints: format!("{clients}, {metrics}"),
+                last: None,
+            },
+            found: vec![(clients, Found::Nothing), (metrics, Found::Metrics)],
+        };
+        let sentences = failure.sentences();
+        let begin = "error: No node answers.\nhttp://n1:7401 is closed: nobody listens there.\n\
+                     http://n1:7411 is a node's port for metrics (listen.metrics).\n";
+        assert!(sentences.starts_with(begin), "{sentences}");
+        assert!(sentences.contains("7401 unless"), "{sentences}");
+        let json = failure.json();
+        assert!(json.contains(r#""reason":"UNREACHABLE""#), "{json}");
+        assert!(json.contains("listen.metrics"), "{json}");
     }
 
     #[test]

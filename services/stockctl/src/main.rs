@@ -20,6 +20,7 @@ mod message;
 mod notation;
 mod operate;
 mod options;
+mod port;
 mod repeat;
 mod table;
 

@@ -44,3 +44,4 @@ mod upgrade;
 mod weights;
 mod whole_requests;
 mod without_replica;
+mod wrong_ports;
