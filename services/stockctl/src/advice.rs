@@ -36,7 +36,7 @@ const IS_IT_RUNNING: &str = "Is it running? `stockd dev` starts a cluster on thi
     --endpoint, STOCKD_ENDPOINT or a context (`stockctl context show`) names another.";
 
 const NO_QUORUM: &str = "The shard has no leader: that takes more than half of the nodes that \
-    have it. `stockctl cluster status` shows which are reached.";
+    have it. `stockctl cluster status` shows which are up.";
 
 /// What to do where no node answers.
 pub(crate) fn for_unanswered(found: &[(String, Found)]) -> String {

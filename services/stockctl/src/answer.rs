@@ -2,9 +2,9 @@
 
 use stock_proto::stock::v1::line_verdict::Verdict;
 use stock_proto::stock::v1::{
-    ErrorReason, GetAvailabilityResponse, GetTopologyResponse, LineError, LineVerdict,
-    ListLocationsResponse, ListReservationsResponse, MovementLine, PutLocationResponse,
-    Reservation, ResponseHeader, SetPositionPolicyResponse, Shortage,
+    ErrorReason, GetAvailabilityResponse, LineError, LineVerdict, ListLocationsResponse,
+    ListReservationsResponse, MovementLine, PutLocationResponse, Reservation, ResponseHeader,
+    SetPositionPolicyResponse, Shortage,
 };
 
 use crate::context::Told;
@@ -35,7 +35,6 @@ pub(crate) enum Answer {
     Location(PutLocationResponse),
     Locations(ListLocationsResponse),
     Policy(SetPositionPolicyResponse),
-    Cluster(GetTopologyResponse),
     Operation(Operation),
     Context(Told),
     /// What is of no cluster.
@@ -60,7 +59,6 @@ impl Answer {
             | Self::Location(_)
             | Self::Locations(_)
             | Self::Policy(_)
-            | Self::Cluster(_)
             | Self::Context(_)
             | Self::Text(_) => DONE,
             Self::Operation(operation) if operation.is_alarming() => FAILED,

@@ -66,7 +66,7 @@ pub(crate) async fn run(cli: Cli, given: Given, file: ContextFile) -> Result<Ans
         Ask::Sale(args) => sale(client, args).await,
         Ask::Adjust(args) => adjust(client, args).await,
         Ask::Policy(PolicyCommand::Set(args)) => set_policy(client, args).await,
-        Ask::Cluster(ClusterCommand::Status) => Ok(Answer::Cluster(client.get_topology().await?)),
+        Ask::Cluster(ClusterCommand::Status) => operate::status(client, options.timeout).await,
         Ask::Cluster(ClusterCommand::Replicas(args)) => {
             operate::replication(client, args.replicas, args.request).await
         }

@@ -53,7 +53,6 @@ impl Answer {
             Self::Location(answer) => message(answer),
             Self::Locations(answer) => message(answer),
             Self::Policy(answer) => message(answer),
-            Self::Cluster(answer) => message(answer),
             Self::Operation(operation) => operation.value(),
             Self::Context(told) => Ok(told.value()),
             Self::Text(text) => Ok(text.as_str().into()),
@@ -65,9 +64,9 @@ impl Answer {
 mod tests {
     use stock_proto::stock::v1::reservation::State;
     use stock_proto::stock::v1::{
-        Availability, GetAvailabilityResponse, GetTopologyResponse, ListLocationsResponse,
-        PutLocationResponse, Reservation, ReservationLine, ResponseHeader,
-        SetPositionPolicyResponse, ShardIndex, Shortage,
+        Availability, GetAvailabilityResponse, ListLocationsResponse, PutLocationResponse,
+        Reservation, ReservationLine, ResponseHeader, SetPositionPolicyResponse, ShardIndex,
+        Shortage,
     };
 
     use super::*;
@@ -150,7 +149,6 @@ mod tests {
             Answer::Location(PutLocationResponse::default()),
             Answer::Locations(ListLocationsResponse::default()),
             Answer::Policy(SetPositionPolicyResponse::default()),
-            Answer::Cluster(GetTopologyResponse::default()),
         ] {
             if let Err(error) = answer.value() {
                 panic!("{answer:?}: {error:#}");

@@ -3,9 +3,8 @@
 use stock_proto::stock::v1::line_verdict::Verdict;
 use stock_proto::stock::v1::reservation::State;
 use stock_proto::stock::v1::{
-    Availability, Discrepancy, GetTopologyResponse, LineVerdict, ListReservationsResponse,
-    Location, MovementLine, Reservation, ResponseHeader, SetPositionPolicyResponse, Shard,
-    Shortage, location,
+    Availability, Discrepancy, LineVerdict, ListReservationsResponse, Location, MovementLine,
+    Reservation, ResponseHeader, SetPositionPolicyResponse, Shortage, location,
 };
 
 use crate::answer::{Answer, Movement};
@@ -47,7 +46,6 @@ impl Answer {
                 location_table(&answer.locations)
             }
             Self::Policy(answer) => as_of(policy_table(answer), answer.header.as_ref()),
-            Self::Cluster(answer) => cluster_tables(answer),
             Self::Operation(operation) => operation.table(),
             Self::Context(told) => told.table(),
             Self::Text(text) => text.trim_end().to_owned(),
@@ -287,52 +285,6 @@ fn policy_table(answer: &SetPositionPolicyResponse) -> String {
     }
 }
 
-fn cluster_tables(answer: &GetTopologyResponse) -> String {
-    let mut nodes = Columns::new(&[">NODE", "ENDPOINT", "REACHABLE", ">LEADS"]);
-    for node in &answer.nodes {
-        let reachable = match (node.node_id == answer.node_id, node.reachable) {
-            (true, _) => "yes (answers this)",
-            (false, true) => "yes",
-            (false, false) => "no",
-        };
-        let all = answer.shards.iter().chain(&answer.meta);
-        let leads = all.filter(|shard| shard.leader_node_id == Some(node.node_id));
-        nodes.row([
-            node.node_id.to_string(),
-            node.endpoint.clone(),
-            reachable.to_owned(),
-            leads.count().to_string(),
-        ]);
-    }
-    let mut shards = Columns::new(&[">SHARD", ">LEADER", ">TERM", ">APPLIED", "REPLICAS"]);
-    if let Some(meta) = &answer.meta {
-        shards.row(shard_row("meta".into(), meta));
-    }
-    for shard in &answer.shards {
-        shards.row(shard_row(shard.shard.to_string(), shard));
-    }
-    format!(
-        "Cluster {} as node {} sees it\n\n{}\n\n{}",
-        answer.cluster_id,
-        answer.node_id,
-        nodes.finish(),
-        shards.finish()
-    )
-}
-
-fn shard_row(name: String, shard: &Shard) -> [String; 5] {
-    let replicas: Vec<String> = shard.replica_node_ids.iter().map(u64::to_string).collect();
-    [
-        name,
-        shard
-            .leader_node_id
-            .map_or("none".into(), |leader| leader.to_string()),
-        shard.term.to_string(),
-        shard.applied_index.to_string(),
-        replicas.join(" "),
-    ]
-}
-
 fn document_name(movement: Movement) -> &'static str {
     match movement {
         Movement::Receipt => "Receipt",
@@ -352,8 +304,8 @@ fn as_of(text: String, header: Option<&ResponseHeader>) -> String {
 #[cfg(test)]
 mod tests {
     use stock_proto::stock::v1::{
-        ErrorReason, GetAvailabilityResponse, LineError, Node, ReservationLine, ShardIndex,
-        ShortLine, reservation,
+        ErrorReason, GetAvailabilityResponse, LineError, ReservationLine, ShardIndex, ShortLine,
+        reservation,
     };
 
     use super::*;
@@ -483,44 +435,5 @@ LINE  SKU   LOCATION  QUANTITY  VERDICT  REMARK
             }],
         });
         assert!(answer.table().contains("(unknown SKU)"));
-    }
-
-    #[test]
-    fn the_cluster_is_two_tables() {
-        let node = |node_id, reachable| Node {
-            node_id,
-            endpoint: format!("http://127.0.0.1:740{node_id}"),
-            reachable,
-        };
-        let answer = Answer::Cluster(GetTopologyResponse {
-            header: None,
-            cluster_id: "dev".into(),
-            node_id: 1,
-            nodes: vec![node(1, false), node(2, true), node(3, false)],
-            shards: vec![Shard {
-                shard: 0,
-                leader_node_id: Some(2),
-                replica_node_ids: vec![1, 2, 3],
-                term: 4,
-                applied_index: 12,
-            }],
-            shard_count: 1,
-            meta: Some(Shard::default()),
-            time: None,
-        });
-        assert_eq!(
-            answer.table(),
-            "\
-Cluster dev as node 1 sees it
-
-NODE  ENDPOINT               REACHABLE           LEADS
-   1  http://127.0.0.1:7401  yes (answers this)      0
-   2  http://127.0.0.1:7402  yes                     1
-   3  http://127.0.0.1:7403  no                      0
-
-SHARD  LEADER  TERM  APPLIED  REPLICAS
- meta    none     0        0
-    0       2     4       12  1 2 3"
-        );
     }
 }

@@ -38,6 +38,7 @@ mod reads;
 mod recorded;
 mod recover;
 mod silent_peers;
+mod status;
 mod strace;
 mod streams;
 mod upgrade;

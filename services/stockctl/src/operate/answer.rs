@@ -16,12 +16,15 @@ use stock_proto::stock::v1::GetTopologyResponse;
 
 use super::args::ShardName;
 use super::last_resort;
-use crate::columns::{Columns, whole_seconds};
+use super::status::ClusterStatus;
+use super::words::{count, groups, state_name, up_words};
+use crate::columns::Columns;
 use crate::message::message;
 
 /// What an operator's command came to. `done`: somebody waited, and it is.
 #[derive(Debug)]
 pub(crate) enum Operation {
+    Status(ClusterStatus),
     Nodes(ListNodesResponse),
     Added(AddNodeResponse),
     Drained {
@@ -88,6 +91,7 @@ impl Operation {
     /// The response message as JSON.
     pub(crate) fn value(&self) -> anyhow::Result<Value> {
         match self {
+            Self::Status(status) => status.value(),
             Self::Nodes(answer) => message(answer),
             Self::Added(answer) => message(answer),
             Self::Drained { answer, .. } => message(answer),
@@ -109,6 +113,7 @@ impl Operation {
     /// Text without a last line break.
     pub(crate) fn table(&self) -> String {
         match self {
+            Self::Status(status) => status.table(),
             Self::Nodes(answer) => node_table(answer),
             Self::Added(answer) => format!(
                 "Node {0} may join: start stockd there with node_id = {0} and an empty data \
@@ -200,13 +205,6 @@ fn under_way(what: &str) -> String {
     format!("{what} is written down and begins when it can. Watch it: stockctl shard list")
 }
 
-fn count(number: u64, thing: &str) -> String {
-    match number {
-        1 => format!("1 {thing}"),
-        _ => format!("{number} {thing}s"),
-    }
-}
-
 fn node_table(answer: &ListNodesResponse) -> String {
     let mut table = Columns::new(&[
         ">NODE",
@@ -273,52 +271,13 @@ fn version_table(answer: &ListNodesResponse) -> String {
     )
 }
 
-fn state_name(state: State) -> &'static str {
-    match state {
-        State::Expected => "expected",
-        State::Active => "active",
-        State::Draining => "draining",
-        State::Removed => "removed",
-        State::Unspecified => "-",
-    }
-}
-
-fn up_words(node: &NodeStatus) -> String {
-    match (node.state(), node.up) {
-        (State::Removed | State::Expected, _) => "-".into(),
-        (_, true) if node.disk_full => "yes, disk full".into(),
-        (_, true) if node.memory_full => "yes, memory full".into(),
-        (_, true) if node.slow_disk => "yes, slow disk".into(),
-        (_, true) => "yes".into(),
-        (_, false) => match node.silent_for.and_then(whole_seconds) {
-            Some(silent) => format!("silent for {silent}"),
-            None => "no".into(),
-        },
-    }
-}
-
-/// Shards that are named; where there are more they are counted.
-const NEEDED_NAMED_MAX: usize = 4;
-
 /// Who would have no quorum without a node: nobody, where it may be stopped.
 fn needed_words(node: &NodeStatus) -> String {
     if !matches!(node.state(), State::Active | State::Draining) {
         return "-".into();
     }
-    let meta = node.needed_by_meta.then(|| "meta".to_owned());
-    let shards = &node.needed_by_shards;
-    let named = shards.iter().take(NEEDED_NAMED_MAX).map(u32::to_string);
-    let all: Vec<String> = match shards.len() > NEEDED_NAMED_MAX {
-        true => meta
-            .into_iter()
-            .chain([count(shards.len() as u64, "shard")])
-            .collect(),
-        false => meta.into_iter().chain(named).collect(),
-    };
-    match all.is_empty() {
-        true => "nobody".into(),
-        false => all.join(", "),
-    }
+    let needed = groups(node.needed_by_meta, &node.needed_by_shards);
+    needed.unwrap_or_else(|| "nobody".into())
 }
 
 fn gibibytes(bytes: u64) -> String {

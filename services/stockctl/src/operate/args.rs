@@ -9,10 +9,13 @@ use crate::repeat::RequestId;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
-    /// Show the nodes, and who leads which shard
+    /// Show how the nodes are, who leads which shard, and what is missing
     #[command(after_help = "\
 Example:
-  stockctl cluster status")]
+  stockctl cluster status
+
+Nodes are as `stockctl node list` has them. A replica with a * leads its shard; one with a ! is on
+a node that is not up.")]
     Status,
 
     /// Say how many replicas of each shard there shall be: 1, 3, 5 or 7

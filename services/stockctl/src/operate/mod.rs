@@ -3,30 +3,54 @@
 pub(crate) mod answer;
 pub(crate) mod args;
 mod last_resort;
+mod status;
 mod wait;
+mod words;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use stock_client::Client;
+use stock_client::{CallOptions, Client};
 use stock_proto::stock::admin::v1::{
     AddNodeRequest, DrainNodeRequest, GetAuditRequest, ListNodesRequest, ListShardsRequest,
     MoveReplicaRequest, RaiseVersionRequest, RebuildReplicaRequest, RemoveNodeRequest,
     ReplaceNodeRequest, SetReplicationRequest, TransferLeadershipRequest, UndrainNodeRequest,
     move_replica_request, rebuild_replica_request, transfer_leadership_request,
 };
-use stock_proto::stock::v1::GetTopologyRequest;
 use stock_proto::stock::v1::topology_service_client::TopologyServiceClient;
+use stock_proto::stock::v1::{GetTopologyRequest, GetTopologyResponse};
+use tokio::task::JoinSet;
 
 use self::answer::Operation;
 use self::args::{
     LeaderCommand, NodeCommand, ReplicaCommand, ShardCommand, ShardName, UnsafeCommand,
     VersionCommand,
 };
+use self::status::ClusterStatus;
 use self::wait::Goal;
 use crate::answer::Answer;
 use crate::failure::{Failure, by_request};
 use crate::repeat::RequestId;
+
+/// Shows how the nodes are, who leads which shard, and what the one means for the other.
+pub(crate) async fn status(client: &Client, timeout: Duration) -> Result<Answer, Failure> {
+    let topology = client.get_topology().await?;
+    // Who asks how the cluster is may well have lost the group that knows.
+    let hurried = client.with(CallOptions::new().timeout(timeout.min(TOLD_WITHIN)));
+    let told = tokio::try_join!(
+        hurried.list_nodes(ListNodesRequest::default()),
+        hurried.list_shards(ListShardsRequest::default()),
+    );
+    let status = match told {
+        Ok((nodes, shards)) => ClusterStatus::told(topology, nodes, &shards),
+        Err(error) => ClusterStatus::asked(topology, &answers(client).await, error.to_string()),
+    };
+    Ok(Answer::Operation(Operation::Status(status)))
+}
+
+/// The leader of the meta group has so long to say how the nodes are: as long as it takes until
+/// there is another one.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
 
 /// Says how many replicas of each shard there shall be.
 pub(crate) async fn replication(
@@ -239,22 +263,22 @@ pub(crate) async fn last_resort(
 ) -> Result<Answer, Failure> {
     let UnsafeCommand::Recover = command;
     let seen = client.get_topology().await?;
-    let asked = client
-        .node_channels()
-        .into_iter()
-        .map(|(node, channel)| async move {
+    let seen = last_resort::together(seen, &answers(client).await);
+    Ok(Answer::Operation(Operation::LastResort(seen)))
+}
+
+/// What each node says that answers, all of them asked at the same time.
+async fn answers(client: &Client) -> BTreeMap<u64, GetTopologyResponse> {
+    let mut asked = JoinSet::new();
+    for (node, channel) in client.node_channels() {
+        asked.spawn(async move {
             let mut stub = TopologyServiceClient::new(channel);
             let answer = stub.get_topology(GetTopologyRequest {});
             let answer = tokio::time::timeout(PROBED_WITHIN, answer).await;
             Some((node, answer.ok()?.ok()?.into_inner()))
         });
-    let mut answers = BTreeMap::new();
-    // One after the other: who is silent costs three seconds, and nobody is in a hurry here.
-    for asked in asked {
-        answers.extend(asked.await);
     }
-    let seen = last_resort::together(seen, &answers);
-    Ok(Answer::Operation(Operation::LastResort(seen)))
+    asked.join_all().await.into_iter().flatten().collect()
 }
 
 /// A node that does not answer a question from memory for so long is silent.
