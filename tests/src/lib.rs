@@ -9,6 +9,7 @@ pub mod crowd;
 pub mod damage;
 pub mod directories;
 pub mod forgetful_disk;
+pub mod holes;
 pub mod inspection;
 pub mod names;
 pub mod network;

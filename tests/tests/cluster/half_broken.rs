@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use stock_client::v1::{GetReservationRequest, Line, ReserveRequest, reserve_response};
 use stock_client::{Client, new_request_id};
 use tests::cluster::{Cluster, Links, Options, others};
+use tests::holes::Holes;
 use tests::names::sku_in;
 use tests::network::Network;
 use tests::stock::{fresh_location, position, receive};
@@ -43,8 +44,7 @@ struct Call {
 }
 
 impl Checkout {
-    async fn open(cluster: &Cluster) -> Self {
-        let client = cluster.client().await;
+    async fn open(client: Client) -> Self {
         let location = fresh_location(&client).await;
         let skus = (0..SHARDS).map(|shard| sku_in(shard, SHARDS, "half-broken"));
         let skus: Vec<String> = skus.collect();
@@ -134,8 +134,8 @@ fn between(calls: &[Call], from: Instant, to: Instant) -> (f64, Duration) {
 }
 
 /// A checkout before and during trouble: how long calls took at most.
-async fn lives_through(what: &str, cluster: &Cluster, begin: impl FnOnce()) -> Duration {
-    let checkout = Checkout::open(cluster).await;
+async fn lives_through(what: &str, client: Client, begin: impl FnOnce()) -> Duration {
+    let checkout = Checkout::open(client).await;
     let opened = Instant::now();
     tokio::time::sleep(FOR).await;
     let broken = Instant::now();
@@ -178,8 +178,36 @@ async fn a_link_between_two_nodes_costs_a_checkout_nothing() {
     let leader = cluster.leader_of(0).await;
     let follower = others(leader)[0];
     let what = "a cut link from a follower to a leader";
-    let longest = lives_through(what, &cluster, || {
+    let longest = lives_through(what, cluster.client().await, || {
         cluster.network().block(follower, leader);
+    })
+    .await;
+    cluster.network().heal();
+    assert!(longest < ANSWERED_WITHIN, "{longest:?}");
+}
+
+#[tokio::test]
+async fn a_leader_out_of_reach_and_a_link_between_nodes_cost_a_checkout_the_calls_under_way() {
+    if let Some(why) = Network::unavailable() {
+        eprintln!("SKIPPED: no network was broken: {why}");
+        return;
+    }
+    let cluster = Cluster::start(options(Links::Breakable)).await;
+    cluster.wait_until_spread().await;
+    let leader = cluster.leader_of(0).await;
+    let follower = others(leader)[0];
+    let holes = Holes::default();
+    let own = holes.clone();
+    let client = cluster
+        .client_builder()
+        .connector(move |endpoint| own.channel(&endpoint))
+        .connect()
+        .await
+        .unwrap();
+    let what = "a leader out of the client's reach, and a cut link from a follower to it";
+    let longest = lives_through(what, client, || {
+        cluster.network().block(follower, leader);
+        holes.swallow(&cluster.address(leader));
     })
     .await;
     cluster.network().heal();
@@ -192,7 +220,7 @@ async fn a_node_that_stands_still_costs_a_checkout_the_calls_under_way() {
     cluster.wait_until_spread().await;
     let leader = cluster.leader_of(0).await;
     let what = "a leader that stands still";
-    let longest = lives_through(what, &cluster, || cluster.pause(leader)).await;
+    let longest = lives_through(what, cluster.client().await, || cluster.pause(leader)).await;
     cluster.resume(leader);
     assert!(longest < ANSWERED_WITHIN, "{longest:?}");
 }

@@ -8,6 +8,7 @@ mod answers;
 mod away;
 mod bad_input;
 mod callers;
+mod careless;
 mod checkout;
 mod checkpoints;
 mod command_line;
