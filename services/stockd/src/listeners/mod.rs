@@ -46,6 +46,9 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Who is asked to leave has left within this, unless the node is busy; then whoever came is turned
 /// away.
 const LEAVES_WITHIN: Duration = Duration::from_millis(100);
+/// So many are asked to leave for one who comes, one after the other: each may have said what he is
+/// before he could go.
+const ASKED_MAX: usize = 4;
 
 /// A connection on which nothing came for so long is asked by the kernel whether the other side is
 /// still there...
@@ -96,13 +99,17 @@ impl Listener {
                     continue;
                 }
             };
-            let entered = match self.room.enter(from.ip()) {
-                Err(Full { has_asked: true }) => {
-                    let _ = timeout(LEAVES_WITHIN, self.room.freed.notified()).await;
-                    self.room.enter(from.ip())
+            let mut entered = self.room.enter(from.ip());
+            for _ in 0..ASKED_MAX {
+                if !matches!(entered, Err(Full { has_asked: true })) {
+                    break;
                 }
-                entered => entered,
-            };
+                let freed = timeout(LEAVES_WITHIN, self.room.freed.notified()).await;
+                entered = self.room.enter(from.ip());
+                if freed.is_err() {
+                    break;
+                }
+            }
             match entered {
                 // One that is broken already is noticed where it is read.
                 Ok(guest) => {

@@ -41,6 +41,8 @@ struct OfAddress {
 struct Seat {
     leave: Notify,
     is_introduced: AtomicBool,
+    /// Whoever he is.
+    must_leave: AtomicBool,
 }
 
 /// There is no place.
@@ -139,12 +141,20 @@ impl Guest {
 
     /// Has whoever serves the connection end it.
     pub fn ask_to_leave(&self) {
+        self.seat.must_leave.store(true, Ordering::Relaxed);
         self.seat.leave.notify_one();
     }
 
-    /// Returns once the connection is to be ended.
+    /// Returns once the connection is to be ended. Who was asked as a stranger, and has introduced
+    /// himself before he could go, stays: somebody else is asked.
     pub async fn asked_to_leave(&self) {
-        self.seat.leave.notified().await;
+        loop {
+            self.seat.leave.notified().await;
+            if self.seat.must_leave.load(Ordering::Relaxed) || !self.is_introduced() {
+                return;
+            }
+            self.room.freed.notify_one();
+        }
     }
 }
 
@@ -224,6 +234,26 @@ mod tests {
         drop(first);
         assert!(room.enter(address(5)).is_ok());
         drop(others);
+    }
+
+    #[tokio::test]
+    async fn a_stranger_who_says_what_he_is_before_he_could_go_stays() {
+        let room = Room::new(4);
+        let strangers = [1, 2, 3, 4].map(|of| room.enter(address(of)).unwrap());
+        let asked = Full { has_asked: true };
+        assert_eq!(room.enter(address(5)).unwrap_err(), asked);
+        let [first, second, ..] = &strangers;
+        first.introduced();
+        tokio::select! {
+            biased;
+            () = first.asked_to_leave() => panic!("it is no stranger any more"),
+            // And so another one is asked.
+            () = room.freed.notified() => {}
+        }
+        assert_eq!(room.enter(address(5)).unwrap_err(), asked);
+        second.asked_to_leave().await;
+        first.ask_to_leave();
+        first.asked_to_leave().await;
     }
 
     #[test]
