@@ -9,7 +9,8 @@
 //! After an outage the replicas that are back may have forgotten the time. Where a quorum has, it
 //! goes on from the last entry by as long as the wall clocks say that it is since: each entry
 //! carries what they showed beside the stamp, so that a distance between the two that was there
-//! before neither ends holds early nor is lost.
+//! before neither ends holds early nor is lost. So does time whose leader is further behind the wall
+//! clocks than callers' clocks are followed: its machine stood still through weeks.
 //!
 //! Estimates lag behind each other, by as long as messages take. So each names the leader whose
 //! time it is by his term, and is worth nothing to a replica that has an entry stamped by a later
@@ -19,7 +20,7 @@
 use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
-use stock_core::limits::REQUEST_MEMORY_MS;
+use stock_core::limits::{REQUEST_MEMORY_MS, WALL_AHEAD_MS_MAX};
 use stock_core::{Moment, Stamp};
 
 /// Time is slewed by at most one part in this many.
@@ -225,24 +226,38 @@ impl ClusterClock {
 
     fn next_stamp(&mut self, term: u64, now: Now, walls: Walls) -> Stamp {
         let known = self.knows();
+        let stood_still = self.stood_still(now, walls);
+        let gone_on = self.gone_on(walls);
         let stamp = match self.estimate.as_mut().filter(|_| known) {
             Some((time, at_boot_ms)) => {
                 let elapsed = now.boot_ms.saturating_sub(*at_boot_ms) as i64;
                 let steady = time.stamp.0 as i64 + elapsed;
                 let slew = elapsed / SLEW;
                 time.term = term;
-                if slew == 0 {
+                if stood_still && gone_on.0 as i64 > steady {
+                    gone_on
+                } else if slew == 0 {
                     // The base stays, so that fractions of a slew add up.
                     return self.never_back(Stamp(steady as u64), term);
+                } else {
+                    let distance = walls.lower_ms - steady;
+                    Stamp((steady + distance.clamp(-slew, slew)) as u64)
                 }
-                let distance = walls.lower_ms - steady;
-                Stamp((steady + distance.clamp(-slew, slew)) as u64)
             }
-            None => self.gone_on(walls),
+            None => gone_on,
         };
         let stamp = self.never_back(stamp, term);
         self.estimate = Some((ClusterTime { stamp, term }, now.boot_ms));
         stamp
+    }
+
+    /// Whether this machine must have been stopped, its boot clock and all, while the others' clocks
+    /// went on: its time is so far behind them that callers whose clocks are right would be refused,
+    /// and at one percent they would be for years.
+    fn stood_still(&self, now: Now, walls: Walls) -> bool {
+        let behind = |time: ClusterTime| walls.lower_ms.saturating_sub(time.stamp.0 as i64);
+        self.estimate(now)
+            .is_some_and(|time| behind(time) > WALL_AHEAD_MS_MAX as i64)
     }
 
     /// The last stamp, and as much as the wall clocks have gone on since; not past what they show,
@@ -387,6 +402,34 @@ mod tests {
         // Not by one that is mad.
         let stamped = started(3).stamp(4, at(5, 0), two_walls(10_000, 86_400_000));
         assert_eq!(stamped, moment(9_000, 10_000 + CLOCKS_APART_MS_MAX as u64));
+    }
+
+    #[test]
+    fn a_leader_whose_machine_stood_still_through_weeks_goes_on_by_the_wall_clocks() {
+        const DAY_MS: u64 = 24 * 3_600_000;
+        for (days, expected) in [(44, 5), (58, 58 * DAY_MS - 1_000)] {
+            let mut clock = ClusterClock::default();
+            clock.stamp(1, at(0, EPOCH), walls(0));
+            clock.applied(moment(0, 0), 1);
+            // Its boot clock has seen nothing of it, and the others' wall clocks have.
+            let stamped = clock.stamp(1, at(5, EPOCH), walls((days * DAY_MS) as i64));
+            assert_eq!(stamped.stamp, stamp(expected), "{days} days");
+            let stamped = clock.stamp(1, at(9, EPOCH), walls((days * DAY_MS) as i64 + 4));
+            assert_eq!(stamped.stamp, stamp(expected + 4), "{days} days");
+        }
+    }
+
+    #[test]
+    fn a_time_that_was_behind_by_weeks_before_does_not_stand_still() {
+        const FAR: u64 = 60 * 24 * 3_600_000;
+        let mut clock = ClusterClock::default();
+        clock.applied(moment(0, FAR), 1);
+        clock.led_by(time(0, 1), at(0, EPOCH));
+        for boot_ms in (5..100).step_by(5) {
+            let stamped = clock.stamp(2, at(boot_ms, EPOCH), walls((FAR + boot_ms) as i64));
+            assert_eq!(stamped.stamp, stamp(boot_ms));
+            clock.applied(stamped, 2);
+        }
     }
 
     #[test]

@@ -52,10 +52,15 @@ impl World {
         self.machines.values().all(|it| it.lists.is_none())
     }
 
-    /// Somebody puts an empty disk into a machine; its configuration is as it was.
+    /// Somebody puts an empty disk into a machine; its configuration is as it was. Where no founder
+    /// is left, he has it join instead, as a recovery tells him: founders ask only each other.
     pub(crate) fn put_empty_disk_in(&mut self, node: u64) {
         let founders: Vec<u64> = (1..=self.plan.founders).collect();
-        let asks = self.plan.faults.contains(&FaultKind::Disagreement) && founders.contains(&node);
+        let recovered = self.recovered.as_ref();
+        let is_one_left = recovered.is_none_or(|it| founders.contains(&it.left));
+        let asks = self.plan.faults.contains(&FaultKind::Disagreement)
+            && founders.contains(&node)
+            && is_one_left;
         if let Some(machine) = self.machines.get_mut(&node) {
             machine.replace_disk(node);
             machine.lists = asks.then_some(founders);

@@ -66,9 +66,10 @@ pub(super) fn done(plan: &Plan, dirs: &[PathBuf]) -> String {
     let mut text = format!(
         "\nDone. What was given up is written in recovered-*.json in each of these directories, \
          and `stockd inspect` shows it:{}\n\nStart {}; clients are served at once, with no second \
-         copy of the data. Then start fresh nodes with empty data directories (the lost ones may \
-         come back under their ids, others join with `stockd serve --join HOST:PORT`): replicas \
-         are made there by themselves. Watch them: stockctl shard list",
+         copy of the data. Then start fresh nodes with empty data directories, under the ids of \
+         the lost ones or others, with `stockd serve --join HOST:PORT` in place of a list of \
+         nodes: founders ask only each other, and without one that is left they would found a \
+         second cluster. Replicas are made there by themselves. Watch them: stockctl shard list",
         kept.collect::<String>(),
         nodes(&plan.nodes)
     );
