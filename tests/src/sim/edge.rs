@@ -35,9 +35,8 @@ impl World {
         let Some(machine) = self.machines.get_mut(&call.node) else {
             return Ok(());
         };
-        if machine.paused_until_us > self.now_us {
-            let after_us = machine.paused_until_us - self.now_us;
-            self.after(after_us, Happening::Take(id));
+        if let Some(look_after_us) = machine.paused(self.now_us) {
+            self.after(look_after_us, Happening::Take(id));
             return Ok(());
         }
         let Some(running) = &mut machine.running else {

@@ -62,10 +62,9 @@ impl World {
 
     /// A node's next chore is done.
     pub(crate) fn chore(&mut self, node: u64, boot: u64) -> Checked {
-        let paused_until_us = self.machines.get(&node).map_or(0, |m| m.paused_until_us);
-        if paused_until_us > self.now_us {
-            let after_us = paused_until_us - self.now_us;
-            self.after(after_us, Happening::Chore { node, boot });
+        let machine = self.machines.get(&node);
+        if let Some(look_after_us) = machine.and_then(|machine| machine.paused(self.now_us)) {
+            self.after(look_after_us, Happening::Chore { node, boot });
             return Ok(());
         }
         let Some(running) = self.running(node, boot) else {

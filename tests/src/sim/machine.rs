@@ -26,7 +26,7 @@ use super::disk::{Disk, Ending};
 use super::faults::FaultKind;
 use super::lives::{FOUNDED_BEFORE, LIFE};
 use super::network::ConnectionId;
-use super::plan::Plan;
+use super::plan::{Plan, SECOND_US};
 
 /// A machine with its disk and its clocks, whether it runs or not.
 pub(crate) struct Machine {
@@ -153,6 +153,9 @@ pub(crate) struct Running {
     pub(crate) was_ready: bool,
 }
 
+/// How often it is looked whether a pause has ended.
+const PAUSE_LOOKED_AT_US: u64 = SECOND_US / 20;
+
 /// A founder with its first directory.
 fn first_founder(node: u64) -> Founder {
     Founder {
@@ -216,6 +219,13 @@ impl Machine {
     /// Whether it runs on the directory that it last had, as it left it.
     pub(crate) fn has_its_own_directory(&self) -> bool {
         !self.is_on_old && !self.is_copy && !self.disk.is_damaged()
+    }
+
+    /// Where it is paused, after how long to look again: a pause ends early where nothing goes wrong
+    /// any more.
+    pub(crate) fn paused(&self, now_us: u64) -> Option<u64> {
+        let left_us = self.paused_until_us.checked_sub(now_us)?;
+        (left_us > 0).then_some(left_us.min(PAUSE_LOOKED_AT_US))
     }
 
     /// How long its disk takes for a write, apart from what all disks take.

@@ -68,18 +68,18 @@ impl World {
         let Some(machine) = self.machines.get_mut(&node) else {
             return Ok(());
         };
-        let paused_for_us = machine.paused_until_us.saturating_sub(self.now_us);
+        let paused = machine.paused(self.now_us);
         let Some(running) = machine.running.as_mut().filter(|run| run.boot == boot) else {
             return Ok(());
         };
         let stage = running.stage;
-        if paused_for_us > 0 {
+        if let Some(look_after_us) = paused {
             let token = running.due.0;
             let happening = match stage {
                 Stage::Step => Happening::Turn { node, boot, token },
                 _ => Happening::Stage { node, boot },
             };
-            self.after(paused_for_us, happening);
+            self.after(look_after_us, happening);
             return Ok(());
         }
         let mut handed_in = Vec::new();
