@@ -18,7 +18,8 @@ use crate::options::{ATTEMPT_TIMEOUT, BULK_ATTEMPT_TIMEOUT, CALL_TIMEOUT, CALLS_
 use crate::options::{Interceptor, LONGEST, Options, START_TIMEOUT, WhenFull};
 use crate::pool::Pool;
 
-/// Opens a [`Client`] with other options than the usual ones.
+/// Opens a [`Client`] with other options than the usual ones. What is set twice counts as it was
+/// set last, but for endpoints, which add up.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), stock_client::Error> {
@@ -57,8 +58,8 @@ impl Default for ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Adds a node, or an address in front of some, to learn the topology from: `http://HOST:PORT`.
-    /// One that answers is enough.
+    /// Adds a node, or an address in front of some, to learn the topology from: `http://HOST:PORT`,
+    /// or `HOST:PORT`. One that answers is enough; at least one is needed.
     #[must_use]
     pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
         self.endpoints.push(endpoint.into());
@@ -68,6 +69,19 @@ impl ClientBuilder {
     /// The cluster's name. Without it the client is of the first cluster that answers. Either way
     /// it stays of one cluster for as long as it lives, and nodes of another refuse its calls:
     /// addresses are used again.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use stock_client::fake::Fake;
+    /// use stock_client::v1::ErrorReason;
+    ///
+    /// // The one in memory has the name `fake`.
+    /// let builder = Fake::new().builder().cluster("shop");
+    /// let builder = builder.start_timeout(std::time::Duration::from_millis(200));
+    /// assert_eq!(builder.connect().await.unwrap_err().reason(), ErrorReason::WrongCluster);
+    /// # }
+    /// ```
     #[must_use]
     pub fn cluster(mut self, id: impl Into<String>) -> Self {
         self.cluster = Some(id.into());
@@ -119,7 +133,27 @@ impl ClientBuilder {
         self
     }
 
-    /// How long a call may take, retries included; [`CALL_TIMEOUT`] unless set.
+    /// How long a call may take, retries included; [`CALL_TIMEOUT`] unless set. For single calls:
+    /// [`CallOptions::timeout`](crate::CallOptions::timeout).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), stock_client::Error> {
+    /// # use stock_client::{Error, fake::{Fake, Fault}, v1::GetTopologyRequest};
+    /// # let fake = Fake::new();
+    /// use std::time::Duration;
+    ///
+    /// let client = fake.builder().call_timeout(Duration::from_millis(300)).connect().await?;
+    /// fake.fail_all::<GetTopologyRequest>(Fault::Silent);
+    /// # let request = stock_client::v1::GetReservationRequest::default();
+    /// # fake.fail_all::<stock_client::v1::GetReservationRequest>(Fault::Silent);
+    /// match client.get_reservation(request).await {
+    ///     Err(Error::Timeout { after, .. }) => assert_eq!(after, Duration::from_millis(300)),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
         self.options.call = timeout.min(LONGEST);
@@ -151,7 +185,27 @@ impl ClientBuilder {
     }
 
     /// How many calls may be under way at once, and what becomes of further ones: [`CALLS_AT_ONCE`]
-    /// and [`WhenFull::Wait`] unless set. At least one may.
+    /// and [`WhenFull::Wait`] unless set. At least one may. Either way a call that finds no place
+    /// fails with [`Error::TooManyCalls`]. Those of a [`ReserveStream`](crate::ReserveStream) take
+    /// no places; a batch takes one for each leader that it goes to.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), stock_client::Error> {
+    /// # use stock_client::{Error, WhenFull, fake::{Fake, Fault}, v1::ReserveRequest};
+    /// # let fake = Fake::new();
+    /// let client = fake.builder().calls_at_once(1, WhenFull::Fail).connect().await?;
+    /// # fake.fail_all::<ReserveRequest>(Fault::Silent);
+    /// let reserve = || client.reserve(ReserveRequest::default());
+    /// // The first one is under way, and has no answer yet.
+    /// tokio::select! {
+    ///     biased;
+    ///     _ = reserve() => panic!("nobody answers"),
+    ///     second = reserve() => assert!(matches!(second, Err(Error::TooManyCalls { max: 1 }))),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn calls_at_once(mut self, max: usize, when_full: WhenFull) -> Self {
         let max = max.clamp(1, Semaphore::MAX_PERMITS);
@@ -162,8 +216,16 @@ impl ClientBuilder {
     }
 
     /// Checks the endpoints as they are written: without a runtime, and without asking anybody.
+    /// That there is one at all, only connecting checks.
     ///
     /// Fails with [`Error::InvalidEndpoint`].
+    ///
+    /// ```
+    /// use stock_client::Client;
+    ///
+    /// let error = Client::builder().endpoint("http://10.0.0.1:7401/stock").check().unwrap_err();
+    /// assert!(error.to_string().contains("it must end after the port"));
+    /// ```
     pub fn check(&self) -> Result<(), Error> {
         let mut endpoints = self.endpoints.iter();
         endpoints.try_for_each(|endpoint| parse(endpoint, &self.connector).map(drop))
@@ -171,8 +233,19 @@ impl ClientBuilder {
 
     /// Learns the topology and opens the client.
     ///
-    /// Fails with [`Error::InvalidEndpoint`], or with [`Error::Unreachable`] where no endpoint
-    /// answers within the [`start_timeout`](Self::start_timeout).
+    /// Fails with [`Error::InvalidEndpoint`], also where there is no endpoint, or with
+    /// [`Error::Unreachable`] where none answers within the [`start_timeout`](Self::start_timeout):
+    /// what the last one failed with is told, as that it is of another cluster.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), stock_client::Error> {
+    /// # let builder = stock_client::fake::Fake::new().builder();
+    /// let client = builder.connect().await?;
+    /// assert_eq!(client.topology().nodes().len(), 1, "it has learnt who is there");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn connect(self) -> Result<Client, Error> {
         let endpoints = self.endpoints.join(", ");
         let until = Instant::now() + self.start;
@@ -189,7 +262,22 @@ impl ClientBuilder {
     /// Opens the client without waiting for any node: its first calls do, for as long as each may
     /// take. For programs that start beside the cluster.
     ///
-    /// Fails with [`Error::InvalidEndpoint`].
+    /// Fails with [`Error::InvalidEndpoint`], also where there is no endpoint.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), stock_client::Error> {
+    /// # let builder = stock_client::fake::Fake::new().builder();
+    /// let client = builder.connect_lazy()?;
+    /// assert!(client.topology().nodes().is_empty(), "nobody has been asked");
+    /// client.get_topology().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn connect_lazy(self) -> Result<Client, Error> {
         let pool = Pool::open(&self.endpoints, self.cluster, self.connector)?;
         Ok(Client::of(pool, self.options))

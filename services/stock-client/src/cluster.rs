@@ -18,7 +18,28 @@ use crate::way::{self, Target};
 
 /// Nodes and replicas. The group that keeps them is asked, whoever leads it. What changes something
 /// is written down when the call returns, and done later: [`Client::list_shards`] tells how far it
-/// is.
+/// is. Changes have request ids as those of stock have, and are repeated likewise; lists have the
+/// time of a call for each page. What each is refused with, variants of
+/// [`ErrorReason`](crate::v1::ErrorReason) say.
+///
+/// A cluster in memory does not have these calls. Here is one of each kind, which is not run:
+///
+/// ```no_run
+/// # async fn example(client: stock_client::Client) -> Result<(), stock_client::Error> {
+/// use stock_client::admin::v1::{DrainNodeRequest, ListNodesRequest};
+///
+/// for node in client.list_nodes(ListNodesRequest::default()).await?.nodes {
+///     println!("{} holds {} replicas", node.node_id, node.replicas);
+/// }
+/// let request = DrainNodeRequest {
+///     request_id: client.new_request_id(),
+///     node_id: 3,
+/// };
+/// let answer = client.drain_node(request).await?;
+/// println!("{} replicas are to go", answer.replicas);
+/// # Ok(())
+/// # }
+/// ```
 impl Client {
     /// Every node: its state, how well it is, and how much it holds. All pages, one after the
     /// other.
@@ -44,6 +65,8 @@ impl Client {
     }
 
     /// Announces a node that is not running yet; the answer is the id to start it under.
+    ///
+    /// Refused with `NodeKnown`, `AddressTaken`, `TooManyNodes`.
     pub async fn add_node(&self, request: AddNodeRequest) -> Result<AddNodeResponse, Error> {
         self.mutate(
             Target::Meta,
@@ -54,7 +77,10 @@ impl Client {
         .await
     }
 
-    /// Lets a node's replicas and leaderships go to other nodes.
+    /// Lets a node's replicas and leaderships go to other nodes. The answer says how many replicas;
+    /// it does not wait for them.
+    ///
+    /// Refused with `UnknownNode`, `NodeRemoved`, `NodeNotActive`, `TooFewNodes`.
     pub async fn drain_node(&self, request: DrainNodeRequest) -> Result<DrainNodeResponse, Error> {
         self.mutate(
             Target::Meta,
@@ -67,7 +93,10 @@ impl Client {
         .await
     }
 
-    /// Gives a reservation's units back in its holder's place.
+    /// Gives a reservation's units back in its holder's place, all that are open or so many of the
+    /// lines named. The history of changes keeps who did it, and the reason.
+    ///
+    /// Refused as [`Client::release`].
     pub async fn force_release(
         &self,
         request: ForceReleaseRequest,
@@ -86,7 +115,10 @@ impl Client {
         .await
     }
 
-    /// Takes a drain back.
+    /// Takes a drain back; where none is under way, it does nothing. What has moved stays where it
+    /// is.
+    ///
+    /// Refused with `UnknownNode`, `NodeRemoved`.
     pub async fn undrain_node(
         &self,
         request: UndrainNodeRequest,
@@ -104,7 +136,9 @@ impl Client {
         .await
     }
 
-    /// Has the cluster speak the next version.
+    /// Has the cluster speak the next version, once every node does. It is not taken back.
+    ///
+    /// Refused with `VersionNotNext`, `NodeTooOld`.
     pub async fn raise_version(
         &self,
         request: RaiseVersionRequest,
@@ -123,6 +157,8 @@ impl Client {
     }
 
     /// Says how many voters each group shall have: 1, 3, 5 or 7.
+    ///
+    /// Refused with `TooFewNodes`.
     pub async fn set_replication(
         &self,
         request: SetReplicationRequest,
@@ -142,6 +178,8 @@ impl Client {
 
     /// Lets the next data directory that joins under a node's id take its place, though the node is
     /// heard from.
+    ///
+    /// Refused with `UnknownNode`, `NodeRemoved`.
     pub async fn replace_node(
         &self,
         request: ReplaceNodeRequest,
@@ -160,6 +198,8 @@ impl Client {
     }
 
     /// Takes a drained, empty node out for ever.
+    ///
+    /// Refused with `UnknownNode`, `NodeNotDraining`, `NodeHoldsReplicas`.
     pub async fn remove_node(
         &self,
         request: RemoveNodeRequest,
@@ -203,6 +243,9 @@ impl Client {
     }
 
     /// Moves one replica of a shard to another node.
+    ///
+    /// Refused with `UnknownShard`, `UnknownNode`, `NodeNotActive`, `NoReplicaThere`,
+    /// `ReplicaThere`, `MoveUnderWay`, `TooManyMoves`.
     pub async fn move_replica(
         &self,
         request: MoveReplicaRequest,
@@ -220,7 +263,10 @@ impl Client {
         .await
     }
 
-    /// Has a shard led by one of the nodes that hold it, now and whenever that node can.
+    /// Has a shard led by one of the nodes that hold it, now and whenever that node can; without
+    /// one, by whichever balance chooses.
+    ///
+    /// Refused with `UnknownShard`, `UnknownNode`, `NodeNotActive`, `NoReplicaThere`.
     pub async fn transfer_leadership(
         &self,
         request: TransferLeadershipRequest,
@@ -239,6 +285,8 @@ impl Client {
     }
 
     /// Makes a replica anew, from the others, where it is.
+    ///
+    /// Refused with `UnknownShard`, `NoReplicaThere`, `MoveUnderWay`, `TooManyMoves`.
     pub async fn rebuild_replica(
         &self,
         request: RebuildReplicaRequest,

@@ -10,16 +10,42 @@ use tonic_types::{ErrorDetails, RpcStatusExt, StatusExt};
 
 use crate::way::{Next, next};
 
-/// Why a call gave no answer.
+/// Why a call gave no answer. What follows from it, its methods say: variants are for messages.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), stock_client::Error> {
+/// # use stock_client::{CallOptions, fake::{Fake, Fault}, v1::{Line, ReserveRequest}};
+/// # let fake = Fake::new();
+/// # fake.receive("milk-1l", "store-7", 3);
+/// # let client = fake.client()?;
+/// # let lines = vec![Line::at("milk-1l", "store-7", 2)];
+/// # let request = ReserveRequest { lines, ..ReserveRequest::default() };
+/// // Every answer is lost, until the call's time is over.
+/// fake.fail_all::<ReserveRequest>(Fault::LostAfter);
+/// # let client = client.with(CallOptions::new().timeout(std::time::Duration::from_millis(300)));
+/// let error = client.reserve(request.clone()).await.unwrap_err();
+/// assert!(error.outcome_unknown());
+/// // It had no id: the client has made one, and tells it.
+/// let request_id = error.request_ids()[0].clone();
+///
+/// fake.mend();
+/// client.reserve(ReserveRequest { request_id, ..request }).await?;
+/// assert_eq!(fake.reservations().len(), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A node answered with an error that trying again would not change.
+    /// A node answered with an error that trying again would not change; or, where the caller has
+    /// said how often the call may be sent, what the last attempt failed with.
     #[error(transparent)]
     Status(Box<StatusError>),
 
-    /// The call's timeout passed while it was being retried. A mutation may or may not have taken
-    /// effect; repeating it with the same request ids settles that without doing it twice.
+    /// The call's timeout passed while it was being retried, or would pass in the pause before the
+    /// next attempt. A mutation may or may not have taken effect; repeating it with the same
+    /// request ids settles that without doing it twice.
     #[error("no answer within \
         {}{}{}", Seconds(*.after), Last(.last.as_deref()), Under(.request_ids))]
     Timeout {
@@ -62,7 +88,7 @@ pub enum Error {
     },
 
     /// As many calls of this client as may be are under way, and it was told to fail rather than
-    /// to wait. Nothing was sent.
+    /// to wait, or none ended within this one's time. Nothing was sent.
     #[error("{max} calls are under way, as many as this client makes at once")]
     TooManyCalls {
         /// How many may be.
@@ -108,8 +134,12 @@ impl Error {
     }
 
     /// Whether it is not known if what was asked for was done, and it may yet be. Repeating the
-    /// call with the same request ids ([`Error::request_ids`]) settles it, as does looking for the
-    /// reservation by its order reference.
+    /// call with the same request ids ([`Error::request_ids`]) settles it, as does finding the
+    /// reservation by its order reference; not finding it does not.
+    ///
+    /// It is true of every timeout of a call that was sent, since of several attempts any may have
+    /// been carried out. Of an [`Error::Status`] it judges by the last attempt alone: where an
+    /// earlier one was lost, it may be false of a call that was done.
     pub fn outcome_unknown(&self) -> bool {
         match self {
             Self::Status(status) => status.outcome_unknown(),
@@ -124,7 +154,7 @@ impl Error {
 
     /// Whether the same call may succeed later: the cluster, the network or the client's own limits
     /// were in the way, and nothing that was asked. Changes are to be repeated with the same
-    /// request ids.
+    /// request ids, while those are remembered: ten minutes, or one under great load.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Status(status) => !matches!(next(status), Next::GiveUp | Next::NoNode),
@@ -133,7 +163,8 @@ impl Error {
         }
     }
 
-    /// An answer that breaks the schema's rules.
+    /// An answer that breaks the schema's rules: for programs that read answers further, and say so
+    /// in the same way.
     pub fn malformed(why: &'static str) -> Self {
         Self::Malformed {
             why,
@@ -156,7 +187,26 @@ impl Error {
 
     /// Why, for programs: `stock/v1/errors.proto` tells what each means. Unspecified where no node
     /// has said, and where a later version has said what this one does not know
-    /// ([`Error::reason_text`]).
+    /// ([`Error::reason_text`]). Of a timeout it is the most telling one of its attempts.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), stock_client::Error> {
+    /// # use stock_client::{fake::Fake, v1::{Line, ReserveRequest}};
+    /// # let fake = Fake::new();
+    /// # fake.receive("milk-1l", "store-7", 3);
+    /// # let client = fake.client()?;
+    /// use stock_client::v1::ErrorReason;
+    ///
+    /// let lines = vec![Line::at("milk-1l", "store-7", 1), Line::at("milk-1l", "store-8", 1)];
+    /// let request = ReserveRequest { lines, ..ReserveRequest::default() };
+    /// let error = client.reserve(request).await.unwrap_err();
+    /// assert_eq!(error.reason(), ErrorReason::UnknownLocation);
+    /// let status = error.status().expect("a node's words");
+    /// assert_eq!(status.field_violations[0].field, "lines[1].location");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn reason(&self) -> ErrorReason {
         self.status()
             .map_or(ErrorReason::Unspecified, StatusError::reason)
@@ -233,7 +283,7 @@ impl StatusError {
         ErrorReason::from_text(&self.reason)
     }
 
-    /// Whether what was asked for may have been done all the same.
+    /// Whether what was asked for may have been done all the same, by this attempt.
     pub fn outcome_unknown(&self) -> bool {
         let may_have = matches!(self.code, Code::DeadlineExceeded | Code::Cancelled);
         match self.reason() {

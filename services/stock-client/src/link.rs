@@ -16,8 +16,8 @@ use crate::connector::Connector;
 use crate::error::{Error, StatusError};
 use crate::way::TOPOLOGY_TIMEOUT;
 
-/// How long a TCP connection may take. Nodes are in the same network; a host that is gone answers
-/// nothing at all, and the call has others to ask.
+/// How long a TCP connection may take. It is not to be set. Nodes are in the same network; a host
+/// that is gone answers nothing at all, and the call has others to ask.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection is checked this often, whether calls wait on it or not: a host that lost its power

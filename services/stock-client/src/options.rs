@@ -33,9 +33,10 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// What becomes of a call where as many as may be are under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenFull {
-    /// It waits for another one to end; the wait counts towards its time.
+    /// It waits for another one to end; the wait counts towards its time. Where none ends within
+    /// that, it fails as with [`WhenFull::Fail`].
     Wait,
-    /// It fails with [`Error::TooManyCalls`](crate::Error::TooManyCalls).
+    /// It fails with [`Error::TooManyCalls`](crate::Error::TooManyCalls), at once.
     Fail,
 }
 
@@ -93,6 +94,24 @@ impl fmt::Debug for Interceptor {
 }
 
 /// Options of single calls: see [`Client::with`](crate::Client::with).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), stock_client::Error> {
+/// # use stock_client::{fake::{Fake, Fault}, v1::ReserveRequest};
+/// # let fake = Fake::new();
+/// # let client = fake.client()?;
+/// use std::time::Duration;
+/// use stock_client::CallOptions;
+///
+/// let options = CallOptions::new().timeout(Duration::from_secs(1)).attempts(1);
+/// let impatient = client.with(options);
+/// fake.fail_next::<ReserveRequest>(Fault::NoLeader);
+/// let error = impatient.reserve(ReserveRequest::default()).await.unwrap_err();
+/// assert!(error.is_retryable() && !error.outcome_unknown());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct CallOptions {
     timeout: Option<Duration>,
@@ -106,21 +125,36 @@ impl CallOptions {
         Self::default()
     }
 
-    /// How long the call may take, retries included.
+    /// How long the call may take, retries included: of a list, each page; of a stream, each
+    /// request. A change should have 100 ms or more.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout.min(LONGEST));
         self
     }
 
-    /// How often the call may be sent, at most; once at least.
+    /// How often the call may be sent, at most; once at least. What the last attempt failed with is
+    /// then the call's error, as an [`Error::Status`](crate::Error::Status).
     #[must_use]
     pub fn attempts(mut self, max: u32) -> Self {
         self.attempts = Some(max.max(1));
         self
     }
 
-    /// What goes with each attempt: a trace's context, a token.
+    /// What goes with each attempt: a trace's context, a token. It takes the place of what was set
+    /// before. What is made anew for each attempt is the
+    /// [`interceptor`](crate::ClientBuilder::interceptor)'s.
+    ///
+    /// ```
+    /// use stock_client::CallOptions;
+    /// use stock_client::tonic::metadata::MetadataMap;
+    ///
+    /// let mut metadata = MetadataMap::new();
+    /// let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    /// metadata.insert("traceparent", trace.parse().expect("it is ASCII"));
+    /// let traced = CallOptions::new().metadata(metadata);
+    /// # drop(traced);
+    /// ```
     #[must_use]
     pub fn metadata(mut self, metadata: MetadataMap) -> Self {
         self.metadata = Some(metadata);

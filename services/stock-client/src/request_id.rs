@@ -8,12 +8,13 @@ use uuid::{NoContext, Timestamp, Uuid};
 /// after a restart of the caller, and is done once.
 ///
 /// It says when it was made, by this machine's clock; ids of more than a minute ahead of the
-/// cluster's time, or ten minutes behind it, are refused.
+/// cluster's time, or ten minutes behind it, are refused (`RequestFromFuture`, `RequestTooOld`). So
+/// it is made for its call, and not long before.
 /// [`Client::new_request_id`](crate::Client::new_request_id) needs no clock that is right.
 ///
 /// ```
 /// let request_id = stock_client::new_request_id();
-/// assert_eq!(request_id.len(), 36);
+/// assert_eq!((request_id.len(), &request_id[14..15]), (36, "7"), "a UUID of version 7");
 /// ```
 pub fn new_request_id() -> String {
     Uuid::now_v7().to_string()

@@ -32,8 +32,9 @@
 //! # }
 //! ```
 //!
-//! What it does not have: other nodes, so nothing of routing; operators' calls (`stock.admin.v1`);
-//! and a disk.
+//! What it does not have: other nodes, so nothing of routing and no basket over several shards;
+//! operators' calls (`stock.admin.v1`), which fail with the code `UNIMPLEMENTED`; and a disk. Tests
+//! may have as many of them as they like: none knows of another.
 
 mod clock;
 mod fault;
@@ -99,12 +100,27 @@ impl Fake {
     /// # Errors
     ///
     /// None but what the compiler cannot see.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime: `#[tokio::test]` is one.
     pub fn client(&self) -> Result<Client, Error> {
         self.builder().connect_lazy()
     }
 
     /// For a client with other options: of a program that takes a [`ClientBuilder`], or in a test
     /// of its deadlines.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), stock_client::Error> {
+    /// # let fake = stock_client::fake::Fake::new();
+    /// let builder = fake.builder().call_timeout(std::time::Duration::from_secs(1));
+    /// let client = builder.connect().await?;
+    /// assert_eq!(client.topology().cluster_id(), "fake");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder(&self) -> ClientBuilder {
         let wire = self.wire();
         Client::builder()
@@ -128,6 +144,14 @@ impl Fake {
 impl Fake {
     /// Puts units on hand, as a delivery of its own. A location that is not there becomes a store.
     ///
+    /// ```
+    /// # let fake = stock_client::fake::Fake::new();
+    /// fake.receive("milk-1l", "store-7", 3);
+    /// fake.receive("milk-1l", "store-7", 3);
+    /// assert_eq!(fake.available("milk-1l", "store-7"), Some(6));
+    /// assert_eq!(fake.available("milk-1l", "store-8"), None);
+    /// ```
+    ///
     /// # Panics
     ///
     /// Where a name is none, or the units are not between 1 and 10^9.
@@ -143,13 +167,35 @@ impl Fake {
         self.shared.store().available(sku, location)
     }
 
-    /// Every reservation there is, as of now.
+    /// Every reservation there is, as of now, those that ended within the last day included.
     pub fn reservations(&self) -> Vec<v1::Reservation> {
         self.shared.store().reservations()
     }
 
     /// Cluster time goes on by this: holds end, ids become old. Ids that are made from now on are
-    /// as new as they would be on a machine that had waited.
+    /// as new as they would be on a machine that had waited. Timeouts of calls go by the machine's
+    /// clock, and know nothing of it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), stock_client::Error> {
+    /// # use stock_client::fake::Fake;
+    /// # use stock_client::v1::{ErrorReason, Line, ReserveRequest};
+    /// # let fake = Fake::new();
+    /// # fake.receive("milk-1l", "store-7", 3);
+    /// # let client = fake.client()?;
+    /// let request = ReserveRequest {
+    ///     request_id: client.new_request_id(),
+    ///     lines: vec![Line::at("milk-1l", "store-7", 2)],
+    ///     ..ReserveRequest::default()
+    /// };
+    /// client.reserve(request.clone()).await?;
+    /// fake.pass(std::time::Duration::from_secs(11 * 60));
+    /// let error = client.reserve(request).await.unwrap_err();
+    /// assert_eq!(error.reason(), ErrorReason::RequestTooOld);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn pass(&self, time: Duration) {
         self.shared.store().pass(time);
     }
@@ -158,23 +204,42 @@ impl Fake {
 /// What goes wrong, and what has come.
 impl Fake {
     /// The next call with a request of this kind fails. Of several faults for one kind each takes
-    /// one attempt: the client's own repeats are attempts, too.
+    /// one attempt: the client's own repeats are attempts, too. A kind is the request's type; a
+    /// stream's is [`v1::ReserveStreamRequest`], one for each of its messages.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), stock_client::Error> {
+    /// # use stock_client::fake::{Fake, Fault};
+    /// # let fake = Fake::new();
+    /// # let client = fake.client()?;
+    /// use stock_client::v1::{GetAvailabilityRequest, PositionKey};
+    ///
+    /// fake.fail_next::<GetAvailabilityRequest>(Fault::NoLeader);
+    /// fake.fail_next::<GetAvailabilityRequest>(Fault::Overloaded);
+    /// let keys = vec![PositionKey::everywhere("milk-1l")];
+    /// client.get_availability(GetAvailabilityRequest { keys, read: None }).await?;
+    /// assert_eq!(fake.calls_of::<GetAvailabilityRequest>(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn fail_next<M: Name>(&self, fault: Fault) {
         self.shared.faults.add(M::NAME, fault);
     }
 
     /// Every call with a request of this kind fails, behind those that [`Fake::fail_next`] told of,
-    /// until [`Fake::mend`].
+    /// until [`Fake::mend`]. [`Error`] has an example.
     pub fn fail_all<M: Name>(&self, fault: Fault) {
         self.shared.faults.add_for_good(M::NAME, fault);
     }
 
-    /// Nothing fails any more.
+    /// Nothing fails any more, what [`Fake::fail_next`] told of included.
     pub fn mend(&self) {
         self.shared.faults.forget();
     }
 
-    /// Attempts at calls with requests of this kind, those that failed included.
+    /// Attempts at calls with requests of this kind, those that failed included, since the fake was
+    /// made.
     pub fn calls_of<M: Name>(&self) -> usize {
         self.shared.faults.calls_of(M::NAME)
     }

@@ -22,7 +22,8 @@ use crate::error::{Error, StatusError};
 use crate::link::Link;
 use crate::way::{self, Attempts, Chosen, Leadership, Lesson, Next, Overtaken, Target, Then, next};
 
-/// Requests of one stream that may wait for their answers; past this no more are taken.
+/// Requests of one stream that may wait for their answers, or whose answers wait to be taken; past
+/// this no more are taken.
 pub const UNANSWERED_MAX: usize = 4_096;
 
 /// How often the calls are looked at for ones that nobody answers any more, and the requests
@@ -34,7 +35,15 @@ type Route = Chosen<Arc<Link>>;
 type Answered = (u64, Result<ReserveResponse, Error>);
 
 /// The answers to many reserves: each with the number of its request, from 0 in the order in which
-/// they were taken, and in the order in which they are decided. See [`Client::reserve_stream`].
+/// they were taken, and in the order in which they are decided. See [`Client::reserve_stream`], and
+/// an example there.
+///
+/// It ends when the requests have ended and each has its answer or its error, and never before: no
+/// error ends it, nor does a node that dies. Where the requests do not end, neither does it.
+///
+/// It does all of its work while it is polled, and none between: requests are sent, answers are
+/// heard, and attempts are repeated then. Whoever takes no answers for ten seconds may lose its
+/// calls to the nodes, and find requests whose time is over.
 pub struct ReserveStream<S> {
     client: Client,
     /// None when all of it is taken.
@@ -73,11 +82,45 @@ struct Again {
 impl Client {
     /// Reserves one basket after the other, [`UNANSWERED_MAX`] of them at once, over one call to
     /// each leader: several times as many a second as single calls can do. Every request ends with
-    /// an answer, or with the error that [`Client::reserve`] would have given.
+    /// an answer, or with the error that [`Client::reserve`] would have given; each has the time of
+    /// a call, from when it was taken. Requests are taken as they come: the program sets the pace
+    /// with its own stream, and ends by ending it.
     ///
     /// Dropping it leaves open what became of the requests without an answer: repeat them with
     /// their ids. Who wants to be able to gives each of them one, as of
     /// [`Client::new_request_id`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), stock_client::Error> {
+    /// # use stock_client::fake::Fake;
+    /// # let fake = Fake::new();
+    /// # fake.receive("milk-1l", "store-7", 3);
+    /// # let client = fake.client()?;
+    /// use futures_util::{StreamExt, stream};
+    /// use stock_client::v1::{Line, ReserveRequest, reserve_response::Outcome};
+    ///
+    /// let request = |units| ReserveRequest {
+    ///     request_id: client.new_request_id(),
+    ///     lines: vec![Line::at("milk-1l", "store-7", units)],
+    ///     ..ReserveRequest::default()
+    /// };
+    /// let requests = [request(2), request(2), request(1)];
+    /// let mut answers = client.reserve_stream(stream::iter(requests.clone()));
+    /// let mut held = Vec::new();
+    /// while let Some((number, answer)) = answers.next().await {
+    ///     if let Some(Outcome::Reservation(_)) = answer?.outcome {
+    ///         held.push(requests[number as usize].lines[0].quantity);
+    ///     }
+    /// }
+    /// assert_eq!(held.iter().sum::<i64>(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn reserve_stream<S>(&self, requests: S) -> ReserveStream<S>
     where
         S: Stream<Item = ReserveRequest>,

@@ -1,6 +1,7 @@
 //! The way of a call to whoever can answer it, without a connection, a clock or a runtime: whoever
 //! has those asks what is next, does it, and says what came of it. The client does, and so do tests
-//! that play a network.
+//! that play a network. A program that calls a cluster needs none of it but
+//! [`Topology`], which a client shows it.
 //!
 //! ```text
 //! Target     who answers a call without having to send it on

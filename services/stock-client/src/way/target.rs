@@ -22,7 +22,13 @@ pub enum Target {
 }
 
 /// The shard a SKU lives in: floor(h * `shard_count` / 2^64), where h is the XXH3 64-bit hash of
-/// its bytes, seed 0.
+/// its bytes, seed 0. For the shards of a cluster that a client is of: `Client::shard_of`.
+///
+/// ```
+/// // What has this hash in the lower half lives in the first of two shards.
+/// assert_eq!(stock_client::shard_of_sku("abc", 2), 0);
+/// assert_eq!(stock_client::shard_of_sku("abc", 256), 0x78);
+/// ```
 pub fn shard_of_sku(sku: &str, shard_count: u32) -> u32 {
     shard_of_hash(hash(sku), shard_count)
 }
@@ -37,7 +43,16 @@ pub(super) fn shard_of_hash(hash: u64, shard_count: u32) -> u32 {
 }
 
 /// The shard a basket's reservation lives in: the one of its smallest SKU, by bytes. `None` for an
-/// empty basket.
+/// empty basket. Programs that route reserves themselves send them to the leader of this one. It
+/// does not say that the other SKUs live there, too, as they must for now.
+///
+/// ```
+/// use stock_client::v1::Line;
+/// use stock_client::{home_shard, shard_of_sku};
+///
+/// let basket = [Line::at("tea", "store-7", 1), Line::at("milk-1l", "store-7", 2)];
+/// assert_eq!(home_shard(&basket, 64), Some(shard_of_sku("milk-1l", 64)));
+/// ```
 pub fn home_shard(lines: &[Line], shard_count: u32) -> Option<u32> {
     Some(shard_of_sku(smallest(lines)?, shard_count))
 }
@@ -46,7 +61,13 @@ fn smallest(lines: &[Line]) -> Option<&str> {
     lines.iter().map(|line| line.sku.as_str()).min()
 }
 
-/// The shard that a reservation id carries. `None` if it is not a UUID.
+/// The shard that a reservation id carries. `None` if it is not a UUID; whether a cluster has such
+/// a shard, and such a reservation, is not known from it.
+///
+/// ```
+/// let id = "01a234c5-44e0-8004-a1a7-99e0347cec56";
+/// assert_eq!(stock_client::shard_of_reservation(id), Some(4));
+/// ```
 pub fn shard_of_reservation(reservation_id: &str) -> Option<u32> {
     let id = Uuid::try_parse(reservation_id).ok()?.as_u128();
     Some(((id >> 64) & RESERVATION_SHARD_MASK) as u32)
