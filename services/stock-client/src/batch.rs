@@ -38,6 +38,8 @@ impl Client {
         let mut results = vec![BatchReserveResult::default(); requests.len()];
         let mut header: Option<ResponseHeader> = None;
         let mut open: Vec<usize> = (0..requests.len()).collect();
+        // Those that may have been done by an attempt that was not answered.
+        let mut may_be_done = vec![false; requests.len()];
         loop {
             let parts = split(&requests, open, &self.topology());
             let whole = parts.len() == 1;
@@ -60,6 +62,7 @@ impl Client {
                             }
                             if let Some(failure) = retryable(&result) {
                                 at_least = at_least.max(failure.retry_delay);
+                                may_be_done[slot] |= failure.outcome_unknown();
                                 again.push(slot);
                             }
                             results[slot] = result;
@@ -81,9 +84,10 @@ impl Client {
 
             let pause = backoff.pause(at_least, &mut rand::rng());
             if again.is_empty() || Instant::now() + pause >= deadline {
-                for (result, request) in results.iter_mut().zip(&requests) {
+                let of_requests = requests.iter().zip(may_be_done);
+                for (result, (request, may_be_done)) in results.iter_mut().zip(of_requests) {
                     if let Some(Slot::Error(status)) = &mut result.result {
-                        *status = with_request_id(status, &request.request_id);
+                        *status = as_told(status, &request.request_id, may_be_done);
                     }
                 }
                 for result in &mut results {
@@ -192,10 +196,18 @@ fn retryable(result: &BatchReserveResult) -> Option<StatusError> {
 }
 
 /// The error of one request, with the id that the client may have made for it:
-/// google.rpc.RequestInfo.
-fn with_request_id(status: &tonic_types::Status, request_id: &str) -> tonic_types::Status {
+/// google.rpc.RequestInfo. What may have been done before says so, whatever the last attempt met.
+fn as_told(
+    status: &tonic_types::Status,
+    request_id: &str,
+    may_be_done: bool,
+) -> tonic_types::Status {
     let mut details = status.get_error_details();
     details.set_request_info(request_id, "");
+    if may_be_done && !StatusError::from_slot(status).settles() {
+        let reason = ErrorReason::OutcomeUnknown.text();
+        details.set_error_info(reason, ERROR_DOMAIN, HashMap::new());
+    }
     as_status(Code::from_i32(status.code), status.message.clone(), details)
 }
 
@@ -241,8 +253,12 @@ fn numbered(text: &str, slots: &[usize]) -> String {
 fn as_slot(error: &Error) -> tonic_types::Status {
     let mut details = ErrorDetails::new();
     if let Some(status) = error.status() {
-        if !status.reason.is_empty() {
-            details.set_error_info(&status.reason, ERROR_DOMAIN, HashMap::new());
+        let reason = match error.outcome_unknown() {
+            true => ErrorReason::OutcomeUnknown.text(),
+            false => &status.reason,
+        };
+        if !reason.is_empty() {
+            details.set_error_info(reason, ERROR_DOMAIN, HashMap::new());
         }
         for violation in &status.field_violations {
             details.add_bad_request_violation(&violation.field, &violation.description);

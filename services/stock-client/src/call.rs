@@ -206,7 +206,7 @@ impl Client {
                 self.pool().look_again();
             }
             let pause = match after.then {
-                Then::GiveUp => return Err(failure.into()),
+                Then::GiveUp => return Err(attempts.told(failure).into()),
                 Then::TimedOut => return Err(self.timed_out(attempts, Some(failure))),
                 Then::Again(pause) => pause,
             };
@@ -453,10 +453,16 @@ impl Client {
     ) -> Error {
         let attempts = attempts.into();
         let made = attempts.as_ref().map_or(1, Attempts::made);
+        // Of one that was sent and has not failed nobody has said anything.
+        let is_open = attempts.is_none() && last.is_none();
+        let may_be_done = is_open
+            || attempts.as_ref().is_some_and(Attempts::may_be_done)
+            || last.as_ref().is_some_and(StatusError::outcome_unknown);
         let telling = attempts.and_then(Attempts::into_telling).or(last);
         Error::Timeout {
             after: self.options().call,
             attempts: made,
+            may_be_done,
             last: telling.or_else(|| self.pool().failure()).map(Box::new),
             request_ids: Vec::new(),
         }

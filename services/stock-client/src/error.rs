@@ -53,6 +53,8 @@ pub enum Error {
         after: Duration,
         /// How many times it was sent.
         attempts: u32,
+        /// Whether any of these may have been carried out: the others were refused.
+        may_be_done: bool,
         /// What the last attempt failed with.
         last: Option<Box<StatusError>>,
         /// As [`Error::request_ids`] has them.
@@ -137,14 +139,12 @@ impl Error {
     /// call with the same request ids ([`Error::request_ids`]) settles it, as does finding the
     /// reservation by its order reference; not finding it does not.
     ///
-    /// It is true of every timeout of a call that was sent, since of several attempts any may have
-    /// been carried out. Of an [`Error::Status`] it judges by the last attempt alone: where an
-    /// earlier one was lost, it may be false of a call that was done.
+    /// Of several attempts any may have been carried out: each counts, unless a shard has refused
+    /// the request since, which it would not had it done it before.
     pub fn outcome_unknown(&self) -> bool {
         match self {
             Self::Status(status) => status.outcome_unknown(),
-            // Of several attempts any may have been carried out.
-            Self::Timeout { attempts, .. } => *attempts > 0,
+            Self::Timeout { may_be_done, .. } => *may_be_done,
             Self::Malformed { .. } => true,
             Self::Unreachable { .. } | Self::InvalidEndpoint { .. } | Self::TooManyCalls { .. } => {
                 false
@@ -246,6 +246,9 @@ pub struct StatusError {
     pub transport: bool,
     /// Whether nothing at all came from the node for as long as was waited.
     pub is_silence: bool,
+    /// Whether an earlier attempt at the same call may have been carried out, of which this one
+    /// says nothing.
+    pub may_be_done: bool,
     /// Whether these are words of stockd, and not those of another program at the address.
     pub is_of_stockd: bool,
     /// As [`Error::request_ids`] has them.
@@ -273,6 +276,7 @@ impl StatusError {
             retry_delay: None,
             transport: true,
             is_silence: true,
+            may_be_done: false,
             is_of_stockd: false,
             request_ids: Vec::new(),
         }
@@ -283,14 +287,24 @@ impl StatusError {
         ErrorReason::from_text(&self.reason)
     }
 
-    /// Whether what was asked for may have been done all the same, by this attempt.
+    /// Whether what was asked for may have been done all the same.
     pub fn outcome_unknown(&self) -> bool {
         let may_have = matches!(self.code, Code::DeadlineExceeded | Code::Cancelled);
-        match self.reason() {
-            ErrorReason::OutcomeUnknown | ErrorReason::DeadlineExceeded => true,
+        let may_be_done_by_this = match self.reason() {
+            ErrorReason::OutcomeUnknown
+            | ErrorReason::DeadlineExceeded
+            | ErrorReason::AnswersFull => true,
             ErrorReason::Unspecified => self.transport || may_have,
             _ => false,
-        }
+        };
+        self.may_be_done || may_be_done_by_this
+    }
+
+    /// Whether a shard has refused the request, which it would not had it done it before: it then
+    /// repeats its answer, for as long as it remembers the id.
+    pub(crate) fn settles(&self) -> bool {
+        let is_forgotten = self.reason() == ErrorReason::RequestTooOld;
+        self.is_of_stockd && !is_forgotten && next(self) == Next::GiveUp
     }
 
     /// What an attempt at a node that takes no connection failed with.
@@ -317,7 +331,19 @@ impl StatusError {
     }
 
     /// Takes apart one slot of a batch's answer.
-    pub(crate) fn from_slot(slot: &tonic_types::Status) -> Self {
+    ///
+    /// ```
+    /// # use stock_client::tonic_types;
+    /// use stock_client::StatusError;
+    /// use stock_client::v1::batch_reserve_result::Result as Slot;
+    ///
+    /// # let slot = Slot::Error(tonic_types::Status { code: 5, ..Default::default() });
+    /// if let Slot::Error(status) = &slot {
+    ///     let error = StatusError::from_slot(status);
+    ///     assert_eq!(error.code, stock_client::tonic::Code::NotFound);
+    /// }
+    /// ```
+    pub fn from_slot(slot: &tonic_types::Status) -> Self {
         Self::from_parts(
             Code::from_i32(slot.code),
             slot.message.clone(),
@@ -349,6 +375,7 @@ impl StatusError {
             retry_delay: details.retry_info().and_then(|info| info.retry_delay),
             transport,
             is_silence: false,
+            may_be_done: false,
             is_of_stockd: details
                 .error_info()
                 .is_some_and(|info| info.domain == ERROR_DOMAIN),
@@ -483,6 +510,7 @@ mod tests {
         let error = Error::Timeout {
             after: Duration::from_millis(1500),
             attempts: 4,
+            may_be_done: true,
             last: Some(Box::new(StatusError::silent(Duration::from_millis(200)))),
             request_ids: Vec::new(),
         };

@@ -275,6 +275,7 @@ pub use reserve_stream::{ReserveStream, UNANSWERED_MAX};
 #[doc(inline)]
 pub use stock_proto::stock::{admin, v1};
 pub use tonic;
+pub use tonic_types;
 pub use way::{Topology, home_shard, shard_of_reservation, shard_of_sku};
 
 /// A span of time as messages have it: how long a hold lasts. What is longer than messages can say

@@ -116,7 +116,8 @@ pub(crate) fn connects() {
 
 /// The method whose request this is: each has a message of its own, which is named after it.
 fn method<Q>() -> &'static str {
-    let path = std::any::type_name::<Q>();
+    // That of many messages is a stream of them.
+    let path = std::any::type_name::<Q>().trim_end_matches('>');
     let name = path.rsplit("::").next().unwrap_or(path);
     name.strip_suffix("Request").unwrap_or(name)
 }

@@ -262,6 +262,7 @@ mod tests {
             retry_delay: None,
             transport: false,
             is_silence: false,
+            may_be_done: false,
             is_of_stockd: true,
             request_ids: Vec::new(),
         }
@@ -295,6 +296,7 @@ mod tests {
             error: Error::Timeout {
                 after: Duration::from_secs(10),
                 attempts: 9,
+                may_be_done: true,
                 last: None,
                 request_ids: Vec::new(),
             },

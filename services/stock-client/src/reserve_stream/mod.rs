@@ -322,7 +322,8 @@ where
             Then::TimedOut => return self.time_out(unanswered, Some(failure.clone())),
             Then::GiveUp => {
                 let id = unanswered.request.request_id;
-                let error = Error::from(failure.clone()).made_under(vec![id]);
+                let told = attempts.told(failure.clone());
+                let error = Error::from(told).made_under(vec![id]);
                 return self.answers.push_back((unanswered.number, Err(error)));
             }
         };

@@ -34,6 +34,8 @@ pub struct Attempts {
     failures: Vec<(Arc<str>, u32)>,
     /// The failure that tells most of those so far.
     telling: Option<StatusError>,
+    /// One of them may have been carried out.
+    may_be_done: bool,
 }
 
 /// What follows from an attempt that failed.
@@ -87,6 +89,7 @@ impl Attempts {
             strangers: 0,
             failures: Vec::new(),
             telling: None,
+            may_be_done: false,
         }
     }
 
@@ -107,6 +110,20 @@ impl Attempts {
         self.telling
     }
 
+    /// Whether one of those that have failed may have been carried out.
+    pub fn may_be_done(&self) -> bool {
+        self.may_be_done
+    }
+
+    /// The last failure as the caller is told it: what it says of its own attempt only is no word on
+    /// the others.
+    pub fn told(&self, failure: StatusError) -> StatusError {
+        StatusError {
+            may_be_done: self.may_be_done && !failure.settles(),
+            ..failure
+        }
+    }
+
     /// Begins another one while so much of the call's time is left: how long it may take.
     pub fn begin(&mut self, left: Duration) -> Duration {
         self.made += 1;
@@ -122,6 +139,7 @@ impl Attempts {
         left: Duration,
         chance: &mut impl Rng,
     ) -> Consequence {
+        self.may_be_done |= failure.outcome_unknown();
         let next = next(failure);
         let consequence = |lesson, look_again, then| Consequence {
             lesson,
@@ -298,6 +316,29 @@ mod tests {
             0,
             "anyone else would only forward to it"
         );
+    }
+
+    #[test]
+    fn what_was_lost_once_may_be_done_until_a_shard_refuses_it() {
+        let lost = StatusError::silent(ATTEMPT);
+        let busy = of_stockd(Code::Unavailable, ErrorReason::NoLeader);
+        let refused = of_stockd(Code::FailedPrecondition, ErrorReason::WrongState);
+        let forgotten = of_stockd(Code::FailedPrecondition, ErrorReason::RequestTooOld);
+        let stranger = StatusError::from(Status::unimplemented("no such service"));
+        let mut attempts = new();
+        failed(&mut attempts, &busy);
+        assert!(!attempts.told(busy.clone()).outcome_unknown());
+        failed(&mut attempts, &lost);
+        for (failure, is_unknown) in [
+            (busy, true),
+            (stranger, true),
+            (forgotten, true),
+            (refused, false),
+        ] {
+            failed(&mut attempts, &failure);
+            let told = attempts.told(failure);
+            assert_eq!(told.outcome_unknown(), is_unknown, "{told:?}");
+        }
     }
 
     #[test]

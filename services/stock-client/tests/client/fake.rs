@@ -88,6 +88,7 @@ async fn what_no_repeat_can_mend_is_an_error_with_its_reason() {
     let once = client.with(CallOptions::new().timeout(Duration::from_millis(300)));
     let error = once.reserve(basket(&client, 1)).await.unwrap_err();
     assert_eq!(error.reason(), ErrorReason::DiskFull, "{error}");
+    assert!(!error.outcome_unknown() && error.is_retryable(), "{error}");
     assert_eq!(fake.available("milk", "store-7"), Some(10));
     // Checked as by a node, and named as by one.
     let mut wrong = basket(&client, 1);
@@ -95,6 +96,44 @@ async fn what_no_repeat_can_mend_is_an_error_with_its_reason() {
     let error = client.reserve(wrong).await.unwrap_err();
     assert_eq!(error.reason(), ErrorReason::UnknownLocation);
     assert!(error.to_string().contains("lines[1].location"), "{error}");
+}
+
+#[tokio::test]
+async fn what_one_attempt_may_have_done_no_later_refusal_denies() {
+    let (fake, client) = stocked(10);
+    fake.fail_next::<ReserveRequest>(Fault::LostAfter);
+    fake.fail_all::<ReserveRequest>(Fault::NoLeader);
+    let twice = client.with(CallOptions::new().attempts(2));
+    let request = basket(&client, 3);
+    let error = twice.reserve(request.clone()).await.unwrap_err();
+    assert_eq!(error.reason(), ErrorReason::NoLeader, "{error}");
+    assert!(error.outcome_unknown(), "{error}");
+    assert_eq!(fake.available("milk", "store-7"), Some(7));
+    fake.mend();
+    // A shard that had done it would say so.
+    fake.fail_next::<ReserveRequest>(Fault::LostBefore);
+    let unknown = ReserveRequest {
+        lines: vec![Line::at("tea", "store-7", 1)],
+        ..basket(&client, 1)
+    };
+    let error = client.reserve(unknown).await.unwrap_err();
+    assert_eq!(error.reason(), ErrorReason::UnknownSku, "{error}");
+    assert!(!error.outcome_unknown(), "{error}");
+    held(&client, request).await;
+    assert_eq!(fake.available("milk", "store-7"), Some(7));
+}
+
+#[tokio::test]
+async fn a_batchs_request_that_may_be_done_says_so() {
+    let (fake, client) = stocked(10);
+    fake.fail_next::<BatchReserveRequest>(Fault::LostAfter);
+    fake.fail_all::<BatchReserveRequest>(Fault::NoLeader);
+    let hurried = client.with(CallOptions::new().timeout(Duration::from_millis(300)));
+    let requests = vec![basket(&client, 1)];
+    let error = hurried.batch_reserve(BatchReserveRequest { requests });
+    let error = error.await.unwrap_err();
+    assert!(error.outcome_unknown(), "{error}");
+    assert_eq!(fake.available("milk", "store-7"), Some(9));
 }
 
 #[tokio::test]
