@@ -1,5 +1,5 @@
-//! Addresses that a client no longer reaches: what it sends there is lost without a word, as behind a
-//! firewall.
+//! Addresses that a client no longer reaches: what it sends there is lost without a word, as behind
+//! a firewall.
 
 use std::collections::BTreeSet;
 use std::future::pending;

@@ -1,7 +1,7 @@
 //! What a call through the client costs beside one through the generated stub, and what its metrics
 //! and spans add. The node is one that answers at once, in this process: all that differs is the
-//! client. And what memory two thousand tasks take that wait for their calls, the node being another
-//! process. `cargo bench -p stock-client`
+//! client. And what memory two thousand tasks take that wait for their calls, the node being
+//! another process. `cargo bench -p stock-client`
 #![expect(clippy::print_stdout, reason = "a benchmark says what it measured")]
 
 #[expect(dead_code, reason = "the tests need more of it")]

@@ -9,8 +9,8 @@
 //! After an outage the replicas that are back may have forgotten the time. Where a quorum has, it
 //! goes on from the last entry by as long as the wall clocks say that it is since: each entry
 //! carries what they showed beside the stamp, so that a distance between the two that was there
-//! before neither ends holds early nor is lost. So does time whose leader is further behind the wall
-//! clocks than callers' clocks are followed: its machine stood still through weeks.
+//! before neither ends holds early nor is lost. So does time whose leader is further behind the
+//! wall clocks than callers' clocks are followed: its machine stood still through weeks.
 //!
 //! Estimates lag behind each other, by as long as messages take. So each names the leader whose
 //! time it is by his term, and is worth nothing to a replica that has an entry stamped by a later
@@ -251,9 +251,9 @@ impl ClusterClock {
         stamp
     }
 
-    /// Whether this machine must have been stopped, its boot clock and all, while the others' clocks
-    /// went on: its time is so far behind them that callers whose clocks are right would be refused,
-    /// and at one percent they would be for years.
+    /// Whether this machine must have been stopped, its boot clock and all, while the others'
+    /// clocks went on: its time is so far behind them that callers whose clocks are right would
+    /// be refused, and at one percent they would be for years.
     fn stood_still(&self, now: Now, walls: Walls) -> bool {
         let behind = |time: ClusterTime| walls.lower_ms.saturating_sub(time.stamp.0 as i64);
         self.estimate(now)

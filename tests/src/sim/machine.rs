@@ -221,8 +221,8 @@ impl Machine {
         !self.is_on_old && !self.is_copy && !self.disk.is_damaged()
     }
 
-    /// Where it is paused, after how long to look again: a pause ends early where nothing goes wrong
-    /// any more.
+    /// Where it is paused, after how long to look again: a pause ends early where nothing goes
+    /// wrong any more.
     pub(crate) fn paused(&self, now_us: u64) -> Option<u64> {
         let left_us = self.paused_until_us.checked_sub(now_us)?;
         (left_us > 0).then_some(left_us.min(PAUSE_LOOKED_AT_US))

@@ -115,8 +115,8 @@ impl Attempts {
         self.may_be_done
     }
 
-    /// The last failure as the caller is told it: what it says of its own attempt only is no word on
-    /// the others.
+    /// The last failure as the caller is told it: what it says of its own attempt only is no word
+    /// on the others.
     pub fn told(&self, failure: StatusError) -> StatusError {
         StatusError {
             may_be_done: self.may_be_done && !failure.settles(),
