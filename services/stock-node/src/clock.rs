@@ -409,8 +409,8 @@ mod tests {
         const DAY_MS: u64 = 24 * 3_600_000;
         for (days, expected) in [(44, 5), (58, 58 * DAY_MS - 1_000)] {
             let mut clock = ClusterClock::default();
-            clock.stamp(1, at(0, EPOCH), walls(0));
             clock.applied(moment(0, 0), 1);
+            clock.led_by(time(0, 1), at(0, EPOCH));
             // Its boot clock has seen nothing of it, and the others' wall clocks have.
             let stamped = clock.stamp(1, at(5, EPOCH), walls((days * DAY_MS) as i64));
             assert_eq!(stamped.stamp, stamp(expected), "{days} days");
