@@ -8,8 +8,9 @@ use crate::writes::{Record, Writes};
 /// what an older copy of it may have forgotten unnoticed.
 const BEAT_EVERY_MS: u64 = 1_000;
 
-/// What was heard of others is written with the next write; where there is none, after so long.
-const NEWS_WAIT_MS: u64 = 10_000;
+/// What was heard of others is written with the next write; where there is none, as without a
+/// quorum, after so long. Until then nobody knows it who dies, so it waits no longer than a pulse.
+const NEWS_WAIT_MS: u64 = BEAT_EVERY_MS;
 
 /// When the next one is due.
 #[derive(Debug)]
