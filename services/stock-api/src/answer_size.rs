@@ -111,6 +111,7 @@ const fn varint(number: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rejection::embedded;
     use prost_types::{Duration, Timestamp};
 
     const LONGEST: usize = IDENTIFIER_BYTES_MAX;
@@ -207,7 +208,7 @@ mod tests {
         let usual = vec![request(24, 18); 1_000];
         assert!(check_batch(&usual, &vec![None; 1_000], 8).is_ok());
         // What is refused already has an answer of its own size.
-        let error = tonic_types::Status::default();
+        let error = embedded(Rejection::SeveralShards);
         let known = vec![Some(Slot::Error(error)); 960];
         assert!(check_batch(&full, &known, 8).is_ok());
     }

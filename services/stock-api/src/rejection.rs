@@ -112,6 +112,18 @@ pub fn plain(code: Code, reason: Reason, message: String) -> Status {
     Status::with_error_details(code, message, details)
 }
 
+/// An error as a message inside an answer.
+pub fn embedded(error: impl Into<Status>) -> tonic_types::Status {
+    let status = error.into();
+    // The details of a status are a google.rpc.Status with all three fields.
+    let details: Option<tonic_types::Status> = prost::Message::decode(status.details()).ok();
+    tonic_types::Status {
+        code: status.code().into(),
+        message: status.message().to_owned(),
+        details: details.map(|status| status.details).unwrap_or_default(),
+    }
+}
+
 fn invalid(violations: Vec<FieldViolation>) -> Status {
     let first = violations.first();
     let more = violations.len().saturating_sub(1);

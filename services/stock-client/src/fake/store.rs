@@ -7,6 +7,7 @@ use stock_api::convert::{self, Held};
 use stock_api::documents::{self, Documents, Whole};
 use stock_api::fields::Fields;
 use stock_api::page::{self, List};
+use stock_api::rejection::embedded;
 use stock_api::{Rejection, answer_size, basket, catalog, filter, keys, time};
 use stock_core::{
     Action, At, Catalog, Command, Filter, Location, Operation, Outcome, Principal, PutLocation,
@@ -528,17 +529,5 @@ impl Store {
             meta: Some(led(api::ShardIndex::META)),
             time: Some((SystemTime::UNIX_EPOCH + now).into()),
         }
-    }
-}
-
-/// An error as a message inside an answer.
-fn embedded(error: impl Into<Status>) -> tonic_types::Status {
-    let status = error.into();
-    // The details of a status are a google.rpc.Status with all three fields.
-    let details: Option<tonic_types::Status> = prost::Message::decode(status.details()).ok();
-    tonic_types::Status {
-        code: status.code().into(),
-        message: status.message().to_owned(),
-        details: details.map(|status| status.details).unwrap_or_default(),
     }
 }

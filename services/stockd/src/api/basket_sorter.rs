@@ -2,13 +2,12 @@
 
 use std::sync::LazyLock;
 
-use stock_api::basket;
+use stock_api::{basket, rejection};
 use stock_cluster::GroupId;
 use stock_core::{Command, Stamp};
 use stock_node::answer::{Failure, Outcome};
 use stock_node::entry::{Commands, CommandsBuilder};
 use stock_proto::stock::v1 as api;
-use tonic::Status;
 
 use super::edge::{BYTES_PER_PROPOSAL_MAX, COMMANDS_PER_PROPOSAL_MAX, Edge, Proposed};
 use super::error::ApiError;
@@ -157,7 +156,7 @@ fn answer(stamp: Stamp, outcome: Outcome) -> Result<api::ReserveResponse, ApiErr
 
 /// The error that is told most often, and when there is least time for it.
 static OVERLOADED: LazyLock<tonic_types::Status> =
-    LazyLock::new(|| embed(ApiError::Failed(Failure::Overloaded)));
+    LazyLock::new(|| rejection::embedded(ApiError::Failed(Failure::Overloaded)));
 
 /// See [`OVERLOADED`].
 pub(super) fn overloaded() -> tonic_types::Status {
@@ -168,18 +167,7 @@ pub(super) fn overloaded() -> tonic_types::Status {
 pub(super) fn embedded(error: ApiError) -> tonic_types::Status {
     match error {
         ApiError::Failed(Failure::Overloaded) => overloaded(),
-        error => embed(error),
-    }
-}
-
-fn embed(error: ApiError) -> tonic_types::Status {
-    let status = Status::from(error);
-    // The details of a status are a google.rpc.Status with all three fields.
-    let details: Option<tonic_types::Status> = prost::Message::decode(status.details()).ok();
-    tonic_types::Status {
-        code: status.code().into(),
-        message: status.message().to_owned(),
-        details: details.map(|status| status.details).unwrap_or_default(),
+        error => rejection::embedded(error),
     }
 }
 

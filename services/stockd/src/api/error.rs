@@ -1,4 +1,5 @@
-//! The one place where refusals become gRPC. Reasons and their meaning are in
+//! The one place where a node's failures become gRPC; what is said of a call's content, and of what
+//! its shard refuses, are stock-api's words. Reasons and their meaning are in
 //! `stock/v1/errors.proto`.
 
 use std::collections::HashMap;
