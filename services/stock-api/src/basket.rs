@@ -50,6 +50,7 @@ pub fn checked(
         lines,
         ttl_ms: ttl_ms.unwrap_or(TTL_MS_DEFAULT),
         labels,
+        over: None,
     });
     let command = Command {
         principal: principal.clone(),
@@ -88,7 +89,12 @@ pub fn amendment(
     if one_shard(&lines, shards)? != id.shard() {
         return Err(Rejection::SeveralShards);
     }
-    let operation = Operation::Amend(Amend { id, lines, ttl_ms });
+    let operation = Operation::Amend(Amend {
+        id,
+        lines,
+        ttl_ms,
+        over: None,
+    });
     Ok((Request::of(request_id, &operation), id, operation))
 }
 

@@ -223,6 +223,15 @@ pub fn describe(refusal: &Refusal) -> Refused {
             Reason::TooManyLocations,
             "the cluster has as many locations as it may",
         ),
+        Refusal::TooLate => Refused {
+            retry_after: Some(Duration::ZERO),
+            ..refused(
+                Code::Unavailable,
+                Reason::OutcomeUnknown,
+                "the lines of the basket were not held in time; none of them is: try again with \
+                 the same request id",
+            )
+        },
         Refusal::ReservationIdTaken => Refused {
             retry_after: Some(Duration::ZERO),
             ..refused(

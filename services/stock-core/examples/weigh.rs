@@ -164,6 +164,7 @@ impl Driver {
             lines: vec![line],
             ttl_ms: 900_000,
             labels: None,
+            over: None,
         };
         self.request(Operation::Reserve(reserve))
     }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::basket::{BasketCommand, Line, Over};
 use crate::ids::{
     Document, Fingerprint, Location, Principal, Quantity, Reporter, RequestId, ReservationId, Stamp,
 };
@@ -19,13 +20,16 @@ pub struct Command {
     pub action: Action,
 }
 
-/// Requests are known by their id, movements by their document.
+/// Requests are known by their id, movements by their document, and what one shard tells another by
+/// the reservation and its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Somebody asks for something; it may be refused.
     Request(Request, Operation),
     /// Something has happened.
     Movements(Movements),
+    /// Shards tell each other of a basket that they share.
+    Basket(BasketCommand),
 }
 
 /// What makes a request the same request.
@@ -58,15 +62,6 @@ pub enum Operation {
     SetPolicy(SetPolicy),
 }
 
-/// So many units of one SKU at one location.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the types say it")]
-pub struct Line {
-    pub sku: Sku,
-    pub location: Location,
-    pub quantity: Quantity,
-}
-
 /// Hold every line, or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reserve {
@@ -78,6 +73,8 @@ pub struct Reserve {
     pub ttl_ms: u64,
     /// What its caller calls it.
     pub labels: Option<Arc<Labels>>,
+    /// Given where lines are of other shards, too: this one is its home.
+    pub over: Option<Box<Over>>,
 }
 
 /// Make a hold permanent, or at least until a pickup deadline.
@@ -138,6 +135,8 @@ pub struct Amend {
     pub lines: Vec<Line>,
     /// From the stamp on; left out: the expiry stays.
     pub ttl_ms: Option<u64>,
+    /// Given where lines are of other shards than the reservation's home, too.
+    pub over: Option<Box<Over>>,
 }
 
 /// Change what may be sold of a position.

@@ -8,8 +8,9 @@
 
 use smallvec::SmallVec;
 
+use crate::basket::Line;
 use crate::catalog::{LocationType, PutLocation};
-use crate::command::{Line, MovementLine, Operation, PartialLine};
+use crate::command::{MovementLine, Operation, PartialLine};
 use crate::ids::{Fingerprint, ReservationId};
 use crate::text::Reason;
 
@@ -241,6 +242,7 @@ mod tests {
                 lines,
                 ttl_ms,
                 labels: None,
+                over: None,
             })
         };
         let confirm = |id, pickup_within_ms| {
@@ -251,7 +253,12 @@ mod tests {
         };
         let amend = |ttl_ms| {
             let lines = vec![line("MUG", "A", 1)];
-            Operation::Amend(Amend { id, lines, ttl_ms })
+            Operation::Amend(Amend {
+                id,
+                lines,
+                ttl_ms,
+                over: None,
+            })
         };
         let release = |lines| {
             Operation::Release(Release {
@@ -308,6 +315,7 @@ mod tests {
                 lines: vec![line("MUG", "A", 1)],
                 ttl_ms: 5,
                 labels: None,
+                over: None,
             })
         };
         assert_eq!(reserve(1).fingerprint(), reserve(2).fingerprint());

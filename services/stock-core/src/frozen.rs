@@ -11,6 +11,7 @@ use crate::codec::Writer;
 use crate::documents::{Amiss, DocumentKey, RecordedLine};
 use crate::ids::{Location, ReservationId};
 use crate::memory::{Remembered, RequestKey};
+use crate::parts::PartRecord;
 use crate::sku::Sku;
 use crate::stock::Stock;
 use crate::timeline::Timeline;
@@ -87,6 +88,7 @@ pub(crate) enum Slot {
     Shard {
         stocks: Arc<BTreeMap<Sku, Stock>>,
         holds: Arc<Timeline<ReservationId, Hold>>,
+        parts: Arc<Timeline<ReservationId, PartRecord>>,
         requests: Arc<Timeline<RequestKey, Remembered<Verdict>>>,
         documents: Arc<BTreeMap<DocumentKey, RecordedLine>>,
         amiss: Arc<BTreeMap<DocumentKey, Amiss>>,
@@ -107,12 +109,14 @@ impl Slot {
             Self::Shard {
                 stocks,
                 holds,
+                parts,
                 requests,
                 documents,
                 amiss,
             } => {
                 writer.stocks(stocks);
                 writer.holds(holds);
+                writer.parts(parts);
                 writer.requests(requests, Writer::verdict);
                 writer.documents(documents);
                 writer.amiss(amiss);

@@ -31,15 +31,18 @@
 //! `apply/` has one file for each family of commands.
 
 mod apply;
+mod basket;
 mod buckets;
 mod catalog;
 pub mod codec;
 mod command;
 mod documents;
+mod errands;
 mod error;
 mod fingerprint;
 mod frozen;
 mod holders;
+mod home;
 mod ids;
 mod labels;
 mod ledger;
@@ -49,9 +52,11 @@ mod memory;
 mod names;
 mod order;
 mod outcome;
+mod parts;
 mod position;
 mod reservation;
 mod restore;
+mod set_aside;
 mod shard;
 mod sku;
 mod stock;
@@ -59,11 +64,15 @@ mod text;
 mod timeline;
 mod verdict;
 
+pub use basket::{
+    Acknowledge, Ask, BasketCommand, Decide, Decision, Follow, HoldPart, Line, NumberedLine, Over,
+    Probe,
+};
 pub use catalog::{
     Catalog, CatalogCommand, CatalogOutcome, Coordinates, LocationType, PutLocation,
 };
 pub use command::{
-    Action, Amend, Command, Confirm, Extend, Fulfill, Line, MovementKind, MovementLine, Movements,
+    Action, Amend, Command, Confirm, Extend, Fulfill, MovementKind, MovementLine, Movements,
     Operation, PartialLine, Release, Request, Reserve, SetPolicy,
 };
 pub use error::{Flaw, Part, RestoreError};
@@ -77,7 +86,10 @@ pub use labels::Labels;
 pub use ledger::{EntryKind, LedgerEntry, Source};
 pub use listing::{Filter, Listed};
 pub use names::{Naming, NewNames};
-pub use outcome::{Discrepancy, LineVerdict, Outcome, Policy, Refusal, ShortLine, Shortage};
+pub use outcome::{
+    BasketOutcome, Discrepancy, LineVerdict, NotHeld, Outcome, Policy, Prepared, Refusal,
+    ShortLine, Shortage,
+};
 pub use position::Position;
 pub use reservation::{Reservation, ReservationLine, ReservationLines, State};
 pub use restore::{CatalogRestorer, ShardRestorer, StateRestorer};

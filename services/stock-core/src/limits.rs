@@ -78,6 +78,21 @@ pub const ENDED_RESERVATION_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes that a shard's open reservations may take: four million of one line. Past this what adds
 /// to them is refused.
 pub const OPEN_RESERVATION_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// How long after the edge asked for a basket over several shards its lines may still be held, and
+/// how far ahead of the nodes' clocks the edge's may be. So long it is remembered what was refused.
+pub const ASKED_WITHIN_MS: u64 = 60 * 1_000;
+/// Bytes that a shard's tombstones may take, of parts that will never be held: half a million of
+/// them. Past this no further part is held, and none refused for good, until a minute has passed.
+pub const TOMBSTONE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// When a participant that heard nothing asks home what became of a part.
+pub const ASK_AFTER_MS: u64 = 2_000;
+/// When it asks about a part that does not end by itself, or did not: in case home has lost it.
+pub const ASK_AGAIN_MS: u64 = 24 * 3_600 * 1_000;
+/// How long after the end of a hold a participant asks home what became of it.
+pub const ASK_OVERDUE_MS: u64 = 5_000;
+/// Reservations at a position of which it is looked whether they are undecided, when a basket over
+/// several shards is short there: those held last.
+pub const UNDECIDED_LOOKED_AT_MAX: usize = 64;
 /// Positions of a shard; past this a movement or policy that needs a new one is refused.
 pub const POSITIONS_MAX: usize = 16 * 1024 * 1024;
 /// Locations of a cluster.

@@ -13,6 +13,14 @@ pub enum Outcome {
     Reservation(Arc<Reservation>),
     /// The basket was not held; nothing changed.
     Shortage(Arc<Shortage>),
+    /// Home has done its part of a basket over several shards. What becomes of it depends on the
+    /// others, whom whoever asked has to ask.
+    Prepared(Arc<Prepared>),
+    /// Nothing changed: the reservation is being prepared by another request, whose outcome has to
+    /// be found out first.
+    Undecided(Arc<Prepared>),
+    /// To what shards tell each other.
+    Basket(BasketOutcome),
     /// The position's policy as it is now.
     Policy(Policy),
     /// A verdict for each line of a document, in order.
@@ -26,6 +34,9 @@ pub enum Outcome {
 pub struct Shortage {
     /// Every line that is short.
     pub lines: Vec<ShortLine>,
+    /// Whether they are so only by units of baskets over several shards that are not decided yet.
+    /// Looked for where the basket is one itself.
+    pub by_undecided: bool,
 }
 
 /// A line that is short.
@@ -170,4 +181,52 @@ pub enum Refusal {
     TooManyLocations,
     /// A reservation of this id exists; the edge makes another and tries again.
     ReservationIdTaken,
+    /// More than [`ASKED_WITHIN_MS`](crate::limits::ASKED_WITHIN_MS) have passed since the edge
+    /// asked for a basket over several shards, or another shard has found that it never came.
+    TooLate,
+}
+
+/// Why a part is not held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotHeld {
+    /// Some of its lines are short.
+    Short(Arc<Shortage>),
+    /// It may not be held.
+    Refused(Refusal),
+    /// It was not held in time, or was given back before home had decided.
+    Gone,
+}
+
+/// What a shard answers to what it is told of a basket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BasketOutcome {
+    /// To [`HoldPart`] and [`Probe`]: the part is held for this version.
+    Held,
+    /// To them: it is not, and never will be.
+    NotHeld(NotHeld),
+    /// To them: home has decided this version, or one that came later.
+    Over,
+    /// To [`Follow`], [`Decide`] and [`Acknowledge`]: it is done, or was before.
+    Done,
+    /// To [`Follow`]: there is no part that could follow.
+    Missing,
+    /// To [`Ask`]: home knows the reservation, and will tell.
+    Known,
+    /// To [`Ask`]: home never held it, and never will.
+    Gone,
+}
+
+/// What home has prepared and not decided yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// As it will be if every part is held.
+    pub reservation: Arc<Reservation>,
+    /// Which version of it that is.
+    pub version: u32,
+    /// As home was told.
+    pub asked_at: Stamp,
+    /// Stock shards of the cluster, by which its lines are divided.
+    pub shards: u32,
+    /// The participants that have to hold more than they do.
+    pub asked: Vec<u32>,
 }

@@ -110,6 +110,18 @@ impl Reservation {
         BYTES + labels + LINE_BYTES * self.lines.len()
     }
 
+    /// As it was when it was held.
+    pub(crate) fn as_held(&self) -> Self {
+        let line = |line: &ReservationLine| {
+            ReservationLine::new(line.sku.clone(), line.location.clone(), line.quantity)
+        };
+        Self {
+            state: State::Held,
+            lines: self.lines.iter().map(line).collect(),
+            ..self.clone()
+        }
+    }
+
     /// The caller's own name for it.
     pub fn order_reference(&self) -> Option<&OrderReference> {
         self.labels.as_ref()?.order_reference.as_ref()
@@ -121,7 +133,21 @@ impl Reservation {
     }
 
     pub(crate) fn open_units_at(&self, sku: &Sku, location: &Location) -> i64 {
-        let here = |line: &&ReservationLine| line.sku == *sku && line.location == *location;
-        self.lines.iter().find(here).map_or(0, |line| line.open)
+        open_at(&self.lines, sku, location)
     }
+}
+
+/// The line of a position.
+pub(crate) fn line_at<'a>(
+    lines: &'a [ReservationLine],
+    sku: &Sku,
+    location: &Location,
+) -> Option<&'a ReservationLine> {
+    let mut lines = lines.iter();
+    lines.find(|line| line.sku == *sku && line.location == *location)
+}
+
+/// What of these lines is open at a position.
+pub(crate) fn open_at(lines: &[ReservationLine], sku: &Sku, location: &Location) -> i64 {
+    line_at(lines, sku, location).map_or(0, |line| line.open)
 }

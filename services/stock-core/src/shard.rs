@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::apply::{holds::Holds, shelves::Shelves};
+use crate::apply::holds::Holds;
+use crate::apply::shelves::Shelves;
+use crate::basket::BasketCommand;
 use crate::codec::{MemoryHead, OrderHead, ShardHead, Writer};
 use crate::command::{Action, Command, Operation, Request};
 use crate::documents::DocumentMemory;
@@ -14,10 +16,12 @@ use crate::ledger::LedgerEntry;
 use crate::limits::{
     BUCKETS, DOCUMENT_BYTES_MAX, ENDED_RESERVATION_BYTES_MAX, EXPIRIES_PER_ENTRY_MAX,
     OPEN_RESERVATION_BYTES_MAX, POSITIONS_MAX, REQUEST_MEMORY_BYTES_MAX, SALE_BYTES_MAX,
+    TOMBSTONE_BYTES_MAX,
 };
-use crate::memory::{Recall, RequestKey, RequestMemory};
+use crate::memory::{Recall, RequestKey, RequestMemory, Weigh};
 use crate::names::{Names, Naming};
 use crate::outcome::{Outcome, Refusal};
+use crate::parts::Parts;
 use crate::reservation::Reservation;
 use crate::sku::Sku;
 use crate::stock::Stock;
@@ -28,6 +32,7 @@ use crate::verdict::Verdict;
 pub struct Shard {
     pub(crate) shelves: Shelves,
     pub(crate) holds: Holds,
+    pub(crate) parts: Parts,
     pub(crate) requests: RequestMemory<Verdict>,
     pub(crate) documents: DocumentMemory,
     pub(crate) names: Names,
@@ -49,6 +54,13 @@ pub struct Counts {
     pub request_bytes: usize,
     pub document_bytes: usize,
     pub open_reservation_bytes: usize,
+    /// Parts of reservations that are at home in other shards, and what will never be one.
+    pub parts: usize,
+    pub tombstones: usize,
+    /// Reservations over several shards that are not decided, and what their participants have yet
+    /// to be told.
+    pub undecided: usize,
+    pub owed: usize,
 }
 
 impl Shard {
@@ -62,6 +74,7 @@ impl Shard {
                 OPEN_RESERVATION_BYTES_MAX,
                 ENDED_RESERVATION_BYTES_MAX,
             ),
+            parts: Parts::new(secret, BUCKETS, TOMBSTONE_BYTES_MAX),
             requests: RequestMemory::new(secret, BUCKETS, REQUEST_MEMORY_BYTES_MAX),
             documents: DocumentMemory::new(secret, BUCKETS, DOCUMENT_BYTES_MAX, SALE_BYTES_MAX),
             names: Names::default(),
@@ -84,6 +97,7 @@ impl Shard {
         self.requests.forget(self.applied.moment);
         self.documents.forget(now);
         self.holds.forget_ended(now);
+        self.parts.forget(now);
     }
 
     /// Carries out one command, or refuses it. Either way every replica comes to the same state.
@@ -101,6 +115,24 @@ impl Shard {
                 self.request(at, principal, request, &operation, ledger)
             }
             Action::Movements(movements) => self.record(at, &principal, &movements, ledger),
+            Action::Basket(command) => self.basket(at, &principal, &command, ledger),
+        }
+    }
+
+    fn basket(
+        &mut self,
+        at: At,
+        principal: &Principal,
+        command: &BasketCommand,
+        ledger: &mut Vec<LedgerEntry>,
+    ) -> Outcome {
+        match command {
+            BasketCommand::HoldPart(hold) => self.hold_part(at, principal, hold, ledger),
+            BasketCommand::Probe(probe) => self.probe(at, probe),
+            BasketCommand::Follow(follow) => self.follow(at, principal, follow, ledger),
+            BasketCommand::Decide(decide) => self.decide(at, decide, ledger),
+            BasketCommand::Acknowledge(acknowledge) => self.acknowledge(at, acknowledge),
+            BasketCommand::Ask(ask) => self.ask(at, ask),
         }
     }
 
@@ -175,7 +207,11 @@ impl Shard {
             document_lines_remembered: self.documents.len(),
             request_bytes: self.requests.bytes,
             document_bytes: self.documents.bytes,
-            open_reservation_bytes: self.holds.open_bytes,
+            open_reservation_bytes: self.holds.open_bytes + self.parts.held_bytes,
+            parts: self.parts.held,
+            tombstones: self.parts.ends.len(),
+            undecided: self.holds.undecided.len(),
+            owed: self.holds.owed.len(),
         }
     }
 
@@ -187,13 +223,15 @@ impl Shard {
         self.head().write(&mut head, BUCKETS);
         let slots = (self.shelves.buckets.share())
             .zip(self.holds.buckets.share())
+            .zip(self.parts.buckets.share())
             .zip(self.requests.buckets.share())
             .zip(self.documents.buckets.share())
             .zip(self.documents.amiss.share())
             .map(
-                |((((stocks, holds), requests), documents), amiss)| Slot::Shard {
+                |(((((stocks, holds), parts), requests), documents), amiss)| Slot::Shard {
                     stocks,
                     holds,
+                    parts,
                     requests,
                     documents,
                     amiss,
@@ -223,6 +261,9 @@ impl Shard {
             ended_bytes: self.holds.ended_bytes as u64,
             open: self.holds.open() as u64,
             open_bytes: self.holds.open_bytes as u64,
+            parts: self.parts.held as u64,
+            part_bytes: self.parts.held_bytes as u64,
+            tombstone_bytes: self.parts.tombstone_bytes as u64,
             skus: self.shelves.skus() as u64,
             positions: self.shelves.positions() as u64,
         }
@@ -240,36 +281,62 @@ impl Shard {
             id: request.id,
             principal,
         };
+        let mut is_new = true;
         match self.requests.recall(&key, request.fingerprint, at.moment) {
+            Recall::Answered(Verdict::Prepared { id }) => return self.still_prepared(id),
             Recall::Answered(verdict) => return verdict.outcome(&key.principal, operation),
             Recall::Refused(refusal) => return Outcome::Refused(refusal),
             Recall::New => {}
+            Recall::Again => is_new = false,
         }
         let who = &key.principal;
         let outcome = match operation {
-            Operation::Reserve(reserve) => self.reserve(at, who, reserve, ledger),
+            Operation::Reserve(reserve) => self.reserve(at, who, request.id, reserve, ledger),
             Operation::Confirm(confirm) => self.confirm(at, who, confirm, ledger),
             Operation::Release(release) => self.release(at, who, release, ledger),
             Operation::Fulfill(fulfill) => self.fulfill(at, who, fulfill, ledger),
             Operation::Extend(extend) => self.extend(at, who, extend, ledger),
-            Operation::Amend(amend) => self.amend(at, who, amend, ledger),
+            Operation::Amend(amend) => self.amend(at, who, request.id, amend, ledger),
             Operation::SetPolicy(policy) => self.set_policy(at, who, policy, ledger),
         };
         // A retry may find what this one did not: room, or a reservation id that is free. Nothing
         // changed, so forgetting such an answer repeats nothing.
-        let is_passing = matches!(
-            outcome,
-            Outcome::Refused(
+        let is_passing = match &outcome {
+            Outcome::Refused(refusal) => matches!(
+                refusal,
                 Refusal::ReservationIdTaken
                     | Refusal::TooManyReservations
                     | Refusal::TooManyPositions
-            )
-        );
+                    | Refusal::TooLate
+            ),
+            Outcome::Shortage(shortage) => shortage.by_undecided && !is_last_try(operation),
+            Outcome::Undecided(_) => true,
+            _ => false,
+        };
         if !is_passing {
             let verdict = Verdict::of(&outcome, operation);
-            self.requests.remember(key, request, at.moment, verdict);
+            match is_new {
+                true => self.requests.remember(key, request, at.moment, verdict),
+                false => {
+                    self.requests.replace(&key, verdict, Weigh::is_none);
+                }
+            }
         }
         outcome
+    }
+
+    /// What is answered to the retry of a request that is not decided yet.
+    fn still_prepared(&self, id: &ReservationId) -> Outcome {
+        match self.prepared(id) {
+            Some(prepared) => Outcome::Prepared(prepared),
+            // It is remembered as prepared for as long as it is.
+            None => Outcome::Refused(Refusal::UnknownReservation),
+        }
+    }
+
+    /// Whether open reservations, and parts of them, take as much room as they may.
+    pub(crate) fn is_full_of_reservations(&self) -> bool {
+        self.holds.is_full(self.parts.held_bytes)
     }
 
     /// The one copy of a location's name that all its positions share.
@@ -309,332 +376,15 @@ impl Naming for Shard {
     }
 }
 
-/// What happens at the bounds, of which a test needs nearer ones. All else is tested from outside.
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::command::{
-        Confirm, Line, MovementKind, MovementLine, Movements, Release, Reserve, SetPolicy,
+/// Whether a shortage stands whatever causes it.
+fn is_last_try(operation: &Operation) -> bool {
+    let over = match operation {
+        Operation::Reserve(reserve) => &reserve.over,
+        Operation::Amend(amend) => &amend.over,
+        _ => return true,
     };
-    use crate::error::RestoreError;
-    use crate::ids::{Document, Fingerprint, Quantity, Reporter, RequestId};
-    use crate::outcome::LineVerdict;
-    use crate::reservation::State;
-    use crate::restore::{ShardRestorer, StateRestorer};
-
-    const NOW: u64 = 1_790_000_000_000;
-
-    const RECORDED: LineVerdict = LineVerdict::Recorded {
-        discrepancy: None,
-        ahead_ms: 0,
-    };
-
-    /// A shard and how many commands it has had.
-    struct Till {
-        shard: Shard,
-        commands: u64,
-        now: Stamp,
-    }
-
-    impl Till {
-        fn new(shard: Shard) -> Self {
-            Self {
-                shard,
-                commands: 0,
-                now: Stamp(NOW),
-            }
-        }
-
-        fn apply(&mut self, action: Action) -> Outcome {
-            self.commands += 1;
-            let at = At {
-                index: self.commands,
-                ordinal: 0,
-                moment: self.now.into(),
-            };
-            let command = Command {
-                principal: Principal::new("web").unwrap(),
-                action,
-            };
-            let mut ledger = Vec::new();
-            self.shard.advance(self.now.into(), &mut ledger);
-            self.shard.apply(at, command, &mut ledger)
-        }
-
-        fn request(&mut self, number: u64, operation: Operation) -> Outcome {
-            let bits = u128::from(self.now.0) << 80 | 0x7 << 76 | u128::from(number);
-            let request = Request {
-                id: RequestId::new(bits.to_be_bytes()).unwrap(),
-                fingerprint: Fingerprint([1; 8]),
-            };
-            self.apply(Action::Request(request, operation))
-        }
-
-        fn receive(&mut self, sku: &str) -> LineVerdict {
-            let name = (self.commands + 1).to_string();
-            let outcome = self.apply(Action::Movements(Movements {
-                kind: MovementKind::Receipt,
-                source: Reporter::new("dock").unwrap(),
-                document: Document::new(&name).unwrap(),
-                reason: None,
-                lines: vec![MovementLine {
-                    line: Document::new("1").unwrap(),
-                    sku: Sku::new(sku).unwrap(),
-                    location: Location::new("A").unwrap(),
-                    on_hand_delta: 9,
-                    occurred_at: self.now,
-                }],
-            }));
-            match outcome {
-                Outcome::Movements(verdicts) => verdicts[0].clone(),
-                other => panic!("{other:?}"),
-            }
-        }
-
-        fn reserve(&mut self, number: u64) -> Outcome {
-            let line = Line {
-                sku: Sku::new("MUG").unwrap(),
-                location: Location::new("A").unwrap(),
-                quantity: Quantity::new(1).unwrap(),
-            };
-            let reserve = Reserve {
-                id: id(number),
-                lines: vec![line],
-                ttl_ms: 60_000,
-                labels: None,
-            };
-            self.request(number, Operation::Reserve(reserve))
-        }
-
-        fn release(&mut self, number: u64) -> Outcome {
-            let release = Release {
-                id: id(number),
-                lines: Vec::new(),
-                forced: None,
-            };
-            self.request(1_000 + number, Operation::Release(release))
-        }
-
-        fn confirm(&mut self, number: u64) -> Outcome {
-            let confirm = Confirm {
-                id: id(number),
-                pickup_within_ms: None,
-            };
-            self.request(2_000 + number, Operation::Confirm(confirm))
-        }
-    }
-
-    fn id(number: u64) -> ReservationId {
-        ReservationId::compose(Stamp(NOW), 0, number)
-    }
-
-    #[test]
-    fn past_its_bound_a_shard_takes_no_more_reservations() {
-        let mut till = Till::new(Shard {
-            holds: Holds::new(Secret(1), BUCKETS, 2 * 256, 9 * 256),
-            ..Shard::new(Secret(1))
-        });
-        till.receive("MUG");
-        assert!(matches!(till.reserve(1), Outcome::Reservation(_)));
-        assert!(matches!(till.reserve(2), Outcome::Reservation(_)));
-        let refused = Outcome::Refused(Refusal::TooManyReservations);
-        assert_eq!(till.reserve(3), refused);
-        assert!(matches!(till.release(1), Outcome::Reservation(_)));
-        assert!(matches!(till.reserve(4), Outcome::Reservation(_)));
-    }
-
-    #[test]
-    fn past_their_bound_the_reservations_that_ended_first_are_forgotten() {
-        let mut till = Till::new(Shard {
-            holds: Holds::new(Secret(1), BUCKETS, 9 * 256, 2 * 256),
-            ..Shard::new(Secret(1))
-        });
-        till.receive("MUG");
-        for number in 1..=4 {
-            till.reserve(number);
-            till.release(number);
-        }
-        till.receive("MUG");
-        let known = |number| till.shard.reservation(&id(number)).is_some();
-        assert_eq!([1, 2, 3, 4].map(known), [false, false, true, true]);
-        assert_eq!(till.shard.counts().ended_reservations, 2);
-    }
-
-    #[test]
-    fn past_its_bound_a_shard_takes_no_more_positions() {
-        let mut till = Till::new(Shard {
-            shelves: Shelves::new(Secret(1), BUCKETS, 1),
-            ..Shard::new(Secret(1))
-        });
-        assert_eq!(till.receive("MUG"), RECORDED);
-        let refusal = Refusal::TooManyPositions;
-        assert_eq!(till.receive("PEN"), LineVerdict::Refused(refusal));
-        let policy = SetPolicy {
-            sku: Sku::new("PEN").unwrap(),
-            location: Location::new("A").unwrap(),
-            safety_stock: Some(1),
-            backorder_limit: None,
-        };
-        let outcome = till.request(1, Operation::SetPolicy(policy));
-        assert_eq!(outcome, Outcome::Refused(refusal));
-        assert_eq!(till.receive("MUG"), RECORDED);
-        assert!(till.shard.stock(&Sku::new("PEN").unwrap()).is_none());
-    }
-
-    #[test]
-    fn with_a_memory_full_of_young_requests_new_ones_are_refused_and_change_nothing() {
-        let mut till = Till::new(Shard {
-            requests: RequestMemory::new(Secret(1), BUCKETS, 2 * 128),
-            ..Shard::new(Secret(1))
-        });
-        till.receive("MUG");
-        let first = till.reserve(1);
-        till.reserve(2);
-        let full = Outcome::Refused(Refusal::RequestMemoryFull);
-        assert_eq!(till.reserve(3), full);
-        assert_eq!(till.release(2), full);
-        assert_eq!(till.shard.counts().open_reservations, 2);
-        // What is remembered is answered all the same, and facts need no memory of requests.
-        assert_eq!(till.reserve(1), first);
-        assert_eq!(till.receive("MUG"), RECORDED);
-        till.now = till.now.plus_ms(60_000);
-        assert!(matches!(till.reserve(3), Outcome::Reservation(_)));
-        assert_eq!(till.shard.counts().requests_remembered, 2);
-    }
-
-    /// The shard as it comes back from its bytes.
-    fn restored(shard: &Shard) -> Shard {
-        restore(shard).unwrap()
-    }
-
-    fn restore(shard: &Shard) -> Result<Shard, RestoreError> {
-        let mut frozen = shard.freeze();
-        let mut restorer = ShardRestorer::new(frozen.head_bytes())?;
-        for bucket in 0..frozen.buckets() {
-            let bytes = frozen.take_bucket(bucket).unwrap();
-            restorer.bucket(bucket, &bytes)?;
-        }
-        restorer.finish()
-    }
-
-    #[test]
-    fn a_reserved_counter_that_is_not_what_is_held_is_not_restored() {
-        let sku = Sku::new("MUG").unwrap();
-        let error_at = |reserved| {
-            let mut till = Till::new(Shard::new(Secret(1)));
-            till.receive("MUG");
-            till.reserve(1);
-            till.reserve(2);
-            let location = Location::new("A").unwrap();
-            let stock = till.shard.shelves.stock_mut(&sku).unwrap();
-            stock.position_mut(&location).unwrap().reserved = reserved;
-            restore(&till.shard).err()
-        };
-        let differs = |by| {
-            Some(RestoreError::ReservedDiffers {
-                sku: sku.clone(),
-                location: Location::new("A").unwrap(),
-                by,
-            })
-        };
-        assert_eq!(error_at(2), None);
-        assert_eq!(error_at(0), differs(1));
-        assert_eq!(error_at(1), differs(1));
-        assert_eq!(error_at(3), differs(1));
-    }
-
-    #[test]
-    fn what_came_first_is_forgotten_first_after_a_restore_too() {
-        let mut till = Till::new(Shard::new(Secret(1)));
-        till.receive("MUG");
-        for number in 1..=9 {
-            till.reserve(number);
-        }
-        // All within one millisecond, and in no order of ids.
-        for number in [5, 2, 7, 1, 9] {
-            till.release(number);
-        }
-        for _ in 0..9 {
-            till.receive("PEN");
-        }
-        let mut again = Till {
-            shard: restored(&till.shard),
-            ..Till::new(Shard::new(Secret(1)))
-        };
-        again.commands = till.commands;
-        for shard in [&mut till.shard, &mut again.shard] {
-            // Five were released, and four more end by themselves.
-            shard.holds.ended_bytes_max = 7 * 256;
-            shard.requests.bytes_max = 4 * 128;
-        }
-        for till in [&mut till, &mut again] {
-            till.now = till.now.plus_ms(60_000);
-            till.receive("MUG");
-            till.reserve(20);
-            till.release(3);
-        }
-        let known = |number| again.shard.reservation(&id(number)).is_some();
-        assert_eq!([5, 2, 7, 1, 9].map(known), [false, false, true, true, true]);
-        let (one, two) = (till.shard.freeze(), again.shard.freeze());
-        for bucket in 0..one.buckets() {
-            assert_eq!(one.bucket_bytes(bucket), two.bucket_bytes(bucket));
-        }
-        assert_eq!(one.hash(), two.hash());
-    }
-
-    #[test]
-    fn names_are_shared_after_a_restore_as_before() {
-        let mut till = Till::new(Shard::new(Secret(1)));
-        till.receive("MUG");
-        till.receive("PEN");
-        till.reserve(1);
-        till.reserve(2);
-        // Its request remembers the reservation as it is, that of the other as it was.
-        till.confirm(1);
-        till.confirm(2);
-        till.release(2);
-        let mut shard = restored(&till.shard);
-        let sku = Sku::new("MUG").unwrap();
-        let (shared, stock) = shard.shelves.shared_sku(&sku).unwrap();
-        let location = &stock.positions()[0].location;
-        let pen = shard.stock(&Sku::new("PEN").unwrap()).unwrap();
-        let same = |one: &str, other: &str| std::ptr::eq(one, other);
-        assert!(same(
-            location.as_str(),
-            pen.positions()[0].location.as_str()
-        ));
-        let principal = shard.reservation(&id(1)).unwrap().principal.clone();
-        let mut confirmed = 0;
-        for (key, remembered) in shard.requests.buckets.iter() {
-            assert!(same(key.principal.as_str(), principal.as_str()));
-            let Verdict::Reservation(reservation) = &remembered.verdict else {
-                continue;
-            };
-            let held = shard.reservation(&reservation.id).unwrap();
-            assert_eq!(Arc::ptr_eq(reservation, held), reservation == held);
-            confirmed += usize::from(reservation.state == State::Confirmed);
-            for reservation in [reservation, held] {
-                assert!(same(reservation.principal.as_str(), principal.as_str()));
-                let line = &reservation.lines[0];
-                assert!(same(line.sku.as_str(), shared.as_str()));
-                assert!(same(line.location.as_str(), location.as_str()));
-            }
-        }
-        assert_eq!(confirmed, 2);
-        let web = shard.names.principal(Principal::new("web").unwrap());
-        assert!(same(web.as_str(), principal.as_str()));
-    }
-
-    #[test]
-    fn time_never_goes_back() {
-        let mut till = Till::new(Shard::new(Secret(1)));
-        till.receive("MUG");
-        till.now = Stamp(NOW - 5_000);
-        let Outcome::Reservation(held) = till.reserve(1) else {
-            panic!("not held");
-        };
-        assert_eq!(till.shard.stamp(), Stamp(NOW));
-        assert_eq!(held.created_at, Stamp(NOW));
-        assert_eq!(held.expires_at, Some(Stamp(NOW + 60_000)));
-    }
+    over.as_ref().is_none_or(|over| over.is_last_try)
 }
+
+#[cfg(test)]
+mod tests;

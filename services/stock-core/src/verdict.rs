@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::apply::need::Need;
+use crate::basket::Line;
 use crate::codec::{Read, Reader, Writer};
-use crate::command::{Line, Operation};
-use crate::ids::{Principal, ReservationId, Stamp};
+use crate::command::Operation;
+use crate::ids::{Location, Principal, ReservationId, Stamp};
 use crate::labels::Labels;
 use crate::memory::Weigh;
 use crate::outcome::{Outcome, Policy, Refusal, ShortLine, Shortage};
 use crate::reservation::{Reservation, ReservationLine, State};
+use crate::sku::Sku;
 
 /// What is kept of an outcome. A plain reserve, by far the most frequent, is kept in a few bytes,
 /// and so is a shortage: their lines are those of the retried command, since the fingerprints are
@@ -22,6 +26,12 @@ pub(crate) enum Verdict {
         expires_at: Stamp,
     },
     Reservation(Arc<Reservation>),
+    /// Home has done its part, and it is not decided yet.
+    Prepared {
+        id: ReservationId,
+    },
+    /// It was prepared and came to nothing that should be remembered: it may be tried again.
+    Forgotten,
     Shortage(ShortNeeds),
     Policy(Box<Policy>),
     Refused(Box<Refusal>),
@@ -31,11 +41,7 @@ impl Verdict {
     pub(crate) fn of(outcome: &Outcome, operation: &Operation) -> Self {
         match outcome {
             Outcome::Reservation(held) if matches!(operation, Operation::Reserve(_)) => {
-                Self::Held {
-                    id: held.id,
-                    created_at: held.created_at,
-                    expires_at: held.expires_at.unwrap_or(held.created_at),
-                }
+                Self::held(held)
             }
             Outcome::Reservation(reservation) => Self::Reservation(Arc::clone(reservation)),
             Outcome::Shortage(shortage) => {
@@ -43,8 +49,28 @@ impl Verdict {
             }
             Outcome::Policy(policy) => Self::Policy(Box::new(policy.clone())),
             Outcome::Refused(refusal) => Self::Refused(Box::new(*refusal)),
+            Outcome::Prepared(prepared) => Self::Prepared {
+                id: prepared.reservation.id,
+            },
             Outcome::Movements(_) => unreachable!("movements are known by their document"),
+            Outcome::Undecided(_) => unreachable!("nothing was done"),
+            Outcome::Basket(_) => unreachable!("nobody requests what shards tell each other"),
         }
+    }
+
+    /// That a basket is held.
+    pub(crate) fn held(reservation: &Reservation) -> Self {
+        Self::Held {
+            id: reservation.id,
+            created_at: reservation.created_at,
+            expires_at: reservation.expires_at.unwrap_or(reservation.created_at),
+        }
+    }
+
+    /// That lines of this basket are short.
+    pub(crate) fn short(shortage: &Shortage, lines: &[ReservationLine]) -> Self {
+        let needs = lines.iter().map(|line| (&line.sku, &line.location));
+        Self::Shortage(ShortNeeds::of_needs(shortage, needs))
     }
 
     pub(crate) fn outcome(&self, principal: &Principal, operation: &Operation) -> Outcome {
@@ -54,7 +80,7 @@ impl Verdict {
                 created_at,
                 expires_at,
             } => {
-                let lines = Need::merge(lines(operation))
+                let lines = Need::of_lines(lines(operation))
                     .into_iter()
                     .map(|need| ReservationLine::new(need.sku, need.location, need.quantity))
                     .collect();
@@ -70,6 +96,7 @@ impl Verdict {
             }
             Self::Reservation(reservation) => Outcome::Reservation(Arc::clone(reservation)),
             Self::Shortage(needs) => Outcome::Shortage(Arc::new(needs.of_lines(lines(operation)))),
+            Self::Prepared { .. } | Self::Forgotten => unreachable!("it is not decided"),
             Self::Policy(policy) => Outcome::Policy((**policy).clone()),
             Self::Refused(refusal) => Outcome::Refused(**refusal),
         }
@@ -79,7 +106,7 @@ impl Verdict {
 impl Weigh for Verdict {
     fn bytes(&self) -> usize {
         match self {
-            Self::Held { .. } => 0,
+            Self::Held { .. } | Self::Prepared { .. } | Self::Forgotten => 0,
             // Counted as if nobody else had it, though mostly the hold is the same.
             Self::Reservation(reservation) => reservation.bytes(),
             Self::Shortage(needs) => needs.packed.len(),
@@ -89,6 +116,10 @@ impl Weigh for Verdict {
             }
             Self::Refused(_) => size_of::<Refusal>(),
         }
+    }
+
+    fn is_none(&self) -> bool {
+        matches!(self, Self::Forgotten)
     }
 }
 
@@ -123,19 +154,25 @@ pub(crate) struct ShortNeeds {
 
 impl ShortNeeds {
     fn of(shortage: &Shortage, lines: &[Line]) -> Self {
-        let needs = Need::merge(lines);
+        let needs = Need::of_lines(lines);
+        Self::of_needs(shortage, needs.iter().map(|it| (&it.sku, &it.location)))
+    }
+
+    fn of_needs<'a>(
+        shortage: &Shortage,
+        needs: impl Iterator<Item = (&'a Sku, &'a Location)>,
+    ) -> Self {
+        let short = (0..).zip(needs).filter_map(|(place, (sku, location))| {
+            let is_need = |line: &&ShortLine| line.sku == *sku && line.location == *location;
+            Some((place, shortage.lines.iter().find(is_need)?))
+        });
+        let short: SmallVec<[(u64, &ShortLine); 4]> = short.collect();
         let mut packed = Writer::default();
-        packed.number(shortage.lines.len() as u64);
-        // Short lines stand in the order of the needs.
-        let mut short = shortage.lines.iter().peekable();
-        for (place, need) in (0..).zip(&needs) {
-            let is_need =
-                |line: &&&ShortLine| line.sku == need.sku && line.location == need.location;
-            if let Some(line) = short.next_if(|line| is_need(&line)) {
-                packed.number(place);
-                packed.signed(line.available);
-                packed.signed(line.reservable);
-            }
+        packed.number(short.len() as u64);
+        for (place, line) in short {
+            packed.number(place);
+            packed.signed(line.available);
+            packed.signed(line.reservable);
         }
         Self {
             packed: packed.into_bytes().into(),
@@ -143,7 +180,7 @@ impl ShortNeeds {
     }
 
     fn of_lines(&self, lines: &[Line]) -> Shortage {
-        let needs = Need::merge(lines);
+        let needs = Need::of_lines(lines);
         let mut short = Vec::new();
         let read = self.read(|place, available, reservable| {
             if let Some(need) = usize::try_from(place).ok().and_then(|at| needs.get(at)) {
@@ -157,7 +194,10 @@ impl ShortNeeds {
             }
         });
         debug_assert_eq!(read, Ok(()), "packed here, or checked when it was restored");
-        Shortage { lines: short }
+        Shortage {
+            lines: short,
+            by_undecided: false,
+        }
     }
 
     /// As it was written down.
@@ -211,12 +251,14 @@ mod tests {
         };
         let shortage = Shortage {
             lines: vec![short("MUG", 5, -1, 0), short("INK", 9, 1_000_000, 8)],
+            by_undecided: false,
         };
         let operation = Operation::Reserve(Reserve {
             id: ReservationId::compose(Stamp(1), 0, 1),
             lines,
             ttl_ms: 5,
             labels: None,
+            over: None,
         });
         let outcome = Outcome::Shortage(Arc::new(shortage));
         let verdict = Verdict::of(&outcome, &operation);

@@ -98,7 +98,7 @@ fn request_id(command: &AnyCommand) -> Option<[u8; 16]> {
     match command {
         AnyCommand::Stock(command) => match &command.action {
             Action::Request(request, _) => Some(*request.id.as_bytes()),
-            Action::Movements(_) => None,
+            Action::Movements(_) | Action::Basket(_) => None,
         },
         AnyCommand::Catalog(_) | AnyCommand::Registry(_) => None,
     }

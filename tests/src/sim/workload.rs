@@ -303,6 +303,7 @@ impl Workload {
                             lines: self.basket(shard),
                             ttl_ms: self.ttl_ms(),
                             labels: self.labels(),
+                            over: None,
                         });
                         self.request(now, reserve)
                     })
@@ -443,6 +444,7 @@ impl Workload {
                 id,
                 lines: self.basket(shard),
                 ttl_ms: self.dice.chance(400).then(|| self.ttl_ms()),
+                over: None,
             }),
         };
         let action = self.request(now, operation);

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use crate::command::{Confirm, Extend};
+use crate::home::own_lines;
 use crate::ids::{At, Principal, ReservationId, Stamp};
 use crate::ledger::{EntryKind, LedgerEntry};
 use crate::outcome::{Outcome, Refusal};
-use crate::reservation::{Reservation, State};
+use crate::reservation::{Reservation, ReservationLine, State};
 use crate::shard::Shard;
 
 impl Shard {
@@ -20,7 +21,7 @@ impl Shard {
         let held = match self.touch(&confirm.id, at, ledger) {
             Ok(reservation) if reservation.state == State::Held => reservation,
             Ok(reservation) => return wrong_state(reservation),
-            Err(refusal) => return Outcome::Refused(refusal),
+            Err(outcome) => return outcome,
         };
         let before = held.expires_at;
         let expires_at = confirm.pickup_within_ms.map(|ms| at.stamp().plus_ms(ms));
@@ -38,7 +39,7 @@ impl Shard {
         let open = match self.touch(&extend.id, at, ledger) {
             Ok(reservation) if reservation.state.is_open() => reservation,
             Ok(reservation) => return wrong_state(reservation),
-            Err(refusal) => return Outcome::Refused(refusal),
+            Err(outcome) => return outcome,
         };
         let Some(before) = open.expires_at else {
             return Outcome::Refused(Refusal::NothingToExtend);
@@ -51,13 +52,30 @@ impl Shard {
     }
 
     /// The reservation as a command finds it: one that is due has expired, whether or not the
-    /// sweep has come to it yet.
+    /// sweep has come to it yet. What is not decided yet cannot be changed.
     pub(crate) fn touch(
         &mut self,
         id: &ReservationId,
         at: At,
         ledger: &mut Vec<LedgerEntry>,
-    ) -> Result<&Reservation, Refusal> {
+    ) -> Result<&Reservation, Outcome> {
+        let is_open = self.touch_undecided(id, at, ledger)?.state.is_open();
+        match self.prepared(id) {
+            Some(prepared) if is_open => Err(Outcome::Undecided(prepared)),
+            _ => match self.holds.get(id) {
+                Some(reservation) => Ok(reservation),
+                None => Err(Outcome::Refused(Refusal::UnknownReservation)),
+            },
+        }
+    }
+
+    /// As [`Self::touch`], though it may not be decided yet.
+    pub(crate) fn touch_undecided(
+        &mut self,
+        id: &ReservationId,
+        at: At,
+        ledger: &mut Vec<LedgerEntry>,
+    ) -> Result<&Reservation, Outcome> {
         if self
             .holds
             .get(id)
@@ -67,7 +85,7 @@ impl Shard {
         }
         match self.holds.get(id) {
             Some(reservation) => Ok(reservation),
-            None => Err(Refusal::UnknownReservation),
+            None => Err(Outcome::Refused(Refusal::UnknownReservation)),
         }
     }
 
@@ -98,7 +116,9 @@ impl Shard {
         let Some(reservation) = self.holds.get(id) else {
             return Outcome::Refused(Refusal::UnknownReservation);
         };
-        for line in reservation.lines.iter().filter(|line| line.open > 0) {
+        let is_own = own_lines(id, self.holds.shards_of(id));
+        let is_noted = |line: &&ReservationLine| line.open > 0 && is_own(&line.sku);
+        for line in reservation.lines.iter().filter(is_noted) {
             self.shelves
                 .post(line.entry(kind, 0, 0, *id, principal, at.stamp()), ledger);
         }

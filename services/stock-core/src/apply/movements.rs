@@ -156,6 +156,13 @@ impl Shard {
         position.map_or(0, |position| position.short_by())
     }
 
+    /// What is set aside for a reservation at a position.
+    fn units_set_aside(&self, id: &ReservationId, sku: &Sku, location: &Location) -> i64 {
+        let all = self.set_aside(id);
+        let here = all.filter(|(at_sku, at, _)| *at_sku == sku && *at == location);
+        here.map(|(_, _, units)| units).sum()
+    }
+
     /// What would be amiss at the position after a change of on hand, if it is more than it was
     /// before.
     pub(crate) fn discrepancy(
@@ -182,8 +189,7 @@ impl Shard {
             && let Some(holder) = holders.next()
         {
             let (_, id) = holder;
-            let held = self.holds.get(&id);
-            place.covered += held.map_or(0, |held| held.open_units_at(sku, location));
+            place.covered += self.units_set_aside(&id, sku, location);
             place.here += 1;
             place.in_all += 1;
             place.last = Some(holder);

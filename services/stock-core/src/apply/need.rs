@@ -2,9 +2,10 @@
 
 use smallvec::SmallVec;
 
-use crate::command::Line;
+use crate::basket::Line;
 use crate::ids::{At, Location, Principal, ReservationId};
 use crate::ledger::{EntryKind, LedgerEntry, Source};
+use crate::reservation::ReservationLine;
 use crate::sku::Sku;
 
 /// What a basket needs of one position: the sum over its lines.
@@ -18,11 +19,20 @@ pub(crate) struct Need {
 }
 
 impl Need {
-    /// Sums lines of the same position, in the order in which positions first appear. A basket has
-    /// at most 256 lines, and comparing two positions mostly compares two numbers.
-    pub(crate) fn merge(lines: &[Line]) -> SmallVec<[Self; 1]> {
-        let mut needs: SmallVec<[Self; 1]> = SmallVec::with_capacity(lines.len());
-        for (number, line) in (0..).zip(lines) {
+    /// What all these lines need.
+    pub(crate) fn of_lines(lines: &[Line]) -> SmallVec<[Self; 1]> {
+        Self::merge((0..).zip(lines), lines.len())
+    }
+
+    /// Sums lines of the same position, in the order in which positions first appear, of about so
+    /// many, each with its number. A basket has at most 256 lines, and comparing two positions
+    /// mostly compares two numbers.
+    pub(crate) fn merge<'a>(
+        numbered: impl Iterator<Item = (u32, &'a Line)>,
+        count: usize,
+    ) -> SmallVec<[Self; 1]> {
+        let mut needs: SmallVec<[Self; 1]> = SmallVec::with_capacity(count);
+        for (number, line) in numbered {
             let same = |need: &&mut Self| need.sku == line.sku && need.location == line.location;
             match needs.iter_mut().find(same) {
                 Some(need) => need.quantity += line.quantity.get(),
@@ -35,6 +45,16 @@ impl Need {
             }
         }
         needs
+    }
+
+    /// A line that holds it.
+    pub(crate) fn into_line(self) -> ReservationLine {
+        ReservationLine::new(self.sku, self.location, self.quantity)
+    }
+
+    /// Whether a line is of its position.
+    pub(crate) fn is_of(&self, line: &ReservationLine) -> bool {
+        self.sku == line.sku && self.location == line.location
     }
 
     pub(crate) fn entry(

@@ -2,33 +2,48 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
+use crate::apply::holds::Hold;
 use crate::apply::need::Need;
 use crate::command::Reserve;
-use crate::ids::{At, Principal};
+use crate::home::own_lines;
+use crate::ids::{At, Location, Principal, RequestId};
 use crate::ledger::{EntryKind, LedgerEntry};
+use crate::limits::UNDECIDED_LOOKED_AT_MAX;
+use crate::memory::RequestKey;
 use crate::outcome::{Outcome, Refusal, ShortLine, Shortage};
-use crate::reservation::{Reservation, ReservationLine, State};
+use crate::reservation::{Reservation, ReservationLine, State, open_at};
 use crate::shard::Shard;
+use crate::sku::Sku;
 
 impl Shard {
     pub(crate) fn reserve(
         &mut self,
         at: At,
         principal: &Principal,
+        request: RequestId,
         reserve: &Reserve,
         ledger: &mut Vec<LedgerEntry>,
     ) -> Outcome {
-        if self.holds.is_full() {
+        if self.is_full_of_reservations() {
             return Outcome::Refused(Refusal::TooManyReservations);
         }
         if self.holds.get(&reserve.id).is_some() {
             return Outcome::Refused(Refusal::ReservationIdTaken);
         }
-        let mut needs = Need::merge(&reserve.lines);
-        if let Err(outcome) = self.check_needs(&mut needs, None) {
+        let over = reserve.over.as_deref();
+        let in_time = over.map(|over| self.check_in_time(at, &reserve.id, over));
+        if let Some(Err(refusal)) = in_time {
+            return Outcome::Refused(refusal);
+        }
+        let is_own = own_lines(&reserve.id, over.map(|over| over.shards));
+        let mut needs = Need::of_lines(&reserve.lines);
+        let own = needs.iter_mut().filter(|need| is_own(&need.sku));
+        if let Err(outcome) = self.check_needs(own, |_, _| 0, over.is_some()) {
             return outcome;
         }
-        for need in &needs {
+        for need in needs.iter().filter(|need| is_own(&need.sku)) {
             let kind = EntryKind::Reserved;
             let entry = need.entry(kind, need.quantity, reserve.id, principal, at);
             self.shelves.post_held(entry, reserve.id, ledger);
@@ -48,26 +63,40 @@ impl Shard {
         if let Some(labels) = &reservation.labels {
             self.names.keep(labels);
         }
-        self.holds.insert(Arc::clone(&reservation));
-        Outcome::Reservation(reservation)
+        self.holds.insert(Hold::new(Arc::clone(&reservation), None));
+        let Some(over) = over else {
+            return Outcome::Reservation(reservation);
+        };
+        let asked = participants(&reservation, over.shards);
+        let request = RequestKey {
+            id: request,
+            principal: principal.clone(),
+        };
+        self.prepare(at, &reserve.id, request, over, asked, None)
     }
 
-    /// Whether every need can be met on top of what `own` already holds. If so, the needs come to
-    /// share the names that the shard keeps.
-    pub(crate) fn check_needs(
+    /// Whether every need can be met on top of what is held already of each position. If so, the
+    /// needs come to share the names that the shard keeps. For a basket over several shards it
+    /// looks whether undecided ones alone stand in its way.
+    pub(crate) fn check_needs<'a>(
         &self,
-        needs: &mut [Need],
-        own: Option<&Reservation>,
+        needs: impl Iterator<Item = &'a mut Need>,
+        held: impl Fn(&Sku, &Location) -> i64,
+        is_over_shards: bool,
     ) -> Result<(), Outcome> {
         let mut short = Vec::new();
+        let mut by_undecided = is_over_shards;
         for need in needs {
             let Some((sku, stock)) = self.shelves.shared_sku(&need.sku) else {
                 return Err(Outcome::Refused(Refusal::UnknownSku { line: need.line }));
             };
-            let held = own.map_or(0, |own| own.open_units_at(&need.sku, &need.location));
+            let held = held(&need.sku, &need.location);
             let position = stock.position(&need.location);
             let reservable = position.map_or(0, |position| position.reservable());
             if need.quantity > held && need.quantity - held > reservable {
+                by_undecided = by_undecided
+                    && need.quantity - held - reservable
+                        <= self.undecided_units(&need.sku, &need.location);
                 short.push(ShortLine {
                     sku: sku.clone(),
                     location: need.location.clone(),
@@ -83,7 +112,44 @@ impl Shard {
         if short.is_empty() {
             Ok(())
         } else {
-            Err(Outcome::Shortage(Arc::new(Shortage { lines: short })))
+            Err(Outcome::Shortage(Arc::new(Shortage {
+                lines: short,
+                by_undecided,
+            })))
         }
     }
+
+    /// What baskets over several shards, which are not decided yet, hold of a position: those of
+    /// the reservations that were held last.
+    fn undecided_units(&self, sku: &Sku, location: &Location) -> i64 {
+        let Some(stock) = self.shelves.stock(sku) else {
+            return 0;
+        };
+        let newest = stock.holders.newest_first(location, None);
+        let units = newest.take(UNDECIDED_LOOKED_AT_MAX).map(|(_, id)| {
+            if let Some(part) = self.parts.part(&id) {
+                let open = open_at(&part.lines, sku, location);
+                return if part.is_undecided() { open } else { 0 };
+            }
+            let hold = self.holds.hold(&id);
+            let is_undecided = |hold: &&Hold| {
+                let spread = hold.spread();
+                spread.is_some_and(|spread| spread.undecided.is_some())
+            };
+            let undecided = hold.filter(is_undecided);
+            undecided.map_or(0, |hold| hold.reservation.open_units_at(sku, location))
+        });
+        units.sum()
+    }
+}
+
+/// The shards other than its home that a reservation has lines of, by their numbers.
+fn participants(reservation: &Reservation, shards: u32) -> SmallVec<[u32; 4]> {
+    let of_lines = reservation.lines.iter().map(|line| line.sku.shard(shards));
+    let mut others: SmallVec<[u32; 4]> = of_lines
+        .filter(|shard| *shard != reservation.id.shard())
+        .collect();
+    others.sort_unstable();
+    others.dedup();
+    others
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::apply::confirm::wrong_state;
 use crate::command::{Fulfill, PartialLine, Release};
+use crate::home::own_lines;
 use crate::ids::{At, Principal, ReservationId, Stamp};
 use crate::ledger::{EntryKind, LedgerEntry, Source};
 use crate::outcome::{Outcome, Refusal};
@@ -27,10 +28,15 @@ impl Shard {
         release: &Release,
         ledger: &mut Vec<LedgerEntry>,
     ) -> Outcome {
-        match self.touch(&release.id, at, ledger) {
+        // All of it may be given back whatever becomes of what is not decided yet.
+        let touched = match release.lines.is_empty() {
+            true => self.touch_undecided(&release.id, at, ledger),
+            false => self.touch(&release.id, at, ledger),
+        };
+        match touched {
             Ok(reservation) if reservation.state.is_open() => {}
             Ok(reservation) => return wrong_state(reservation),
-            Err(refusal) => return Outcome::Refused(refusal),
+            Err(outcome) => return outcome,
         }
         self.settle(
             at,
@@ -52,7 +58,7 @@ impl Shard {
         match self.touch(&fulfill.id, at, ledger) {
             Ok(reservation) if reservation.state == State::Confirmed => {}
             Ok(reservation) => return wrong_state(reservation),
-            Err(refusal) => return Outcome::Refused(refusal),
+            Err(outcome) => return outcome,
         }
         self.settle(
             at,
@@ -73,6 +79,8 @@ impl Shard {
         exit: Exit<'_>,
         ledger: &mut Vec<LedgerEntry>,
     ) -> Outcome {
+        let shards = self.holds.shards_of(id);
+        let is_own = own_lines(id, shards);
         let Some(reservation) = self.holds.get_mut(id) else {
             return Outcome::Refused(Refusal::UnknownReservation);
         };
@@ -86,7 +94,8 @@ impl Shard {
                     .shelves
                     .stock(&line.sku)
                     .and_then(|s| s.position(&line.location));
-                if position.is_some_and(|position| !position.on_hand_fits(-units)) {
+                let leaves_range = position.is_some_and(|position| !position.on_hand_fits(-units));
+                if is_own(&line.sku) && leaves_range {
                     return Outcome::Refused(Refusal::CounterOutOfRange { line: number });
                 }
             }
@@ -98,7 +107,8 @@ impl Shard {
                 continue;
             }
             line.open -= units;
-            if line.open == 0 {
+            let is_own = is_own(&line.sku);
+            if line.open == 0 && is_own {
                 let position = (&line.sku, &line.location);
                 self.shelves.remove_holder(position, held_at, *id);
             }
@@ -112,8 +122,11 @@ impl Shard {
                     (EntryKind::Fulfilled, -units, None)
                 }
             };
-            let entry = line.entry(kind, on_hand_delta, -units, *id, principal, at.stamp());
-            self.shelves.post(LedgerEntry { reason, ..entry }, ledger);
+            // Those of other shards are posted there, once they have been told.
+            if is_own {
+                let entry = line.entry(kind, on_hand_delta, -units, *id, principal, at.stamp());
+                self.shelves.post(LedgerEntry { reason, ..entry }, ledger);
+            }
         }
         let ended = !settled.has_open_units();
         if ended {
@@ -124,6 +137,9 @@ impl Shard {
         }
         let expires_at = settled.expires_at;
         let outcome = Outcome::Reservation(Arc::clone(reservation));
+        if shards.is_some() {
+            self.settled_over_shards(at.stamp(), id, ended, ledger);
+        }
         if ended {
             self.holds.close(*id, expires_at, at.stamp());
         }

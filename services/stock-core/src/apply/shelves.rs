@@ -3,6 +3,7 @@
 use crate::buckets::Buckets;
 use crate::ids::{Location, ReservationId, Secret, Stamp};
 use crate::ledger::LedgerEntry;
+use crate::reservation::ReservationLine;
 use crate::sku::{Named, Sku, SkuName};
 use crate::stock::Stock;
 
@@ -102,6 +103,16 @@ impl Shelves {
             position.reserved += entry.reserved_delta;
             stock.holders.add(&entry.location, entry.stamp, id);
             ledger.push(entry);
+        }
+    }
+
+    /// Lets a line share the names that are kept.
+    pub(crate) fn share_names(&self, line: &mut ReservationLine) {
+        if let Some((sku, stock)) = self.shared_sku(&line.sku) {
+            line.sku = sku.clone();
+            if let Some(position) = stock.position(&line.location) {
+                line.location = position.location.clone();
+            }
         }
     }
 

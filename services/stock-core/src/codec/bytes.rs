@@ -136,6 +136,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The next tag, if there is one.
+    pub(super) fn peek(&self) -> Option<u8> {
+        self.left.first().copied()
+    }
+
     /// How far it has come.
     pub(crate) fn position(&self) -> usize {
         self.bytes - self.left.len()

@@ -10,6 +10,9 @@
 //! 7 policy       request, sku, location, safety stock + 1, backorder limit + 1; 0: as it is
 //! 10 labelled    a reserve: request, id, ttl in ms, order reference, channel; empty: none, lines
 //! 11 forced      a release: as release, then why
+//! 12 over        a reserve over several shards: as labelled, what it reaches over before the lines
+//! 13 over        an amendment over several shards: as amend, and likewise
+//! 14 to 19       what shards tell each other: `basket.rs`
 //! 9 movements    kind, source; empty: the principal, document, reason; empty: none, lines of
 //!                line, sku, location, change of on hand, occurred at
 //!
@@ -20,9 +23,11 @@
 
 use std::sync::Arc;
 
+use crate::basket::Line;
+use crate::codec::basket::{ASK, HOLD_PART};
 use crate::codec::bytes::{Read, Reader, Writer};
 use crate::command::{
-    Action, Amend, Command, Confirm, Extend, Fulfill, Line, MovementKind, MovementLine, Movements,
+    Action, Amend, Command, Confirm, Extend, Fulfill, MovementKind, MovementLine, Movements,
     Operation, PartialLine, Release, Request, Reserve, SetPolicy,
 };
 use crate::error::Flaw;
@@ -42,6 +47,8 @@ const AMEND: u8 = 6;
 const POLICY: u8 = 7;
 const RESERVE_LABELLED: u8 = 10;
 const RELEASE_FORCED: u8 = 11;
+const RESERVE_OVER: u8 = 12;
+const AMEND_OVER: u8 = 13;
 /// 8 was movements that did not say who reports them.
 const MOVEMENTS: u8 = 9;
 
@@ -55,6 +62,7 @@ impl Writer {
         match &command.action {
             Action::Request(request, operation) => write_request(self, request, operation),
             Action::Movements(movements) => write_movements(self, &command.principal, movements),
+            Action::Basket(command) => self.basket(command),
         }
     }
 }
@@ -73,7 +81,7 @@ impl Reader<'_> {
     ) -> Result<Action, Flaw> {
         match kind {
             RESERVE | CONFIRM | RELEASE | FULFILL | EXTEND | AMEND | POLICY | RESERVE_LABELLED
-            | RELEASE_FORCED => {
+            | RELEASE_FORCED | RESERVE_OVER | AMEND_OVER => {
                 let request = Request {
                     id: RequestId::new(self.fixed()?)?,
                     fingerprint: Fingerprint(self.fixed()?),
@@ -82,6 +90,7 @@ impl Reader<'_> {
                 Ok(Action::Request(request, operation))
             }
             MOVEMENTS => Ok(Action::Movements(read_movements(principal, self, names)?)),
+            HOLD_PART..=ASK => Ok(Action::Basket(self.basket(kind, names)?)),
             tag => {
                 let what = "command of a stock shard";
                 Err(Flaw::UnknownTag { what, tag })
@@ -98,15 +107,26 @@ fn write_request(items: &mut Writer, request: &Request, operation: &Operation) {
     };
     match operation {
         Operation::Reserve(reserve) => {
-            begin(match reserve.labels {
-                None => RESERVE,
-                Some(_) => RESERVE_LABELLED,
+            begin(match (&reserve.labels, &reserve.over) {
+                (None, None) => RESERVE,
+                (Some(_), None) => RESERVE_LABELLED,
+                (_, Some(_)) => RESERVE_OVER,
             });
             write_id(items, &reserve.id, request.id);
             items.number(reserve.ttl_ms);
-            if let Some(labels) = &reserve.labels {
-                items.text(labels.reference_text());
-                items.text(labels.channel_text());
+            match (&reserve.labels, &reserve.over) {
+                (Some(labels), _) => {
+                    items.text(labels.reference_text());
+                    items.text(labels.channel_text());
+                }
+                (None, Some(_)) => {
+                    items.text("");
+                    items.text("");
+                }
+                (None, None) => {}
+            }
+            if let Some(over) = &reserve.over {
+                items.over(over);
             }
             write_lines(items, &reserve.lines);
         }
@@ -137,9 +157,15 @@ fn write_request(items: &mut Writer, request: &Request, operation: &Operation) {
             items.number(extend.ttl_ms);
         }
         Operation::Amend(amend) => {
-            begin(AMEND);
+            begin(match amend.over {
+                None => AMEND,
+                Some(_) => AMEND_OVER,
+            });
             write_id(items, &amend.id, request.id);
             items.number(amend.ttl_ms.unwrap_or(0));
+            if let Some(over) = &amend.over {
+                items.over(over);
+            }
             write_lines(items, &amend.lines);
         }
         Operation::SetPolicy(policy) => {
@@ -161,12 +187,16 @@ fn read_operation(
     request: RequestId,
 ) -> Read<Operation> {
     Ok(match kind {
-        RESERVE | RESERVE_LABELLED => Operation::Reserve(Reserve {
+        RESERVE | RESERVE_LABELLED | RESERVE_OVER => Operation::Reserve(Reserve {
             id: read_id(items, request)?,
             ttl_ms: items.number()?,
             labels: match kind {
                 RESERVE => None,
-                _ => Some(read_labels(items, names)?),
+                _ => read_labels(items, names)?,
+            },
+            over: match kind {
+                RESERVE_OVER => Some(Box::new(items.over()?)),
+                _ => None,
             },
             lines: read_lines(items, names)?,
         }),
@@ -190,9 +220,13 @@ fn read_operation(
             id: read_id(items, request)?,
             ttl_ms: items.number()?,
         }),
-        AMEND => Operation::Amend(Amend {
+        AMEND | AMEND_OVER => Operation::Amend(Amend {
             id: read_id(items, request)?,
             ttl_ms: nonzero(items.number()?),
+            over: match kind {
+                AMEND => None,
+                _ => Some(Box::new(items.over()?)),
+            },
             lines: read_lines(items, names)?,
         }),
         POLICY => Operation::SetPolicy(SetPolicy {
@@ -208,7 +242,7 @@ fn read_operation(
     })
 }
 
-fn read_labels(items: &mut Reader<'_>, names: &impl Naming) -> Read<Arc<Labels>> {
+fn read_labels(items: &mut Reader<'_>, names: &impl Naming) -> Read<Option<Arc<Labels>>> {
     let order_reference = match items.text()? {
         "" => None,
         text => Some(OrderReference::new(text)?),
@@ -217,8 +251,7 @@ fn read_labels(items: &mut Reader<'_>, names: &impl Naming) -> Read<Arc<Labels>>
         "" => None,
         text => Some(names.channel(text)?),
     };
-    let what = "labels of a reserve";
-    Labels::new(order_reference, channel).ok_or(Flaw::WithoutRecord { what })
+    Ok(Labels::new(order_reference, channel))
 }
 
 /// The edge makes an id of the request's time, the shard and chance: only these need be told.
@@ -248,19 +281,25 @@ fn halves(id: [u8; 16]) -> (u64, u64) {
 fn write_lines(items: &mut Writer, lines: &[Line]) {
     items.number(lines.len() as u64);
     for line in lines {
-        items.text(line.sku.as_str());
-        items.text(line.location.as_str());
-        items.number(line.quantity.get() as u64);
+        write_line(items, line);
     }
 }
 
+pub(super) fn write_line(items: &mut Writer, line: &Line) {
+    items.text(line.sku.as_str());
+    items.text(line.location.as_str());
+    items.number(line.quantity.get() as u64);
+}
+
 fn read_lines(items: &mut Reader<'_>, names: &impl Naming) -> Read<Vec<Line>> {
-    list(items, |items| {
-        Ok(Line {
-            sku: names.sku(items.text()?)?,
-            location: names.location(items.text()?)?,
-            quantity: read_quantity(items)?,
-        })
+    list(items, |items| read_line(items, names))
+}
+
+pub(super) fn read_line(items: &mut Reader<'_>, names: &impl Naming) -> Read<Line> {
+    Ok(Line {
+        sku: names.sku(items.text()?)?,
+        location: names.location(items.text()?)?,
+        quantity: read_quantity(items)?,
     })
 }
 
@@ -398,6 +437,7 @@ fn nonzero(number: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::basket::Over;
     use crate::ids::{Channel, Location};
     use crate::names::NewNames;
     use crate::sku::Sku;
@@ -447,12 +487,18 @@ mod tests {
             location: Some(location.clone()),
             ..anywhere.clone()
         };
+        let over = Over {
+            shards: 8,
+            asked_at: Stamp(9),
+            is_last_try: true,
+        };
         vec![
             request(Operation::Reserve(Reserve {
                 id,
                 lines: vec![line.clone(), line.clone()],
                 ttl_ms: 9,
                 labels: None,
+                over: None,
             })),
             request(Operation::Reserve(Reserve {
                 id,
@@ -462,6 +508,14 @@ mod tests {
                     Some(OrderReference::new("A 1/7").unwrap()),
                     Some(Channel::new("web").unwrap()),
                 ),
+                over: None,
+            })),
+            request(Operation::Reserve(Reserve {
+                id,
+                lines: vec![line.clone()],
+                ttl_ms: 9,
+                labels: None,
+                over: Some(Box::new(over)),
             })),
             request(Operation::Release(Release {
                 id,
@@ -488,8 +542,15 @@ mod tests {
             request(Operation::Extend(Extend { id, ttl_ms: 1 })),
             request(Operation::Amend(Amend {
                 id,
-                lines: vec![line],
+                lines: vec![line.clone()],
                 ttl_ms: Some(2),
+                over: None,
+            })),
+            request(Operation::Amend(Amend {
+                id,
+                lines: vec![line],
+                ttl_ms: None,
+                over: Some(Box::new(over)),
             })),
             request(Operation::SetPolicy(SetPolicy {
                 sku,
@@ -549,6 +610,7 @@ mod tests {
             }],
             ttl_ms: 900_000,
             labels: None,
+            over: None,
         };
         let action = Action::Request(request, Operation::Reserve(reserve));
         let bytes = written(&action);

@@ -17,6 +17,9 @@ pub(crate) struct ShardHead {
     pub(crate) ended_bytes: u64,
     pub(crate) open: u64,
     pub(crate) open_bytes: u64,
+    pub(crate) parts: u64,
+    pub(crate) part_bytes: u64,
+    pub(crate) tombstone_bytes: u64,
     pub(crate) skus: u64,
     pub(crate) positions: u64,
 }
@@ -73,6 +76,9 @@ impl ShardHead {
         writer.number(self.ended_bytes);
         writer.number(self.open);
         writer.number(self.open_bytes);
+        writer.number(self.parts);
+        writer.number(self.part_bytes);
+        writer.number(self.tombstone_bytes);
         writer.number(self.skus);
         writer.number(self.positions);
     }
@@ -88,6 +94,9 @@ impl ShardHead {
             ended_bytes: reader.number()?,
             open: reader.number()?,
             open_bytes: reader.number()?,
+            parts: reader.number()?,
+            part_bytes: reader.number()?,
+            tombstone_bytes: reader.number()?,
             skus: reader.number()?,
             positions: reader.number()?,
         })

@@ -7,6 +7,7 @@
 //! writer.rs, reader.rs   reservations, refusals and all else that a state is made of
 //! head.rs                what belongs to no bucket
 //! command.rs             commands
+//! basket.rs              what baskets over several shards need of all of these
 //! outcome.rs             outcomes
 //! ```
 //!
@@ -16,12 +17,13 @@
 //!
 //! ```text
 //! head      version, kind of state, number of buckets, then as in `head.rs`
-//! bucket    of a shard: stock, reservations, requests, documents
+//! bucket    of a shard: stock, reservations, parts of them, requests, documents, discrepancies
 //!           of a catalog: locations, requests
 //! ```
 //!
 //! Numbers of kinds are kept on disk: none ever changes its meaning, and none is used again.
 
+mod basket;
 mod bytes;
 mod command;
 mod head;
@@ -36,7 +38,7 @@ pub(crate) use reader::Bucket;
 
 /// The format of states that is written. Bytes of another version are refused until there is one to
 /// be read, too.
-pub(crate) const VERSION: u8 = 4;
+pub(crate) const VERSION: u8 = 5;
 
 #[cfg(test)]
 mod tests;

@@ -2,11 +2,15 @@
 //!
 //! ```text
 //! 1 reservation
-//! 2 shortage      lines of sku, location, requested, available, reservable
+//! 2 shortage      lines of sku, location, requested, available, reservable; 1 if undecided baskets
+//!                 alone are the cause
 //! 3 policy
 //! 4 movements     verdicts: 1 recorded, discrepancy, how far ahead its time was in ms;
 //!                 2 recorded before, discrepancy; 3 refused
 //! 5 refused
+//! 6 prepared      reservation, version, asked at, shards, those who were asked
+//! 7 undecided     likewise
+//! 8 basket        what shards answer each other
 //! ```
 //!
 //! Reservations, policies, discrepancies and refusals are written as they are in a state.
@@ -15,22 +19,21 @@ use std::sync::Arc;
 
 use crate::codec::bytes::{Read, Reader, Writer};
 use crate::error::Flaw;
-use crate::ids::Location;
 use crate::names::NewNames;
-use crate::outcome::{LineVerdict, Outcome, ShortLine, Shortage};
+use crate::outcome::{LineVerdict, Outcome};
 
 const RESERVATION: u8 = 1;
 const SHORTAGE: u8 = 2;
 const POLICY: u8 = 3;
 const MOVEMENTS: u8 = 4;
 const REFUSED: u8 = 5;
+const PREPARED: u8 = 6;
+const UNDECIDED: u8 = 7;
+const BASKET: u8 = 8;
 
 const RECORDED: u8 = 1;
 const RECORDED_BEFORE: u8 = 2;
 const LINE_REFUSED: u8 = 3;
-
-/// A short line takes at least: two names of a letter, and three numbers.
-const SHORT_LINE_BYTES_MIN: usize = 7;
 
 impl Writer {
     /// What a shard answers.
@@ -42,14 +45,19 @@ impl Writer {
             }
             Outcome::Shortage(shortage) => {
                 self.tag(SHORTAGE);
-                self.count(shortage.lines.len());
-                for line in &shortage.lines {
-                    self.text(line.sku.as_str());
-                    self.text(line.location.as_str());
-                    self.signed(line.requested);
-                    self.signed(line.available);
-                    self.signed(line.reservable);
-                }
+                self.shortage(shortage);
+            }
+            Outcome::Prepared(prepared) => {
+                self.tag(PREPARED);
+                self.prepared(prepared);
+            }
+            Outcome::Undecided(prepared) => {
+                self.tag(UNDECIDED);
+                self.prepared(prepared);
+            }
+            Outcome::Basket(outcome) => {
+                self.tag(BASKET);
+                self.basket_outcome(outcome);
             }
             Outcome::Policy(policy) => {
                 self.tag(POLICY);
@@ -100,9 +108,10 @@ impl Reader<'_> {
     pub fn outcome(&mut self) -> Result<Outcome, Flaw> {
         Ok(match self.tag()? {
             RESERVATION => Outcome::Reservation(Arc::new(self.reservation(&mut NewNames)?)),
-            SHORTAGE => Outcome::Shortage(Arc::new(Shortage {
-                lines: self.list(SHORT_LINE_BYTES_MIN, Self::short_line)?,
-            })),
+            SHORTAGE => Outcome::Shortage(Arc::new(self.shortage()?)),
+            PREPARED => Outcome::Prepared(Arc::new(self.prepared()?)),
+            UNDECIDED => Outcome::Undecided(Arc::new(self.prepared()?)),
+            BASKET => Outcome::Basket(self.basket_outcome()?),
             POLICY => Outcome::Policy(self.policy(&mut NewNames)?),
             MOVEMENTS => Outcome::Movements(self.list(2, Self::line_verdict)?.into()),
             REFUSED => Outcome::Refused(self.refusal()?),
@@ -110,16 +119,6 @@ impl Reader<'_> {
                 let what = "outcome";
                 return Err(Flaw::UnknownTag { what, tag });
             }
-        })
-    }
-
-    fn short_line(&mut self) -> Read<ShortLine> {
-        Ok(ShortLine {
-            sku: self.sku()?,
-            location: Location::new(self.text()?)?,
-            requested: self.signed()?,
-            available: self.signed()?,
-            reservable: self.signed()?,
         })
     }
 
@@ -153,8 +152,10 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Principal, ReservationId, Stamp};
-    use crate::outcome::{Discrepancy, Policy, Refusal};
+    use crate::ids::{Location, Principal, ReservationId, Stamp};
+    use crate::outcome::{
+        BasketOutcome, Discrepancy, NotHeld, Policy, Prepared, Refusal, ShortLine, Shortage,
+    };
     use crate::reservation::{Reservation, ReservationLine, State};
     use crate::sku::Sku;
 
@@ -199,7 +200,33 @@ mod tests {
                 available: -2,
                 reservable: 1,
             }],
+            by_undecided: true,
         })));
+        let prepared = Arc::new(Prepared {
+            reservation: Arc::new(reservation(State::Held)),
+            version: 3,
+            asked_at: Stamp(4),
+            shards: 8,
+            asked: vec![1, 7],
+        });
+        outcomes.push(Outcome::Prepared(Arc::clone(&prepared)));
+        outcomes.push(Outcome::Undecided(prepared));
+        let short = Arc::new(Shortage {
+            lines: Vec::new(),
+            by_undecided: false,
+        });
+        let baskets = [
+            BasketOutcome::Held,
+            BasketOutcome::NotHeld(NotHeld::Short(short)),
+            BasketOutcome::NotHeld(NotHeld::Refused(Refusal::TooLate)),
+            BasketOutcome::NotHeld(NotHeld::Gone),
+            BasketOutcome::Over,
+            BasketOutcome::Done,
+            BasketOutcome::Missing,
+            BasketOutcome::Known,
+            BasketOutcome::Gone,
+        ];
+        outcomes.extend(baskets.map(Outcome::Basket));
         let discrepancy = Some(Box::new(Discrepancy {
             sku,
             location,
@@ -230,7 +257,7 @@ mod tests {
         outcomes
     }
 
-    fn every_refusal() -> [Refusal; 20] {
+    fn every_refusal() -> [Refusal; 21] {
         [
             Refusal::RequestTooOld { horizon: Stamp(4) },
             Refusal::RequestFromFuture,
@@ -254,6 +281,7 @@ mod tests {
             Refusal::TooManyLocations,
             Refusal::ReservationIdTaken,
             Refusal::DocumentMemoryFull,
+            Refusal::TooLate,
         ]
     }
 

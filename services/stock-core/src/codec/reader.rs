@@ -17,8 +17,9 @@ use crate::limits::COUNTER_MAX;
 use crate::memory::{Remembered, RequestKey};
 use crate::names::{Interning, Names};
 use crate::outcome::{Discrepancy, Policy, Refusal};
+use crate::parts::PartRecord;
 use crate::position::Position;
-use crate::reservation::{Reservation, ReservationLine, State};
+use crate::reservation::{Reservation, State};
 use crate::sku::Sku;
 use crate::stock::Stock;
 use crate::text::OrderReference;
@@ -58,6 +59,14 @@ impl Reader<'_> {
             let hold = reader.hold(names)?;
             Ok((hold.reservation.id, hold))
         })
+    }
+
+    pub(crate) fn parts(
+        &mut self,
+        place: Bucket,
+        names: &mut Names,
+    ) -> Read<Timeline<ReservationId, PartRecord>> {
+        self.map("parts", place, 20, |reader| reader.part(names))
     }
 
     pub(crate) fn requests<V: Clone>(
@@ -143,43 +152,33 @@ impl Reader<'_> {
 
     pub(super) fn hold(&mut self, names: &mut Names) -> Read<Hold> {
         let reservation = Arc::new(self.reservation(names)?);
-        let ended = match reservation.state.is_open() {
-            true => None,
-            false => Some(Box::new(self.place()?)),
+        let spread = match self.tag()? {
+            0 => None,
+            1 => Some(Box::new(self.spread(names)?)),
+            tag => {
+                let what = "reach of a reservation";
+                return Err(Flaw::UnknownTag { what, tag });
+            }
         };
-        Ok(Hold { reservation, ended })
+        let mut hold = Hold::new(reservation, spread);
+        if hold.is_over() {
+            hold.more.get_or_insert_default().ended = Some(self.place()?);
+        }
+        Ok(hold)
     }
 
     pub(super) fn reservation(&mut self, names: &mut impl Interning) -> Read<Reservation> {
         let id = ReservationId::new(self.fixed()?)?;
         let tag = self.tag()?;
         let state = state_of(tag & !HAS_LABELS)?;
-        let expires_at = match self.tag()? {
-            0 => None,
-            1 => Some(self.stamp()?),
-            tag => {
-                let what = "expiry";
-                return Err(Flaw::UnknownTag { what, tag });
-            }
-        };
+        let expires_at = self.optional_stamp()?;
         let created_at = self.past()?;
         let principal = names.principal_named(self.text()?)?;
         let labels = match tag & HAS_LABELS {
             0 => None,
             _ => Some(self.labels(names)?),
         };
-        let count = self.count(8)?;
-        let mut lines = Vec::with_capacity(count);
-        for _ in 0..count {
-            lines.push(ReservationLine {
-                sku: self.sku()?,
-                location: names.location_named(self.text()?)?,
-                quantity: self.within("quantity", 1, HELD_MAX)?,
-                open: self.within("open", 0, HELD_MAX)?,
-                fulfilled: self.within("fulfilled", 0, HELD_MAX)?,
-                released: self.within("released", 0, HELD_MAX)?,
-            });
-        }
+        let lines = self.lines(names)?;
         let reservation = Reservation {
             id,
             state,
@@ -187,7 +186,7 @@ impl Reader<'_> {
             created_at,
             principal,
             labels,
-            lines: lines.into_iter().collect(),
+            lines,
         };
         match why_unsound(&reservation) {
             None => Ok(reservation),
@@ -196,6 +195,11 @@ impl Reader<'_> {
                 why,
             }),
         }
+    }
+
+    /// So many units of a reservation's line.
+    pub(super) fn held(&mut self, what: &'static str, min: i64) -> Read<i64> {
+        self.within(what, min, HELD_MAX)
     }
 
     fn labels(&mut self, names: &mut impl Interning) -> Read<Arc<Labels>> {
@@ -307,6 +311,10 @@ impl Reader<'_> {
             3 => Verdict::Shortage(ShortNeeds::from_bytes(self.blob()?)?),
             4 => Verdict::Policy(Box::new(self.policy(names)?)),
             5 => Verdict::Refused(Box::new(self.refusal()?)),
+            6 => Verdict::Prepared {
+                id: ReservationId::new(self.fixed()?)?,
+            },
+            7 => Verdict::Forgotten,
             tag => {
                 let what = "verdict";
                 return Err(Flaw::UnknownTag { what, tag });
@@ -391,6 +399,7 @@ impl Reader<'_> {
             18 => Refusal::TooManyLocations,
             19 => Refusal::ReservationIdTaken,
             20 => Refusal::DocumentMemoryFull,
+            21 => Refusal::TooLate,
             tag => {
                 let what = "refusal";
                 return Err(Flaw::UnknownTag { what, tag });

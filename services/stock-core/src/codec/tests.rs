@@ -23,7 +23,7 @@ use crate::verdict::{ShortNeeds, Verdict};
 /// Each change must show in the bytes, and no two in the same way: a field that is not written is a
 /// difference between replicas that nobody finds, and lost when the state is brought back. What is
 /// read again must write the same bytes, unless it is something that cannot be.
-fn check<T>(
+pub(super) fn check<T>(
     make: impl Fn() -> T,
     write: impl Fn(&mut Writer, &T),
     read: impl Fn(&mut Reader<'_>, &mut Names) -> Read<T>,
@@ -75,11 +75,11 @@ fn location(name: &str) -> Location {
     Location::new(name).unwrap()
 }
 
-fn id(random: u64) -> ReservationId {
+pub(super) fn id(random: u64) -> ReservationId {
     ReservationId::compose(Stamp(1), 0, random)
 }
 
-fn line(name: &str) -> ReservationLine {
+pub(super) fn line(name: &str) -> ReservationLine {
     ReservationLine::new(sku(name), location("A"), 3)
 }
 
@@ -298,24 +298,29 @@ fn every_field_of_what_is_remembered_counts() {
 
 #[test]
 fn every_field_of_an_end_counts() {
-    let make = || Hold {
-        reservation: Arc::new(Reservation {
+    fn ended(hold: &mut Hold, ended: Option<Place>) {
+        hold.more.get_or_insert_default().ended = ended;
+    }
+    let make = || {
+        let reservation = Reservation {
             state: State::Released,
             lines: ReservationLines::new(),
             ..reservation()
-        }),
-        ended: Some(Box::new(place(1, 1))),
+        };
+        let mut hold = Hold::new(Arc::new(reservation), None);
+        ended(&mut hold, Some(place(1, 1)));
+        hold
     };
     check(
         make,
         Writer::hold,
         |reader, names| reader.hold(names),
         &[
-            |hold| hold.ended = Some(Box::new(place(2, 1))),
-            |hold| hold.ended = Some(Box::new(place(1, 2))),
+            |hold| ended(hold, Some(place(2, 1))),
+            |hold| ended(hold, Some(place(1, 2))),
             |hold| Arc::make_mut(&mut hold.reservation).state = State::Expired,
             |hold| {
-                hold.ended = None;
+                ended(hold, None);
                 Arc::make_mut(&mut hold.reservation).state = State::Confirmed;
             },
         ],
@@ -427,6 +432,9 @@ fn every_field_of_a_head_counts() {
             |head| head.documents.bytes = 20,
             |head| head.ended_bytes = 20,
             |head| head.open_bytes = 20,
+            |head| head.parts = 30,
+            |head| head.part_bytes = 30,
+            |head| head.tombstone_bytes = 30,
             |head| head.documents.order.len = 20,
             |head| head.documents.order.next = 20,
             |head| head.ended.len = 20,
@@ -550,8 +558,8 @@ fn the_format_never_changes() {
     let mut writer = Writer::default();
     shard_head().write(&mut writer, 4);
     let head = [
-        4, 1, 4, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 15, 4, 16, 5, 6, 7, 17, 8, 9, 10, 11, 18, 12, 19,
-        13, 14,
+        5, 1, 4, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 15, 4, 16, 5, 6, 7, 17, 8, 9, 10, 11, 18, 12, 19,
+        20, 21, 22, 13, 14,
     ];
     assert_eq!(writer.into_bytes(), head);
 
@@ -568,7 +576,7 @@ fn the_format_never_changes() {
     let expected = [Held, Confirmed, Fulfilled, Released, Expired];
     assert_eq!(states, expected.map(|state| Refusal::WrongState { state }));
     let mut refusals = Vec::new();
-    for tag in 1..=20_u8 {
+    for tag in 1..=21_u8 {
         let tails: [&[u8]; 3] = [&[], &[1], &[1, 1]];
         let read = |tail: &&[u8]| whole(&[&[tag], *tail].concat(), |reader| reader.refusal()).ok();
         refusals.push(tails.iter().find_map(read).unwrap());
@@ -595,6 +603,7 @@ fn the_format_never_changes() {
         Refusal::TooManyLocations,
         Refusal::ReservationIdTaken,
         Refusal::DocumentMemoryFull,
+        Refusal::TooLate,
     ];
     assert_eq!(refusals, expected);
 }
@@ -636,6 +645,9 @@ fn shard_head() -> ShardHead {
         ended_bytes: 18,
         open: 12,
         open_bytes: 19,
+        parts: 20,
+        part_bytes: 21,
+        tombstone_bytes: 22,
         skus: 13,
         positions: 14,
     }
@@ -648,7 +660,7 @@ fn place(sequence: u64, stamp: u64) -> Place {
     }
 }
 
-fn request_id(last: u8) -> RequestId {
+pub(super) fn request_id(last: u8) -> RequestId {
     let mut bytes = [last; 16];
     bytes[6] = 0x70;
     RequestId::new(bytes).unwrap()

@@ -11,6 +11,7 @@ use crate::documents::{Amiss, DocumentKey, RecordedLine};
 use crate::ids::{Location, ReservationId};
 use crate::memory::{Remembered, RequestKey};
 use crate::outcome::{Discrepancy, Policy, Refusal};
+use crate::parts::PartRecord;
 use crate::reservation::{Reservation, State};
 use crate::sku::Sku;
 use crate::stock::Stock;
@@ -31,6 +32,13 @@ impl Writer {
         self.count(holds.len());
         for (_, hold) in holds.iter() {
             self.hold(hold);
+        }
+    }
+
+    pub(crate) fn parts(&mut self, parts: &Timeline<ReservationId, PartRecord>) {
+        self.count(parts.len());
+        for (id, record) in parts.iter() {
+            self.part(id, record);
         }
     }
 
@@ -86,8 +94,15 @@ impl Writer {
 
     pub(crate) fn hold(&mut self, hold: &Hold) {
         self.reservation(&hold.reservation);
-        if let Some(place) = &hold.ended {
-            self.place(**place);
+        match hold.spread() {
+            None => self.tag(0),
+            Some(spread) => {
+                self.tag(1);
+                self.spread(spread);
+            }
+        }
+        if let Some(place) = hold.ended() {
+            self.place(place);
         }
     }
 
@@ -96,28 +111,14 @@ impl Writer {
         let labels = reservation.labels.as_deref();
         let has_labels = if labels.is_some() { HAS_LABELS } else { 0 };
         self.tag(state_number(reservation.state) | has_labels);
-        match reservation.expires_at {
-            None => self.tag(0),
-            Some(at) => {
-                self.tag(1);
-                self.stamp(at);
-            }
-        }
+        self.optional_stamp(reservation.expires_at);
         self.stamp(reservation.created_at);
         self.text(reservation.principal.as_str());
         if let Some(labels) = labels {
             self.text(labels.reference_text());
             self.text(labels.channel_text());
         }
-        self.count(reservation.lines.len());
-        for line in &reservation.lines {
-            self.text(line.sku.as_str());
-            self.text(line.location.as_str());
-            self.signed(line.quantity);
-            self.signed(line.open);
-            self.signed(line.fulfilled);
-            self.signed(line.released);
-        }
+        self.lines(&reservation.lines);
     }
 
     pub(crate) fn remembered<V>(&mut self, key: &RequestKey, remembered: &Remembered<V>) {
@@ -184,6 +185,11 @@ impl Writer {
                 self.tag(5);
                 self.refusal(refusal);
             }
+            Verdict::Prepared { id } => {
+                self.tag(6);
+                self.fixed(id.as_bytes());
+            }
+            Verdict::Forgotten => self.tag(7),
         }
     }
 
@@ -247,6 +253,7 @@ impl Writer {
             Refusal::TooManyLocations => put(18, &[]),
             Refusal::ReservationIdTaken => put(19, &[]),
             Refusal::DocumentMemoryFull => put(20, &[]),
+            Refusal::TooLate => put(21, &[]),
         }
     }
 }

@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::apply::holds::Holds;
+use crate::apply::holds::{Hold, Holds};
 use crate::apply::shelves::Shelves;
 use crate::buckets::Table;
 use crate::codec::{Bucket, ShardHead};
 use crate::documents::{self, DocumentPlace, LINE_BYTES};
 use crate::error::{Flaw, Part, RestoreError};
+use crate::home::own_lines;
 use crate::ids::{Location, ReservationId, Stamp};
 use crate::limits::BUCKETS;
 use crate::memory::{Remembered, RequestKey};
 use crate::names::Names;
 use crate::order::Place;
-use crate::reservation::Reservation;
+use crate::parts::{PartRecord, Parts};
+use crate::reservation::ReservationLine;
 use crate::restore::{Given, StateRestorer, broken_order, check_count, read_part, restored_order};
 use crate::shard::Shard;
 use crate::sku::Sku;
@@ -79,16 +81,17 @@ impl StateRestorer for ShardRestorer {
             buckets: BUCKETS,
             secret: self.head.secret,
         };
-        let (stocks, holds, requests, documents, amiss) =
+        let (stocks, holds, parts, requests, documents, amiss) =
             read_part(Part::Bucket(number), bytes, now, |reader| {
                 let read = (
                     reader.stocks(place, shelf_names)?,
                     reader.holds(place, names)?,
+                    reader.parts(place, names)?,
                     reader.requests(place, names, |reader, names| reader.verdict(names))?,
                     reader.documents(place)?,
                     reader.amiss(place)?,
                 );
-                let (_, _, _, documents, amiss) = &read;
+                let (_, _, _, _, documents, amiss) = &read;
                 match amiss.keys().all(|key| documents.contains_key(key)) {
                     true => Ok(read),
                     false => Err(Flaw::WithoutRecord {
@@ -98,8 +101,7 @@ impl StateRestorer for ShardRestorer {
             })?;
         for (_, hold) in holds.iter() {
             let id = hold.reservation.id;
-            self.ended
-                .extend(hold.ended.iter().map(|place| (**place, id)));
+            self.ended.extend(hold.ended().map(|place| (place, id)));
         }
         let places = requests.iter().map(|(key, it)| (it.place, key.clone()));
         self.requests.extend(places);
@@ -111,6 +113,7 @@ impl StateRestorer for ShardRestorer {
         self.shard.documents.amiss_bytes += amiss_bytes;
         self.take_stocks(number, stocks);
         self.shard.holds.buckets.set(number, holds);
+        self.shard.parts.buckets.set(number, parts);
         self.shard.requests.buckets.set(number, requests);
         self.shard.documents.buckets.set(number, documents);
         self.shard.documents.amiss.set(number, amiss);
@@ -125,8 +128,10 @@ impl StateRestorer for ShardRestorer {
 
         shard.names.adopt_callers(self.names);
         post_holds(&mut shard.holds, &mut shard.shelves)?;
+        post_parts(&mut shard.parts, &mut shard.shelves)?;
         settle_claims(&mut shard.shelves, self.claims)?;
         check_count("open reservations", head.open, shard.holds.open)?;
+        check_count("parts of reservations", head.parts, shard.parts.held)?;
         for (what, head, found) in [
             (
                 "bytes of open reservations",
@@ -137,6 +142,12 @@ impl StateRestorer for ShardRestorer {
                 "bytes of ended reservations",
                 head.ended_bytes,
                 shard.holds.ended_bytes,
+            ),
+            ("bytes of parts", head.part_bytes, shard.parts.held_bytes),
+            (
+                "bytes of tombstones",
+                head.tombstone_bytes,
+                shard.parts.tombstone_bytes,
             ),
             (
                 "bytes of requests",
@@ -195,43 +206,117 @@ impl ShardRestorer {
 /// Sets aside what open reservations hold, and finds what else follows from them.
 fn post_holds(holds: &mut Holds, shelves: &mut Shelves) -> Result<(), RestoreError> {
     let (mut expiries, mut references) = (Vec::new(), Vec::new());
+    let (mut undecided, mut owed) = (Vec::new(), Vec::new());
     for hold in holds.buckets.values_mut() {
-        let reservation = Arc::make_mut(&mut hold.reservation);
+        let bytes = hold.bytes();
+        match hold.ended() {
+            None => {
+                holds.open += 1;
+                holds.open_bytes += bytes;
+            }
+            Some(_) => holds.ended_bytes += bytes,
+        }
+        let Hold { reservation, more } = hold;
+        let reservation = Arc::make_mut(reservation);
         let id = reservation.id;
         references.extend(reservation.order_reference().map(|it| (it.clone(), id)));
         if reservation.state.is_open() {
-            holds.open += 1;
-            holds.open_bytes += reservation.bytes();
             expiries.extend(reservation.expires_at.map(|at| (at, id)));
-        } else {
-            holds.ended_bytes += reservation.bytes();
         }
-        share_names(reservation, shelves);
-        for line in reservation.lines.iter().filter(|line| line.open > 0) {
-            let stock = shelves.stock_mut(&line.sku);
-            let missing = || RestoreError::PositionMissing {
-                reservation: id,
-                sku: line.sku.clone(),
-                location: line.location.clone(),
-            };
-            let stock = stock.ok_or_else(missing)?;
-            let position = stock.position_mut(&line.location).ok_or_else(missing)?;
-            position.reserved += line.open;
-            // Past the debt, so more is held than is reserved.
-            if position.reserved > 0 {
-                return Err(RestoreError::ReservedDiffers {
-                    sku: line.sku.clone(),
-                    location: line.location.clone(),
-                    by: position.reserved,
-                });
+        let held_at = reservation.created_at;
+        let spread = more.as_mut().and_then(|more| more.spread.as_mut());
+        let is_own = own_lines(&id, spread.as_ref().map(|spread| spread.shards));
+        for line in &mut reservation.lines {
+            shelves.share_names(line);
+            if is_own(&line.sku) {
+                post_line(shelves, line, id, held_at)?;
             }
-            stock
-                .holders
-                .add(&line.location, reservation.created_at, id);
+        }
+        let Some(spread) = spread else {
+            continue;
+        };
+        owed.extend(spread.owed().map(|shard| (shard, id)));
+        let Some(it) = &mut spread.undecided else {
+            continue;
+        };
+        undecided.push((it.since, id));
+        if let Some(amendment) = &mut it.amendment {
+            amendment
+                .lines
+                .iter_mut()
+                .for_each(|line| shelves.share_names(line));
+            for line in &mut amendment.extras {
+                shelves.share_names(line);
+                post_line(shelves, line, id, held_at)?;
+            }
         }
     }
     holds.expiries = expiries.into_iter().collect();
     holds.references = references.into_iter().collect();
+    holds.undecided = undecided.into_iter().collect();
+    holds.owed = owed.into_iter().collect();
+    Ok(())
+}
+
+/// As [`post_holds`], of parts whose home is another shard.
+fn post_parts(parts: &mut Parts, shelves: &mut Shelves) -> Result<(), RestoreError> {
+    let (mut asks, mut ends) = (Vec::new(), Vec::new());
+    for record in parts.buckets.values_mut() {
+        match record {
+            PartRecord::Held(part) => {
+                parts.held += 1;
+                parts.held_bytes += part.bytes();
+                asks.push((part.ask_at, part.id));
+                let part = Arc::make_mut(part);
+                let (id, held_at) = (part.id, part.created_at);
+                for line in &mut part.lines {
+                    shelves.share_names(line);
+                    post_line(shelves, line, id, held_at)?;
+                }
+            }
+            PartRecord::Tombstone(tombstone) => parts.tombstone_bytes += tombstone.bytes(),
+        }
+    }
+    let tombstones = parts
+        .buckets
+        .iter()
+        .filter_map(|(id, record)| match record {
+            PartRecord::Tombstone(tombstone) => Some((tombstone.until, *id)),
+            PartRecord::Held(_) => None,
+        });
+    ends.extend(tombstones);
+    parts.asks = asks.into_iter().collect();
+    parts.ends = ends.into_iter().collect();
+    Ok(())
+}
+
+/// Sets aside what a line has open.
+fn post_line(
+    shelves: &mut Shelves,
+    line: &ReservationLine,
+    id: ReservationId,
+    held_at: Stamp,
+) -> Result<(), RestoreError> {
+    if line.open == 0 {
+        return Ok(());
+    }
+    let missing = || RestoreError::PositionMissing {
+        reservation: id,
+        sku: line.sku.clone(),
+        location: line.location.clone(),
+    };
+    let stock = shelves.stock_mut(&line.sku).ok_or_else(missing)?;
+    let position = stock.position_mut(&line.location).ok_or_else(missing)?;
+    position.reserved += line.open;
+    // Past the debt, so more is held than is reserved.
+    if position.reserved > 0 {
+        return Err(RestoreError::ReservedDiffers {
+            sku: line.sku.clone(),
+            location: line.location.clone(),
+            by: position.reserved,
+        });
+    }
+    stock.holders.add(&line.location, held_at, id);
     Ok(())
 }
 
@@ -260,19 +345,16 @@ fn share_verdict(remembered: &mut Remembered<Verdict>, holds: &Holds, shelves: &
     match &mut remembered.verdict {
         Verdict::Reservation(reservation) => match holds.get(&reservation.id) {
             Some(held) if held == reservation => *reservation = Arc::clone(held),
-            _ => share_names(Arc::make_mut(reservation), shelves),
-        },
-        Verdict::Held { .. } | Verdict::Shortage(_) | Verdict::Policy(_) | Verdict::Refused(_) => {}
-    }
-}
-
-fn share_names(reservation: &mut Reservation, shelves: &Shelves) {
-    for line in &mut reservation.lines {
-        if let Some((sku, stock)) = shelves.shared_sku(&line.sku) {
-            line.sku = sku.clone();
-            if let Some(position) = stock.position(&line.location) {
-                line.location = position.location.clone();
+            _ => {
+                let lines = &mut Arc::make_mut(reservation).lines;
+                lines.iter_mut().for_each(|line| shelves.share_names(line));
             }
-        }
+        },
+        Verdict::Held { .. }
+        | Verdict::Prepared { .. }
+        | Verdict::Forgotten
+        | Verdict::Shortage(_)
+        | Verdict::Policy(_)
+        | Verdict::Refused(_) => {}
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use stock_core::{
-    Action, LedgerEntry, LineVerdict, MovementKind, Operation, Outcome, Refusal, State,
+    Action, BasketCommand, BasketOutcome, Decision, LedgerEntry, LineVerdict, MovementKind,
+    NotHeld, Operation, Outcome, Refusal, State,
 };
 
 use crate::world::Step;
@@ -22,6 +23,7 @@ impl Coverage {
         let what = match &step.command.action {
             Action::Request(_, operation) => operation_name(operation),
             Action::Movements(movements) => movement_name(movements.kind),
+            Action::Basket(command) => basket_name(command),
         };
         if let Outcome::Movements(verdicts) = outcome {
             for verdict in verdicts {
@@ -39,6 +41,12 @@ impl Coverage {
             if entry.discrepancy.is_some() {
                 self.add(format!("ledger: {:?} with a discrepancy", entry.kind));
             }
+        }
+    }
+
+    pub(crate) fn add_all(&mut self, other: Self) {
+        for (case, count) in other.cases {
+            *self.cases.entry(case).or_default() += count;
         }
     }
 
@@ -77,7 +85,7 @@ fn expected() -> impl Iterator<Item = String> {
         (
             "reserve",
             "held | shortage | UnknownSku | ReservationIdTaken | held, again | shortage, again
-             | UnknownSku, again",
+             | UnknownSku, again | prepared | prepared, again | TooLate",
         ),
         (
             "confirm",
@@ -103,7 +111,7 @@ fn expected() -> impl Iterator<Item = String> {
         (
             "amend",
             "held | held, again | shortage | UnknownSku | UnknownReservation | is confirmed
-             | is fulfilled | is released | is expired",
+             | is fulfilled | is released | is expired | prepared | undecided | TooLate",
         ),
         ("policy", "policy | policy, again | CounterOutOfRange"),
     ];
@@ -113,6 +121,18 @@ fn expected() -> impl Iterator<Item = String> {
     let ledger = "Reserved | Confirmed | Released | Fulfilled | Expired | Extended | Receipt | Sale
          | Adjustment | Policy | Receipt with a discrepancy | Sale with a discrepancy
          | Adjustment with a discrepancy | Policy with a discrepancy";
+    let baskets = [
+        ("hold part", "held | short | UnknownSku | never | over"),
+        ("probe", "held | short | never | over"),
+        ("follow", "done | missing"),
+        ("decide held", "done"),
+        ("decide short", "done"),
+        ("decide refused", "done"),
+        ("decide gone", "done"),
+        ("decide again", "done"),
+        ("acknowledge", "done"),
+        ("ask", "known | gone"),
+    ];
     let every_request = "RequestReused | RequestTooOld | RequestFromFuture";
     requests
         .into_iter()
@@ -124,6 +144,11 @@ fn expected() -> impl Iterator<Item = String> {
         )
         .chain(of("sale", "UnknownSku").chain(of("adjustment", "UnknownSku")))
         .chain(of("ledger", ledger))
+        .chain(
+            baskets
+                .into_iter()
+                .flat_map(move |(what, cases)| of(what, cases)),
+        )
 }
 
 fn operation_name(operation: &Operation) -> &'static str {
@@ -153,6 +178,31 @@ fn outcome_name(outcome: &Outcome) -> String {
         Outcome::Policy(_) => "policy".to_string(),
         Outcome::Movements(_) => "movements".to_string(),
         Outcome::Refused(refusal) => refusal_name(refusal),
+        Outcome::Prepared(_) => "prepared".to_string(),
+        Outcome::Undecided(_) => "undecided".to_string(),
+        Outcome::Basket(BasketOutcome::NotHeld(why)) => match why {
+            NotHeld::Short(_) => "short".to_string(),
+            NotHeld::Refused(refusal) => refusal_name(refusal),
+            NotHeld::Gone => "never".to_string(),
+        },
+        Outcome::Basket(outcome) => format!("{outcome:?}").to_lowercase(),
+    }
+}
+
+fn basket_name(command: &BasketCommand) -> &'static str {
+    match command {
+        BasketCommand::HoldPart(_) => "hold part",
+        BasketCommand::Probe(_) => "probe",
+        BasketCommand::Follow(_) => "follow",
+        BasketCommand::Decide(decide) => match decide.decision {
+            Decision::Held => "decide held",
+            Decision::NotHeld(NotHeld::Short(_)) => "decide short",
+            Decision::NotHeld(NotHeld::Refused(_)) => "decide refused",
+            Decision::NotHeld(NotHeld::Gone) => "decide gone",
+            Decision::Again => "decide again",
+        },
+        BasketCommand::Acknowledge(_) => "acknowledge",
+        BasketCommand::Ask(_) => "ask",
     }
 }
 

@@ -7,30 +7,34 @@
 
 #[path = "../audit/mod.rs"]
 mod audit;
+mod baskets;
 mod coverage;
 mod hostile;
 mod naive;
+mod naive_baskets;
 mod restart;
 mod shrink;
 mod world;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::panic::resume_unwind;
+use std::thread;
 
 use audit::Audit;
 use coverage::Coverage;
 use naive::Naive;
 use restart::Restarted;
 use stock_core::{
-    Action, At, Command, Filter, Fingerprint, FrozenState, LedgerEntry, Location, Operation,
-    Outcome, ReservationId, Secret, Shard, Sku, Stamp,
+    Action, At, BasketCommand, Command, Filter, Fingerprint, FrozenState, LedgerEntry, Location,
+    Operation, Outcome, ReservationId, Secret, Shard, Sku, Stamp,
 };
 use world::{Step, World};
 
 /// Of a cluster: none is better than another.
 const SECRET: Secret = Secret(77);
 
-const WORLDS: u64 = 120;
+const WORLDS: u64 = 200;
 const STEPS: usize = 1_000;
 /// Comparing all bytes of two states takes long, so it is done this often...
 const STEPS_A_COMPARISON: usize = 500;
@@ -48,9 +52,22 @@ fn a_shard_does_what_the_model_does() {
     };
     let whole_run = seeds.end - seeds.start >= WORLDS;
     let mut seen = Coverage::default();
-    for seed in seeds {
-        explore(seed, &mut seen);
-    }
+    thread::scope(|scope| {
+        let half = |first: u64| {
+            let seeds = seeds.clone().filter(move |seed| seed % 2 == first);
+            scope.spawn(move || {
+                let mut seen = Coverage::default();
+                seeds.for_each(|seed| explore(seed, &mut seen));
+                seen
+            })
+        };
+        for half in [half(0), half(1)] {
+            match half.join() {
+                Ok(of_half) => seen.add_all(of_half),
+                Err(panic) => resume_unwind(panic),
+            }
+        }
+    });
     show(&seen);
     if whole_run {
         seen.assert_enough();
@@ -136,6 +153,8 @@ fn change(command: &mut Command) {
                 line.occurred_at = Stamp(line.occurred_at.0 - 1);
             }
         }
+        // Nothing is remembered because of these.
+        Action::Basket(_) => {}
     }
 }
 
@@ -230,10 +249,23 @@ impl Trial {
         if outcome != expected {
             return Err(format!("answered {outcome:?}, the model {expected:?}"));
         }
-        if let Outcome::Reservation(reservation) = &outcome {
-            self.never_oversold(&before)?;
-            if !self.ids.contains(&reservation.id) {
-                self.ids.push(reservation.id);
+        let held = match (&outcome, &step.command.action) {
+            (Outcome::Reservation(reservation), _) => Some(reservation.id),
+            (Outcome::Prepared(prepared), _) => Some(prepared.reservation.id),
+            (Outcome::Basket(_), Action::Basket(BasketCommand::HoldPart(hold))) => Some(hold.id),
+            (Outcome::Basket(_), Action::Basket(BasketCommand::Follow(follow))) => Some(follow.id),
+            _ => None,
+        };
+        if let Some(id) = held {
+            let is_fact = matches!(
+                step.command.action,
+                Action::Basket(BasketCommand::Follow(_))
+            );
+            if !is_fact {
+                self.never_oversold(&before)?;
+            }
+            if !self.ids.contains(&id) {
+                self.ids.push(id);
             }
         }
         self.take(&ledger)?;
@@ -241,7 +273,10 @@ impl Trial {
         self.audit.check(&self.shard, &self.ids, &amended)?;
         if self.shard.counts().ended_reservations < ended {
             let shard = &self.shard;
-            self.ids.retain(|id| shard.reservation(id).is_some());
+            let is_known = |id: &ReservationId| {
+                shard.reservation(id).is_some() || shard.set_aside(id).next().is_some()
+            };
+            self.ids.retain(is_known);
         }
         self.same_counters()?;
 
@@ -341,6 +376,10 @@ impl Trial {
         if counts.positions != expected.len()
             || counts.open_reservations + counts.ended_reservations != known
             || counts.requests_remembered != self.naive.requests_remembered()
+            || counts.parts != self.naive.parts.len()
+            || counts.tombstones != self.naive.tombstones.len()
+            || counts.undecided != baskets::undecided(&self.naive)
+            || counts.owed != baskets::owed(&self.naive).len()
         {
             return Err(format!("{counts:?}; the model knows {known} reservations"));
         }
@@ -407,6 +446,9 @@ fn same_state(who: &str, expected: &FrozenState, actual: &FrozenState) -> Result
 fn amended(command: &Command) -> Option<ReservationId> {
     match &command.action {
         Action::Request(_, Operation::Amend(amend)) => Some(amend.id),
+        // What is decided may be an amendment, or that a reservation never was one.
+        Action::Basket(BasketCommand::Decide(decide)) => Some(decide.id),
+        Action::Basket(BasketCommand::Follow(follow)) => Some(follow.id),
         _ => None,
     }
 }

@@ -7,11 +7,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use stock_core::{
-    Action, At, Command, Discrepancy, Document, EntryKind, Filter, LedgerEntry, Line, LineVerdict,
-    Location, Moment, MovementKind, MovementLine, Movements, Operation, Outcome, PartialLine,
-    Policy, Principal, Reason, Refusal, Reporter, RequestId, Reservation, ReservationId,
-    ReservationLine, SetPolicy, ShortLine, Shortage, Sku, Source, Stamp, State,
+    Action, Amend, At, Command, Discrepancy, Document, EntryKind, Filter, LedgerEntry, Line,
+    LineVerdict, Location, Moment, MovementKind, MovementLine, Movements, Operation, Outcome,
+    PartialLine, Policy, Principal, Reason, Refusal, Reporter, RequestId, Reservation,
+    ReservationId, ReservationLine, Reserve, SetPolicy, ShortLine, Shortage, Sku, Source, Stamp,
+    State,
 };
+
+use super::naive_baskets::{Part, Reach, Tombstone};
 
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -26,7 +29,9 @@ const ENDANGERED_IN_ALL_MAX: usize = 1_000;
 pub(crate) struct Naive {
     shelves: Vec<OpenLedger>,
     pub(crate) reservations: Vec<Known>,
-    requests: Vec<Answered>,
+    pub(crate) parts: Vec<Part>,
+    pub(crate) tombstones: Vec<Tombstone>,
+    pub(crate) requests: Vec<Answered>,
     requests_horizon: u64,
     documents: Vec<Recorded>,
     documents_horizon: u64,
@@ -44,15 +49,19 @@ struct OpenLedger {
 #[derive(Clone)]
 pub(crate) struct Known {
     pub(crate) what: Reservation,
-    ended_at: Option<u64>,
+    /// When it had ended, and nobody had to be told of it any more.
+    pub(crate) ended_at: Option<u64>,
+    /// Given if it reaches over shards.
+    pub(crate) reach: Option<Reach>,
 }
 
-struct Answered {
-    principal: Principal,
-    id: RequestId,
-    asked: Operation,
+pub(crate) struct Answered {
+    pub(crate) principal: Principal,
+    pub(crate) id: RequestId,
+    pub(crate) asked: Operation,
     at: u64,
-    outcome: Outcome,
+    /// None: it may be tried again.
+    pub(crate) outcome: Option<Outcome>,
 }
 
 struct Recorded {
@@ -66,7 +75,7 @@ struct Recorded {
     discrepancy: Option<Box<Discrepancy>>,
 }
 
-fn reservation_bytes(what: &Reservation) -> usize {
+pub(crate) fn reservation_bytes(what: &Reservation) -> usize {
     let labels = what.labels.as_ref().map_or(0, |labels| {
         let reference = labels.order_reference.as_ref();
         144 + reference.map_or(0, |reference| reference.as_str().len())
@@ -77,27 +86,32 @@ fn reservation_bytes(what: &Reservation) -> usize {
 /// What a client sent: the id that a reserve proposes is the edge's.
 fn as_sent(operation: &Operation) -> Operation {
     let mut sent = operation.clone();
-    if let Operation::Reserve(reserve) = &mut sent {
-        reserve.id = ReservationId::compose(Stamp(0), 0, 0);
+    match &mut sent {
+        Operation::Reserve(reserve) => {
+            reserve.id = ReservationId::compose(Stamp(0), 0, 0);
+            reserve.over = None;
+        }
+        Operation::Amend(amend) => amend.over = None,
+        _ => {}
     }
     sent
 }
 
 /// So many units of a SKU at a location; the number of the first line that says so.
-struct Want {
-    sku: Sku,
-    location: Location,
-    units: i64,
-    line: u32,
+pub(crate) struct Want {
+    pub(crate) sku: Sku,
+    pub(crate) location: Location,
+    pub(crate) units: i64,
+    pub(crate) line: u32,
 }
 
 /// Who does something, and when.
-struct Who<'a> {
-    principal: &'a Principal,
+pub(crate) struct Who<'a> {
+    pub(crate) principal: &'a Principal,
     /// Cluster time.
-    now: u64,
+    pub(crate) now: u64,
     /// Or what the nodes' wall clocks show, if that is later...
-    latest: u64,
+    pub(crate) latest: u64,
     /// ...or earlier.
     earliest: u64,
 }
@@ -149,6 +163,7 @@ impl Naive {
         }
         self.reservations
             .retain(|known| known.ended_at.is_none_or(|at| at + DAY >= now));
+        self.tombstones.retain(|tombstone| tombstone.until >= now);
     }
 
     pub(crate) fn apply(&mut self, at: At, command: &Command) -> Outcome {
@@ -161,87 +176,108 @@ impl Naive {
         };
         let (request, operation) = match &command.action {
             Action::Movements(movements) => return self.movements(&who, movements),
+            Action::Basket(command) => return self.basket(&who, command),
             Action::Request(request, operation) => (request, operation),
         };
         let same = |known: &&Answered| known.principal == *who.principal && known.id == request.id;
-        if let Some(known) = self.requests.iter().find(same) {
-            return match known.asked == as_sent(operation) {
-                true => known.outcome.clone(),
-                false => Outcome::Refused(Refusal::RequestReused),
-            };
+        let known = self.requests.iter().position(|known| same(&known));
+        if let Some(known) = known {
+            let known = &self.requests[known];
+            if known.asked != as_sent(operation) {
+                return Outcome::Refused(Refusal::RequestReused);
+            }
+            match &known.outcome {
+                // As it is by now.
+                Some(Outcome::Prepared(prepared)) => {
+                    let prepared = self.prepared(prepared.reservation.id);
+                    return Outcome::Prepared(prepared.expect("it is prepared"));
+                }
+                Some(outcome) => return outcome.clone(),
+                None => {}
+            }
+        } else {
+            let made_at = request.id.made_at().0;
+            if made_at < self.requests_horizon {
+                let horizon = Stamp(self.requests_horizon);
+                return Outcome::Refused(Refusal::RequestTooOld { horizon });
+            }
+            if made_at > who.latest + MINUTE {
+                return Outcome::Refused(Refusal::RequestFromFuture);
+            }
         }
-        let made_at = request.id.made_at().0;
-        if made_at < self.requests_horizon {
-            let horizon = Stamp(self.requests_horizon);
-            return Outcome::Refused(Refusal::RequestTooOld { horizon });
-        }
-        if made_at > who.latest + MINUTE {
-            return Outcome::Refused(Refusal::RequestFromFuture);
-        }
-        let outcome = match self.operate(&who, operation) {
+        let outcome = match self.operate(&who, request.id, operation) {
             Ok(outcome) => outcome,
             Err(refusal) => Outcome::Refused(refusal),
         };
-        if outcome != Outcome::Refused(Refusal::ReservationIdTaken) {
-            self.requests.push(Answered {
+        if is_passing(&outcome, operation) {
+            return outcome;
+        }
+        let mut answer = outcome.clone();
+        if let Outcome::Shortage(shortage) = &mut answer {
+            Arc::make_mut(shortage).by_undecided = false;
+        }
+        match known {
+            Some(known) => self.requests[known].outcome = Some(answer),
+            None => self.requests.push(Answered {
                 principal: command.principal.clone(),
                 id: request.id,
                 asked: as_sent(operation),
                 at: now,
-                outcome: outcome.clone(),
-            });
+                outcome: Some(answer),
+            }),
         }
         outcome
     }
 
     /// Units of open reservations, counted anew each time.
     fn reserved(&self, sku: &Sku, location: &Location) -> i64 {
-        let lines = self.reservations.iter().flat_map(|known| &known.what.lines);
-        let open = lines.filter(|line| line.open > 0);
-        let here = open.filter(|line| line.sku == *sku && line.location == *location);
-        here.map(|line| line.open).sum()
+        let known = self
+            .reservations
+            .iter()
+            .map(|known| known.units_here(sku, location));
+        let parts = self
+            .parts
+            .iter()
+            .map(|part| units_of(&part.lines, sku, location));
+        known.sum::<i64>() + parts.sum::<i64>()
+    }
+
+    /// Who holds units of a position, and how many, in no order.
+    fn holders(&self, sku: &Sku, location: &Location) -> Vec<((Stamp, ReservationId), i64)> {
+        let known = self.reservations.iter().map(|known| {
+            let (at, id) = (known.what.created_at, known.what.id);
+            ((at, id), known.units_here(sku, location))
+        });
+        let parts = self.parts.iter().map(|part| {
+            let units = units_of(&part.lines, sku, location);
+            ((Stamp(part.created_at), part.id), units)
+        });
+        known.chain(parts).filter(|(_, units)| *units > 0).collect()
     }
 
     pub(crate) fn on_hand(&self, sku: &Sku, location: &Location) -> i64 {
         self.shelf(sku, location).map_or(0, |shelf| shelf.on_hand)
     }
 
-    fn operate(&mut self, who: &Who<'_>, operation: &Operation) -> Result<Outcome, Refusal> {
+    fn operate(
+        &mut self,
+        who: &Who<'_>,
+        request: RequestId,
+        operation: &Operation,
+    ) -> Result<Outcome, Refusal> {
+        let changed = match operation {
+            Operation::Confirm(confirm) => Some(confirm.id),
+            Operation::Extend(extend) => Some(extend.id),
+            Operation::Fulfill(fulfill) => Some(fulfill.id),
+            Operation::Amend(amend) => Some(amend.id),
+            Operation::Release(release) if !release.lines.is_empty() => Some(release.id),
+            Operation::Release(_) | Operation::Reserve(_) | Operation::SetPolicy(_) => None,
+        };
+        if let Some(prepared) = changed.and_then(|id| self.undecided(id, who.now)) {
+            return Ok(Outcome::Undecided(prepared));
+        }
         match operation {
-            Operation::Reserve(reserve) => {
-                if self.find(reserve.id).is_some() {
-                    return Err(Refusal::ReservationIdTaken);
-                }
-                let wants = sum_up(&reserve.lines);
-                if let Some(shortage) = self.shortage(&wants, None)? {
-                    return Ok(shortage);
-                }
-                for want in &wants {
-                    let kind = EntryKind::Reserved;
-                    self.note(
-                        who,
-                        kind,
-                        &want.sku,
-                        &want.location,
-                        (0, want.units),
-                        reserve.id,
-                    );
-                }
-                let reservation = Reservation {
-                    id: reserve.id,
-                    state: State::Held,
-                    expires_at: Some(Stamp(who.now + reserve.ttl_ms)),
-                    created_at: Stamp(who.now),
-                    principal: who.principal.clone(),
-                    lines: wants.iter().map(all_open).collect(),
-                    labels: reserve.labels.clone(),
-                };
-                self.reservations.push(Known {
-                    what: reservation.clone(),
-                    ended_at: None,
-                });
-                Ok(Outcome::Reservation(Arc::new(reservation)))
-            }
+            Operation::Reserve(reserve) => self.reserve(who, request, reserve),
             Operation::Confirm(confirm) => {
                 let known = self.touch(confirm.id, who.now, &[State::Held])?;
                 known.what.state = State::Confirmed;
@@ -263,48 +299,122 @@ impl Naive {
             Operation::Release(release) => {
                 let open = [State::Held, State::Confirmed];
                 self.touch(release.id, who.now, &open)?;
-                let before = self.ledger.len();
-                let settled = self.settle(who, release.id, &release.lines, EntryKind::Released);
-                for entry in &mut self.ledger[before..] {
-                    entry.reason.clone_from(&release.forced);
-                }
-                settled
+                let (kind, forced) = (EntryKind::Released, release.forced.as_ref());
+                self.settle(who, release.id, &release.lines, kind, forced)
             }
             Operation::Fulfill(fulfill) => {
                 self.touch(fulfill.id, who.now, &[State::Confirmed])?;
-                self.settle(who, fulfill.id, &fulfill.lines, EntryKind::Fulfilled)
+                self.settle(who, fulfill.id, &fulfill.lines, EntryKind::Fulfilled, None)
             }
-            Operation::Amend(amend) => {
-                let held = self.touch(amend.id, who.now, &[State::Held])?.what.clone();
-                let wants = sum_up(&amend.lines);
-                if let Some(shortage) = self.shortage(&wants, Some(&held))? {
-                    return Ok(shortage);
-                }
-                for line in &held.lines {
-                    let same = |w: &&Want| w.sku == line.sku && w.location == line.location;
-                    let units = wants.iter().find(same).map_or(0, |want| want.units);
-                    if line.open > units {
-                        let delta = (0, units - line.open);
-                        let kind = EntryKind::Released;
-                        self.note(who, kind, &line.sku, &line.location, delta, amend.id);
-                    }
-                }
-                for want in &wants {
-                    let more = want.units - own_units(Some(&held), want);
-                    if more > 0 {
-                        let kind = EntryKind::Reserved;
-                        self.note(who, kind, &want.sku, &want.location, (0, more), amend.id);
-                    }
-                }
-                let known = self.find(amend.id).unwrap();
-                known.what.lines = wants.iter().map(all_open).collect();
-                if let Some(ttl_ms) = amend.ttl_ms {
-                    known.what.expires_at = Some(Stamp(who.now + ttl_ms));
-                }
-                Ok(Outcome::Reservation(Arc::new(known.what.clone())))
-            }
+            Operation::Amend(amend) => self.amend(who, request, amend),
             Operation::SetPolicy(policy) => self.set_policy(who, policy),
         }
+    }
+
+    fn reserve(
+        &mut self,
+        who: &Who<'_>,
+        request: RequestId,
+        reserve: &Reserve,
+    ) -> Result<Outcome, Refusal> {
+        if self.find(reserve.id).is_some() {
+            return Err(Refusal::ReservationIdTaken);
+        }
+        let over = reserve.over.as_deref();
+        if over.is_some_and(|over| self.is_too_late(who, reserve.id, over.asked_at)) {
+            return Err(Refusal::TooLate);
+        }
+        let wants = sum_up(&reserve.lines);
+        let shards = over.map(|over| over.shards);
+        let is_own = |sku: &Sku| shards.is_none_or(|all| sku.shard(all) == reserve.id.shard());
+        let own: Vec<&Want> = wants.iter().filter(|want| is_own(&want.sku)).collect();
+        if let Some(shortage) = self.shortage(&own, &[], over.is_some())? {
+            return Ok(Outcome::Shortage(Arc::new(shortage)));
+        }
+        for want in &own {
+            let (kind, delta) = (EntryKind::Reserved, (0, want.units));
+            self.note(who, kind, &want.sku, &want.location, delta, reserve.id);
+        }
+        let reservation = Reservation {
+            id: reserve.id,
+            state: State::Held,
+            expires_at: Some(Stamp(who.now + reserve.ttl_ms)),
+            created_at: Stamp(who.now),
+            principal: who.principal.clone(),
+            lines: wants.iter().map(all_open).collect(),
+            labels: reserve.labels.clone(),
+        };
+        self.reservations.push(Known {
+            what: reservation.clone(),
+            ended_at: None,
+            reach: None,
+        });
+        match over {
+            None => Ok(Outcome::Reservation(Arc::new(reservation))),
+            Some(over) => {
+                let others = wants.iter().filter(|want| !is_own(&want.sku));
+                let asked = others.map(|want| want.sku.shard(over.shards)).collect();
+                Ok(self.prepare(who, reserve.id, request, over, asked, None))
+            }
+        }
+    }
+
+    fn amend(
+        &mut self,
+        who: &Who<'_>,
+        request: RequestId,
+        amend: &Amend,
+    ) -> Result<Outcome, Refusal> {
+        let known = self.touch(amend.id, who.now, &[State::Held])?.clone();
+        let held = known.what;
+        let wants = sum_up(&amend.lines);
+        let over = amend.over.as_deref();
+        let shards = known.reach.as_ref().map(|reach| reach.shards);
+        let shards = shards.or(over.map(|over| over.shards));
+        let is_own = |sku: &Sku| shards.is_none_or(|all| sku.shard(all) == amend.id.shard());
+        let own: Vec<&Want> = wants.iter().filter(|want| is_own(&want.sku)).collect();
+        if let Some(shortage) = self.shortage(&own, &held.lines, over.is_some())? {
+            return Ok(Outcome::Shortage(Arc::new(shortage)));
+        }
+        let more = |want: &Want| want.units - own_units(&held.lines, want);
+        let asked = wants
+            .iter()
+            .filter(|want| !is_own(&want.sku) && more(want) > 0);
+        let asked: BTreeSet<u32> = asked.map(|want| want.sku.shard(shards.unwrap())).collect();
+        let in_time = over.filter(|over| !self.is_too_late(who, amend.id, over.asked_at));
+        if !asked.is_empty() && in_time.is_none() {
+            return Err(Refusal::TooLate);
+        }
+        if asked.is_empty() {
+            for line in held.lines.iter().filter(|line| is_own(&line.sku)) {
+                let same = |w: &&Want| w.sku == line.sku && w.location == line.location;
+                let units = wants.iter().find(same).map_or(0, |want| want.units);
+                if line.open > units {
+                    let (kind, delta) = (EntryKind::Released, (0, units - line.open));
+                    self.note(who, kind, &line.sku, &line.location, delta, amend.id);
+                }
+            }
+        }
+        for want in &own {
+            if more(want) > 0 {
+                let (kind, delta) = (EntryKind::Reserved, (0, more(want)));
+                self.note(who, kind, &want.sku, &want.location, delta, amend.id);
+            }
+        }
+        let lines: Vec<ReservationLine> = wants.iter().map(all_open).collect();
+        let expires_at = match amend.ttl_ms {
+            Some(ttl_ms) => Some(Stamp(who.now + ttl_ms)),
+            None => held.expires_at,
+        };
+        if let (Some(over), false) = (in_time, asked.is_empty()) {
+            let amendment = Some((lines, expires_at));
+            return Ok(self.prepare(who, amend.id, request, over, asked, amendment));
+        }
+        let known = self.find(amend.id).unwrap();
+        known.what.lines = lines.into_iter().collect();
+        known.what.expires_at = expires_at;
+        known.decided_anew();
+        Ok(Outcome::Reservation(Arc::new(known.what.clone())))
     }
 
     /// What somebody looks for, in no order.
@@ -346,7 +456,9 @@ impl Naive {
         id: ReservationId,
         asked: &[PartialLine],
         kind: EntryKind,
+        forced: Option<&Reason>,
     ) -> Result<Outcome, Refusal> {
+        let first_entry = self.ledger.len();
         let before = self.find(id).unwrap().what.clone();
         let mut after = before.clone();
         for (number, ask) in (0..).zip(asked) {
@@ -378,8 +490,16 @@ impl Naive {
         let units =
             |(before, after): (&ReservationLine, &ReservationLine)| before.open - after.open;
         let taken: Vec<i64> = before.lines.iter().zip(&after.lines).map(units).collect();
+        let reach = self.find(id).unwrap().reach.clone();
+        let is_own = |sku: &Sku| {
+            let reach = reach.as_ref();
+            reach.is_none_or(|reach| sku.shard(reach.shards) == id.shard())
+        };
         if kind == EntryKind::Fulfilled {
             for (number, (line, units)) in (0..).zip(before.lines.iter().zip(&taken)) {
+                if !is_own(&line.sku) {
+                    continue;
+                }
                 let shelf = self.shelf(&line.sku, &line.location).unwrap();
                 if i128::from(shelf.on_hand) - i128::from(*units) < -COUNTER_MAX {
                     return Err(Refusal::CounterOutOfRange { line: number });
@@ -397,7 +517,9 @@ impl Naive {
                 line.released += units;
                 0
             };
-            self.note(who, kind, &line.sku, &line.location, (on_hand, -units), id);
+            if is_own(&line.sku) {
+                self.note(who, kind, &line.sku, &line.location, (on_hand, -units), id);
+            }
         }
         let ended = after.lines.iter().all(|line| line.open == 0);
         if ended && kind == EntryKind::Fulfilled {
@@ -405,9 +527,16 @@ impl Naive {
         } else if ended {
             after.state = State::Released;
         }
+        for entry in &mut self.ledger[first_entry..] {
+            entry.reason = forced.cloned();
+        }
+        if ended {
+            self.drop_extras(&Who::holder(&before.principal, who.now), id);
+        }
         let known = self.find(id).unwrap();
         known.what = after.clone();
-        known.ended_at = ended.then_some(who.now);
+        known.decided_anew();
+        known.file(who.now);
         Ok(Outcome::Reservation(Arc::new(after)))
     }
 
@@ -562,14 +691,7 @@ impl Naive {
         if short_by <= before {
             return None;
         }
-        let mut holders: Vec<((Stamp, ReservationId), i64)> = Vec::new();
-        for known in &self.reservations {
-            for line in &known.what.lines {
-                if line.open > 0 && line.sku == *sku && line.location == *location {
-                    holders.push(((known.what.created_at, known.what.id), line.open));
-                }
-            }
-        }
+        let mut holders = self.holders(sku, location);
         holders.sort_by_key(|(id, _)| Reverse(*id));
         let mut endangered = Vec::new();
         let mut left = short_by;
@@ -595,12 +717,14 @@ impl Naive {
     }
 
     /// Which wants cannot be met on top of what a hold has there itself.
-    fn shortage(
+    pub(crate) fn shortage(
         &self,
-        wants: &[Want],
-        own: Option<&Reservation>,
-    ) -> Result<Option<Outcome>, Refusal> {
+        wants: &[&Want],
+        own: &[ReservationLine],
+        over_shards: bool,
+    ) -> Result<Option<Shortage>, Refusal> {
         let mut lines = Vec::new();
+        let mut by_undecided = over_shards;
         for want in wants {
             if !self.knows(&want.sku) {
                 return Err(Refusal::UnknownSku { line: want.line });
@@ -612,6 +736,8 @@ impl Naive {
                 .map_or(0, |shelf| shelf.backorder_limit);
             let free = (available + limit).max(0);
             if want.units > own + free {
+                let missing = want.units - own - free;
+                by_undecided &= missing <= self.undecided_units(&want.sku, &want.location);
                 lines.push(ShortLine {
                     sku: want.sku.clone(),
                     location: want.location.clone(),
@@ -622,7 +748,32 @@ impl Naive {
             }
         }
         let short = !lines.is_empty();
-        Ok(short.then(|| Outcome::Shortage(Arc::new(Shortage { lines }))))
+        Ok(short.then_some(Shortage {
+            lines,
+            by_undecided,
+        }))
+    }
+
+    /// What undecided baskets hold of a position: of the sixty-four that were held last.
+    fn undecided_units(&self, sku: &Sku, location: &Location) -> i64 {
+        let mut holders = self.holders(sku, location);
+        holders.sort_by_key(|(holder, _)| Reverse(*holder));
+        let mut units = 0;
+        for ((_, id), _) in holders.into_iter().take(64) {
+            if let Some(part) = self.parts.iter().find(|part| part.id == id) {
+                if part.told < part.held {
+                    units += units_of(&part.lines, sku, location);
+                }
+            } else if let Some(known) = self.reservations.iter().find(|it| it.what.id == id)
+                && known
+                    .reach
+                    .as_ref()
+                    .is_some_and(|it| it.undecided.is_some())
+            {
+                units += units_of(&known.what.lines, sku, location);
+            }
+        }
+        units
     }
 
     fn touch(
@@ -642,27 +793,27 @@ impl Naive {
         }
     }
 
-    fn expire(&mut self, id: ReservationId, now: u64) {
+    pub(crate) fn expire(&mut self, id: ReservationId, now: u64) {
         let known = self.find(id).unwrap();
-        let before = known.what.clone();
+        let before = known.clone();
+        let who = Who::holder(&before.what.principal, now);
+        for line in before.what.lines.iter().filter(|line| line.open > 0) {
+            if before.is_own(&line.sku) {
+                let kind = EntryKind::Expired;
+                self.note(&who, kind, &line.sku, &line.location, (0, -line.open), id);
+            }
+        }
+        self.drop_extras(&who, id);
+        let known = self.find(id).unwrap();
         known.what.state = State::Expired;
-        known.ended_at = Some(now);
         for line in &mut known.what.lines {
             line.open = 0;
         }
-        let who = Who {
-            principal: &before.principal,
-            now,
-            latest: now,
-            earliest: now,
-        };
-        for line in before.lines.iter().filter(|line| line.open > 0) {
-            let kind = EntryKind::Expired;
-            self.note(&who, kind, &line.sku, &line.location, (0, -line.open), id);
-        }
+        known.decided_anew();
+        known.file(now);
     }
 
-    fn note(
+    pub(crate) fn note(
         &mut self,
         who: &Who<'_>,
         kind: EntryKind,
@@ -689,11 +840,13 @@ impl Naive {
 
     fn note_lines(&mut self, who: &Who<'_>, kind: EntryKind, known: &Reservation) {
         for line in known.lines.iter().filter(|line| line.open > 0) {
-            self.note(who, kind, &line.sku, &line.location, (0, 0), known.id);
+            if self.find(known.id).unwrap().is_own(&line.sku) {
+                self.note(who, kind, &line.sku, &line.location, (0, 0), known.id);
+            }
         }
     }
 
-    fn find(&mut self, id: ReservationId) -> Option<&mut Known> {
+    pub(crate) fn find(&mut self, id: ReservationId) -> Option<&mut Known> {
         self.reservations
             .iter_mut()
             .find(|known| known.what.id == id)
@@ -746,13 +899,8 @@ impl Naive {
                 (shelf.sku.clone(), shelf.location.clone(), counters)
             })
             .collect();
-        let lines = self.reservations.iter().flat_map(|known| &known.what.lines);
-        for line in lines.filter(|line| line.open > 0) {
-            for (sku, location, counters) in &mut positions {
-                if line.sku == *sku && line.location == *location {
-                    counters[1] += line.open;
-                }
-            }
+        for (sku, location, counters) in &mut positions {
+            counters[1] = self.reserved(sku, location);
         }
         positions
     }
@@ -761,12 +909,15 @@ impl Naive {
         self.requests.len()
     }
 
-    /// Requests and lines of documents.
-    /// What open reservations take of the room there is for them.
+    /// What reservations that are open, or of which somebody has to be told, take of the room there
+    /// is for them, together with parts.
     pub(crate) fn open_bytes(&self) -> usize {
-        let open = self.reservations.iter().map(|known| &known.what);
-        let open = open.filter(|what| what.state == State::Held || what.state == State::Confirmed);
-        open.map(reservation_bytes).sum()
+        let open = self
+            .reservations
+            .iter()
+            .filter(|known| known.ended_at.is_none());
+        let parts = self.parts.iter().map(Part::bytes);
+        open.map(Known::bytes).chain(parts).sum()
     }
 
     /// What document lines take of the room there is for them.
@@ -783,20 +934,21 @@ impl Naive {
     pub(crate) fn request_bytes_max(&self) -> usize {
         let of_request = |known: &Answered| {
             128 + match &known.outcome {
-                Outcome::Reservation(_) if matches!(known.asked, Operation::Reserve(_)) => 0,
-                Outcome::Reservation(what) => reservation_bytes(what),
-                Outcome::Shortage(shortage) => 1 + 21 * shortage.lines.len(),
-                Outcome::Policy(policy) => {
+                Some(Outcome::Reservation(_)) if matches!(known.asked, Operation::Reserve(_)) => 0,
+                Some(Outcome::Reservation(what)) => reservation_bytes(what),
+                Some(Outcome::Shortage(shortage)) => 1 + 21 * shortage.lines.len(),
+                Some(Outcome::Policy(policy)) => {
                     let found = policy.discrepancy.as_ref();
                     64 + found.map_or(0, |found| 96 + 16 * found.endangered.len())
                 }
-                Outcome::Refused(_) => 32,
-                Outcome::Movements(_) => 0,
+                Some(Outcome::Refused(_)) => 32,
+                Some(_) | None => 0,
             }
         };
         self.requests.iter().map(of_request).sum()
     }
 
+    /// Requests and lines of documents.
     pub(crate) fn remembered(&self) -> usize {
         self.requests.len() + self.documents.len()
     }
@@ -809,15 +961,48 @@ impl Naive {
 }
 
 impl Known {
-    fn is_due(&self, now: u64) -> bool {
+    pub(crate) fn is_due(&self, now: u64) -> bool {
         let open = self.what.state == State::Held || self.what.state == State::Confirmed;
         open && self.what.expires_at.is_some_and(|at| at.0 <= now)
     }
 }
 
+impl<'a> Who<'a> {
+    /// Somebody to whom something happens.
+    pub(crate) fn holder(principal: &'a Principal, now: u64) -> Self {
+        Self {
+            principal,
+            now,
+            latest: now,
+            earliest: now,
+        }
+    }
+}
+
+/// Whether another attempt under the same request may end otherwise.
+fn is_passing(outcome: &Outcome, operation: &Operation) -> bool {
+    let over = match operation {
+        Operation::Reserve(reserve) => reserve.over.as_deref(),
+        Operation::Amend(amend) => amend.over.as_deref(),
+        _ => None,
+    };
+    match outcome {
+        Outcome::Refused(Refusal::ReservationIdTaken | Refusal::TooLate) => true,
+        Outcome::Undecided(_) => true,
+        Outcome::Shortage(shortage) => {
+            shortage.by_undecided && over.is_some_and(|over| !over.is_last_try)
+        }
+        _ => false,
+    }
+}
+
 fn sum_up(lines: &[Line]) -> Vec<Want> {
+    sum_up_numbered((0..).zip(lines))
+}
+
+pub(crate) fn sum_up_numbered<'a>(lines: impl Iterator<Item = (u32, &'a Line)>) -> Vec<Want> {
     let mut wants: Vec<Want> = Vec::new();
-    for (number, line) in (0..).zip(lines) {
+    for (number, line) in lines {
         let same = |want: &&mut Want| want.sku == line.sku && want.location == line.location;
         if let Some(want) = wants.iter_mut().find(same) {
             want.units += line.quantity.get();
@@ -833,13 +1018,18 @@ fn sum_up(lines: &[Line]) -> Vec<Want> {
     wants
 }
 
-fn own_units(own: Option<&Reservation>, want: &Want) -> i64 {
-    let lines = own.into_iter().flat_map(|own| &own.lines);
-    let here = lines.filter(|line| line.sku == want.sku && line.location == want.location);
+pub(crate) fn own_units(own: &[ReservationLine], want: &Want) -> i64 {
+    units_of(own, &want.sku, &want.location)
+}
+
+/// What lines have open at a position.
+pub(crate) fn units_of(lines: &[ReservationLine], sku: &Sku, location: &Location) -> i64 {
+    let here = lines.iter();
+    let here = here.filter(|line| line.sku == *sku && line.location == *location);
     here.map(|line| line.open).sum()
 }
 
-fn all_open(want: &Want) -> ReservationLine {
+pub(crate) fn all_open(want: &Want) -> ReservationLine {
     ReservationLine {
         sku: want.sku.clone(),
         location: want.location.clone(),

@@ -7,11 +7,12 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use stock_core::{
     Action, Amend, Channel, Command, Confirm, Document, Extend, Filter, Fulfill, Labels, Line,
-    Location, Moment, MovementKind, MovementLine, Movements, Operation, OrderReference,
+    Location, Moment, MovementKind, MovementLine, Movements, Operation, OrderReference, Over,
     PartialLine, Principal, Quantity, Reason, Release, Reporter, Request, RequestId, Reservation,
     ReservationId, Reserve, SetPolicy, Sku, Stamp, State,
 };
 
+use crate::baskets;
 use crate::naive::Naive;
 
 const START: Stamp = Stamp(1_790_000_000_000);
@@ -98,15 +99,15 @@ impl World {
         self.dice.random_range(0..end)
     }
 
-    fn chance(&mut self, percent: u32) -> bool {
+    pub(crate) fn chance(&mut self, percent: u32) -> bool {
         self.dice.random_range(0..100) < percent
     }
 
-    fn between(&mut self, low: u64, high: u64) -> u64 {
+    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         self.dice.random_range(low..=high)
     }
 
-    fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
+    pub(crate) fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
         match from.len() {
             0 => None,
             len => Some(from[self.below(len)].clone()),
@@ -145,7 +146,7 @@ impl World {
                     movements.lines.push(line);
                 }
             }
-            Action::Request(..) => {}
+            Action::Request(..) | Action::Basket(_) => {}
         }
         command
     }
@@ -153,6 +154,11 @@ impl World {
     fn new_command(&mut self, naive: &Naive) -> Command {
         let principal = self.pick(&["web", "app", "till"]).unwrap_or("web");
         let principal = Principal::new(principal).unwrap();
+        if self.chance(12) {
+            let command = baskets::command(self, naive);
+            let action = Action::Basket(command);
+            return Command { principal, action };
+        }
         if self.chance(16) {
             let action = Action::Movements(self.movements(naive));
             return Command { principal, action };
@@ -181,11 +187,13 @@ impl World {
                 false => None,
             };
             let id = id.unwrap_or_else(|| self.reservation_id());
+            let lines = self.basket();
             return Operation::Reserve(Reserve {
                 id,
-                lines: self.basket(),
                 ttl_ms: self.ttl_ms(),
                 labels: self.labels(),
+                over: self.over(&lines),
+                lines,
             });
         }
         if share < 43 {
@@ -211,11 +219,15 @@ impl World {
                 id,
                 ttl_ms: self.ttl_ms(),
             }),
-            66..78 => Operation::Amend(Amend {
-                id,
-                lines: self.amended_basket(known.as_ref()),
-                ttl_ms: self.chance(40).then(|| self.ttl_ms()),
-            }),
+            66..78 => {
+                let lines = self.amended_basket(known.as_ref());
+                Operation::Amend(Amend {
+                    id,
+                    ttl_ms: self.chance(40).then(|| self.ttl_ms()),
+                    over: self.over(&lines),
+                    lines,
+                })
+            }
             78..88 => Operation::Release(Release {
                 id,
                 lines: self.partial_lines(known.as_ref()),
@@ -227,6 +239,33 @@ impl World {
                 id,
                 lines: self.partial_lines(known.as_ref()),
             }),
+        }
+    }
+
+    /// What lines reach over, if they do, as the edge says; seldom also if they do not.
+    fn over(&mut self, lines: &[Line]) -> Option<Box<Over>> {
+        let is_own = |line: &Line| line.sku.shard(baskets::SHARDS) == baskets::HOME;
+        let is_over = !lines.iter().all(is_own) || self.chance(2);
+        is_over.then(|| {
+            Box::new(Over {
+                shards: baskets::SHARDS,
+                asked_at: self.asked_at(),
+                is_last_try: self.chance(50),
+            })
+        })
+    }
+
+    pub(crate) fn now(&self) -> Stamp {
+        self.now
+    }
+
+    /// When an edge asked, by its clock: seldom too early or too late.
+    pub(crate) fn asked_at(&mut self) -> Stamp {
+        match self.between(0, 99) {
+            0..90 => self.callers_now().minus_ms(self.between(0, SECOND)),
+            90..94 => self.callers_now().minus_ms(MINUTE + self.between(0, 2)),
+            94..97 => self.callers_now().plus_ms(MINUTE + self.between(0, 2)),
+            _ => self.now.minus_ms(self.between(0, 3 * MINUTE)),
         }
     }
 
@@ -348,7 +387,7 @@ impl World {
             MovementKind::Adjustment => units - 3,
         };
         // Far away, counters are driven to their ends.
-        if self.chance(15) {
+        if self.chance(28) {
             location = far();
             let end = 1_000_000_000_000_000;
             let on_hand = naive.on_hand(&sku, &location);
@@ -384,13 +423,13 @@ impl World {
         }
     }
 
-    fn basket(&mut self) -> Vec<Line> {
+    pub(crate) fn basket(&mut self) -> Vec<Line> {
         let lines = self.between(1, 4);
         (0..lines).map(|_| self.line()).collect()
     }
 
     fn line(&mut self) -> Line {
-        let location = match self.chance(15) {
+        let location = match self.chance(20) {
             true => far(),
             false => self.location(),
         };
@@ -436,7 +475,7 @@ impl World {
                 });
             }
         }
-        if self.chance(5) {
+        if self.chance(8) {
             let line = self.line();
             lines.push(PartialLine {
                 sku: line.sku,
@@ -451,11 +490,13 @@ impl World {
         let name = match self.between(0, 99) {
             0..40 => "MUG",
             40..70 => "PEN",
-            70..94 => "INK",
+            70..93 => "INK",
             // Seldom enough to be unknown for a while.
-            94..97 => "CUP",
+            93..95 => "FAN",
             _ => self
-                .pick(&["JUG", "CAN", "POT", "PAN", "TIN", "BOX"])
+                .pick(&[
+                    "VAT", "TUB", "BIN", "BAG", "SAW", "NUT", "JUG", "TIN", "BOX",
+                ])
                 .unwrap_or("JUG"),
         };
         Sku::new(name).unwrap()
@@ -482,10 +523,10 @@ impl World {
         }
     }
 
-    fn reservation_id(&mut self) -> ReservationId {
+    pub(crate) fn reservation_id(&mut self) -> ReservationId {
         // Callers' clocks differ: the newest id is not always the last one held.
         let made_at = self.now.minus_ms(self.between(0, 5));
-        let id = ReservationId::compose(made_at, 0, self.dice.random());
+        let id = ReservationId::compose(made_at, baskets::HOME, self.dice.random());
         self.ids.push(id);
         id
     }

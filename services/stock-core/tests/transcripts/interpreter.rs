@@ -231,6 +231,7 @@ impl Interpreter {
                 lines: lines.iter().map(|word| basket_line(word)).collect(),
                 ttl_ms: options.ttl_ms.unwrap_or(TTL_MS_DEFAULT),
                 labels: None,
+                over: None,
             }),
             "confirm" => Operation::Confirm(Confirm {
                 id: self.id(words[0]),
@@ -253,6 +254,7 @@ impl Interpreter {
                 id: self.id(words[0]),
                 lines: lines.iter().map(|word| basket_line(word)).collect(),
                 ttl_ms: options.ttl_ms,
+                over: None,
             }),
             _ => panic!("no command {verb:?}"),
         }
@@ -426,6 +428,9 @@ impl Interpreter {
                     )
                 });
                 format!("short {}", lines.collect::<Vec<_>>().join(", "))
+            }
+            Outcome::Prepared(_) | Outcome::Undecided(_) | Outcome::Basket(_) => {
+                panic!("baskets here are of one shard")
             }
             Outcome::Policy(policy) => {
                 let mut text = format!(
@@ -697,6 +702,7 @@ fn refused(refusal: &Refusal) -> String {
         Refusal::TooManyPositions => "too many positions".to_string(),
         Refusal::TooManyLocations => "too many locations".to_string(),
         Refusal::ReservationIdTaken => "reservation id taken".to_string(),
+        Refusal::TooLate => "too late".to_string(),
     };
     format!("refused: {what}")
 }

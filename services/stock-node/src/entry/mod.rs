@@ -25,8 +25,8 @@ use prost::Message;
 use stock_cluster::{RegistryCommand, ReplicaId};
 use stock_core::codec::{Reader, Writer};
 use stock_core::{
-    Action, CatalogCommand, Command, Flaw, Moment, MovementKind, Naming, NewNames, Operation,
-    Principal, Stamp,
+    Action, BasketCommand, CatalogCommand, Command, Flaw, Moment, MovementKind, Naming, NewNames,
+    Operation, Principal, Stamp,
 };
 use stock_wire::log::v1 as log;
 use thiserror::Error;
@@ -178,6 +178,8 @@ pub fn is_relief(action: &Action) -> bool {
             MovementKind::Sale | MovementKind::Adjustment => true,
             MovementKind::Receipt => false,
         },
+        // What brings a basket over several shards to its end.
+        Action::Basket(command) => !matches!(command, BasketCommand::HoldPart(_)),
     }
 }
 
@@ -518,6 +520,7 @@ mod tests {
                 lines: vec![line],
                 ttl_ms: 900_000,
                 labels: None,
+                over: None,
             };
             let action = Action::Request(request, Operation::Reserve(reserve));
             Command { principal, action }

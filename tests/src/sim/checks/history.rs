@@ -503,7 +503,7 @@ fn lines(command: &Command) -> &[stock_core::Line] {
     match &command.action {
         Action::Request(_, Operation::Reserve(reserve)) => &reserve.lines,
         Action::Request(_, Operation::Amend(amend)) => &amend.lines,
-        Action::Request(..) | Action::Movements(_) => &[],
+        Action::Request(..) | Action::Movements(_) | Action::Basket(_) => &[],
     }
 }
 

@@ -39,6 +39,8 @@ mod audit;
 #[path = "../../../../services/stock-core/tests/model/naive.rs"]
 #[expect(dead_code, reason = "the tests of the core use the rest")]
 mod naive;
+#[path = "../../../../services/stock-core/tests/model/naive_baskets.rs"]
+mod naive_baskets;
 
 /// A promise was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]

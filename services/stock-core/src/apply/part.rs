@@ -1,0 +1,340 @@
+//! What a participant does: it holds its lines of a basket, says whether it does, and follows what
+//! home decides.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::apply::need::Need;
+use crate::basket::{Follow, HoldPart, Probe};
+use crate::ids::{At, Location, Principal, ReservationId, Stamp};
+use crate::ledger::{EntryKind, LedgerEntry, Source};
+use crate::limits::{ASK_AFTER_MS, COUNTER_MAX};
+use crate::outcome::{BasketOutcome, NotHeld, Outcome, Refusal};
+use crate::parts::{self, Part, PartRecord, Tombstone};
+use crate::reservation::{ReservationLine, ReservationLines, line_at, open_at};
+use crate::shard::Shard;
+use crate::sku::Sku;
+
+impl Shard {
+    pub(crate) fn hold_part(
+        &mut self,
+        at: At,
+        principal: &Principal,
+        hold: &HoldPart,
+        ledger: &mut Vec<LedgerEntry>,
+    ) -> Outcome {
+        let known = self.parts.part(&hold.id).map(Arc::clone);
+        if let Some(outcome) = self.said_before(&hold.id, hold.version, known.as_deref()) {
+            return Outcome::Basket(outcome);
+        }
+        if parts::is_out_of_time(hold.asked_at, at.moment) {
+            return Outcome::Basket(BasketOutcome::NotHeld(NotHeld::Gone));
+        }
+        // Nothing is remembered of this: whoever asks may ask again.
+        if self.is_full_of_reservations() || self.parts.is_full() {
+            return Outcome::Refused(Refusal::TooManyReservations);
+        }
+        let numbered = hold.lines.iter().map(|it| (it.number, &it.line));
+        let mut needs = Need::merge(numbered, hold.lines.len());
+        let held = known.as_ref().map_or(&[][..], |part| &part.lines);
+        if let Err(why) = self.check_part(&mut needs, held) {
+            self.refuse_part(at, hold, known, why.clone());
+            return Outcome::Basket(BasketOutcome::NotHeld(why));
+        }
+        self.hold_needs(at, principal, hold, known, needs, ledger);
+        Outcome::Basket(BasketOutcome::Held)
+    }
+
+    pub(crate) fn probe(&mut self, at: At, probe: &Probe) -> Outcome {
+        let known = self.parts.part(&probe.id).map(Arc::clone);
+        let said = self.said_before(&probe.id, probe.version, known.as_deref());
+        if said.is_none() {
+            let why = NotHeld::Gone;
+            let until = parts::over_at(probe.asked_at);
+            match known {
+                Some(part) => self.mark_refused(&part, probe.version, why),
+                None => self.bury(at, probe.id, probe.version, until, Some(why)),
+            }
+        }
+        let outcome = said.unwrap_or(BasketOutcome::NotHeld(NotHeld::Gone));
+        Outcome::Basket(outcome)
+    }
+
+    pub(crate) fn follow(
+        &mut self,
+        at: At,
+        principal: &Principal,
+        follow: &Follow,
+        ledger: &mut Vec<LedgerEntry>,
+    ) -> Outcome {
+        let is_over = follow.lines.iter().all(|line| line.open == 0);
+        let part = match self.parts.get(&follow.id) {
+            Some(PartRecord::Held(part)) => Arc::clone(part),
+            Some(PartRecord::Tombstone(tombstone)) if follow.version <= tombstone.version => {
+                return Outcome::Basket(BasketOutcome::Done);
+            }
+            Some(PartRecord::Tombstone(_)) | None if is_over => {
+                let until = parts::over_at(follow.asked_at);
+                self.bury(at, follow.id, follow.version, until, None);
+                return Outcome::Basket(BasketOutcome::Done);
+            }
+            Some(PartRecord::Tombstone(_)) | None if !follow.anew => {
+                return Outcome::Basket(BasketOutcome::Missing);
+            }
+            Some(PartRecord::Tombstone(_)) | None => Arc::new(Part {
+                id: follow.id,
+                principal: principal.clone(),
+                created_at: at.stamp(),
+                asked_at: follow.asked_at,
+                told: 0,
+                held: 0,
+                ask_at: follow.ask_at,
+                refused: None,
+                lines: ReservationLines::new(),
+            }),
+        };
+        if follow.version < part.told {
+            return Outcome::Basket(BasketOutcome::Done);
+        }
+        let mut next = Part::clone(&part);
+        next.ask_at = follow.ask_at;
+        // What is held for a version that is not decided yet stays held: home tells of that version
+        // whatever becomes of it.
+        if follow.version > part.told && follow.version >= part.held {
+            next.held = follow.version;
+            next.lines = self.follow_lines(at, principal, &part, &follow.lines, ledger);
+        }
+        next.told = follow.version;
+        if next
+            .refused
+            .as_ref()
+            .is_some_and(|refused| refused.0 <= next.told)
+        {
+            next.refused = None;
+        }
+        let is_over = next.lines.iter().all(|line| line.open == 0) && !next.is_undecided();
+        match is_over {
+            true => {
+                let asked_at = follow.asked_at.max(part.asked_at);
+                self.bury(at, part.id, follow.version, parts::over_at(asked_at), None);
+            }
+            false => self.parts.put(next),
+        }
+        Outcome::Basket(BasketOutcome::Done)
+    }
+
+    /// What was answered before of a version, or follows from what is known.
+    fn said_before(
+        &self,
+        id: &ReservationId,
+        version: u32,
+        part: Option<&Part>,
+    ) -> Option<BasketOutcome> {
+        let (over, refused) = match (self.parts.tombstone(id), part) {
+            (Some(tombstone), _) => (tombstone.version, tombstone.refused()),
+            (None, Some(part)) => (part.told, part.refused()),
+            (None, None) => return None,
+        };
+        match refused {
+            Some((refused, why)) if refused == version => {
+                return Some(BasketOutcome::NotHeld(why.clone()));
+            }
+            _ if version <= over => return Some(BasketOutcome::Over),
+            _ => {}
+        }
+        let held = part.map_or(0, |part| part.held);
+        (version <= held).then_some(BasketOutcome::Held)
+    }
+
+    fn check_part(&self, needs: &mut [Need], held: &[ReservationLine]) -> Result<(), NotHeld> {
+        let held = |sku: &Sku, location: &Location| open_at(held, sku, location);
+        match self.check_needs(needs.iter_mut(), held, true) {
+            Ok(()) => Ok(()),
+            Err(Outcome::Shortage(shortage)) => Err(NotHeld::Short(shortage)),
+            Err(Outcome::Refused(refusal)) => Err(NotHeld::Refused(refusal)),
+            Err(_) => Err(NotHeld::Gone),
+        }
+    }
+
+    /// Of each position the larger of what is held and what is needed.
+    fn hold_needs(
+        &mut self,
+        at: At,
+        principal: &Principal,
+        hold: &HoldPart,
+        known: Option<Arc<Part>>,
+        needs: SmallVec<[Need; 1]>,
+        ledger: &mut Vec<LedgerEntry>,
+    ) {
+        let mut part = match known {
+            Some(part) => Part::clone(&part),
+            None => Part {
+                id: hold.id,
+                principal: principal.clone(),
+                created_at: at.stamp(),
+                asked_at: hold.asked_at,
+                told: 0,
+                held: 0,
+                ask_at: at.stamp().plus_ms(ASK_AFTER_MS),
+                refused: None,
+                lines: ReservationLines::with_capacity(needs.len()),
+            },
+        };
+        for need in needs {
+            let line = part.lines.iter_mut();
+            let line = line.into_iter().find(|line| need.is_of(line));
+            let open = line.as_ref().map_or(0, |line| line.open);
+            let more = need.quantity - open;
+            if more <= 0 {
+                continue;
+            }
+            let entry = need.entry(EntryKind::Reserved, more, hold.id, principal, at);
+            self.shelves.post(entry, ledger);
+            if open == 0 {
+                let position = (&need.sku, &need.location);
+                self.shelves.add_holder(position, part.created_at, hold.id);
+            }
+            match line {
+                Some(line) => {
+                    line.open += more;
+                    line.quantity += more;
+                }
+                None => {
+                    let (sku, location) = (need.sku, need.location);
+                    part.lines
+                        .push(ReservationLine::new(sku, location, need.quantity));
+                }
+            }
+        }
+        part.held = hold.version;
+        part.asked_at = part.asked_at.max(hold.asked_at);
+        part.ask_at = part.ask_at.min(at.stamp().plus_ms(ASK_AFTER_MS));
+        self.parts.put(part);
+    }
+
+    fn refuse_part(&mut self, at: At, hold: &HoldPart, known: Option<Arc<Part>>, why: NotHeld) {
+        match known {
+            Some(part) => self.mark_refused(&part, hold.version, why),
+            None => {
+                let until = parts::over_at(hold.asked_at);
+                self.bury(at, hold.id, hold.version, until, Some(why));
+            }
+        }
+    }
+
+    fn mark_refused(&mut self, part: &Part, version: u32, why: NotHeld) {
+        let mut part = part.clone();
+        part.refused = Some(Box::new((version, why)));
+        self.parts.put(part);
+    }
+
+    /// Remembers that a version, and all before, will never be held.
+    pub(crate) fn bury(
+        &mut self,
+        at: At,
+        id: ReservationId,
+        version: u32,
+        until: Stamp,
+        why: Option<NotHeld>,
+    ) {
+        let known = self.parts.tombstone(&id);
+        let tombstone = Tombstone {
+            version: known.map_or(version, |known| known.version.max(version)),
+            until: known.map_or(until, |known| known.until.max(until)),
+            why,
+        };
+        self.parts.bury(id, tombstone, at.stamp());
+    }
+
+    /// Posts what makes a part's lines those that home tells.
+    fn follow_lines(
+        &mut self,
+        at: At,
+        principal: &Principal,
+        part: &Part,
+        told: &[ReservationLine],
+        ledger: &mut Vec<LedgerEntry>,
+    ) -> ReservationLines {
+        for line in &part.lines {
+            if line_at(told, &line.sku, &line.location).is_none() {
+                let nothing = ReservationLine {
+                    open: 0,
+                    released: line.quantity - line.fulfilled,
+                    ..line.clone()
+                };
+                self.follow_line(at, principal, part, Some(line), &nothing, ledger);
+            }
+        }
+        let mut lines = ReservationLines::with_capacity(told.len());
+        for line in told {
+            let before = line_at(&part.lines, &line.sku, &line.location);
+            self.follow_line(at, principal, part, before, line, ledger);
+            lines.push(line.clone());
+        }
+        for line in &mut lines {
+            self.shelves.share_names(line);
+        }
+        lines
+    }
+
+    fn follow_line(
+        &mut self,
+        at: At,
+        principal: &Principal,
+        part: &Part,
+        before: Option<&ReservationLine>,
+        now: &ReservationLine,
+        ledger: &mut Vec<LedgerEntry>,
+    ) {
+        let none = ReservationLine {
+            quantity: 0,
+            ..ReservationLine::new(now.sku.clone(), now.location.clone(), 0)
+        };
+        let before = before.unwrap_or(&none);
+        let fulfilled = (now.fulfilled - before.fulfilled).clamp(0, before.open.max(0));
+        let left = before.open - fulfilled;
+        let expired = (now.expired() - before.expired()).clamp(0, left);
+        let released = left - expired - now.open;
+        // A counter stays in its range, whatever home says.
+        let stock = self.shelves.stock(&now.sku);
+        let position = stock.and_then(|stock| stock.position(&now.location));
+        let room = position.map_or(0, |position| position.on_hand + COUNTER_MAX);
+        let kinds = [
+            (EntryKind::Fulfilled, -fulfilled.min(room), -fulfilled),
+            (EntryKind::Expired, 0, -expired),
+            (EntryKind::Released, 0, -released.max(0)),
+            (EntryKind::Reserved, 0, (-released).max(0)),
+        ];
+        for (kind, on_hand_delta, reserved_delta) in kinds {
+            if reserved_delta == 0 {
+                continue;
+            }
+            // It is there, unless what made it was lost.
+            let location = self.shared_location(&now.location);
+            self.shelves.open_position(&now.sku, &location);
+            let entry = LedgerEntry {
+                kind,
+                sku: now.sku.clone(),
+                location: now.location.clone(),
+                on_hand_delta,
+                reserved_delta,
+                source: Source::Reservation(part.id),
+                principal: principal.clone(),
+                stamp: at.stamp(),
+                occurred_at: at.stamp(),
+                reason: None,
+                discrepancy: None,
+            };
+            self.shelves.post(entry, ledger);
+        }
+        let position = (&now.sku, &now.location);
+        match (before.open > 0, now.open > 0) {
+            (false, true) => self.shelves.add_holder(position, part.created_at, part.id),
+            (true, false) => self
+                .shelves
+                .remove_holder(position, part.created_at, part.id),
+            (true, true) | (false, false) => {}
+        }
+    }
+}

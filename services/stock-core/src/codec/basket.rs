@@ -1,0 +1,593 @@
+//! Baskets over several shards: as commands, as answers, and in a state.
+//!
+//! ```text
+//! over           shards, asked at, 1 on the last try
+//! lines          of a reservation: how many, then sku, location, quantity, open, fulfilled,
+//!                released
+//! not held       1 short, lines as of a shortage, 1 if by undecided ones alone; 2 refused; 3 gone
+//!
+//! 14 hold part   id, version, asked at, lines of number, sku, location, quantity
+//! 15 probe       id, version, asked at
+//! 16 follow      id, version, asked at, ask at, 1 if it is made anew, lines
+//! 17 decide      id, version, 1 held; 2 not held, why; 3 again
+//! 18 acknowledge shard, reservations of id, version
+//! 19 ask         id, shard, asked at
+//! ```
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::bytes::{Read, Reader, Writer};
+use super::command::{read_line, write_line};
+use crate::basket::{
+    Acknowledge, Ask, BasketCommand, Decide, Decision, Follow, HoldPart, NumberedLine, Over, Probe,
+};
+use crate::error::Flaw;
+use crate::home::{Amendment, Participant, Spread, Undecided};
+use crate::ids::{Location, RequestId, ReservationId, Stamp};
+use crate::limits::LINES_MAX;
+use crate::memory::RequestKey;
+use crate::names::{Interning, Names, Naming, NewNames};
+use crate::outcome::{BasketOutcome, NotHeld, Prepared, ShortLine, Shortage};
+use crate::parts::{Part, PartRecord, Tombstone};
+use crate::reservation::{ReservationLine, ReservationLines};
+
+pub(super) const HOLD_PART: u8 = 14;
+pub(super) const PROBE: u8 = 15;
+pub(super) const FOLLOW: u8 = 16;
+pub(super) const DECIDE: u8 = 17;
+pub(super) const ACKNOWLEDGE: u8 = 18;
+pub(super) const ASK: u8 = 19;
+
+/// A short line takes at least: two names of a letter, and three numbers.
+const SHORT_LINE_BYTES_MIN: usize = 7;
+/// A line of a reservation: two names of a letter, and four numbers.
+const LINE_BYTES_MIN: usize = 8;
+/// A line of a part that is asked for: a number, two names of a letter, a quantity.
+const NUMBERED_BYTES_MIN: usize = 6;
+/// A reservation and its version.
+const FOLLOWED_BYTES_MIN: usize = 17;
+/// A participant in a spread.
+const PARTICIPANT_BYTES_MIN: usize = 2;
+
+/// Commands.
+impl Writer {
+    pub(super) fn over(&mut self, over: &Over) {
+        self.number(u64::from(over.shards));
+        self.stamp(over.asked_at);
+        self.flag(over.is_last_try);
+    }
+
+    pub(super) fn basket(&mut self, command: &BasketCommand) {
+        match command {
+            BasketCommand::HoldPart(hold) => {
+                self.tag(HOLD_PART);
+                self.fixed(hold.id.as_bytes());
+                self.number(u64::from(hold.version));
+                self.stamp(hold.asked_at);
+                self.count(hold.lines.len());
+                for NumberedLine { number, line } in &hold.lines {
+                    self.number(u64::from(*number));
+                    write_line(self, line);
+                }
+            }
+            BasketCommand::Probe(probe) => {
+                self.tag(PROBE);
+                self.fixed(probe.id.as_bytes());
+                self.number(u64::from(probe.version));
+                self.stamp(probe.asked_at);
+            }
+            BasketCommand::Follow(follow) => {
+                self.tag(FOLLOW);
+                self.fixed(follow.id.as_bytes());
+                self.number(u64::from(follow.version));
+                self.stamp(follow.asked_at);
+                self.stamp(follow.ask_at);
+                self.flag(follow.anew);
+                self.lines(&follow.lines);
+            }
+            BasketCommand::Decide(decide) => {
+                self.tag(DECIDE);
+                self.fixed(decide.id.as_bytes());
+                self.number(u64::from(decide.version));
+                match &decide.decision {
+                    Decision::Held => self.tag(1),
+                    Decision::NotHeld(why) => {
+                        self.tag(2);
+                        self.not_held(why);
+                    }
+                    Decision::Again => self.tag(3),
+                }
+            }
+            BasketCommand::Acknowledge(acknowledge) => {
+                self.tag(ACKNOWLEDGE);
+                self.number(u64::from(acknowledge.shard));
+                self.count(acknowledge.followed.len());
+                for (id, version) in &acknowledge.followed {
+                    self.fixed(id.as_bytes());
+                    self.number(u64::from(*version));
+                }
+            }
+            BasketCommand::Ask(ask) => {
+                self.tag(ASK);
+                self.fixed(ask.id.as_bytes());
+                self.number(u64::from(ask.shard));
+                self.stamp(ask.asked_at);
+            }
+        }
+    }
+
+    fn flag(&mut self, flag: bool) {
+        self.tag(u8::from(flag));
+    }
+
+    fn not_held(&mut self, why: &NotHeld) {
+        match why {
+            NotHeld::Short(shortage) => {
+                self.tag(1);
+                self.shortage(shortage);
+            }
+            NotHeld::Refused(refusal) => {
+                self.tag(2);
+                self.refusal(refusal);
+            }
+            NotHeld::Gone => self.tag(3),
+        }
+    }
+
+    pub(super) fn shortage(&mut self, shortage: &Shortage) {
+        self.count(shortage.lines.len());
+        for line in &shortage.lines {
+            self.text(line.sku.as_str());
+            self.text(line.location.as_str());
+            self.signed(line.requested);
+            self.signed(line.available);
+            self.signed(line.reservable);
+        }
+        self.flag(shortage.by_undecided);
+    }
+
+    pub(super) fn lines(&mut self, lines: &[ReservationLine]) {
+        self.count(lines.len());
+        for line in lines {
+            self.text(line.sku.as_str());
+            self.text(line.location.as_str());
+            self.signed(line.quantity);
+            self.signed(line.open);
+            self.signed(line.fulfilled);
+            self.signed(line.released);
+        }
+    }
+}
+
+impl Reader<'_> {
+    pub(super) fn over(&mut self) -> Read<Over> {
+        Ok(Over {
+            shards: self.shards()?,
+            asked_at: self.stamp()?,
+            is_last_try: self.flag()?,
+        })
+    }
+
+    pub(super) fn basket(&mut self, kind: u8, names: &impl Naming) -> Read<BasketCommand> {
+        Ok(match kind {
+            HOLD_PART => BasketCommand::HoldPart(HoldPart {
+                id: self.reservation_id()?,
+                version: self.version()?,
+                asked_at: self.stamp()?,
+                lines: {
+                    let count = self.count(NUMBERED_BYTES_MIN)?;
+                    let line = |_| {
+                        Ok(NumberedLine {
+                            number: self.line()?,
+                            line: read_line(self, names)?,
+                        })
+                    };
+                    (0..count).map(line).collect::<Read<_>>()?
+                },
+            }),
+            PROBE => BasketCommand::Probe(Probe {
+                id: self.reservation_id()?,
+                version: self.version()?,
+                asked_at: self.stamp()?,
+            }),
+            FOLLOW => BasketCommand::Follow(Follow {
+                id: self.reservation_id()?,
+                version: self.version()?,
+                asked_at: self.stamp()?,
+                ask_at: self.stamp()?,
+                anew: self.flag()?,
+                lines: self.lines(&mut NewNames)?.into_vec(),
+            }),
+            DECIDE => BasketCommand::Decide(Decide {
+                id: self.reservation_id()?,
+                version: self.version()?,
+                decision: match self.tag()? {
+                    1 => Decision::Held,
+                    2 => Decision::NotHeld(self.not_held()?),
+                    3 => Decision::Again,
+                    tag => {
+                        let what = "decision";
+                        return Err(Flaw::UnknownTag { what, tag });
+                    }
+                },
+            }),
+            ACKNOWLEDGE => BasketCommand::Acknowledge(Acknowledge {
+                shard: self.narrow("shard")?,
+                followed: {
+                    let count = self.count(FOLLOWED_BYTES_MIN)?;
+                    let followed = |_| Ok((self.reservation_id()?, self.version()?));
+                    (0..count).map(followed).collect::<Read<_>>()?
+                },
+            }),
+            ASK => BasketCommand::Ask(Ask {
+                id: self.reservation_id()?,
+                shard: self.narrow("shard")?,
+                asked_at: self.stamp()?,
+            }),
+            tag => {
+                let what = "command between shards";
+                return Err(Flaw::UnknownTag { what, tag });
+            }
+        })
+    }
+
+    fn reservation_id(&mut self) -> Read<ReservationId> {
+        Ok(ReservationId::new(self.fixed()?)?)
+    }
+
+    fn version(&mut self) -> Read<u32> {
+        self.narrow("version")
+    }
+
+    fn shards(&mut self) -> Read<u32> {
+        match self.number()? {
+            value @ 1.. if value <= u64::from(ReservationId::SHARDS_MAX) => Ok(value as u32),
+            value => {
+                let what = "number of shards";
+                Err(Flaw::NumberOutOfRange { what, value })
+            }
+        }
+    }
+
+    fn flag(&mut self) -> Read<bool> {
+        match self.tag()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            tag => {
+                let what = "yes or no";
+                Err(Flaw::UnknownTag { what, tag })
+            }
+        }
+    }
+
+    fn not_held(&mut self) -> Read<NotHeld> {
+        Ok(match self.tag()? {
+            1 => NotHeld::Short(Arc::new(self.shortage()?)),
+            2 => NotHeld::Refused(self.refusal()?),
+            3 => NotHeld::Gone,
+            tag => {
+                let what = "reason why a part is not held";
+                return Err(Flaw::UnknownTag { what, tag });
+            }
+        })
+    }
+
+    pub(super) fn shortage(&mut self) -> Read<Shortage> {
+        let count = self.count(SHORT_LINE_BYTES_MIN)?;
+        let line = |_| {
+            Ok(ShortLine {
+                sku: self.sku()?,
+                location: Location::new(self.text()?)?,
+                requested: self.signed()?,
+                available: self.signed()?,
+                reservable: self.signed()?,
+            })
+        };
+        Ok(Shortage {
+            lines: (0..count).map(line).collect::<Read<_>>()?,
+            by_undecided: self.flag()?,
+        })
+    }
+
+    pub(super) fn lines(&mut self, names: &mut impl Interning) -> Read<ReservationLines> {
+        let count = self.count(LINE_BYTES_MIN)?;
+        let line = |_| {
+            Ok(ReservationLine {
+                sku: self.sku()?,
+                location: names.location_named(self.text()?)?,
+                quantity: self.held("quantity", 1)?,
+                open: self.held("open", 0)?,
+                fulfilled: self.held("fulfilled", 0)?,
+                released: self.held("released", 0)?,
+            })
+        };
+        (0..count).map(line).collect()
+    }
+}
+
+/// Answers.
+impl Writer {
+    pub(super) fn prepared(&mut self, prepared: &Prepared) {
+        self.reservation(&prepared.reservation);
+        self.number(u64::from(prepared.version));
+        self.stamp(prepared.asked_at);
+        self.number(u64::from(prepared.shards));
+        self.shard_list(&prepared.asked);
+    }
+
+    pub(super) fn basket_outcome(&mut self, outcome: &BasketOutcome) {
+        match outcome {
+            BasketOutcome::Held => self.tag(1),
+            BasketOutcome::NotHeld(why) => {
+                self.tag(2);
+                self.not_held(why);
+            }
+            BasketOutcome::Over => self.tag(3),
+            BasketOutcome::Done => self.tag(4),
+            BasketOutcome::Missing => self.tag(5),
+            BasketOutcome::Known => self.tag(6),
+            BasketOutcome::Gone => self.tag(7),
+        }
+    }
+
+    fn shard_list(&mut self, shards: &[u32]) {
+        self.count(shards.len());
+        for shard in shards {
+            self.number(u64::from(*shard));
+        }
+    }
+}
+
+impl Reader<'_> {
+    pub(super) fn prepared(&mut self) -> Read<Prepared> {
+        Ok(Prepared {
+            reservation: Arc::new(self.reservation(&mut NewNames)?),
+            version: self.version()?,
+            asked_at: self.stamp()?,
+            shards: self.shards()?,
+            asked: self.shard_list()?.into_vec(),
+        })
+    }
+
+    pub(super) fn basket_outcome(&mut self) -> Read<BasketOutcome> {
+        Ok(match self.tag()? {
+            1 => BasketOutcome::Held,
+            2 => BasketOutcome::NotHeld(self.not_held()?),
+            3 => BasketOutcome::Over,
+            4 => BasketOutcome::Done,
+            5 => BasketOutcome::Missing,
+            6 => BasketOutcome::Known,
+            7 => BasketOutcome::Gone,
+            tag => {
+                let what = "answer between shards";
+                return Err(Flaw::UnknownTag { what, tag });
+            }
+        })
+    }
+
+    /// By their numbers, each once.
+    fn shard_list(&mut self) -> Read<SmallVec<[u32; 4]>> {
+        let count = self.count(1)?;
+        let mut shards: SmallVec<[u32; 4]> = SmallVec::with_capacity(count.min(LINES_MAX));
+        for _ in 0..count {
+            let shard = self.narrow("shard")?;
+            if shards.last().is_some_and(|before| *before >= shard) {
+                let what = "shards";
+                return Err(Flaw::OutOfOrder { what });
+            }
+            shards.push(shard);
+        }
+        Ok(shards)
+    }
+}
+
+/// States.
+impl Writer {
+    pub(super) fn spread(&mut self, spread: &Spread) {
+        self.number(u64::from(spread.shards));
+        self.number(u64::from(spread.version));
+        self.stamp(spread.asked_at);
+        self.count(spread.participants.len());
+        for participant in &spread.participants {
+            self.number(u64::from(participant.shard));
+            self.number(u64::from(participant.followed));
+        }
+        let Some(undecided) = &spread.undecided else {
+            return self.tag(0);
+        };
+        self.tag(1);
+        self.stamp(undecided.since);
+        self.fixed(undecided.request.id.as_bytes());
+        self.text(undecided.request.principal.as_str());
+        self.shard_list(&undecided.asked);
+        let Some(amendment) = &undecided.amendment else {
+            return self.tag(0);
+        };
+        self.tag(1);
+        self.lines(&amendment.lines);
+        self.optional_stamp(amendment.expires_at);
+        self.lines(&amendment.extras);
+    }
+
+    pub(super) fn part(&mut self, id: &ReservationId, record: &PartRecord) {
+        self.fixed(id.as_bytes());
+        match record {
+            PartRecord::Held(part) => {
+                self.tag(1);
+                self.text(part.principal.as_str());
+                self.stamp(part.created_at);
+                self.stamp(part.asked_at);
+                self.number(u64::from(part.told));
+                self.number(u64::from(part.held));
+                self.stamp(part.ask_at);
+                match part.refused.as_deref() {
+                    None => self.tag(0),
+                    Some((version, why)) => {
+                        self.tag(1);
+                        self.number(u64::from(*version));
+                        self.not_held(why);
+                    }
+                }
+                self.lines(&part.lines);
+            }
+            PartRecord::Tombstone(tombstone) => {
+                self.tag(2);
+                self.number(u64::from(tombstone.version));
+                self.stamp(tombstone.until);
+                match &tombstone.why {
+                    None => self.tag(0),
+                    Some(why) => self.not_held(why),
+                }
+            }
+        }
+    }
+}
+
+impl Reader<'_> {
+    pub(super) fn spread(&mut self, names: &mut Names) -> Read<Spread> {
+        let (shards, version, asked_at) = (self.shards()?, self.version()?, self.stamp()?);
+        let count = self.count(PARTICIPANT_BYTES_MIN)?;
+        let mut participants: SmallVec<[Participant; 4]> = SmallVec::new();
+        for _ in 0..count {
+            let participant = Participant {
+                shard: self.narrow("shard")?,
+                followed: self.version()?,
+            };
+            let before = participants.last().map(|before| before.shard);
+            if before.is_some_and(|before| before >= participant.shard) {
+                let what = "participants";
+                return Err(Flaw::OutOfOrder { what });
+            }
+            if participant.followed > version {
+                let (what, value) = ("version", u64::from(participant.followed));
+                return Err(Flaw::NumberOutOfRange { what, value });
+            }
+            participants.push(participant);
+        }
+        let undecided = match self.flag()? {
+            true => Some(Box::new(self.undecided(names)?)),
+            false => None,
+        };
+        Ok(Spread {
+            shards,
+            version,
+            asked_at,
+            participants,
+            undecided,
+        })
+    }
+
+    fn undecided(&mut self, names: &mut Names) -> Read<Undecided> {
+        Ok(Undecided {
+            since: self.past()?,
+            request: RequestKey {
+                id: RequestId::new(self.fixed()?)?,
+                principal: names.principal_named(self.text()?)?,
+            },
+            asked: self.shard_list()?,
+            amendment: match self.flag()? {
+                false => None,
+                true => Some(Amendment {
+                    lines: self.lines(names)?,
+                    expires_at: self.optional_stamp()?,
+                    extras: self.lines(names)?,
+                }),
+            },
+        })
+    }
+
+    pub(super) fn part(&mut self, names: &mut Names) -> Read<(ReservationId, PartRecord)> {
+        let id = self.reservation_id()?;
+        let record = match self.tag()? {
+            1 => PartRecord::Held(Arc::new(Part {
+                id,
+                principal: names.principal_named(self.text()?)?,
+                created_at: self.past()?,
+                asked_at: self.stamp()?,
+                told: self.version()?,
+                held: self.version()?,
+                ask_at: self.stamp()?,
+                refused: match self.flag()? {
+                    false => None,
+                    true => Some(Box::new((self.version()?, self.not_held()?))),
+                },
+                lines: self.lines(names)?,
+            })),
+            2 => PartRecord::Tombstone(Box::new(Tombstone {
+                version: self.version()?,
+                until: self.stamp()?,
+                why: self.why_not_held()?,
+            })),
+            tag => {
+                let what = "part of a reservation";
+                return Err(Flaw::UnknownTag { what, tag });
+            }
+        };
+        match why_unsound(&record) {
+            None => Ok((id, record)),
+            Some(why) => Err(Flaw::Unsound {
+                reservation: id,
+                why,
+            }),
+        }
+    }
+
+    fn why_not_held(&mut self) -> Read<Option<NotHeld>> {
+        match self.peek() {
+            Some(0) => self.tag().map(|_| None),
+            _ => self.not_held().map(Some),
+        }
+    }
+}
+
+/// In what way what is known of a part contradicts itself.
+fn why_unsound(record: &PartRecord) -> Option<&'static str> {
+    let PartRecord::Held(part) = record else {
+        return None;
+    };
+    let has_open = part.lines.iter().any(|line| line.open > 0);
+    if part.lines.iter().any(|line| line.expired() < 0) {
+        return Some("has a part with more units than were held");
+    }
+    if part.told > part.held {
+        return Some("has a part that heard of more than it holds");
+    }
+    if !has_open && !part.is_undecided() {
+        return Some("has a part of which nothing is left");
+    }
+    let refused = part.refused();
+    refused
+        .is_some_and(|(version, _)| version <= part.told)
+        .then_some("has a part that was refused and decided")
+}
+
+/// What may be left out.
+impl Writer {
+    pub(super) fn optional_stamp(&mut self, at: Option<Stamp>) {
+        match at {
+            None => self.tag(0),
+            Some(at) => {
+                self.tag(1);
+                self.stamp(at);
+            }
+        }
+    }
+}
+
+impl Reader<'_> {
+    pub(super) fn optional_stamp(&mut self) -> Read<Option<Stamp>> {
+        match self.tag()? {
+            0 => Ok(None),
+            1 => Ok(Some(self.stamp()?)),
+            tag => {
+                let what = "expiry";
+                Err(Flaw::UnknownTag { what, tag })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! What a shard has to see to at others: the leader of its group asks, and tells, until nothing of
+//! this is left. All of it follows from the state, so that whoever leads next goes on.
+
+use std::sync::Arc;
+
+use crate::basket::{Ask, Follow};
+use crate::ids::{ReservationId, Stamp};
+use crate::limits::{ASK_AGAIN_MS, ASK_OVERDUE_MS};
+use crate::outcome::Prepared;
+use crate::shard::Shard;
+
+impl Shard {
+    /// What home prepared no later than this, and has not decided: the oldest first. Every
+    /// participant that was asked is to be probed.
+    pub fn undecided(&self, prepared_by: Stamp) -> impl Iterator<Item = Arc<Prepared>> + '_ {
+        let undecided = self.holds.undecided.iter();
+        let old = undecided.take_while(move |(since, _)| *since <= prepared_by);
+        old.filter_map(|(_, id)| self.prepared(id))
+    }
+
+    /// The participants that have yet to be told something, by their numbers.
+    pub fn owes(&self) -> impl Iterator<Item = u32> + '_ {
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let mut owed = self.holds.owed.range((from, ReservationId::FIRST)..);
+            let (shard, _) = *owed.next()?;
+            from = shard + 1;
+            Some(shard)
+        })
+    }
+
+    /// What a participant has yet to be told.
+    pub fn owed_to(&self, participant: u32) -> impl Iterator<Item = Follow> + '_ {
+        let from = (participant, ReservationId::FIRST);
+        let to = (participant + 1, ReservationId::FIRST);
+        let owed = self.holds.owed.range(from..to);
+        owed.filter_map(move |(shard, id)| self.to_follow(id, *shard))
+    }
+
+    /// What a participant is told of a reservation.
+    pub fn to_follow(&self, id: &ReservationId, participant: u32) -> Option<Follow> {
+        let hold = self.holds.hold(id)?;
+        let spread = hold.spread().filter(|spread| spread.undecided.is_none())?;
+        let reservation = &hold.reservation;
+        let lines = reservation.lines.iter();
+        let lines = lines.filter(|line| line.sku.shard(spread.shards) == participant);
+        let ends_at = reservation.expires_at.map(|at| at.plus_ms(ASK_OVERDUE_MS));
+        Some(Follow {
+            id: *id,
+            version: spread.version,
+            asked_at: spread.asked_at,
+            lines: lines.cloned().collect(),
+            ask_at: ends_at.unwrap_or_else(|| self.stamp().plus_ms(ASK_AGAIN_MS)),
+            anew: false,
+        })
+    }
+
+    /// The parts of which home should have been heard by now: what this shard, of that number,
+    /// asks. The most overdue first; the id says whom.
+    pub fn asks(&self, own: u32) -> impl Iterator<Item = Ask> + '_ {
+        let now = self.stamp();
+        let overdue = self.parts.asks.iter().take_while(move |(at, _)| *at <= now);
+        overdue.filter_map(move |(_, id)| {
+            let part = self.parts.part(id)?;
+            Some(Ask {
+                id: *id,
+                shard: own,
+                asked_at: part.asked_at,
+            })
+        })
+    }
+}

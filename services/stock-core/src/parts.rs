@@ -1,0 +1,214 @@
+//! The parts of reservations whose home is another shard, and what will never be one.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::buckets::Buckets;
+use crate::ids::{Moment, Principal, ReservationId, Secret, Stamp};
+use crate::limits::{ASKED_WITHIN_MS, FORGOTTEN_PER_ENTRY_MAX};
+use crate::outcome::NotHeld;
+use crate::reservation::ReservationLines;
+use crate::timeline::Timeline;
+
+/// What a shard knows of reservations that are at home elsewhere, and of those that would have been
+/// at home here.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) buckets: Buckets<ReservationId, PartRecord, Timeline<ReservationId, PartRecord>>,
+    /// When home is asked about each part: follows from the parts.
+    pub(crate) asks: BTreeSet<(Stamp, ReservationId)>,
+    /// When each tombstone has had its time: follows from them.
+    pub(crate) ends: BTreeSet<(Stamp, ReservationId)>,
+    pub(crate) held: usize,
+    pub(crate) held_bytes: usize,
+    pub(crate) tombstone_bytes: usize,
+    pub(crate) tombstone_bytes_max: usize,
+}
+
+/// What is known of a reservation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PartRecord {
+    /// Lines of it are held here.
+    Held(Arc<Part>),
+    /// None are, nor will be.
+    Tombstone(Box<Tombstone>),
+}
+
+/// The lines of a reservation that a participant holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) id: ReservationId,
+    /// For whom.
+    pub(crate) principal: Principal,
+    /// When it was first held.
+    pub(crate) created_at: Stamp,
+    /// Until a while after this something of it may be held.
+    pub(crate) asked_at: Stamp,
+    /// What home has told of.
+    pub(crate) told: u32,
+    /// The latest version that something was held for. Home has decided it once it has told so
+    /// much.
+    pub(crate) held: u32,
+    /// When home is asked what became of it.
+    pub(crate) ask_at: Stamp,
+    /// The latest version that is not held, and why.
+    pub(crate) refused: Option<Box<(u32, NotHeld)>>,
+    pub(crate) lines: ReservationLines,
+}
+
+/// That a part of these versions will never be held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tombstone {
+    /// This one, and all before.
+    pub(crate) version: u32,
+    /// From then on every attempt to hold it comes too late anyway.
+    pub(crate) until: Stamp,
+    /// Why the latest of them is not; none: home has decided it, or never will.
+    pub(crate) why: Option<NotHeld>,
+}
+
+/// What a part takes, about, with its places among those of its bucket and those to be asked
+/// about...
+const BYTES: usize = 192;
+/// ...each of its lines, with its place among the holders of its position...
+const LINE_BYTES: usize = 72;
+/// ...a tombstone...
+const TOMBSTONE_BYTES: usize = 144;
+/// ...and a line that it says was short.
+const SHORT_LINE_BYTES: usize = 64;
+
+impl Part {
+    /// Whether home has yet to tell what becomes of it.
+    pub(crate) fn is_undecided(&self) -> bool {
+        self.told < self.held
+    }
+
+    /// The version that was refused, and why.
+    pub(crate) fn refused(&self) -> Option<(u32, &NotHeld)> {
+        self.refused.as_ref().map(|refused| (refused.0, &refused.1))
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let refused = self.refused();
+        let refused = refused.map_or(0, |(_, why)| TOMBSTONE_BYTES + why.bytes());
+        BYTES + LINE_BYTES * self.lines.len() + refused
+    }
+}
+
+impl Tombstone {
+    /// The version that was refused, and why.
+    pub(crate) fn refused(&self) -> Option<(u32, &NotHeld)> {
+        self.why.as_ref().map(|why| (self.version, why))
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        TOMBSTONE_BYTES + self.why.as_ref().map_or(0, NotHeld::bytes)
+    }
+}
+
+impl NotHeld {
+    /// Beyond its own size.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Short(shortage) => SHORT_LINE_BYTES * shortage.lines.len(),
+            Self::Refused(_) | Self::Gone => 0,
+        }
+    }
+}
+
+/// The end of the time in which something that was asked for at `asked_at` may be held.
+pub(crate) fn over_at(asked_at: Stamp) -> Stamp {
+    asked_at.plus_ms(ASKED_WITHIN_MS)
+}
+
+/// Whether it is too late to hold what was asked for at `asked_at`, or too soon. Judged by the
+/// later of cluster time and the wall clocks: it is too late no later than a tombstone, which goes
+/// by cluster time alone, is forgotten.
+pub(crate) fn is_out_of_time(asked_at: Stamp, now: Moment) -> bool {
+    now.latest() > over_at(asked_at) || asked_at > now.latest().plus_ms(ASKED_WITHIN_MS)
+}
+
+impl Parts {
+    pub(crate) fn new(secret: Secret, buckets: usize, tombstone_bytes_max: usize) -> Self {
+        Self {
+            buckets: Buckets::new(secret, buckets),
+            asks: BTreeSet::new(),
+            ends: BTreeSet::new(),
+            held: 0,
+            held_bytes: 0,
+            tombstone_bytes: 0,
+            tombstone_bytes_max,
+        }
+    }
+
+    pub(crate) fn get(&self, id: &ReservationId) -> Option<&PartRecord> {
+        self.buckets.get(id)
+    }
+
+    pub(crate) fn part(&self, id: &ReservationId) -> Option<&Arc<Part>> {
+        match self.get(id) {
+            Some(PartRecord::Held(part)) => Some(part),
+            Some(PartRecord::Tombstone(_)) | None => None,
+        }
+    }
+
+    pub(crate) fn tombstone(&self, id: &ReservationId) -> Option<&Tombstone> {
+        match self.get(id) {
+            Some(PartRecord::Tombstone(tombstone)) => Some(tombstone),
+            Some(PartRecord::Held(_)) | None => None,
+        }
+    }
+
+    /// Whether no more tombstones find room, for what may as well be asked for later.
+    pub(crate) fn is_full(&self) -> bool {
+        self.tombstone_bytes >= self.tombstone_bytes_max
+    }
+
+    /// Keeps a part in place of whatever was known.
+    pub(crate) fn put(&mut self, part: Part) {
+        self.remove(&part.id);
+        self.held += 1;
+        self.held_bytes += part.bytes();
+        self.asks.insert((part.ask_at, part.id));
+        self.buckets
+            .insert(part.id, PartRecord::Held(Arc::new(part)));
+    }
+
+    /// Keeps a tombstone in place of whatever was known, for as long as it is needed.
+    pub(crate) fn bury(&mut self, id: ReservationId, tombstone: Tombstone, now: Stamp) {
+        self.remove(&id);
+        if tombstone.until < now {
+            return;
+        }
+        self.tombstone_bytes += tombstone.bytes();
+        self.ends.insert((tombstone.until, id));
+        self.buckets
+            .insert(id, PartRecord::Tombstone(Box::new(tombstone)));
+    }
+
+    fn remove(&mut self, id: &ReservationId) {
+        match self.buckets.get(id) {
+            None => return,
+            Some(PartRecord::Held(part)) => {
+                self.held -= 1;
+                self.held_bytes -= part.bytes();
+                self.asks.remove(&(part.ask_at, *id));
+            }
+            Some(PartRecord::Tombstone(tombstone)) => {
+                self.tombstone_bytes -= tombstone.bytes();
+                self.ends.remove(&(tombstone.until, *id));
+            }
+        }
+        self.buckets.remove(id);
+    }
+
+    /// Forgets tombstones that have had their time.
+    pub(crate) fn forget(&mut self, now: Stamp) {
+        for _ in 0..FORGOTTEN_PER_ENTRY_MAX {
+            match self.ends.first() {
+                Some(&(until, id)) if until < now => self.remove(&id),
+                _ => break,
+            }
+        }
+    }
+}
