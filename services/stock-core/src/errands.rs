@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::basket::{Ask, Follow};
-use crate::ids::{ReservationId, Stamp};
+use crate::ids::{Principal, ReservationId, Stamp};
 use crate::limits::{ASK_AGAIN_MS, ASK_OVERDUE_MS};
 use crate::outcome::Prepared;
 use crate::shard::Shard;
@@ -56,17 +56,18 @@ impl Shard {
     }
 
     /// The parts of which home should have been heard by now: what this shard, of that number,
-    /// asks. The most overdue first; the id says whom.
-    pub fn asks(&self, own: u32) -> impl Iterator<Item = Ask> + '_ {
+    /// asks, for whom. The most overdue first; the id says where.
+    pub fn asks(&self, own: u32) -> impl Iterator<Item = (Ask, &Principal)> + '_ {
         let now = self.stamp();
         let overdue = self.parts.asks.iter().take_while(move |(at, _)| *at <= now);
         overdue.filter_map(move |(_, id)| {
             let part = self.parts.part(id)?;
-            Some(Ask {
+            let ask = Ask {
                 id: *id,
                 shard: own,
                 asked_at: part.asked_at,
-            })
+            };
+            Some((ask, &part.principal))
         })
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod answer;
 pub mod applying;
+pub mod basket;
 pub mod checkpoint;
 pub mod chore;
 pub mod clock;

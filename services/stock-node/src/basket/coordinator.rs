@@ -1,0 +1,372 @@
+//! Has a basket over several shards held, or amended: one round where nothing is in its way.
+//!
+//! It has no state that anybody needs after a crash. Whoever repeats the request, at any node, is
+//! told by home what is prepared already, and goes on from there.
+
+use std::sync::Arc;
+
+use stock_core::{
+    Action, BasketCommand, Command, Decide, Decision, Follow, HoldPart, Line, NotHeld,
+    NumberedLine, Operation, Outcome, Over, Prepared, Principal, Probe, Refusal, ReservationId,
+    Shortage, Stamp,
+};
+
+use super::{Part, Parts, Said, ToShard, in_order};
+use crate::answer::Failure;
+
+/// One reserve, or one amendment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Coordinator {
+    /// As home is asked.
+    command: Command,
+    /// Of the reservation that is to be, or to be amended.
+    id: ReservationId,
+    over: Over,
+    phase: Phase,
+    /// To be said when whoever asked has his answer.
+    afterwards: Vec<ToShard>,
+    /// Why a part was not held for now, though it may be later.
+    passing: Option<Said>,
+    has_asked_again: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    /// Home is asked, and with a reserve the participants at once.
+    Asking { home: Option<Said>, parts: Parts },
+    /// Home has prepared it before, and the parts of this attempt are given back first: they must
+    /// not stand in the way of those that count.
+    Clearing {
+        prepared: Arc<Prepared>,
+        left: Vec<u32>,
+    },
+    /// Home has prepared it; participants are asked.
+    Prepared {
+        prepared: Arc<Prepared>,
+        parts: Parts,
+    },
+    /// Home has decided it by now, as a participant says, and is asked once more.
+    AskingAgain,
+}
+
+/// What is next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Then {
+    /// Others have yet to answer.
+    Wait,
+    /// These are to be told something, all at once.
+    Tell(Vec<ToShard>),
+    /// This is what came of it.
+    End(Ended),
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// What whoever asked is told. A reservation that another request prepares
+    /// ([`Outcome::Undecided`]) has to be settled, and this one repeated.
+    pub said: Said,
+    /// Whether undecided baskets alone were in the way: then it is tried once more, in a while.
+    pub again: bool,
+    /// What is said to shards afterwards. Nobody waits for it: what of it is lost is found out.
+    pub afterwards: Vec<ToShard>,
+}
+
+impl Coordinator {
+    /// For a reserve or an amendment that reaches over shards; none if it is none. What is to be
+    /// told at first.
+    pub fn new(command: Command) -> Option<(Self, Vec<ToShard>)> {
+        let Action::Request(_, operation) = &command.action else {
+            return None;
+        };
+        let (id, over, is_reserve) = match operation {
+            Operation::Reserve(reserve) => (reserve.id, *reserve.over.as_deref()?, true),
+            Operation::Amend(amend) => (amend.id, *amend.over.as_deref()?, false),
+            _ => return None,
+        };
+        let lines = lines(&command);
+        let mut others: Vec<u32> = lines
+            .iter()
+            .map(|line| line.sku.shard(over.shards))
+            .collect();
+        others.sort_unstable();
+        others.dedup();
+        // Which version an amendment is, home alone knows.
+        others.retain(|shard| is_reserve && *shard != id.shard());
+        let mut coordinator = Self {
+            id,
+            over,
+            phase: Phase::Asking {
+                home: None,
+                parts: Parts::of(&others),
+            },
+            afterwards: Vec::new(),
+            passing: None,
+            has_asked_again: false,
+            command,
+        };
+        let mut first = coordinator.hold_parts(&others, id, 1, over.asked_at);
+        first.insert(0, coordinator.to_home(coordinator.command.action.clone()));
+        coordinator.afterwards.clear();
+        Some((coordinator, first))
+    }
+
+    /// A shard has said this.
+    pub fn answered(&mut self, shard: u32, said: Said) -> Then {
+        let is_home = shard == self.id.shard();
+        match &mut self.phase {
+            Phase::Asking { home, .. } if is_home => *home = Some(said),
+            Phase::Asking { parts, .. } | Phase::Prepared { parts, .. } => parts.take(shard, said),
+            Phase::Clearing { left, .. } => left.retain(|waits| *waits != shard),
+            Phase::AskingAgain => return self.asked_again(said),
+        }
+        match &self.phase {
+            Phase::Asking {
+                home: Some(home),
+                parts,
+            } if parts.are_complete() => {
+                let (home, parts) = (home.clone(), parts.clone());
+                self.asked(home, parts)
+            }
+            Phase::Clearing { prepared, left } if left.is_empty() => {
+                let prepared = Arc::clone(prepared);
+                self.hold(prepared)
+            }
+            Phase::Prepared { prepared, parts } if parts.are_complete() => {
+                let (prepared, parts) = (Arc::clone(prepared), parts.clone());
+                self.held(prepared, parts)
+            }
+            _ => Then::Wait,
+        }
+    }
+
+    /// Home and everybody who was asked together with it have answered.
+    fn asked(&mut self, home: Said, parts: Parts) -> Then {
+        if let Ok(Outcome::Prepared(prepared)) = &home {
+            if prepared.reservation.id == self.id && self.is_reserve() {
+                return self.held(Arc::clone(prepared), parts);
+            }
+            // Of an earlier attempt under the same request, or an amendment.
+            let left: Vec<u32> = parts.maybe_held().collect();
+            let prepared = Arc::clone(prepared);
+            if left.is_empty() {
+                return self.hold(prepared);
+            }
+            self.phase = Phase::Clearing { prepared, left };
+            self.give_up(&parts);
+            return Then::Tell(std::mem::take(&mut self.afterwards));
+        }
+        // Where nobody knows what home has done, its participants ask it.
+        if home != Err(Failure::OutcomeUnknown) {
+            self.give_up(&parts);
+        }
+        match home {
+            Ok(Outcome::Shortage(at_home)) => {
+                let again = at_home.by_undecided && !self.over.is_last_try;
+                let shortage = self.with_others(&at_home, &parts);
+                self.end(Ok(Outcome::Shortage(Arc::new(shortage))), again)
+            }
+            other => self.end(other, false),
+        }
+    }
+
+    /// Has the participants of what home has prepared hold their parts.
+    fn hold(&mut self, prepared: Arc<Prepared>) -> Then {
+        let (id, asked) = (prepared.reservation.id, prepared.asked.clone());
+        let tell = self.hold_parts(&asked, id, prepared.version, prepared.asked_at);
+        let parts = Parts::of(&asked);
+        self.phase = Phase::Prepared { prepared, parts };
+        Then::Tell(tell)
+    }
+
+    /// Home has prepared it, and every participant has answered.
+    fn held(&mut self, prepared: Arc<Prepared>, parts: Parts) -> Then {
+        if parts.is_over() {
+            if std::mem::replace(&mut self.has_asked_again, true) {
+                return self.end(Err(Failure::OutcomeUnknown), false);
+            }
+            self.phase = Phase::AskingAgain;
+            return Then::Tell(vec![self.to_home(self.command.action.clone())]);
+        }
+        match parts.decision(&prepared) {
+            Some(Decision::Held) => {
+                self.decide(&prepared, Decision::Held);
+                let reservation = Arc::clone(&prepared.reservation);
+                self.end(Ok(Outcome::Reservation(reservation)), false)
+            }
+            Some(Decision::NotHeld(why)) => self.not_held(&prepared, &parts, why),
+            Some(Decision::Again) | None => match passing(&parts) {
+                // So that it does not stay undecided: whether it is held is found out for good.
+                Some(said) if self.passing.is_none() => {
+                    self.passing = Some(said);
+                    self.probe(prepared, parts)
+                }
+                _ => self.end(Err(Failure::OutcomeUnknown), false),
+            },
+        }
+    }
+
+    fn not_held(&mut self, prepared: &Arc<Prepared>, parts: &Parts, why: NotHeld) -> Then {
+        // An amendment's participants are told by home.
+        if self.is_reserve() {
+            self.give_up_of(prepared.reservation.id, prepared.asked_at, parts);
+        }
+        let (said, again, decision) = match (why, self.passing.take()) {
+            (NotHeld::Gone, Some(passing)) => (passing, false, Decision::Again),
+            (NotHeld::Gone, None) => {
+                let said = Ok(Outcome::Refused(Refusal::TooLate));
+                (said, false, Decision::Again)
+            }
+            (NotHeld::Refused(refusal), _) => {
+                let decision = Decision::NotHeld(NotHeld::Refused(refusal));
+                (Ok(Outcome::Refused(refusal)), false, decision)
+            }
+            (NotHeld::Short(shortage), _) => {
+                let again = shortage.by_undecided && !self.over.is_last_try;
+                let decision = match again {
+                    true => Decision::Again,
+                    false => Decision::NotHeld(NotHeld::Short(Arc::clone(&shortage))),
+                };
+                (Ok(Outcome::Shortage(shortage)), again, decision)
+            }
+        };
+        self.decide(prepared, decision);
+        self.end(said, again)
+    }
+
+    /// Asks those who would not hold their part for now whether they ever will: they will not.
+    fn probe(&mut self, prepared: Arc<Prepared>, mut parts: Parts) -> Then {
+        let probe = BasketCommand::Probe(Probe {
+            id: prepared.reservation.id,
+            version: prepared.version,
+            asked_at: prepared.asked_at,
+        });
+        let mut tell = Vec::new();
+        for (shard, said) in &mut parts.said {
+            if said.as_ref().is_some_and(|part| *part != Part::Held) {
+                *said = None;
+                tell.push(ToShard::new(*shard, &self.command.principal, probe.clone()));
+            }
+        }
+        self.phase = Phase::Prepared { prepared, parts };
+        Then::Tell(tell)
+    }
+
+    fn asked_again(&mut self, said: Said) -> Then {
+        match said {
+            // It was forgotten, and is tried anew.
+            Ok(Outcome::Prepared(prepared)) => self.hold(prepared),
+            said => self.end(said, false),
+        }
+    }
+
+    fn end(&mut self, said: Said, again: bool) -> Then {
+        Then::End(Ended {
+            said,
+            again,
+            afterwards: std::mem::take(&mut self.afterwards),
+        })
+    }
+
+    fn decide(&mut self, prepared: &Prepared, decision: Decision) {
+        let id = prepared.reservation.id;
+        let decide = BasketCommand::Decide(Decide {
+            id,
+            version: prepared.version,
+            decision,
+        });
+        let to_home = ToShard::new(id.shard(), &self.command.principal, decide);
+        self.afterwards.push(to_home);
+    }
+
+    /// Home does not hold the reservation of this attempt, and never will.
+    fn give_up(&mut self, parts: &Parts) {
+        self.give_up_of(self.id, self.over.asked_at, parts);
+    }
+
+    fn give_up_of(&mut self, id: ReservationId, asked_at: Stamp, parts: &Parts) {
+        for shard in parts.maybe_held() {
+            let gone = BasketCommand::Follow(Follow::gone(id, asked_at));
+            let to_part = ToShard::new(shard, &self.command.principal, gone);
+            self.afterwards.push(to_part);
+        }
+    }
+
+    /// What is short at home, and elsewhere.
+    fn with_others(&self, at_home: &Shortage, parts: &Parts) -> Shortage {
+        let whys = parts.parts().filter_map(|(_, part)| match part {
+            Part::NotHeld(NotHeld::Short(shortage)) => Some(&**shortage),
+            _ => None,
+        });
+        let lines = lines(&self.command).iter();
+        let order = lines.map(|line| (&line.sku, &line.location));
+        let all = in_order(whys.chain([at_home]), order);
+        all.unwrap_or_else(|| at_home.clone())
+    }
+
+    fn is_reserve(&self) -> bool {
+        let action = &self.command.action;
+        matches!(action, Action::Request(_, Operation::Reserve(_)))
+    }
+
+    fn to_home(&self, action: Action) -> ToShard {
+        let command = Command {
+            principal: self.command.principal.clone(),
+            action,
+        };
+        ToShard {
+            shard: self.id.shard(),
+            command,
+        }
+    }
+
+    fn hold_parts(
+        &self,
+        shards: &[u32],
+        id: ReservationId,
+        version: u32,
+        asked_at: Stamp,
+    ) -> Vec<ToShard> {
+        let principal: &Principal = &self.command.principal;
+        let numbered = (0..).zip(lines(&self.command));
+        let of_shard = |shard: u32| {
+            let own = numbered.clone();
+            let own = own.filter(|(_, line)| line.sku.shard(self.over.shards) == shard);
+            own.map(|(number, line)| NumberedLine {
+                number,
+                line: line.clone(),
+            })
+            .collect()
+        };
+        let hold = |shard: &u32| {
+            let hold = BasketCommand::HoldPart(HoldPart {
+                id,
+                version,
+                asked_at,
+                lines: of_shard(*shard),
+            });
+            ToShard::new(*shard, principal, hold)
+        };
+        shards.iter().map(hold).collect()
+    }
+}
+
+/// The basket.
+fn lines(command: &Command) -> &[Line] {
+    match &command.action {
+        Action::Request(_, Operation::Reserve(reserve)) => &reserve.lines,
+        Action::Request(_, Operation::Amend(amend)) => &amend.lines,
+        _ => &[],
+    }
+}
+
+/// What whoever asked is told where a part was not held for now, and nothing is known against it.
+fn passing(parts: &Parts) -> Option<Said> {
+    parts.parts().find_map(|(_, part)| match part {
+        Part::Refused(refusal) => Some(Ok(Outcome::Refused(*refusal))),
+        Part::Failed(failure @ (Failure::Overloaded | Failure::DiskFull | Failure::MemoryFull)) => {
+            Some(Err(*failure))
+        }
+        _ => None,
+    })
+}

@@ -1,0 +1,211 @@
+//! What the leader of a shard sees to at others: its participants are told what it has decided,
+//! what it has not decided is found out, and homes that say nothing of a part are asked.
+//!
+//! All of it follows from the shard's state. What is here is only what is under way: another leader
+//! begins anew, and whatever was said twice has no effect.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stock_core::{
+    Acknowledge, Action, Ask, BasketCommand, BasketOutcome, Command, Follow, Outcome, Principal,
+    ReservationId, Shard,
+};
+
+use super::{Said, Settling, ToShard};
+use crate::answer::Failure;
+
+/// What is prepared so long, and not decided by whoever had it prepared, is found out.
+pub(super) const UNDECIDED_FOR_MS: u64 = 1_000;
+
+/// Commands that travel to one shard together. There is one such batch for each pair of shards.
+const BATCH_MAX: usize = 128;
+
+/// Reservations of a shard that are found out at once.
+const SETTLING_MAX: usize = 256;
+
+/// Reservations about which homes have been asked lately.
+const ASKED_MAX: usize = 4_096;
+
+/// Parts that were not there to follow.
+const MISSING_MAX: usize = 4_096;
+
+/// A home that knows a reservation is asked again after this, unless it has told by then.
+const ASK_AGAIN_AFTER_MS: u64 = 5_000;
+
+/// A shard that did not answer is left alone for this long...
+const PATIENCE_MS: u64 = 100;
+/// ...for twice as long after each further failure, and no longer than this.
+const PATIENCE_MAX_MS: u64 = 5_000;
+
+/// Commands that go to another shard together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Errand {
+    /// To this one.
+    pub to: u32,
+    /// In this order.
+    pub commands: Vec<Command>,
+}
+
+/// What a leader has under way for its shard.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Errands {
+    /// By the shard that they went to.
+    batches: BTreeMap<u32, Vec<Sent>>,
+    settling: BTreeMap<ReservationId, Settling>,
+    /// Parts that were not there to follow: they are made anew.
+    missing: BTreeSet<(u32, ReservationId)>,
+    /// About which reservations homes were asked, and when.
+    asked: BTreeMap<ReservationId, u64>,
+    /// Shards that did not answer: how often, and until when they are left alone.
+    silent: BTreeMap<u32, (u32, u64)>,
+}
+
+/// What a command of a batch was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Sent {
+    Follow(ReservationId, u32, Principal),
+    Probe(ReservationId),
+    Ask(Ask, Principal),
+}
+
+impl Errands {
+    /// What is to be said now, by the leader of this shard of that number.
+    pub fn due(&mut self, own: u32, shard: &Shard, now_ms: u64) -> Vec<Errand> {
+        let mut batches: BTreeMap<u32, Vec<(Sent, ToShard)>> = BTreeMap::new();
+        for to in shard.owes().filter(|to| self.may_tell(*to, now_ms)) {
+            for mut follow in shard.owed_to(to).take(BATCH_MAX) {
+                follow.anew = self.missing.contains(&(to, follow.id));
+                let Some(principal) = shard.reservation(&follow.id).map(|it| &it.principal) else {
+                    continue;
+                };
+                let sent = Sent::Follow(follow.id, follow.version, principal.clone());
+                let tell = ToShard::new(to, principal, BasketCommand::Follow(follow));
+                batches.entry(to).or_default().push((sent, tell));
+            }
+        }
+        for (ask, principal) in shard.asks(own).take(BATCH_MAX) {
+            let to = ask.id.shard();
+            let asked = self.asked.get(&ask.id);
+            let is_new = asked.is_none_or(|at| now_ms >= at + ASK_AGAIN_AFTER_MS);
+            if !is_new || !self.may_tell(to, now_ms) {
+                continue;
+            }
+            let tell = ToShard::new(to, principal, BasketCommand::Ask(ask));
+            let sent = Sent::Ask(ask, principal.clone());
+            batches.entry(to).or_default().push((sent, tell));
+        }
+        for tell in self.probes(shard, now_ms) {
+            let Action::Basket(BasketCommand::Probe(probe)) = &tell.command.action else {
+                continue;
+            };
+            let sent = Sent::Probe(probe.id);
+            batches.entry(tell.shard).or_default().push((sent, tell));
+        }
+        let errands = batches.into_iter().map(|(to, mut batch)| {
+            batch.truncate(BATCH_MAX);
+            let (sent, tell): (Vec<Sent>, Vec<ToShard>) = batch.into_iter().unzip();
+            self.batches.insert(to, sent);
+            let commands = tell.into_iter().map(|tell| tell.command).collect();
+            Errand { to, commands }
+        });
+        errands.collect()
+    }
+
+    /// Finds out what has been undecided for too long: the participants that have yet to say
+    /// whether they hold their part.
+    fn probes(&mut self, shard: &Shard, now_ms: u64) -> Vec<ToShard> {
+        let prepared_by = shard.stamp().minus_ms(UNDECIDED_FOR_MS);
+        let undecided: Vec<_> = shard.undecided(prepared_by).take(SETTLING_MAX).collect();
+        let is_undecided = |id: &ReservationId, version: u32| {
+            let mut undecided = undecided.iter();
+            undecided.any(|it| it.reservation.id == *id && it.version == version)
+        };
+        self.settling
+            .retain(|id, settling| is_undecided(id, settling.version()));
+        let mut probes = Vec::new();
+        for prepared in undecided {
+            let id = prepared.reservation.id;
+            let settling = self.settling.entry(id);
+            let settling = settling.or_insert_with(|| Settling::new(prepared));
+            probes.extend(settling.unanswered());
+        }
+        probes.retain(|probe| self.may_tell(probe.shard, now_ms));
+        probes
+    }
+
+    /// Whether a shard owes no answer, and is not left alone.
+    fn may_tell(&self, to: u32, now_ms: u64) -> bool {
+        let silent_until = self.silent.get(&to).map_or(0, |(_, until)| *until);
+        !self.batches.contains_key(&to) && now_ms >= silent_until
+    }
+
+    /// A shard has said this to what it was told: an answer to each command, or none at all. What
+    /// this leader's own shard is to be told then.
+    pub fn answered(
+        &mut self,
+        own: u32,
+        from: u32,
+        said: Result<Vec<Outcome>, Failure>,
+        now_ms: u64,
+    ) -> Vec<ToShard> {
+        let Some(batch) = self.batches.remove(&from) else {
+            return Vec::new();
+        };
+        let outcomes = match said {
+            Ok(outcomes) => outcomes,
+            Err(_) => {
+                let (times, until) = self.silent.entry(from).or_default();
+                let wait_ms = (PATIENCE_MS << (*times).min(16)).min(PATIENCE_MAX_MS);
+                (*times, *until) = (*times + 1, now_ms + wait_ms);
+                return Vec::new();
+            }
+        };
+        self.silent.remove(&from);
+        let mut tell = Vec::new();
+        let (mut followed, mut for_whom) = (Vec::new(), None);
+        for (sent, outcome) in batch.into_iter().zip(outcomes) {
+            match (sent, outcome) {
+                (Sent::Follow(id, version, principal), Outcome::Basket(BasketOutcome::Done)) => {
+                    self.missing.remove(&(from, id));
+                    followed.push((id, version));
+                    for_whom = Some(principal);
+                }
+                (Sent::Follow(id, ..), Outcome::Basket(BasketOutcome::Missing)) => {
+                    if self.missing.len() >= MISSING_MAX {
+                        self.missing.clear();
+                    }
+                    self.missing.insert((from, id));
+                }
+                (Sent::Probe(id), outcome) => tell.extend(self.probed(id, from, Ok(outcome))),
+                (Sent::Ask(ask, principal), Outcome::Basket(BasketOutcome::Gone)) => {
+                    let gone = Follow::gone(ask.id, ask.asked_at);
+                    tell.push(ToShard::new(own, &principal, BasketCommand::Follow(gone)));
+                }
+                (Sent::Ask(ask, _), _) => {
+                    if self.asked.len() >= ASKED_MAX {
+                        self.asked.retain(|_, at| now_ms < *at + ASK_AGAIN_AFTER_MS);
+                    }
+                    self.asked.insert(ask.id, now_ms);
+                }
+                (Sent::Follow(..), _) => {}
+            }
+        }
+        if let Some(principal) = for_whom {
+            let shard = from;
+            let acknowledge = BasketCommand::Acknowledge(Acknowledge { shard, followed });
+            tell.push(ToShard::new(own, &principal, acknowledge));
+        }
+        tell
+    }
+
+    fn probed(&mut self, id: ReservationId, from: u32, said: Said) -> Option<ToShard> {
+        let settling = self.settling.get_mut(&id)?;
+        settling.answered(from, said);
+        let decide = settling.decision();
+        if decide.is_some() || settling.is_over() || settling.failure().is_some() {
+            // If it stays undecided it is begun anew.
+            self.settling.remove(&id);
+        }
+        decide
+    }
+}

@@ -1,0 +1,71 @@
+//! Finds out what has become of something that home has prepared and not decided: every
+//! participant that was asked for a part is asked whether it holds it, and will not if it does not.
+
+use std::sync::Arc;
+
+use stock_core::{BasketCommand, Decide, Prepared, Probe};
+
+use super::{Parts, Said, ToShard};
+use crate::answer::Failure;
+
+/// One version of one reservation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settling {
+    prepared: Arc<Prepared>,
+    parts: Parts,
+}
+
+impl Settling {
+    /// Of what is prepared.
+    pub fn new(prepared: Arc<Prepared>) -> Self {
+        let parts = Parts::of(&prepared.asked);
+        Self { prepared, parts }
+    }
+
+    /// What those participants are told who have not answered yet.
+    pub fn unanswered(&self) -> impl Iterator<Item = ToShard> {
+        let probe = BasketCommand::Probe(Probe {
+            id: self.prepared.reservation.id,
+            version: self.prepared.version,
+            asked_at: self.prepared.asked_at,
+        });
+        let principal = &self.prepared.reservation.principal;
+        let unanswered = self.parts.unanswered();
+        unanswered.map(move |shard| ToShard::new(shard, principal, probe.clone()))
+    }
+
+    /// Which version it is.
+    pub fn version(&self) -> u32 {
+        self.prepared.version
+    }
+
+    /// A participant has said this.
+    pub fn answered(&mut self, shard: u32, said: Said) {
+        self.parts.take(shard, said);
+    }
+
+    /// What home is told to decide, once that is certain. A single part that is not held is enough.
+    pub fn decision(&self) -> Option<ToShard> {
+        let decision = self.parts.decision(&self.prepared)?;
+        let (id, version) = (self.prepared.reservation.id, self.prepared.version);
+        let decide = BasketCommand::Decide(Decide {
+            id,
+            version,
+            decision,
+        });
+        let principal = &self.prepared.reservation.principal;
+        Some(ToShard::new(id.shard(), principal, decide))
+    }
+
+    /// Whether home has decided it meanwhile, as a participant says.
+    pub fn is_over(&self) -> bool {
+        self.parts.is_over()
+    }
+
+    /// Whether everybody has answered, and why it is not certain yet.
+    pub fn failure(&self) -> Option<Failure> {
+        let is_open = self.parts.are_complete() && self.parts.decision(&self.prepared).is_none();
+        let failure = || self.parts.failure().unwrap_or(Failure::OutcomeUnknown);
+        (is_open && !self.is_over()).then(failure)
+    }
+}
