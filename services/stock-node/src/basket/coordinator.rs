@@ -11,7 +11,7 @@ use stock_core::{
     Shortage, Stamp,
 };
 
-use super::{Part, Parts, Said, ToShard, in_order};
+use super::parts::{Part, Parts, Said, ToShard, in_order};
 use crate::answer::Failure;
 
 /// One reserve, or one amendment.

@@ -11,7 +11,8 @@ use stock_core::{
     ReservationId, Shard,
 };
 
-use super::{Said, Settling, ToShard};
+use super::parts::{Said, ToShard};
+use super::settling::Settling;
 use crate::answer::Failure;
 
 /// What is prepared so long, and not decided by whoever had it prepared, is found out.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use stock_core::{BasketCommand, Decide, Prepared, Probe};
 
-use super::{Parts, Said, ToShard};
+use super::parts::{Parts, Said, ToShard};
 use crate::answer::Failure;
 
 /// One version of one reservation.

@@ -1,0 +1,166 @@
+//! What shards are told of a basket, and what they say of their parts of it.
+
+use std::sync::Arc;
+
+use stock_core::{
+    Action, BasketCommand, BasketOutcome, Command, Decision, Location, NotHeld, Outcome, Prepared,
+    Principal, Refusal, ShortLine, Shortage, Sku,
+};
+
+use crate::answer::Failure;
+
+/// A command for a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToShard {
+    /// Its number.
+    pub shard: u32,
+    /// What it is told.
+    pub command: Command,
+}
+
+impl ToShard {
+    pub(super) fn new(shard: u32, principal: &Principal, command: BasketCommand) -> Self {
+        let command = Command {
+            principal: principal.clone(),
+            action: Action::Basket(command),
+        };
+        Self { shard, command }
+    }
+}
+
+/// What a shard said, or why it said nothing.
+pub type Said = Result<Outcome, Failure>;
+
+/// What the participants of something that is prepared have said of their parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Parts {
+    pub(super) said: Vec<(u32, Option<Part>)>,
+}
+
+/// What a participant has said of its part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Part {
+    Held,
+    /// It will never be held.
+    NotHeld(NotHeld),
+    /// Home has decided.
+    Over,
+    /// It was not held now, and may be later.
+    Refused(Refusal),
+    Failed(Failure),
+}
+
+impl Parts {
+    pub(super) fn of(shards: &[u32]) -> Self {
+        Self {
+            said: shards.iter().map(|shard| (*shard, None)).collect(),
+        }
+    }
+
+    pub(super) fn take(&mut self, shard: u32, said: Said) {
+        let part = match said {
+            Ok(Outcome::Basket(BasketOutcome::Held)) => Part::Held,
+            Ok(Outcome::Basket(BasketOutcome::NotHeld(why))) => Part::NotHeld(why),
+            Ok(Outcome::Basket(BasketOutcome::Over)) => Part::Over,
+            Ok(Outcome::Refused(refusal)) => Part::Refused(refusal),
+            Ok(_) => Part::Failed(Failure::OutcomeUnknown),
+            Err(failure) => Part::Failed(failure),
+        };
+        if let Some((_, slot)) = self.said.iter_mut().find(|(of, _)| *of == shard) {
+            *slot = Some(part);
+        }
+    }
+
+    pub(super) fn are_complete(&self) -> bool {
+        self.said.iter().all(|(_, part)| part.is_some())
+    }
+
+    pub(super) fn unanswered(&self) -> impl Iterator<Item = u32> {
+        let unanswered = self.said.iter().filter(|(_, part)| part.is_none());
+        unanswered.map(|(shard, _)| *shard)
+    }
+
+    pub(super) fn parts(&self) -> impl Iterator<Item = (u32, &Part)> {
+        let said = self.said.iter();
+        said.filter_map(|(shard, part)| Some((*shard, part.as_ref()?)))
+    }
+
+    pub(super) fn are_held(&self) -> bool {
+        let held = self.parts().filter(|(_, part)| **part == Part::Held);
+        held.count() == self.said.len()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.parts().any(|(_, part)| *part == Part::Over)
+    }
+
+    /// The shards whose part may be held.
+    pub(super) fn maybe_held(&self) -> impl Iterator<Item = u32> {
+        let is_not = |part: &Part| matches!(part, Part::NotHeld(_) | Part::Over);
+        let said = self.said.iter();
+        let said = said.filter(move |(_, part)| !part.as_ref().is_some_and(is_not));
+        said.map(|(shard, _)| *shard)
+    }
+
+    /// Why the basket is not held, if that is certain: what is short, in the order of its lines; or
+    /// else what any participant says.
+    pub(super) fn why_not(&self, prepared: &Prepared) -> Option<NotHeld> {
+        let why = |(_, part): (u32, &Part)| match part {
+            Part::NotHeld(why) => Some(why.clone()),
+            _ => None,
+        };
+        let whys: Vec<NotHeld> = self.parts().filter_map(why).collect();
+        let shorts = whys.iter().filter_map(|why| match why {
+            NotHeld::Short(shortage) => Some(&**shortage),
+            NotHeld::Refused(_) | NotHeld::Gone => None,
+        });
+        let refused = whys.iter().find(|why| matches!(why, NotHeld::Refused(_)));
+        let lines = prepared.reservation.lines.iter();
+        let order = lines.map(|line| (&line.sku, &line.location));
+        match (refused, in_order(shorts, order)) {
+            (Some(refused), _) => Some(refused.clone()),
+            (None, Some(shortage)) => Some(NotHeld::Short(Arc::new(shortage))),
+            (None, None) => whys.into_iter().next(),
+        }
+    }
+
+    /// What home decides by this, if it can.
+    pub(super) fn decision(&self, prepared: &Prepared) -> Option<Decision> {
+        match self.why_not(prepared) {
+            Some(why) => Some(Decision::NotHeld(why)),
+            None => self.are_held().then_some(Decision::Held),
+        }
+    }
+
+    /// The first failure, if there is one.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        self.parts().find_map(|(_, part)| match part {
+            Part::Failed(failure) => Some(*failure),
+            _ => None,
+        })
+    }
+}
+
+/// Shortages of several shards as one, in the order of the basket's positions.
+pub(super) fn in_order<'a>(
+    shortages: impl Iterator<Item = &'a Shortage>,
+    order: impl Iterator<Item = (&'a Sku, &'a Location)>,
+) -> Option<Shortage> {
+    let (mut lines, mut by_undecided): (Vec<&ShortLine>, bool) = (Vec::new(), true);
+    for shortage in shortages {
+        lines.extend(&shortage.lines);
+        by_undecided &= shortage.by_undecided;
+    }
+    let mut short = Vec::new();
+    for (sku, location) in order {
+        // A basket may name a position twice.
+        let here = |it: &&ShortLine| it.sku == *sku && it.location == *location;
+        if let Some(at) = lines.iter().position(here) {
+            short.push(lines.swap_remove(at).clone());
+        }
+    }
+    (!short.is_empty()).then_some(Shortage {
+        lines: short,
+        by_undecided,
+    })
+}
