@@ -232,6 +232,15 @@ pub fn describe(refusal: &Refusal) -> Refused {
                  the same request id",
             )
         },
+        Refusal::NotHeldInTime => Refused {
+            field: "request_id",
+            ..refused(
+                Code::FailedPrecondition,
+                Reason::RequestTooOld,
+                "the lines of the basket were not all held in time, and none of them is: use a \
+                 new id",
+            )
+        },
         Refusal::ReservationIdTaken => Refused {
             retry_after: Some(Duration::ZERO),
             ..refused(

@@ -40,7 +40,7 @@ pub struct Over {
     /// was asked for more than [`ASKED_WITHIN_MS`](crate::limits::ASKED_WITHIN_MS) ago.
     pub asked_at: Stamp,
     /// Whether a shortage stands though undecided baskets alone cause it. Otherwise it is not
-    /// remembered, and may be tried again under the same request.
+    /// remembered, and is tried once more.
     pub is_last_try: bool,
 }
 
@@ -68,6 +68,8 @@ pub struct HoldPart {
     /// Those of the basket that are the participant's, in the basket's order. Of a position of
     /// which it holds some already it holds the larger number until home has decided.
     pub lines: Vec<NumberedLine>,
+    /// As of [`Over::is_last_try`].
+    pub is_last_try: bool,
 }
 
 /// A line, and which of the basket's it is.
@@ -141,8 +143,6 @@ pub enum Decision {
     Held,
     /// A part was committed as not held. So says every retry from now on.
     NotHeld(NotHeld),
-    /// As [`Self::NotHeld`], and the request is forgotten: it is tried once more.
-    Again,
 }
 
 /// A participant has followed.

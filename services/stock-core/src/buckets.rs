@@ -77,7 +77,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> for BTreeMap<K, V> {
 /// A map that can be frozen at the price of one count for each bucket. A bucket that is about to
 /// change while somebody else still has it is copied first; otherwise a change costs an atomic
 /// check.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Buckets<K, V, M = BTreeMap<K, V>> {
     maps: Box<[Arc<M>]>,
     secret: Secret,
@@ -93,6 +93,11 @@ impl<K: Key, V, M: Table<K, V>> Buckets<K, V, M> {
             secret,
             of: PhantomData,
         }
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.maps.len()
     }
 
     pub(crate) fn get(&self, key: &K) -> Option<&V> {

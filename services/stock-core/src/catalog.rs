@@ -108,7 +108,7 @@ impl Catalog {
         {
             Recall::Answered(outcome) => return *outcome,
             Recall::Refused(refusal) => return CatalogOutcome::Refused(refusal),
-            Recall::New | Recall::Again => {}
+            Recall::New => {}
         }
         let known = self.locations.get(&command.put.location).is_some();
         if !known && self.location_count >= LOCATIONS_MAX {

@@ -160,7 +160,7 @@ pub(crate) enum Known<'a> {
 
 /// Document lines that were recorded, for [`DOCUMENT_MEMORY_MS`]. None is forgotten before that:
 /// where there is no room for a line, it is not recorded.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct DocumentMemory {
     pub(crate) buckets: Buckets<DocumentKey, RecordedLine>,
     /// Of the few lines where something was.

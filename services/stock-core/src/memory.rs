@@ -29,11 +29,6 @@ pub(crate) trait Weigh {
     /// Bytes that it takes beyond its own size, about: of replicated rules, so not what an
     /// allocator says.
     fn bytes(&self) -> usize;
-
-    /// Whether it is no answer: whoever asks again may be given one.
-    fn is_none(&self) -> bool {
-        false
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -50,8 +45,6 @@ pub(crate) enum Recall<'a, V> {
     Answered(&'a V),
     /// It is new and may be carried out.
     New,
-    /// It may be carried out once more: what is remembered is no answer.
-    Again,
     /// It may not be carried out.
     Refused(Refusal),
 }
@@ -61,7 +54,7 @@ pub(crate) enum Recall<'a, V> {
 /// An id is forgotten in the order of stamps, but its age is judged by the time inside it. So the
 /// horizon is the latest time inside any id forgotten: whatever is older is refused, and no id can
 /// be carried out twice.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct RequestMemory<V> {
     pub(crate) buckets: Buckets<RequestKey, Remembered<V>, Timeline<RequestKey, Remembered<V>>>,
     pub(crate) order: Order<RequestKey>,
@@ -96,8 +89,6 @@ impl<V: Clone + Weigh> RequestMemory<V> {
         if let Some(remembered) = self.buckets.get(key) {
             return if remembered.fingerprint != fingerprint {
                 Recall::Refused(Refusal::RequestReused)
-            } else if remembered.verdict.is_none() {
-                Recall::Again
             } else {
                 Recall::Answered(&remembered.verdict)
             };
@@ -133,23 +124,21 @@ impl<V: Clone + Weigh> RequestMemory<V> {
         self.buckets.insert(key, remembered);
     }
 
-    /// Remembers another answer in place of one that is as said. Tells whether it did.
+    /// Remembers another answer in place of one that is as said.
     pub(crate) fn replace(
         &mut self,
         key: &RequestKey,
         verdict: V,
         is_replaced: impl FnOnce(&V) -> bool,
-    ) -> bool {
+    ) {
         let known = self.buckets.get(key);
-        if !known.is_some_and(|known| is_replaced(&known.verdict)) {
-            return false;
-        }
-        if let Some(known) = self.buckets.get_mut(key) {
+        if known.is_some_and(|known| is_replaced(&known.verdict))
+            && let Some(known) = self.buckets.get_mut(key)
+        {
             self.bytes -= known.bytes();
             known.verdict = verdict;
             self.bytes += known.bytes();
         }
-        true
     }
 
     /// Forgets what is older than it need be remembered. An id whose time has not come yet, as
@@ -248,7 +237,6 @@ mod tests {
         match memory.recall(key, Fingerprint([1; 8]), now) {
             Recall::Answered(verdict) => Recall::Answered(Box::leak(Box::new(*verdict))),
             Recall::New => Recall::New,
-            Recall::Again => Recall::Again,
             Recall::Refused(refusal) => Recall::Refused(refusal),
         }
     }

@@ -86,7 +86,7 @@ impl Interning for NewNames {
 }
 
 /// Not part of the canonical state: it is made again from the rest.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Names {
     locations: BTreeSet<Location>,
     principals: BTreeSet<Principal>,

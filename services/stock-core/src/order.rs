@@ -7,7 +7,7 @@ use crate::ids::Stamp;
 /// Keys in the order of their stamps, and among equal stamps in the order in which they came. Each
 /// has a sequence number, which its record keeps: by it the order is made again from the records
 /// alone.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Order<K> {
     keys: Queue<(Stamp, K)>,
     next: u64,
@@ -84,7 +84,7 @@ const BLOCK: usize = 1_024;
 /// A first-in, first-out queue that grows by blocks, so that no push ever moves what is already in
 /// it. A `VecDeque` of four million items stalls its owner for tens of milliseconds when it
 /// doubles.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Queue<T> {
     blocks: VecDeque<VecDeque<T>>,
     len: usize,

@@ -34,8 +34,9 @@ pub enum Outcome {
 pub struct Shortage {
     /// Every line that is short.
     pub lines: Vec<ShortLine>,
-    /// Whether they are so only by units of baskets over several shards that are not decided yet.
-    /// Looked for where the basket is one itself.
+    /// Whether they are so only by units of other baskets over several shards that are not decided
+    /// yet, and that have later ids: of two that are in each other's way the first can wait for the
+    /// other. Looked for where the basket is one itself.
     pub by_undecided: bool,
 }
 
@@ -184,6 +185,8 @@ pub enum Refusal {
     /// More than [`ASKED_WITHIN_MS`](crate::limits::ASKED_WITHIN_MS) have passed since the edge
     /// asked for a basket over several shards, or another shard has found that it never came.
     TooLate,
+    /// Not all shards of the basket held their part in time, and none will.
+    NotHeldInTime,
 }
 
 /// Why a part is not held.

@@ -12,7 +12,7 @@ use crate::timeline::Timeline;
 
 /// What a shard knows of reservations that are at home elsewhere, and of those that would have been
 /// at home here.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Parts {
     pub(crate) buckets: Buckets<ReservationId, PartRecord, Timeline<ReservationId, PartRecord>>,
     /// When home is asked about each part: follows from the parts.

@@ -18,7 +18,7 @@ use crate::limits::{
     OPEN_RESERVATION_BYTES_MAX, POSITIONS_MAX, REQUEST_MEMORY_BYTES_MAX, SALE_BYTES_MAX,
     TOMBSTONE_BYTES_MAX,
 };
-use crate::memory::{Recall, RequestKey, RequestMemory, Weigh};
+use crate::memory::{Recall, RequestKey, RequestMemory};
 use crate::names::{Names, Naming};
 use crate::outcome::{Outcome, Refusal};
 use crate::parts::Parts;
@@ -28,7 +28,7 @@ use crate::stock::Stock;
 use crate::verdict::Verdict;
 
 /// The state of one shard. See the crate's documentation for how it is driven.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Shard {
     pub(crate) shelves: Shelves,
     pub(crate) holds: Holds,
@@ -66,17 +66,24 @@ pub struct Counts {
 impl Shard {
     /// An empty shard of a cluster with this secret.
     pub fn new(secret: Secret) -> Self {
+        Self::of_buckets(secret, BUCKETS)
+    }
+
+    /// As [`Self::new`], cut into so few buckets that it is copied and hashed a million times in a
+    /// minute: for model checkers. Its bytes are those of no replica.
+    #[doc(hidden)]
+    pub fn of_buckets(secret: Secret, buckets: usize) -> Self {
         Self {
-            shelves: Shelves::new(secret, BUCKETS, POSITIONS_MAX),
+            shelves: Shelves::new(secret, buckets, POSITIONS_MAX),
             holds: Holds::new(
                 secret,
-                BUCKETS,
+                buckets,
                 OPEN_RESERVATION_BYTES_MAX,
                 ENDED_RESERVATION_BYTES_MAX,
             ),
-            parts: Parts::new(secret, BUCKETS, TOMBSTONE_BYTES_MAX),
-            requests: RequestMemory::new(secret, BUCKETS, REQUEST_MEMORY_BYTES_MAX),
-            documents: DocumentMemory::new(secret, BUCKETS, DOCUMENT_BYTES_MAX, SALE_BYTES_MAX),
+            parts: Parts::new(secret, buckets, TOMBSTONE_BYTES_MAX),
+            requests: RequestMemory::new(secret, buckets, REQUEST_MEMORY_BYTES_MAX),
+            documents: DocumentMemory::new(secret, buckets, DOCUMENT_BYTES_MAX, SALE_BYTES_MAX),
             names: Names::default(),
             applied: At::default(),
             secret,
@@ -220,7 +227,7 @@ impl Shard {
     /// changes, as long as the frozen state has it, too.
     pub fn freeze(&self) -> FrozenState {
         let mut head = Writer::default();
-        self.head().write(&mut head, BUCKETS);
+        self.head().write(&mut head, self.shelves.buckets.len());
         let slots = (self.shelves.buckets.share())
             .zip(self.holds.buckets.share())
             .zip(self.parts.buckets.share())
@@ -281,13 +288,11 @@ impl Shard {
             id: request.id,
             principal,
         };
-        let mut is_new = true;
         match self.requests.recall(&key, request.fingerprint, at.moment) {
             Recall::Answered(Verdict::Prepared { id }) => return self.still_prepared(id),
             Recall::Answered(verdict) => return verdict.outcome(&key.principal, operation),
             Recall::Refused(refusal) => return Outcome::Refused(refusal),
             Recall::New => {}
-            Recall::Again => is_new = false,
         }
         let who = &key.principal;
         let outcome = match operation {
@@ -315,12 +320,7 @@ impl Shard {
         };
         if !is_passing {
             let verdict = Verdict::of(&outcome, operation);
-            match is_new {
-                true => self.requests.remember(key, request, at.moment, verdict),
-                false => {
-                    self.requests.replace(&key, verdict, Weigh::is_none);
-                }
-            }
+            self.requests.remember(key, request, at.moment, verdict);
         }
         outcome
     }

@@ -30,8 +30,6 @@ pub(crate) enum Verdict {
     Prepared {
         id: ReservationId,
     },
-    /// It was prepared and came to nothing that should be remembered: it may be tried again.
-    Forgotten,
     Shortage(ShortNeeds),
     Policy(Box<Policy>),
     Refused(Box<Refusal>),
@@ -96,7 +94,7 @@ impl Verdict {
             }
             Self::Reservation(reservation) => Outcome::Reservation(Arc::clone(reservation)),
             Self::Shortage(needs) => Outcome::Shortage(Arc::new(needs.of_lines(lines(operation)))),
-            Self::Prepared { .. } | Self::Forgotten => unreachable!("it is not decided"),
+            Self::Prepared { .. } => unreachable!("it is not decided"),
             Self::Policy(policy) => Outcome::Policy((**policy).clone()),
             Self::Refused(refusal) => Outcome::Refused(**refusal),
         }
@@ -106,7 +104,7 @@ impl Verdict {
 impl Weigh for Verdict {
     fn bytes(&self) -> usize {
         match self {
-            Self::Held { .. } | Self::Prepared { .. } | Self::Forgotten => 0,
+            Self::Held { .. } | Self::Prepared { .. } => 0,
             // Counted as if nobody else had it, though mostly the hold is the same.
             Self::Reservation(reservation) => reservation.bytes(),
             Self::Shortage(needs) => needs.packed.len(),
@@ -116,10 +114,6 @@ impl Weigh for Verdict {
             }
             Self::Refused(_) => size_of::<Refusal>(),
         }
-    }
-
-    fn is_none(&self) -> bool {
-        matches!(self, Self::Forgotten)
     }
 }
 

@@ -46,7 +46,7 @@ impl Shard {
         }
         let own = needs.iter_mut().filter(|need| is_own(&need.sku));
         let open = |sku: &_, location: &_| held.open_units_at(sku, location);
-        if let Err(outcome) = self.check_needs(own, open, over.is_some()) {
+        if let Err(outcome) = self.check_needs(own, open, over.map(|_| &amend.id)) {
             return outcome;
         }
         let asked = asked(&needs, held, shards);

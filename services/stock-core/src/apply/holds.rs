@@ -13,7 +13,7 @@ use crate::reservation::Reservation;
 use crate::text::OrderReference;
 use crate::timeline::Timeline;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Holds {
     pub(crate) buckets: Buckets<ReservationId, Hold, Timeline<ReservationId, Hold>>,
     pub(crate) expiries: BTreeSet<(Stamp, ReservationId)>,

@@ -102,7 +102,7 @@ impl Shard {
             Decision::Held => Verdict::Reservation(Arc::clone(as_held)),
             Decision::NotHeld(NotHeld::Short(short)) => Verdict::short(short, &as_held.lines),
             Decision::NotHeld(NotHeld::Refused(refusal)) => Verdict::Refused(Box::new(*refusal)),
-            Decision::NotHeld(NotHeld::Gone) | Decision::Again => Verdict::Forgotten,
+            Decision::NotHeld(NotHeld::Gone) => Verdict::Refused(Box::new(Refusal::NotHeldInTime)),
         };
         let is_prepared =
             |known: &Verdict| matches!(known, Verdict::Prepared { id } if *id == decide.id);

@@ -38,7 +38,13 @@ impl Shard {
         let numbered = hold.lines.iter().map(|it| (it.number, &it.line));
         let mut needs = Need::merge(numbered, hold.lines.len());
         let held = known.as_ref().map_or(&[][..], |part| &part.lines);
-        if let Err(why) = self.check_part(&mut needs, held) {
+        if let Err(why) = self.check_part(&hold.id, &mut needs, held) {
+            if let NotHeld::Short(shortage) = &why
+                && shortage.by_undecided
+                && !hold.is_last_try
+            {
+                return Outcome::Shortage(Arc::clone(shortage));
+            }
             self.refuse_part(at, hold, known, why.clone());
             return Outcome::Basket(BasketOutcome::NotHeld(why));
         }
@@ -147,9 +153,14 @@ impl Shard {
         (version <= held).then_some(BasketOutcome::Held)
     }
 
-    fn check_part(&self, needs: &mut [Need], held: &[ReservationLine]) -> Result<(), NotHeld> {
+    fn check_part(
+        &self,
+        id: &ReservationId,
+        needs: &mut [Need],
+        held: &[ReservationLine],
+    ) -> Result<(), NotHeld> {
         let held = |sku: &Sku, location: &Location| open_at(held, sku, location);
-        match self.check_needs(needs.iter_mut(), held, true) {
+        match self.check_needs(needs.iter_mut(), held, Some(id)) {
             Ok(()) => Ok(()),
             Err(Outcome::Shortage(shortage)) => Err(NotHeld::Short(shortage)),
             Err(Outcome::Refused(refusal)) => Err(NotHeld::Refused(refusal)),

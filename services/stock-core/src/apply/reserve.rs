@@ -8,7 +8,7 @@ use crate::apply::holds::Hold;
 use crate::apply::need::Need;
 use crate::command::Reserve;
 use crate::home::own_lines;
-use crate::ids::{At, Location, Principal, RequestId};
+use crate::ids::{At, Location, Principal, RequestId, ReservationId};
 use crate::ledger::{EntryKind, LedgerEntry};
 use crate::limits::UNDECIDED_LOOKED_AT_MAX;
 use crate::memory::RequestKey;
@@ -40,7 +40,7 @@ impl Shard {
         let is_own = own_lines(&reserve.id, over.map(|over| over.shards));
         let mut needs = Need::of_lines(&reserve.lines);
         let own = needs.iter_mut().filter(|need| is_own(&need.sku));
-        if let Err(outcome) = self.check_needs(own, |_, _| 0, over.is_some()) {
+        if let Err(outcome) = self.check_needs(own, |_, _| 0, over.map(|_| &reserve.id)) {
             return outcome;
         }
         for need in needs.iter().filter(|need| is_own(&need.sku)) {
@@ -76,16 +76,16 @@ impl Shard {
     }
 
     /// Whether every need can be met on top of what is held already of each position. If so, the
-    /// needs come to share the names that the shard keeps. For a basket over several shards it
-    /// looks whether undecided ones alone stand in its way.
+    /// needs come to share the names that the shard keeps. For a basket over several shards,
+    /// of this id, it looks whether undecided ones alone stand in its way.
     pub(crate) fn check_needs<'a>(
         &self,
         needs: impl Iterator<Item = &'a mut Need>,
         held: impl Fn(&Sku, &Location) -> i64,
-        is_over_shards: bool,
+        over_shards: Option<&ReservationId>,
     ) -> Result<(), Outcome> {
         let mut short = Vec::new();
-        let mut by_undecided = is_over_shards;
+        let mut by_undecided = over_shards.is_some();
         for need in needs {
             let Some((sku, stock)) = self.shelves.shared_sku(&need.sku) else {
                 return Err(Outcome::Refused(Refusal::UnknownSku { line: need.line }));
@@ -94,9 +94,9 @@ impl Shard {
             let position = stock.position(&need.location);
             let reservable = position.map_or(0, |position| position.reservable());
             if need.quantity > held && need.quantity - held > reservable {
+                let missing = need.quantity - held - reservable;
                 by_undecided = by_undecided
-                    && need.quantity - held - reservable
-                        <= self.undecided_units(&need.sku, &need.location);
+                    && over_shards.is_some_and(|id| missing <= self.undecided_units(id, need));
                 short.push(ShortLine {
                     sku: sku.clone(),
                     location: need.location.clone(),
@@ -119,14 +119,17 @@ impl Shard {
         }
     }
 
-    /// What baskets over several shards, which are not decided yet, hold of a position: those of
-    /// the reservations that were held last.
-    fn undecided_units(&self, sku: &Sku, location: &Location) -> i64 {
+    /// What baskets over several shards that are not decided yet, and have later ids, hold of a
+    /// position: those of the reservations that were held last.
+    fn undecided_units(&self, than: &ReservationId, need: &Need) -> i64 {
+        let (sku, location) = (&need.sku, &need.location);
         let Some(stock) = self.shelves.stock(sku) else {
             return 0;
         };
         let newest = stock.holders.newest_first(location, None);
-        let units = newest.take(UNDECIDED_LOOKED_AT_MAX).map(|(_, id)| {
+        let newest = newest.take(UNDECIDED_LOOKED_AT_MAX);
+        let later = newest.filter(|(_, id)| id > than);
+        let units = later.map(|(_, id)| {
             if let Some(part) = self.parts.part(&id) {
                 let open = open_at(&part.lines, sku, location);
                 return if part.is_undecided() { open } else { 0 };

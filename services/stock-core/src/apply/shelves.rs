@@ -7,7 +7,7 @@ use crate::reservation::ReservationLine;
 use crate::sku::{Named, Sku, SkuName};
 use crate::stock::Stock;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Shelves {
     pub(crate) buckets: Buckets<Sku, Stock>,
     pub(crate) skus: usize,

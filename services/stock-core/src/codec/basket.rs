@@ -6,10 +6,11 @@
 //!                released
 //! not held       1 short, lines as of a shortage, 1 if by undecided ones alone; 2 refused; 3 gone
 //!
-//! 14 hold part   id, version, asked at, lines of number, sku, location, quantity
+//! 14 hold part   id, version, asked at, 1 on the last try, lines of number, sku, location,
+//!                quantity
 //! 15 probe       id, version, asked at
 //! 16 follow      id, version, asked at, ask at, 1 if it is made anew, lines
-//! 17 decide      id, version, 1 held; 2 not held, why; 3 again
+//! 17 decide      id, version, 1 held; 2 not held, why
 //! 18 acknowledge shard, reservations of id, version
 //! 19 ask         id, shard, asked at
 //! ```
@@ -66,6 +67,7 @@ impl Writer {
                 self.fixed(hold.id.as_bytes());
                 self.number(u64::from(hold.version));
                 self.stamp(hold.asked_at);
+                self.flag(hold.is_last_try);
                 self.count(hold.lines.len());
                 for NumberedLine { number, line } in &hold.lines {
                     self.number(u64::from(*number));
@@ -97,7 +99,6 @@ impl Writer {
                         self.tag(2);
                         self.not_held(why);
                     }
-                    Decision::Again => self.tag(3),
                 }
             }
             BasketCommand::Acknowledge(acknowledge) => {
@@ -176,6 +177,7 @@ impl Reader<'_> {
                 id: self.reservation_id()?,
                 version: self.version()?,
                 asked_at: self.stamp()?,
+                is_last_try: self.flag()?,
                 lines: {
                     let count = self.count(NUMBERED_BYTES_MIN)?;
                     let line = |_| {
@@ -206,7 +208,6 @@ impl Reader<'_> {
                 decision: match self.tag()? {
                     1 => Decision::Held,
                     2 => Decision::NotHeld(self.not_held()?),
-                    3 => Decision::Again,
                     tag => {
                         let what = "decision";
                         return Err(Flaw::UnknownTag { what, tag });

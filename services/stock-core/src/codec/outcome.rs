@@ -257,7 +257,7 @@ mod tests {
         outcomes
     }
 
-    fn every_refusal() -> [Refusal; 21] {
+    fn every_refusal() -> [Refusal; 22] {
         [
             Refusal::RequestTooOld { horizon: Stamp(4) },
             Refusal::RequestFromFuture,
@@ -282,6 +282,7 @@ mod tests {
             Refusal::ReservationIdTaken,
             Refusal::DocumentMemoryFull,
             Refusal::TooLate,
+            Refusal::NotHeldInTime,
         ]
     }
 

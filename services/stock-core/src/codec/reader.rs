@@ -314,7 +314,6 @@ impl Reader<'_> {
             6 => Verdict::Prepared {
                 id: ReservationId::new(self.fixed()?)?,
             },
-            7 => Verdict::Forgotten,
             tag => {
                 let what = "verdict";
                 return Err(Flaw::UnknownTag { what, tag });
@@ -400,6 +399,7 @@ impl Reader<'_> {
             19 => Refusal::ReservationIdTaken,
             20 => Refusal::DocumentMemoryFull,
             21 => Refusal::TooLate,
+            22 => Refusal::NotHeldInTime,
             tag => {
                 let what = "refusal";
                 return Err(Flaw::UnknownTag { what, tag });

@@ -576,7 +576,7 @@ fn the_format_never_changes() {
     let expected = [Held, Confirmed, Fulfilled, Released, Expired];
     assert_eq!(states, expected.map(|state| Refusal::WrongState { state }));
     let mut refusals = Vec::new();
-    for tag in 1..=21_u8 {
+    for tag in 1..=22_u8 {
         let tails: [&[u8]; 3] = [&[], &[1], &[1, 1]];
         let read = |tail: &&[u8]| whole(&[&[tag], *tail].concat(), |reader| reader.refusal()).ok();
         refusals.push(tails.iter().find_map(read).unwrap());
@@ -604,6 +604,7 @@ fn the_format_never_changes() {
         Refusal::ReservationIdTaken,
         Refusal::DocumentMemoryFull,
         Refusal::TooLate,
+        Refusal::NotHeldInTime,
     ];
     assert_eq!(refusals, expected);
 }

@@ -189,7 +189,6 @@ impl Writer {
                 self.tag(6);
                 self.fixed(id.as_bytes());
             }
-            Verdict::Forgotten => self.tag(7),
         }
     }
 
@@ -254,6 +253,7 @@ impl Writer {
             Refusal::ReservationIdTaken => put(19, &[]),
             Refusal::DocumentMemoryFull => put(20, &[]),
             Refusal::TooLate => put(21, &[]),
+            Refusal::NotHeldInTime => put(22, &[]),
         }
     }
 }

@@ -352,7 +352,6 @@ fn share_verdict(remembered: &mut Remembered<Verdict>, holds: &Holds, shelves: &
         },
         Verdict::Held { .. }
         | Verdict::Prepared { .. }
-        | Verdict::Forgotten
         | Verdict::Shortage(_)
         | Verdict::Policy(_)
         | Verdict::Refused(_) => {}

@@ -78,6 +78,7 @@ fn hold_part(world: &mut World, naive: &Naive) -> HoldPart {
         id,
         version,
         asked_at: world.asked_at(),
+        is_last_try: world.chance(50),
         lines: (2..)
             .step_by(3)
             .zip(lines)
@@ -154,8 +155,7 @@ fn decide(world: &mut World, naive: &Naive) -> Decide {
     let decision = match world.between(0, 9) {
         0..5 => Decision::Held,
         5 => Decision::NotHeld(NotHeld::Gone),
-        6 => Decision::NotHeld(NotHeld::Refused(Refusal::UnknownSku { line: 1 })),
-        7 => Decision::Again,
+        6 | 7 => Decision::NotHeld(NotHeld::Refused(Refusal::UnknownSku { line: 1 })),
         _ => {
             let line = world.pick(&prepared.reservation.lines);
             let lines = line.map(|line| ShortLine {

@@ -122,14 +122,16 @@ fn expected() -> impl Iterator<Item = String> {
          | Adjustment | Policy | Receipt with a discrepancy | Sale with a discrepancy
          | Adjustment with a discrepancy | Policy with a discrepancy";
     let baskets = [
-        ("hold part", "held | short | UnknownSku | never | over"),
+        (
+            "hold part",
+            "held | short | shortage | UnknownSku | never | over",
+        ),
         ("probe", "held | short | never | over"),
         ("follow", "done | missing"),
         ("decide held", "done"),
         ("decide short", "done"),
         ("decide refused", "done"),
         ("decide gone", "done"),
-        ("decide again", "done"),
         ("acknowledge", "done"),
         ("ask", "known | gone"),
     ];
@@ -199,7 +201,6 @@ fn basket_name(command: &BasketCommand) -> &'static str {
             Decision::NotHeld(NotHeld::Short(_)) => "decide short",
             Decision::NotHeld(NotHeld::Refused(_)) => "decide refused",
             Decision::NotHeld(NotHeld::Gone) => "decide gone",
-            Decision::Again => "decide again",
         },
         BasketCommand::Acknowledge(_) => "acknowledge",
         BasketCommand::Ask(_) => "ask",

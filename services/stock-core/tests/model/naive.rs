@@ -60,8 +60,7 @@ pub(crate) struct Answered {
     pub(crate) id: RequestId,
     pub(crate) asked: Operation,
     at: u64,
-    /// None: it may be tried again.
-    pub(crate) outcome: Option<Outcome>,
+    pub(crate) outcome: Outcome,
 }
 
 struct Recorded {
@@ -180,30 +179,24 @@ impl Naive {
             Action::Request(request, operation) => (request, operation),
         };
         let same = |known: &&Answered| known.principal == *who.principal && known.id == request.id;
-        let known = self.requests.iter().position(|known| same(&known));
-        if let Some(known) = known {
-            let known = &self.requests[known];
-            if known.asked != as_sent(operation) {
-                return Outcome::Refused(Refusal::RequestReused);
-            }
-            match &known.outcome {
+        if let Some(known) = self.requests.iter().find(same) {
+            return match &known.outcome {
+                _ if known.asked != as_sent(operation) => Outcome::Refused(Refusal::RequestReused),
                 // As it is by now.
-                Some(Outcome::Prepared(prepared)) => {
+                Outcome::Prepared(prepared) => {
                     let prepared = self.prepared(prepared.reservation.id);
-                    return Outcome::Prepared(prepared.expect("it is prepared"));
+                    Outcome::Prepared(prepared.expect("it is prepared"))
                 }
-                Some(outcome) => return outcome.clone(),
-                None => {}
-            }
-        } else {
-            let made_at = request.id.made_at().0;
-            if made_at < self.requests_horizon {
-                let horizon = Stamp(self.requests_horizon);
-                return Outcome::Refused(Refusal::RequestTooOld { horizon });
-            }
-            if made_at > who.latest + MINUTE {
-                return Outcome::Refused(Refusal::RequestFromFuture);
-            }
+                outcome => outcome.clone(),
+            };
+        }
+        let made_at = request.id.made_at().0;
+        if made_at < self.requests_horizon {
+            let horizon = Stamp(self.requests_horizon);
+            return Outcome::Refused(Refusal::RequestTooOld { horizon });
+        }
+        if made_at > who.latest + MINUTE {
+            return Outcome::Refused(Refusal::RequestFromFuture);
         }
         let outcome = match self.operate(&who, request.id, operation) {
             Ok(outcome) => outcome,
@@ -216,16 +209,13 @@ impl Naive {
         if let Outcome::Shortage(shortage) = &mut answer {
             Arc::make_mut(shortage).by_undecided = false;
         }
-        match known {
-            Some(known) => self.requests[known].outcome = Some(answer),
-            None => self.requests.push(Answered {
-                principal: command.principal.clone(),
-                id: request.id,
-                asked: as_sent(operation),
-                at: now,
-                outcome: Some(answer),
-            }),
-        }
+        self.requests.push(Answered {
+            principal: command.principal.clone(),
+            id: request.id,
+            asked: as_sent(operation),
+            at: now,
+            outcome: answer,
+        });
         outcome
     }
 
@@ -328,7 +318,7 @@ impl Naive {
         let shards = over.map(|over| over.shards);
         let is_own = |sku: &Sku| shards.is_none_or(|all| sku.shard(all) == reserve.id.shard());
         let own: Vec<&Want> = wants.iter().filter(|want| is_own(&want.sku)).collect();
-        if let Some(shortage) = self.shortage(&own, &[], over.is_some())? {
+        if let Some(shortage) = self.shortage(&own, &[], over.map(|_| reserve.id))? {
             return Ok(Outcome::Shortage(Arc::new(shortage)));
         }
         for want in &own {
@@ -373,7 +363,7 @@ impl Naive {
         let shards = shards.or(over.map(|over| over.shards));
         let is_own = |sku: &Sku| shards.is_none_or(|all| sku.shard(all) == amend.id.shard());
         let own: Vec<&Want> = wants.iter().filter(|want| is_own(&want.sku)).collect();
-        if let Some(shortage) = self.shortage(&own, &held.lines, over.is_some())? {
+        if let Some(shortage) = self.shortage(&own, &held.lines, over.map(|_| amend.id))? {
             return Ok(Outcome::Shortage(Arc::new(shortage)));
         }
         let more = |want: &Want| want.units - own_units(&held.lines, want);
@@ -721,10 +711,10 @@ impl Naive {
         &self,
         wants: &[&Want],
         own: &[ReservationLine],
-        over_shards: bool,
+        over_shards: Option<ReservationId>,
     ) -> Result<Option<Shortage>, Refusal> {
         let mut lines = Vec::new();
-        let mut by_undecided = over_shards;
+        let mut by_undecided = over_shards.is_some();
         for want in wants {
             if !self.knows(&want.sku) {
                 return Err(Refusal::UnknownSku { line: want.line });
@@ -737,7 +727,9 @@ impl Naive {
             let free = (available + limit).max(0);
             if want.units > own + free {
                 let missing = want.units - own - free;
-                by_undecided &= missing <= self.undecided_units(&want.sku, &want.location);
+                by_undecided &= over_shards.is_some_and(|id| {
+                    missing <= self.undecided_units(id, &want.sku, &want.location)
+                });
                 lines.push(ShortLine {
                     sku: want.sku.clone(),
                     location: want.location.clone(),
@@ -754,12 +746,14 @@ impl Naive {
         }))
     }
 
-    /// What undecided baskets hold of a position: of the sixty-four that were held last.
-    fn undecided_units(&self, sku: &Sku, location: &Location) -> i64 {
+    /// What undecided baskets with later ids hold of a position: of the sixty-four reservations
+    /// that were held last.
+    fn undecided_units(&self, than: ReservationId, sku: &Sku, location: &Location) -> i64 {
         let mut holders = self.holders(sku, location);
         holders.sort_by_key(|(holder, _)| Reverse(*holder));
         let mut units = 0;
-        for ((_, id), _) in holders.into_iter().take(64) {
+        let newest = holders.into_iter().take(64);
+        for ((_, id), _) in newest.filter(|((_, id), _)| *id > than) {
             if let Some(part) = self.parts.iter().find(|part| part.id == id) {
                 if part.told < part.held {
                     units += units_of(&part.lines, sku, location);
@@ -934,15 +928,15 @@ impl Naive {
     pub(crate) fn request_bytes_max(&self) -> usize {
         let of_request = |known: &Answered| {
             128 + match &known.outcome {
-                Some(Outcome::Reservation(_)) if matches!(known.asked, Operation::Reserve(_)) => 0,
-                Some(Outcome::Reservation(what)) => reservation_bytes(what),
-                Some(Outcome::Shortage(shortage)) => 1 + 21 * shortage.lines.len(),
-                Some(Outcome::Policy(policy)) => {
+                Outcome::Reservation(_) if matches!(known.asked, Operation::Reserve(_)) => 0,
+                Outcome::Reservation(what) => reservation_bytes(what),
+                Outcome::Shortage(shortage) => 1 + 21 * shortage.lines.len(),
+                Outcome::Policy(policy) => {
                     let found = policy.discrepancy.as_ref();
                     64 + found.map_or(0, |found| 96 + 16 * found.endangered.len())
                 }
-                Some(Outcome::Refused(_)) => 32,
-                Some(_) | None => 0,
+                Outcome::Refused(_) => 32,
+                _ => 0,
             }
         };
         self.requests.iter().map(of_request).sum()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use stock_core::{
     BasketCommand, BasketOutcome, Decide, Decision, EntryKind, Follow, HoldPart, Location, NotHeld,
-    Outcome, Over, Prepared, Principal, Probe, RequestId, Reservation, ReservationId,
+    Outcome, Over, Prepared, Principal, Probe, Refusal, RequestId, Reservation, ReservationId,
     ReservationLine, Shortage, Sku, Stamp, State,
 };
 
@@ -143,7 +143,7 @@ impl Naive {
         match command {
             BasketCommand::HoldPart(hold) => match self.hold_part(who, hold) {
                 Ok(()) => Outcome::Basket(BasketOutcome::Held),
-                Err(outcome) => Outcome::Basket(outcome),
+                Err(outcome) => outcome,
             },
             BasketCommand::Probe(probe) => Outcome::Basket(self.probe(who, probe)),
             BasketCommand::Follow(follow) => Outcome::Basket(self.follow(who, follow)),
@@ -325,7 +325,7 @@ impl Naive {
             known.file(who.now);
         }
         let answer = match &decide.decision {
-            Decision::Held => Some(Outcome::Reservation(Arc::clone(&prepared.reservation))),
+            Decision::Held => Outcome::Reservation(Arc::clone(&prepared.reservation)),
             Decision::NotHeld(NotHeld::Short(shortage)) => {
                 let short = |line: &ReservationLine| {
                     let mut short = shortage.lines.iter();
@@ -336,16 +336,16 @@ impl Naive {
                     Some(short)
                 };
                 let lines = prepared.reservation.lines.iter().filter_map(short);
-                Some(Outcome::Shortage(Arc::new(Shortage {
+                Outcome::Shortage(Arc::new(Shortage {
                     lines: lines.collect(),
                     by_undecided: false,
-                })))
+                }))
             }
-            Decision::NotHeld(NotHeld::Refused(refusal)) => Some(Outcome::Refused(*refusal)),
-            Decision::NotHeld(NotHeld::Gone) | Decision::Again => None,
+            Decision::NotHeld(NotHeld::Refused(refusal)) => Outcome::Refused(*refusal),
+            Decision::NotHeld(NotHeld::Gone) => Outcome::Refused(Refusal::NotHeldInTime),
         };
         for known in &mut self.requests {
-            let waits = matches!(&known.outcome, Some(Outcome::Prepared(prepared))
+            let waits = matches!(&known.outcome, Outcome::Prepared(prepared)
                 if prepared.reservation.id == decide.id);
             if waits && known.id == undecided.request && known.principal == undecided.principal {
                 known.outcome = answer.clone();
@@ -394,27 +394,31 @@ impl Naive {
         }
     }
 
-    fn hold_part(&mut self, who: &Who<'_>, hold: &HoldPart) -> Result<(), BasketOutcome> {
+    fn hold_part(&mut self, who: &Who<'_>, hold: &HoldPart) -> Result<(), Outcome> {
         match self.said(hold.id, hold.version) {
             Some(BasketOutcome::Held) => return Ok(()),
-            Some(outcome) => return Err(outcome),
+            Some(outcome) => return Err(Outcome::Basket(outcome)),
             None => {}
         }
         if out_of_time(who, hold.asked_at) {
-            return Err(BasketOutcome::NotHeld(NotHeld::Gone));
+            let gone = BasketOutcome::NotHeld(NotHeld::Gone);
+            return Err(Outcome::Basket(gone));
         }
         let wants = sum_up_numbered(hold.lines.iter().map(|it| (it.number, &it.line)));
         let known = self.parts.iter().find(|part| part.id == hold.id);
         let held = known.map_or(Vec::new(), |part| part.lines.clone());
         let wanted: Vec<&Want> = wants.iter().collect();
-        let why = match self.shortage(&wanted, &held, true) {
+        let why = match self.shortage(&wanted, &held, Some(hold.id)) {
             Ok(None) => None,
+            Ok(Some(shortage)) if shortage.by_undecided && !hold.is_last_try => {
+                return Err(Outcome::Shortage(Arc::new(shortage)));
+            }
             Ok(Some(shortage)) => Some(NotHeld::Short(Arc::new(shortage))),
             Err(refusal) => Some(NotHeld::Refused(refusal)),
         };
         if let Some(why) = why {
             self.never(who, hold.id, hold.version, hold.asked_at, &why);
-            return Err(BasketOutcome::NotHeld(why));
+            return Err(Outcome::Basket(BasketOutcome::NotHeld(why)));
         }
         let mut lines = held.clone();
         for want in &wants {

@@ -703,6 +703,7 @@ fn refused(refusal: &Refusal) -> String {
         Refusal::TooManyLocations => "too many locations".to_string(),
         Refusal::ReservationIdTaken => "reservation id taken".to_string(),
         Refusal::TooLate => "too late".to_string(),
+        Refusal::NotHeldInTime => "not held in time".to_string(),
     };
     format!("refused: {what}")
 }

@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use stock_core::{
     Action, BasketCommand, Command, Decide, Decision, Follow, HoldPart, Line, NotHeld,
-    NumberedLine, Operation, Outcome, Over, Prepared, Principal, Probe, Refusal, ReservationId,
-    Shortage, Stamp,
+    NumberedLine, Operation, Outcome, Over, Prepared, Principal, ReservationId, Shortage, Stamp,
 };
 
 use super::parts::{Part, Parts, Said, ToShard, in_order};
 use crate::answer::Failure;
+
+/// Undecided baskets that are in the way are settled by then, as a rule.
+const SETTLED_WITHIN_MS: u64 = 20;
 
 /// One reserve, or one amendment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +27,6 @@ pub struct Coordinator {
     phase: Phase,
     /// To be said when whoever asked has his answer.
     afterwards: Vec<ToShard>,
-    /// Why a part was not held for now, though it may be later.
-    passing: Option<Said>,
     has_asked_again: bool,
 }
 
@@ -45,7 +45,9 @@ enum Phase {
         prepared: Arc<Prepared>,
         parts: Parts,
     },
-    /// Home has decided it by now, as a participant says, and is asked once more.
+    /// Home is told that a part came too late, which is all that is known of it.
+    Deciding,
+    /// Home has decided it by now, and is asked once more.
     AskingAgain,
 }
 
@@ -56,6 +58,8 @@ pub enum Then {
     Wait,
     /// These are to be told something, all at once.
     Tell(Vec<ToShard>),
+    /// Likewise, in so many milliseconds: what is in the way now may be settled by then.
+    TellLater(u64, Vec<ToShard>),
     /// This is what came of it.
     End(Ended),
 }
@@ -66,8 +70,6 @@ pub struct Ended {
     /// What whoever asked is told. A reservation that another request prepares
     /// ([`Outcome::Undecided`]) has to be settled, and this one repeated.
     pub said: Said,
-    /// Whether undecided baskets alone were in the way: then it is tried once more, in a while.
-    pub again: bool,
     /// What is said to shards afterwards. Nobody waits for it: what of it is lost is found out.
     pub afterwards: Vec<ToShard>,
 }
@@ -101,7 +103,6 @@ impl Coordinator {
                 parts: Parts::of(&others),
             },
             afterwards: Vec::new(),
-            passing: None,
             has_asked_again: false,
             command,
         };
@@ -118,6 +119,7 @@ impl Coordinator {
             Phase::Asking { home, .. } if is_home => *home = Some(said),
             Phase::Asking { parts, .. } | Phase::Prepared { parts, .. } => parts.take(shard, said),
             Phase::Clearing { left, .. } => left.retain(|waits| *waits != shard),
+            Phase::Deciding => return self.ask_again(),
             Phase::AskingAgain => return self.asked_again(said),
         }
         match &self.phase {
@@ -156,18 +158,43 @@ impl Coordinator {
             self.give_up(&parts);
             return Then::Tell(std::mem::take(&mut self.afterwards));
         }
+        if let Ok(Outcome::Shortage(shortage)) = &home
+            && shortage.by_undecided
+            && !self.over.is_last_try
+        {
+            return self.try_home_again(parts);
+        }
         // Where nobody knows what home has done, its participants ask it.
         if home != Err(Failure::OutcomeUnknown) {
             self.give_up(&parts);
         }
         match home {
             Ok(Outcome::Shortage(at_home)) => {
-                let again = at_home.by_undecided && !self.over.is_last_try;
                 let shortage = self.with_others(&at_home, &parts);
-                self.end(Ok(Outcome::Shortage(Arc::new(shortage))), again)
+                self.end(Ok(Outcome::Shortage(Arc::new(shortage))))
             }
-            other => self.end(other, false),
+            other => self.end(other),
         }
+    }
+
+    /// Home is asked once more, for good. What others hold already stays held meanwhile.
+    fn try_home_again(&mut self, parts: Parts) -> Then {
+        self.over.is_last_try = true;
+        let mut command = self.command.clone();
+        if let Action::Request(_, operation) = &mut command.action {
+            let over = match operation {
+                Operation::Reserve(reserve) => reserve.over.as_mut(),
+                Operation::Amend(amend) => amend.over.as_mut(),
+                _ => None,
+            };
+            if let Some(over) = over {
+                over.is_last_try = true;
+            }
+        }
+        self.command = command;
+        self.phase = Phase::Asking { home: None, parts };
+        let to_home = self.to_home(self.command.action.clone());
+        Then::TellLater(SETTLED_WITHIN_MS, vec![to_home])
     }
 
     /// Has the participants of what home has prepared hold their parts.
@@ -182,28 +209,44 @@ impl Coordinator {
     /// Home has prepared it, and every participant has answered.
     fn held(&mut self, prepared: Arc<Prepared>, parts: Parts) -> Then {
         if parts.is_over() {
-            if std::mem::replace(&mut self.has_asked_again, true) {
-                return self.end(Err(Failure::OutcomeUnknown), false);
-            }
-            self.phase = Phase::AskingAgain;
-            return Then::Tell(vec![self.to_home(self.command.action.clone())]);
+            return self.ask_again();
+        }
+        let later = parts.not_yet();
+        if !later.is_empty() {
+            return self.try_again(prepared, parts, &later);
         }
         match parts.decision(&prepared) {
             Some(Decision::Held) => {
                 self.decide(&prepared, Decision::Held);
                 let reservation = Arc::clone(&prepared.reservation);
-                self.end(Ok(Outcome::Reservation(reservation)), false)
+                self.end(Ok(Outcome::Reservation(reservation)))
             }
             Some(Decision::NotHeld(why)) => self.not_held(&prepared, &parts, why),
-            Some(Decision::Again) | None => match passing(&parts) {
-                // So that it does not stay undecided: whether it is held is found out for good.
-                Some(said) if self.passing.is_none() => {
-                    self.passing = Some(said);
-                    self.probe(prepared, parts)
-                }
-                _ => self.end(Err(Failure::OutcomeUnknown), false),
+            // Whoever repeats the request goes on from here; if nobody does, home's leader ends it.
+            None => match passing(&parts) {
+                Some(said) => self.end(said),
+                None => self.end(Err(Failure::OutcomeUnknown)),
             },
         }
+    }
+
+    /// Those who could not hold their part because of others are asked once more, for good.
+    fn try_again(&mut self, prepared: Arc<Prepared>, mut parts: Parts, shards: &[u32]) -> Then {
+        self.over.is_last_try = true;
+        let (id, version, asked_at) =
+            (prepared.reservation.id, prepared.version, prepared.asked_at);
+        let tell = self.hold_parts(shards, id, version, asked_at);
+        parts.forget(shards);
+        self.phase = Phase::Prepared { prepared, parts };
+        Then::TellLater(SETTLED_WITHIN_MS, tell)
+    }
+
+    fn ask_again(&mut self) -> Then {
+        if std::mem::replace(&mut self.has_asked_again, true) {
+            return self.end(Err(Failure::OutcomeUnknown));
+        }
+        self.phase = Phase::AskingAgain;
+        Then::Tell(vec![self.to_home(self.command.action.clone())])
     }
 
     fn not_held(&mut self, prepared: &Arc<Prepared>, parts: &Parts, why: NotHeld) -> Then {
@@ -211,59 +254,31 @@ impl Coordinator {
         if self.is_reserve() {
             self.give_up_of(prepared.reservation.id, prepared.asked_at, parts);
         }
-        let (said, again, decision) = match (why, self.passing.take()) {
-            (NotHeld::Gone, Some(passing)) => (passing, false, Decision::Again),
-            (NotHeld::Gone, None) => {
-                let said = Ok(Outcome::Refused(Refusal::TooLate));
-                (said, false, Decision::Again)
-            }
-            (NotHeld::Refused(refusal), _) => {
-                let decision = Decision::NotHeld(NotHeld::Refused(refusal));
-                (Ok(Outcome::Refused(refusal)), false, decision)
-            }
-            (NotHeld::Short(shortage), _) => {
-                let again = shortage.by_undecided && !self.over.is_last_try;
-                let decision = match again {
-                    true => Decision::Again,
-                    false => Decision::NotHeld(NotHeld::Short(Arc::clone(&shortage))),
-                };
-                (Ok(Outcome::Shortage(shortage)), again, decision)
+        self.decide(prepared, Decision::NotHeld(why.clone()));
+        let outcome = match why {
+            NotHeld::Short(shortage) => Outcome::Shortage(shortage),
+            NotHeld::Refused(refusal) => Outcome::Refused(refusal),
+            // So says also who held it long ago, and has forgotten that it has ended since: only
+            // home knows.
+            NotHeld::Gone => {
+                self.phase = Phase::Deciding;
+                return Then::Tell(self.afterwards.pop().into_iter().collect());
             }
         };
-        self.decide(prepared, decision);
-        self.end(said, again)
-    }
-
-    /// Asks those who would not hold their part for now whether they ever will: they will not.
-    fn probe(&mut self, prepared: Arc<Prepared>, mut parts: Parts) -> Then {
-        let probe = BasketCommand::Probe(Probe {
-            id: prepared.reservation.id,
-            version: prepared.version,
-            asked_at: prepared.asked_at,
-        });
-        let mut tell = Vec::new();
-        for (shard, said) in &mut parts.said {
-            if said.as_ref().is_some_and(|part| *part != Part::Held) {
-                *said = None;
-                tell.push(ToShard::new(*shard, &self.command.principal, probe.clone()));
-            }
-        }
-        self.phase = Phase::Prepared { prepared, parts };
-        Then::Tell(tell)
+        self.end(Ok(outcome))
     }
 
     fn asked_again(&mut self, said: Said) -> Then {
         match said {
-            // It was forgotten, and is tried anew.
+            // Not decided after all.
             Ok(Outcome::Prepared(prepared)) => self.hold(prepared),
-            said => self.end(said, false),
+            said => self.end(said),
         }
     }
 
-    fn end(&mut self, said: Said, again: bool) -> Then {
+    fn end(&mut self, said: Said) -> Then {
         Then::End(Ended {
             said,
-            again,
             afterwards: std::mem::take(&mut self.afterwards),
         })
     }
@@ -344,6 +359,7 @@ impl Coordinator {
                 version,
                 asked_at,
                 lines: of_shard(*shard),
+                is_last_try: self.over.is_last_try,
             });
             ToShard::new(*shard, principal, hold)
         };

@@ -203,7 +203,7 @@ impl Errands {
         let settling = self.settling.get_mut(&id)?;
         settling.answered(from, said);
         let decide = settling.decision();
-        if decide.is_some() || settling.is_over() || settling.failure().is_some() {
+        if decide.is_some() || settling.failure().is_some() {
             // If it stays undecided it is begun anew.
             self.settling.remove(&id);
         }

@@ -45,6 +45,8 @@ pub(super) enum Part {
     NotHeld(NotHeld),
     /// Home has decided.
     Over,
+    /// Others are in its way that may come to nothing: it is asked for once more.
+    NotYet(Arc<Shortage>),
     /// It was not held now, and may be later.
     Refused(Refusal),
     Failed(Failure),
@@ -62,6 +64,7 @@ impl Parts {
             Ok(Outcome::Basket(BasketOutcome::Held)) => Part::Held,
             Ok(Outcome::Basket(BasketOutcome::NotHeld(why))) => Part::NotHeld(why),
             Ok(Outcome::Basket(BasketOutcome::Over)) => Part::Over,
+            Ok(Outcome::Shortage(shortage)) => Part::NotYet(shortage),
             Ok(Outcome::Refused(refusal)) => Part::Refused(refusal),
             Ok(_) => Part::Failed(Failure::OutcomeUnknown),
             Err(failure) => Part::Failed(failure),
@@ -124,11 +127,38 @@ impl Parts {
         }
     }
 
-    /// What home decides by this, if it can.
+    /// What home decides by this. What is short is certain as soon as a participant says so; that
+    /// a part came too late, only when nobody can say any more that something is short: whoever
+    /// asked may have been told that, and every retry is told the same.
     pub(super) fn decision(&self, prepared: &Prepared) -> Option<Decision> {
+        let is_open = |part: &Part| matches!(part, Part::Failed(_) | Part::Refused(_));
+        let is_certain = self.are_complete() && !self.parts().any(|(_, part)| is_open(part));
         match self.why_not(prepared) {
+            Some(NotHeld::Gone) if !is_certain => None,
             Some(why) => Some(Decision::NotHeld(why)),
             None => self.are_held().then_some(Decision::Held),
+        }
+    }
+
+    /// Those who are to be asked once more, unless somebody else says no for good.
+    pub(super) fn not_yet(&self) -> Vec<u32> {
+        let is_not = |(_, part): (u32, &Part)| matches!(part, Part::NotHeld(_));
+        if self.parts().any(is_not) {
+            return Vec::new();
+        }
+        let not_yet = self.parts();
+        let not_yet = not_yet.filter(|(_, part)| matches!(part, Part::NotYet(_)));
+        not_yet.map(|(shard, _)| shard).collect()
+    }
+
+    /// What these have said does not count.
+    pub(super) fn forget(&mut self, shards: &[u32]) {
+        for (_, said) in self
+            .said
+            .iter_mut()
+            .filter(|(shard, _)| shards.contains(shard))
+        {
+            *said = None;
         }
     }
 

@@ -44,8 +44,13 @@ impl Settling {
         self.parts.take(shard, said);
     }
 
-    /// What home is told to decide, once that is certain. A single part that is not held is enough.
+    /// What home is told to decide, once everybody has answered. A single part that is not held would
+    /// be enough to know that the basket is not; but whoever asked for it may have been told what is
+    /// short, and every retry is told the same.
     pub fn decision(&self) -> Option<ToShard> {
+        if !self.parts.are_complete() {
+            return None;
+        }
         let decision = self.parts.decision(&self.prepared)?;
         let (id, version) = (self.prepared.reservation.id, self.prepared.version);
         let decide = BasketCommand::Decide(Decide {
@@ -57,15 +62,10 @@ impl Settling {
         Some(ToShard::new(id.shard(), principal, decide))
     }
 
-    /// Whether home has decided it meanwhile, as a participant says.
-    pub fn is_over(&self) -> bool {
-        self.parts.is_over()
-    }
-
-    /// Whether everybody has answered, and why it is not certain yet.
+    /// Everybody has answered, and it is not certain: home has decided meanwhile, or somebody could
+    /// not say.
     pub fn failure(&self) -> Option<Failure> {
-        let is_open = self.parts.are_complete() && self.parts.decision(&self.prepared).is_none();
-        let failure = || self.parts.failure().unwrap_or(Failure::OutcomeUnknown);
-        (is_open && !self.is_over()).then(failure)
+        let is_open = self.parts.are_complete() && self.decision().is_none();
+        is_open.then(|| self.parts.failure().unwrap_or(Failure::OutcomeUnknown))
     }
 }

@@ -214,6 +214,10 @@ impl Town {
             match coordinator.answered(shard, said) {
                 Then::Wait => {}
                 Then::Tell(more) => tell.extend(more),
+                Then::TellLater(ms, more) => {
+                    self.wait_ms(ms);
+                    tell.extend(more);
+                }
                 Then::End(ended) => return Some(ended),
             }
         }
