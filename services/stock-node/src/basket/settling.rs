@@ -44,9 +44,9 @@ impl Settling {
         self.parts.take(shard, said);
     }
 
-    /// What home is told to decide, once everybody has answered. A single part that is not held would
-    /// be enough to know that the basket is not; but whoever asked for it may have been told what is
-    /// short, and every retry is told the same.
+    /// What home is told to decide, once everybody has answered. A single part that is not held
+    /// would be enough to know that the basket is not; but whoever asked for it may have been told
+    /// what is short, and every retry is told the same.
     pub fn decision(&self) -> Option<ToShard> {
         if !self.parts.are_complete() {
             return None;
