@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use stock_core::{
-    Acknowledge, Ask, BasketCommand, Decide, Decision, Follow, HoldPart, NotHeld, NumberedLine,
-    Probe, Refusal, ReservationId, ReservationLine, ShortLine, Shortage,
+    Acknowledge, Ask, BasketCommand, Decide, Decision, Follow, HoldPart, Line, NotHeld,
+    NumberedLine, Probe, Quantity, Refusal, ReservationId, ReservationLine, ShortLine, Shortage,
 };
 
 use crate::naive::Naive;
@@ -60,7 +60,9 @@ fn part(world: &mut World, naive: &Naive) -> (ReservationId, u32) {
     let (id, version) = known.unwrap_or_else(|| {
         let low = world.reservation_id().as_bytes()[8..].to_vec();
         let random = low.iter().fold(0, |all, byte| all << 8 | u64::from(*byte));
-        (ReservationId::compose(world.now(), AWAY, random), 0)
+        // Edges' clocks differ: one that was asked for later may be the first of two.
+        let made_at = world.now().minus_ms(world.between(0, 30_000));
+        (ReservationId::compose(made_at, AWAY, random), 0)
     });
     let version = match world.between(0, 99) {
         0..55 => version.saturating_add(1),
@@ -73,12 +75,25 @@ fn part(world: &mut World, naive: &Naive) -> (ReservationId, u32) {
 
 fn hold_part(world: &mut World, naive: &Naive) -> HoldPart {
     let (id, version) = part(world, naive);
-    let lines = world.basket().into_iter();
+    let mut lines = world.basket();
+    // What another part has is asked for most eagerly.
+    let others = naive.parts.iter().flat_map(|part| part.lines.clone());
+    let others: Vec<ReservationLine> = others.collect();
+    if world.chance(65)
+        && let Some(wanted) = world.pick(&others)
+    {
+        lines = vec![Line {
+            sku: wanted.sku,
+            location: wanted.location,
+            quantity: Quantity::new(4).unwrap(),
+        }];
+    }
+    let lines = lines.into_iter();
     HoldPart {
         id,
         version,
         asked_at: world.asked_at(),
-        is_last_try: world.chance(50),
+        is_last_try: world.chance(20),
         lines: (2..)
             .step_by(3)
             .zip(lines)
