@@ -116,10 +116,10 @@ impl Slot {
             } => {
                 writer.stocks(stocks);
                 writer.holds(holds);
-                writer.parts(parts);
                 writer.requests(requests, Writer::verdict);
                 writer.documents(documents);
                 writer.amiss(amiss);
+                writer.parts(parts);
             }
             Self::Catalog {
                 locations,

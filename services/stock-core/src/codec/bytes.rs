@@ -81,6 +81,13 @@ impl Writer {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Sets a bit of a byte that was written.
+    pub(super) fn mark(&mut self, at: usize, bit: u8) {
+        if let Some(byte) = self.bytes.get_mut(at) {
+            *byte |= bit;
+        }
+    }
+
     pub(crate) fn fixed<const N: usize>(&mut self, bytes: &[u8; N]) {
         self.raw(bytes);
     }

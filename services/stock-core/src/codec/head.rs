@@ -76,16 +76,19 @@ impl ShardHead {
         writer.number(self.ended_bytes);
         writer.number(self.open);
         writer.number(self.open_bytes);
-        writer.number(self.parts);
-        writer.number(self.part_bytes);
-        writer.number(self.tombstone_bytes);
         writer.number(self.skus);
         writer.number(self.positions);
+        let of_parts = [self.parts, self.part_bytes, self.tombstone_bytes];
+        if of_parts != [0; 3] {
+            of_parts
+                .into_iter()
+                .for_each(|number| writer.number(number));
+        }
     }
 
     pub(crate) fn read(reader: &mut Reader<'_>, buckets: usize) -> Read<Self> {
         reader.start(SHARD, buckets)?;
-        Ok(Self {
+        let mut head = Self {
             applied: reader.at()?,
             secret: reader.secret()?,
             requests: reader.memory()?,
@@ -94,12 +97,22 @@ impl ShardHead {
             ended_bytes: reader.number()?,
             open: reader.number()?,
             open_bytes: reader.number()?,
-            parts: reader.number()?,
-            part_bytes: reader.number()?,
-            tombstone_bytes: reader.number()?,
             skus: reader.number()?,
             positions: reader.number()?,
-        })
+            parts: 0,
+            part_bytes: 0,
+            tombstone_bytes: 0,
+        };
+        // They stand there only if there are any.
+        if !reader.is_empty() {
+            head.parts = reader.number()?;
+            head.part_bytes = reader.number()?;
+            head.tombstone_bytes = reader.number()?;
+            if [head.parts, head.part_bytes, head.tombstone_bytes] == [0; 3] {
+                return Err(Flaw::TooLong { bytes: 3 });
+            }
+        }
+        Ok(head)
     }
 }
 

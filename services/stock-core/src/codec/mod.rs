@@ -17,7 +17,8 @@
 //!
 //! ```text
 //! head      version, kind of state, number of buckets, then as in `head.rs`
-//! bucket    of a shard: stock, reservations, parts of them, requests, documents, discrepancies
+//! bucket    of a shard: stock, reservations, requests, documents, discrepancies, and parts of
+//!           reservations if there are any
 //!           of a catalog: locations, requests
 //! ```
 //!
@@ -38,7 +39,7 @@ pub(crate) use reader::Bucket;
 
 /// The format of states that is written. Bytes of another version are refused until there is one to
 /// be read, too.
-pub(crate) const VERSION: u8 = 5;
+pub(crate) const VERSION: u8 = 4;
 
 #[cfg(test)]
 mod tests;
@@ -46,3 +47,6 @@ mod tests;
 /// Beside the number of a reservation's state: its order reference and its channel stand behind its
 /// principal, the one that is not there as an empty text.
 const HAS_LABELS: u8 = 0x80;
+
+/// Beside it: how the reservation reaches over shards stands behind it.
+const HAS_SPREAD: u8 = 0x20;

@@ -66,7 +66,15 @@ impl Reader<'_> {
         place: Bucket,
         names: &mut Names,
     ) -> Read<Timeline<ReservationId, PartRecord>> {
-        self.map("parts", place, 20, |reader| reader.part(names))
+        if self.is_empty() {
+            return Ok(Timeline::default());
+        }
+        let parts: Timeline<ReservationId, PartRecord> =
+            self.map("parts", place, 20, |reader| reader.part(names))?;
+        match parts.len() {
+            0 => Err(Flaw::TooLong { bytes: 1 }),
+            _ => Ok(parts),
+        }
     }
 
     pub(crate) fn requests<V: Clone>(
@@ -151,16 +159,12 @@ impl Reader<'_> {
     }
 
     pub(super) fn hold(&mut self, names: &mut Names) -> Read<Hold> {
-        let reservation = Arc::new(self.reservation(names)?);
-        let spread = match self.tag()? {
-            0 => None,
-            1 => Some(Box::new(self.spread(names)?)),
-            tag => {
-                let what = "reach of a reservation";
-                return Err(Flaw::UnknownTag { what, tag });
-            }
+        let (reservation, has_spread) = self.marked_reservation(names)?;
+        let spread = match has_spread {
+            false => None,
+            true => Some(Box::new(self.spread(names)?)),
         };
-        let mut hold = Hold::new(reservation, spread);
+        let mut hold = Hold::new(Arc::new(reservation), spread);
         if hold.is_over() {
             hold.more.get_or_insert_default().ended = Some(self.place()?);
         }
@@ -168,9 +172,20 @@ impl Reader<'_> {
     }
 
     pub(super) fn reservation(&mut self, names: &mut impl Interning) -> Read<Reservation> {
+        match self.marked_reservation(names)? {
+            (reservation, false) => Ok(reservation),
+            (_, true) => {
+                let (what, tag) = ("mark of a reservation", super::HAS_SPREAD);
+                Err(Flaw::UnknownTag { what, tag })
+            }
+        }
+    }
+
+    /// And whether more of it stands behind it.
+    fn marked_reservation(&mut self, names: &mut impl Interning) -> Read<(Reservation, bool)> {
         let id = ReservationId::new(self.fixed()?)?;
         let tag = self.tag()?;
-        let state = state_of(tag & !HAS_LABELS)?;
+        let state = state_of(tag & !(HAS_LABELS | super::HAS_SPREAD))?;
         let expires_at = self.optional_stamp()?;
         let created_at = self.past()?;
         let principal = names.principal_named(self.text()?)?;
@@ -189,7 +204,7 @@ impl Reader<'_> {
             lines,
         };
         match why_unsound(&reservation) {
-            None => Ok(reservation),
+            None => Ok((reservation, tag & super::HAS_SPREAD != 0)),
             Some(why) => Err(Flaw::Unsound {
                 reservation: id,
                 why,

@@ -558,8 +558,8 @@ fn the_format_never_changes() {
     let mut writer = Writer::default();
     shard_head().write(&mut writer, 4);
     let head = [
-        5, 1, 4, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 15, 4, 16, 5, 6, 7, 17, 8, 9, 10, 11, 18, 12, 19,
-        20, 21, 22, 13, 14,
+        4, 1, 4, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 15, 4, 16, 5, 6, 7, 17, 8, 9, 10, 11, 18, 12, 19,
+        13, 14, 20, 21, 22,
     ];
     assert_eq!(writer.into_bytes(), head);
 

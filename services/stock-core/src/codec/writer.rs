@@ -35,7 +35,11 @@ impl Writer {
         }
     }
 
+    /// Stands at the end, and only if there are any.
     pub(crate) fn parts(&mut self, parts: &Timeline<ReservationId, PartRecord>) {
+        if parts.len() == 0 {
+            return;
+        }
         self.count(parts.len());
         for (id, record) in parts.iter() {
             self.part(id, record);
@@ -93,13 +97,11 @@ impl Writer {
     }
 
     pub(crate) fn hold(&mut self, hold: &Hold) {
+        let begins_at = self.len();
         self.reservation(&hold.reservation);
-        match hold.spread() {
-            None => self.tag(0),
-            Some(spread) => {
-                self.tag(1);
-                self.spread(spread);
-            }
+        if let Some(spread) = hold.spread() {
+            self.mark(begins_at + size_of::<ReservationId>(), super::HAS_SPREAD);
+            self.spread(spread);
         }
         if let Some(place) = hold.ended() {
             self.place(place);

@@ -81,17 +81,17 @@ impl StateRestorer for ShardRestorer {
             buckets: BUCKETS,
             secret: self.head.secret,
         };
-        let (stocks, holds, parts, requests, documents, amiss) =
+        let (stocks, holds, requests, documents, amiss, parts) =
             read_part(Part::Bucket(number), bytes, now, |reader| {
                 let read = (
                     reader.stocks(place, shelf_names)?,
                     reader.holds(place, names)?,
-                    reader.parts(place, names)?,
                     reader.requests(place, names, |reader, names| reader.verdict(names))?,
                     reader.documents(place)?,
                     reader.amiss(place)?,
+                    reader.parts(place, names)?,
                 );
-                let (_, _, _, _, documents, amiss) = &read;
+                let (_, _, _, documents, amiss, _) = &read;
                 match amiss.keys().all(|key| documents.contains_key(key)) {
                     true => Ok(read),
                     false => Err(Flaw::WithoutRecord {

@@ -55,8 +55,8 @@ fn changed_bytes_are_an_error_or_another_state_but_never_a_panic() {
     for seed in 0..WORLDS {
         let (written, later) = lived(seed);
         assert_eq!(try_out(&written, &later), Ok(()));
-        // An empty bucket has six counts, all of nothing.
-        let full = (0..written.buckets.len()).filter(|bucket| written.buckets[*bucket].len() > 6);
+        // An empty bucket has five counts, all of nothing.
+        let full = (0..written.buckets.len()).filter(|bucket| written.buckets[*bucket].len() > 5);
         let full: Vec<usize> = full.collect();
         let mut dice = StdRng::seed_from_u64(seed);
         for _ in 0..CHANGES_A_WORLD {
@@ -110,7 +110,7 @@ fn bytes_of_nobody_are_an_error() {
 #[test]
 fn a_bucket_that_is_missing_twice_there_or_elsewhere_is_an_error() {
     let (written, _) = lived(2);
-    let full = |bucket: &usize| written.buckets[*bucket].len() > 6;
+    let full = |bucket: &usize| written.buckets[*bucket].len() > 5;
     let mut full = (0..written.buckets.len()).filter(full);
     let (one, other) = (full.next().unwrap(), full.next().unwrap());
 
@@ -119,7 +119,7 @@ fn a_bucket_that_is_missing_twice_there_or_elsewhere_is_an_error() {
     let twice = restorer.bucket(one, &written.buckets[one]);
     assert_eq!(twice, Err(RestoreError::BucketTwice { bucket: one }));
     let bucket = restorer.buckets();
-    let none = restorer.bucket(bucket, &[0; 6]);
+    let none = restorer.bucket(bucket, &[0; 4]);
     assert_eq!(none, Err(RestoreError::NoSuchBucket { bucket }));
     let elsewhere = restorer.bucket(other, &written.buckets[one]);
     assert!(
@@ -149,9 +149,9 @@ fn a_bucket_that_was_emptied_is_an_error() {
     let (written, _) = lived(3);
     let mut found = 0;
     for bucket in 0..written.buckets.len() {
-        if written.buckets[bucket].len() > 6 {
+        if written.buckets[bucket].len() > 5 {
             let mut changed = written.clone();
-            changed.buckets[bucket] = vec![0; 6];
+            changed.buckets[bucket] = vec![0; 5];
             let error = changed.restore().unwrap_err();
             found += usize::from(matches!(
                 error,
