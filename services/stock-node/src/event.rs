@@ -63,6 +63,17 @@ pub enum Event<R> {
         /// Which.
         node: u64,
     },
+    /// What came of [`Effect::Errand`].
+    ErrandAnswered {
+        /// Whose errand it was.
+        from: GroupId,
+        /// In which term of it.
+        term: u64,
+        /// Who was told.
+        to: GroupId,
+        /// An answer to each command, or why there is none.
+        answer: Answer,
+    },
     /// This node is about to stop: leadership goes elsewhere, and none is taken any more.
     HandOver,
     /// What became of [`Chore::WriteCheckpoint`].
@@ -169,4 +180,16 @@ pub enum Effect<R> {
     },
     /// History to be kept: [`Event::LedgerDurable`].
     Record(Page),
+    /// The leader of a shard has something carried out by another, wherever that is led:
+    /// [`Event::ErrandAnswered`]. There is one at a time for each pair of shards.
+    Errand {
+        /// Whose errand it is.
+        from: GroupId,
+        /// In which term of it.
+        term: u64,
+        /// Who is told.
+        to: GroupId,
+        /// What.
+        commands: Commands,
+    },
 }

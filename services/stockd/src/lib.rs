@@ -1,7 +1,7 @@
 //! stockd: the server.
 //!
 //! The way of a reserve, top to bottom: `api/reservations.rs` checks the call and makes a command,
-//! `api/edge.rs` finds the shard's leader, `stock_node::worker` puts it through the log together
+//! `proposer.rs` finds the shard's leader, `stock_node::worker` puts it through the log together
 //! with everything else that waits and applies it to `stock_core::Shard`, and answers.
 
 pub mod api;
@@ -19,4 +19,5 @@ pub mod membership;
 pub mod node;
 pub mod offline;
 pub mod peers;
+pub mod proposer;
 pub mod telemetry;

@@ -224,9 +224,10 @@ impl World {
                 }
                 Effect::NodesChanged => nodes_changed = true,
                 Effect::Disconnect { node } => overtaken.push(node),
-                effect @ (Effect::Chore(_) | Effect::SendSnapshot { .. } | Effect::Record(_)) => {
-                    beside.push(effect);
-                }
+                effect @ (Effect::Chore(_)
+                | Effect::SendSnapshot { .. }
+                | Effect::Record(_)
+                | Effect::Errand { .. }) => beside.push(effect),
                 Effect::Send {
                     to,
                     group,

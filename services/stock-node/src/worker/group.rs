@@ -7,6 +7,7 @@ use stock_core::Stamp;
 use stock_replica::{Committed, ENTRY_BYTES_MAX, Point, ProposeError, Proposed, Replica};
 
 use super::audit::Audit;
+use super::baskets::Leading;
 use super::checkpoints::{Checkpoints, Kept};
 use super::coming_back::ComingBack;
 use super::ledgers::LedgerProgress;
@@ -69,6 +70,8 @@ pub(super) struct Group<R> {
     rows: Rows,
     /// Replicas that have acknowledged what this one, their leader, has not got, and in which term.
     doubted: (u64, BTreeSet<u64>),
+    /// What its shard owes others, and is under way.
+    pub(super) leading: Leading,
 }
 
 /// What a group is made of.
@@ -133,6 +136,7 @@ impl<R> Group<R> {
             changed: Changed::default(),
             rows: Rows::default(),
             doubted: (0, BTreeSet::new()),
+            leading: Leading::default(),
         }
     }
 

@@ -18,6 +18,7 @@
 //! of its own or the runtime that also serves the edge, runs the same calls.
 
 mod audit;
+mod baskets;
 mod checkpoints;
 mod coming_back;
 mod compare;
@@ -522,6 +523,12 @@ impl<R> Worker<R> {
                 self.campaign_where_preferred();
             }
             Event::PeerDown { node } => self.peer_down(node),
+            Event::ErrandAnswered {
+                from,
+                term,
+                to,
+                answer,
+            } => self.errand_answered(from, term, to, answer),
             Event::HandOver => {
                 self.is_handing_over = true;
                 // Before another one that stops hands over to this node.
@@ -648,6 +655,7 @@ impl<R> Worker<R> {
         self.fail_those_that_differ(effects);
         self.forget_leaders(now);
         self.look_whether_ready();
+        self.see_to_baskets(effects);
         self.report(now, effects);
         self.publish_registry(effects);
     }

@@ -1,7 +1,6 @@
 //! What every call needs: the way to a group's leader, a state that is new enough, and the clock.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use stock_api::Rejection;
@@ -12,20 +11,18 @@ use stock_node::entry::Commands;
 use stock_node::event::Event;
 use stock_node::standing::ClusterState;
 use stock_node::view::ReadView;
-use stock_node::way::{Next, ToLeader, WaitingForLeader};
 use stock_proto::stock::v1 as api;
 use tokio::sync::oneshot;
-use tokio::time::sleep;
 
 use super::error::ApiError;
 use super::operations::Operations;
 use super::proxy::Proxy;
 use super::seen::Seen;
 use super::wanted::Wanted;
-use crate::clocks;
 use crate::inbox::Inbox;
-use crate::inbox::reply::{Destination, ReplyTo};
+use crate::inbox::reply::ReplyTo;
 use crate::peers::Peers;
+use crate::proposer::Proposer;
 
 /// Commands that travel together at most. Larger calls are cut at the edge, so that no caller fills
 /// an entry (1,024 commands) alone.
@@ -36,9 +33,8 @@ pub(super) const BYTES_PER_PROPOSAL_MAX: usize = 256 * 1024;
 
 /// Shared by all services of a node.
 pub struct Edge {
-    node: u64,
     inbox: Arc<Inbox<ReplyTo>>,
-    peers: Arc<Peers>,
+    proposer: Arc<Proposer>,
     /// Who leads what.
     pub cluster: Arc<ClusterState>,
     /// What reads see.
@@ -49,7 +45,6 @@ pub struct Edge {
     pub operations: Operations,
     /// The other nodes' edges.
     pub proxy: Proxy,
-    waiting_for_leader: WaitingForLeader,
     incarnation: Bytes,
 }
 
@@ -59,25 +54,23 @@ pub(super) type Proposed = Result<Applied, Failure>;
 impl Edge {
     /// For this node, in this life of the cluster.
     pub fn new(
-        node: u64,
         incarnation: u128,
         inbox: Arc<Inbox<ReplyTo>>,
         peers: Arc<Peers>,
+        proposer: Arc<Proposer>,
         cluster: Arc<ClusterState>,
         view: Arc<ReadView>,
         principal: Principal,
     ) -> Self {
         let operations = Operations::new(Arc::clone(&cluster), Arc::clone(&inbox));
         Self {
-            node,
             inbox,
-            proxy: Proxy::new(Arc::clone(&peers)),
-            peers,
+            proxy: Proxy::new(peers),
+            proposer,
             cluster,
             view,
             principal,
             operations,
-            waiting_for_leader: WaitingForLeader::default(),
             incarnation: Bytes::copy_from_slice(&incarnation.to_be_bytes()),
         }
     }
@@ -112,50 +105,18 @@ impl Edge {
 
     /// Whether this node leads a group and has no room for so many of its commands.
     pub(super) fn is_full(&self, group: GroupId, commands: usize) -> bool {
-        self.cluster.group(group).leader == Some(self.node) && !self.inbox.has_room(group, commands)
+        self.proposer.is_full(group, commands)
     }
 
     /// Has a group carry commands out, wherever its leader is.
     pub(super) async fn propose(&self, group: GroupId, commands: Commands) -> Proposed {
-        let mut way = ToLeader::new(self.node, group, &self.waiting_for_leader);
-        let mut next = way.next(&self.cluster, now_ms);
-        let answer = loop {
-            let answer = match next {
-                Next::Propose => self.propose_here(group, commands.clone()).await,
-                Next::Forward { to } => self.peers.forward(to, group, commands.clone()).await,
-                Next::Wait { ms } => {
-                    sleep(Duration::from_millis(ms)).await;
-                    next = way.next(&self.cluster, now_ms);
-                    continue;
-                }
-                Next::Answer(answer) => break answer,
-            };
-            next = way.answered(answer, now_ms);
-        };
-        match answer {
+        match self.proposer.propose(group, commands).await {
             Answer::Outcomes(applied) => Ok(applied),
             Answer::Failed(failure) => Err(failure),
             Answer::Reached { .. } | Answer::Reservation { .. } | Answer::Listed { .. } => {
                 Err(Failure::OutcomeUnknown)
             }
         }
-    }
-
-    async fn propose_here(&self, group: GroupId, commands: Commands) -> Answer {
-        let count = commands.count as usize;
-        let Some(permit) = self.inbox.admit(group, count, commands.bytes.len()) else {
-            return Answer::Failed(Failure::Overloaded);
-        };
-        let (sender, receiver) = oneshot::channel();
-        let reply = ReplyTo::new(Destination::Local(sender), permit);
-        self.inbox.push(Event::Propose {
-            group,
-            commands,
-            reply,
-        });
-        receiver
-            .await
-            .unwrap_or(Answer::Failed(Failure::OutcomeUnknown))
     }
 
     /// Asks the loop something.
@@ -207,8 +168,4 @@ impl Edge {
             .into()),
         }
     }
-}
-
-fn now_ms() -> u64 {
-    clocks::now().boot_ms
 }

@@ -5,6 +5,7 @@
 //! answered by one of them. The price is that a slow disk stalls reads, too.
 
 pub mod chores;
+pub mod errands;
 pub mod gauge;
 pub mod memory;
 pub mod roster;
@@ -25,6 +26,7 @@ use crate::directory::bring_back::BringBackError;
 use crate::directory::disk::{LogWriter, Written};
 use crate::history::HistoryThread;
 use crate::host::chores::ChoreThread;
+use crate::host::errands::ErrandRunner;
 use crate::host::gauge::Gauge;
 use crate::host::roster::Roster;
 use crate::inbox::reply::{Destination, ReplyTo};
@@ -84,6 +86,8 @@ pub struct Helpers {
     pub chores: ChoreThread,
     /// Sends snapshots.
     pub snapshots: SnapshotSender,
+    /// Tells other shards what the shards led here owe them.
+    pub errands: ErrandRunner,
     /// Keeps history.
     pub history: HistoryThread,
     /// Knows the other nodes.
@@ -246,6 +250,12 @@ impl Driver {
                     }),
                 },
                 Effect::Record(page) => self.helpers.history.record(page),
+                Effect::Errand {
+                    from,
+                    term,
+                    to,
+                    commands,
+                } => self.helpers.errands.run(from, term, to, commands),
             }
         }
         for (node, frame) in self.frames.drain() {

@@ -20,6 +20,7 @@ use crate::config::{Config, Hosting};
 use crate::directory::bring_back;
 use crate::history::{History, HistoryThread};
 use crate::host::chores::{ChoreThread, Chores};
+use crate::host::errands::ErrandRunner;
 use crate::host::gauge::Gauge;
 use crate::host::memory::MemoryGauge;
 use crate::host::roster::Roster;
@@ -33,6 +34,7 @@ use crate::listeners::liveness::Liveness;
 use crate::peers::history::{HistoryFetcher, HistoryServer};
 use crate::peers::snapshots::{SnapshotReceiver, SnapshotSender};
 use crate::peers::{CALLS_WAITING_MAX, Peers};
+use crate::proposer::Proposer;
 
 /// Who callers are, until callers say who they are.
 const ANONYMOUS: &str = "anonymous";
@@ -139,7 +141,14 @@ impl Parts {
             incarnation,
             directory: introductions.identity.directory,
         };
+        let proposer = Arc::new(Proposer::new(
+            config.node_id,
+            Arc::clone(&inbox),
+            Arc::clone(&peers),
+            Arc::clone(cluster),
+        ));
         let helpers = Helpers {
+            errands: ErrandRunner::new(Arc::clone(&proposer), Arc::clone(&inbox)),
             roster,
             gauge: Gauge::new(
                 stores.volume,
@@ -165,10 +174,10 @@ impl Parts {
             Arc::clone(liveness),
         );
         let edge = Arc::new(Edge::new(
-            config.node_id,
             incarnation,
             Arc::clone(&inbox),
             Arc::clone(&peers),
+            proposer,
             Arc::clone(cluster),
             view,
             principal,
