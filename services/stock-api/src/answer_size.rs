@@ -208,7 +208,7 @@ mod tests {
         let usual = vec![request(24, 18); 1_000];
         assert!(check_batch(&usual, &vec![None; 1_000], 8).is_ok());
         // What is refused already has an answer of its own size.
-        let error = embedded(Rejection::SeveralShards);
+        let error = embedded(Rejection::IncarnationOver);
         let known = vec![Some(Slot::Error(error)); 960];
         assert!(check_batch(&full, &known, 8).is_ok());
     }

@@ -3,8 +3,8 @@
 use rand::Rng;
 use stock_core::limits::TTL_MS_DEFAULT;
 use stock_core::{
-    Action, Amend, Command, Line, Location, Operation, Outcome, Principal, Request, ReservationId,
-    Reserve, Stamp,
+    Action, Amend, Command, Line, Location, Operation, Outcome, Over, Principal, Request,
+    ReservationId, Reserve, Stamp,
 };
 use stock_proto::stock::v1 as api;
 
@@ -15,25 +15,32 @@ use crate::fields::Fields;
 /// Requests of one `BatchReserve`, and of one message of `ReserveStream`.
 const BATCH_MAX: usize = 1_000;
 
-/// The shard of a basket, of so many, and the command that holds it in a principal's name, if
-/// everything in the message is good.
+/// Who asks, and what the edge knows that is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'a> {
+    /// Who.
+    pub principal: &'a Principal,
+    /// Stock shards of the cluster.
+    pub shards: u32,
+    /// Cluster time, as far as the edge knows it.
+    pub time: Stamp,
+}
+
+/// The shard that a basket's command is for, and the command, if everything in the message is good.
+/// Where the basket lives in several shards it is for its home, and the others have to be asked,
+/// too.
 ///
 /// # Errors
 ///
-/// [`Rejection::Invalid`] with every field that is not, and [`Rejection::SeveralShards`].
-pub fn command(
-    call: &api::ReserveRequest,
-    shards: u32,
-    principal: &Principal,
-) -> Result<(u32, Command), Rejection> {
-    checked(call, shards, principal, Fields::default())
+/// [`Rejection::Invalid`] with every field that is not.
+pub fn command(call: &api::ReserveRequest, asker: Asker<'_>) -> Result<(u32, Command), Rejection> {
+    checked(call, asker, Fields::default())
 }
 
 /// As [`command`], for a message inside another.
 pub fn checked(
     call: &api::ReserveRequest,
-    shards: u32,
-    principal: &Principal,
+    asker: Asker<'_>,
     mut fields: Fields,
 ) -> Result<(u32, Command), Rejection> {
     let request_id = fields.request_id(&call.request_id);
@@ -42,60 +49,67 @@ pub fn checked(
     let labels = fields.labels(call.order_reference.as_deref(), call.channel.as_deref());
     let checked = request_id.zip(lines).zip(ttl_ms.zip(labels));
     let ((request_id, lines), (ttl_ms, labels)) = fields.finish(checked)?;
-    let shard = one_shard(&lines, shards)?;
+    let home = home(&lines, asker.shards);
     // An id made when the request was, as far as its maker knows: ids of one shop sort by time.
-    let id = ReservationId::compose(request_id.made_at(), shard, rand::rng().next_u64());
+    let id = ReservationId::compose(request_id.made_at(), home, rand::rng().next_u64());
     let operation = Operation::Reserve(Reserve {
         id,
+        over: over(home, &lines, asker),
         lines,
         ttl_ms: ttl_ms.unwrap_or(TTL_MS_DEFAULT),
         labels,
-        over: None,
     });
     let command = Command {
-        principal: principal.clone(),
+        principal: asker.principal.clone(),
         action: Action::Request(Request::of(request_id, &operation), operation),
     };
-    Ok((shard, command))
+    Ok((home, command))
 }
 
-/// The shard that has all of a basket's SKUs.
-pub fn one_shard(lines: &[Line], shards: u32) -> Result<u32, Rejection> {
-    let mut of_lines = lines.iter().map(|line| line.sku.shard(shards));
-    let first = of_lines.next().unwrap_or(0);
-    if of_lines.all(|shard| shard == first) {
-        Ok(first)
-    } else {
-        Err(Rejection::SeveralShards)
-    }
+/// The shard that decides about a basket: that of the SKU which is first by its name, so that every
+/// attempt finds the same one.
+fn home(lines: &[Line], shards: u32) -> u32 {
+    let names = lines.iter().map(|line| &line.sku);
+    let first = names.min_by_key(|sku| sku.as_str());
+    first.map_or(0, |sku| sku.shard(shards))
 }
 
-/// The request, the reservation and the operation of an amendment.
+/// What it takes to hold lines that are not all in a reservation's home.
+fn over(home: u32, lines: &[Line], asker: Asker<'_>) -> Option<Box<Over>> {
+    let is_at_home = |line: &Line| line.sku.shard(asker.shards) == home;
+    let over = || Over {
+        shards: asker.shards,
+        asked_at: asker.time,
+        is_last_try: false,
+    };
+    (!lines.iter().all(is_at_home)).then(|| Box::new(over()))
+}
+
+/// The command that amends a reservation, for its home.
 ///
 /// # Errors
 ///
-/// [`Rejection::Invalid`] with every field that is not good, and [`Rejection::SeveralShards`].
-pub fn amendment(
-    call: &api::AmendRequest,
-    shards: u32,
-) -> Result<(Request, ReservationId, Operation), Rejection> {
+/// [`Rejection::Invalid`] with every field that is not good.
+pub fn amendment(call: &api::AmendRequest, asker: Asker<'_>) -> Result<(u32, Command), Rejection> {
     let mut fields = Fields::default();
     let request_id = fields.request_id(&call.request_id);
-    let id = fields.reservation_id(&call.reservation_id, shards);
+    let id = fields.reservation_id(&call.reservation_id, asker.shards);
     let lines = fields.basket(&call.lines);
     let ttl_ms = fields.ttl_ms("ttl", call.ttl.as_ref());
     let checked = fields.finish(request_id.zip(id).zip(lines.zip(ttl_ms)));
     let ((request_id, id), (lines, ttl_ms)) = checked?;
-    if one_shard(&lines, shards)? != id.shard() {
-        return Err(Rejection::SeveralShards);
-    }
+    let home = id.shard();
     let operation = Operation::Amend(Amend {
         id,
+        over: over(home, &lines, asker),
         lines,
         ttl_ms,
-        over: None,
     });
-    Ok((Request::of(request_id, &operation), id, operation))
+    let command = Command {
+        principal: asker.principal.clone(),
+        action: Action::Request(Request::of(request_id, &operation), operation),
+    };
+    Ok((home, command))
 }
 
 /// The location of each line of a reserve, or of an amendment.

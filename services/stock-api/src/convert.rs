@@ -96,6 +96,14 @@ pub fn reservation(reservation: &Reservation, now: Stamp) -> api::Reservation {
     }
 }
 
+/// A reservation of which something is not decided yet, as of now.
+pub fn pending(undecided: &Reservation, now: Stamp) -> api::Reservation {
+    api::Reservation {
+        state: api::reservation::State::Pending.into(),
+        ..reservation(undecided, now)
+    }
+}
+
 fn state(state: State) -> api::reservation::State {
     match state {
         State::Held => api::reservation::State::Held,

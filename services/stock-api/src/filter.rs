@@ -50,7 +50,8 @@ pub fn check_filter(fields: &mut Fields, call: &api::ListReservationsRequest) ->
 
 fn state_of(state: i32) -> Option<State> {
     match api::reservation::State::try_from(state).ok()? {
-        api::reservation::State::Unspecified => None,
+        // What is undecided is found as held, or confirmed.
+        api::reservation::State::Unspecified | api::reservation::State::Pending => None,
         api::reservation::State::Held => Some(State::Held),
         api::reservation::State::Confirmed => Some(State::Confirmed),
         api::reservation::State::Fulfilled => Some(State::Fulfilled),

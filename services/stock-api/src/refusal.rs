@@ -227,18 +227,18 @@ pub fn describe(refusal: &Refusal) -> Refused {
             retry_after: Some(Duration::ZERO),
             ..refused(
                 Code::Unavailable,
-                Reason::OutcomeUnknown,
-                "the lines of the basket were not held in time; none of them is: try again with \
-                 the same request id",
+                Reason::BasketTooLate,
+                "the call was so long on its way to one of the basket's shards that nothing was \
+                 held; nothing was done: try again with the same request id",
             )
         },
         Refusal::NotHeldInTime => Refused {
             field: "request_id",
             ..refused(
-                Code::FailedPrecondition,
-                Reason::RequestTooOld,
-                "the lines of the basket were not all held in time, and none of them is: use a \
-                 new id",
+                Code::Aborted,
+                Reason::BasketNotHeld,
+                "one of the basket's shards could not be asked in time, so that nothing is held, \
+                 and nothing will be under this id: try again with a new one",
             )
         },
         Refusal::ReservationIdTaken => Refused {

@@ -22,8 +22,6 @@ pub enum Rejection {
         /// Its id.
         location: String,
     },
-    /// A basket's lines live in several shards.
-    SeveralShards,
     /// An answer would hold more than a message may.
     TooManyItems {
         /// How many there would be, at least.
@@ -66,13 +64,6 @@ impl From<Rejection> for Status {
                 );
                 Self::with_error_details(Code::NotFound, message, details)
             }
-            Rejection::SeveralShards => plain(
-                Code::Unimplemented,
-                Reason::BasketOverSeveralShards,
-                "the lines live in several shards; a basket over several shards cannot be held \
-                 yet: reserve the lines of each shard by themselves"
-                    .to_owned(),
-            ),
             Rejection::TooManyItems { items, items_max } => plain(
                 Code::OutOfRange,
                 Reason::TooManyItems,

@@ -57,6 +57,8 @@ impl Filter {
 pub struct Listed {
     /// In the shard's order, which is the same on all of its replicas.
     pub found: Vec<Arc<Reservation>>,
+    /// Those of them that home has prepared, anew or for the first time, and not decided yet.
+    pub undecided: Vec<ReservationId>,
     /// Behind which there may be more; none: this was all.
     pub more_after: Option<ReservationId>,
 }
@@ -66,6 +68,22 @@ impl Shard {
     /// until `found_max` are found. What is there from the first call to the last is found once,
     /// whatever comes and goes meanwhile.
     pub fn list(
+        &self,
+        filter: &Filter,
+        after: Option<ReservationId>,
+        found_max: usize,
+        looked_at_max: usize,
+    ) -> Listed {
+        let mut listed = self.look_for(filter, after, found_max, looked_at_max);
+        if !self.holds.undecided.is_empty() {
+            let found = listed.found.iter().filter(|it| it.state.is_open());
+            let undecided = found.filter(|it| self.is_undecided(&it.id));
+            listed.undecided = undecided.map(|it| it.id).collect();
+        }
+        listed
+    }
+
+    fn look_for(
         &self,
         filter: &Filter,
         after: Option<ReservationId>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use stock_cluster::RegistryOutcome;
-use stock_core::{CatalogOutcome, Filter, Listed, Reservation, ReservationId, Stamp};
+use stock_core::{CatalogOutcome, Filter, Listed, Prepared, Reservation, ReservationId, Stamp};
 
 /// How new a state must be for a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +86,8 @@ pub enum Answer {
     Reservation {
         /// It.
         reservation: Option<Arc<Reservation>>,
+        /// What is prepared of it, where it is open and something is not decided yet.
+        undecided: Option<Arc<Prepared>>,
         /// What is applied.
         applied_index: u64,
         /// Cluster time now, as the replica that answers takes it to be.

@@ -141,6 +141,7 @@ fn state_name(state: State) -> &'static str {
         State::Fulfilled => "FULFILLED",
         State::Released => "RELEASED",
         State::Expired => "EXPIRED",
+        State::Pending => "PENDING",
     }
 }
 

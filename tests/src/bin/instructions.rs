@@ -87,7 +87,7 @@ fn check(times: u64) -> Result<(), Failure> {
     let principal = Principal::new("anonymous")?;
     for number in 0..times {
         let call = api::ReserveRequest::decode(message(number))?;
-        black_box(reserve::command(&call, 8, &principal).map_err(Status::from)?);
+        black_box(reserve::command(&call, asker(&principal, 8)).map_err(Status::from)?);
     }
     Ok(())
 }
@@ -198,9 +198,19 @@ fn message(number: u64) -> Bytes {
     call.encode_to_vec().into()
 }
 
+fn asker(principal: &Principal, shards: u32) -> reserve::Asker<'_> {
+    let time = Stamp(0);
+    reserve::Asker {
+        principal,
+        shards,
+        time,
+    }
+}
+
 fn commands(number: u64) -> Result<Commands, Failure> {
     let call = api::ReserveRequest::decode(message(number))?;
-    let command = reserve::command(&call, 1, &Principal::new("anonymous")?);
+    let principal = Principal::new("anonymous")?;
+    let command = reserve::command(&call, asker(&principal, 1));
     let (_, command) = command.map_err(Status::from)?;
     let mut builder = CommandsBuilder::default();
     builder.push(&command);

@@ -374,6 +374,8 @@ async fn lines_of_a_basket() {
         cases.push(case(call, INVALID, "lines"));
     }
     let unknown = || line(sku, "nowhere", 1);
+    // In other shards than the rest of the basket.
+    let stranger = sku_in(5, 8, "no-such");
     cases.extend([
         case(
             shop.reserve_with(|call| call.lines.push(unknown())),
@@ -386,19 +388,19 @@ async fn lines_of_a_basket() {
             "lines[0].sku",
         ),
         case(
-            shop.reserve_with(|call| call.lines.push(line(&shop.stranger, location, 1))),
-            (Code::Unimplemented, "BASKET_OVER_SEVERAL_SHARDS"),
-            "",
+            shop.reserve_with(|call| call.lines.push(line(&stranger, location, 1))),
+            (Code::NotFound, "UNKNOWN_SKU"),
+            "lines[1].sku",
         ),
         case(
             Call::Amend(AmendRequest {
                 request_id: request_id(),
                 reservation_id: shop.held.clone(),
-                lines: vec![line(&shop.stranger, location, 1)],
+                lines: vec![line(&stranger, location, 1)],
                 ttl: None,
             }),
-            (Code::Unimplemented, "BASKET_OVER_SEVERAL_SHARDS"),
-            "",
+            (Code::NotFound, "UNKNOWN_SKU"),
+            "lines[0].sku",
         ),
     ]);
     shop.check(cases).await;

@@ -7,6 +7,7 @@ mod addresses;
 mod answers;
 mod away;
 mod bad_input;
+mod baskets;
 mod callers;
 mod careless;
 mod checkout;

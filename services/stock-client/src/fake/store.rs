@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use stock_api::basket::Asker;
 use stock_api::changes::{Change, check};
 use stock_api::convert::{self, Held};
 use stock_api::documents::{self, Documents, Whole};
@@ -102,6 +103,14 @@ impl Store {
         self.header(SHARD)
     }
 
+    fn asker(&self) -> Asker<'_> {
+        Asker {
+            principal: &self.principal,
+            shards: SHARDS,
+            time: self.shard.stamp(),
+        }
+    }
+
     fn is_known(&self, location: &Location) -> bool {
         self.catalog.location(location).is_some()
     }
@@ -132,7 +141,7 @@ impl Store {
     ) -> Result<api::ReserveResponse, Rejection> {
         self.clock.read_id(&mut call.request_id);
         let fields = Fields::within(prefix.to_owned());
-        let (_, command) = basket::checked(&call, SHARDS, &self.principal, fields)?;
+        let (_, command) = basket::checked(&call, self.asker(), fields)?;
         self.check_locations(&command, prefix)?;
         let outcome = self.apply(command);
         basket::response(self.shard.stamp(), outcome)
@@ -210,11 +219,7 @@ impl Store {
     ) -> Result<api::AmendResponse, Rejection> {
         use api::amend_response::Outcome;
         self.clock.read_id(&mut call.request_id);
-        let (request, _, operation) = basket::amendment(&call, SHARDS)?;
-        let command = Command {
-            principal: self.principal.clone(),
-            action: Action::Request(request, operation),
-        };
+        let (_, command) = basket::amendment(&call, self.asker())?;
         self.check_locations(&command, "")?;
         let outcome = self.apply(command);
         let outcome = match convert::held(outcome, self.shard.stamp())? {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::apply::holds::Hold;
 use crate::basket::{Acknowledge, Ask, Decide, Decision, Over};
 use crate::home::{Amendment, Participant, Undecided};
 use crate::ids::{At, ReservationId, Stamp};
@@ -31,10 +32,16 @@ impl Shard {
         }
     }
 
-    /// What is prepared of a reservation.
-    pub(crate) fn prepared(&self, id: &ReservationId) -> Option<Arc<Prepared>> {
+    /// What home has prepared of a reservation, and not decided yet.
+    pub fn prepared(&self, id: &ReservationId) -> Option<Arc<Prepared>> {
         let hold = self.holds.hold(id)?;
         hold.spread()?.prepared(&hold.reservation).map(Arc::new)
+    }
+
+    /// Whether there is any such thing.
+    pub(crate) fn is_undecided(&self, id: &ReservationId) -> bool {
+        let spread = self.holds.hold(id).and_then(Hold::spread);
+        spread.is_some_and(|spread| spread.undecided.is_some())
     }
 
     /// Prepares the next version of a reservation, of which these shards have to hold something.

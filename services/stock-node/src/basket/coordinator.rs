@@ -75,16 +75,25 @@ pub struct Ended {
 }
 
 impl Coordinator {
-    /// For a reserve or an amendment that reaches over shards; none if it is none. What is to be
-    /// told at first.
-    pub fn new(command: Command) -> Option<(Self, Vec<ToShard>)> {
-        let Action::Request(_, operation) = &command.action else {
-            return None;
+    /// For a reserve or an amendment that reaches over shards, and what is to be told at first.
+    ///
+    /// # Errors
+    ///
+    /// Any other command, as it came: its shard alone carries it out.
+    pub fn new(command: Command) -> Result<(Self, Vec<ToShard>), Command> {
+        let reaches_over = match &command.action {
+            Action::Request(_, Operation::Reserve(reserve)) => {
+                let over = reserve.over.as_deref();
+                over.map(|over| (reserve.id, *over, true))
+            }
+            Action::Request(_, Operation::Amend(amend)) => {
+                let over = amend.over.as_deref();
+                over.map(|over| (amend.id, *over, false))
+            }
+            _ => None,
         };
-        let (id, over, is_reserve) = match operation {
-            Operation::Reserve(reserve) => (reserve.id, *reserve.over.as_deref()?, true),
-            Operation::Amend(amend) => (amend.id, *amend.over.as_deref()?, false),
-            _ => return None,
+        let Some((id, over, is_reserve)) = reaches_over else {
+            return Err(command);
         };
         let lines = lines(&command);
         let mut others: Vec<u32> = lines
@@ -109,7 +118,12 @@ impl Coordinator {
         let mut first = coordinator.hold_parts(&others, id, 1, over.asked_at);
         first.insert(0, coordinator.to_home(coordinator.command.action.clone()));
         coordinator.afterwards.clear();
-        Some((coordinator, first))
+        Ok((coordinator, first))
+    }
+
+    /// What home is asked.
+    pub fn command(&self) -> &Command {
+        &self.command
     }
 
     /// A shard has said this.

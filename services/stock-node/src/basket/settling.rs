@@ -62,6 +62,11 @@ impl Settling {
         Some(ToShard::new(id.shard(), principal, decide))
     }
 
+    /// Whether home has decided it already, as a participant says.
+    pub fn is_over(&self) -> bool {
+        self.parts.is_over()
+    }
+
     /// Everybody has answered, and it is not certain: home has decided meanwhile, or somebody could
     /// not say.
     pub fn failure(&self) -> Option<Failure> {

@@ -624,11 +624,16 @@ impl<R> Group<R> {
     pub(super) fn answer_question(&self, question: Question, now: Now) -> Answer {
         let applied_index = self.applied_index;
         match (question, &self.state) {
-            (Question::Reservation(id), State::Stock(shard)) => Answer::Reservation {
-                reservation: shard.reservation(&id).cloned(),
-                applied_index,
-                now: self.time_for_readers(now),
-            },
+            (Question::Reservation(id), State::Stock(shard)) => {
+                let reservation = shard.reservation(&id).cloned();
+                let open = reservation.as_ref().filter(|it| it.state.is_open());
+                Answer::Reservation {
+                    undecided: open.and_then(|open| shard.prepared(&open.id)),
+                    reservation,
+                    applied_index,
+                    now: self.time_for_readers(now),
+                }
+            }
             (Question::List(asked), State::Stock(shard)) => Answer::Listed {
                 listed: shard.list(&asked.filter, asked.after, asked.found_max, LOOKED_AT_MAX),
                 applied_index,

@@ -299,7 +299,7 @@ impl State {
         }
         self.attempts[number] += 1;
         let from = Sender::Edge(number, self.attempts[number]);
-        if let Some((coordinator, first)) = Coordinator::new(command.clone()) {
+        if let Ok((coordinator, first)) = Coordinator::new(command.clone()) {
             self.edges[number] = Edge::Coordinates(Box::new(coordinator));
             self.send_all(from, first);
             return;

@@ -4,21 +4,24 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use stock_api::Rejection;
+use stock_api::basket::Asker;
 use stock_cluster::GroupId;
-use stock_core::{Location, Principal};
+use stock_core::{Command, Location, Principal, Stamp};
 use stock_node::answer::{Answer, Applied, Failure, Freshness, Question};
-use stock_node::entry::Commands;
+use stock_node::entry::{Commands, CommandsBuilder};
 use stock_node::event::Event;
 use stock_node::standing::ClusterState;
 use stock_node::view::ReadView;
 use stock_proto::stock::v1 as api;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::error::ApiError;
 use super::operations::Operations;
+use super::over_shards;
 use super::proxy::Proxy;
 use super::seen::Seen;
 use super::wanted::Wanted;
+use crate::clocks;
 use crate::inbox::Inbox;
 use crate::inbox::reply::ReplyTo;
 use crate::peers::Peers;
@@ -46,6 +49,8 @@ pub struct Edge {
     /// The other nodes' edges.
     pub proxy: Proxy,
     incarnation: Bytes,
+    /// Room for what shards are told when those who asked have their answers.
+    pub(super) afterwards: Arc<Semaphore>,
 }
 
 /// What a proposal brought.
@@ -71,6 +76,7 @@ impl Edge {
             view,
             principal,
             operations,
+            afterwards: over_shards::room_afterwards(),
             incarnation: Bytes::copy_from_slice(&incarnation.to_be_bytes()),
         }
     }
@@ -106,6 +112,25 @@ impl Edge {
     /// Whether this node leads a group and has no room for so many of its commands.
     pub(super) fn is_full(&self, group: GroupId, commands: usize) -> bool {
         self.proposer.is_full(group, commands)
+    }
+
+    /// Whoever asks, and what this node knows that is asked.
+    pub(super) fn asker(&self) -> Asker<'_> {
+        let wall_ms = clocks::wall_ms();
+        Asker {
+            principal: &self.principal,
+            shards: self.shards(),
+            // The shards judge it by their own clocks.
+            time: Stamp(self.cluster.time_ms(wall_ms).unwrap_or(wall_ms)),
+        }
+    }
+
+    /// Has a shard carry a command out, wherever its leader is.
+    pub(super) async fn propose_one(&self, shard: u32, command: &Command) -> Proposed {
+        let mut commands = CommandsBuilder::default();
+        commands.push(command);
+        let group = GroupId::of_shard(shard);
+        self.propose(group, commands.take()).await
     }
 
     /// Has a group carry commands out, wherever its leader is.

@@ -4,7 +4,7 @@
 //! what is looked for may be far behind what is not. Where this node has no replica of the next
 //! shard, another one goes on in its place, from the same token.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use stock_api::fields::Fields;
 use stock_api::page::{self, List};
 use stock_api::{convert, filter};
 use stock_cluster::GroupId;
-use stock_core::{Listed, ReservationId, Stamp};
+use stock_core::{Filter, Listed, ReservationId, Stamp};
 use stock_node::answer::{Answer, Failure, Freshness, LOOKED_AT_MAX, Listing, Question};
 use stock_node::way::{self, Answerer};
 use stock_proto::stock::v1 as api;
@@ -26,6 +26,7 @@ use super::edge::Edge;
 use super::error::ApiError;
 use super::proxy;
 use super::seen::Seen;
+use super::undecided::{self, Known};
 use super::wanted::Wanted;
 
 /// Reservations that are looked at for one page.
@@ -144,12 +145,13 @@ pub(super) async fn list(
         };
         match edge.ask(group, freshness, Question::List(listing)).await {
             Answer::Listed {
-                listed,
+                mut listed,
                 applied_index,
                 now,
             } => {
+                let pending = decided(edge, &filter, &mut listed).await;
                 page.seen.read_at(place.shard, applied_index, now);
-                place.after = page.take(&listed, now);
+                place.after = page.take(&listed, &pending, now);
                 if place.after.is_none() {
                     more = only.is_none() && place.shard + 1 < shards;
                     place.shard += 1;
@@ -168,6 +170,35 @@ pub(super) async fn list(
         reservations: page.reservations,
         next_page_token: next.unwrap_or_default(),
     })
+}
+
+/// Looks once more, after a moment, at those of which something was not decided: as they are by
+/// then, they are listed, if they are still looked for. Says of which it is not known yet.
+async fn decided(edge: &Edge, filter: &Filter, listed: &mut Listed) -> BTreeSet<ReservationId> {
+    let undecided = std::mem::take(&mut listed.undecided);
+    let known = undecided.iter().map(|id| undecided::look_again(edge, *id));
+    let known = join_all(known).await.into_iter();
+    // Who cannot be looked at any more is listed as he was.
+    let known = known.map(|known| known.ok().map(|(known, _)| known));
+    let mut known: BTreeMap<_, _> = undecided.into_iter().zip(known).collect();
+    let is_pending = |(id, known): (&ReservationId, &Option<Known>)| {
+        let is_pending = known.as_ref().is_none_or(|known| known.is_pending);
+        is_pending.then_some(*id)
+    };
+    let pending = known.iter().filter_map(is_pending).collect();
+    listed
+        .found
+        .retain_mut(|found| match known.remove(&found.id) {
+            None | Some(None) => true,
+            Some(Some(known)) => match known.reservation.filter(|it| filter.takes(it)) {
+                Some(now) => {
+                    *found = now;
+                    true
+                }
+                None => false,
+            },
+        });
+    pending
 }
 
 /// Has the states of some shards become as new as they must be, all at the same time: one after the
@@ -192,11 +223,19 @@ impl Filling {
 
     /// Takes in what was found, as long as there is room. Says behind which one to go on in the
     /// same shard.
-    fn take(&mut self, listed: &Listed, now: Stamp) -> Option<ReservationId> {
+    fn take(
+        &mut self,
+        listed: &Listed,
+        pending: &BTreeSet<ReservationId>,
+        now: Stamp,
+    ) -> Option<ReservationId> {
         self.steps += 1;
         let mut found = listed.found.iter().peekable();
         while let Some(reservation) = found.next() {
-            let message = convert::reservation(reservation, now);
+            let message = match pending.contains(&reservation.id) {
+                true => convert::pending(reservation, now),
+                false => convert::reservation(reservation, now),
+            };
             self.bytes += message.encoded_len();
             self.reservations.push(message);
             if self.bytes >= PAGE_BYTES_MAX && found.peek().is_some() {

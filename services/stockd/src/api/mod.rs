@@ -3,7 +3,6 @@
 
 pub mod announce;
 mod availability;
-mod basket_sorter;
 mod caller;
 mod catalog;
 mod cluster;
@@ -21,12 +20,15 @@ mod listing;
 mod meta_leader;
 mod meter;
 mod operations;
+mod over_shards;
 mod proxy;
 mod reservations;
 pub mod reserve;
 mod reserve_stream;
 mod seen;
+mod sorter;
 mod topology;
+mod undecided;
 mod wanted;
 
 use std::sync::Arc;

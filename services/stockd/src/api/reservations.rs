@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
 use stock_api::basket::{self, check_size};
 use stock_api::changes::{self, Change};
@@ -9,9 +10,9 @@ use stock_api::convert::{self, Held};
 use stock_api::fields::Fields;
 use stock_api::{Rejection, answer_size};
 use stock_cluster::GroupId;
-use stock_core::{Action, Command, Operation, Refusal, Request as Asked, ReservationId};
-use stock_node::answer::{Answer, Failure, Freshness, Question};
-use stock_node::entry::CommandsBuilder;
+use stock_core::{Action, Command, Refusal, ReservationId};
+use stock_node::answer::{Failure, Freshness};
+use stock_node::basket::Coordinator;
 use stock_node::way::{self, Answerer};
 use stock_proto::stock::v1 as api;
 use stock_proto::stock::v1::batch_reserve_result::Result as Slot;
@@ -20,16 +21,17 @@ use stock_proto::stock::v1::reservation_service_server::ReservationService;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::basket_sorter::{BasketSorter, embedded};
 use super::caller::Caller;
-use super::edge::{Edge, Proposed};
+use super::edge::Edge;
 use super::error::ApiError;
 use super::front::Front;
-use super::reserve;
+use super::over_shards::{CameOf, OverShards};
 use super::reserve_stream::ReserveStream;
 use super::seen::Seen;
+use super::sorter::{Sorter, embedded};
+use super::undecided::Known;
 use super::wanted::Wanted;
-use super::{listing, proxy};
+use super::{listing, over_shards, proxy, reserve, undecided};
 
 /// The service.
 pub(super) struct Reservations {
@@ -49,11 +51,23 @@ impl Reservations {
         &self,
         call: &api::ReserveRequest,
     ) -> Result<api::ReserveResponse, ApiError> {
-        let (shard, command) = reserve::command(call, self.edge.shards(), &self.edge.principal)?;
+        let (shard, command) = reserve::command(call, self.edge.asker())?;
         let locations: Vec<_> = basket::locations(&command).collect();
         self.edge.check_locations(&locations).await?;
-        let applied = propose(&self.edge, shard, &command).await?;
-        reserve::answer(shard, applied, self.edge.incarnation())
+        match Coordinator::new(command) {
+            Err(command) => {
+                let applied = self.edge.propose_one(shard, &command).await?;
+                reserve::answer(shard, applied, self.edge.incarnation())
+            }
+            Ok(begun) => {
+                let came_of = Box::pin(over_shards::carry_out(&self.edge, begun)).await;
+                let CameOf { said, seen, .. } = came_of;
+                Ok(api::ReserveResponse {
+                    outcome: basket::response(seen.time(), said?)?.outcome,
+                    header: Some(self.edge.header(seen)),
+                })
+            }
+        }
     }
 
     async fn do_batch(
@@ -62,6 +76,7 @@ impl Reservations {
     ) -> Result<api::BatchReserveResponse, ApiError> {
         let size = call.requests.len();
         check_size(size)?;
+        let asker = self.edge.asker();
         let prefix = |number: usize| format!("requests[{number}].");
         let commands: Vec<_> = call
             .requests
@@ -69,7 +84,7 @@ impl Reservations {
             .enumerate()
             .map(|(number, request)| {
                 let fields = Fields::within(prefix(number));
-                basket::checked(request, self.edge.shards(), &self.edge.principal, fields)
+                basket::checked(request, asker, fields)
             })
             .collect();
         // This node catches up at most once; after that, what it does not know does not exist.
@@ -81,7 +96,8 @@ impl Reservations {
         let mut seen = Seen::default();
         let mut answers: Vec<Option<Slot>> = Vec::new();
         answers.resize_with(size, || None);
-        let mut sorter = BasketSorter::new(self.edge.shards());
+        let mut sorter = Sorter::default();
+        let mut over_shards = OverShards::new(&self.edge);
         for (number, command) in commands.into_iter().enumerate() {
             let known = command
                 .map_err(ApiError::from)
@@ -90,25 +106,35 @@ impl Reservations {
                     Ok((shard, command))
                 });
             match known {
-                Ok((shard, command)) => sorter.add(number as u64, shard, &command),
+                Ok((shard, command)) => match Coordinator::new(command) {
+                    Ok(begun) => over_shards.add(number as u64, begun),
+                    Err(command) => sorter.add(number as u64, shard, &command),
+                },
                 Err(error) => answers[number] = Some(Slot::Error(embedded(error))),
             }
         }
         answer_size::check_batch(&call.requests, &answers, self.edge.shards())?;
-        let decided = sorter.take().map(|baskets| baskets.decide(&self.edge));
-        for decided in join_all(decided).await {
+        let decided = join_all(sorter.take().map(|batch| batch.decide(&self.edge)));
+        let (decided, came_of) = tokio::join!(decided, over_shards.collect::<Vec<_>>());
+        let mut answered = Vec::with_capacity(size);
+        for decided in decided {
             decided.note(&mut seen);
-            for (number, answer) in decided.answers() {
-                let number = number as usize;
-                answers[number] = Some(match answer {
-                    Ok(response) => Slot::Response(response),
-                    Err(ApiError::Rejected(Rejection::Refused(refusal))) => {
-                        let refused = Rejection::RefusedInBatch { number, refusal };
-                        Slot::Error(embedded(refused.into()))
-                    }
-                    Err(error) => Slot::Error(embedded(error)),
-                });
-            }
+            answered.extend(decided.answers());
+        }
+        for (number, came_of) in came_of {
+            seen.wrote_all(&came_of.seen);
+            answered.push((number, came_of.answer()));
+        }
+        for (number, answer) in answered {
+            let number = number as usize;
+            answers[number] = Some(match answer {
+                Ok(response) => Slot::Response(response),
+                Err(ApiError::Rejected(Rejection::Refused(refusal))) => {
+                    let refused = Rejection::RefusedInBatch { number, refusal };
+                    Slot::Error(embedded(refused.into()))
+                }
+                Err(error) => Slot::Error(embedded(error)),
+            });
         }
         let results = answers.into_iter().map(|answer| {
             let unknown = || Slot::Error(embedded(ApiError::Failed(Failure::OutcomeUnknown)));
@@ -125,20 +151,17 @@ impl Reservations {
 
 impl Reservations {
     async fn do_amend(&self, call: &api::AmendRequest) -> Result<api::AmendResponse, ApiError> {
-        let (request, id, operation) = basket::amendment(call, self.edge.shards())?;
-        let shard = id.shard();
-        let command = command(&self.edge, request, operation);
+        let (shard, command) = basket::amendment(call, self.edge.asker())?;
         let locations: Vec<_> = basket::locations(&command).collect();
         self.edge.check_locations(&locations).await?;
-        let applied = propose(&self.edge, shard, &command).await?;
+        let (seen, outcome) = undecided::carry_out(&self.edge, shard, command).await?;
         use api::amend_response::Outcome;
-        let (header, stamp) = (self.edge.header_of(shard, &applied), applied.stamp);
-        let outcome = match convert::held(applied.only()?.of_stock()?, stamp)? {
+        let outcome = match convert::held(outcome, seen.time())? {
             Held::Reservation(reservation) => Outcome::Reservation(reservation),
             Held::Shortage(shortage) => Outcome::Shortage(shortage),
         };
         Ok(api::AmendResponse {
-            header: Some(header),
+            header: Some(self.edge.header(seen)),
             outcome: Some(outcome),
         })
     }
@@ -175,21 +198,19 @@ impl Reservations {
         freshness: Freshness,
     ) -> Result<api::GetReservationResponse, ApiError> {
         let group = GroupId::of_shard(id.shard());
-        let question = Question::Reservation(id);
-        match self.edge.ask(group, freshness, question).await {
-            Answer::Reservation {
-                reservation: Some(reservation),
-                applied_index,
-                now,
-            } => Ok(api::GetReservationResponse {
+        let known = undecided::look_up(&self.edge, id, freshness).await?;
+        let Known {
+            applied_index, now, ..
+        } = known;
+        match known.reservation {
+            Some(found) => Ok(api::GetReservationResponse {
                 header: Some(self.edge.header(Seen::read(group, applied_index, now))),
-                reservation: Some(convert::reservation(&reservation, now)),
+                reservation: Some(match known.is_pending {
+                    true => convert::pending(&found, now),
+                    false => convert::reservation(&found, now),
+                }),
             }),
-            Answer::Reservation { .. } => Err(Refusal::UnknownReservation.into()),
-            Answer::Failed(failure) => Err(ApiError::Failed(failure)),
-            Answer::Outcomes(_) | Answer::Reached { .. } | Answer::Listed { .. } => {
-                Err(ApiError::Failed(Failure::TooFarBehind))
-            }
+            None => Err(Refusal::UnknownReservation.into()),
         }
     }
 
@@ -215,29 +236,17 @@ impl Reservations {
     }
 }
 
-fn command(edge: &Edge, request: Asked, operation: Operation) -> Command {
-    Command {
+/// A change of a reservation that exists: goes to the shard its id carries.
+pub(super) async fn change(edge: &Arc<Edge>, call: &impl Change) -> Result<Changed, ApiError> {
+    let (request, id, operation) = changes::check(call, edge.shards())?;
+    let command = Command {
         principal: edge.principal.clone(),
         action: Action::Request(request, operation),
-    }
-}
-
-async fn propose(edge: &Edge, shard: u32, command: &Command) -> Proposed {
-    let mut commands = CommandsBuilder::default();
-    commands.push(command);
-    edge.propose(GroupId::of_shard(shard), commands.take())
-        .await
-}
-
-/// A change of a reservation that exists: goes to the shard its id carries.
-pub(super) async fn change(edge: &Edge, call: &impl Change) -> Result<Changed, ApiError> {
-    let (request, id, operation) = changes::check(call, edge.shards())?;
-    let shard = id.shard();
-    let applied = propose(edge, shard, &command(edge, request, operation)).await?;
-    let (header, stamp) = (edge.header_of(shard, &applied), applied.stamp);
+    };
+    let (seen, outcome) = undecided::carry_out(edge, id.shard(), command).await?;
     Ok(Changed {
-        reservation: Some(convert::settled(applied.only()?.of_stock()?, stamp)?),
-        header: Some(header),
+        reservation: Some(convert::settled(outcome, seen.time())?),
+        header: Some(edge.header(seen)),
     })
 }
 

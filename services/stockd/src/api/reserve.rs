@@ -1,7 +1,7 @@
 //! One reserve, as its shard answers it.
 
 use bytes::Bytes;
-pub use stock_api::basket::command;
+pub use stock_api::basket::{Asker, command};
 use stock_api::basket::{locations, response};
 use stock_cluster::GroupId;
 use stock_core::Command;

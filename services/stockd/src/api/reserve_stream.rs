@@ -17,26 +17,28 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt};
 use prost::Message;
 use stock_api::basket::{self, check_size};
 use stock_cluster::GroupId;
 use stock_core::Command;
 use stock_node::answer::{Failure, Freshness};
+use stock_node::basket::Coordinator;
 use stock_proto::codec;
 use stock_proto::stock::v1 as api;
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Request, Status, Streaming};
 
-use super::basket_sorter::{self, BasketSorter, Decided};
 use super::deadline::Deadline;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::front::Front;
 use super::meter::{Failures, Meter};
+use super::over_shards::OverShards;
 use super::seen::Seen;
+use super::sorter::{self, Decided, Sorter};
 use super::{first_sight, reserve};
 use crate::listeners::Hold;
 
@@ -82,7 +84,8 @@ pub(super) struct ReserveStream {
     held: usize,
     /// Enough was read for once.
     is_others_turn: bool,
-    sorter: BasketSorter,
+    sorter: Sorter,
+    over_shards: OverShards,
     under_way: FuturesUnordered<Pin<Box<dyn Future<Output = Step> + Send>>>,
     answers: Answers,
 }
@@ -139,7 +142,8 @@ impl ReserveStream {
         stop: CancellationToken,
     ) -> Self {
         Self {
-            sorter: BasketSorter::new(edge.shards()),
+            sorter: Sorter::default(),
+            over_shards: OverShards::new(&edge),
             edge,
             front,
             deadline: Deadline::of(call.metadata()).sleep(),
@@ -198,15 +202,25 @@ impl ReserveStream {
     /// Whether more may be read. While nothing waits it is the listener who says so, to the caller
     /// as well.
     fn has_room(&self) -> bool {
-        let is_idle = self.under_way.is_empty() && self.answers.is_empty();
+        let is_idle = self.is_done() && self.answers.is_empty();
         self.unanswered < UNANSWERED_MAX
-            && self.unanswered_bytes + self.sorter.bytes() < UNANSWERED_BYTES_MAX
+            && self.waiting_bytes() + self.sorter.bytes() < UNANSWERED_BYTES_MAX
             && (is_idle || self.hold.as_ref().is_none_or(Hold::has_room))
+    }
+
+    /// Whether nothing that was proposed waits for a decision.
+    fn is_done(&self) -> bool {
+        self.under_way.is_empty() && self.over_shards.is_empty()
+    }
+
+    /// Bytes of the requests that wait for a decision.
+    fn waiting_bytes(&self) -> usize {
+        self.unanswered_bytes + self.over_shards.bytes()
     }
 
     /// Has what waits count for the connection.
     fn count_what_waits(&mut self) {
-        let waits = self.unanswered_bytes + self.answers.bytes;
+        let waits = self.waiting_bytes() + self.answers.bytes;
         if let Some(hold) = &self.hold {
             match waits.checked_sub(self.held) {
                 Some(more) => hold.take_anyway(more),
@@ -234,7 +248,7 @@ impl ReserveStream {
                 Ok((shard, command)) => {
                     let locations = basket::locations(&command);
                     if self.edge.view.first_unknown(locations).is_none() {
-                        self.sorter.add(number, shard, &command);
+                        self.sort(number, shard, command);
                     } else {
                         strangers.push(Checked {
                             number,
@@ -260,21 +274,24 @@ impl ReserveStream {
 
     fn command(&self, request: &[u8]) -> Result<(u32, Command), ApiError> {
         let request: api::ReserveRequest = codec::read(request).map_err(ApiError::Unreadable)?;
-        Ok(reserve::command(
-            &request,
-            self.edge.shards(),
-            &self.edge.principal,
-        )?)
+        Ok(reserve::command(&request, self.edge.asker())?)
+    }
+
+    fn sort(&mut self, number: u64, shard: u32, command: Command) {
+        match Coordinator::new(command) {
+            Ok(begun) => self.over_shards.add(number, begun),
+            Err(command) => self.sorter.add(number, shard, &command),
+        }
     }
 
     fn propose(&mut self) {
-        for baskets in self.sorter.take() {
+        for batch in self.sorter.take() {
             let edge = Arc::clone(&self.edge);
             let began = Instant::now();
-            let bytes = baskets.bytes();
+            let bytes = batch.bytes();
             self.unanswered_bytes += bytes;
             let mut decision: Pin<Box<dyn Future<Output = Step> + Send>> = Box::pin(async move {
-                let came = Came::Decided(baskets.decide(&edge).await, began);
+                let came = Came::Decided(batch.decide(&edge).await, began);
                 Step { bytes, came }
             });
             // They take their room now, so that it is not counted upon for what is read next.
@@ -291,6 +308,13 @@ impl ReserveStream {
     /// it.
     fn collect(&mut self, context: &mut Context<'_>) {
         while !self.answers.fill_a_message() {
+            if let Poll::Ready(Some((number, came_of))) = self.over_shards.poll_next_unpin(context)
+            {
+                self.meter().answered(1, came_of.began);
+                self.answers.seen.wrote_all(&came_of.seen);
+                self.answer(number, came_of.answer());
+                continue;
+            }
             let step = match Pin::new(&mut self.under_way).poll_next(context) {
                 Poll::Pending | Poll::Ready(None) => break,
                 Poll::Ready(Some(step)) => step,
@@ -318,7 +342,7 @@ impl ReserveStream {
                     } in strangers
                     {
                         match reserve::check_known(&self.edge, &command, String::new) {
-                            Ok(()) => self.sorter.add(number, shard, &command),
+                            Ok(()) => self.sort(number, shard, command),
                             Err(error) => self.answer(number, Err(error)),
                         }
                     }
@@ -332,6 +356,7 @@ impl ReserveStream {
     fn end_late(&mut self) -> Option<Result<api::ReserveStreamResponse, Status>> {
         self.deadline = None;
         self.under_way.clear();
+        self.over_shards = OverShards::new(&self.edge);
         self.answers = Answers::default();
         self.unanswered_bytes = 0;
         self.reading = Reading::Over(None);
@@ -356,7 +381,7 @@ impl Answers {
                 return;
             }
             Err(error) => {
-                let status = basket_sorter::embedded(error);
+                let status = sorter::embedded(error);
                 self.failures.add(status.code);
                 Out::Error(status)
             }
@@ -398,7 +423,7 @@ impl Answers {
             results,
             overload: (!overload.is_empty()).then(|| api::ReserveStreamOverload {
                 numbers: overload,
-                error: Some(basket_sorter::overloaded()),
+                error: Some(sorter::overloaded()),
             }),
         }
     }
@@ -430,8 +455,9 @@ impl Stream for ReserveStream {
             return Poll::Ready(Some(Ok(message)));
         }
         this.count_what_waits();
+        let is_done = this.is_done();
         match &mut this.reading {
-            Reading::Over(error) if this.under_way.is_empty() => Poll::Ready(error.take().map(Err)),
+            Reading::Over(error) if is_done => Poll::Ready(error.take().map(Err)),
             Reading::On | Reading::Over(_) => {
                 if mem::take(&mut this.is_others_turn) {
                     context.waker().wake_by_ref();

@@ -45,6 +45,20 @@ impl Seen {
         self.time = self.time.max(time);
     }
 
+    /// Everything was written that another call has written.
+    pub(super) fn wrote_all(&mut self, other: &Self) {
+        for index in &other.indexes {
+            let seen = self.place(index.shard);
+            *seen = (*seen).max(index.index);
+        }
+        self.time = self.time.max(other.time);
+    }
+
+    /// Cluster time of what is newest.
+    pub(super) fn time(&self) -> Stamp {
+        self.time
+    }
+
     /// Something was read of a state that has come so far. Of several the first one counts: all of
     /// them are as new.
     pub(super) fn read_at(&mut self, shard: u32, index: u64, time: Stamp) {

@@ -1,11 +1,13 @@
-//! Many reserves at once: sorted by shard, and those of a shard proposed together.
+//! Many commands at once: sorted by shard, and those of a shard proposed together.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use stock_api::{basket, rejection};
 use stock_cluster::GroupId;
 use stock_core::{Command, Stamp};
 use stock_node::answer::{Failure, Outcome};
+use stock_node::basket::Said;
 use stock_node::entry::{Commands, CommandsBuilder};
 use stock_proto::stock::v1 as api;
 
@@ -14,10 +16,10 @@ use super::error::ApiError;
 use super::seen::Seen;
 
 /// Sorts commands by shard.
-pub(super) struct BasketSorter {
-    /// One for each shard.
-    filling: Vec<Filling>,
-    full: Vec<Baskets>,
+#[derive(Default)]
+pub(super) struct Sorter {
+    filling: BTreeMap<u32, Filling>,
+    full: Vec<Batch>,
 }
 
 #[derive(Default)]
@@ -26,35 +28,35 @@ struct Filling {
     numbers: Vec<u64>,
 }
 
-/// Some baskets, all for one shard.
-pub(super) struct Baskets {
+/// Some commands, all for one shard.
+pub(super) struct Batch {
     shard: u32,
     commands: Commands,
-    /// Which requests of the call they are.
+    /// By which whoever asked knows them.
     numbers: Vec<u64>,
 }
 
-/// Some baskets, and what came of them.
+/// Some commands, and what came of them.
 pub(super) struct Decided {
     shard: u32,
+    bytes: usize,
     numbers: Vec<u64>,
     proposed: Proposed,
 }
 
-impl BasketSorter {
-    /// For so many shards.
-    pub(super) fn new(shards: u32) -> Self {
-        let mut filling = Vec::new();
-        filling.resize_with(shards as usize, Filling::default);
-        Self {
-            filling,
-            full: Vec::new(),
-        }
-    }
+/// Where commands are written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At {
+    /// In the shard's log.
+    pub(super) index: u64,
+    /// Cluster time then.
+    pub(super) stamp: Stamp,
+}
 
-    /// Adds a command of this shard: request `number` of the call.
+impl Sorter {
+    /// Adds a command for this shard, under a number.
     pub(super) fn add(&mut self, number: u64, shard: u32, command: &Command) {
-        let filling = &mut self.filling[shard as usize];
+        let filling = self.filling.entry(shard).or_default();
         filling.commands.push(command);
         filling.numbers.push(number);
         if filling.commands.count() >= COMMANDS_PER_PROPOSAL_MAX
@@ -66,32 +68,33 @@ impl BasketSorter {
 
     /// How many were added of this shard.
     pub(super) fn count_of(&self, shard: u32) -> usize {
-        let full = self.full.iter().filter(|baskets| baskets.shard == shard);
-        let full = full.map(|baskets| baskets.numbers.len()).sum::<usize>();
-        full + self.filling[shard as usize].numbers.len()
+        let full = self.full.iter().filter(|batch| batch.shard == shard);
+        let full = full.map(|batch| batch.numbers.len()).sum::<usize>();
+        let filling = self.filling.get(&shard);
+        full + filling.map_or(0, |filling| filling.numbers.len())
     }
 
     /// Their bytes, as they are proposed.
     pub(super) fn bytes(&self) -> usize {
-        let full = self.full.iter().map(Baskets::bytes).sum::<usize>();
-        let filling = self.filling.iter();
+        let full = self.full.iter().map(Batch::bytes).sum::<usize>();
+        let filling = self.filling.values();
         full + filling
             .map(|filling| filling.commands.bytes())
             .sum::<usize>()
     }
 
     /// Everything that was added, cut so that each part may travel together.
-    pub(super) fn take(&mut self) -> impl Iterator<Item = Baskets> {
-        let filling = self.filling.iter_mut().zip(0..);
-        let rest = filling.filter(|(filling, _)| !filling.numbers.is_empty());
-        let rest = rest.map(|(filling, shard)| filling.take(shard));
+    pub(super) fn take(&mut self) -> impl Iterator<Item = Batch> {
+        let filling = self.filling.iter_mut();
+        let rest = filling.filter(|(_, filling)| !filling.numbers.is_empty());
+        let rest = rest.map(|(shard, filling)| filling.take(*shard));
         self.full.drain(..).chain(rest)
     }
 }
 
 impl Filling {
-    fn take(&mut self, shard: u32) -> Baskets {
-        Baskets {
+    fn take(&mut self, shard: u32) -> Batch {
+        Batch {
             shard,
             commands: self.commands.take(),
             numbers: std::mem::take(&mut self.numbers),
@@ -99,7 +102,7 @@ impl Filling {
     }
 }
 
-impl Baskets {
+impl Batch {
     /// Of their commands.
     pub(super) fn bytes(&self) -> usize {
         self.commands.bytes.len()
@@ -110,6 +113,7 @@ impl Baskets {
         let group = GroupId::of_shard(self.shard);
         Decided {
             shard: self.shard,
+            bytes: self.bytes(),
             numbers: self.numbers,
             proposed: edge.propose(group, self.commands).await,
         }
@@ -117,7 +121,17 @@ impl Baskets {
 }
 
 impl Decided {
-    /// How many baskets they are.
+    /// Whose commands they were.
+    pub(super) fn shard(&self) -> u32 {
+        self.shard
+    }
+
+    /// Of the commands.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many they are.
     pub(super) fn count(&self) -> usize {
         self.numbers.len()
     }
@@ -130,23 +144,39 @@ impl Decided {
         }
     }
 
-    /// Each request of the call, and what its maker is told.
+    /// Each reserve, and what its maker is told.
     pub(super) fn answers(
         self,
     ) -> impl Iterator<Item = (u64, Result<api::ReserveResponse, ApiError>)> {
+        let outcomes = self.into_outcomes();
+        outcomes.map(|(number, at, outcome)| {
+            let stamp = at.map_or(Stamp(0), |at| at.stamp);
+            let answer = match outcome {
+                Ok(outcome) => answer(stamp, outcome),
+                Err(failure) => Err(ApiError::Failed(failure)),
+            };
+            (number, answer)
+        })
+    }
+
+    /// Each command, where it is written, and what the shard says.
+    pub(super) fn outcomes(self) -> impl Iterator<Item = (u64, Option<At>, Said)> {
+        let outcomes = self.into_outcomes();
+        outcomes.map(|(number, at, outcome)| (number, at, outcome.and_then(Outcome::of_stock)))
+    }
+
+    fn into_outcomes(self) -> impl Iterator<Item = (u64, Option<At>, Result<Outcome, Failure>)> {
         let (applied, failure) = match self.proposed {
             Ok(applied) => (Some(applied), Failure::OutcomeUnknown),
             Err(failure) => (None, failure),
         };
-        let stamp = applied.as_ref().map_or(Stamp(0), |applied| applied.stamp);
+        let at = applied.as_ref().map(|applied| At {
+            index: applied.applied_index,
+            stamp: applied.stamp,
+        });
         let mut outcomes = applied.into_iter().flat_map(|applied| applied.outcomes);
-        self.numbers.into_iter().map(move |number| {
-            let answer = match outcomes.next() {
-                Some(outcome) => answer(stamp, outcome),
-                None => Err(ApiError::Failed(failure)),
-            };
-            (number, answer)
-        })
+        let numbers = self.numbers.into_iter();
+        numbers.map(move |number| (number, at, outcomes.next().ok_or(failure)))
     }
 }
 
@@ -205,6 +235,8 @@ mod tests {
             Refusal::TooManyReservations,
             Refusal::TooManyPositions,
             Refusal::ReservationIdTaken,
+            Refusal::TooLate,
+            Refusal::NotHeldInTime,
         ];
         let failures = [
             Failure::NotLeader { leader: None },
