@@ -122,45 +122,13 @@
 //! # Baskets of several lines
 //!
 //! A reserve holds up to 256 lines, each of one SKU at one location, all or nothing; lines of the
-//! same SKU and location count together. Locations may differ. SKUs must live in one shard for now:
-//! others are refused with `BasketOverSeveralShards`. A SKU lives in [`Client::shard_of`]; a basket
-//! of several shards is held as one reservation for each, and they are given back where one of them
-//! comes short:
+//! same SKU and location count together. SKUs and locations may differ, and may live in any number
+//! of shards: it is one reservation. One over several shards fails with `BasketNotHeld` where a
+//! shard could not be asked in time: nothing is held then, and it is to be repeated with a new
+//! request id.
 //!
-//! ```
-//! # use stock_client::{fake::Fake, v1::{BatchReserveRequest, Line, ReserveRequest}};
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), stock_client::Error> {
-//! # let fake = Fake::new();
-//! # fake.receive("milk-1l", "store-7", 3);
-//! # fake.receive("milk-1l", "store-8", 3);
-//! # fake.receive("tea", "store-7", 3);
-//! # let client = fake.builder().connect().await?;
-//! use std::collections::BTreeMap;
-//!
-//! let basket = [Line::at("milk-1l", "store-7", 2), Line::at("tea", "store-7", 1)];
-//! let mut of_shards: BTreeMap<u32, Vec<Line>> = BTreeMap::new();
-//! for line in basket {
-//!     of_shards.entry(client.shard_of(&line.sku)).or_default().push(line);
-//! }
-//! let requests = of_shards.into_values().map(|lines| ReserveRequest {
-//!     request_id: client.new_request_id(),
-//!     order_reference: Some("A-1042".to_owned()),
-//!     lines,
-//!     ..ReserveRequest::default()
-//! });
-//! let requests: Vec<_> = requests.collect();
-//! # assert_eq!(requests.len(), 1, "a cluster in memory has one shard");
-//! // Stored, and then sent.
-//! let answer = client.batch_reserve(BatchReserveRequest { requests }).await?;
-//! # assert_eq!(answer.results.len(), 1);
-//! # assert_eq!(fake.available("tea", "store-7"), Some(2));
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! [`home_shard`] is for programs that route calls themselves: the shard whose leader answers a
-//! reserve.
+//! [`home_shard`] is for programs that route calls themselves: the shard whose leader is best asked
+//! for a reserve.
 //!
 //! # Threads and runtimes
 //!

@@ -21,8 +21,9 @@ impl Client {
     /// there is stock by now.
     ///
     /// Refused with `UnknownLocation`, `UnknownSku` (no receipt and no policy has ever named it),
-    /// `BasketOverSeveralShards`, `CounterOutOfRange`; after repeats with `TooManyReservations`,
-    /// `TooManyPositions`, `DiskFull`, `MemoryFull`.
+    /// `CounterOutOfRange`, `BasketNotHeld` (a shard of the basket could not be asked in time: try
+    /// again with a new request id); after repeats with `TooManyReservations`, `TooManyPositions`,
+    /// `DiskFull`, `MemoryFull`.
     ///
     /// ```
     /// # use stock_client::fake::Fake;
@@ -312,7 +313,7 @@ impl Client {
     /// error, the hold is left as it was.
     ///
     /// Refused with `UnknownReservation`, with `WrongState` where it is not held, and as
-    /// [`Client::reserve`]; the lines must be of the shard that the reservation lives in.
+    /// [`Client::reserve`]. The lines may live in other shards than before.
     ///
     /// ```
     /// # use stock_client::fake::Fake;

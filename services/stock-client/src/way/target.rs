@@ -43,8 +43,8 @@ pub(super) fn shard_of_hash(hash: u64, shard_count: u32) -> u32 {
 }
 
 /// The shard a basket's reservation lives in: the one of its smallest SKU, by bytes. `None` for an
-/// empty basket. Programs that route reserves themselves send them to the leader of this one. It
-/// does not say that the other SKUs live there, too, as they must for now.
+/// empty basket. Programs that route reserves themselves send them to the leader of this one. The
+/// other SKUs may live elsewhere.
 ///
 /// ```
 /// use stock_client::v1::Line;

@@ -4,18 +4,11 @@
 use stock_cluster::GroupId;
 
 use super::Worker;
-use crate::answer::{Answer, Failure, Outcome};
-use crate::basket::{Errand, Errands};
-use crate::entry::CommandsBuilder;
+use crate::answer::Answer;
+use crate::basket::{Errand, ToShard};
+use crate::entry::{Commands, CommandsBuilder};
 use crate::event::Effect;
 use crate::state::State;
-
-/// What a leader has under way, and in which term it is one.
-#[derive(Debug, Default)]
-pub(super) struct Leading {
-    term: u64,
-    errands: Errands,
-}
 
 impl<R> Worker<R> {
     /// What is due, of all shards that are led here.
@@ -25,30 +18,23 @@ impl<R> Worker<R> {
             let (Some(group), Some(own)) = (&mut slot.group, from.shard()) else {
                 continue;
             };
-            let State::Stock(shard) = &group.state else {
+            if !group.leads_in_full() {
+                continue;
+            }
+            let (State::Stock(shard), term) = (&group.state, group.replica.term()) else {
                 continue;
             };
-            let leads = group.leads_in_full();
-            let (term, leading) = (group.replica.term(), &mut group.leading);
-            if leading.term != term || !leads {
-                // Whoever leads now begins anew.
-                *leading = Leading {
-                    term,
-                    errands: Errands::default(),
-                };
-            }
-            if !leads {
-                continue;
-            }
-            let due = leading.errands.due(own, shard, self.now.boot_ms);
+            let due = group.leading.due(own, shard, term, self.now.boot_ms);
             effects.extend(due.into_iter().map(|Errand { to, commands }| {
+                let to = GroupId::of_shard(to);
                 let mut builder = CommandsBuilder::default();
                 commands.iter().for_each(|command| builder.push(command));
+                let commands = builder.take();
                 Effect::Errand {
                     from,
                     term,
-                    to: GroupId::of_shard(to),
-                    commands: builder.take(),
+                    to,
+                    commands,
                 }
             }));
         }
@@ -59,30 +45,20 @@ impl<R> Worker<R> {
         let Some(group) = &mut self.slots[from.index()].group else {
             return;
         };
-        let (Some(own), Some(shard)) = (from.shard(), to.shard()) else {
+        let Some(own) = from.shard().filter(|_| group.leads_in_full()) else {
             return;
         };
-        if group.leading.term != term || !group.leads_in_full() {
-            return;
+        let now_ms = self.now.boot_ms;
+        let duties = group.leading.answered(own, (term, to), said, now_ms);
+        if !duties.is_empty() {
+            group.propose_unasked(together(&duties));
+            self.touched.insert(from.index());
         }
-        let said = match said {
-            Answer::Outcomes(applied) => {
-                let outcomes = applied.outcomes.into_iter();
-                outcomes.map(Outcome::of_stock).collect()
-            }
-            Answer::Failed(failure) => Err(failure),
-            Answer::Reached { .. } | Answer::Reservation { .. } | Answer::Listed { .. } => {
-                Err(Failure::OutcomeUnknown)
-            }
-        };
-        let errands = &mut group.leading.errands;
-        let duties = errands.answered(own, shard, said, self.now.boot_ms);
-        if duties.is_empty() {
-            return;
-        }
-        let mut builder = CommandsBuilder::default();
-        duties.iter().for_each(|duty| builder.push(&duty.command));
-        group.propose_unasked(builder.take());
-        self.touched.insert(from.index());
     }
+}
+
+fn together(tell: &[ToShard]) -> Commands {
+    let mut builder = CommandsBuilder::default();
+    tell.iter().for_each(|it| builder.push(&it.command));
+    builder.take()
 }

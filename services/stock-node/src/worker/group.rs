@@ -7,9 +7,9 @@ use stock_core::Stamp;
 use stock_replica::{Committed, ENTRY_BYTES_MAX, Point, ProposeError, Proposed, Replica};
 
 use super::audit::Audit;
-use super::baskets::Leading;
 use super::checkpoints::{Checkpoints, Kept};
 use super::coming_back::ComingBack;
+use super::leading::Leading;
 use super::ledgers::LedgerProgress;
 use super::reads::Reads;
 use super::sending::{answer, answer_if_asked};

@@ -26,6 +26,7 @@ mod error;
 mod group;
 mod hearsay;
 mod leaders;
+mod leading;
 mod ledgers;
 mod members;
 mod meta_duties;

@@ -13,11 +13,11 @@ use stock_node::event::Event;
 use stock_node::standing::ClusterState;
 use stock_node::view::ReadView;
 use stock_proto::stock::v1 as api;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
+use super::afterwards::Afterwards;
 use super::error::ApiError;
 use super::operations::Operations;
-use super::over_shards;
 use super::proxy::Proxy;
 use super::seen::Seen;
 use super::wanted::Wanted;
@@ -50,7 +50,7 @@ pub struct Edge {
     pub proxy: Proxy,
     incarnation: Bytes,
     /// Room for what shards are told when those who asked have their answers.
-    pub(super) afterwards: Arc<Semaphore>,
+    pub(super) afterwards: Afterwards,
 }
 
 /// What a proposal brought.
@@ -76,7 +76,7 @@ impl Edge {
             view,
             principal,
             operations,
-            afterwards: over_shards::room_afterwards(),
+            afterwards: Afterwards::default(),
             incarnation: Bytes::copy_from_slice(&incarnation.to_be_bytes()),
         }
     }

@@ -1,6 +1,7 @@
 //! The edge: `stock.v1` over gRPC. A call is checked whole, turned into a command, carried out by
 //! the leader of its shard, and its outcome turned back. Nothing in here decides about stock.
 
+mod afterwards;
 pub mod announce;
 mod availability;
 mod caller;

@@ -1,5 +1,5 @@
-//! Baskets over several shards under way. Each is coordinated by itself (`stock_node::basket`); what
-//! they have to tell a shard at the same time travels there together.
+//! Baskets over several shards under way. Each is coordinated by itself (`stock_node::basket`);
+//! what they have to tell a shard at the same time travels there together.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -17,7 +17,6 @@ use stock_core::Outcome;
 use stock_node::answer::Failure;
 use stock_node::basket::{Coordinator, Ended, Said, Then, ToShard};
 use stock_proto::stock::v1 as api;
-use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::edge::Edge;
@@ -197,32 +196,17 @@ pub(super) async fn carry_out(edge: &Arc<Edge>, begun: Begun) -> CameOf {
     }
 }
 
-/// Commands of a node that are told when those who asked have their answers. What finds no room is
-/// not told: leaders find it out.
-pub(super) const AFTERWARDS_MAX: usize = 16 * 1024;
-
-/// Room for them.
-pub(super) fn room_afterwards() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(AFTERWARDS_MAX))
-}
-
 fn say_afterwards(edge: &Arc<Edge>, tell: Vec<ToShard>) {
-    let room = Arc::clone(&edge.afterwards);
-    let Ok(room) = room.try_acquire_many_owned(tell.len() as u32) else {
-        metrics::counter!("stockd_baskets_left_to_leaders_total").increment(1);
-        return;
-    };
     if tell.is_empty() {
         return;
     }
-    let edge = Arc::clone(edge);
-    tokio::spawn(async move {
-        let _room = room;
+    let speaker = Arc::clone(edge);
+    edge.afterwards.tell(tell.len(), async move {
         let mut sorter = Sorter::default();
         for it in &tell {
             sorter.add(0, it.shard, &it.command);
         }
-        join_all(sorter.take().map(|batch| batch.decide(&edge))).await;
+        join_all(sorter.take().map(|batch| batch.decide(&speaker))).await;
     });
 }
 

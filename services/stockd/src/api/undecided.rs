@@ -1,6 +1,6 @@
-//! What is not decided yet of a basket over several shards, as callers come upon it. Whoever changes
-//! a reservation has that found out first, and so has whoever looks one up by its id; a list waits
-//! for a moment and says so.
+//! What is not decided yet of a basket over several shards, as callers come upon it. Whoever
+//! changes a reservation has that found out first, and so has whoever looks one up by its id; a
+//! list waits for a moment and says so.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,56 @@
+//! What the leader of a shard has under way with other shards.
+
+use stock_cluster::GroupId;
+use stock_core::Shard;
+
+use crate::answer::{Answer, Failure, Outcome};
+use crate::basket::{Errand, Errands, ToShard};
+
+/// What a leader has under way, and in which term it is one.
+#[derive(Debug, Default)]
+pub(super) struct Leading {
+    term: u64,
+    errands: Errands,
+}
+
+impl Leading {
+    /// What is due, of a shard that is led in this term.
+    pub(super) fn due(&mut self, own: u32, shard: &Shard, term: u64, now_ms: u64) -> Vec<Errand> {
+        self.in_term(term);
+        self.errands.due(own, shard, now_ms)
+    }
+
+    /// It leads no more, or leads anew: whatever was under way is begun again by whoever leads.
+    pub(super) fn in_term(&mut self, term: u64) {
+        if self.term != term {
+            *self = Self {
+                term,
+                errands: Errands::default(),
+            };
+        }
+    }
+
+    /// What the own shard is told then, when another has answered an errand of this term.
+    pub(super) fn answered(
+        &mut self,
+        own: u32,
+        (term, to): (u64, GroupId),
+        said: Answer,
+        now_ms: u64,
+    ) -> Vec<ToShard> {
+        let Some(to) = to.shard().filter(|_| self.term == term) else {
+            return Vec::new();
+        };
+        let said = match said {
+            Answer::Outcomes(applied) => {
+                let outcomes = applied.outcomes.into_iter();
+                outcomes.map(Outcome::of_stock).collect()
+            }
+            Answer::Failed(failure) => Err(failure),
+            Answer::Reached { .. } | Answer::Reservation { .. } | Answer::Listed { .. } => {
+                Err(Failure::OutcomeUnknown)
+            }
+        };
+        self.errands.answered(own, to, said, now_ms)
+    }
+}

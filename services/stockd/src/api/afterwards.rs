@@ -1,0 +1,34 @@
+//! What shards are told when those who asked have their answers. Nobody waits for it, and nothing
+//! depends on it: what finds no room is found out by the shards' leaders.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+/// Commands of a node that are told afterwards, at one time.
+const COMMANDS_MAX: usize = 16 * 1024;
+
+/// Room for them.
+pub(super) struct Afterwards(Arc<Semaphore>);
+
+impl Default for Afterwards {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(COMMANDS_MAX)))
+    }
+}
+
+impl Afterwards {
+    /// Has so many commands told, if there is room.
+    pub(super) fn tell(&self, commands: usize, tell: impl Future<Output = ()> + Send + 'static) {
+        let room = Arc::clone(&self.0).try_acquire_many_owned(commands as u32);
+        let Ok(room) = room else {
+            metrics::counter!("stockd_baskets_left_to_leaders_total").increment(1);
+            return;
+        };
+        tokio::spawn(async move {
+            let _room = room;
+            tell.await;
+        });
+    }
+}
