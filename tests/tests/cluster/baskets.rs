@@ -176,11 +176,10 @@ async fn a_basket_over_five_shards_is_one_reservation_for_its_whole_life() {
     assert_eq!((on_hand(0).await, on_hand(4).await), (9, 5));
 }
 
-/// A bundle is sold as often as its scarcest part is there, and whoever gets none is told which part
-/// that is; no other part is kept back for those who got none.
+/// A bundle is sold as often as its scarcest part is there, and whoever gets none is told which
+/// part that is; no other part is kept back for those who got none.
 #[tokio::test]
-async fn of_ten_buyers_of_a_bundle_in_three_shards_two_get_it_and_eight_are_told_the_scarcest_part()
-{
+async fn ten_buyers_of_a_bundle_in_three_shards_get_two_and_hear_which_part_is_scarce() {
     let cluster = Cluster::shared().await;
     let client = cluster.client().await;
     let (skus, location) = stocked(&cluster, &client, &[1, 5, 3], 50).await;
