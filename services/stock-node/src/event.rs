@@ -65,12 +65,8 @@ pub enum Event<R> {
     },
     /// What came of [`Effect::Errand`].
     ErrandAnswered {
-        /// Whose errand it was.
-        from: GroupId,
-        /// In which term of it.
-        term: u64,
-        /// Who was told.
-        to: GroupId,
+        /// Which errand it was.
+        errand: ErrandId,
         /// An answer to each command, or why there is none.
         answer: Answer,
     },
@@ -183,13 +179,22 @@ pub enum Effect<R> {
     /// The leader of a shard has something carried out by another, wherever that is led:
     /// [`Event::ErrandAnswered`]. There is one at a time for each pair of shards.
     Errand {
-        /// Whose errand it is.
-        from: GroupId,
-        /// In which term of it.
-        term: u64,
-        /// Who is told.
-        to: GroupId,
-        /// What.
+        /// Which errand it is.
+        errand: ErrandId,
+        /// What is to be carried out.
         commands: Commands,
     },
+}
+
+/// The leader of a shard has asked something of another shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ErrandId {
+    /// Whose errand it is.
+    pub from: GroupId,
+    /// In which term of it.
+    pub term: u64,
+    /// Who is told.
+    pub to: GroupId,
+    /// When, by the clock of the leader's node.
+    pub sent_ms: u64,
 }

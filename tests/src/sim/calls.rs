@@ -3,12 +3,15 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use stock_core::Outcome;
 use stock_node::answer::{Failure, Outcomes};
 use stock_node::entry::Commands;
+use stock_node::event::ErrandId;
 use stock_node::way::{ToLeader, WaitingForLeader};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::checks::answers::Found;
+use super::over_shards::OverShards;
 use super::workload::Wish;
 
 /// The number of a client's attempt.
@@ -21,7 +24,19 @@ pub(crate) enum ReplyTo {
     Peer { node: u64, forward_id: u64 },
 }
 
-/// A client's attempt.
+/// Whose call it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asker {
+    Client,
+    /// The leader of a shard, in a term.
+    Errand(ErrandId),
+    /// A node that was asked for something over several shards, by this call.
+    Basket(CallId),
+    /// A node that has answered such a call.
+    Nobody,
+}
+
+/// A client's attempt, or what a node asks in its turn.
 pub(crate) struct Call {
     pub(crate) node: u64,
     /// The boot that took it.
@@ -35,6 +50,9 @@ pub(crate) struct Call {
     pub(crate) sent_on: Option<VecDeque<u64>>,
     /// The highest index that anybody had been told of when it began.
     pub(crate) answered_before: u64,
+    pub(crate) asker: Asker,
+    /// What its node does over several shards.
+    pub(crate) over_shards: Option<OverShards>,
 }
 
 /// What a client is told.
@@ -44,6 +62,8 @@ pub(crate) enum Told {
         index: u64,
         outcomes: Outcomes,
     },
+    /// What has come of something over several shards.
+    Basket(Outcome),
     Found {
         index: u64,
         found: Found,

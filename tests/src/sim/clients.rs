@@ -1,9 +1,9 @@
 //! Clients: one operation at a time each, sent again under the same id until its outcome is known
 //! or patience ends.
 
-use stock_node::answer::Failure;
+use stock_node::answer::{Failure, Outcome};
 
-use super::calls::{Call, CallId, Told};
+use super::calls::{Asker, Call, CallId, Told};
 use super::checks::{Checked, answers, broken};
 use super::client::{Client, Current, Routed};
 use super::plan::SECOND_US;
@@ -93,6 +93,7 @@ impl World {
             current.call = None;
         }
         self.clients[client].home = None;
+        self.hung_up(call);
         self.tally.add("timeouts");
         match &self.clients[client].router {
             Some(router) if self.chapter == Chapter::Audit && !router.is_overtaken() => broken(
@@ -130,6 +131,13 @@ impl World {
             }
             _ => {}
         }
+        if call.asker != Asker::Client {
+            self.shard_answered(&call, told);
+            return Ok(());
+        }
+        if let Told::Basket(outcome) = &told {
+            self.basket_heard(&call, outcome)?;
+        }
         if let Told::Outcomes { index, .. } | Told::Found { index, .. } = told {
             let answered = &mut self.answered[call.wish.group.index()];
             *answered = (*answered).max(index);
@@ -149,6 +157,13 @@ impl World {
         match told {
             Told::Outcomes { index, outcomes } => {
                 self.workload.answered(&call.wish, index, &outcomes);
+                self.clients[client].current = None;
+                self.clients[client].next = self.workload.read_back(&call.wish, &outcomes);
+                self.rest(client);
+            }
+            Told::Basket(outcome) => {
+                let outcomes = [Outcome::Stock(outcome)];
+                self.workload.answered(&call.wish, 0, &outcomes);
                 self.clients[client].current = None;
                 self.clients[client].next = self.workload.read_back(&call.wish, &outcomes);
                 self.rest(client);
@@ -229,6 +244,8 @@ impl World {
                 commands,
                 way: None,
                 sent_on: None,
+                asker: Asker::Client,
+                over_shards: None,
             },
         );
         let (patience_us, arrives) = match routed {

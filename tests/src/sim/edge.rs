@@ -17,7 +17,8 @@ use stock_wire::cluster::v1 as cluster;
 use stockd::peers::{self, notices};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::calls::{CallId, ReplyTo, Told};
+use super::baskets::undecided;
+use super::calls::{Asker, CallId, ReplyTo, Told};
 use super::checks::answers::Found;
 use super::checks::history::AnyCommand;
 use super::checks::{Checked, broken};
@@ -52,6 +53,16 @@ impl World {
             return Ok(());
         }
         let (node, group) = (call.node, call.wish.group);
+        if call.asker == Asker::Client && call.way.is_none() && self.begin_basket(id) {
+            return Ok(());
+        }
+        let (Some(call), Some(machine)) = (self.calls.get_mut(&id), self.machines.get_mut(&node))
+        else {
+            return Ok(());
+        };
+        let Some(running) = &mut machine.running else {
+            return Ok(());
+        };
         let cluster = &running.cluster;
         let was_sent_on = call.sent_on.is_some();
         match (&call.wish.ask, &call.commands) {
@@ -160,6 +171,14 @@ impl World {
             return Ok(());
         };
         let told = match (answer, &call.wish.ask) {
+            (Answer::Outcomes(applied), _)
+                if call.asker == Asker::Client && undecided(&applied.outcomes).is_some() =>
+            {
+                if let Some(prepared) = undecided(&applied.outcomes) {
+                    self.settle(id, prepared);
+                }
+                return Ok(());
+            }
             (
                 Answer::Outcomes(Applied {
                     applied_index,
@@ -356,7 +375,11 @@ impl World {
 
     /// A client will hear of this.
     pub(crate) fn tell(&mut self, id: CallId, told: Told) {
-        let after_us = self.pace.between(30, 300);
+        let asker = self.calls.get(&id).map(|call| call.asker);
+        let after_us = match asker {
+            Some(Asker::Client) | None => self.pace.between(30, 300),
+            Some(_) => 1,
+        };
         self.after(after_us, Happening::Hear(id, told));
     }
 

@@ -51,11 +51,7 @@ impl World {
                 index,
                 envelope,
             } => self.send_snapshot(node, to, group, index, envelope),
-            // Clients of the simulator reserve in one shard at a time.
-            Effect::Errand { from, to, .. } => {
-                let seen = format!("{from:?} has something to say to {to:?}");
-                return broken("baskets over shards", seen);
-            }
+            errand @ Effect::Errand { .. } => self.run_errand(node, boot, errand),
             Effect::Send { .. }
             | Effect::Answer { .. }
             | Effect::Notify { .. }

@@ -6,6 +6,7 @@ use stock_node::answer::Outcome;
 
 use super::addresses::listed;
 use super::calls::Told;
+use super::checks::baskets::Baskets;
 use super::checks::{Checked, broken};
 use super::network::Way;
 use super::world::{Happening, World};
@@ -214,6 +215,11 @@ impl World {
         let behind = observers.find(|it| !self.is_current(*it, GroupId::META));
         if let Some(behind) = behind {
             return Some(format!("group 0 lacks its observer {behind:?}"));
+        }
+        if self.recovered.is_none()
+            && let Some(unsettled) = Baskets::unsettled(&self.histories)
+        {
+            return Some(unsettled);
         }
         // All have all, so nobody asks for a snapshot any more. While one is wanted, its state is
         // written again and again.

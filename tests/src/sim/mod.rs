@@ -33,6 +33,7 @@
 //! line in the table of `checks/`, and a file there where it needs a memory of its own.
 
 mod addresses;
+mod baskets;
 mod beside;
 mod boot;
 mod calls;
@@ -56,6 +57,7 @@ mod machine;
 mod members;
 mod network;
 mod operators;
+mod over_shards;
 mod overtaken;
 mod overtaking;
 mod plan;

@@ -3,7 +3,7 @@
 use stock_cluster::{Change, GroupId, NodeState, Registry, RegistryCommand};
 use stock_core::{Principal, Request, RequestId};
 
-use super::calls::{Call, CallId};
+use super::calls::{Asker, Call, CallId};
 use super::checks::history::AnyCommand;
 use super::clock::EPOCH_MS;
 use super::disk::Ending;
@@ -187,6 +187,8 @@ impl World {
                 commands: Some(encoded),
                 way: None,
                 sent_on: None,
+                asker: Asker::Client,
+                over_shards: None,
                 answered_before: self.answered[GroupId::META.index()],
             },
         );

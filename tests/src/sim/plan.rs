@@ -163,7 +163,7 @@ impl Plan {
             machines,
             replication,
             replace_after_ms: *dice.pick(&[4_000, 20_000, u64::MAX / 4]).unwrap_or(&20_000),
-            shards: dice.between(1, 2) as u32,
+            shards: dice.pick(&[1, 2, 2, 3, 3, 4, 5, 8]).copied().unwrap_or(1),
             clients: dice.between(2, 6) as usize,
             think_us_max: *dice.pick(&[20_000, 100_000, 400_000]).unwrap_or(&100_000),
             trouble_until_us: seconds.min(seconds_max.unwrap_or(u64::MAX)) * SECOND_US,

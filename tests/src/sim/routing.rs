@@ -89,7 +89,7 @@ impl World {
             Told::Failed(failure) => StatusError::from(Status::from(ApiError::from(*failure))),
             Told::NotConnected => StatusError::not_connected(),
             Told::Nothing => StatusError::silent(Duration::ZERO),
-            Told::Outcomes { .. } | Told::Found { .. } => return Ok(()),
+            Told::Outcomes { .. } | Told::Basket(_) | Told::Found { .. } => return Ok(()),
         };
         let now_us = self.now_us;
         let Some(router) = &mut self.clients[client].router else {

@@ -7,9 +7,9 @@ use stock_cluster::GroupId;
 use stock_core::{
     Action, Amend, CatalogCommand, Channel, Command, Confirm, Coordinates, Document, Extend,
     Filter, Fulfill, Labels, Line, Location, LocationType, MovementKind, MovementLine, Movements,
-    Operation, OrderReference, Outcome, PartialLine, Principal, PutLocation, Quantity, Reason,
-    Release, Reporter, Request, RequestId, Reservation, ReservationId, Reserve, SetPolicy, Sku,
-    Stamp, State,
+    Operation, OrderReference, Outcome, Over, PartialLine, Principal, PutLocation, Quantity,
+    Reason, Release, Reporter, Request, RequestId, Reservation, ReservationId, Reserve, SetPolicy,
+    Sku, Stamp, State,
 };
 use stock_node::answer::{Freshness, Listing, Outcome as GroupOutcome};
 use stock_node::entry::{Commands, CommandsBuilder};
@@ -179,14 +179,18 @@ impl Workload {
             (AnyCommand::Stock(_), _) => Subject::Positions(self.sku(wish.group.index() - 1)),
             (AnyCommand::Registry(_), _) => return None,
         };
+        let group = match &subject {
+            Subject::Positions(sku) => GroupId::of_shard(sku.shard(self.skus.len() as u32)),
+            _ => wish.group,
+        };
         Some(Wish {
-            group: wish.group,
+            group,
             ask: Ask::Read(Freshness::LINEARIZABLE, subject),
         })
     }
 
     /// A read of everything, for the end.
-    pub(crate) fn audit(&self) -> Vec<Wish> {
+    pub(crate) fn audit(&mut self, now_us: u64) -> Vec<Wish> {
         let mut wishes = Vec::new();
         let read = |group, subject| Wish {
             group,
@@ -224,6 +228,10 @@ impl Workload {
             }
         }
         wishes.push(read(GroupId::META, Subject::Locations));
+        // And whoever asks for a basket once more is told what he was told before.
+        let sent: Vec<Wish> = self.sent.clone();
+        let again = sent.iter().filter(|wish| is_over_shards(wish));
+        wishes.extend(again.map(|wish| self.again(wish, now_us)));
         wishes
     }
 
@@ -296,6 +304,9 @@ impl Workload {
                     true => self.dice.between(2, 4),
                     false => 1,
                 };
+                if self.skus.len() > 1 && self.dice.chance(500) {
+                    return self.reserve_over_shards(now);
+                }
                 let reserves = (0..count)
                     .map(|_| {
                         let reserve = Operation::Reserve(Reserve {
@@ -440,12 +451,18 @@ impl Workload {
                 id,
                 ttl_ms: self.ttl_ms(),
             }),
-            _ => Operation::Amend(Amend {
-                id,
-                lines: self.basket(shard),
-                ttl_ms: self.dice.chance(400).then(|| self.ttl_ms()),
-                over: None,
-            }),
+            _ => {
+                let lines = match self.dice.chance(500) {
+                    true => self.basket_over_shards(),
+                    false => self.basket(shard),
+                };
+                Operation::Amend(Amend {
+                    id,
+                    over: self.over(shard as u32, &lines),
+                    lines,
+                    ttl_ms: self.dice.chance(400).then(|| self.ttl_ms()),
+                })
+            }
         };
         let action = self.request(now, operation);
         self.wish(shard, vec![action])
@@ -545,6 +562,46 @@ impl Workload {
         (0..lines).filter_map(|_| self.line(shard)).collect()
     }
 
+    /// Of some shards, or of all.
+    fn basket_over_shards(&mut self) -> Vec<Line> {
+        let lines = self.dice.between(2, 2 + self.skus.len() as u64);
+        let shards: Vec<usize> = (0..lines)
+            .map(|_| self.dice.below(self.skus.len()))
+            .collect();
+        shards
+            .iter()
+            .filter_map(|shard| self.line(*shard))
+            .collect()
+    }
+
+    /// What it takes to hold lines that are not all of this shard; when, its node says.
+    fn over(&self, home: u32, lines: &[Line]) -> Option<Box<Over>> {
+        let shards = self.skus.len() as u32;
+        let is_at_home = |line: &Line| line.sku.shard(shards) == home;
+        let over = || Over {
+            shards,
+            asked_at: Stamp(0),
+            is_last_try: false,
+        };
+        (!lines.iter().all(is_at_home)).then(|| Box::new(over()))
+    }
+
+    fn reserve_over_shards(&mut self, now: Stamp) -> Wish {
+        let lines = self.basket_over_shards();
+        let names = lines.iter().map(|line| &line.sku);
+        let first = names.min_by_key(|sku| sku.as_str());
+        let home = first.map_or(0, |sku| sku.shard(self.skus.len() as u32));
+        let reserve = Operation::Reserve(Reserve {
+            id: self.reservation_id(now, home),
+            over: self.over(home, &lines),
+            lines,
+            ttl_ms: self.ttl_ms(),
+            labels: self.labels(),
+        });
+        let action = self.request(now, reserve);
+        self.wish(home as usize, vec![action])
+    }
+
     fn line(&mut self, shard: usize) -> Option<Line> {
         Some(Line {
             sku: self.sku(shard),
@@ -635,6 +692,20 @@ impl Workload {
         let at = self.dice.below(self.principals.len());
         self.principals[at].clone()
     }
+}
+
+fn is_over_shards(wish: &Wish) -> bool {
+    let Ask::Commands(commands) = &wish.ask else {
+        return false;
+    };
+    let is_over = |command: &AnyCommand| match command {
+        AnyCommand::Stock(command) => match &command.action {
+            Action::Request(_, Operation::Reserve(reserve)) => reserve.over.is_some(),
+            _ => false,
+        },
+        AnyCommand::Catalog(_) | AnyCommand::Registry(_) => false,
+    };
+    commands.iter().any(is_over)
 }
 
 fn movement_line(

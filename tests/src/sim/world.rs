@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 use stock_cluster::GroupId;
 use stock_core::Position;
+use stock_node::basket::ToShard;
 use stock_node::chore::Chore;
 use stock_wire::cluster::v1::Hello;
 
 use super::beside::SnapshotUnderWay;
 use super::calls::{Call, CallId, Told};
+use super::checks::baskets::Baskets;
 use super::checks::history::History;
 use super::checks::leaders::Leaders;
 use super::checks::replicas::Replicas;
@@ -150,6 +152,8 @@ pub(crate) enum Happening {
     Think(usize),
     /// A call gets to a node, or tries again there.
     Take(CallId),
+    /// A node that was asked for something over several shards tells some of them more.
+    TellShards(CallId, Vec<ToShard>),
     /// A client hears of its call.
     Hear(CallId, Told),
     /// A client waits no longer.
@@ -217,6 +221,8 @@ pub(crate) struct World {
     pub(crate) calls: BTreeMap<CallId, Call>,
     pub(crate) next_call: CallId,
     pub(crate) histories: Vec<History>,
+    /// What callers were told of baskets over several shards.
+    pub(crate) baskets: Baskets,
     pub(crate) leaders: Leaders,
     pub(crate) replicas: Replicas,
     views_compared: u64,
@@ -285,6 +291,7 @@ impl World {
             histories: (0..groups)
                 .map(|group| History::new(GroupId(group), secret))
                 .collect(),
+            baskets: Baskets::default(),
             leaders: Leaders::default(),
             replicas: Replicas::default(),
             views_compared: 0,
@@ -563,6 +570,10 @@ impl World {
             }
             Happening::Think(client) => self.think(client),
             Happening::Take(call) => self.take_call(call),
+            Happening::TellShards(call, tell) => {
+                self.tell_shards(call, tell);
+                Ok(())
+            }
             Happening::Hear(call, told) => self.hear(call, told),
             Happening::Impatience(call) => self.impatience(call),
             Happening::Retry(client) => self.retry(client),
@@ -578,7 +589,7 @@ impl World {
         match self.chapter {
             Chapter::Recovery => {
                 self.chapter = Chapter::Audit;
-                self.audit = self.workload.audit();
+                self.audit = self.workload.audit(self.true_us());
                 for client in 0..self.clients.len() {
                     self.think(client)?;
                 }
@@ -598,6 +609,10 @@ impl World {
         self.look_for_failures()?;
         self.look_for_wronged()?;
         self.compare_views()?;
+        // Another life goes on from what one node had of each shard.
+        if self.recovered.is_none() {
+            self.baskets.check(&self.histories)?;
+        }
         for number in 0..self.histories.len() {
             let group = GroupId(number as u32);
             let history = &self.histories[number];

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use stock_core::{
     Action, BasketCommand, Command, Decide, Decision, Follow, HoldPart, Line, NotHeld,
-    NumberedLine, Operation, Outcome, Over, Prepared, Principal, ReservationId, Shortage, Stamp,
+    NumberedLine, Operation, Outcome, Over, Prepared, Principal, ReservationId, Shortage, Sku,
+    Stamp,
 };
 
 use super::parts::{Part, Parts, Said, ToShard, in_order};
@@ -321,8 +322,13 @@ impl Coordinator {
         }
     }
 
-    /// What is short at home, and elsewhere.
+    /// What is short at home, and elsewhere. Where home says itself what was short elsewhere, it
+    /// has decided that before, and nothing else counts.
     fn with_others(&self, at_home: &Shortage, parts: &Parts) -> Shortage {
+        let is_elsewhere = |sku: &Sku| sku.shard(self.over.shards) != self.id.shard();
+        if at_home.lines.iter().any(|line| is_elsewhere(&line.sku)) {
+            return at_home.clone();
+        }
         let whys = parts.parts().filter_map(|(_, part)| match part {
             Part::NotHeld(NotHeld::Short(shortage)) => Some(&**shortage),
             _ => None,

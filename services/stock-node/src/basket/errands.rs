@@ -38,11 +38,16 @@ const PATIENCE_MS: u64 = 100;
 /// ...for twice as long after each further failure, and no longer than this.
 const PATIENCE_MAX_MS: u64 = 5_000;
 
+/// What has no answer after this has been lost, with the answer or before: it is said again.
+pub const ANSWERED_WITHIN_MS: u64 = 10_000;
+
 /// Commands that go to another shard together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Errand {
     /// To this one.
     pub to: u32,
+    /// When, by the leader's clock: its answer says so, too.
+    pub sent_ms: u64,
     /// In this order.
     pub commands: Vec<Command>,
 }
@@ -50,8 +55,8 @@ pub struct Errand {
 /// What a leader has under way for its shard.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Errands {
-    /// By the shard that they went to.
-    batches: BTreeMap<u32, Vec<Sent>>,
+    /// By the shard that they went to, and when.
+    batches: BTreeMap<u32, (u64, Vec<Sent>)>,
     settling: BTreeMap<ReservationId, Settling>,
     /// Parts that were not there to follow: they are made anew.
     missing: BTreeSet<(u32, ReservationId)>,
@@ -72,6 +77,7 @@ enum Sent {
 impl Errands {
     /// What is to be said now, by the leader of this shard of that number.
     pub fn due(&mut self, own: u32, shard: &Shard, now_ms: u64) -> Vec<Errand> {
+        self.give_up_what_is_lost(now_ms);
         let mut batches: BTreeMap<u32, Vec<(Sent, ToShard)>> = BTreeMap::new();
         for to in shard.owes().filter(|to| self.may_tell(*to, now_ms)) {
             for mut follow in shard.owed_to(to).take(BATCH_MAX) {
@@ -105,9 +111,12 @@ impl Errands {
         let errands = batches.into_iter().map(|(to, mut batch)| {
             batch.truncate(BATCH_MAX);
             let (sent, tell): (Vec<Sent>, Vec<ToShard>) = batch.into_iter().unzip();
-            self.batches.insert(to, sent);
-            let commands = tell.into_iter().map(|tell| tell.command).collect();
-            Errand { to, commands }
+            self.batches.insert(to, (now_ms, sent));
+            Errand {
+                to,
+                sent_ms: now_ms,
+                commands: tell.into_iter().map(|tell| tell.command).collect(),
+            }
         });
         errands.collect()
     }
@@ -134,32 +143,53 @@ impl Errands {
         probes
     }
 
+    /// Whoever has not answered for long is asked anew, as whoever could not answer.
+    fn give_up_what_is_lost(&mut self, now_ms: u64) {
+        let is_lost =
+            |_: &u32, batch: &mut (u64, Vec<Sent>)| now_ms >= batch.0 + ANSWERED_WITHIN_MS;
+        let lost: Vec<u32> = self
+            .batches
+            .extract_if(.., is_lost)
+            .map(|(to, _)| to)
+            .collect();
+        for to in lost {
+            self.leave_alone(to, now_ms);
+        }
+    }
+
+    /// A shard has not answered, or could not.
+    fn leave_alone(&mut self, shard: u32, now_ms: u64) {
+        let (times, until) = self.silent.entry(shard).or_default();
+        let wait_ms = (PATIENCE_MS << (*times).min(16)).min(PATIENCE_MAX_MS);
+        (*times, *until) = (*times + 1, now_ms + wait_ms);
+    }
+
     /// Whether a shard owes no answer, and is not left alone.
     fn may_tell(&self, to: u32, now_ms: u64) -> bool {
         let silent_until = self.silent.get(&to).map_or(0, |(_, until)| *until);
         !self.batches.contains_key(&to) && now_ms >= silent_until
     }
 
-    /// A shard has said this to what it was told: an answer to each command, or none at all. What
-    /// this leader's own shard is to be told then.
+    /// A shard has said this to what it was told then: an answer to each command, or none at all.
+    /// What this leader's own shard is to be told.
     pub fn answered(
         &mut self,
         own: u32,
-        from: u32,
+        (from, sent_ms): (u32, u64),
         said: Result<Vec<Outcome>, Failure>,
         now_ms: u64,
     ) -> Vec<ToShard> {
-        let Some(batch) = self.batches.remove(&from) else {
+        // It may be the answer to what was given up.
+        let is_this = |it: &(u64, Vec<Sent>)| it.0 == sent_ms;
+        if !self.batches.get(&from).is_some_and(is_this) {
+            return Vec::new();
+        }
+        let Some((_, batch)) = self.batches.remove(&from) else {
             return Vec::new();
         };
-        let outcomes = match said {
-            Ok(outcomes) => outcomes,
-            Err(_) => {
-                let (times, until) = self.silent.entry(from).or_default();
-                let wait_ms = (PATIENCE_MS << (*times).min(16)).min(PATIENCE_MAX_MS);
-                (*times, *until) = (*times + 1, now_ms + wait_ms);
-                return Vec::new();
-            }
+        let Ok(outcomes) = said else {
+            self.leave_alone(from, now_ms);
+            return Vec::new();
         };
         self.silent.remove(&from);
         let mut tell = Vec::new();

@@ -14,6 +14,6 @@ mod parts;
 mod settling;
 
 pub use self::coordinator::{Coordinator, Ended, Then};
-pub use self::errands::{Errand, Errands};
+pub use self::errands::{ANSWERED_WITHIN_MS, Errand, Errands};
 pub use self::parts::{Said, ToShard};
 pub use self::settling::Settling;

@@ -183,10 +183,12 @@ pub(super) fn in_order<'a>(
     }
     let mut short = Vec::new();
     for (sku, location) in order {
-        // A basket may name a position twice.
-        let here = |it: &&ShortLine| it.sku == *sku && it.location == *location;
-        if let Some(at) = lines.iter().position(here) {
-            short.push(lines.swap_remove(at).clone());
+        // A basket may name a position twice, and so may home and the shard itself.
+        let here = |it: &ShortLine| it.sku == *sku && it.location == *location;
+        if !short.iter().any(here)
+            && let Some(line) = lines.iter().find(|it| here(it))
+        {
+            short.push(ShortLine::clone(line));
         }
     }
     (!short.is_empty()).then_some(Shortage {

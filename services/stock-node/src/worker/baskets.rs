@@ -7,7 +7,7 @@ use super::Worker;
 use crate::answer::Answer;
 use crate::basket::{Errand, ToShard};
 use crate::entry::{Commands, CommandsBuilder};
-use crate::event::Effect;
+use crate::event::{Effect, ErrandId};
 use crate::state::State;
 
 impl<R> Worker<R> {
@@ -25,23 +25,24 @@ impl<R> Worker<R> {
                 continue;
             };
             let due = group.leading.due(own, shard, term, self.now.boot_ms);
-            effects.extend(due.into_iter().map(|Errand { to, commands }| {
-                let to = GroupId::of_shard(to);
-                let mut builder = CommandsBuilder::default();
-                commands.iter().for_each(|command| builder.push(command));
-                let commands = builder.take();
-                Effect::Errand {
+            effects.extend(due.into_iter().map(|due: Errand| {
+                let errand = ErrandId {
                     from,
                     term,
-                    to,
-                    commands,
-                }
+                    to: GroupId::of_shard(due.to),
+                    sent_ms: due.sent_ms,
+                };
+                let mut builder = CommandsBuilder::default();
+                due.commands.iter().for_each(|it| builder.push(it));
+                let commands = builder.take();
+                Effect::Errand { errand, commands }
             }));
         }
     }
 
-    /// What another shard has said to an errand of that term.
-    pub(super) fn errand_answered(&mut self, from: GroupId, term: u64, to: GroupId, said: Answer) {
+    /// What another shard has said to an errand.
+    pub(super) fn errand_answered(&mut self, errand: ErrandId, said: Answer) {
+        let from = errand.from;
         let Some(group) = &mut self.slots[from.index()].group else {
             return;
         };
@@ -49,7 +50,7 @@ impl<R> Worker<R> {
             return;
         };
         let now_ms = self.now.boot_ms;
-        let duties = group.leading.answered(own, (term, to), said, now_ms);
+        let duties = group.leading.answered(own, errand, said, now_ms);
         if !duties.is_empty() {
             group.propose_unasked(together(&duties));
             self.touched.insert(from.index());

@@ -1,10 +1,10 @@
 //! What the leader of a shard has under way with other shards.
 
-use stock_cluster::GroupId;
 use stock_core::Shard;
 
 use crate::answer::{Answer, Failure, Outcome};
 use crate::basket::{Errand, Errands, ToShard};
+use crate::event::ErrandId;
 
 /// What a leader has under way, and in which term it is one.
 #[derive(Debug, Default)]
@@ -34,11 +34,11 @@ impl Leading {
     pub(super) fn answered(
         &mut self,
         own: u32,
-        (term, to): (u64, GroupId),
+        errand: ErrandId,
         said: Answer,
         now_ms: u64,
     ) -> Vec<ToShard> {
-        let Some(to) = to.shard().filter(|_| self.term == term) else {
+        let Some(to) = errand.to.shard().filter(|_| self.term == errand.term) else {
             return Vec::new();
         };
         let said = match said {
@@ -51,6 +51,7 @@ impl Leading {
                 Err(Failure::OutcomeUnknown)
             }
         };
-        self.errands.answered(own, to, said, now_ms)
+        self.errands
+            .answered(own, (to, errand.sent_ms), said, now_ms)
     }
 }

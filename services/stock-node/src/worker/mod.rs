@@ -524,12 +524,7 @@ impl<R> Worker<R> {
                 self.campaign_where_preferred();
             }
             Event::PeerDown { node } => self.peer_down(node),
-            Event::ErrandAnswered {
-                from,
-                term,
-                to,
-                answer,
-            } => self.errand_answered(from, term, to, answer),
+            Event::ErrandAnswered { errand, answer } => self.errand_answered(errand, answer),
             Event::HandOver => {
                 self.is_handing_over = true;
                 // Before another one that stops hands over to this node.

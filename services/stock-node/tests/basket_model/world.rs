@@ -48,7 +48,7 @@ pub(crate) enum Sender {
     /// The edge that carries out this wish, in this attempt.
     Edge(usize, u32),
     /// The leader of a shard, of this number.
-    Leader(u32, u32),
+    Leader(u32, u32, u64),
     Nobody,
 }
 
@@ -344,11 +344,11 @@ impl State {
     ) {
         match by {
             Sender::Nobody => {}
-            Sender::Leader(leader, life) => {
+            Sender::Leader(leader, life, sent_ms) => {
                 let now_ms = self.now_ms;
                 let (alive, errands) = &mut self.leaders[leader as usize];
                 if *alive == life {
-                    let duties = errands.answered(leader, shard, said, now_ms);
+                    let duties = errands.answered(leader, (shard, sent_ms), said, now_ms);
                     self.send_all(Sender::Nobody, duties);
                 }
             }
@@ -451,7 +451,8 @@ impl State {
         let due = errands.due(shard, &self.shards[shard as usize], self.now_ms);
         let any = !due.is_empty();
         for errand in due {
-            self.send(Sender::Leader(shard, life), errand.to, errand.commands);
+            let from = Sender::Leader(shard, life, errand.sent_ms);
+            self.send(from, errand.to, errand.commands);
         }
         any
     }

@@ -408,3 +408,19 @@ fn the_ledgers_of_all_shards_add_up_to_what_their_counters_say() {
         assert_eq!((position.on_hand, position.reserved), (on_hand, reserved));
     }
 }
+
+#[test]
+fn an_errand_that_nobody_answers_is_given_up_and_run_again() {
+    let mut town = Town::with_stock(10);
+    town.deaf = vec![0];
+    let held = town.reserve(&lines(&[(0, 2), (5, 2)]));
+    let Outcome::Reservation(held) = held else {
+        panic!("{held:?}");
+    };
+    town.wait_ms(1_000);
+    assert!(!town.is_quiet(), "home's errand was lost");
+    town.deaf.clear();
+    town.wait_ms(15_000);
+    assert!(town.is_quiet());
+    assert_eq!(town.reservation(held.id).unwrap().state, State::Held);
+}

@@ -25,6 +25,8 @@ pub(crate) struct Town {
     requests: u64,
     /// Shards that nobody can reach.
     pub(crate) away: Vec<u32>,
+    /// Leaders whose errands are lost: they hear nothing of them.
+    pub(crate) deaf: Vec<u32>,
     /// What was said, but has not arrived.
     pub(crate) late: VecDeque<ToShard>,
     pub(crate) ledger: Vec<(u32, LedgerEntry)>,
@@ -81,6 +83,7 @@ impl Town {
             commands: 0,
             requests: 0,
             away: Vec::new(),
+            deaf: Vec::new(),
             late: VecDeque::new(),
             ledger: Vec::new(),
         };
@@ -260,6 +263,9 @@ impl Town {
             let state = &self.shards[own as usize];
             let due = self.leaders[own as usize].due(own, state, self.now.0);
             for errand in due {
+                if self.deaf.contains(&own) {
+                    continue;
+                }
                 let said = match self.away.contains(&errand.to) {
                     true => Err(Failure::NotLeader { leader: None }),
                     false => Ok(errand
@@ -269,7 +275,8 @@ impl Town {
                         .collect()),
                 };
                 let leader = &mut self.leaders[own as usize];
-                let own_duties = leader.answered(own, errand.to, said, self.now.0);
+                let own_duties =
+                    leader.answered(own, (errand.to, errand.sent_ms), said, self.now.0);
                 self.say(own_duties);
             }
         }

@@ -3,11 +3,17 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
+use stock_node::basket::ANSWERED_WITHIN_MS;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 /// Commands of a node that are told afterwards, at one time.
 const COMMANDS_MAX: usize = 16 * 1024;
+
+/// They take their room for no longer than this.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(ANSWERED_WITHIN_MS);
 
 /// Room for them.
 pub(super) struct Afterwards(Arc<Semaphore>);
@@ -28,7 +34,8 @@ impl Afterwards {
         };
         tokio::spawn(async move {
             let _room = room;
-            tell.await;
+            // What has no answer by then is left to the leaders, too.
+            drop(timeout(ANSWERED_WITHIN, tell).await);
         });
     }
 }

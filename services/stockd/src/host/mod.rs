@@ -250,12 +250,7 @@ impl Driver {
                     }),
                 },
                 Effect::Record(page) => self.helpers.history.record(page),
-                Effect::Errand {
-                    from,
-                    term,
-                    to,
-                    commands,
-                } => self.helpers.errands.run(from, term, to, commands),
+                Effect::Errand { errand, commands } => self.helpers.errands.run(errand, commands),
             }
         }
         for (node, frame) in self.frames.drain() {

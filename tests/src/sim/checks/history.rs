@@ -1,17 +1,16 @@
 //! The committed log of every group, as seen on whichever node knew first, and what it means:
 //! replayed through the state machine and through an independent model of its rules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use stock_cluster::registry::codec;
 use stock_cluster::{GroupId, Registry, RegistryCommand};
 use stock_core::{
-    Action, At, CatalogCommand, Command, EntryKind, LedgerEntry, Moment, NewNames, Operation,
-    Outcome, Position, PutLocation, Refusal, Reservation, ReservationId, Secret, Shard, Sku,
-    Source, Stamp,
-    limits::{CLOCK_AHEAD_MS_MAX, ENDED_RESERVATION_MS},
+    Action, At, BasketCommand, BasketOutcome, CatalogCommand, Command, EntryKind, LedgerEntry,
+    Line, Moment, NewNames, Operation, Outcome, Position, PutLocation, Refusal, Reservation,
+    ReservationId, Secret, Shard, Sku, Source, Stamp, limits::CLOCK_AHEAD_MS_MAX,
 };
 use stock_node::answer::Outcome as GroupOutcome;
 use stock_node::entry;
@@ -81,7 +80,9 @@ struct Stock {
     naive: Naive,
     audit: Audit,
     holds: Holds,
+    /// Of reservations that are at home here, and of those with a part here.
     ids: Vec<ReservationId>,
+    known_ids: BTreeSet<ReservationId>,
     /// What was known of each, from which index on.
     positions: BTreeMap<Sku, Vec<(u64, Vec<Position>)>>,
     /// None from where on it was forgotten, a day after its end.
@@ -98,6 +99,7 @@ impl History {
                 audit: Audit::default(),
                 holds: Holds::default(),
                 ids: Vec::new(),
+                known_ids: BTreeSet::new(),
                 positions: BTreeMap::new(),
                 reservations: BTreeMap::new(),
             })),
@@ -233,6 +235,14 @@ impl History {
         }
     }
 
+    /// The state now, if this is a stock shard.
+    pub(crate) fn shard(&self) -> Option<&Shard> {
+        match &self.state {
+            State::Stock(stock) => Some(&stock.shard),
+            State::Meta { .. } => None,
+        }
+    }
+
     /// Holds whose end was timed.
     pub(crate) fn holds_timed(&self) -> u64 {
         match &self.state {
@@ -286,8 +296,10 @@ impl History {
                     .next_stock(&NewNames)
                     .map_err(|error| unreadable(&error))?
                 {
-                    if let Action::Request(_, Operation::Amend(amend)) = &command.action {
-                        amended.push(amend.id);
+                    match &command.action {
+                        Action::Request(_, Operation::Amend(amend)) => amended.push(amend.id),
+                        Action::Basket(BasketCommand::Decide(decide)) => amended.push(decide.id),
+                        _ => {}
                     }
                     let outcome = stock.apply(at(ended.len()), &command, observed, &mut changed)?;
                     ended.push((AnyCommand::Stock(command), GroupOutcome::Stock(outcome)));
@@ -382,10 +394,29 @@ impl Stock {
         }
         self.same_ledger(&ledger, observed.now_us)?;
         taken_in_time(at, command, &outcome, observed)?;
-        if let Outcome::Reservation(reservation) = &outcome {
+        let prepared = match &outcome {
+            Outcome::Prepared(prepared) => Some(&prepared.reservation),
+            Outcome::Reservation(reservation) => Some(reservation),
+            _ => None,
+        };
+        if matches!(outcome, Outcome::Basket(BasketOutcome::Held)) {
             self.not_oversold(command, &before)?;
+        }
+        match &command.action {
+            Action::Basket(BasketCommand::HoldPart(part)) => self.note_id(part.id),
+            // What was amended may end at another time, which was given when it was prepared.
+            Action::Basket(BasketCommand::Decide(decide)) => {
+                let now = self.shard.reservation(&decide.id);
+                let expires_at = now.filter(|now| now.state.is_open());
+                let expires_at = expires_at.and_then(|now| now.expires_at);
+                self.holds.changed(decide.id, expires_at, at.stamp(), None);
+            }
+            _ => {}
+        }
+        if let Some(reservation) = prepared {
+            self.not_oversold(command, &before)?;
+            self.note_id(reservation.id);
             if !self.reservations.contains_key(&reservation.id) {
-                self.ids.push(reservation.id);
                 self.reservations.insert(reservation.id, Vec::new());
             }
             // A retry is told what was, not what is.
@@ -415,30 +446,23 @@ impl Stock {
                 let known = self.positions.entry(entry.sku.clone()).or_default();
                 note(known, index, &stock.positions().to_vec());
             }
-            if let Source::Reservation(id) = entry.source
-                && let Some(now) = self.shard.reservation(&id)
-            {
-                let known = self.reservations.entry(id).or_default();
-                note(known, index, &Some(now.clone()));
+        }
+        // Not all that changes them is in this shard's ledger: they may have lines elsewhere. What
+        // ended a day ago is forgotten.
+        for (id, known) in &mut self.reservations {
+            let now = self.shard.reservation(id);
+            let before = known.last().and_then(|(_, before)| before.as_ref());
+            let is_as_before = match (before, now) {
+                (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+                (before, now) => before.is_none() && now.is_none(),
+            };
+            if !is_as_before {
+                note(known, index, &now.cloned());
             }
         }
-        self.forget_ended(index);
         self.audit
             .check(&self.shard, &self.ids, amended)
             .or_else(|seen| broken("conservation", seen))
-    }
-
-    /// What ended a day ago is forgotten, which only long outages bring about.
-    fn forget_ended(&mut self, index: u64) {
-        if self.shard.stamp().0 < EPOCH_MS + ENDED_RESERVATION_MS / 2 {
-            return;
-        }
-        for (id, known) in &mut self.reservations {
-            let is_known = matches!(known.last(), Some((_, Some(_))));
-            if is_known && self.shard.reservation(id).is_none() {
-                note(known, index, &None);
-            }
-        }
     }
 
     fn same_ledger(&mut self, ledger: &[LedgerEntry], now_us: u64) -> Checked {
@@ -458,10 +482,16 @@ impl Stock {
         Ok(())
     }
 
+    fn note_id(&mut self, id: ReservationId) {
+        if self.known_ids.insert(id) {
+            self.ids.push(id);
+        }
+    }
+
     /// For each line of a basket, what is available there.
     fn available(&self, command: &Command) -> Vec<i64> {
-        lines(command)
-            .iter()
+        let lines = lines(command).into_iter();
+        lines
             .map(|line| {
                 self.shard
                     .stock(&line.sku)
@@ -472,7 +502,7 @@ impl Stock {
     }
 
     fn not_oversold(&self, command: &Command, before: &[i64]) -> Checked {
-        for (line, before) in lines(command).iter().zip(before) {
+        for (line, before) in lines(command).into_iter().zip(before) {
             let Some(position) = self
                 .shard
                 .stock(&line.sku)
@@ -499,12 +529,21 @@ fn meta(state: &mut GroupState) -> Option<&mut Meta> {
     }
 }
 
-fn lines(command: &Command) -> &[stock_core::Line] {
-    match &command.action {
-        Action::Request(_, Operation::Reserve(reserve)) => &reserve.lines,
-        Action::Request(_, Operation::Amend(amend)) => &amend.lines,
-        Action::Request(..) | Action::Movements(_) | Action::Basket(_) => &[],
-    }
+/// What a command would have its shard hold.
+fn lines(command: &Command) -> Vec<&Line> {
+    let (id, lines, over) = match &command.action {
+        Action::Request(_, Operation::Reserve(it)) => (&it.id, &it.lines, &it.over),
+        Action::Request(_, Operation::Amend(it)) => (&it.id, &it.lines, &it.over),
+        Action::Basket(BasketCommand::HoldPart(part)) => {
+            return part.lines.iter().map(|it| &it.line).collect();
+        }
+        Action::Request(..) | Action::Movements(_) | Action::Basket(_) => return Vec::new(),
+    };
+    let is_here = |line: &&Line| {
+        let shards = over.as_ref().map(|over| over.shards);
+        shards.is_none_or(|shards| line.sku.shard(shards) == id.shard())
+    };
+    lines.iter().filter(is_here).collect()
 }
 
 /// Takes down what is known from an index on.

@@ -19,6 +19,9 @@
 //! | `answers` | who was answered was told what the log says, at the index it says |
 //! | `real time` | what was answered before something began comes before it in the log |
 //! | `reads` | a read is of the state at the index it names, and as new as was asked for |
+//! | `one outcome` | a basket over shards comes to one thing, whoever asks, and however often |
+//! | `held is held` | who was told that a basket is held has it held, whatever dies then |
+//! | `all or nothing` | of a basket over shards that is open, all lines are set aside |
 //! | `no early end` | no hold ends before 0.99 of its time to live, after whatever outage |
 //! | `taken in time` | no caller whose clock is right is told that it is ahead |
 //! | `equal replicas` | replicas of equal index have equal states |
@@ -29,6 +32,7 @@
 //! | `liveness` | once nothing goes wrong any more, all is answered, and every group is whole |
 
 pub(crate) mod answers;
+pub(crate) mod baskets;
 pub(crate) mod history;
 pub(crate) mod holds;
 pub(crate) mod leaders;
