@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use stock_client::Client;
 use tokio::time::sleep;
 
-use super::axis::{ALONE, Axis, BUSY};
+use super::axis::{ALONE, Axis, BUSY, reach};
 use crate::lab::{Caller, Processes, Window, WindowTimes};
 use crate::nodes::{NodeOptions, Nodes};
 use crate::recovery::is_writing;
@@ -70,6 +70,7 @@ impl Course {
             Axis::Positions => self.positions(sizes).await,
             Axis::Holds => self.holds(sizes).await,
             Axis::Lines => self.lines(sizes).await,
+            Axis::Reach => self.reach(sizes).await,
         }
     }
 
@@ -137,6 +138,24 @@ impl Course {
         Ok(())
     }
 
+    /// Baskets over more and more shards, all through one node where they are alone.
+    async fn reach(&mut self, sizes: &[u64]) -> anyhow::Result<()> {
+        let (nodes, client) = self.start().await?;
+        let stockd = Stockd::prepare_skus(&client, TTL, SKUS_FOR_BASKETS).await?;
+        let servers = nodes.processes();
+        for round in 1..=self.rounds {
+            for size in in_turn(sizes, round) {
+                let (lines, shards) = reach(size);
+                let (lines, shards) = (lines as usize, shards as usize);
+                let alone = stockd.over_shards(lines, shards, true);
+                let busy = stockd.over_shards(lines, shards, false);
+                self.measure(size, round, &alone, &busy, &stockd, &servers)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn start(&self) -> anyhow::Result<(Nodes, Client)> {
         let nodes = Nodes::found(&self.options, FOUNDERS, 0).await?;
         let client = nodes.client(CALL_TIMEOUT).await?;
@@ -168,7 +187,7 @@ impl Course {
     ) -> anyhow::Result<()> {
         say!(
             "{} {}, round {round} of {}",
-            HumanCount(size),
+            self.axis.size(size),
             self.axis.name(),
             self.rounds
         );

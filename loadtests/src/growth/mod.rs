@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use self::axes::Course;
-use self::axis::Axis;
+use self::axis::{Axis, over};
 use self::report::Report;
 use crate::Verdict;
 use crate::lab::machine::Machine;
@@ -23,16 +23,19 @@ const LEAD_IN: Duration = Duration::from_millis(500);
 /// Windows that may be repeated for each size.
 const PATIENCE_SECONDS_PER_SIZE: u64 = 30;
 
-const ABOUT: &str = "Measures what reserves cost as shards, positions, holds or lines grow";
+const ABOUT: &str =
+    "Measures what reserves cost as shards, positions, holds, lines or shards of a basket grow";
 
 const ABOUT_LONG: &str = "\
-Measures what reserves cost as shards, positions, holds or lines grow, each by itself and \
+Measures what reserves cost as shards, positions, holds, lines or shards of a basket grow, each by itself and \
 everything else equal.
 
   shards     1, 2, 4, ... 64 in the cluster; a new one for each, in every round
   positions  10,000, 100,000, ... in the cluster, and reserves all over them
   holds      1,000, 10,000, ... that are open and do not end
   lines      1, 2, 5, 10, 20, 50 and 100 in a basket, all in one shard
+  reach      1 line; 5 lines in 1, 2, 3 and 5 shards; 24 lines in 1, 4 and 8 shards: all through \
+one node while a call is alone
 
 Each time: how long a call takes alone, and how many can be done with 64 in flight. Three nodes \
 are started for each axis; the leaders of shards are spread evenly over them, and every call goes \
@@ -52,7 +55,7 @@ pub(crate) struct Arguments {
         value_enum,
         value_name = "AXIS",
         value_delimiter = ',',
-        default_values = ["shards", "positions", "holds", "lines"]
+        default_values = ["shards", "positions", "holds", "lines", "reach"]
     )]
     axes: Vec<Axis>,
 
@@ -156,6 +159,16 @@ fn patience() -> Patience {
 /// What an axis is measured at.
 fn sizes(axis: Axis, arguments: &Arguments) -> Vec<u64> {
     const LINES: [u64; 7] = [1, 2, 5, 10, 20, 50, 100];
+    const REACH: [u64; 8] = [
+        over(1, 1),
+        over(5, 1),
+        over(5, 2),
+        over(5, 3),
+        over(5, 5),
+        over(24, 1),
+        over(24, 4),
+        over(24, 8),
+    ];
     let up_to = |first: u64, times: u64, max: u64| {
         let next = move |size: &u64| Some(size * times);
         let sizes = std::iter::successors(Some(first), next);
@@ -166,5 +179,6 @@ fn sizes(axis: Axis, arguments: &Arguments) -> Vec<u64> {
         Axis::Positions => up_to(10_000, 10, arguments.positions_max),
         Axis::Holds => up_to(1_000, 10, arguments.holds_max),
         Axis::Lines => LINES.to_vec(),
+        Axis::Reach => REACH.to_vec(),
     }
 }

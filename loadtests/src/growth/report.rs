@@ -76,7 +76,7 @@ impl Report {
             let leaders = leaders.iter().find(|(of, _)| of == size);
             Some(Row {
                 size: *size,
-                lines: if axis == Axis::Lines { *size } else { 1 },
+                lines: axis.lines(*size),
                 alone: Figures::of(&windows, &what, ALONE)?,
                 busy: Figures::of(&windows, &what, BUSY)?,
                 leaders: leaders.map_or_else(Vec::new, |(_, leaders)| leaders.clone()),
@@ -148,7 +148,7 @@ impl Report {
                 let leaders: Vec<String> = row.leaders.iter().map(u32::to_string).collect();
                 table.add_row([
                     format!("{}{}", axis.name(), if row.is_clean() { "" } else { " *" }),
-                    HumanCount(row.size).to_string(),
+                    axis.size(row.size),
                     format!("{:.0}", row.alone.p50_us),
                     times(|row| row.alone.p50_us),
                     format!("{:.0}", row.p50_us_per_line()),
@@ -174,6 +174,7 @@ impl Measured {
                 Axis::Positions => "positions",
                 Axis::Holds => "open holds",
                 Axis::Lines => "lines of a basket",
+                Axis::Reach => "1,000 x lines + shards",
             })
         };
         let series = |name: &str, value: fn(&Row) -> f64| Series {

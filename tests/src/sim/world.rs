@@ -32,8 +32,10 @@ use super::upgrades::Upgrades;
 use super::workload::{Wish, Workload};
 use super::{Options, Run};
 
-/// Once nothing goes wrong any more, everything must be well within this time.
-const WELL_WITHIN_US: u64 = 60 * SECOND_US;
+/// Once nothing goes wrong any more, everything must be well within this time...
+const WELL_WITHIN_US: u64 = 50 * SECOND_US;
+/// ...and so much more for each shard: what is to be moved, is moved a few at a time.
+const WELL_WITHIN_US_PER_SHARD: u64 = 10 * SECOND_US;
 /// How often states are compared.
 const COMPARE_EVERY_US: u64 = 2 * SECOND_US;
 /// How often it is asked whether the run is over.
@@ -556,7 +558,7 @@ impl World {
                 self.heal();
                 self.expect_hand_over();
                 self.chapter = Chapter::Recovery;
-                self.well_by_us = self.now_us + WELL_WITHIN_US;
+                self.well_by_us = self.now_us + self.well_within_us();
                 self.after(LOOK_EVERY_US, Happening::Look);
                 Ok(())
             }
@@ -666,13 +668,17 @@ impl World {
         Ok(())
     }
 
+    fn well_within_us(&self) -> u64 {
+        WELL_WITHIN_US + WELL_WITHIN_US_PER_SHARD * u64::from(self.plan.shards)
+    }
+
     fn what_is_not_well(&self) -> String {
         let busy: Vec<_> = self.clients.iter().filter_map(Client::describe).collect();
         let last: Vec<u64> = self.histories.iter().map(History::last_index).collect();
         format!(
             "{} s after the last fault clients wait for {busy:?}, and of {last:?} this is \
              missing: {:?}; the controller waits for {:?}",
-            WELL_WITHIN_US / SECOND_US,
+            self.well_within_us() / SECOND_US,
             self.not_whole(),
             self.waits()
         )

@@ -148,6 +148,36 @@ impl Stockd {
         }
     }
 
+    /// Reserves of so many lines over so many shards, beginning with each shard in turn: through
+    /// one node, or each at the leader of its home.
+    pub(crate) fn over_shards(
+        &self,
+        lines: usize,
+        shards: usize,
+        through_one: bool,
+    ) -> Vec<ReserveCall> {
+        let mut by_shard: BTreeMap<u32, Vec<&Sku>> = BTreeMap::new();
+        for sku in &self.skus {
+            by_shard.entry(sku.shard).or_default().push(sku);
+        }
+        let by_shard: Vec<Vec<&Sku>> = by_shard.into_values().collect();
+        let basket = |first: usize| {
+            let sku = |number: usize| {
+                let of_shard = &by_shard[(first + number % shards) % by_shard.len()];
+                of_shard[number / shards % of_shard.len()]
+            };
+            let skus: Vec<&Sku> = (0..lines).map(sku).collect();
+            let home = skus.iter().min_by_key(|sku| &sku.name);
+            let node = match through_one {
+                true => self.skus.first(),
+                false => home.copied(),
+            };
+            let lines = skus.iter().map(|sku| sku.line()).collect();
+            Some(ReserveCall::new(&node?.channel, lines, self.ttl))
+        };
+        (0..by_shard.len()).filter_map(basket).collect()
+    }
+
     /// Bare calls with a payload of a reserve's size, to the same nodes in the same proportions.
     pub(crate) fn echoes(&self, work: Work) -> Vec<EchoCall> {
         self.reserves(work).iter().map(ReserveCall::echo).collect()

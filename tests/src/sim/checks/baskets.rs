@@ -32,8 +32,12 @@ impl Told {
     /// Whether it is the same, said once more. Where a basket is short at home, that is remembered;
     /// what else is short is said as it is by then.
     fn is_as(&self, other: &Self, home: impl Fn(&Sku) -> bool) -> bool {
-        let (Self::Short(one), Self::Short(other)) = (self, other) else {
-            return self == other;
+        let (one, other) = match (self, other) {
+            (Self::Short(one), Self::Short(other)) => (one, other),
+            // What was short is forgotten a minute after it was asked for, where home has not heard
+            // of it by then: that nothing is held stays true.
+            (Self::Short(_), Self::NotHeldInTime) => return true,
+            _ => return self == other,
         };
         let at_home = |lines: &[(Sku, Location)]| {
             let at_home = lines.iter().filter(|(sku, _)| home(sku));
