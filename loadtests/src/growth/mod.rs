@@ -27,8 +27,8 @@ const ABOUT: &str =
     "Measures what reserves cost as shards, positions, holds, lines or shards of a basket grow";
 
 const ABOUT_LONG: &str = "\
-Measures what reserves cost as shards, positions, holds, lines or shards of a basket grow, each by itself and \
-everything else equal.
+Measures what reserves cost as shards, positions, holds, lines or shards of a basket grow, each by \
+itself and everything else equal.
 
   shards     1, 2, 4, ... 64 in the cluster; a new one for each, in every round
   positions  10,000, 100,000, ... in the cluster, and reserves all over them

@@ -89,6 +89,8 @@ pub(crate) struct Arguments {
 enum Call {
     Echo,
     Reserve,
+    /// Reserves of five lines over five shards
+    Baskets,
     /// Reads of one position, at whichever node leads its shard
     Read,
     /// Reserves, 256 in one call
@@ -201,6 +203,18 @@ async fn load(
         Call::Reserve => {
             let calls = stockd.reserves(Work::Uniform);
             Window::run("reserve", &calls, servers, calls_made, times, none).await
+        }
+        Call::Baskets => {
+            let calls = stockd.over_shards(5, 5, false);
+            Window::run(
+                "baskets over shards",
+                &calls,
+                servers,
+                calls_made,
+                times,
+                none,
+            )
+            .await
         }
         Call::Read => {
             let calls = stockd.reads();

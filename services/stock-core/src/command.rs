@@ -32,6 +32,23 @@ pub enum Action {
     Basket(BasketCommand),
 }
 
+impl Action {
+    /// The reservation that a request changes, if it is for one that is there.
+    pub fn reservation(&self) -> Option<ReservationId> {
+        match self {
+            Self::Request(_, operation) => match operation {
+                Operation::Confirm(it) => Some(it.id),
+                Operation::Release(it) => Some(it.id),
+                Operation::Fulfill(it) => Some(it.id),
+                Operation::Extend(it) => Some(it.id),
+                Operation::Amend(it) => Some(it.id),
+                Operation::Reserve(_) | Operation::SetPolicy(_) => None,
+            },
+            Self::Movements(_) | Self::Basket(_) => None,
+        }
+    }
+}
+
 /// What makes a request the same request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::basket::Follow;
 use crate::buckets::Buckets;
 use crate::ids::{Moment, Principal, ReservationId, Secret, Stamp};
 use crate::limits::{ASKED_WITHIN_MS, FORGOTTEN_PER_ENTRY_MAX};
@@ -77,10 +78,28 @@ const TOMBSTONE_BYTES: usize = 144;
 /// ...and a line that it says was short.
 const SHORT_LINE_BYTES: usize = 64;
 
+impl PartRecord {
+    /// What is held, if anything is.
+    pub(crate) fn part(&self) -> Option<&Arc<Part>> {
+        match self {
+            Self::Held(part) => Some(part),
+            Self::Tombstone(_) => None,
+        }
+    }
+}
+
 impl Part {
     /// Whether home has yet to tell what becomes of it.
     pub(crate) fn is_undecided(&self) -> bool {
         self.told < self.held
+    }
+
+    /// Whether home tells of a new version, and nothing changes by it.
+    pub(crate) fn is_as_told(&self, follow: &Follow) -> bool {
+        follow.version > self.told
+            && follow.version >= self.held
+            && self.refused.is_none()
+            && self.lines[..] == follow.lines[..]
     }
 
     /// The version that was refused, and why.
@@ -146,10 +165,7 @@ impl Parts {
     }
 
     pub(crate) fn part(&self, id: &ReservationId) -> Option<&Arc<Part>> {
-        match self.get(id) {
-            Some(PartRecord::Held(part)) => Some(part),
-            Some(PartRecord::Tombstone(_)) | None => None,
-        }
+        self.get(id).and_then(PartRecord::part)
     }
 
     pub(crate) fn tombstone(&self, id: &ReservationId) -> Option<&Tombstone> {
@@ -164,14 +180,27 @@ impl Parts {
         self.tombstone_bytes >= self.tombstone_bytes_max
     }
 
-    /// Keeps a part in place of whatever was known.
-    pub(crate) fn put(&mut self, part: Part) {
-        self.remove(&part.id);
+    /// Keeps a part of which nothing was known.
+    pub(crate) fn add(&mut self, part: Part) {
         self.held += 1;
         self.held_bytes += part.bytes();
         self.asks.insert((part.ask_at, part.id));
-        self.buckets
-            .insert(part.id, PartRecord::Held(Arc::new(part)));
+        let id = part.id;
+        self.buckets.insert(id, PartRecord::Held(Arc::new(part)));
+    }
+
+    /// Keeps a part in place of whatever was known.
+    pub(crate) fn put(&mut self, part: Part) {
+        let Some(PartRecord::Held(known)) = self.buckets.get_mut(&part.id) else {
+            self.remove(&part.id);
+            return self.add(part);
+        };
+        self.held_bytes = self.held_bytes - known.bytes() + part.bytes();
+        if known.ask_at != part.ask_at {
+            self.asks.remove(&(known.ask_at, part.id));
+            self.asks.insert((part.ask_at, part.id));
+        }
+        *known = Arc::new(part);
     }
 
     /// Keeps a tombstone in place of whatever was known, for as long as it is needed.
@@ -184,6 +213,19 @@ impl Parts {
         self.ends.insert((tombstone.until, id));
         self.buckets
             .insert(id, PartRecord::Tombstone(Box::new(tombstone)));
+    }
+
+    /// Home has told of this version, in which nothing changes but when it is asked next.
+    pub(crate) fn told(&mut self, id: &ReservationId, version: u32, ask_at: Stamp) {
+        let Some(PartRecord::Held(part)) = self.buckets.get_mut(id) else {
+            return;
+        };
+        if part.ask_at != ask_at {
+            self.asks.remove(&(part.ask_at, *id));
+            self.asks.insert((ask_at, *id));
+        }
+        let part = Arc::make_mut(part);
+        (part.told, part.held, part.ask_at) = (version, version, ask_at);
     }
 
     fn remove(&mut self, id: &ReservationId) {

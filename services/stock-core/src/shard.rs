@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::apply::holds::Holds;
 use crate::apply::shelves::Shelves;
-use crate::basket::BasketCommand;
+use crate::basket::{BasketCommand, Decide};
 use crate::codec::{MemoryHead, OrderHead, ShardHead, Writer};
 use crate::command::{Action, Command, Operation, Request};
 use crate::documents::DocumentMemory;
@@ -150,8 +150,13 @@ impl Shard {
     pub fn look_ahead(&self, commands: &[Command]) -> usize {
         let mut seen = 0;
         for command in commands {
-            let Action::Request(request, operation) = &command.action else {
-                continue;
+            let (request, operation) = match &command.action {
+                Action::Request(request, operation) => (request, operation),
+                Action::Basket(command) => {
+                    seen += self.look_at_basket(command);
+                    continue;
+                }
+                Action::Movements(_) => continue,
             };
             let requests = &self.requests.buckets;
             let requests = requests.by(|secret, of| request.id.bucket(secret, of));
@@ -166,6 +171,25 @@ impl Shard {
             }
         }
         seen
+    }
+
+    fn look_at_basket(&self, command: &BasketCommand) -> usize {
+        let id = match command {
+            BasketCommand::HoldPart(it) => &it.id,
+            BasketCommand::Probe(it) => &it.id,
+            BasketCommand::Follow(it) => &it.id,
+            BasketCommand::Decide(Decide { id, .. }) => {
+                let holds = self.holds.buckets.bucket_of(id);
+                return holds
+                    .last()
+                    .map_or(0, |last| usize::from(last.as_bytes()[15]));
+            }
+            BasketCommand::Acknowledge(_) | BasketCommand::Ask(_) => return 0,
+        };
+        let parts = self.parts.buckets.bucket_of(id);
+        parts
+            .last()
+            .map_or(0, |last| usize::from(last.as_bytes()[15]))
     }
 
     /// When the next hold ends by itself. The leader proposes an entry then, so that it does.

@@ -72,10 +72,19 @@ pub fn report_counts(counts: impl Iterator<Item = (u32, Counts)>) {
         sum.open_reservations += shard.open_reservations;
         sum.ended_reservations += shard.ended_reservations;
         sum.requests_remembered += shard.requests_remembered;
+        sum.parts += shard.parts;
+        sum.tombstones += shard.tombstones;
+        sum.undecided += shard.undecided;
+        sum.owed += shard.owed;
     }
     metrics::gauge!("stockd_skus").set(sum.skus as f64);
     metrics::gauge!("stockd_positions").set(sum.positions as f64);
     metrics::gauge!("stockd_reservations_open").set(sum.open_reservations as f64);
     metrics::gauge!("stockd_reservations_ended").set(sum.ended_reservations as f64);
     metrics::gauge!("stockd_requests_remembered").set(sum.requests_remembered as f64);
+    // Of baskets over several shards.
+    metrics::gauge!("stockd_basket_parts").set(sum.parts as f64);
+    metrics::gauge!("stockd_basket_tombstones").set(sum.tombstones as f64);
+    metrics::gauge!("stockd_baskets_undecided").set(sum.undecided as f64);
+    metrics::gauge!("stockd_baskets_owed").set(sum.owed as f64);
 }

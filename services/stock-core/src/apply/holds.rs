@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::buckets::Buckets;
 use crate::home::Spread;
 use crate::ids::{ReservationId, Secret, Stamp};
@@ -136,17 +138,21 @@ impl Holds {
         let Some(spread) = spread else {
             return;
         };
-        if let Some(undecided) = &spread.undecided {
-            self.undecided.remove(&(undecided.since, *id));
-        }
-        for participant in &spread.participants {
-            self.owed.remove(&(participant.shard, *id));
-        }
+        let since = spread.undecided.as_ref().map(|it| it.since);
+        let owed: SmallVec<[u32; 8]> = spread.owed().collect();
         change(reservation, spread);
-        if let Some(undecided) = &spread.undecided {
-            self.undecided.insert((undecided.since, *id));
+        let since_now = spread.undecided.as_ref().map(|it| it.since);
+        if since != since_now {
+            since.map(|since| self.undecided.remove(&(since, *id)));
+            since_now.map(|since| self.undecided.insert((since, *id)));
         }
-        self.owed.extend(spread.owed().map(|shard| (shard, *id)));
+        let owed_now: SmallVec<[u32; 8]> = spread.owed().collect();
+        for shard in owed.iter().filter(|shard| !owed_now.contains(shard)) {
+            self.owed.remove(&(*shard, *id));
+        }
+        for shard in owed_now.iter().filter(|shard| !owed.contains(shard)) {
+            self.owed.insert((*shard, *id));
+        }
         self.open_bytes = self.open_bytes - before + hold.bytes();
     }
 

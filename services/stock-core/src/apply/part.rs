@@ -24,10 +24,12 @@ impl Shard {
         hold: &HoldPart,
         ledger: &mut Vec<LedgerEntry>,
     ) -> Outcome {
-        let known = self.parts.part(&hold.id).map(Arc::clone);
-        if let Some(outcome) = self.said_before(&hold.id, hold.version, known.as_deref()) {
+        let known = self.parts.get(&hold.id);
+        if let Some(outcome) = said_before(known, hold.version) {
             return Outcome::Basket(outcome);
         }
+        let is_new = known.is_none();
+        let known = known.and_then(PartRecord::part).map(Arc::clone);
         if parts::is_out_of_time(hold.asked_at, at.moment) {
             return Outcome::Basket(BasketOutcome::NotHeld(NotHeld::Gone));
         }
@@ -48,14 +50,19 @@ impl Shard {
             self.refuse_part(at, hold, known, why.clone());
             return Outcome::Basket(BasketOutcome::NotHeld(why));
         }
-        self.hold_needs(at, principal, hold, known, needs, ledger);
+        let part = self.hold_needs(at, principal, hold, known, needs, ledger);
+        match is_new {
+            true => self.parts.add(part),
+            false => self.parts.put(part),
+        }
         Outcome::Basket(BasketOutcome::Held)
     }
 
     pub(crate) fn probe(&mut self, at: At, probe: &Probe) -> Outcome {
-        let known = self.parts.part(&probe.id).map(Arc::clone);
-        let said = self.said_before(&probe.id, probe.version, known.as_deref());
+        let known = self.parts.get(&probe.id);
+        let said = said_before(known, probe.version);
         if said.is_none() {
+            let known = known.and_then(PartRecord::part).map(Arc::clone);
             let why = NotHeld::Gone;
             let until = parts::over_at(probe.asked_at);
             match known {
@@ -75,6 +82,14 @@ impl Shard {
         ledger: &mut Vec<LedgerEntry>,
     ) -> Outcome {
         let is_over = follow.lines.iter().all(|line| line.open == 0);
+        // That it is held, as a rule.
+        if let Some(PartRecord::Held(part)) = self.parts.get(&follow.id)
+            && part.is_as_told(follow)
+            && !is_over
+        {
+            self.parts.told(&follow.id, follow.version, follow.ask_at);
+            return Outcome::Basket(BasketOutcome::Done);
+        }
         let part = match self.parts.get(&follow.id) {
             Some(PartRecord::Held(part)) => Arc::clone(part),
             Some(PartRecord::Tombstone(tombstone)) if follow.version <= tombstone.version => {
@@ -130,29 +145,6 @@ impl Shard {
         Outcome::Basket(BasketOutcome::Done)
     }
 
-    /// What was answered before of a version, or follows from what is known.
-    fn said_before(
-        &self,
-        id: &ReservationId,
-        version: u32,
-        part: Option<&Part>,
-    ) -> Option<BasketOutcome> {
-        let (over, refused) = match (self.parts.tombstone(id), part) {
-            (Some(tombstone), _) => (tombstone.version, tombstone.refused()),
-            (None, Some(part)) => (part.told, part.refused()),
-            (None, None) => return None,
-        };
-        match refused {
-            Some((refused, why)) if refused == version => {
-                return Some(BasketOutcome::NotHeld(why.clone()));
-            }
-            _ if version <= over => return Some(BasketOutcome::Over),
-            _ => {}
-        }
-        let held = part.map_or(0, |part| part.held);
-        (version <= held).then_some(BasketOutcome::Held)
-    }
-
     fn check_part(
         &self,
         id: &ReservationId,
@@ -168,7 +160,7 @@ impl Shard {
         }
     }
 
-    /// Of each position the larger of what is held and what is needed.
+    /// Of each position the larger of what is held and what is needed: the part as it is then.
     fn hold_needs(
         &mut self,
         at: At,
@@ -177,7 +169,7 @@ impl Shard {
         known: Option<Arc<Part>>,
         needs: SmallVec<[Need; 1]>,
         ledger: &mut Vec<LedgerEntry>,
-    ) {
+    ) -> Part {
         let mut part = match known {
             Some(part) => Part::clone(&part),
             None => Part {
@@ -221,7 +213,7 @@ impl Shard {
         part.held = hold.version;
         part.asked_at = part.asked_at.max(hold.asked_at);
         part.ask_at = part.ask_at.min(at.stamp().plus_ms(ASK_AFTER_MS));
-        self.parts.put(part);
+        part
     }
 
     fn refuse_part(&mut self, at: At, hold: &HoldPart, known: Option<Arc<Part>>, why: NotHeld) {
@@ -347,5 +339,18 @@ impl Shard {
                 .remove_holder(position, part.created_at, part.id),
             (true, true) | (false, false) => {}
         }
+    }
+}
+
+/// What was answered before of a version, or follows from what is known.
+fn said_before(known: Option<&PartRecord>, version: u32) -> Option<BasketOutcome> {
+    let (over, held, refused) = match known? {
+        PartRecord::Held(part) => (part.told, part.held, part.refused()),
+        PartRecord::Tombstone(tombstone) => (tombstone.version, 0, tombstone.refused()),
+    };
+    match refused {
+        Some((refused, why)) if refused == version => Some(BasketOutcome::NotHeld(why.clone())),
+        _ if version <= over => Some(BasketOutcome::Over),
+        _ => (version <= held).then_some(BasketOutcome::Held),
     }
 }

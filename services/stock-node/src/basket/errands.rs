@@ -145,14 +145,10 @@ impl Errands {
 
     /// Whoever has not answered for long is asked anew, as whoever could not answer.
     fn give_up_what_is_lost(&mut self, now_ms: u64) {
-        let is_lost =
-            |_: &u32, batch: &mut (u64, Vec<Sent>)| now_ms >= batch.0 + ANSWERED_WITHIN_MS;
-        let lost: Vec<u32> = self
-            .batches
-            .extract_if(.., is_lost)
-            .map(|(to, _)| to)
-            .collect();
-        for to in lost {
+        let is_lost = |batch: &(u64, Vec<Sent>)| now_ms >= batch.0 + ANSWERED_WITHIN_MS;
+        let lost = self.batches.iter().filter(|(_, batch)| is_lost(batch));
+        for to in lost.map(|(to, _)| *to).collect::<Vec<_>>() {
+            self.batches.remove(&to);
             self.leave_alone(to, now_ms);
         }
     }

@@ -1,41 +1,82 @@
-//! What shards are told when those who asked have their answers. Nobody waits for it, and nothing
-//! depends on it: what finds no room is found out by the shards' leaders.
+//! What shards are told when those who asked have their answers. It waits for a moment, so that
+//! what is said to a shard is said together and in nobody's way. Nothing depends on it: what finds
+//! no room, or has no answer in time, is found out by the shards' leaders.
 
-use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use stock_node::basket::ANSWERED_WITHIN_MS;
+use stock_core::{Action, BasketCommand, ReservationId};
+use stock_node::basket::{ANSWERED_WITHIN_MS, ToShard};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
-/// Commands of a node that are told afterwards, at one time.
+/// Commands of a node that wait, or that shards have yet to answer.
 const COMMANDS_MAX: usize = 16 * 1024;
 
-/// They take their room for no longer than this.
-const ANSWERED_WITHIN: Duration = Duration::from_millis(ANSWERED_WITHIN_MS);
+/// So long they wait for others.
+pub(super) const SAID_AFTER: Duration = Duration::from_millis(10);
 
-/// Room for them.
-pub(super) struct Afterwards(Arc<Semaphore>);
+/// And so long for an answer.
+pub(super) const ANSWERED_WITHIN: Duration = Duration::from_millis(ANSWERED_WITHIN_MS);
+
+/// What waits.
+pub(super) struct Afterwards {
+    room: Semaphore,
+    waiting: Mutex<Vec<ToShard>>,
+}
 
 impl Default for Afterwards {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(COMMANDS_MAX)))
+        Self {
+            room: Semaphore::new(COMMANDS_MAX),
+            waiting: Mutex::default(),
+        }
     }
 }
 
 impl Afterwards {
-    /// Has so many commands told, if there is room.
-    pub(super) fn tell(&self, commands: usize, tell: impl Future<Output = ()> + Send + 'static) {
-        let room = Arc::clone(&self.0).try_acquire_many_owned(commands as u32);
-        let Ok(room) = room else {
+    /// Has these wait, if there is room. Whether they are the first: somebody has to say them.
+    pub(super) fn add(&self, tell: Vec<ToShard>) -> bool {
+        let Ok(room) = self.room.try_acquire_many(tell.len() as u32) else {
             metrics::counter!("stockd_baskets_left_to_leaders_total").increment(1);
-            return;
+            return false;
         };
-        tokio::spawn(async move {
-            let _room = room;
-            // What has no answer by then is left to the leaders, too.
-            drop(timeout(ANSWERED_WITHIN, tell).await);
-        });
+        room.forget();
+        let mut waiting = self.waiting();
+        let is_first = waiting.is_empty() && !tell.is_empty();
+        waiting.extend(tell);
+        is_first
+    }
+
+    /// All that waits. Whoever takes it says so when it is said.
+    pub(super) fn take(&self) -> Vec<ToShard> {
+        std::mem::take(&mut self.waiting())
+    }
+
+    /// What waits for the home of a reservation, if something of that one does: a command to it is
+    /// not to come before.
+    pub(super) fn take_before(&self, id: &ReservationId) -> Vec<ToShard> {
+        let mut waiting = self.waiting();
+        match waiting.iter().any(|tell| is_of(tell, id)) {
+            true => waiting
+                .extract_if(.., |tell| tell.shard == id.shard())
+                .collect(),
+            false => Vec::new(),
+        }
+    }
+
+    /// So many of them were said.
+    pub(super) fn said(&self, commands: usize) {
+        self.room.add_permits(commands);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<ToShard>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_of(tell: &ToShard, id: &ReservationId) -> bool {
+    match &tell.command.action {
+        Action::Basket(BasketCommand::Decide(decide)) => decide.id == *id,
+        _ => false,
     }
 }

@@ -17,8 +17,9 @@ use stock_core::Outcome;
 use stock_node::answer::Failure;
 use stock_node::basket::{Coordinator, Ended, Said, Then, ToShard};
 use stock_proto::stock::v1 as api;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
+use super::afterwards::{ANSWERED_WITHIN, SAID_AFTER};
 use super::edge::Edge;
 use super::error::ApiError;
 use super::seen::Seen;
@@ -197,17 +198,24 @@ pub(super) async fn carry_out(edge: &Arc<Edge>, begun: Begun) -> CameOf {
 }
 
 fn say_afterwards(edge: &Arc<Edge>, tell: Vec<ToShard>) {
-    if tell.is_empty() {
-        return;
+    if edge.afterwards.add(tell) {
+        let edge = Arc::clone(edge);
+        tokio::spawn(async move {
+            sleep(SAID_AFTER).await;
+            say(&edge, edge.afterwards.take()).await;
+        });
     }
-    let speaker = Arc::clone(edge);
-    edge.afterwards.tell(tell.len(), async move {
-        let mut sorter = Sorter::default();
-        for it in &tell {
-            sorter.add(0, it.shard, &it.command);
-        }
-        join_all(sorter.take().map(|batch| batch.decide(&speaker))).await;
-    });
+}
+
+/// Says what has waited.
+pub(super) async fn say(edge: &Edge, tell: Vec<ToShard>) {
+    let mut sorter = Sorter::default();
+    for it in &tell {
+        sorter.add(0, it.shard, &it.command);
+    }
+    let said = join_all(sorter.take().map(|batch| batch.decide(edge)));
+    drop(timeout(ANSWERED_WITHIN, said).await);
+    edge.afterwards.said(tell.len());
 }
 
 /// What a shard says to a single command, wherever it is led.

@@ -12,14 +12,14 @@ use stock_node::answer::{Answer, Failure, Freshness, Question};
 use stock_node::basket::{Coordinator, Settling};
 use tokio::time::sleep;
 
-use super::edge::Edge;
+use super::afterwards::SAID_AFTER;
+use super::edge::{Edge, Proposed};
 use super::error::ApiError;
 use super::over_shards::{self, CameOf};
 use super::seen::Seen;
 
-/// Whoever has a basket held says so to home at once, after the answer: it takes this long as a
-/// rule.
-const DECIDED_WITHIN: Duration = Duration::from_millis(5);
+/// Whoever has a basket held says so to home soon after the answer: it takes this long as a rule.
+const DECIDED_WITHIN: Duration = SAID_AFTER.saturating_mul(2);
 
 /// Requests that are undecided when a command comes to a reservation are settled before it, one
 /// after the other, and so many of them at most.
@@ -44,7 +44,7 @@ pub(super) async fn carry_out(
                 (seen, said?)
             }
             Err(alone) => {
-                let applied = edge.propose_one(shard, &alone).await?;
+                let applied = propose(edge, shard, &alone).await?;
                 command = alone;
                 let seen = Seen::of(GroupId::of_shard(shard), &applied);
                 (seen, applied.only()?.of_stock()?)
@@ -56,6 +56,18 @@ pub(super) async fn carry_out(
         }
     }
     Err(Failure::OutcomeUnknown.into())
+}
+
+/// Has a shard carry a command out, and before it what waits to be said of the same reservation.
+async fn propose(edge: &Edge, shard: u32, command: &Command) -> Proposed {
+    let before = command.action.reservation();
+    let before = before.map_or_else(Vec::new, |id| edge.afterwards.take_before(&id));
+    if before.is_empty() {
+        return edge.propose_one(shard, command).await;
+    }
+    let said = over_shards::say(edge, before);
+    // Both are on their way before either has an answer, and in this order.
+    tokio::join!(said, edge.propose_one(shard, command)).1
 }
 
 /// Finds out what has become of what is prepared, and has home decide it.
@@ -96,6 +108,11 @@ pub(super) async fn look_up(
     let (known, undecided) = look(edge, id, freshness).await?;
     if undecided.is_none() {
         return Ok(known);
+    }
+    let waits = edge.afterwards.take_before(&id);
+    if !waits.is_empty() {
+        over_shards::say(edge, waits).await;
+        return Ok(look(edge, id, Freshness::LINEARIZABLE).await?.0);
     }
     let (known, undecided) = look_again(edge, id).await?;
     let Some(prepared) = undecided else {

@@ -193,23 +193,43 @@ impl Link {
         let Some(current) = connection else {
             return false;
         };
-        let nothing_waits = outgoing.is_empty();
         wire::encode_frame(frame, outgoing);
-        if nothing_waits && !write_some(&current.writer, outgoing) {
+        if !write_some(&current.writer, outgoing) {
             current.has_outgoing.notify_one();
         }
-        if outgoing.len() > OUTGOING_BYTES_MAX {
-            tracing::warn!(
-                node = self.node,
-                bytes = outgoing.len(),
-                "the peer is too slow"
-            );
-            outgoing.clear();
-            // The reader sees the end of the stream and takes the connection down.
-            close(current);
+        outgoing.len() <= OUTGOING_BYTES_MAX || give_up(self.node, current, outgoing)
+    }
+
+    /// Likewise, together with what else is sent before other tasks have had their turn: callers'
+    /// commands come many at a time. `false` if there is no connection.
+    pub(super) fn send_soon(&self, frame: &cluster::Frame) -> bool {
+        let mut state = self.state();
+        let State {
+            connection,
+            outgoing,
+            ..
+        } = &mut *state;
+        let Some(current) = connection else {
             return false;
+        };
+        wire::encode_frame(frame, outgoing);
+        current.has_outgoing.notify_one();
+        outgoing.len() <= OUTGOING_BYTES_MAX || give_up(self.node, current, outgoing)
+    }
+
+    /// Writes what is to be sent soon, as far as the socket takes it.
+    pub(super) fn flush(&self) {
+        let mut state = self.state();
+        let State {
+            connection,
+            outgoing,
+            ..
+        } = &mut *state;
+        if let Some(current) = connection
+            && !outgoing.is_empty()
+        {
+            write_some(&current.writer, outgoing);
         }
-        true
     }
 
     /// Takes note of a call that waits for the peer's answer; none if too many do.
@@ -267,6 +287,16 @@ fn is_current(state: &State, connection: &Connection) -> bool {
         .connection
         .as_ref()
         .is_some_and(|current| Arc::ptr_eq(&current.writer, &connection.writer))
+}
+
+/// Too much waits for a peer. Says that nothing is sent.
+fn give_up(node: u64, connection: &Connection, outgoing: &mut BytesMut) -> bool {
+    let bytes = outgoing.len();
+    tracing::warn!(node, bytes, "the peer is too slow");
+    outgoing.clear();
+    // The reader sees the end of the stream and takes the connection down.
+    close(connection);
+    false
 }
 
 /// Ends a connection in both directions. One that is gone already cannot be ended; that is as well.

@@ -520,6 +520,12 @@ impl Peers {
         self.link(node).is_some_and(|link| link.send(frame))
     }
 
+    /// Has everything leave that is to be sent soon.
+    pub fn flush(&self) {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        members.values().for_each(|member| member.link.flush());
+    }
+
     /// Has a peer's group carry commands out. What is not answered in time may or may not have been
     /// done.
     pub async fn forward(&self, node: u64, group: GroupId, commands: Commands) -> Answer {
@@ -542,7 +548,7 @@ impl Peers {
             }],
             ..Default::default()
         };
-        if !link.send(&frame) {
+        if !link.send_soon(&frame) {
             return Answer::Failed(Failure::NotLeader { leader: None });
         }
         forwarded.answer().await

@@ -416,9 +416,7 @@ impl Stock {
         if let Some(reservation) = prepared {
             self.not_oversold(command, &before)?;
             self.note_id(reservation.id);
-            if !self.reservations.contains_key(&reservation.id) {
-                self.reservations.insert(reservation.id, Vec::new());
-            }
+            self.reservations.entry(reservation.id).or_default();
             // A retry is told what was, not what is.
             if let Some(now) = self.shard.reservation(&reservation.id) {
                 let expires_at = now.expires_at.filter(|_| now.state.is_open());
