@@ -8,6 +8,7 @@ mod answers;
 mod away;
 mod bad_input;
 mod baskets;
+mod baskets_in_trouble;
 mod callers;
 mod careless;
 mod checkout;
