@@ -19,7 +19,7 @@ use stock_node::basket::{Coordinator, Ended, Said, Then, ToShard};
 use stock_proto::stock::v1 as api;
 use tokio::time::{sleep, timeout};
 
-use super::afterwards::{ANSWERED_WITHIN, SAID_AFTER};
+use super::afterwards::{ANSWERED_WITHIN, SAID_AFTER, can_wait};
 use super::edge::Edge;
 use super::error::ApiError;
 use super::seen::Seen;
@@ -198,7 +198,12 @@ pub(super) async fn carry_out(edge: &Arc<Edge>, begun: Begun) -> CameOf {
 }
 
 fn say_afterwards(edge: &Arc<Edge>, tell: Vec<ToShard>) {
-    if edge.afterwards.add(tell) {
+    let (wait, now): (Vec<_>, Vec<_>) = tell.into_iter().partition(can_wait);
+    if !now.is_empty() && edge.afterwards.has_room(now.len()) {
+        let edge = Arc::clone(edge);
+        tokio::spawn(async move { say(&edge, now).await });
+    }
+    if edge.afterwards.add(wait) {
         let edge = Arc::clone(edge);
         tokio::spawn(async move {
             sleep(SAID_AFTER).await;
@@ -209,13 +214,13 @@ fn say_afterwards(edge: &Arc<Edge>, tell: Vec<ToShard>) {
 
 /// Says what has waited.
 pub(super) async fn say(edge: &Edge, tell: Vec<ToShard>) {
+    let _saying = edge.afterwards.saying(tell.len());
     let mut sorter = Sorter::default();
     for it in &tell {
         sorter.add(0, it.shard, &it.command);
     }
     let said = join_all(sorter.take().map(|batch| batch.decide(edge)));
     drop(timeout(ANSWERED_WITHIN, said).await);
-    edge.afterwards.said(tell.len());
 }
 
 /// What a shard says to a single command, wherever it is led.
