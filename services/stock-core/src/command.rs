@@ -33,6 +33,15 @@ pub enum Action {
 }
 
 impl Action {
+    /// What makes a reserve or an amendment reach over shards, if it does.
+    pub fn over_mut(&mut self) -> Option<&mut Over> {
+        match self {
+            Self::Request(_, Operation::Reserve(it)) => it.over.as_deref_mut(),
+            Self::Request(_, Operation::Amend(it)) => it.over.as_deref_mut(),
+            Self::Request(..) | Self::Movements(_) | Self::Basket(_) => None,
+        }
+    }
+
     /// The reservation that a request changes, if it is for one that is there.
     pub fn reservation(&self) -> Option<ReservationId> {
         match self {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use stock_cluster::GroupId;
-use stock_core::{Action, Command, NewNames, Operation, Outcome, Prepared, Stamp};
+use stock_core::{Command, NewNames, Outcome, Prepared, Stamp};
 use stock_node::answer::{Answer, Failure, Outcome as GroupOutcome};
 use stock_node::basket::{Coordinator, Ended, Said, Settling, Then, ToShard};
 use stock_node::entry::{self, Commands};
@@ -284,15 +284,8 @@ impl World {
 /// The command, as an edge asks it at this time.
 fn asked_at_time(command: &Command, asked_at: Stamp) -> Command {
     let mut command = command.clone();
-    if let Action::Request(_, operation) = &mut command.action {
-        let over = match operation {
-            Operation::Reserve(reserve) => reserve.over.as_mut(),
-            Operation::Amend(amend) => amend.over.as_mut(),
-            _ => None,
-        };
-        if let Some(over) = over {
-            over.asked_at = asked_at;
-        }
+    if let Some(over) = command.action.over_mut() {
+        over.asked_at = asked_at;
     }
     command
 }

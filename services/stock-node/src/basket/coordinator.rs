@@ -195,18 +195,9 @@ impl Coordinator {
     /// Home is asked once more, for good. What others hold already stays held meanwhile.
     fn try_home_again(&mut self, parts: Parts) -> Then {
         self.over.is_last_try = true;
-        let mut command = self.command.clone();
-        if let Action::Request(_, operation) = &mut command.action {
-            let over = match operation {
-                Operation::Reserve(reserve) => reserve.over.as_mut(),
-                Operation::Amend(amend) => amend.over.as_mut(),
-                _ => None,
-            };
-            if let Some(over) = over {
-                over.is_last_try = true;
-            }
+        if let Some(over) = self.command.action.over_mut() {
+            over.is_last_try = true;
         }
-        self.command = command;
         self.phase = Phase::Asking { home: None, parts };
         let to_home = self.to_home(self.command.action.clone());
         Then::TellLater(SETTLED_WITHIN_MS, vec![to_home])

@@ -2,10 +2,11 @@
 //! ask them.
 
 use stock_cluster::GroupId;
+use stock_core::Command;
 
 use super::Worker;
 use crate::answer::Answer;
-use crate::basket::{Errand, ToShard};
+use crate::basket::Errand;
 use crate::entry::{Commands, CommandsBuilder};
 use crate::event::{Effect, ErrandId};
 use crate::state::State;
@@ -32,9 +33,7 @@ impl<R> Worker<R> {
                     to: GroupId::of_shard(due.to),
                     sent_ms: due.sent_ms,
                 };
-                let mut builder = CommandsBuilder::default();
-                due.commands.iter().for_each(|it| builder.push(it));
-                let commands = builder.take();
+                let commands = together(due.commands.iter());
                 Effect::Errand { errand, commands }
             }));
         }
@@ -52,14 +51,14 @@ impl<R> Worker<R> {
         let now_ms = self.now.boot_ms;
         let duties = group.leading.answered(own, errand, said, now_ms);
         if !duties.is_empty() {
-            group.propose_unasked(together(&duties));
+            group.propose_unasked(together(duties.iter().map(|it| &it.command)));
             self.touched.insert(from.index());
         }
     }
 }
 
-fn together(tell: &[ToShard]) -> Commands {
+fn together<'a>(commands: impl Iterator<Item = &'a Command>) -> Commands {
     let mut builder = CommandsBuilder::default();
-    tell.iter().for_each(|it| builder.push(&it.command));
+    commands.for_each(|command| builder.push(command));
     builder.take()
 }

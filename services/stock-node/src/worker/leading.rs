@@ -16,18 +16,14 @@ pub(super) struct Leading {
 impl Leading {
     /// What is due, of a shard that is led in this term.
     pub(super) fn due(&mut self, own: u32, shard: &Shard, term: u64, now_ms: u64) -> Vec<Errand> {
-        self.in_term(term);
-        self.errands.due(own, shard, now_ms)
-    }
-
-    /// It leads no more, or leads anew: whatever was under way is begun again by whoever leads.
-    pub(super) fn in_term(&mut self, term: u64) {
+        // Whoever leads anew begins anew, whatever was under way.
         if self.term != term {
             *self = Self {
                 term,
                 errands: Errands::default(),
             };
         }
+        self.errands.due(own, shard, now_ms)
     }
 
     /// What the own shard is told then, when another has answered an errand of this term.

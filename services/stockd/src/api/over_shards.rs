@@ -13,8 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
 use stock_api::basket;
 use stock_cluster::GroupId;
-use stock_core::Outcome;
-use stock_node::answer::Failure;
+use stock_node::answer::{Applied, Failure, Outcome};
 use stock_node::basket::{Coordinator, Ended, Said, Then, ToShard};
 use stock_proto::stock::v1 as api;
 use tokio::time::{sleep, timeout};
@@ -224,15 +223,8 @@ pub(super) async fn say(edge: &Edge, tell: Vec<ToShard>) {
 }
 
 /// What a shard says to a single command, wherever it is led.
-pub(super) async fn ask(edge: &Edge, tell: ToShard) -> (u32, Result<Outcome, Failure>) {
-    let mut sorter = Sorter::default();
-    sorter.add(0, tell.shard, &tell.command);
-    let said = match sorter.take().next() {
-        Some(batch) => {
-            let decided = batch.decide(edge).await;
-            decided.outcomes().next().map(|(_, _, said)| said)
-        }
-        None => None,
-    };
-    (tell.shard, said.unwrap_or(Err(Failure::OutcomeUnknown)))
+pub(super) async fn ask(edge: &Edge, tell: ToShard) -> (u32, Said) {
+    let applied = edge.propose_one(tell.shard, &tell.command).await;
+    let said = applied.and_then(Applied::only);
+    (tell.shard, said.and_then(Outcome::of_stock))
 }

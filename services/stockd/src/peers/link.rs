@@ -184,25 +184,20 @@ impl Link {
     /// Writes a frame, as far as the socket takes it now; the rest follows. `false` if there is no
     /// connection.
     pub(super) fn send(&self, frame: &cluster::Frame) -> bool {
-        let mut state = self.state();
-        let State {
-            connection,
-            outgoing,
-            ..
-        } = &mut *state;
-        let Some(current) = connection else {
-            return false;
-        };
-        wire::encode_frame(frame, outgoing);
-        if !write_some(&current.writer, outgoing) {
-            current.has_outgoing.notify_one();
-        }
-        outgoing.len() <= OUTGOING_BYTES_MAX || give_up(self.node, current, outgoing)
+        self.put(frame, |current, outgoing| {
+            if !write_some(&current.writer, outgoing) {
+                current.has_outgoing.notify_one();
+            }
+        })
     }
 
     /// Likewise, together with what else is sent before other tasks have had their turn: callers'
-    /// commands come many at a time. `false` if there is no connection.
+    /// commands come many at a time.
     pub(super) fn send_soon(&self, frame: &cluster::Frame) -> bool {
+        self.put(frame, |current, _| current.has_outgoing.notify_one())
+    }
+
+    fn put(&self, frame: &cluster::Frame, write: impl FnOnce(&Connection, &mut BytesMut)) -> bool {
         let mut state = self.state();
         let State {
             connection,
@@ -213,8 +208,19 @@ impl Link {
             return false;
         };
         wire::encode_frame(frame, outgoing);
-        current.has_outgoing.notify_one();
-        outgoing.len() <= OUTGOING_BYTES_MAX || give_up(self.node, current, outgoing)
+        write(current, outgoing);
+        if outgoing.len() > OUTGOING_BYTES_MAX {
+            tracing::warn!(
+                node = self.node,
+                bytes = outgoing.len(),
+                "the peer is too slow"
+            );
+            outgoing.clear();
+            // The reader sees the end of the stream and takes the connection down.
+            close(current);
+            return false;
+        }
+        true
     }
 
     /// Writes what is to be sent soon, as far as the socket takes it.
@@ -287,16 +293,6 @@ fn is_current(state: &State, connection: &Connection) -> bool {
         .connection
         .as_ref()
         .is_some_and(|current| Arc::ptr_eq(&current.writer, &connection.writer))
-}
-
-/// Too much waits for a peer. Says that nothing is sent.
-fn give_up(node: u64, connection: &Connection, outgoing: &mut BytesMut) -> bool {
-    let bytes = outgoing.len();
-    tracing::warn!(node, bytes, "the peer is too slow");
-    outgoing.clear();
-    // The reader sees the end of the stream and takes the connection down.
-    close(connection);
-    false
 }
 
 /// Ends a connection in both directions. One that is gone already cannot be ended; that is as well.
