@@ -600,6 +600,10 @@ impl Cluster {
         let running = self.running();
         let mut agreed: Option<Vec<u64>> = None;
         for node in &running {
+            if let Some(status) = self.ended(*node) {
+                let log = self.log_tail(*node, LOG_LINES_SHOWN);
+                return Err(format!("node {node} ended ({status}):\n{log}"));
+            }
             let topology = self.topology(*node).await?;
             let leaders = health::leaders(&topology, &running)?;
             if agreed.as_ref().is_some_and(|agreed| *agreed != leaders) {

@@ -1,8 +1,9 @@
 //! The programs under test, and where their data goes.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use stock_supervisor::ports;
 
@@ -62,9 +63,32 @@ pub fn resident_bytes(process: u32) -> u64 {
     bytes.unwrap_or_else(|e| panic!("process {process}: {e}"))
 }
 
+/// The ports that this process was given. Each is given once: a node that is down for a while finds
+/// its ports as it left them, whatever clusters other tests start meanwhile.
+static PORTS_GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
 /// As many free loopback ports.
 pub fn free_ports(count: usize) -> Vec<u16> {
-    ports::free(count).unwrap_or_else(|e| panic!("{e}"))
+    let mut given = PORTS_GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut new = Vec::with_capacity(count);
+    while new.len() < count {
+        let free = ports::free(count - new.len()).unwrap_or_else(|e| panic!("{e}"));
+        new.extend(free.into_iter().filter(|port| given.insert(*port)));
+    }
+    new
+}
+
+/// A port from which on these many ahead are free.
+pub fn free_range(offsets: &[u16]) -> u16 {
+    let mut given = PORTS_GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let base = ports::free_range(offsets).unwrap_or_else(|e| panic!("{e}"));
+        let range = offsets.iter().map(|offset| base + offset);
+        if range.clone().all(|port| !given.contains(&port)) {
+            given.extend(range);
+            return base;
+        }
+    }
 }
 
 /// A command that runs `stockd`.

@@ -11,7 +11,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use stock_cluster::Speaks;
 use stock_proto::stock::v1::ResponseHeader;
-use stock_supervisor::ports;
 use tests::cluster::{Cluster, Shared};
 use tests::names::{fresh, request_id, sku_in};
 use tests::programs;
@@ -456,7 +455,7 @@ const DEV_PORTS: [u16; 9] = [1, 2, 3, 11, 12, 13, 21, 22, 23];
 #[test]
 fn dev_reaches_ready_and_the_same_data_directory_brings_everything_back() {
     let dir = programs::data_dir();
-    let base_port = ports::free_range(&DEV_PORTS).unwrap();
+    let base_port = programs::free_range(&DEV_PORTS);
     let ctl = Ctl {
         endpoint: format!("http://127.0.0.1:{}", base_port + 2),
     };
