@@ -29,6 +29,9 @@ pub struct Refused {
 /// Ids are forgotten in seconds, not milliseconds.
 const RETRY_MEMORY_AFTER: Duration = Duration::from_secs(1);
 
+/// Shards tell each other hundreds of reservations in a turn of their loops.
+const RECONCILED_AFTER: Duration = Duration::from_secs(1);
+
 /// A refusal as a call ends with it. `prefix` is where the request stands in the call, if it is one
 /// of several.
 pub fn status(prefix: &str, refusal: &Refusal) -> Status {
@@ -230,6 +233,15 @@ pub fn describe(refusal: &Refusal) -> Refused {
                 Reason::BasketTooLate,
                 "the call was so long on its way to one of the basket's shards that nothing was \
                  held; nothing was done: try again with the same request id",
+            )
+        },
+        Refusal::Reconciling => Refused {
+            retry_after: Some(RECONCILED_AFTER),
+            ..refused(
+                Code::Unavailable,
+                Reason::Reconciling,
+                "the SKU's shard was recovered with losses, and has yet to hear what other shards' \
+                 reservations hold there; nothing was done: try again with the same request id",
             )
         },
         Refusal::NotHeldInTime => Refused {

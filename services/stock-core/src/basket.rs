@@ -9,6 +9,9 @@
 //!                  Decide           every part is held, or one is not and never will be
 //!                  Acknowledge      a participant has followed
 //!                  Ask              what became of this?
+//!                  Recovered        its group goes on without what it has lost
+//!                  ToldAnew         another shard has told all that it had to
+//! to all others    TellAnew         a group goes on without what it has lost: tell it, and ask it
 //! to participants  HoldPart         hold these lines, for this version
 //!                  Probe            is that held? if not, it never will be
 //!                  Follow           what is open of each line now, as of a version
@@ -54,6 +57,9 @@ pub enum BasketCommand {
     Decide(Decide),
     Acknowledge(Acknowledge),
     Ask(Ask),
+    Recovered(Recovered),
+    TellAnew(TellAnew),
+    ToldAnew(ToldAnew),
 }
 
 /// Hold the lines of a participant, all or none.
@@ -112,11 +118,11 @@ pub struct Follow {
 }
 
 impl Follow {
-    /// That home never held it, and never will.
-    pub fn gone(id: ReservationId, asked_at: Stamp) -> Self {
+    /// That home never held it, and never will, as of a version.
+    pub fn gone(id: ReservationId, version: u32, asked_at: Stamp) -> Self {
         Self {
             id,
-            version: u32::MAX,
+            version,
             asked_at,
             lines: Vec::new(),
             ask_at: Stamp(0),
@@ -155,7 +161,8 @@ pub struct Acknowledge {
 }
 
 /// What became of a reservation of which a participant has a part and has heard nothing for long.
-/// Home tells it once more; where home never heard of the reservation it never will hold it.
+/// Home tells it once more, and says at once what has ended; where home never heard of the
+/// reservation it never will hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ask {
     /// Of this reservation.
@@ -164,4 +171,34 @@ pub struct Ask {
     pub shard: u32,
     /// When its part was asked for.
     pub asked_at: Stamp,
+}
+
+/// The group of this shard goes on without what it has lost: the first that a recovery writes into
+/// its log. Until every other shard has told what it has here, nothing of its stock is held for
+/// anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovered {
+    /// This shard.
+    pub shard: u32,
+    /// Stock shards of the cluster.
+    pub shards: u32,
+}
+
+/// That group goes on without what it has lost: what is at home here is told to it once more, and
+/// it is asked about every part whose home it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TellAnew {
+    /// The group's recovery of this number.
+    pub recovery: u32,
+    /// Whose group it is.
+    pub shard: u32,
+}
+
+/// Another shard has told everything again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToldAnew {
+    /// After the recovery of this number of the own group.
+    pub recovery: u32,
+    /// Which.
+    pub shard: u32,
 }

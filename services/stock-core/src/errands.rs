@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::basket::{Ask, Follow};
+use crate::basket::{Ask, Follow, TellAnew};
 use crate::ids::{Principal, ReservationId, Stamp};
 use crate::limits::{ASK_AGAIN_MS, ASK_OVERDUE_MS};
 use crate::outcome::Prepared;
@@ -47,12 +47,23 @@ impl Shard {
         let ends_at = reservation.expires_at.map(|at| at.plus_ms(ASK_OVERDUE_MS));
         Some(Follow {
             id: *id,
-            version: spread.version,
+            version: spread.version.max(self.recoveries.version_floor()),
             asked_at: spread.asked_at,
             lines: lines.cloned().collect(),
             ask_at: ends_at.unwrap_or_else(|| self.stamp().plus_ms(ASK_AGAIN_MS)),
             anew: false,
         })
+    }
+
+    /// The shards that have yet to tell again what they have here, after this one, of that number,
+    /// has lost something.
+    pub fn awaits(&self, own: u32) -> impl Iterator<Item = (u32, TellAnew)> + '_ {
+        let tell = TellAnew {
+            recovery: self.recoveries.own,
+            shard: own,
+        };
+        let awaited = self.recoveries.awaited.iter();
+        awaited.map(move |shard| (*shard, tell))
     }
 
     /// The parts of which home should have been heard by now: what this shard, of that number,

@@ -216,6 +216,16 @@ impl Moment {
         self.stamp.min(self.wall)
     }
 
+    /// What an entry says of time, behind one that said `before`: time never goes back, and where
+    /// it says nothing, no time has passed.
+    #[must_use]
+    pub fn after(self, before: Self) -> Self {
+        match self == Self::default() {
+            true => before,
+            false => self.not_before(before.stamp),
+        }
+    }
+
     /// This moment, or the stamp before it, since time never goes back.
     #[must_use]
     pub fn not_before(self, stamp: Stamp) -> Self {

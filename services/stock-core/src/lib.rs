@@ -54,6 +54,7 @@ mod order;
 mod outcome;
 mod parts;
 mod position;
+mod recoveries;
 mod reservation;
 mod restore;
 mod set_aside;
@@ -66,7 +67,7 @@ mod verdict;
 
 pub use basket::{
     Acknowledge, Ask, BasketCommand, Decide, Decision, Follow, HoldPart, Line, NumberedLine, Over,
-    Probe,
+    Probe, Recovered, TellAnew, ToldAnew,
 };
 pub use catalog::{
     Catalog, CatalogCommand, CatalogOutcome, Coordinates, LocationType, PutLocation,

@@ -90,6 +90,9 @@ pub const ASK_AFTER_MS: u64 = 2_000;
 pub const ASK_AGAIN_MS: u64 = 24 * 3_600 * 1_000;
 /// How long after the end of a hold a participant asks home what became of it.
 pub const ASK_OVERDUE_MS: u64 = 5_000;
+/// Versions of a reservation that are kept free for each recovery of its home's group. What home
+/// decides after it comes after everything that it may have decided before.
+pub const VERSIONS_PER_RECOVERY: u32 = 1 << 20;
 /// Reservations at a position of which it is looked whether they are undecided, when a basket over
 /// several shards is short there: those held last.
 pub const UNDECIDED_LOOKED_AT_MAX: usize = 64;

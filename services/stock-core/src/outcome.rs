@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::basket::Follow;
 use crate::ids::{Location, ReservationId, Stamp};
 use crate::reservation::{Reservation, State};
 use crate::sku::Sku;
@@ -185,6 +186,8 @@ pub enum Refusal {
     /// More than [`ASKED_WITHIN_MS`](crate::limits::ASKED_WITHIN_MS) have passed since the edge
     /// asked for a basket over several shards, or another shard has found that it never came.
     TooLate,
+    /// The shard lost something, and has yet to hear what others have there.
+    Reconciling,
     /// Not all shards of the basket held their part in time, and none will.
     NotHeldInTime,
 }
@@ -215,8 +218,10 @@ pub enum BasketOutcome {
     Missing,
     /// To [`Ask`]: home knows the reservation, and will tell.
     Known,
-    /// To [`Ask`]: home never held it, and never will.
-    Gone,
+    /// To [`Ask`]: it has ended, or home never held it and never will. The part follows this.
+    Ended(Box<Follow>),
+    /// To [`TellAnew`]: there is more to tell. [`Self::Done`]: there is not.
+    Telling,
 }
 
 /// What home has prepared and not decided yet.

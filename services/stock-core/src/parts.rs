@@ -140,11 +140,16 @@ pub(crate) fn over_at(asked_at: Stamp) -> Stamp {
     asked_at.plus_ms(ASKED_WITHIN_MS)
 }
 
-/// Whether it is too late to hold what was asked for at `asked_at`, or too soon. Judged by the
-/// later of cluster time and the wall clocks: it is too late no later than a tombstone, which goes
-/// by cluster time alone, is forgotten.
-pub(crate) fn is_out_of_time(asked_at: Stamp, now: Moment) -> bool {
-    now.latest() > over_at(asked_at) || asked_at > now.latest().plus_ms(ASKED_WITHIN_MS)
+/// Whether it is too late to hold what was asked for at `asked_at`. Judged by the later of cluster
+/// time and the wall clocks: it is too late no later than a tombstone, which goes by cluster time
+/// alone, is forgotten. Since wall clocks may go back, it is so for good only by cluster time.
+pub(crate) fn is_too_late(asked_at: Stamp, now: Moment) -> bool {
+    now.latest() > over_at(asked_at)
+}
+
+/// Whether it is too soon: what the edge takes for the time is not to be believed.
+pub(crate) fn is_too_soon(asked_at: Stamp, now: Moment) -> bool {
+    asked_at > now.latest().plus_ms(ASKED_WITHIN_MS)
 }
 
 impl Parts {
@@ -226,6 +231,20 @@ impl Parts {
         }
         let part = Arc::make_mut(part);
         (part.told, part.held, part.ask_at) = (version, version, ask_at);
+    }
+
+    /// Homes are asked about every part of theirs, and as soon as may be.
+    pub(crate) fn ask_all(&mut self, is_home: impl Fn(u32) -> bool, now: Stamp) {
+        let asks = self.asks.iter();
+        let later = asks.filter(|(at, id)| *at > now && is_home(id.shard()));
+        let later: Vec<(Stamp, ReservationId)> = later.copied().collect();
+        for (at, id) in later {
+            if let Some(PartRecord::Held(part)) = self.buckets.get_mut(&id) {
+                self.asks.remove(&(at, id));
+                self.asks.insert((now, id));
+                Arc::make_mut(part).ask_at = now;
+            }
+        }
     }
 
     fn remove(&mut self, id: &ReservationId) {

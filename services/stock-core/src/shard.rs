@@ -22,6 +22,7 @@ use crate::memory::{Recall, RequestKey, RequestMemory};
 use crate::names::{Names, Naming};
 use crate::outcome::{Outcome, Refusal};
 use crate::parts::Parts;
+use crate::recoveries::Recoveries;
 use crate::reservation::Reservation;
 use crate::sku::Sku;
 use crate::stock::Stock;
@@ -33,6 +34,7 @@ pub struct Shard {
     pub(crate) shelves: Shelves,
     pub(crate) holds: Holds,
     pub(crate) parts: Parts,
+    pub(crate) recoveries: Recoveries,
     pub(crate) requests: RequestMemory<Verdict>,
     pub(crate) documents: DocumentMemory,
     pub(crate) names: Names,
@@ -61,6 +63,8 @@ pub struct Counts {
     /// to be told.
     pub undecided: usize,
     pub owed: usize,
+    /// Shards that have yet to tell again what they have here, after this one has lost something.
+    pub awaited: usize,
 }
 
 impl Shard {
@@ -82,6 +86,7 @@ impl Shard {
                 ENDED_RESERVATION_BYTES_MAX,
             ),
             parts: Parts::new(secret, buckets, TOMBSTONE_BYTES_MAX),
+            recoveries: Recoveries::default(),
             requests: RequestMemory::new(secret, buckets, REQUEST_MEMORY_BYTES_MAX),
             documents: DocumentMemory::new(secret, buckets, DOCUMENT_BYTES_MAX, SALE_BYTES_MAX),
             names: Names::default(),
@@ -140,6 +145,9 @@ impl Shard {
             BasketCommand::Decide(decide) => self.decide(at, decide, ledger),
             BasketCommand::Acknowledge(acknowledge) => self.acknowledge(at, acknowledge),
             BasketCommand::Ask(ask) => self.ask(at, ask),
+            BasketCommand::Recovered(recovered) => self.recovered(at, recovered),
+            BasketCommand::TellAnew(tell) => self.tell_anew(at, tell),
+            BasketCommand::ToldAnew(told) => self.told_anew(told),
         }
     }
 
@@ -184,7 +192,11 @@ impl Shard {
                     .last()
                     .map_or(0, |last| usize::from(last.as_bytes()[15]));
             }
-            BasketCommand::Acknowledge(_) | BasketCommand::Ask(_) => return 0,
+            BasketCommand::Acknowledge(_)
+            | BasketCommand::Ask(_)
+            | BasketCommand::Recovered(_)
+            | BasketCommand::TellAnew(_)
+            | BasketCommand::ToldAnew(_) => return 0,
         };
         let parts = self.parts.buckets.bucket_of(id);
         parts
@@ -243,6 +255,7 @@ impl Shard {
             tombstones: self.parts.ends.len(),
             undecided: self.holds.undecided.len(),
             owed: self.holds.owed.len(),
+            awaited: self.recoveries.awaited.len(),
         }
     }
 
@@ -295,6 +308,7 @@ impl Shard {
             parts: self.parts.held as u64,
             part_bytes: self.parts.held_bytes as u64,
             tombstone_bytes: self.parts.tombstone_bytes as u64,
+            recoveries: self.recoveries.clone(),
             skus: self.shelves.skus() as u64,
             positions: self.shelves.positions() as u64,
         }
@@ -337,6 +351,7 @@ impl Shard {
                     | Refusal::TooManyReservations
                     | Refusal::TooManyPositions
                     | Refusal::TooLate
+                    | Refusal::Reconciling
             ),
             Outcome::Shortage(shortage) => shortage.by_undecided && !is_last_try(operation),
             Outcome::Undecided(_) => true,

@@ -31,7 +31,7 @@ pub fn apply(
     entry: &Entry<'_>,
     changed: &mut Changed,
 ) -> Result<Outcomes, DecodeError> {
-    let moment = entry.moment.not_before(state.moment().stamp);
+    let moment = entry.moment.after(state.moment());
     let at = |ordinal: usize| At {
         index,
         ordinal: ordinal as u32,

@@ -171,7 +171,7 @@ pub struct ClusterClock {
 impl ClusterClock {
     /// An entry was applied, stamped by the leader of this term.
     pub fn applied(&mut self, moment: Moment, term: u64) {
-        self.floor = moment.not_before(self.floor.stamp);
+        self.floor = moment.after(self.floor);
         self.floor_term = self.floor_term.max(term);
     }
 

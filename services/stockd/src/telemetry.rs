@@ -76,6 +76,7 @@ pub fn report_counts(counts: impl Iterator<Item = (u32, Counts)>) {
         sum.tombstones += shard.tombstones;
         sum.undecided += shard.undecided;
         sum.owed += shard.owed;
+        sum.awaited += shard.awaited;
     }
     metrics::gauge!("stockd_skus").set(sum.skus as f64);
     metrics::gauge!("stockd_positions").set(sum.positions as f64);
@@ -87,4 +88,6 @@ pub fn report_counts(counts: impl Iterator<Item = (u32, Counts)>) {
     metrics::gauge!("stockd_basket_tombstones").set(sum.tombstones as f64);
     metrics::gauge!("stockd_baskets_undecided").set(sum.undecided as f64);
     metrics::gauge!("stockd_baskets_owed").set(sum.owed as f64);
+    // After recoveries with losses: while there are any, shards hold nothing for anybody.
+    metrics::gauge!("stockd_shards_awaited").set(sum.awaited as f64);
 }

@@ -216,9 +216,7 @@ impl World {
         if let Some(behind) = behind {
             return Some(format!("group 0 lacks its observer {behind:?}"));
         }
-        if self.recovered.is_none()
-            && let Some(unsettled) = Baskets::unsettled(&self.histories)
-        {
+        if let Some(unsettled) = Baskets::unsettled(&self.histories) {
             return Some(unsettled);
         }
         // All have all, so nobody asks for a snapshot any more. While one is wanted, its state is

@@ -9,6 +9,7 @@ mod away;
 mod bad_input;
 mod baskets;
 mod baskets_in_trouble;
+mod baskets_recovered;
 mod callers;
 mod careless;
 mod checkout;

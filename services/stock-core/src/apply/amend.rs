@@ -41,6 +41,9 @@ impl Shard {
         let shards = shards.or(over.map(|over| over.shards));
         let is_own = own_lines(&amend.id, shards);
         let mut needs = Need::of_lines(&amend.lines);
+        if self.is_reconciling() {
+            return Outcome::Refused(Refusal::Reconciling);
+        }
         if needs.len() > held.lines.len() && self.is_full_of_reservations() {
             return Outcome::Refused(Refusal::TooManyReservations);
         }

@@ -175,6 +175,13 @@ impl Holds {
         });
     }
 
+    /// Whether a participant has yet to be told something.
+    pub(crate) fn owes_to(&self, participant: u32) -> bool {
+        let from = (participant, ReservationId::FIRST);
+        let to = (participant + 1, ReservationId::FIRST);
+        self.owed.range(from..to).next().is_some()
+    }
+
     pub(crate) fn open(&self) -> usize {
         self.open
     }

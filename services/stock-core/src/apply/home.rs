@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::apply::holds::Hold;
-use crate::basket::{Acknowledge, Ask, Decide, Decision, Over};
+use crate::basket::{Acknowledge, Ask, Decide, Decision, Follow, Over};
 use crate::home::{Amendment, Participant, Undecided};
 use crate::ids::{At, ReservationId, Stamp};
 use crate::ledger::{EntryKind, LedgerEntry};
@@ -25,8 +25,9 @@ impl Shard {
         id: &ReservationId,
         over: &'a Over,
     ) -> Result<&'a Over, Refusal> {
-        let is_late = parts::is_out_of_time(over.asked_at, at.moment);
-        match is_late || self.parts.get(id).is_some() {
+        let asked_at = over.asked_at;
+        let is_out = parts::is_too_late(asked_at, at.moment);
+        match is_out || parts::is_too_soon(asked_at, at.moment) || self.parts.get(id).is_some() {
             true => Err(Refusal::TooLate),
             false => Ok(over),
         }
@@ -85,9 +86,10 @@ impl Shard {
             return done;
         }
         let mut undecided = None;
+        let floor = self.recoveries.version_floor();
         self.holds.change_spread(&decide.id, |_, spread| {
             undecided = spread.undecided.take();
-            spread.version = decide.version;
+            spread.version = decide.version.max(floor);
         });
         let Some(undecided) = undecided else {
             return done;
@@ -257,14 +259,12 @@ impl Shard {
     }
 
     pub(crate) fn ask(&mut self, at: At, ask: &Ask) -> Outcome {
-        let mut is_known = false;
-        let over = self
-            .holds
-            .hold(&ask.id)
-            .is_some_and(|hold| hold.ended().is_some());
-        if over {
-            return Outcome::Basket(BasketOutcome::Gone);
+        let hold = self.holds.hold(&ask.id);
+        let is_filed = hold.is_some_and(|hold| hold.ended().is_some());
+        if is_filed && let Some(follow) = self.to_follow(&ask.id, ask.shard) {
+            return Outcome::Basket(BasketOutcome::Ended(Box::new(follow)));
         }
+        let mut is_known = false;
         self.holds.change_spread(&ask.id, |_, spread| {
             for participant in &mut spread.participants {
                 if participant.shard == ask.shard {
@@ -282,6 +282,7 @@ impl Shard {
             let until = parts::over_at(ask.asked_at);
             self.bury(at, ask.id, u32::MAX, until, None);
         }
-        Outcome::Basket(BasketOutcome::Gone)
+        let gone = Follow::gone(ask.id, self.recoveries.last_version(), ask.asked_at);
+        Outcome::Basket(BasketOutcome::Ended(Box::new(gone)))
     }
 }

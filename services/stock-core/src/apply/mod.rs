@@ -2,6 +2,7 @@
 //! `post_held` of [`shelves::Shelves`], each together with the ledger entry that says so.
 
 pub(crate) mod amend;
+pub(crate) mod anew;
 pub(crate) mod confirm;
 pub(crate) mod expire;
 pub(crate) mod holds;

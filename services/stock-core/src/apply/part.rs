@@ -30,10 +30,18 @@ impl Shard {
         }
         let is_new = known.is_none();
         let known = known.and_then(PartRecord::part).map(Arc::clone);
-        if parts::is_out_of_time(hold.asked_at, at.moment) {
+        if parts::is_too_late(hold.asked_at, at.moment) {
+            // The wall clocks may say otherwise later.
+            self.refuse_part(at, hold, known, NotHeld::Gone);
             return Outcome::Basket(BasketOutcome::NotHeld(NotHeld::Gone));
         }
-        // Nothing is remembered of this: whoever asks may ask again.
+        // Nothing is remembered of these: whoever asks may ask again.
+        if parts::is_too_soon(hold.asked_at, at.moment) {
+            return Outcome::Refused(Refusal::TooLate);
+        }
+        if self.is_reconciling() {
+            return Outcome::Refused(Refusal::Reconciling);
+        }
         if self.is_full_of_reservations() || self.parts.is_full() {
             return Outcome::Refused(Refusal::TooManyReservations);
         }
@@ -294,7 +302,19 @@ impl Shard {
             quantity: 0,
             ..ReservationLine::new(now.sku.clone(), now.location.clone(), 0)
         };
-        let before = before.unwrap_or(&none);
+        // Whatever became of the line was lost here.
+        let lost = ReservationLine {
+            open: now.open + now.fulfilled,
+            fulfilled: 0,
+            ..now.clone()
+        };
+        let is_lost = before.is_none() && self.recoveries.awaited.contains(&part.id.shard());
+        let held_anew = if is_lost { lost.open } else { 0 };
+        let before = if is_lost {
+            &lost
+        } else {
+            before.unwrap_or(&none)
+        };
         let fulfilled = (now.fulfilled - before.fulfilled).clamp(0, before.open.max(0));
         let left = before.open - fulfilled;
         let expired = (now.expired() - before.expired()).clamp(0, left);
@@ -304,6 +324,7 @@ impl Shard {
         let position = stock.and_then(|stock| stock.position(&now.location));
         let room = position.map_or(0, |position| position.on_hand + COUNTER_MAX);
         let kinds = [
+            (EntryKind::Reserved, 0, held_anew),
             (EntryKind::Fulfilled, -fulfilled.min(room), -fulfilled),
             (EntryKind::Expired, 0, -expired),
             (EntryKind::Released, 0, -released.max(0)),
@@ -332,7 +353,7 @@ impl Shard {
             self.shelves.post(entry, ledger);
         }
         let position = (&now.sku, &now.location);
-        match (before.open > 0, now.open > 0) {
+        match (before.open > 0 && !is_lost, now.open > 0) {
             (false, true) => self.shelves.add_holder(position, part.created_at, part.id),
             (true, false) => self
                 .shelves

@@ -26,6 +26,9 @@ impl Shard {
         reserve: &Reserve,
         ledger: &mut Vec<LedgerEntry>,
     ) -> Outcome {
+        if self.is_reconciling() {
+            return Outcome::Refused(Refusal::Reconciling);
+        }
         if self.is_full_of_reservations() {
             return Outcome::Refused(Refusal::TooManyReservations);
         }

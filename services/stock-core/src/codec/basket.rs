@@ -13,8 +13,14 @@
 //! 17 decide      id, version, 1 held; 2 not held, why
 //! 18 acknowledge shard, reservations of id, version
 //! 19 ask         id, shard, asked at
+//! 20 recovered   shard, shards
+//! 21 tell anew   recovery, shard
+//! 22 told anew   recovery, shard
+//!
+//! recoveries     how many of the own group, who is awaited, others with how many of theirs
 //! ```
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -23,6 +29,7 @@ use super::bytes::{Read, Reader, Writer};
 use super::command::{read_line, write_line};
 use crate::basket::{
     Acknowledge, Ask, BasketCommand, Decide, Decision, Follow, HoldPart, NumberedLine, Over, Probe,
+    Recovered, TellAnew, ToldAnew,
 };
 use crate::error::Flaw;
 use crate::home::{Amendment, Participant, Spread, Undecided};
@@ -32,6 +39,7 @@ use crate::memory::RequestKey;
 use crate::names::{Interning, Names, Naming, NewNames};
 use crate::outcome::{BasketOutcome, NotHeld, Prepared, ShortLine, Shortage};
 use crate::parts::{Part, PartRecord, Tombstone};
+use crate::recoveries::Recoveries;
 use crate::reservation::{ReservationLine, ReservationLines};
 
 pub(super) const HOLD_PART: u8 = 14;
@@ -40,6 +48,9 @@ pub(super) const FOLLOW: u8 = 16;
 pub(super) const DECIDE: u8 = 17;
 pub(super) const ACKNOWLEDGE: u8 = 18;
 pub(super) const ASK: u8 = 19;
+pub(super) const RECOVERED: u8 = 20;
+pub(super) const TELL_ANEW: u8 = 21;
+pub(super) const TOLD_ANEW: u8 = 22;
 
 /// A short line takes at least: two names of a letter, and three numbers.
 const SHORT_LINE_BYTES_MIN: usize = 7;
@@ -49,6 +60,8 @@ const LINE_BYTES_MIN: usize = 8;
 const NUMBERED_BYTES_MIN: usize = 6;
 /// A reservation and its version.
 const FOLLOWED_BYTES_MIN: usize = 17;
+/// A shard, and the number of a recovery.
+const OTHER_BYTES_MIN: usize = 2;
 /// A participant in a spread.
 const PARTICIPANT_BYTES_MIN: usize = 2;
 
@@ -82,12 +95,7 @@ impl Writer {
             }
             BasketCommand::Follow(follow) => {
                 self.tag(FOLLOW);
-                self.fixed(follow.id.as_bytes());
-                self.number(u64::from(follow.version));
-                self.stamp(follow.asked_at);
-                self.stamp(follow.ask_at);
-                self.flag(follow.anew);
-                self.lines(&follow.lines);
+                self.follow(follow);
             }
             BasketCommand::Decide(decide) => {
                 self.tag(DECIDE);
@@ -116,7 +124,31 @@ impl Writer {
                 self.number(u64::from(ask.shard));
                 self.stamp(ask.asked_at);
             }
+            BasketCommand::Recovered(recovered) => {
+                self.tag(RECOVERED);
+                self.number(u64::from(recovered.shard));
+                self.number(u64::from(recovered.shards));
+            }
+            BasketCommand::TellAnew(TellAnew { recovery, shard }) => {
+                self.tag(TELL_ANEW);
+                self.number(u64::from(*recovery));
+                self.number(u64::from(*shard));
+            }
+            BasketCommand::ToldAnew(ToldAnew { recovery, shard }) => {
+                self.tag(TOLD_ANEW);
+                self.number(u64::from(*recovery));
+                self.number(u64::from(*shard));
+            }
         }
+    }
+
+    fn follow(&mut self, follow: &Follow) {
+        self.fixed(follow.id.as_bytes());
+        self.number(u64::from(follow.version));
+        self.stamp(follow.asked_at);
+        self.stamp(follow.ask_at);
+        self.flag(follow.anew);
+        self.lines(&follow.lines);
     }
 
     fn flag(&mut self, flag: bool) {
@@ -194,14 +226,7 @@ impl Reader<'_> {
                 version: self.version()?,
                 asked_at: self.stamp()?,
             }),
-            FOLLOW => BasketCommand::Follow(Follow {
-                id: self.reservation_id()?,
-                version: self.version()?,
-                asked_at: self.stamp()?,
-                ask_at: self.stamp()?,
-                anew: self.flag()?,
-                lines: self.lines(&mut NewNames)?.into_vec(),
-            }),
+            FOLLOW => BasketCommand::Follow(self.follow()?),
             DECIDE => BasketCommand::Decide(Decide {
                 id: self.reservation_id()?,
                 version: self.version()?,
@@ -227,11 +252,45 @@ impl Reader<'_> {
                 shard: self.narrow("shard")?,
                 asked_at: self.stamp()?,
             }),
+            RECOVERED => BasketCommand::Recovered(Recovered {
+                shard: self.a_shard()?,
+                shards: self.shards()?,
+            }),
+            TELL_ANEW => BasketCommand::TellAnew(TellAnew {
+                recovery: self.narrow("recovery")?,
+                shard: self.a_shard()?,
+            }),
+            TOLD_ANEW => BasketCommand::ToldAnew(ToldAnew {
+                recovery: self.narrow("recovery")?,
+                shard: self.a_shard()?,
+            }),
             tag => {
                 let what = "command between shards";
                 return Err(Flaw::UnknownTag { what, tag });
             }
         })
+    }
+
+    fn follow(&mut self) -> Read<Follow> {
+        Ok(Follow {
+            id: self.reservation_id()?,
+            version: self.version()?,
+            asked_at: self.stamp()?,
+            ask_at: self.stamp()?,
+            anew: self.flag()?,
+            lines: self.lines(&mut NewNames)?.into_vec(),
+        })
+    }
+
+    /// The number of a shard.
+    fn a_shard(&mut self) -> Read<u32> {
+        match self.number()? {
+            value if value < u64::from(ReservationId::SHARDS_MAX) => Ok(value as u32),
+            value => {
+                let what = "shard";
+                Err(Flaw::NumberOutOfRange { what, value })
+            }
+        }
     }
 
     fn reservation_id(&mut self) -> Read<ReservationId> {
@@ -329,7 +388,11 @@ impl Writer {
             BasketOutcome::Done => self.tag(4),
             BasketOutcome::Missing => self.tag(5),
             BasketOutcome::Known => self.tag(6),
-            BasketOutcome::Gone => self.tag(7),
+            BasketOutcome::Ended(follow) => {
+                self.tag(7);
+                self.follow(follow);
+            }
+            BasketOutcome::Telling => self.tag(8),
         }
     }
 
@@ -360,7 +423,8 @@ impl Reader<'_> {
             4 => BasketOutcome::Done,
             5 => BasketOutcome::Missing,
             6 => BasketOutcome::Known,
-            7 => BasketOutcome::Gone,
+            7 => BasketOutcome::Ended(Box::new(self.follow()?)),
+            8 => BasketOutcome::Telling,
             tag => {
                 let what = "answer between shards";
                 return Err(Flaw::UnknownTag { what, tag });
@@ -386,6 +450,17 @@ impl Reader<'_> {
 
 /// States.
 impl Writer {
+    pub(super) fn recoveries(&mut self, recoveries: &Recoveries) {
+        self.number(u64::from(recoveries.own));
+        let awaited: SmallVec<[u32; 8]> = recoveries.awaited.iter().copied().collect();
+        self.shard_list(&awaited);
+        self.count(recoveries.others.len());
+        for (shard, recovery) in &recoveries.others {
+            self.number(u64::from(*shard));
+            self.number(u64::from(*recovery));
+        }
+    }
+
     pub(super) fn spread(&mut self, spread: &Spread) {
         self.number(u64::from(spread.shards));
         self.number(u64::from(spread.version));
@@ -447,6 +522,29 @@ impl Writer {
 }
 
 impl Reader<'_> {
+    pub(super) fn recoveries(&mut self) -> Read<Recoveries> {
+        let own = self.narrow("recovery")?;
+        let awaited = self.shard_list()?.into_iter().collect();
+        let count = self.count(OTHER_BYTES_MIN)?;
+        let mut others: BTreeMap<u32, u32> = BTreeMap::new();
+        for _ in 0..count {
+            let (shard, recovery) = (self.a_shard()?, self.narrow("recovery")?);
+            if others
+                .last_key_value()
+                .is_some_and(|(before, _)| *before >= shard)
+            {
+                let what = "shards";
+                return Err(Flaw::OutOfOrder { what });
+            }
+            others.insert(shard, recovery);
+        }
+        Ok(Recoveries {
+            own,
+            awaited,
+            others,
+        })
+    }
+
     pub(super) fn spread(&mut self, names: &mut Names) -> Read<Spread> {
         let (shards, version, asked_at) = (self.shards()?, self.version()?, self.stamp()?);
         let count = self.count(PARTICIPANT_BYTES_MIN)?;

@@ -12,7 +12,7 @@
 //! 11 forced      a release: as release, then why
 //! 12 over        a reserve over several shards: as labelled, what it reaches over before the lines
 //! 13 over        an amendment over several shards: as amend, and likewise
-//! 14 to 19       what shards tell each other: `basket.rs`
+//! 14 to 22       what shards tell each other: `basket.rs`
 //! 9 movements    kind, source; empty: the principal, document, reason; empty: none, lines of
 //!                line, sku, location, change of on hand, occurred at
 //!
@@ -24,7 +24,7 @@
 use std::sync::Arc;
 
 use crate::basket::Line;
-use crate::codec::basket::{ASK, HOLD_PART};
+use crate::codec::basket::{HOLD_PART, TOLD_ANEW};
 use crate::codec::bytes::{Read, Reader, Writer};
 use crate::command::{
     Action, Amend, Command, Confirm, Extend, Fulfill, MovementKind, MovementLine, Movements,
@@ -90,7 +90,7 @@ impl Reader<'_> {
                 Ok(Action::Request(request, operation))
             }
             MOVEMENTS => Ok(Action::Movements(read_movements(principal, self, names)?)),
-            HOLD_PART..=ASK => Ok(Action::Basket(self.basket(kind, names)?)),
+            HOLD_PART..=TOLD_ANEW => Ok(Action::Basket(self.basket(kind, names)?)),
             tag => {
                 let what = "command of a stock shard";
                 Err(Flaw::UnknownTag { what, tag })

@@ -4,10 +4,11 @@ use crate::codec::{Read, Reader, VERSION, Writer};
 use crate::error::Flaw;
 use crate::ids::{At, Moment, Secret, Stamp};
 use crate::order::Order;
+use crate::recoveries::Recoveries;
 
 /// The head of a shard. The counts follow from the buckets; that they are here tells when one is
 /// not what it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ShardHead {
     pub(crate) applied: At,
     pub(crate) secret: Secret,
@@ -22,6 +23,7 @@ pub(crate) struct ShardHead {
     pub(crate) tombstone_bytes: u64,
     pub(crate) skus: u64,
     pub(crate) positions: u64,
+    pub(crate) recoveries: Recoveries,
 }
 
 /// The head of a catalog.
@@ -79,10 +81,14 @@ impl ShardHead {
         writer.number(self.skus);
         writer.number(self.positions);
         let of_parts = [self.parts, self.part_bytes, self.tombstone_bytes];
-        if of_parts != [0; 3] {
+        let is_whole = self.recoveries == Recoveries::default();
+        if of_parts != [0; 3] || !is_whole {
             of_parts
                 .into_iter()
                 .for_each(|number| writer.number(number));
+        }
+        if !is_whole {
+            writer.recoveries(&self.recoveries);
         }
     }
 
@@ -102,13 +108,20 @@ impl ShardHead {
             parts: 0,
             part_bytes: 0,
             tombstone_bytes: 0,
+            recoveries: Recoveries::default(),
         };
         // They stand there only if there are any.
         if !reader.is_empty() {
             head.parts = reader.number()?;
             head.part_bytes = reader.number()?;
             head.tombstone_bytes = reader.number()?;
-            if [head.parts, head.part_bytes, head.tombstone_bytes] == [0; 3] {
+            if reader.is_empty() && [head.parts, head.part_bytes, head.tombstone_bytes] == [0; 3] {
+                return Err(Flaw::TooLong { bytes: 3 });
+            }
+        }
+        if !reader.is_empty() {
+            head.recoveries = reader.recoveries()?;
+            if head.recoveries == Recoveries::default() {
                 return Err(Flaw::TooLong { bytes: 3 });
             }
         }

@@ -152,6 +152,7 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::basket::Follow;
     use crate::ids::{Location, Principal, ReservationId, Stamp};
     use crate::outcome::{
         BasketOutcome, Discrepancy, NotHeld, Policy, Prepared, Refusal, ShortLine, Shortage,
@@ -215,6 +216,7 @@ mod tests {
             lines: Vec::new(),
             by_undecided: false,
         });
+        let id = ReservationId::compose(Stamp(5), 2, 77);
         let baskets = [
             BasketOutcome::Held,
             BasketOutcome::NotHeld(NotHeld::Short(short)),
@@ -224,7 +226,8 @@ mod tests {
             BasketOutcome::Done,
             BasketOutcome::Missing,
             BasketOutcome::Known,
-            BasketOutcome::Gone,
+            BasketOutcome::Ended(Box::new(Follow::gone(id, 7, Stamp(9)))),
+            BasketOutcome::Telling,
         ];
         outcomes.extend(baskets.map(Outcome::Basket));
         let discrepancy = Some(Box::new(Discrepancy {

@@ -415,6 +415,7 @@ impl Reader<'_> {
             20 => Refusal::DocumentMemoryFull,
             21 => Refusal::TooLate,
             22 => Refusal::NotHeldInTime,
+            23 => Refusal::Reconciling,
             tag => {
                 let what = "refusal";
                 return Err(Flaw::UnknownTag { what, tag });

@@ -15,6 +15,7 @@ use crate::memory::{Remembered, RequestKey};
 use crate::names::Names;
 use crate::order::Place;
 use crate::outcome::{Discrepancy, Policy, Refusal};
+use crate::recoveries::Recoveries;
 use crate::reservation::{Reservation, ReservationLine, ReservationLines, State};
 use crate::sku::Sku;
 use crate::stock::Stock;
@@ -440,6 +441,9 @@ fn every_field_of_a_head_counts() {
             |head| head.ended.len = 20,
             |head| head.ended.next = 20,
             |head| head.open = 20,
+            |head| head.recoveries.own = 20,
+            |head| head.recoveries.awaited = [3].into(),
+            |head| head.recoveries.others = [(5, 20)].into(),
             |head| head.skus = 20,
             |head| head.positions = 20,
         ],
@@ -559,7 +563,7 @@ fn the_format_never_changes() {
     shard_head().write(&mut writer, 4);
     let head = [
         4, 1, 4, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 15, 4, 16, 5, 6, 7, 17, 8, 9, 10, 11, 18, 12, 19,
-        13, 14, 20, 21, 22,
+        13, 14, 20, 21, 22, 2, 2, 0, 3, 1, 5, 1,
     ];
     assert_eq!(writer.into_bytes(), head);
 
@@ -576,7 +580,7 @@ fn the_format_never_changes() {
     let expected = [Held, Confirmed, Fulfilled, Released, Expired];
     assert_eq!(states, expected.map(|state| Refusal::WrongState { state }));
     let mut refusals = Vec::new();
-    for tag in 1..=22_u8 {
+    for tag in 1..=23_u8 {
         let tails: [&[u8]; 3] = [&[], &[1], &[1, 1]];
         let read = |tail: &&[u8]| whole(&[&[tag], *tail].concat(), |reader| reader.refusal()).ok();
         refusals.push(tails.iter().find_map(read).unwrap());
@@ -605,6 +609,7 @@ fn the_format_never_changes() {
         Refusal::DocumentMemoryFull,
         Refusal::TooLate,
         Refusal::NotHeldInTime,
+        Refusal::Reconciling,
     ];
     assert_eq!(refusals, expected);
 }
@@ -651,6 +656,11 @@ fn shard_head() -> ShardHead {
         tombstone_bytes: 22,
         skus: 13,
         positions: 14,
+        recoveries: Recoveries {
+            own: 2,
+            awaited: [0, 3].into(),
+            others: [(5, 1)].into(),
+        },
     }
 }
 

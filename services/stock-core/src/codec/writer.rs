@@ -256,6 +256,7 @@ impl Writer {
             Refusal::DocumentMemoryFull => put(20, &[]),
             Refusal::TooLate => put(21, &[]),
             Refusal::NotHeldInTime => put(22, &[]),
+            Refusal::Reconciling => put(23, &[]),
         }
     }
 }

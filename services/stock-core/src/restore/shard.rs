@@ -54,6 +54,7 @@ impl StateRestorer for ShardRestorer {
         })?;
         let mut shard = Shard::new(head.secret);
         shard.applied = head.applied;
+        shard.recoveries = head.recoveries.clone();
         shard.requests.horizon = head.requests.horizon;
         shard.documents.horizon = head.documents.horizon;
         Ok(Self {

@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
+use stock_core::limits::VERSIONS_PER_RECOVERY;
 use stock_core::{
     Acknowledge, Ask, BasketCommand, Decide, Decision, Follow, HoldPart, Line, NotHeld,
-    NumberedLine, Probe, Quantity, Refusal, ReservationId, ReservationLine, ShortLine, Shortage,
+    NumberedLine, Probe, Quantity, Recovered, Refusal, ReservationId, ReservationLine, ShortLine,
+    Shortage, TellAnew, ToldAnew,
 };
 
 use crate::naive::Naive;
@@ -31,7 +33,20 @@ pub(crate) fn command(world: &mut World, naive: &Naive) -> BasketCommand {
         }
         40..60 => BasketCommand::Follow(follow(world, naive)),
         60..78 => BasketCommand::Decide(decide(world, naive)),
-        78..93 => acknowledge(world, naive),
+        78..90 => acknowledge(world, naive),
+        90 | 91 => BasketCommand::Recovered(Recovered {
+            shard: HOME,
+            shards: SHARDS,
+        }),
+        92 => BasketCommand::TellAnew(TellAnew {
+            recovery: naive.losses.others.get(&AWAY).copied().unwrap_or(0)
+                + world.between(0, 1) as u32,
+            shard: AWAY,
+        }),
+        93..95 => BasketCommand::ToldAnew(ToldAnew {
+            recovery: (naive.losses.own + 1).saturating_sub(world.between(1, 2) as u32),
+            shard: AWAY,
+        }),
         _ => {
             let known = naive.reservations.iter().map(|known| known.what.id);
             let known: Vec<ReservationId> = known.collect();
@@ -79,7 +94,7 @@ fn hold_part(world: &mut World, naive: &Naive) -> HoldPart {
     // What another part has is asked for most eagerly.
     let others = naive.parts.iter().flat_map(|part| part.lines.clone());
     let others: Vec<ReservationLine> = others.collect();
-    if world.chance(65)
+    if world.chance(88)
         && let Some(wanted) = world.pick(&others)
     {
         lines = vec![Line {
@@ -93,7 +108,7 @@ fn hold_part(world: &mut World, naive: &Naive) -> HoldPart {
         id,
         version,
         asked_at: world.asked_at(),
-        is_last_try: world.chance(20),
+        is_last_try: world.chance(8),
         lines: (2..)
             .step_by(3)
             .zip(lines)
@@ -105,7 +120,7 @@ fn hold_part(world: &mut World, naive: &Naive) -> HoldPart {
 fn follow(world: &mut World, naive: &Naive) -> Follow {
     let (id, version) = part(world, naive);
     if world.chance(10) {
-        return Follow::gone(id, world.asked_at());
+        return Follow::gone(id, VERSIONS_PER_RECOVERY - 1, world.asked_at());
     }
     let known = naive.parts.iter().find(|part| part.id == id);
     let mut lines: Vec<ReservationLine> = known.map_or(Vec::new(), |part| part.lines.clone());

@@ -85,7 +85,7 @@ fn expected() -> impl Iterator<Item = String> {
         (
             "reserve",
             "held | shortage | UnknownSku | ReservationIdTaken | held, again | shortage, again
-             | UnknownSku, again | prepared | prepared, again | TooLate",
+             | UnknownSku, again | prepared | prepared, again | TooLate | Reconciling",
         ),
         (
             "confirm",
@@ -111,7 +111,8 @@ fn expected() -> impl Iterator<Item = String> {
         (
             "amend",
             "held | held, again | shortage | UnknownSku | UnknownReservation | is confirmed
-             | is fulfilled | is released | is expired | prepared | undecided | TooLate",
+             | is fulfilled | is released | is expired | prepared | undecided | TooLate
+             | Reconciling",
         ),
         ("policy", "policy | policy, again | CounterOutOfRange"),
     ];
@@ -124,7 +125,7 @@ fn expected() -> impl Iterator<Item = String> {
     let baskets = [
         (
             "hold part",
-            "held | short | shortage | UnknownSku | never | over",
+            "held | short | shortage | UnknownSku | never | over | Reconciling | TooLate",
         ),
         ("probe", "held | short | never | over"),
         ("follow", "done | missing"),
@@ -133,7 +134,10 @@ fn expected() -> impl Iterator<Item = String> {
         ("decide refused", "done"),
         ("decide gone", "done"),
         ("acknowledge", "done"),
-        ("ask", "known | gone"),
+        ("ask", "known | ended | gone"),
+        ("recovered", "done"),
+        ("tell anew", "done | telling"),
+        ("told anew", "done"),
     ];
     let every_request = "RequestReused | RequestTooOld | RequestFromFuture";
     requests
@@ -187,6 +191,10 @@ fn outcome_name(outcome: &Outcome) -> String {
             NotHeld::Refused(refusal) => refusal_name(refusal),
             NotHeld::Gone => "never".to_string(),
         },
+        Outcome::Basket(BasketOutcome::Ended(follow)) => match follow.lines.is_empty() {
+            true => "gone".to_string(),
+            false => "ended".to_string(),
+        },
         Outcome::Basket(outcome) => format!("{outcome:?}").to_lowercase(),
     }
 }
@@ -204,6 +212,9 @@ fn basket_name(command: &BasketCommand) -> &'static str {
         },
         BasketCommand::Acknowledge(_) => "acknowledge",
         BasketCommand::Ask(_) => "ask",
+        BasketCommand::Recovered(_) => "recovered",
+        BasketCommand::TellAnew(_) => "tell anew",
+        BasketCommand::ToldAnew(_) => "told anew",
     }
 }
 

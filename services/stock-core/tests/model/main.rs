@@ -34,7 +34,7 @@ use world::{Step, World};
 /// Of a cluster: none is better than another.
 const SECRET: Secret = Secret(77);
 
-const WORLDS: u64 = 200;
+const WORLDS: u64 = 360;
 const STEPS: usize = 1_000;
 /// Comparing all bytes of two states takes long, so it is done this often...
 const STEPS_A_COMPARISON: usize = 500;
@@ -379,6 +379,7 @@ impl Trial {
             || counts.parts != self.naive.parts.len()
             || counts.tombstones != self.naive.tombstones.len()
             || counts.undecided != baskets::undecided(&self.naive)
+            || counts.awaited != self.naive.losses.awaited.len()
             || counts.owed != baskets::owed(&self.naive).len()
         {
             return Err(format!("{counts:?}; the model knows {known} reservations"));

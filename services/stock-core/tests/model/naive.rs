@@ -14,7 +14,7 @@ use stock_core::{
     State,
 };
 
-use super::naive_baskets::{Part, Reach, Tombstone};
+use super::naive_baskets::{Losses, Part, Reach, Tombstone};
 
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -31,6 +31,7 @@ pub(crate) struct Naive {
     pub(crate) reservations: Vec<Known>,
     pub(crate) parts: Vec<Part>,
     pub(crate) tombstones: Vec<Tombstone>,
+    pub(crate) losses: Losses,
     pub(crate) requests: Vec<Answered>,
     requests_horizon: u64,
     documents: Vec<Recorded>,
@@ -307,6 +308,9 @@ impl Naive {
         request: RequestId,
         reserve: &Reserve,
     ) -> Result<Outcome, Refusal> {
+        if !self.losses.awaited.is_empty() {
+            return Err(Refusal::Reconciling);
+        }
         if self.find(reserve.id).is_some() {
             return Err(Refusal::ReservationIdTaken);
         }
@@ -356,6 +360,9 @@ impl Naive {
         amend: &Amend,
     ) -> Result<Outcome, Refusal> {
         let known = self.touch(amend.id, who.now, &[State::Held])?.clone();
+        if !self.losses.awaited.is_empty() {
+            return Err(Refusal::Reconciling);
+        }
         let held = known.what;
         let wants = sum_up(&amend.lines);
         let over = amend.over.as_deref();
@@ -981,7 +988,9 @@ fn is_passing(outcome: &Outcome, operation: &Operation) -> bool {
         _ => None,
     };
     match outcome {
-        Outcome::Refused(Refusal::ReservationIdTaken | Refusal::TooLate) => true,
+        Outcome::Refused(Refusal::ReservationIdTaken | Refusal::TooLate | Refusal::Reconciling) => {
+            true
+        }
         Outcome::Undecided(_) => true,
         Outcome::Shortage(shortage) => {
             shortage.by_undecided && over.is_some_and(|over| !over.is_last_try)

@@ -1,9 +1,10 @@
 //! Baskets over several shards once more, as plainly as the rest: what home and participants know
 //! is in lists, and what is owed to whom is looked for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use stock_core::limits::VERSIONS_PER_RECOVERY;
 use stock_core::{
     BasketCommand, BasketOutcome, Decide, Decision, EntryKind, Follow, HoldPart, Location, NotHeld,
     Outcome, Over, Prepared, Principal, Probe, Refusal, RequestId, Reservation, ReservationId,
@@ -37,6 +38,15 @@ pub(crate) struct Undecided {
     amendment: Option<(Vec<ReservationLine>, Option<Stamp>)>,
     /// Whether home still holds what the amendment needs beyond what is open.
     has_extras: bool,
+}
+
+/// How often groups went on with losses.
+#[derive(Default)]
+pub(crate) struct Losses {
+    pub(crate) own: u32,
+    /// Who has yet to tell what he has here.
+    pub(crate) awaited: BTreeSet<u32>,
+    pub(crate) others: BTreeMap<u32, u32>,
 }
 
 /// The lines of a reservation that is at home elsewhere.
@@ -160,24 +170,99 @@ impl Naive {
             BasketCommand::Ask(ask) => {
                 let until = ask.asked_at.0 + MINUTE;
                 let has_part = self.parts.iter().any(|part| part.id == ask.id);
+                let floor = self.losses.own * VERSIONS_PER_RECOVERY;
+                let gone = Follow::gone(ask.id, floor + VERSIONS_PER_RECOVERY - 1, ask.asked_at);
+                let gone = Outcome::Basket(BasketOutcome::Ended(Box::new(gone)));
                 let Some(known) = self.find(ask.id) else {
-                    if has_part {
-                        return Outcome::Basket(BasketOutcome::Gone);
+                    if !has_part {
+                        self.bury(who, ask.id, u32::MAX, until, None);
                     }
-                    self.bury(who, ask.id, u32::MAX, until, None);
-                    return Outcome::Basket(BasketOutcome::Gone);
+                    return gone;
                 };
                 let is_filed = known.ended_at.is_some();
-                let participants = known.reach.iter_mut().flat_map(|it| &mut it.participants);
-                let mut asks = participants.filter(|(shard, _)| *shard == ask.shard);
-                match asks.next().filter(|_| !is_filed) {
+                let Some(reach) = &mut known.reach else {
+                    return gone;
+                };
+                if is_filed {
+                    let is_there = |l: &&ReservationLine| l.sku.shard(reach.shards) == ask.shard;
+                    let lines = known.what.lines.iter().filter(is_there).cloned();
+                    let ends = known.what.expires_at.map(|at| at.0 + 5 * SECOND);
+                    return Outcome::Basket(BasketOutcome::Ended(Box::new(Follow {
+                        id: ask.id,
+                        version: reach.version.max(floor),
+                        asked_at: Stamp(reach.asked_at),
+                        lines: lines.collect(),
+                        ask_at: Stamp(ends.unwrap_or(who.now + 24 * 60 * MINUTE)),
+                        anew: false,
+                    })));
+                }
+                let mut participants = reach.participants.iter_mut();
+                match participants.find(|(shard, _)| *shard == ask.shard) {
                     Some((_, followed)) => {
                         *followed = 0;
                         Outcome::Basket(BasketOutcome::Known)
                     }
-                    None => Outcome::Basket(BasketOutcome::Gone),
+                    None => gone,
                 }
             }
+            BasketCommand::Recovered(recovered) => {
+                self.losses.own += 1;
+                let shards = 0..recovered.shards;
+                self.losses.awaited = shards.filter(|it| *it != recovered.shard).collect();
+                self.tell_anew_of(|_| true);
+                for part in &mut self.parts {
+                    part.ask_at = part.ask_at.min(who.now);
+                }
+                Outcome::Basket(BasketOutcome::Done)
+            }
+            BasketCommand::TellAnew(tell) => {
+                if tell.recovery > self.losses.others.get(&tell.shard).copied().unwrap_or(0) {
+                    self.losses.others.insert(tell.shard, tell.recovery);
+                    self.tell_anew_of(|shard| shard == tell.shard);
+                    for part in self
+                        .parts
+                        .iter_mut()
+                        .filter(|it| it.id.shard() == tell.shard)
+                    {
+                        part.ask_at = part.ask_at.min(who.now);
+                    }
+                }
+                let owes = self
+                    .reservations
+                    .iter()
+                    .filter_map(|it| it.reach.as_ref())
+                    .any(|it| {
+                        let mut participants = it.participants.iter();
+                        it.undecided.is_none()
+                            && participants.any(|of| of.0 == tell.shard && of.1 < it.version)
+                    });
+                Outcome::Basket(match owes {
+                    true => BasketOutcome::Telling,
+                    false => BasketOutcome::Done,
+                })
+            }
+            BasketCommand::ToldAnew(told) => {
+                if told.recovery == self.losses.own {
+                    self.losses.awaited.remove(&told.shard);
+                }
+                Outcome::Basket(BasketOutcome::Done)
+            }
+        }
+    }
+
+    fn tell_anew_of(&mut self, is_meant: impl Fn(u32) -> bool) {
+        let floor = self.losses.own * VERSIONS_PER_RECOVERY;
+        let open = self
+            .reservations
+            .iter_mut()
+            .filter(|it| it.ended_at.is_none());
+        for reach in open.filter_map(|known| known.reach.as_mut()) {
+            let participants = reach.participants.iter_mut();
+            let meant: Vec<_> = participants.filter(|(shard, _)| is_meant(*shard)).collect();
+            if !meant.is_empty() && reach.undecided.is_none() {
+                reach.version = reach.version.max(floor);
+            }
+            meant.into_iter().for_each(|(_, followed)| *followed = 0);
         }
     }
 
@@ -289,6 +374,7 @@ impl Naive {
         let before = known.clone();
         let reach = known.reach.as_mut().unwrap();
         let undecided = reach.undecided.clone().unwrap();
+        let floor = self.losses.own * VERSIONS_PER_RECOVERY;
         let is_held = decide.decision == Decision::Held;
         let is_open = [State::Held, State::Confirmed].contains(&before.what.state);
         let holder = Who::holder(&before.what.principal, who.now);
@@ -320,7 +406,7 @@ impl Naive {
         }
         if let Some(known) = self.find(decide.id) {
             let reach = known.reach.as_mut().unwrap();
-            reach.version = decide.version;
+            reach.version = decide.version.max(floor);
             reach.undecided = None;
             known.file(who.now);
         }
@@ -400,9 +486,16 @@ impl Naive {
             Some(outcome) => return Err(Outcome::Basket(outcome)),
             None => {}
         }
+        if who.latest > hold.asked_at.0 + MINUTE {
+            let why = NotHeld::Gone;
+            self.never(who, hold.id, hold.version, hold.asked_at, &why);
+            return Err(Outcome::Basket(BasketOutcome::NotHeld(why)));
+        }
         if out_of_time(who, hold.asked_at) {
-            let gone = BasketOutcome::NotHeld(NotHeld::Gone);
-            return Err(Outcome::Basket(gone));
+            return Err(Outcome::Refused(Refusal::TooLate));
+        }
+        if !self.losses.awaited.is_empty() {
+            return Err(Outcome::Refused(Refusal::Reconciling));
         }
         let wants = sum_up_numbered(hold.lines.iter().map(|it| (it.number, &it.line)));
         let known = self.parts.iter().find(|part| part.id == hold.id);
@@ -580,6 +673,14 @@ impl Naive {
         let all: Vec<ReservationLine> = left.chain(follow.lines.iter().cloned()).collect();
         for line in all {
             let was = before.iter().find(|other| same(&line, other));
+            // Whoever lost something hears of its lines what they were, from the beginning.
+            let lost = ReservationLine {
+                open: line.open + line.fulfilled,
+                fulfilled: 0,
+                ..line.clone()
+            };
+            let is_lost = was.is_none() && self.losses.awaited.contains(&follow.id.shard());
+            let was = if is_lost { Some(&lost) } else { was };
             let (open, fulfilled, expired) =
                 was.map_or((0, 0, 0), |was| (was.open, was.fulfilled, was.expired()));
             let fulfilled = (line.fulfilled - fulfilled).max(0).min(open);
@@ -588,6 +689,7 @@ impl Naive {
             // A counter stays in its range, whatever home says.
             let room = self.on_hand(&line.sku, &line.location) + 1_000_000_000_000_000;
             for (kind, on_hand, reserved) in [
+                (EntryKind::Reserved, 0, if is_lost { lost.open } else { 0 }),
                 (EntryKind::Fulfilled, -fulfilled.min(room), -fulfilled),
                 (EntryKind::Expired, 0, -expired),
                 (EntryKind::Released, 0, rest.min(0)),

@@ -704,6 +704,7 @@ fn refused(refusal: &Refusal) -> String {
         Refusal::ReservationIdTaken => "reservation id taken".to_string(),
         Refusal::TooLate => "too late".to_string(),
         Refusal::NotHeldInTime => "not held in time".to_string(),
+        Refusal::Reconciling => "reconciling".to_string(),
     };
     format!("refused: {what}")
 }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use stock_core::limits::VERSIONS_PER_RECOVERY;
 use stock_core::{
     Action, BasketCommand, Command, Decide, Decision, Follow, HoldPart, Line, NotHeld,
     NumberedLine, Operation, Outcome, Over, Prepared, Principal, ReservationId, Shortage, Sku,
@@ -307,7 +308,8 @@ impl Coordinator {
 
     fn give_up_of(&mut self, id: ReservationId, asked_at: Stamp, parts: &Parts) {
         for shard in parts.maybe_held() {
-            let gone = BasketCommand::Follow(Follow::gone(id, asked_at));
+            let gone = Follow::gone(id, VERSIONS_PER_RECOVERY - 1, asked_at);
+            let gone = BasketCommand::Follow(gone);
             let to_part = ToShard::new(shard, &self.command.principal, gone);
             self.afterwards.push(to_part);
         }

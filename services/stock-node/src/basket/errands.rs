@@ -5,15 +5,20 @@
 //! begins anew, and whatever was said twice has no effect.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use stock_core::{
-    Acknowledge, Action, Ask, BasketCommand, BasketOutcome, Command, Follow, Outcome, Principal,
-    ReservationId, Shard,
+    Acknowledge, Action, Ask, BasketCommand, BasketOutcome, Command, NotHeld, Outcome, Principal,
+    ReservationId, Shard, TellAnew, ToldAnew,
 };
 
-use super::parts::{Said, ToShard};
+use super::parts::ToShard;
 use super::settling::Settling;
 use crate::answer::Failure;
+
+/// Who asks where nobody else does.
+static ITSELF: LazyLock<Principal> =
+    LazyLock::new(|| Principal::new("stockd").unwrap_or_else(|_| unreachable!("a good name")));
 
 /// What is prepared so long, and not decided by whoever had it prepared, is found out.
 pub(super) const UNDECIDED_FOR_MS: u64 = 1_000;
@@ -70,7 +75,8 @@ pub struct Errands {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Sent {
     Follow(ReservationId, u32, Principal),
-    Probe(ReservationId),
+    Probe(ReservationId, u32),
+    TellAnew(TellAnew),
     Ask(Ask, Principal),
 }
 
@@ -90,22 +96,31 @@ impl Errands {
                 batches.entry(to).or_default().push((sent, tell));
             }
         }
-        for (ask, principal) in shard.asks(own).take(BATCH_MAX) {
-            let to = ask.id.shard();
+        let may_ask = |(ask, _): &(Ask, _)| {
             let asked = self.asked.get(&ask.id);
             let is_new = asked.is_none_or(|at| now_ms >= at + ASK_AGAIN_AFTER_MS);
-            if !is_new || !self.may_tell(to, now_ms) {
-                continue;
-            }
+            is_new && self.may_tell(ask.id.shard(), now_ms)
+        };
+        // Those that cannot be asked about now stand in nobody's way.
+        let asks = shard.asks(own).take(ASKED_MAX).filter(may_ask);
+        for (ask, principal) in asks.take(BATCH_MAX) {
+            let to = ask.id.shard();
             let tell = ToShard::new(to, principal, BasketCommand::Ask(ask));
             let sent = Sent::Ask(ask, principal.clone());
             batches.entry(to).or_default().push((sent, tell));
+        }
+        for (to, anew) in shard.awaits(own) {
+            if self.may_tell(to, now_ms) {
+                let tell = ToShard::new(to, &ITSELF, BasketCommand::TellAnew(anew));
+                let sent = Sent::TellAnew(anew);
+                batches.entry(to).or_default().push((sent, tell));
+            }
         }
         for tell in self.probes(shard, now_ms) {
             let Action::Basket(BasketCommand::Probe(probe)) = &tell.command.action else {
                 continue;
             };
-            let sent = Sent::Probe(probe.id);
+            let sent = Sent::Probe(probe.id, probe.version);
             batches.entry(tell.shard).or_default().push((sent, tell));
         }
         let errands = batches.into_iter().map(|(to, mut batch)| {
@@ -203,10 +218,24 @@ impl Errands {
                     }
                     self.missing.insert((from, id));
                 }
-                (Sent::Probe(id), outcome) => tell.extend(self.probed(id, from, Ok(outcome))),
-                (Sent::Ask(ask, principal), Outcome::Basket(BasketOutcome::Gone)) => {
-                    let gone = Follow::gone(ask.id, ask.asked_at);
-                    tell.push(ToShard::new(own, &principal, BasketCommand::Follow(gone)));
+                (Sent::Probe(id, version), outcome) => {
+                    tell.extend(self.probed((id, version), from, outcome));
+                }
+                (Sent::TellAnew(anew), Outcome::Basket(BasketOutcome::Done)) => {
+                    let told = ToldAnew {
+                        recovery: anew.recovery,
+                        shard: from,
+                    };
+                    tell.push(ToShard::new(own, &ITSELF, BasketCommand::ToldAnew(told)));
+                }
+                // It is asked again with the next batch.
+                (Sent::TellAnew(_), _) => {}
+                (Sent::Ask(_, principal), Outcome::Basket(BasketOutcome::Ended(follow))) => {
+                    tell.push(ToShard::new(
+                        own,
+                        &principal,
+                        BasketCommand::Follow(*follow),
+                    ));
                 }
                 (Sent::Ask(ask, _), _) => {
                     if self.asked.len() >= ASKED_MAX {
@@ -225,9 +254,26 @@ impl Errands {
         tell
     }
 
-    fn probed(&mut self, id: ReservationId, from: u32, said: Said) -> Option<ToShard> {
+    fn probed(
+        &mut self,
+        (id, version): (ReservationId, u32),
+        from: u32,
+        said: Outcome,
+    ) -> Option<ToShard> {
         let settling = self.settling.get_mut(&id)?;
-        settling.answered(from, said);
+        // It may be the answer about what was prepared before this.
+        if settling.version() != version {
+            return None;
+        }
+        // The participant was told what home had decided, and home has lost that: it decides once
+        // more, so that nobody holds anything for it.
+        let said = match said {
+            Outcome::Basket(BasketOutcome::Over) => {
+                Outcome::Basket(BasketOutcome::NotHeld(NotHeld::Gone))
+            }
+            said => said,
+        };
+        settling.answered(from, Ok(said));
         let decide = settling.decision();
         if decide.is_some() || settling.failure().is_some() {
             // If it stays undecided it is begun anew.

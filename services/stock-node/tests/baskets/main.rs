@@ -1,6 +1,7 @@
 //! Baskets over several shards, as a shop and its customers see them: whatever is lost, late or
 //! said twice, a basket is held whole or not at all, and every retry is told the same.
 
+mod losses;
 mod town;
 
 use stock_core::{Outcome, Refusal, Reservation, ReservationId, State};

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 
 use stock_core::{
-    Action, Amend, At, BasketCommand, Command, Confirm, Document, LedgerEntry, Line, Location,
-    MovementKind, MovementLine, Movements, Operation, Outcome, Over, Position, Principal, Quantity,
-    Release, Reporter, Request, RequestId, Reservation, ReservationId, Reserve, Secret, Shard, Sku,
-    Stamp,
+    Action, Amend, At, BasketCommand, Command, Confirm, Document, Fulfill, LedgerEntry, Line,
+    Location, Moment, MovementKind, MovementLine, Movements, Operation, Outcome, Over, PartialLine,
+    Position, Principal, Quantity, Recovered, Release, Reporter, Request, RequestId, Reservation,
+    ReservationId, Reserve, Secret, Shard, Sku, Stamp,
 };
 use stock_node::answer::Failure;
 pub(crate) use stock_node::basket::ToShard;
@@ -21,6 +21,8 @@ pub(crate) struct Town {
     shards: Vec<Shard>,
     leaders: Vec<Errands>,
     pub(crate) now: Stamp,
+    /// So far the wall clocks are ahead of cluster time.
+    pub(crate) wall_ahead_ms: u64,
     commands: u64,
     requests: u64,
     /// Shards that nobody can reach.
@@ -80,6 +82,7 @@ impl Town {
             shards: shards().collect(),
             leaders: (0..SHARDS).map(|_| Errands::default()).collect(),
             now: START,
+            wall_ahead_ms: 0,
             commands: 0,
             requests: 0,
             away: Vec::new(),
@@ -117,7 +120,10 @@ impl Town {
         let at = At {
             index: self.commands,
             ordinal: 0,
-            moment: self.now.into(),
+            moment: Moment {
+                stamp: self.now,
+                wall: self.now.plus_ms(self.wall_ahead_ms),
+            },
         };
         let mut ledger = Vec::new();
         let state = &mut self.shards[shard as usize];
@@ -282,6 +288,27 @@ impl Town {
         }
     }
 
+    /// A shard as it is now, to be gone back to.
+    pub(crate) fn copy_of(&self, shard: u32) -> Shard {
+        self.shards[shard as usize].clone()
+    }
+
+    /// A shard's group goes on with losses, as of this copy.
+    pub(crate) fn go_on_from(&mut self, shard: u32, copy: Shard) {
+        self.shards[shard as usize] = copy;
+        self.leaders[shard as usize] = Errands::default();
+        let recovered = BasketCommand::Recovered(Recovered {
+            shard,
+            shards: SHARDS,
+        });
+        self.apply(shard, command(Action::Basket(recovered)));
+    }
+
+    /// Whether a shard has yet to hear of what others have there.
+    pub(crate) fn is_reconciling(&self, shard: u32) -> bool {
+        self.shards[shard as usize].counts().awaited > 0
+    }
+
     /// Every leader is another one.
     pub(crate) fn change_leaders(&mut self) {
         self.leaders = (0..SHARDS).map(|_| Errands::default()).collect();
@@ -326,6 +353,20 @@ impl Town {
             pickup_within_ms: None,
         };
         self.change(id, Operation::Confirm(confirm))
+    }
+
+    /// Of all lines, what is given.
+    pub(crate) fn fulfill(&mut self, id: ReservationId, lines: &[Line]) -> Outcome {
+        let lines = lines.iter().map(|line| PartialLine {
+            sku: line.sku.clone(),
+            location: Some(line.location.clone()),
+            quantity: line.quantity,
+        });
+        let fulfill = Fulfill {
+            id,
+            lines: lines.collect(),
+        };
+        self.change(id, Operation::Fulfill(fulfill))
     }
 
     pub(crate) fn release(&mut self, id: ReservationId) -> Outcome {

@@ -4,7 +4,7 @@
 use stock_cluster::{
     Change, GroupId, Recover, RegistryCommand, RegistryOutcome, ReplicaId, Survivor,
 };
-use stock_core::At;
+use stock_core::{Action, At, BasketCommand, Command, Moment, Recovered};
 use stock_node::checkpoint::Image;
 use stock_node::entry::{self, CommandsBuilder};
 use stock_node::worker::{SlotRecord, Standing};
@@ -58,10 +58,11 @@ pub fn carry_out(dirs: &mut [DataDir], plan: &Plan, life: u128) -> Result<(), Re
         let Some(chosen) = plan.candidates.first() else {
             continue;
         };
-        let data = match plan.group {
-            GroupId::META => vec![tell.clone()],
-            _ => Vec::new(),
+        let data = match plan.group.shard() {
+            None => tell.clone(),
+            Some(shard) => tell_shard(shard, dirs[chosen.dir].record.shards),
         };
+        let data = vec![data];
         let forced = chosen.ending.force_only_voter(chosen.replica.0, data);
         let number = u64::from(plan.group.0);
         let record = SlotRecord {
@@ -242,6 +243,19 @@ impl Plan {
             [commands.take()].iter(),
         ))
     }
+}
+
+/// A shard's replicas are told that the shard may have lost something: what it has of others'
+/// reservations, and they of its own, has to be compared.
+fn tell_shard(shard: u32, shards: u32) -> Vec<u8> {
+    let recovered = BasketCommand::Recovered(Recovered { shard, shards });
+    let mut commands = CommandsBuilder::default();
+    commands.push(&Command {
+        principal: principal(),
+        action: Action::Basket(recovered),
+    });
+    // Nothing is said of the time, which is not known here: no hold may end early.
+    entry::encode_entry(Moment::default(), [commands.take()].iter())
 }
 
 /// Replicas that were not chosen are gone for ever: they come back as new ones.

@@ -44,7 +44,14 @@ impl Told {
             at_home.cloned().collect::<Vec<_>>()
         };
         let remembered = at_home(one);
-        remembered == at_home(other) && (!remembered.is_empty() || one == other)
+        // An edge that has heard of one short part says so. Where the others were silent for more
+        // than a second home's leader may have found them out, and remembers them all.
+        let (fewer, more) = match one.len() <= other.len() {
+            true => (one, other),
+            false => (other, one),
+        };
+        let is_part_of_it = fewer.iter().all(|line| more.contains(line));
+        remembered == at_home(other) && (!remembered.is_empty() || is_part_of_it)
     }
 }
 
@@ -129,10 +136,10 @@ impl Baskets {
         let (mut held, mut reserved) = (Units::new(), Units::new());
         for (number, shard) in shards(histories).enumerate() {
             let counts = shard.counts();
-            if counts.undecided > 0 || counts.owed > 0 {
+            if counts.undecided > 0 || counts.owed > 0 || counts.awaited > 0 {
                 return Some(format!(
-                    "shard {number} has {} undecided, and owes {}",
-                    counts.undecided, counts.owed
+                    "shard {number} has {} undecided, owes {}, and awaits {}",
+                    counts.undecided, counts.owed, counts.awaited
                 ));
             }
             for reservation in reservations(shard) {

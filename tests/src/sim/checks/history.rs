@@ -62,7 +62,7 @@ pub(crate) struct History {
     group: GroupId,
     entries: Vec<Entry>,
     state: State,
-    stamp: Stamp,
+    moment: Moment,
 }
 
 enum State {
@@ -112,7 +112,7 @@ impl History {
             group,
             entries: Vec::new(),
             state,
-            stamp: Stamp(0),
+            moment: Moment::default(),
         }
     }
 
@@ -123,7 +123,7 @@ impl History {
 
     /// The stamp of the last entry that has one.
     pub(crate) fn stamp(&self) -> Stamp {
-        self.stamp
+        self.moment.stamp
     }
 
     /// An entry of the log.
@@ -277,8 +277,8 @@ impl History {
             mut commands,
             ..
         } = entry::decode_entry(data).map_err(|error| unreadable(&error))?;
-        let moment = moment.not_before(self.stamp);
-        self.stamp = moment.stamp;
+        let moment = moment.after(self.moment);
+        self.moment = moment;
         let at = |ordinal: usize| At {
             index,
             ordinal: ordinal as u32,
