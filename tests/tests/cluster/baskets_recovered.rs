@@ -10,7 +10,7 @@ use stock_proto::stock::v1::{
     Reservation, ReserveRequest,
 };
 use tests::cluster::{Cluster, Options};
-use tests::directories::cut_end_of_log;
+use tests::directories::damage_in_log;
 use tests::names::{fresh, sku_in};
 use tests::stock::{fresh_location, held, line, position, receive};
 use tests::wait::until;
@@ -97,17 +97,18 @@ async fn shards_that_were_recovered_with_losses_agree_again_before_they_sell() {
     }
     let order = fresh("order");
     sell(&client, &skus, &location, &order).await;
+    let marker = sku_in(SHARDS - 1, SHARDS, "marker");
+    receive(&client, &marker, &location, 1).await;
+    sell(&client, &skus, &location, &order).await;
     cluster.kill_all();
 
-    // Of node 2 alone is something left, and not the end of its log.
-    cut_end_of_log(&cluster.data_dir(2), 6_000);
+    // Node 2 alone is left. The last shard has lost all from the middle on, the others hardly
+    // anything.
+    damage_in_log(&cluster.data_dir(2), &marker);
     let recovered = recover(&cluster, &[2], &[]);
-    assert!(recovered.status.success(), "{}", text(&recovered));
-    assert!(
-        text(&recovered).contains("has lost its end"),
-        "{}",
-        text(&recovered)
-    );
+    let said = text(&recovered);
+    assert!(recovered.status.success(), "{said}");
+    assert!(said.contains("it would not go on by itself"), "{said}");
     cluster.restart(2);
     cluster.wait_until_led().await;
 
@@ -130,7 +131,8 @@ async fn shards_that_were_recovered_with_losses_agree_again_before_they_sell() {
         Ok(left)
     })
     .await;
-    assert!(left.len() < BASKETS, "{} were lost", BASKETS - left.len());
+    // Of the very last ones node 2 may not have heard.
+    assert!(left.len() > 2 * BASKETS - 10, "{} are left", left.len());
 
     // And it goes on, with those that are open as with new ones.
     for reservation in left.iter().filter(|it| it.state() == State::Held) {
