@@ -54,6 +54,7 @@ pub(crate) struct Figures {
     failures_listed: Vec<String>,
     failures: u64,
     slow_calls: u64,
+    reserved_anew: u64,
 }
 
 impl Figures {
@@ -63,6 +64,7 @@ impl Figures {
             failures_listed: Vec::new(),
             failures: 0,
             slow_calls: 0,
+            reserved_anew: 0,
         }
     }
 
@@ -76,6 +78,14 @@ impl Figures {
         if self.failures_listed.len() < FAILURES_LISTED_MAX {
             self.failures_listed.push(failure);
         }
+    }
+
+    pub(crate) fn was_reserved_anew(&mut self) {
+        self.reserved_anew += 1;
+    }
+
+    pub(crate) fn reserved_anew(&self) -> u64 {
+        self.reserved_anew
     }
 
     pub(crate) fn failures(&self) -> u64 {

@@ -51,9 +51,9 @@ Replays the dunnhumby Complete Journey baskets and checks every position.
 
 Every store of the data becomes a location, and every product it sells there gets an opening stock \
 that covers all the chosen weeks. Then the baskets come in the order of time: each is reserved \
-(one reservation per shard it touches), confirmed and fulfilled. Some are abandoned, half of those \
-released and half left to expire; some are handed over in two parts, or partly released before \
-they are paid.
+whole, over however many shards it reaches, confirmed and fulfilled. Some are abandoned, half of \
+those released and half left to expire; some are handed over in two parts, or partly released \
+before they are paid.
 
 When the last hold has ended, every position is read linearizably and compared with a tally that \
 was kept beside it from the data alone. Nodes may die meanwhile, or be replaced: with --kill-every \
@@ -190,7 +190,19 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
 
     let waited = comparison::wait_for_expiry(&counter).await?;
     let mismatches = comparison::compare(&counter).await?;
-    Ok(comparison::print(&counter, waited, &mismatches))
+    let verdict = comparison::print(&counter, waited, &mismatches);
+    let Some((trouble, _)) = &trouble else {
+        return Ok(verdict);
+    };
+    let unsettled = trouble.unsettled().await?;
+    say!(
+        "baskets that are undecided, or not told everywhere: {}",
+        HumanCount(unsettled)
+    );
+    Ok(match unsettled {
+        0 => verdict,
+        _ => Verdict::Failed,
+    })
 }
 
 /// Nodes of this program's own, if they are to be killed or replaced, and where the first one is.
@@ -231,12 +243,13 @@ fn print_plan(arguments: &Arguments, dataset: &Dataset, plan: &Plan, run_name: &
         HumanCount(dataset.lines_skipped)
     );
     say!(
-        "{} orders (one for each shard of a basket), {} stores, {} positions, SKUs are named \
+        "{} orders (one for 256 lines of a basket), {} stores, {} positions, SKUs are named \
          {run_name}.PRODUCT",
         HumanCount(plan.orders.len() as u64),
         HumanCount(plan.stores.len() as u64),
         HumanCount(plan.positions.len() as u64)
     );
+    say!("baskets by shards: {}", by_shards(plan));
     say!(
         "{} baskets are abandoned ({} %), half of them left to expire after {} s; seed {}",
         HumanCount(plan.baskets_abandoned),
@@ -244,6 +257,17 @@ fn print_plan(arguments: &Arguments, dataset: &Dataset, plan: &Plan, run_name: &
         arguments.expire_after,
         arguments.seed
     );
+}
+
+/// The share of baskets that reach over one shard, two, and so on.
+fn by_shards(plan: &Plan) -> String {
+    let all: u64 = plan.baskets_by_shards.values().sum();
+    let share = |(shards, baskets): (&usize, &u64)| {
+        let percent = *baskets as f64 * 100.0 / all.max(1) as f64;
+        format!("{shards}: {percent:.1} %")
+    };
+    let shares: Vec<String> = plan.baskets_by_shards.iter().map(share).collect();
+    shares.join(", ")
 }
 
 /// How much of the plan was done, and how long it took.
@@ -303,6 +327,10 @@ fn print_figures(counter: &Counter<'_>, carried: &Carried) {
     say!(
         "calls that took 100 ms or more, as when a node is lost: {}",
         HumanCount(figures.slow_calls())
+    );
+    say!(
+        "baskets of which a shard could not be asked in time, reserved anew: {}",
+        HumanCount(figures.reserved_anew())
     );
     say!("failed orders: {}", HumanCount(figures.failures()));
     for failure in figures.failures_listed() {

@@ -7,7 +7,8 @@ use stock_client::Client;
 use stock_proto::stock::v1::reservation::State;
 use stock_proto::stock::v1::reserve_response::Outcome;
 use stock_proto::stock::v1::{
-    ConfirmRequest, FulfillRequest, Line, PartialLine, ReleaseRequest, Reservation, ReserveRequest,
+    ConfirmRequest, ErrorReason, FulfillRequest, Line, PartialLine, ReleaseRequest, Reservation,
+    ReserveRequest,
 };
 use stock_tally::{OrderLine, Tally};
 use uuid::Uuid;
@@ -18,6 +19,22 @@ use super::plan::{Ending, Order, Plan};
 /// Longer than any outage the replay should live through, so that only what is meant to expire
 /// does.
 const TTL_OF_KEPT_HOLDS: Duration = Duration::from_secs(15 * 60);
+
+/// How often a basket is reserved anew.
+const ATTEMPTS_MAX: u32 = 10;
+
+/// Why a basket is not held.
+enum Failed {
+    /// It never will be, under this request id.
+    NotHeld,
+    Otherwise(String),
+}
+
+impl From<String> for Failed {
+    fn from(failure: String) -> Self {
+        Self::Otherwise(failure)
+    }
+}
 
 /// The counter the orders are carried to. Everything runs on one thread, so the cells are borrowed
 /// for a moment between two calls and never across one.
@@ -73,7 +90,25 @@ impl Counter<'_> {
         Ok(())
     }
 
+    /// A basket of which a shard could not be asked in time is held by nobody, and is reserved
+    /// anew, as a checkout does.
     async fn reserve(&self, order: &Order) -> Result<String, String> {
+        for _ in 1..ATTEMPTS_MAX {
+            match self.try_reserve(order).await {
+                Err(Failed::NotHeld) => self.figures.borrow_mut().was_reserved_anew(),
+                Err(Failed::Otherwise(failure)) => return Err(failure),
+                Ok(id) => return Ok(id),
+            }
+        }
+        self.try_reserve(order)
+            .await
+            .map_err(|failed| match failed {
+                Failed::NotHeld => format!("reserve: not held in time, {ATTEMPTS_MAX} times"),
+                Failed::Otherwise(failure) => failure,
+            })
+    }
+
+    async fn try_reserve(&self, order: &Order) -> Result<String, Failed> {
         let left_to_expire = matches!(order.ending, Ending::LeftToExpire);
         let ttl = if left_to_expire {
             self.ttl_of_abandoned
@@ -86,9 +121,17 @@ impl Counter<'_> {
             ttl: prost_types::Duration::try_from(ttl).ok(),
             ..ReserveRequest::default()
         };
-        let answer = self
-            .timed(CallKind::Reserve, self.client.reserve(request))
-            .await?;
+        let mut is_not_held = false;
+        let reserve = async {
+            let answer = self.client.reserve(request).await;
+            let failed = answer.as_ref().err();
+            is_not_held = failed.is_some_and(|it| it.reason() == ErrorReason::BasketNotHeld);
+            answer
+        };
+        let answer = match self.timed(CallKind::Reserve, reserve).await {
+            Err(_) if is_not_held => return Err(Failed::NotHeld),
+            answer => answer?,
+        };
         match answer.outcome {
             Some(Outcome::Reservation(reservation)) => {
                 // The answer to a retry may come when a short hold has already ended.
@@ -100,8 +143,9 @@ impl Counter<'_> {
             Some(Outcome::Shortage(shortage)) => Err(format!(
                 "reserve: short, though the opening stock covers every line: {:?}",
                 shortage.lines
-            )),
-            None => Err("reserve: an answer without an outcome".into()),
+            )
+            .into()),
+            None => Err("reserve: an answer without an outcome".to_owned().into()),
         }
     }
 

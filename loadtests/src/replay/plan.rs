@@ -1,8 +1,8 @@
 //! What the replay will do, decided before the first call: positions, opening stock, and the orders
-//! with how each of them ends. What happens to which basket depends on the data and the seed only;
-//! how a basket is split into orders also on the shards its SKUs fall into.
+//! with how each of them ends. All of it depends on the data and the seed only; over how many
+//! shards a basket reaches also on the names of its SKUs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -34,9 +34,11 @@ pub(crate) struct Plan {
     /// In the order of time.
     pub(crate) orders: Vec<Order>,
     pub(crate) baskets_abandoned: u64,
+    /// How many baskets reach over so many shards.
+    pub(crate) baskets_by_shards: BTreeMap<usize, u64>,
 }
 
-/// The lines of one basket that live in one shard: one reservation.
+/// The lines of one basket, as many as a reservation takes: one reservation.
 #[derive(Debug)]
 pub(crate) struct Order {
     pub(crate) lines: Vec<OrderLine>,
@@ -68,22 +70,26 @@ impl Plan {
         shard_of: impl Fn(&str) -> u32,
     ) -> Plan {
         let mut random = StdRng::seed_from_u64(choices.seed);
-        let mut positions = Positions::new(sku_prefix, shard_of);
+        let mut positions = Positions::new(sku_prefix);
         let mut plan = Plan {
             stores: Vec::new(),
             positions: Vec::new(),
             orders: Vec::new(),
             baskets_abandoned: 0,
+            baskets_by_shards: BTreeMap::new(),
         };
         for basket in &dataset.baskets {
-            // One draw for the whole basket, since the number of its orders depends on the prefix.
             let fate = Fate::draw(choices, &mut random);
             plan.baskets_abandoned +=
                 u64::from(matches!(fate, Fate::Released | Fate::LeftToExpire));
-            for lines in positions.split(basket) {
+            let mut shards = BTreeSet::new();
+            for lines in positions.orders(basket) {
+                let skus = lines.iter().map(|line| &positions.list[line.position].sku);
+                shards.extend(skus.map(|sku| shard_of(sku)));
                 let ending = fate.of_order(&lines);
                 plan.orders.push(Order { lines, ending });
             }
+            *plan.baskets_by_shards.entry(shards.len()).or_default() += 1;
         }
         for position in &mut positions.list {
             position.opening += random.random_range(0..=SURPLUS_UNITS_MAX);
@@ -152,45 +158,34 @@ fn part_of(lines: &[OrderLine]) -> Option<Vec<OrderLine>> {
 }
 
 /// Positions by product and store, numbered as they are met.
-pub(crate) struct Positions<'a, F> {
+pub(crate) struct Positions<'a> {
     sku_prefix: &'a str,
-    shard_of: F,
     index: HashMap<(u64, u32), usize>,
     pub(crate) list: Vec<Position>,
 }
 
-impl<'a, F: Fn(&str) -> u32> Positions<'a, F> {
-    pub(crate) fn new(sku_prefix: &'a str, shard_of: F) -> Self {
+impl<'a> Positions<'a> {
+    pub(crate) fn new(sku_prefix: &'a str) -> Self {
         Positions {
             sku_prefix,
-            shard_of,
             index: HashMap::new(),
             list: Vec::new(),
         }
     }
 
-    /// A basket's lines by shard, since a reservation lives in one. They count as opening stock.
-    pub(crate) fn split(&mut self, basket: &Basket) -> Vec<Vec<OrderLine>> {
-        let mut by_shard: BTreeMap<u32, Vec<OrderLine>> = BTreeMap::new();
+    /// A basket's lines, by as many as a reservation takes. They count as opening stock.
+    pub(crate) fn orders(&mut self, basket: &Basket) -> Vec<Vec<OrderLine>> {
+        let mut lines = Vec::with_capacity(basket.lines.len());
         for line in &basket.lines {
             let position = self.position(line.product, basket.store);
             self.list[position].opening += line.quantity;
-            let shard = (self.shard_of)(&self.list[position].sku);
-            let order_line = OrderLine {
+            lines.push(OrderLine {
                 position,
                 quantity: line.quantity,
-            };
-            by_shard.entry(shard).or_default().push(order_line);
+            });
         }
-        by_shard
-            .into_values()
-            .flat_map(|lines| {
-                lines
-                    .chunks(ORDER_LINES_MAX)
-                    .map(<[_]>::to_vec)
-                    .collect::<Vec<_>>()
-            })
-            .collect()
+        let orders = lines.chunks(ORDER_LINES_MAX);
+        orders.map(<[_]>::to_vec).collect()
     }
 
     fn position(&mut self, product: u64, store: u32) -> usize {
@@ -242,33 +237,25 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_in_one_order_of_its_shard() {
+    fn every_basket_is_one_order_with_all_its_lines() {
         let dataset = dataset();
         let plan = Plan::new(&dataset, "r1", CHOICES, shard_of);
-        let mut orders = plan.orders.iter();
-        for basket in &dataset.baskets {
-            let mut seen = 0;
-            while seen < basket.lines.len() {
-                let order = orders.next().expect("an order for every line");
-                seen += order.lines.len();
-                let mut shards: Vec<u32> = order
-                    .lines
-                    .iter()
-                    .map(|l| shard_of(&plan.positions[l.position].sku))
-                    .collect();
-                shards.dedup();
-                assert_eq!(shards.len(), 1, "{order:?} is over several shards");
-                for line in &order.lines {
-                    let position = &plan.positions[line.position];
-                    assert_eq!(position.location, format!("store-{}", basket.store));
-                    assert!(basket.lines.iter().any(|l| {
-                        format!("r1.{}", l.product) == position.sku && l.quantity == line.quantity
-                    }));
-                }
+        assert_eq!(plan.orders.len(), dataset.baskets.len());
+        let mut by_shards: BTreeMap<usize, u64> = BTreeMap::new();
+        for (basket, order) in dataset.baskets.iter().zip(&plan.orders) {
+            assert_eq!(order.lines.len(), basket.lines.len());
+            let mut shards = BTreeSet::new();
+            for (line, expected) in order.lines.iter().zip(&basket.lines) {
+                let position = &plan.positions[line.position];
+                assert_eq!(position.location, format!("store-{}", basket.store));
+                assert_eq!(position.sku, format!("r1.{}", expected.product));
+                assert_eq!(line.quantity, expected.quantity);
+                shards.insert(shard_of(&position.sku));
             }
-            assert_eq!(seen, basket.lines.len());
+            *by_shards.entry(shards.len()).or_default() += 1;
         }
-        assert!(orders.next().is_none());
+        assert_eq!(plan.baskets_by_shards, by_shards);
+        assert!(by_shards.len() == 4, "{by_shards:?}");
     }
 
     #[test]
@@ -372,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn another_prefix_splits_baskets_differently_and_changes_nothing_else() {
+    fn another_prefix_spreads_baskets_differently_and_changes_nothing_else() {
         // Like a hash: other SKUs share a shard under another prefix.
         let shard_of = |sku: &str| {
             let sum: u32 = sku.bytes().map(u32::from).sum();
@@ -380,7 +367,8 @@ mod tests {
         };
         let plan = |prefix| Plan::new(&dataset(), prefix, CHOICES, shard_of);
         let (first, second) = (plan("r1"), plan("r22"));
-        assert_ne!(first.orders.len(), second.orders.len());
+        assert_ne!(first.baskets_by_shards, second.baskets_by_shards);
+        assert_eq!(first.orders.len(), second.orders.len());
         assert_eq!(first.baskets_abandoned, second.baskets_abandoned);
         let opening = |plan: &Plan| plan.positions.iter().map(|p| p.opening).collect::<Vec<_>>();
         assert_eq!(opening(&first), opening(&second));

@@ -17,6 +17,11 @@ const AWAY: Duration = Duration::from_secs(1);
 /// How soon the end of the orders is noticed.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// What nodes count of baskets that are not done with, and how often.
+const UNSETTLED: [&str; 2] = ["stockd_baskets_undecided", "stockd_baskets_owed"];
+const COUNTED_EVERY: Duration = Duration::from_secs(1);
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+
 /// The node that is replaced, and the one that takes its place.
 const LEAVES: u64 = 1;
 const COMES: u64 = 4;
@@ -93,6 +98,29 @@ impl Trouble {
     /// The orders are carried.
     pub(crate) fn end(&self) {
         self.is_over.set(true);
+    }
+
+    /// Baskets that are not decided, or of which some shard has yet to be told, as the nodes count
+    /// them: none, after a while without trouble. Returns what is left when patience ends.
+    pub(crate) async fn unsettled(&self) -> anyhow::Result<u64> {
+        let Some(nodes) = self.nodes.take() else {
+            return Ok(0);
+        };
+        let began = Instant::now();
+        let left = loop {
+            let mut left = 0.0;
+            for node in nodes.running() {
+                for name in UNSETTLED {
+                    left += nodes.metric(node, name).await?;
+                }
+            }
+            if left == 0.0 || began.elapsed() > SETTLED_WITHIN {
+                break left as u64;
+            }
+            sleep(COUNTED_EVERY).await;
+        };
+        self.nodes.replace(Some(nodes));
+        Ok(left)
     }
 
     /// What happened.

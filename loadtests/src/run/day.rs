@@ -26,8 +26,8 @@ const LOOKED_BEFORE: f64 = 900.0;
 const PAID_AFTER: std::ops::RangeInclusive<f64> = 60.0..=600.0;
 const FETCHED_AFTER: std::ops::RangeInclusive<f64> = 1_800.0..=7_200.0;
 
-/// A prefix for the SKUs gives them their shards; what happens and when depends on the data and the
-/// seed only.
+/// What happens and when depends on the data and the seed only. A prefix for the SKUs gives them
+/// their shards.
 pub(crate) struct DayPlan {
     pub(crate) positions: Vec<Position>,
     /// In the order of time.
@@ -56,18 +56,17 @@ impl DayPlan {
         day: &Day,
         lines: Lines,
         sku_prefix: &str,
-        shard_of: impl Fn(&str) -> u32,
         seed: u64,
     ) -> DayPlan {
         let mut random = StdRng::seed_from_u64(seed);
-        let mut positions = Positions::new(sku_prefix, shard_of);
+        let mut positions = Positions::new(sku_prefix);
         let mut errands = Vec::new();
         let compressed =
             |seconds: f64| Duration::from_secs_f64(seconds * day.seconds / SECONDS_OF_A_DAY);
         for basket in &dataset.baskets {
             // Several weeks lie over each other, which all were recorded to the second.
             let second = f64::from(basket.second_of_day) + random.random_range(0.0..1.0);
-            let orders = positions.split(basket);
+            let orders = positions.orders(basket);
             let all: Vec<OrderLine> = orders.iter().flatten().copied().collect();
             for _ in 0..day.kiosk_reads_per_basket {
                 let looked = (second - random.random_range(0.0..LOOKED_BEFORE)).max(0.0);
@@ -203,7 +202,7 @@ mod tests {
             online_percent: 0,
             kiosk_reads_per_basket: 1,
         };
-        let plan = DayPlan::new(&dataset, &day, Lines::default(), "r1", |_| 0, 1);
+        let plan = DayPlan::new(&dataset, &day, Lines::default(), "r1", 1);
         assert_eq!(plan.calls(), 4);
         assert_eq!(plan.positions.len(), 1);
         assert_eq!(plan.positions[0].opening, 4, "covers both baskets");
@@ -218,7 +217,7 @@ mod tests {
             kiosk_reads_per_basket: 0,
             ..day
         };
-        let plan = DayPlan::new(&dataset, &online, Lines::default(), "r1", |_| 0, 1);
+        let plan = DayPlan::new(&dataset, &online, Lines::default(), "r1", 1);
         assert_eq!(plan.calls(), 6);
     }
 }

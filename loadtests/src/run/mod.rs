@@ -313,9 +313,8 @@ impl Ground<'_> {
         mut attendance: Attendance,
     ) -> anyhow::Result<Outcome> {
         let run_name = run_name();
-        let shard_of = |sku: &str| self.client.shard_of(sku);
         let lines = self.profile.lines;
-        let plan = DayPlan::new(baskets, day, lines, &run_name, shard_of, self.seed);
+        let plan = DayPlan::new(baskets, day, lines, &run_name, self.seed);
         say!(
             "weeks {}: {} baskets, {} positions, {} calls in {:.0} s",
             day.weeks,
