@@ -113,7 +113,7 @@ async fn shards_that_were_recovered_with_losses_agree_again_before_they_sell() {
     cluster.wait_until_led().await;
 
     let client = cluster.client().await;
-    let within = Duration::from_secs(30);
+    let within = Duration::from_secs(60);
     let left = until("all shards agree", within, async || {
         let left = listed(&client, &order).await;
         let open = open(&left);
@@ -131,8 +131,9 @@ async fn shards_that_were_recovered_with_losses_agree_again_before_they_sell() {
         Ok(left)
     })
     .await;
-    // Of the very last ones node 2 may not have heard.
-    assert!(left.len() > 2 * BASKETS - 10, "{} are left", left.len());
+    // Where the last shard is their home, the second half is lost. Of the very last ones before that
+    // node 2 may not have heard.
+    assert!(left.len() > BASKETS / 2, "{} are left", left.len());
 
     // And it goes on, with those that are open as with new ones.
     for reservation in left.iter().filter(|it| it.state() == State::Held) {

@@ -58,11 +58,13 @@ pub fn carry_out(dirs: &mut [DataDir], plan: &Plan, life: u128) -> Result<(), Re
         let Some(chosen) = plan.candidates.first() else {
             continue;
         };
+        let record = &dirs[chosen.dir].record;
         let data = match plan.group.shard() {
-            None => tell.clone(),
-            Some(shard) => tell_shard(shard, dirs[chosen.dir].record.shards),
+            None => vec![tell.clone()],
+            // It was told before this was interrupted: states do not depend on how often that was.
+            Some(_) if record.incarnation() == incarnation => Vec::new(),
+            Some(shard) => vec![tell_shard(shard, record.shards)],
         };
-        let data = vec![data];
         let forced = chosen.ending.force_only_voter(chosen.replica.0, data);
         let number = u64::from(plan.group.0);
         let record = SlotRecord {
