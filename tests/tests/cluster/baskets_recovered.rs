@@ -131,8 +131,8 @@ async fn shards_that_were_recovered_with_losses_agree_again_before_they_sell() {
         Ok(left)
     })
     .await;
-    // Where the last shard is their home, the second half is lost. Of the very last ones before that
-    // node 2 may not have heard.
+    // Where the last shard is their home, the second half is lost. Of the very last ones before
+    // that node 2 may not have heard.
     assert!(left.len() > BASKETS / 2, "{} are left", left.len());
 
     // And it goes on, with those that are open as with new ones.
