@@ -6,10 +6,10 @@ use stock_proto::stock::v1::availability_service_client::AvailabilityServiceClie
 use stock_proto::stock::v1::line_verdict::Verdict;
 use stock_proto::stock::v1::{
     AdjustRequest, Availability, BatchReserveResult, Consistency, GetAvailabilityRequest,
-    GetReservationRequest, Line, LineVerdict, Location, MovementLine, PositionKey,
-    PutLocationRequest, ReadOptions, RecordReceiptsRequest, RecordSaleRequest, Reservation,
-    ReserveRequest, ReserveResponse, ResponseHeader, ShardIndex, Shortage, batch_reserve_result,
-    location, reserve_response,
+    GetReservationRequest, Line, LineVerdict, ListReservationsRequest, Location, MovementLine,
+    PositionKey, PutLocationRequest, ReadOptions, RecordReceiptsRequest, RecordSaleRequest,
+    Reservation, ReserveRequest, ReserveResponse, ResponseHeader, ShardIndex, Shortage,
+    batch_reserve_result, location, reserve_response,
 };
 use tonic::Status;
 use tonic::transport::Channel;
@@ -241,6 +241,21 @@ pub async fn reservation(client: &Client, id: &str) -> Result<Reservation, Error
     Ok(answer
         .reservation
         .unwrap_or_else(|| panic!("an answer without reservation")))
+}
+
+/// Asks for the reservations with an order reference, linearizably.
+pub fn of_order(order: &str) -> ListReservationsRequest {
+    ListReservationsRequest {
+        order_reference: Some(order.to_owned()),
+        read: Some(ReadOptions::linearizable()),
+        ..ListReservationsRequest::default()
+    }
+}
+
+/// The first page of the reservations with an order reference.
+pub async fn listed(client: &Client, order: &str) -> Vec<Reservation> {
+    let answer = client.list_reservations(of_order(order)).await;
+    answer.unwrap_or_else(|e| panic!("{e}")).reservations
 }
 
 /// Receives one unit of each of so many new SKUs, in one call: much for the log, and for the state.

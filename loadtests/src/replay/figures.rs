@@ -54,7 +54,7 @@ pub(crate) struct Figures {
     failures_listed: Vec<String>,
     failures: u64,
     slow_calls: u64,
-    reserved_anew: u64,
+    not_held: u64,
 }
 
 impl Figures {
@@ -64,7 +64,7 @@ impl Figures {
             failures_listed: Vec::new(),
             failures: 0,
             slow_calls: 0,
-            reserved_anew: 0,
+            not_held: 0,
         }
     }
 
@@ -80,12 +80,12 @@ impl Figures {
         }
     }
 
-    pub(crate) fn was_reserved_anew(&mut self) {
-        self.reserved_anew += 1;
+    pub(crate) fn was_not_held(&mut self) {
+        self.not_held += 1;
     }
 
-    pub(crate) fn reserved_anew(&self) -> u64 {
-        self.reserved_anew
+    pub(crate) fn not_held(&self) -> u64 {
+        self.not_held
     }
 
     pub(crate) fn failures(&self) -> u64 {

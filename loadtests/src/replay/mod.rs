@@ -329,8 +329,8 @@ fn print_figures(counter: &Counter<'_>, carried: &Carried) {
         HumanCount(figures.slow_calls())
     );
     say!(
-        "baskets of which a shard could not be asked in time, reserved anew: {}",
-        HumanCount(figures.reserved_anew())
+        "reserves of which a shard could not be asked in time, made anew: {}",
+        HumanCount(figures.not_held())
     );
     say!("failed orders: {}", HumanCount(figures.failures()));
     for failure in figures.failures_listed() {

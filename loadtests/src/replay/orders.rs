@@ -20,7 +20,7 @@ use super::plan::{Ending, Order, Plan};
 /// does.
 const TTL_OF_KEPT_HOLDS: Duration = Duration::from_secs(15 * 60);
 
-/// How often a basket is reserved anew.
+/// How often a basket is tried to be held.
 const ATTEMPTS_MAX: u32 = 10;
 
 /// Why a basket is not held.
@@ -93,19 +93,14 @@ impl Counter<'_> {
     /// A basket of which a shard could not be asked in time is held by nobody, and is reserved
     /// anew, as a checkout does.
     async fn reserve(&self, order: &Order) -> Result<String, String> {
-        for _ in 1..ATTEMPTS_MAX {
+        for _ in 0..ATTEMPTS_MAX {
             match self.try_reserve(order).await {
-                Err(Failed::NotHeld) => self.figures.borrow_mut().was_reserved_anew(),
+                Err(Failed::NotHeld) => self.figures.borrow_mut().was_not_held(),
                 Err(Failed::Otherwise(failure)) => return Err(failure),
                 Ok(id) => return Ok(id),
             }
         }
-        self.try_reserve(order)
-            .await
-            .map_err(|failed| match failed {
-                Failed::NotHeld => format!("reserve: not held in time, {ATTEMPTS_MAX} times"),
-                Failed::Otherwise(failure) => failure,
-            })
+        Err(format!("reserve: not held in time, {ATTEMPTS_MAX} times"))
     }
 
     async fn try_reserve(&self, order: &Order) -> Result<String, Failed> {

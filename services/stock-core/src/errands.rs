@@ -31,10 +31,8 @@ impl Shard {
 
     /// What a participant has yet to be told.
     pub fn owed_to(&self, participant: u32) -> impl Iterator<Item = Follow> + '_ {
-        let from = (participant, ReservationId::FIRST);
-        let to = (participant + 1, ReservationId::FIRST);
-        let owed = self.holds.owed.range(from..to);
-        owed.filter_map(move |(shard, id)| self.to_follow(id, *shard))
+        let owed = self.holds.owed_to(participant);
+        owed.filter_map(move |id| self.to_follow(id, participant))
     }
 
     /// What a participant is told of a reservation.

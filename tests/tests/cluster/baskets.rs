@@ -12,12 +12,13 @@ use stock_proto::stock::v1::reservation_service_client::ReservationServiceClient
 use stock_proto::stock::v1::reserve_stream_result::Result as StreamSlot;
 use stock_proto::stock::v1::{
     AmendRequest, BatchReserveRequest, ConfirmRequest, ExtendRequest, FulfillRequest, Line,
-    ListReservationsRequest, PartialLine, ReadOptions, ReleaseRequest, Reservation, ReserveRequest,
-    ReserveStreamRequest, Shortage, amend_response,
+    PartialLine, ReleaseRequest, ReserveRequest, ReserveStreamRequest, Shortage, amend_response,
 };
 use tests::cluster::{Cluster, NODES};
 use tests::names::{fresh, request_id, sku_in};
-use tests::stock::{fresh_location, held, line, outcome, position, receive, reservation, reserve};
+use tests::stock::{
+    fresh_location, held, line, listed, outcome, position, receive, reservation, reserve,
+};
 use tests::wait::until;
 use tonic::{Code, Request};
 
@@ -62,16 +63,6 @@ async fn until_reserved(client: &Client, skus: &[String], location: &str, expect
         }
     })
     .await;
-}
-
-async fn listed(client: &Client, order: &str) -> Vec<Reservation> {
-    let request = ListReservationsRequest {
-        order_reference: Some(order.to_owned()),
-        read: Some(ReadOptions::linearizable()),
-        ..ListReservationsRequest::default()
-    };
-    let answer = client.list_reservations(request).await.unwrap();
-    answer.reservations
 }
 
 #[tokio::test]

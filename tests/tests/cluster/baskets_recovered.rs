@@ -6,13 +6,12 @@ use std::time::Duration;
 use stock_client::Client;
 use stock_proto::stock::v1::reservation::State;
 use stock_proto::stock::v1::{
-    ConfirmRequest, FulfillRequest, ListReservationsRequest, ReadOptions, ReleaseRequest,
-    Reservation, ReserveRequest,
+    ConfirmRequest, FulfillRequest, ReleaseRequest, Reservation, ReserveRequest,
 };
 use tests::cluster::{Cluster, Options};
 use tests::directories::damage_in_log;
 use tests::names::{fresh, sku_in};
-use tests::stock::{fresh_location, held, line, position, receive};
+use tests::stock::{fresh_location, held, line, listed, position, receive};
 use tests::wait::until;
 
 use crate::recover::{recover, text};
@@ -28,19 +27,6 @@ fn open(reservations: &[Reservation]) -> BTreeMap<String, i64> {
         *open.entry(line.sku.clone()).or_default() += line.open;
     }
     open
-}
-
-async fn listed(client: &Client, order: &str) -> Vec<Reservation> {
-    let request = ListReservationsRequest {
-        order_reference: Some(order.to_owned()),
-        read: Some(ReadOptions::linearizable()),
-        ..ListReservationsRequest::default()
-    };
-    client
-        .list_reservations(request)
-        .await
-        .unwrap()
-        .reservations
 }
 
 /// Holds baskets, confirms and fulfils some of them, and releases others, until the last moment.

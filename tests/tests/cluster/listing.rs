@@ -22,7 +22,9 @@ use tests::names::{fresh, request_id, sku_in};
 use tests::programs;
 use tests::raw::{self, Connection};
 use tests::settings;
-use tests::stock::{fresh_location, held, line, receive, reservation, reserve, seconds, warehouse};
+use tests::stock::{
+    fresh_location, held, line, of_order, receive, reservation, reserve, seconds, warehouse,
+};
 use tests::wait::finish;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -35,14 +37,6 @@ fn labelled(sku: &str, location: &str, order: &str, channel: &str) -> ReserveReq
         order_reference: Some(order.to_owned()),
         channel: Some(channel.to_owned()),
         ..reserve(sku, location, 1)
-    }
-}
-
-fn of_order(order: &str) -> ListReservationsRequest {
-    ListReservationsRequest {
-        order_reference: Some(order.to_owned()),
-        read: Some(ReadOptions::linearizable()),
-        ..ListReservationsRequest::default()
     }
 }
 

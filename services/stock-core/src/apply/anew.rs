@@ -24,9 +24,9 @@ impl Shard {
             self.tell_anew_of(|shard| shard == tell.shard);
             self.parts.ask_all(|home| home == tell.shard, at.stamp());
         }
-        Outcome::Basket(match self.holds.owes_to(tell.shard) {
-            true => BasketOutcome::Telling,
-            false => BasketOutcome::Done,
+        Outcome::Basket(match self.holds.owed_to(tell.shard).next() {
+            Some(_) => BasketOutcome::Telling,
+            None => BasketOutcome::Done,
         })
     }
 

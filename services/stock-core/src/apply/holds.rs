@@ -175,11 +175,11 @@ impl Holds {
         });
     }
 
-    /// Whether a participant has yet to be told something.
-    pub(crate) fn owes_to(&self, participant: u32) -> bool {
+    /// Of which reservations a participant has yet to be told.
+    pub(crate) fn owed_to(&self, participant: u32) -> impl Iterator<Item = &ReservationId> {
         let from = (participant, ReservationId::FIRST);
         let to = (participant + 1, ReservationId::FIRST);
-        self.owed.range(from..to).next().is_some()
+        self.owed.range(from..to).map(|(_, id)| id)
     }
 
     pub(crate) fn open(&self) -> usize {

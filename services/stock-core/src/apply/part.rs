@@ -30,11 +30,6 @@ impl Shard {
         }
         let is_new = known.is_none();
         let known = known.and_then(PartRecord::part).map(Arc::clone);
-        if parts::is_too_late(hold.asked_at, at.moment) {
-            // The wall clocks may say otherwise later.
-            self.refuse_part(at, hold, known, NotHeld::Gone);
-            return Outcome::Basket(BasketOutcome::NotHeld(NotHeld::Gone));
-        }
         // Nothing is remembered of these: whoever asks may ask again.
         if parts::is_too_soon(hold.asked_at, at.moment) {
             return Outcome::Refused(Refusal::TooLate);
@@ -44,6 +39,11 @@ impl Shard {
         }
         if self.is_full_of_reservations() || self.parts.is_full() {
             return Outcome::Refused(Refusal::TooManyReservations);
+        }
+        if parts::is_too_late(hold.asked_at, at.moment) {
+            // The wall clocks may say otherwise later.
+            self.refuse_part(at, hold, known, NotHeld::Gone);
+            return Outcome::Basket(BasketOutcome::NotHeld(NotHeld::Gone));
         }
         let numbered = hold.lines.iter().map(|it| (it.number, &it.line));
         let mut needs = Need::merge(numbered, hold.lines.len());
@@ -302,19 +302,16 @@ impl Shard {
             quantity: 0,
             ..ReservationLine::new(now.sku.clone(), now.location.clone(), 0)
         };
-        // Whatever became of the line was lost here.
-        let lost = ReservationLine {
+        // Where something was lost, whatever became of the line was lost with it: it is held anew,
+        // and follows from there.
+        let is_lost = before.is_none() && self.recoveries.awaited.contains(&part.id.shard());
+        let lost = is_lost.then(|| ReservationLine {
             open: now.open + now.fulfilled,
             fulfilled: 0,
             ..now.clone()
-        };
-        let is_lost = before.is_none() && self.recoveries.awaited.contains(&part.id.shard());
-        let held_anew = if is_lost { lost.open } else { 0 };
-        let before = if is_lost {
-            &lost
-        } else {
-            before.unwrap_or(&none)
-        };
+        });
+        let held_anew = lost.as_ref().map_or(0, |lost| lost.open);
+        let before = before.or(lost.as_ref()).unwrap_or(&none);
         let fulfilled = (now.fulfilled - before.fulfilled).clamp(0, before.open.max(0));
         let left = before.open - fulfilled;
         let expired = (now.expired() - before.expired()).clamp(0, left);

@@ -11,7 +11,7 @@ use stock_core::{
 use crate::world::Step;
 
 /// How often each case must occur at least.
-const ENOUGH: usize = 15;
+const ENOUGH: usize = 20;
 
 #[derive(Default)]
 pub(crate) struct Coverage {

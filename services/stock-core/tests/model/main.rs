@@ -34,7 +34,7 @@ use world::{Step, World};
 /// Of a cluster: none is better than another.
 const SECRET: Secret = Secret(77);
 
-const WORLDS: u64 = 360;
+const WORLDS: u64 = 450;
 const STEPS: usize = 1_000;
 /// Comparing all bytes of two states takes long, so it is done this often...
 const STEPS_A_COMPARISON: usize = 500;

@@ -486,16 +486,16 @@ impl Naive {
             Some(outcome) => return Err(Outcome::Basket(outcome)),
             None => {}
         }
-        if who.latest > hold.asked_at.0 + MINUTE {
-            let why = NotHeld::Gone;
-            self.never(who, hold.id, hold.version, hold.asked_at, &why);
-            return Err(Outcome::Basket(BasketOutcome::NotHeld(why)));
-        }
-        if out_of_time(who, hold.asked_at) {
+        if hold.asked_at.0 > who.latest + MINUTE {
             return Err(Outcome::Refused(Refusal::TooLate));
         }
         if !self.losses.awaited.is_empty() {
             return Err(Outcome::Refused(Refusal::Reconciling));
+        }
+        if who.latest > hold.asked_at.0 + MINUTE {
+            let why = NotHeld::Gone;
+            self.never(who, hold.id, hold.version, hold.asked_at, &why);
+            return Err(Outcome::Basket(BasketOutcome::NotHeld(why)));
         }
         let wants = sum_up_numbered(hold.lines.iter().map(|it| (it.number, &it.line)));
         let known = self.parts.iter().find(|part| part.id == hold.id);

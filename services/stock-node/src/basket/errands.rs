@@ -85,6 +85,14 @@ impl Errands {
     pub fn due(&mut self, own: u32, shard: &Shard, now_ms: u64) -> Vec<Errand> {
         self.give_up_what_is_lost(now_ms);
         let mut batches: BTreeMap<u32, Vec<(Sent, ToShard)>> = BTreeMap::new();
+        // Nothing is held here before others have told: that stands behind nothing else.
+        for (to, anew) in shard.awaits(own) {
+            if self.may_tell(to, now_ms) {
+                let tell = ToShard::new(to, &ITSELF, BasketCommand::TellAnew(anew));
+                let sent = Sent::TellAnew(anew);
+                batches.entry(to).or_default().push((sent, tell));
+            }
+        }
         for to in shard.owes().filter(|to| self.may_tell(*to, now_ms)) {
             for mut follow in shard.owed_to(to).take(BATCH_MAX) {
                 follow.anew = self.missing.contains(&(to, follow.id));
@@ -108,13 +116,6 @@ impl Errands {
             let tell = ToShard::new(to, principal, BasketCommand::Ask(ask));
             let sent = Sent::Ask(ask, principal.clone());
             batches.entry(to).or_default().push((sent, tell));
-        }
-        for (to, anew) in shard.awaits(own) {
-            if self.may_tell(to, now_ms) {
-                let tell = ToShard::new(to, &ITSELF, BasketCommand::TellAnew(anew));
-                let sent = Sent::TellAnew(anew);
-                batches.entry(to).or_default().push((sent, tell));
-            }
         }
         for tell in self.probes(shard, now_ms) {
             let Action::Basket(BasketCommand::Probe(probe)) = &tell.command.action else {

@@ -1,6 +1,6 @@
 //! Groups that go on without what they had lost, when others have not lost it.
 
-use stock_core::{Outcome, Refusal, State};
+use stock_core::{Outcome, Refusal, ReservationId, State};
 
 use super::town::{Town, Way, holds_part, line, lines};
 use super::{FREE, held, short};
@@ -9,13 +9,18 @@ const BASKET: [(u32, i64); 3] = [(3, 1), (0, 2), (7, 4)];
 /// What it takes of each shard.
 const TAKEN: [i64; 8] = [2, 0, 0, 1, 0, 0, 0, 4];
 
+/// Holds it, and waits until everybody has heard of that.
+fn hold_basket(town: &mut Town) -> ReservationId {
+    let id = held(&town.reserve(&lines(&BASKET))).id;
+    town.wait_ms(100);
+    id
+}
+
 #[test]
 fn a_shard_that_lost_its_part_holds_it_again_before_it_holds_anything_for_others() {
     let mut town = Town::with_stock(5);
     let before = town.copy_of(7);
-    let outcome = town.reserve(&lines(&BASKET));
-    let id = held(&outcome).id;
-    town.wait_ms(100);
+    let id = hold_basket(&mut town);
     town.go_on_from(7, before);
     assert_eq!(town.position(7).reserved, 0);
     // Four of its five units are somebody's.
@@ -59,8 +64,7 @@ fn what_left_a_shard_that_has_lost_that_leaves_it_again() {
 #[test]
 fn a_part_of_what_has_ended_follows_though_its_shard_has_forgotten_that_it_did() {
     let mut town = Town::with_stock(5);
-    let id = held(&town.reserve(&lines(&BASKET))).id;
-    town.wait_ms(100);
+    let id = hold_basket(&mut town);
     let as_held = town.copy_of(7);
     town.confirm(id);
     town.fulfill(id, &[]);
@@ -78,8 +82,7 @@ fn a_part_of_what_has_ended_follows_though_its_shard_has_forgotten_that_it_did()
 fn what_home_has_lost_is_held_by_nobody() {
     let mut town = Town::with_stock(5);
     let before = town.copy_of(3);
-    held(&town.reserve(&lines(&BASKET)));
-    town.wait_ms(100);
+    hold_basket(&mut town);
     town.go_on_from(3, before);
     town.wait_ms(1_000);
     assert_eq!((town.reserved(), town.parts()), (FREE.into(), 0));
@@ -90,8 +93,7 @@ fn what_home_has_lost_is_held_by_nobody() {
 #[test]
 fn what_is_open_once_more_at_home_is_held_by_all_and_can_end_once_more() {
     let mut town = Town::with_stock(5);
-    let id = held(&town.reserve(&lines(&BASKET))).id;
-    town.wait_ms(100);
+    let id = hold_basket(&mut town);
     for _ in 0..3 {
         let as_held = town.copy_of(3);
         town.release(id);
@@ -111,8 +113,7 @@ fn what_is_open_once_more_at_home_is_held_by_all_and_can_end_once_more() {
 #[test]
 fn an_amendment_that_home_has_lost_is_taken_back_everywhere() {
     let mut town = Town::with_stock(5);
-    let id = held(&town.reserve(&lines(&BASKET))).id;
-    town.wait_ms(100);
+    let id = hold_basket(&mut town);
     let before = town.copy_of(3);
     held(&town.amend(id, &lines(&[(3, 1), (7, 1), (5, 3)])));
     town.wait_ms(100);
@@ -151,8 +152,7 @@ fn what_home_has_not_decided_in_what_is_left_of_it_comes_to_an_end() {
 #[test]
 fn groups_that_have_all_lost_something_wait_for_no_one_in_vain() {
     let mut town = Town::with_stock(5);
-    let first = held(&town.reserve(&lines(&BASKET))).id;
-    town.wait_ms(100);
+    let first = hold_basket(&mut town);
     let copies: Vec<_> = (0..8).map(|shard| town.copy_of(shard)).collect();
     held(&town.reserve(&lines(&[(0, 1), (3, 1), (7, 1)])));
     town.wait_ms(100);

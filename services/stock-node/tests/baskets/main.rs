@@ -4,7 +4,7 @@
 mod losses;
 mod town;
 
-use stock_core::{Outcome, Refusal, Reservation, ReservationId, State};
+use stock_core::{BasketOutcome, Outcome, Refusal, Reservation, ReservationId, State};
 use stock_node::basket::{Coordinator, Then};
 use town::{SHARDS, Town, Way, holds_part, line, lines};
 
@@ -424,4 +424,34 @@ fn an_errand_that_nobody_answers_is_given_up_and_run_again() {
     town.wait_ms(15_000);
     assert!(town.is_quiet());
     assert_eq!(town.reservation(held.id).unwrap().state, State::Held);
+}
+
+#[test]
+fn what_was_said_of_an_earlier_version_decides_nothing_of_a_later_one() {
+    let mut town = Town::with_stock(5);
+    let request = town.request();
+    let command = town.reserve_command(request, &lines(&[(3, 1), (0, 1)]), true);
+    let ended = town.coordinate(command, |_| Way::Arrives).unwrap();
+    let id = held(&ended.said.unwrap()).id;
+    // Home's leader asks whether the part is held, and hears late that it is.
+    town.now = town.now.plus_ms(1_100);
+    let probe = town.errands_of(3).remove(0);
+    let errand = (probe.to, probe.sent_ms);
+    let said = town.carry_out(probe);
+    assert_eq!(said, [Outcome::Basket(BasketOutcome::Held)]);
+    town.say(ended.afterwards);
+    // Meanwhile more is asked for, and the participant does not hear of it.
+    let amend = town.amend_command(id, &lines(&[(3, 1), (0, 4)]));
+    town.coordinate(amend, |tell| match holds_part(tell) {
+        true => Way::Lost,
+        false => Way::Arrives,
+    });
+    town.now = town.now.plus_ms(1_100);
+    town.errands_of(3);
+    town.errand_answered(3, errand, Ok(said));
+    assert_eq!(town.reservation(id).unwrap().lines[1].open, 1);
+    town.wait_ms(3_000);
+    assert_eq!(town.reservation(id).unwrap().lines[1].open, 1);
+    assert_eq!(town.reserved(), [1, 0, 0, 1, 0, 0, 0, 0]);
+    assert!(town.is_quiet());
 }

@@ -10,7 +10,7 @@ use stock_core::{
 };
 use stock_node::answer::Failure;
 pub(crate) use stock_node::basket::ToShard;
-use stock_node::basket::{Coordinator, Ended, Errands, Settling, Then};
+use stock_node::basket::{Coordinator, Ended, Errand, Errands, Settling, Then};
 
 pub(crate) const SHARDS: u32 = 8;
 
@@ -185,6 +185,13 @@ impl Town {
     }
 
     pub(crate) fn amend(&mut self, id: ReservationId, lines: &[Line]) -> Outcome {
+        let command = self.amend_command(id, lines);
+        let ended = self.coordinate(command, |_| Way::Arrives).unwrap();
+        self.say(ended.afterwards);
+        ended.said.unwrap()
+    }
+
+    pub(crate) fn amend_command(&mut self, id: ReservationId, lines: &[Line]) -> Command {
         let request = self.request();
         let amend = Operation::Amend(Amend {
             id,
@@ -192,10 +199,7 @@ impl Town {
             ttl_ms: None,
             over: self.over(true),
         });
-        let command = command(Action::Request(Request::of(request, &amend), amend));
-        let ended = self.coordinate(command, |_| Way::Arrives).unwrap();
-        self.say(ended.afterwards);
-        ended.said.unwrap()
+        command(Action::Request(Request::of(request, &amend), amend))
     }
 
     /// Plays an edge until it has its answer; none if it never gets it.
@@ -261,29 +265,17 @@ impl Town {
             if self.away.contains(&own) {
                 continue;
             }
-            let state = &mut self.shards[own as usize];
-            let mut ledger = Vec::new();
-            state.advance(self.now.into(), &mut ledger);
-            self.ledger
-                .extend(ledger.into_iter().map(|entry| (own, entry)));
-            let state = &self.shards[own as usize];
-            let due = self.leaders[own as usize].due(own, state, self.now.0);
+            let due = self.errands_of(own);
             for errand in due {
                 if self.deaf.contains(&own) {
                     continue;
                 }
+                let which = (errand.to, errand.sent_ms);
                 let said = match self.away.contains(&errand.to) {
                     true => Err(Failure::NotLeader { leader: None }),
-                    false => Ok(errand
-                        .commands
-                        .into_iter()
-                        .map(|command| self.apply(errand.to, command))
-                        .collect()),
+                    false => Ok(self.carry_out(errand)),
                 };
-                let leader = &mut self.leaders[own as usize];
-                let own_duties =
-                    leader.answered(own, (errand.to, errand.sent_ms), said, self.now.0);
-                self.say(own_duties);
+                self.errand_answered(own, which, said);
             }
         }
     }
@@ -307,6 +299,36 @@ impl Town {
     /// Whether a shard has yet to hear of what others have there.
     pub(crate) fn is_reconciling(&self, shard: u32) -> bool {
         self.shards[shard as usize].counts().awaited > 0
+    }
+
+    /// What a shard's leader would say now.
+    pub(crate) fn errands_of(&mut self, own: u32) -> Vec<Errand> {
+        let state = &mut self.shards[own as usize];
+        let mut ledger = Vec::new();
+        state.advance(self.now.into(), &mut ledger);
+        self.ledger
+            .extend(ledger.into_iter().map(|entry| (own, entry)));
+        self.leaders[own as usize].due(own, state, self.now.0)
+    }
+
+    /// An errand is carried out, and its answer is not back yet.
+    pub(crate) fn carry_out(&mut self, errand: Errand) -> Vec<Outcome> {
+        let commands = errand.commands.into_iter();
+        commands
+            .map(|command| self.apply(errand.to, command))
+            .collect()
+    }
+
+    /// It is: what the leader tells its own shard by it is said.
+    pub(crate) fn errand_answered(
+        &mut self,
+        own: u32,
+        errand: (u32, u64),
+        said: Result<Vec<Outcome>, Failure>,
+    ) {
+        let leader = &mut self.leaders[own as usize];
+        let own_duties = leader.answered(own, errand, said, self.now.0);
+        self.say(own_duties);
     }
 
     /// Every leader is another one.
