@@ -13,6 +13,7 @@
 //!                  ToldAnew         another shard has told all that it had to
 //! to all others    TellAnew         a group goes on without what it has lost: tell it, and ask it
 //! to participants  HoldPart         hold these lines, for this version
+//!                  AllHeld          so do all the others
 //!                  Probe            is that held? if not, it never will be
 //!                  Follow           what is open of each line now, as of a version
 //! ```
@@ -60,6 +61,7 @@ pub enum BasketCommand {
     Recovered(Recovered),
     TellAnew(TellAnew),
     ToldAnew(ToldAnew),
+    AllHeld(AllHeld),
 }
 
 /// Hold the lines of a participant, all or none.
@@ -149,6 +151,26 @@ pub enum Decision {
     Held,
     /// A part was committed as not held. So says every retry from now on.
     NotHeld(NotHeld),
+}
+
+/// These baskets are held by all of their shards. So home has decided, and nothing of them has
+/// changed by then: what a participant has for them is what it shall have. Whoever had home decide
+/// passes that on, and nobody depends on it: a participant that is not told asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllHeld {
+    /// Of which the shard has parts.
+    pub baskets: Vec<HeldBasket>,
+}
+
+/// See [`AllHeld`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldBasket {
+    /// This reservation.
+    pub id: ReservationId,
+    /// As of this version.
+    pub version: u32,
+    /// When its participants ask next, if they hear nothing until then.
+    pub ask_at: Stamp,
 }
 
 /// A participant has followed.

@@ -7,6 +7,7 @@ use crate::basket::{Ask, Follow, TellAnew};
 use crate::ids::{Principal, ReservationId, Stamp};
 use crate::limits::{ASK_AGAIN_MS, ASK_OVERDUE_MS};
 use crate::outcome::Prepared;
+use crate::reservation::Reservation;
 use crate::shard::Shard;
 
 impl Shard {
@@ -42,15 +43,22 @@ impl Shard {
         let reservation = &hold.reservation;
         let lines = reservation.lines.iter();
         let lines = lines.filter(|line| line.sku.shard(spread.shards) == participant);
-        let ends_at = reservation.expires_at.map(|at| at.plus_ms(ASK_OVERDUE_MS));
         Some(Follow {
             id: *id,
             version: spread.version.max(self.recoveries.version_floor()),
             asked_at: spread.asked_at,
             lines: lines.cloned().collect(),
-            ask_at: ends_at.unwrap_or_else(|| self.stamp().plus_ms(ASK_AGAIN_MS)),
+            ask_at: self.ask_at(reservation),
             anew: false,
         })
+    }
+
+    /// When participants ask next what became of a reservation.
+    pub(crate) fn ask_at(&self, reservation: &Reservation) -> Stamp {
+        match reservation.expires_at {
+            Some(at) => at.plus_ms(ASK_OVERDUE_MS),
+            None => self.stamp().plus_ms(ASK_AGAIN_MS),
+        }
     }
 
     /// The shards that have yet to tell again what they have here, after this one, of that number,

@@ -42,6 +42,8 @@ pub(crate) struct Undecided {
     pub(crate) request: RequestKey,
     /// Those who were asked to hold something.
     pub(crate) asked: SmallVec<[u32; 4]>,
+    /// A participant has asked since, or has lost something: home itself tells what it decides.
+    pub(crate) is_to_be_told: bool,
     /// What an amendment makes of the reservation; none: it is being reserved.
     pub(crate) amendment: Option<Amendment>,
 }
@@ -114,6 +116,29 @@ impl Spread {
                 self.participants.insert(at, participant);
             }
         }
+    }
+
+    /// What participants have is what home has decided.
+    pub(crate) fn all_have_followed(&mut self) {
+        for participant in &mut self.participants {
+            participant.followed = self.version;
+        }
+    }
+
+    /// These participants are told what is decided, though they may have followed. Says whether
+    /// there are any.
+    pub(crate) fn tell_anew(&mut self, is_meant: impl Fn(u32) -> bool) -> bool {
+        let mut are_any = false;
+        for participant in &mut self.participants {
+            if is_meant(participant.shard) {
+                participant.followed = 0;
+                are_any = true;
+            }
+        }
+        if let Some(undecided) = &mut self.undecided {
+            undecided.is_to_be_told |= are_any;
+        }
+        are_any
     }
 
     /// What is undecided, for whoever is to bring it to its end.

@@ -66,8 +66,8 @@ mod timeline;
 mod verdict;
 
 pub use basket::{
-    Acknowledge, Ask, BasketCommand, Decide, Decision, Follow, HoldPart, Line, NumberedLine, Over,
-    Probe, Recovered, TellAnew, ToldAnew,
+    Acknowledge, AllHeld, Ask, BasketCommand, Decide, Decision, Follow, HeldBasket, HoldPart, Line,
+    NumberedLine, Over, Probe, Recovered, TellAnew, ToldAnew,
 };
 pub use catalog::{
     Catalog, CatalogCommand, CatalogOutcome, Coordinates, LocationType, PutLocation,
@@ -89,7 +89,7 @@ pub use listing::{Filter, Listed};
 pub use names::{Naming, NewNames};
 pub use outcome::{
     BasketOutcome, Discrepancy, LineVerdict, NotHeld, Outcome, Policy, Prepared, Refusal,
-    ShortLine, Shortage,
+    ShortLine, Shortage, ToBeTold,
 };
 pub use position::Position;
 pub use reservation::{Reservation, ReservationLine, ReservationLines, State};

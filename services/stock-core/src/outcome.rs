@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::basket::Follow;
+use smallvec::SmallVec;
+
+use crate::basket::{Follow, HeldBasket};
 use crate::ids::{Location, ReservationId, Stamp};
 use crate::reservation::{Reservation, State};
 use crate::sku::Sku;
@@ -212,7 +214,7 @@ pub enum BasketOutcome {
     NotHeld(NotHeld),
     /// To them: home has decided this version, or one that came later.
     Over,
-    /// To [`Follow`], [`Decide`] and [`Acknowledge`]: it is done, or was before.
+    /// To [`Follow`], [`Decide`], [`AllHeld`] and [`Acknowledge`]: it is done, or was before.
     Done,
     /// To [`Follow`]: there is no part that could follow.
     Missing,
@@ -222,6 +224,17 @@ pub enum BasketOutcome {
     Ended(Box<Follow>),
     /// To [`TellAnew`]: there is more to tell. [`Self::Done`]: there is not.
     Telling,
+    /// To [`Decide`]: the basket is held, which its participants have yet to be told.
+    AllHeld(Box<ToBeTold>),
+}
+
+/// That a basket is held, and who has parts of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToBeTold {
+    /// What there is to be told.
+    pub basket: HeldBasket,
+    /// Whom, by their numbers.
+    pub participants: SmallVec<[u32; 4]>,
 }
 
 /// What home has prepared and not decided yet.

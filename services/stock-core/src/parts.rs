@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::basket::Follow;
+use crate::basket::{Follow, HeldBasket};
 use crate::buckets::Buckets;
 use crate::ids::{Moment, Principal, ReservationId, Secret, Stamp};
 use crate::limits::{ASKED_WITHIN_MS, FORGOTTEN_PER_ENTRY_MAX};
@@ -218,6 +218,37 @@ impl Parts {
         self.ends.insert((tombstone.until, id));
         self.buckets
             .insert(id, PartRecord::Tombstone(Box::new(tombstone)));
+    }
+
+    /// A basket is held, this part of it included. What is held for a version that came later is
+    /// asked about as before.
+    pub(crate) fn all_held(&mut self, basket: &HeldBasket) {
+        let HeldBasket {
+            id,
+            version,
+            ask_at,
+        } = *basket;
+        let Some(PartRecord::Held(part)) = self.buckets.get_mut(&id) else {
+            return;
+        };
+        if version <= part.told || version > part.held {
+            return;
+        }
+        let is_latest = version == part.held;
+        if is_latest && part.ask_at != ask_at {
+            self.asks.remove(&(part.ask_at, id));
+            self.asks.insert((ask_at, id));
+        }
+        let before = part.bytes();
+        let part = Arc::make_mut(part);
+        part.told = version;
+        if is_latest {
+            part.ask_at = ask_at;
+        }
+        if part.refused().is_some_and(|it| it.0 <= version) {
+            part.refused = None;
+        }
+        self.held_bytes = self.held_bytes - before + part.bytes();
     }
 
     /// Home has told of this version, in which nothing changes but when it is asked next.

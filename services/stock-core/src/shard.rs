@@ -148,6 +148,7 @@ impl Shard {
             BasketCommand::Recovered(recovered) => self.recovered(at, recovered),
             BasketCommand::TellAnew(tell) => self.tell_anew(at, tell),
             BasketCommand::ToldAnew(told) => self.told_anew(told),
+            BasketCommand::AllHeld(all) => self.all_held(all),
         }
     }
 
@@ -191,6 +192,13 @@ impl Shard {
                 return holds
                     .last()
                     .map_or(0, |last| usize::from(last.as_bytes()[15]));
+            }
+            BasketCommand::AllHeld(all) => {
+                let parts = &self.parts.buckets;
+                let last = all.baskets.iter().map(|it| parts.bucket_of(&it.id).last());
+                return last
+                    .map(|it| it.map_or(0, |it| usize::from(it.as_bytes()[15])))
+                    .sum();
             }
             BasketCommand::Acknowledge(_)
             | BasketCommand::Ask(_)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use stock_cluster::GroupId;
 use stock_core::{Command, NewNames, Outcome, Prepared, Stamp};
 use stock_node::answer::{Answer, Failure, Outcome as GroupOutcome};
-use stock_node::basket::{Coordinator, Ended, Said, Settling, Then, ToShard};
+use stock_node::basket::{Coordinator, Ended, Said, Settling, Then, ToShard, passed_on};
 use stock_node::entry::{self, Commands};
 use stock_node::event::{Effect, Event};
 
@@ -136,7 +136,13 @@ impl World {
             return;
         }
         match call.asker {
-            Asker::Client | Asker::Nobody => {}
+            Asker::Client => {}
+            Asker::Nobody => {
+                let outcomes = said.unwrap_or_default().into_iter();
+                let outcomes: Vec<Outcome> = outcomes.filter_map(|it| it.of_stock().ok()).collect();
+                let (node, boot) = (call.node, running.boot);
+                self.say(node, boot, passed_on(outcomes.iter()));
+            }
             Asker::Errand(errand) => {
                 let answer = match said {
                     Ok(outcomes) => Answer::Outcomes(stock_node::answer::Applied {
@@ -205,11 +211,7 @@ impl World {
             return;
         };
         if let (node, Some(boot)) = (call.node, call.boot) {
-            for ToShard { shard, command } in afterwards {
-                let (group, commands) =
-                    (GroupId::of_shard(shard), vec![AnyCommand::Stock(command)]);
-                self.ask_for(node, boot, Asker::Nobody, group, commands);
-            }
+            self.say(node, boot, afterwards.into_iter());
         }
         match said {
             Ok(Outcome::Undecided(prepared)) => self.settle(id, prepared),
@@ -218,6 +220,14 @@ impl World {
                 self.tell(id, Told::Basket(outcome));
             }
             Err(failure) => self.tell(id, Told::Failed(failure)),
+        }
+    }
+
+    /// A node says this to shards, and nobody waits for it.
+    fn say(&mut self, node: u64, boot: u64, tell: impl Iterator<Item = ToShard>) {
+        for ToShard { shard, command } in tell {
+            let (group, commands) = (GroupId::of_shard(shard), vec![AnyCommand::Stock(command)]);
+            self.ask_for(node, boot, Asker::Nobody, group, commands);
         }
     }
 

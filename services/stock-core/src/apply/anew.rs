@@ -60,11 +60,7 @@ impl Shard {
                 if spread.undecided.is_none() {
                     spread.version = spread.version.max(floor);
                 }
-                for participant in &mut spread.participants {
-                    if is_meant(participant.shard) {
-                        participant.followed = 0;
-                    }
-                }
+                spread.tell_anew(&is_meant);
             });
         }
     }

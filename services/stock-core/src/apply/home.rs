@@ -6,12 +6,12 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::apply::holds::Hold;
-use crate::basket::{Acknowledge, Ask, Decide, Decision, Follow, Over};
+use crate::basket::{Acknowledge, Ask, Decide, Decision, Follow, HeldBasket, Over};
 use crate::home::{Amendment, Participant, Undecided};
 use crate::ids::{At, ReservationId, Stamp};
 use crate::ledger::{EntryKind, LedgerEntry};
 use crate::memory::RequestKey;
-use crate::outcome::{BasketOutcome, NotHeld, Outcome, Prepared, Refusal};
+use crate::outcome::{BasketOutcome, NotHeld, Outcome, Prepared, Refusal, ToBeTold};
 use crate::parts;
 use crate::reservation::{Reservation, ReservationLine, ReservationLines};
 use crate::shard::Shard;
@@ -63,6 +63,7 @@ impl Shard {
                 since: at.stamp(),
                 request,
                 asked,
+                is_to_be_told: false,
                 amendment,
             }));
         });
@@ -85,11 +86,23 @@ impl Shard {
         if prepared.version != decide.version {
             return done;
         }
+        let is_held = decide.decision == Decision::Held;
         let mut undecided = None;
+        let mut are_as_held = false;
         let floor = self.recoveries.version_floor();
-        self.holds.change_spread(&decide.id, |_, spread| {
+        self.holds.change_spread(&decide.id, |reservation, spread| {
             undecided = spread.undecided.take();
             spread.version = decide.version.max(floor);
+            let may_be_passed_on = undecided
+                .as_ref()
+                .is_some_and(|it| it.amendment.is_none() && !it.is_to_be_told);
+            are_as_held = is_held
+                && may_be_passed_on
+                && reservation.state.is_open()
+                && spread.version == decide.version;
+            if are_as_held {
+                spread.all_have_followed();
+            }
         });
         let Some(undecided) = undecided else {
             return done;
@@ -97,7 +110,6 @@ impl Shard {
         let Undecided {
             request, amendment, ..
         } = *undecided;
-        let is_held = decide.decision == Decision::Held;
         let is_reserve = amendment.is_none();
         match amendment {
             None if is_held => {}
@@ -116,7 +128,18 @@ impl Shard {
         let is_prepared =
             |known: &Verdict| matches!(known, Verdict::Prepared { id } if *id == decide.id);
         self.requests.replace(&request, verdict, is_prepared);
-        done
+        if !are_as_held {
+            return done;
+        }
+        let ask_at = self.ask_at(as_held);
+        Outcome::Basket(BasketOutcome::AllHeld(Box::new(ToBeTold {
+            basket: HeldBasket {
+                id: decide.id,
+                version: decide.version,
+                ask_at,
+            },
+            participants: SmallVec::from_slice(&prepared.asked),
+        })))
     }
 
     /// Units that were set aside at home for what was not held elsewhere go back.
@@ -266,12 +289,7 @@ impl Shard {
         }
         let mut is_known = false;
         self.holds.change_spread(&ask.id, |_, spread| {
-            for participant in &mut spread.participants {
-                if participant.shard == ask.shard {
-                    is_known = true;
-                    participant.followed = 0;
-                }
-            }
+            is_known = spread.tell_anew(|shard| shard == ask.shard);
         });
         if is_known {
             return Outcome::Basket(BasketOutcome::Known);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::apply::need::Need;
-use crate::basket::{Follow, HoldPart, Probe};
+use crate::basket::{AllHeld, Follow, HoldPart, Probe};
 use crate::ids::{At, Location, Principal, ReservationId, Stamp};
 use crate::ledger::{EntryKind, LedgerEntry, Source};
 use crate::limits::{ASK_AFTER_MS, COUNTER_MAX};
@@ -80,6 +80,13 @@ impl Shard {
         }
         let outcome = said.unwrap_or(BasketOutcome::NotHeld(NotHeld::Gone));
         Outcome::Basket(outcome)
+    }
+
+    pub(crate) fn all_held(&mut self, all: &AllHeld) -> Outcome {
+        for basket in &all.baskets {
+            self.parts.all_held(basket);
+        }
+        Outcome::Basket(BasketOutcome::Done)
     }
 
     pub(crate) fn follow(

@@ -16,11 +16,13 @@
 //! 20 recovered   shard, shards
 //! 21 tell anew   recovery, shard
 //! 22 told anew   recovery, shard
+//! 23 all held    reservations of id, version, ask at
 //!
 //! recoveries     how many of the own group, who is awaited, others with how many of theirs
 //! ```
 
-use std::collections::BTreeMap;
+mod states;
+
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -28,18 +30,14 @@ use smallvec::SmallVec;
 use super::bytes::{Read, Reader, Writer};
 use super::command::{read_line, write_line};
 use crate::basket::{
-    Acknowledge, Ask, BasketCommand, Decide, Decision, Follow, HoldPart, NumberedLine, Over, Probe,
-    Recovered, TellAnew, ToldAnew,
+    Acknowledge, AllHeld, Ask, BasketCommand, Decide, Decision, Follow, HeldBasket, HoldPart,
+    NumberedLine, Over, Probe, Recovered, TellAnew, ToldAnew,
 };
 use crate::error::Flaw;
-use crate::home::{Amendment, Participant, Spread, Undecided};
-use crate::ids::{Location, RequestId, ReservationId, Stamp};
+use crate::ids::{Location, ReservationId, Stamp};
 use crate::limits::LINES_MAX;
-use crate::memory::RequestKey;
-use crate::names::{Interning, Names, Naming, NewNames};
-use crate::outcome::{BasketOutcome, NotHeld, Prepared, ShortLine, Shortage};
-use crate::parts::{Part, PartRecord, Tombstone};
-use crate::recoveries::Recoveries;
+use crate::names::{Interning, Naming, NewNames};
+use crate::outcome::{BasketOutcome, NotHeld, Prepared, ShortLine, Shortage, ToBeTold};
 use crate::reservation::{ReservationLine, ReservationLines};
 
 pub(super) const HOLD_PART: u8 = 14;
@@ -51,6 +49,7 @@ pub(super) const ASK: u8 = 19;
 pub(super) const RECOVERED: u8 = 20;
 pub(super) const TELL_ANEW: u8 = 21;
 pub(super) const TOLD_ANEW: u8 = 22;
+pub(super) const ALL_HELD: u8 = 23;
 
 /// A short line takes at least: two names of a letter, and three numbers.
 const SHORT_LINE_BYTES_MIN: usize = 7;
@@ -60,10 +59,8 @@ const LINE_BYTES_MIN: usize = 8;
 const NUMBERED_BYTES_MIN: usize = 6;
 /// A reservation and its version.
 const FOLLOWED_BYTES_MIN: usize = 17;
-/// A shard, and the number of a recovery.
-const OTHER_BYTES_MIN: usize = 2;
-/// A participant in a spread.
-const PARTICIPANT_BYTES_MIN: usize = 2;
+/// A reservation, its version, and when is asked about it.
+const HELD_BYTES_MIN: usize = 18;
 
 /// Commands.
 impl Writer {
@@ -139,7 +136,20 @@ impl Writer {
                 self.number(u64::from(*recovery));
                 self.number(u64::from(*shard));
             }
+            BasketCommand::AllHeld(all) => {
+                self.tag(ALL_HELD);
+                self.count(all.baskets.len());
+                for basket in &all.baskets {
+                    self.held_basket(basket);
+                }
+            }
         }
+    }
+
+    fn held_basket(&mut self, basket: &HeldBasket) {
+        self.fixed(basket.id.as_bytes());
+        self.number(u64::from(basket.version));
+        self.stamp(basket.ask_at);
     }
 
     fn follow(&mut self, follow: &Follow) {
@@ -264,10 +274,25 @@ impl Reader<'_> {
                 recovery: self.narrow("recovery")?,
                 shard: self.a_shard()?,
             }),
+            ALL_HELD => BasketCommand::AllHeld(AllHeld {
+                baskets: {
+                    let count = self.count(HELD_BYTES_MIN)?;
+                    let baskets = (0..count).map(|_| self.held_basket());
+                    baskets.collect::<Read<_>>()?
+                },
+            }),
             tag => {
                 let what = "command between shards";
                 return Err(Flaw::UnknownTag { what, tag });
             }
+        })
+    }
+
+    fn held_basket(&mut self) -> Read<HeldBasket> {
+        Ok(HeldBasket {
+            id: self.reservation_id()?,
+            version: self.version()?,
+            ask_at: self.stamp()?,
         })
     }
 
@@ -393,6 +418,11 @@ impl Writer {
                 self.follow(follow);
             }
             BasketOutcome::Telling => self.tag(8),
+            BasketOutcome::AllHeld(tell) => {
+                self.tag(9);
+                self.held_basket(&tell.basket);
+                self.shard_list(&tell.participants);
+            }
         }
     }
 
@@ -425,6 +455,10 @@ impl Reader<'_> {
             6 => BasketOutcome::Known,
             7 => BasketOutcome::Ended(Box::new(self.follow()?)),
             8 => BasketOutcome::Telling,
+            9 => BasketOutcome::AllHeld(Box::new(ToBeTold {
+                basket: self.held_basket()?,
+                participants: self.shard_list()?,
+            })),
             tag => {
                 let what = "answer between shards";
                 return Err(Flaw::UnknownTag { what, tag });
@@ -446,220 +480,6 @@ impl Reader<'_> {
         }
         Ok(shards)
     }
-}
-
-/// States.
-impl Writer {
-    pub(super) fn recoveries(&mut self, recoveries: &Recoveries) {
-        self.number(u64::from(recoveries.own));
-        let awaited: SmallVec<[u32; 8]> = recoveries.awaited.iter().copied().collect();
-        self.shard_list(&awaited);
-        self.count(recoveries.others.len());
-        for (shard, recovery) in &recoveries.others {
-            self.number(u64::from(*shard));
-            self.number(u64::from(*recovery));
-        }
-    }
-
-    pub(super) fn spread(&mut self, spread: &Spread) {
-        self.number(u64::from(spread.shards));
-        self.number(u64::from(spread.version));
-        self.stamp(spread.asked_at);
-        self.count(spread.participants.len());
-        for participant in &spread.participants {
-            self.number(u64::from(participant.shard));
-            self.number(u64::from(participant.followed));
-        }
-        let Some(undecided) = &spread.undecided else {
-            return self.tag(0);
-        };
-        self.tag(1);
-        self.stamp(undecided.since);
-        self.fixed(undecided.request.id.as_bytes());
-        self.text(undecided.request.principal.as_str());
-        self.shard_list(&undecided.asked);
-        let Some(amendment) = &undecided.amendment else {
-            return self.tag(0);
-        };
-        self.tag(1);
-        self.lines(&amendment.lines);
-        self.optional_stamp(amendment.expires_at);
-        self.lines(&amendment.extras);
-    }
-
-    pub(super) fn part(&mut self, id: &ReservationId, record: &PartRecord) {
-        self.fixed(id.as_bytes());
-        match record {
-            PartRecord::Held(part) => {
-                self.tag(1);
-                self.text(part.principal.as_str());
-                self.stamp(part.created_at);
-                self.stamp(part.asked_at);
-                self.number(u64::from(part.told));
-                self.number(u64::from(part.held));
-                self.stamp(part.ask_at);
-                match part.refused.as_deref() {
-                    None => self.tag(0),
-                    Some((version, why)) => {
-                        self.tag(1);
-                        self.number(u64::from(*version));
-                        self.not_held(why);
-                    }
-                }
-                self.lines(&part.lines);
-            }
-            PartRecord::Tombstone(tombstone) => {
-                self.tag(2);
-                self.number(u64::from(tombstone.version));
-                self.stamp(tombstone.until);
-                match &tombstone.why {
-                    None => self.tag(0),
-                    Some(why) => self.not_held(why),
-                }
-            }
-        }
-    }
-}
-
-impl Reader<'_> {
-    pub(super) fn recoveries(&mut self) -> Read<Recoveries> {
-        let own = self.narrow("recovery")?;
-        let awaited = self.shard_list()?.into_iter().collect();
-        let count = self.count(OTHER_BYTES_MIN)?;
-        let mut others: BTreeMap<u32, u32> = BTreeMap::new();
-        for _ in 0..count {
-            let (shard, recovery) = (self.a_shard()?, self.narrow("recovery")?);
-            if others
-                .last_key_value()
-                .is_some_and(|(before, _)| *before >= shard)
-            {
-                let what = "shards";
-                return Err(Flaw::OutOfOrder { what });
-            }
-            others.insert(shard, recovery);
-        }
-        Ok(Recoveries {
-            own,
-            awaited,
-            others,
-        })
-    }
-
-    pub(super) fn spread(&mut self, names: &mut Names) -> Read<Spread> {
-        let (shards, version, asked_at) = (self.shards()?, self.version()?, self.stamp()?);
-        let count = self.count(PARTICIPANT_BYTES_MIN)?;
-        let mut participants: SmallVec<[Participant; 4]> = SmallVec::new();
-        for _ in 0..count {
-            let participant = Participant {
-                shard: self.narrow("shard")?,
-                followed: self.version()?,
-            };
-            let before = participants.last().map(|before| before.shard);
-            if before.is_some_and(|before| before >= participant.shard) {
-                let what = "participants";
-                return Err(Flaw::OutOfOrder { what });
-            }
-            if participant.followed > version {
-                let (what, value) = ("version", u64::from(participant.followed));
-                return Err(Flaw::NumberOutOfRange { what, value });
-            }
-            participants.push(participant);
-        }
-        let undecided = match self.flag()? {
-            true => Some(Box::new(self.undecided(names)?)),
-            false => None,
-        };
-        Ok(Spread {
-            shards,
-            version,
-            asked_at,
-            participants,
-            undecided,
-        })
-    }
-
-    fn undecided(&mut self, names: &mut Names) -> Read<Undecided> {
-        Ok(Undecided {
-            since: self.past()?,
-            request: RequestKey {
-                id: RequestId::new(self.fixed()?)?,
-                principal: names.principal_named(self.text()?)?,
-            },
-            asked: self.shard_list()?,
-            amendment: match self.flag()? {
-                false => None,
-                true => Some(Amendment {
-                    lines: self.lines(names)?,
-                    expires_at: self.optional_stamp()?,
-                    extras: self.lines(names)?,
-                }),
-            },
-        })
-    }
-
-    pub(super) fn part(&mut self, names: &mut Names) -> Read<(ReservationId, PartRecord)> {
-        let id = self.reservation_id()?;
-        let record = match self.tag()? {
-            1 => PartRecord::Held(Arc::new(Part {
-                id,
-                principal: names.principal_named(self.text()?)?,
-                created_at: self.past()?,
-                asked_at: self.stamp()?,
-                told: self.version()?,
-                held: self.version()?,
-                ask_at: self.stamp()?,
-                refused: match self.flag()? {
-                    false => None,
-                    true => Some(Box::new((self.version()?, self.not_held()?))),
-                },
-                lines: self.lines(names)?,
-            })),
-            2 => PartRecord::Tombstone(Box::new(Tombstone {
-                version: self.version()?,
-                until: self.stamp()?,
-                why: self.why_not_held()?,
-            })),
-            tag => {
-                let what = "part of a reservation";
-                return Err(Flaw::UnknownTag { what, tag });
-            }
-        };
-        match why_unsound(&record) {
-            None => Ok((id, record)),
-            Some(why) => Err(Flaw::Unsound {
-                reservation: id,
-                why,
-            }),
-        }
-    }
-
-    fn why_not_held(&mut self) -> Read<Option<NotHeld>> {
-        match self.peek() {
-            Some(0) => self.tag().map(|_| None),
-            _ => self.not_held().map(Some),
-        }
-    }
-}
-
-/// In what way what is known of a part contradicts itself.
-fn why_unsound(record: &PartRecord) -> Option<&'static str> {
-    let PartRecord::Held(part) = record else {
-        return None;
-    };
-    let has_open = part.lines.iter().any(|line| line.open > 0);
-    if part.lines.iter().any(|line| line.expired() < 0) {
-        return Some("has a part with more units than were held");
-    }
-    if part.told > part.held {
-        return Some("has a part that heard of more than it holds");
-    }
-    if !has_open && !part.is_undecided() {
-        return Some("has a part of which nothing is left");
-    }
-    let refused = part.refused();
-    refused
-        .is_some_and(|(version, _)| version <= part.told)
-        .then_some("has a part that was refused and decided")
 }
 
 /// What may be left out.

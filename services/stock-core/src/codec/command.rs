@@ -24,7 +24,7 @@
 use std::sync::Arc;
 
 use crate::basket::Line;
-use crate::codec::basket::{HOLD_PART, TOLD_ANEW};
+use crate::codec::basket::{ALL_HELD, HOLD_PART};
 use crate::codec::bytes::{Read, Reader, Writer};
 use crate::command::{
     Action, Amend, Command, Confirm, Extend, Fulfill, MovementKind, MovementLine, Movements,
@@ -90,7 +90,7 @@ impl Reader<'_> {
                 Ok(Action::Request(request, operation))
             }
             MOVEMENTS => Ok(Action::Movements(read_movements(principal, self, names)?)),
-            HOLD_PART..=TOLD_ANEW => Ok(Action::Basket(self.basket(kind, names)?)),
+            HOLD_PART..=ALL_HELD => Ok(Action::Basket(self.basket(kind, names)?)),
             tag => {
                 let what = "command of a stock shard";
                 Err(Flaw::UnknownTag { what, tag })

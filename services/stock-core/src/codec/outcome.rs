@@ -152,10 +152,11 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::basket::Follow;
+    use crate::basket::{Follow, HeldBasket};
     use crate::ids::{Location, Principal, ReservationId, Stamp};
     use crate::outcome::{
         BasketOutcome, Discrepancy, NotHeld, Policy, Prepared, Refusal, ShortLine, Shortage,
+        ToBeTold,
     };
     use crate::reservation::{Reservation, ReservationLine, State};
     use crate::sku::Sku;
@@ -228,6 +229,14 @@ mod tests {
             BasketOutcome::Known,
             BasketOutcome::Ended(Box::new(Follow::gone(id, 7, Stamp(9)))),
             BasketOutcome::Telling,
+            BasketOutcome::AllHeld(Box::new(ToBeTold {
+                basket: HeldBasket {
+                    id,
+                    version: 1,
+                    ask_at: Stamp(6),
+                },
+                participants: [1, 7].into_iter().collect(),
+            })),
         ];
         outcomes.extend(baskets.map(Outcome::Basket));
         let discrepancy = Some(Box::new(Discrepancy {

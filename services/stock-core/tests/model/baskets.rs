@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use stock_core::limits::VERSIONS_PER_RECOVERY;
 use stock_core::{
-    Acknowledge, Ask, BasketCommand, Decide, Decision, Follow, HoldPart, Line, NotHeld,
-    NumberedLine, Probe, Quantity, Recovered, Refusal, ReservationId, ReservationLine, ShortLine,
-    Shortage, TellAnew, ToldAnew,
+    Acknowledge, AllHeld, Ask, BasketCommand, Decide, Decision, Follow, HeldBasket, HoldPart, Line,
+    NotHeld, NumberedLine, Probe, Quantity, Recovered, Refusal, ReservationId, ReservationLine,
+    ShortLine, Shortage, TellAnew, ToldAnew,
 };
 
 use crate::naive::Naive;
@@ -31,7 +31,8 @@ pub(crate) fn command(world: &mut World, naive: &Naive) -> BasketCommand {
                 asked_at: world.asked_at(),
             })
         }
-        40..60 => BasketCommand::Follow(follow(world, naive)),
+        40..54 => BasketCommand::Follow(follow(world, naive)),
+        54..60 => BasketCommand::AllHeld(all_held(world, naive)),
         60..78 => BasketCommand::Decide(decide(world, naive)),
         78..90 => acknowledge(world, naive),
         90 | 91 => BasketCommand::Recovered(Recovered {
@@ -115,6 +116,21 @@ fn hold_part(world: &mut World, naive: &Naive) -> HoldPart {
             .map(|(number, line)| NumberedLine { number, line })
             .collect(),
     }
+}
+
+fn all_held(world: &mut World, naive: &Naive) -> AllHeld {
+    let count = world.between(1, 3);
+    let basket = |_| {
+        let (id, version) = part(world, naive);
+        HeldBasket {
+            id,
+            // What is held already, as a rule.
+            version: version.saturating_sub(1).max(1),
+            ask_at: world.now().plus_ms(world.between(0, 60_000)),
+        }
+    };
+    let baskets = (0..count).map(basket).collect();
+    AllHeld { baskets }
 }
 
 fn follow(world: &mut World, naive: &Naive) -> Follow {

@@ -191,6 +191,7 @@ fn outcome_name(outcome: &Outcome) -> String {
             NotHeld::Refused(refusal) => refusal_name(refusal),
             NotHeld::Gone => "never".to_string(),
         },
+        Outcome::Basket(BasketOutcome::AllHeld(_)) => "all held".to_string(),
         Outcome::Basket(BasketOutcome::Ended(follow)) => match follow.lines.is_empty() {
             true => "gone".to_string(),
             false => "ended".to_string(),
@@ -215,6 +216,7 @@ fn basket_name(command: &BasketCommand) -> &'static str {
         BasketCommand::Recovered(_) => "recovered",
         BasketCommand::TellAnew(_) => "tell anew",
         BasketCommand::ToldAnew(_) => "told anew",
+        BasketCommand::AllHeld(_) => "all held",
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use stock_core::limits::VERSIONS_PER_RECOVERY;
 use stock_core::{
-    BasketCommand, BasketOutcome, Decide, Decision, EntryKind, Follow, HoldPart, Location, NotHeld,
-    Outcome, Over, Prepared, Principal, Probe, Refusal, RequestId, Reservation, ReservationId,
-    ReservationLine, Shortage, Sku, Stamp, State,
+    BasketCommand, BasketOutcome, Decide, Decision, EntryKind, Follow, HeldBasket, HoldPart,
+    Location, NotHeld, Outcome, Over, Prepared, Principal, Probe, Refusal, RequestId, Reservation,
+    ReservationId, ReservationLine, Shortage, Sku, Stamp, State, ToBeTold,
 };
 
 use super::naive::{
@@ -34,6 +34,8 @@ pub(crate) struct Undecided {
     principal: Principal,
     request: RequestId,
     asked: BTreeSet<u32>,
+    /// Home itself tells what it decides.
+    is_to_be_told: bool,
     /// The lines as they will be, and when they expire.
     amendment: Option<(Vec<ReservationLine>, Option<Stamp>)>,
     /// Whether home still holds what the amendment needs beyond what is open.
@@ -158,7 +160,23 @@ impl Naive {
             BasketCommand::Probe(probe) => Outcome::Basket(self.probe(who, probe)),
             BasketCommand::Follow(follow) => Outcome::Basket(self.follow(who, follow)),
             BasketCommand::Decide(decide) => {
-                self.decide(who, decide);
+                let told = self.decide(who, decide);
+                Outcome::Basket(told.unwrap_or(BasketOutcome::Done))
+            }
+            BasketCommand::AllHeld(all) => {
+                for basket in &all.baskets {
+                    let mut parts = self.parts.iter_mut();
+                    if let Some(part) = parts.find(|part| part.id == basket.id)
+                        && basket.version > part.told
+                        && basket.version <= part.held
+                    {
+                        part.told = basket.version;
+                        if part.held == basket.version {
+                            part.ask_at = basket.ask_at.0;
+                        }
+                        part.refused = part.refused.take().filter(|it| it.0 > part.told);
+                    }
+                }
                 Outcome::Basket(BasketOutcome::Done)
             }
             BasketCommand::Acknowledge(acknowledge) => {
@@ -200,6 +218,9 @@ impl Naive {
                 match participants.find(|(shard, _)| *shard == ask.shard) {
                     Some((_, followed)) => {
                         *followed = 0;
+                        if let Some(undecided) = &mut reach.undecided {
+                            undecided.is_to_be_told = true;
+                        }
                         Outcome::Basket(BasketOutcome::Known)
                     }
                     None => gone,
@@ -262,6 +283,11 @@ impl Naive {
             if !meant.is_empty() && reach.undecided.is_none() {
                 reach.version = reach.version.max(floor);
             }
+            if !meant.is_empty()
+                && let Some(undecided) = &mut reach.undecided
+            {
+                undecided.is_to_be_told = true;
+            }
             meant.into_iter().for_each(|(_, followed)| *followed = 0);
         }
     }
@@ -299,6 +325,7 @@ impl Naive {
             principal: who.principal.clone(),
             request,
             asked,
+            is_to_be_told: false,
             amendment,
             has_extras: true,
         });
@@ -363,12 +390,11 @@ impl Naive {
         }
     }
 
-    fn decide(&mut self, who: &Who<'_>, decide: &Decide) {
-        let Some(prepared) = self.prepared(decide.id) else {
-            return;
-        };
+    /// What participants are to be told by whoever had home decide, if anything.
+    fn decide(&mut self, who: &Who<'_>, decide: &Decide) -> Option<BasketOutcome> {
+        let prepared = self.prepared(decide.id)?;
         if prepared.version != decide.version {
-            return;
+            return None;
         }
         let known = self.find(decide.id).unwrap();
         let before = known.clone();
@@ -410,6 +436,15 @@ impl Naive {
             reach.undecided = None;
             known.file(who.now);
         }
+        let is_reserved = undecided.amendment.is_none();
+        let are_as_held = is_held && is_reserved && is_open && floor <= decide.version;
+        let is_passed_on = are_as_held && !undecided.is_to_be_told;
+        if is_passed_on && let Some(known) = self.find(decide.id) {
+            let reach = known.reach.as_mut().unwrap();
+            for (_, followed) in &mut reach.participants {
+                *followed = decide.version;
+            }
+        }
         let answer = match &decide.decision {
             Decision::Held => Outcome::Reservation(Arc::clone(&prepared.reservation)),
             Decision::NotHeld(NotHeld::Short(shortage)) => {
@@ -437,6 +472,17 @@ impl Naive {
                 known.outcome = answer.clone();
             }
         }
+        let ends = prepared.reservation.expires_at.map(|at| at.0 + 5 * SECOND);
+        is_passed_on.then(|| {
+            BasketOutcome::AllHeld(Box::new(ToBeTold {
+                basket: HeldBasket {
+                    id: decide.id,
+                    version: decide.version,
+                    ask_at: Stamp(ends.unwrap_or(who.now + 24 * 60 * MINUTE)),
+                },
+                participants: undecided.asked.iter().copied().collect(),
+            }))
+        })
     }
 
     fn acknowledge(&mut self, who: &Who<'_>, shard: u32, id: ReservationId, version: u32) {

@@ -5,20 +5,15 @@
 //! begins anew, and whatever was said twice has no effect.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::LazyLock;
 
 use stock_core::{
     Acknowledge, Action, Ask, BasketCommand, BasketOutcome, Command, NotHeld, Outcome, Principal,
     ReservationId, Shard, TellAnew, ToldAnew,
 };
 
-use super::parts::ToShard;
+use super::parts::{ITSELF, ToShard};
 use super::settling::Settling;
 use crate::answer::Failure;
-
-/// Who asks where nobody else does.
-static ITSELF: LazyLock<Principal> =
-    LazyLock::new(|| Principal::new("stockd").unwrap_or_else(|_| unreachable!("a good name")));
 
 /// What is prepared so long, and not decided by whoever had it prepared, is found out.
 pub(super) const UNDECIDED_FOR_MS: u64 = 1_000;

@@ -1,6 +1,6 @@
 //! What shards are told of a basket, and what they say of their parts of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use stock_core::{
     Action, BasketCommand, BasketOutcome, Command, Decision, Location, NotHeld, Outcome, Prepared,
@@ -8,6 +8,10 @@ use stock_core::{
 };
 
 use crate::answer::Failure;
+
+/// Who tells and asks shards where nobody else does.
+pub(super) static ITSELF: LazyLock<Principal> =
+    LazyLock::new(|| Principal::new("stockd").unwrap_or_else(|_| unreachable!("a good name")));
 
 /// A command for a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]

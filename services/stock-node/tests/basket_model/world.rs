@@ -12,7 +12,7 @@ use stock_core::{
     RequestId, ReservationId, Reserve, Secret, Shard, Sku, Stamp,
 };
 use stock_node::answer::Failure;
-use stock_node::basket::{Coordinator, Errands, Said, Settling, Then, ToShard};
+use stock_node::basket::{Coordinator, Errands, Said, Settling, Then, ToShard, passed_on};
 use xxhash_rust::xxh3::xxh3_128;
 
 pub(crate) const SHARDS: u32 = 3;
@@ -49,6 +49,8 @@ pub(crate) enum Sender {
     Edge(usize, u32),
     /// The leader of a shard, of this number.
     Leader(u32, u32, u64),
+    /// An edge whose customer has her answer: it passes on what home has decided.
+    Afterwards,
     Nobody,
 }
 
@@ -344,6 +346,10 @@ impl State {
     ) {
         match by {
             Sender::Nobody => {}
+            Sender::Afterwards => {
+                let outcomes = said.unwrap_or_default();
+                self.send_all(Sender::Nobody, passed_on(outcomes.iter()).collect());
+            }
             Sender::Leader(leader, life, sent_ms) => {
                 let now_ms = self.now_ms;
                 let (alive, errands) = &mut self.leaders[leader as usize];
@@ -370,7 +376,7 @@ impl State {
                 let (decision, failure) = (settling.decision(), settling.failure());
                 if let Some(decide) = decision {
                     // Whoever settles repeats what it wanted; here its customer does.
-                    self.send_all(Sender::Nobody, vec![decide]);
+                    self.send_all(Sender::Afterwards, vec![decide]);
                     self.ended(wishes, number, Err(Failure::OutcomeUnknown));
                 } else if failure.is_some() {
                     self.ended(wishes, number, Err(Failure::OutcomeUnknown));
@@ -381,7 +387,7 @@ impl State {
                 // Whatever is later may come about at any time.
                 Then::Tell(more) | Then::TellLater(_, more) => self.send_all(from, more),
                 Then::End(ended) => {
-                    self.send_all(Sender::Nobody, ended.afterwards);
+                    self.send_all(Sender::Afterwards, ended.afterwards);
                     self.ended(wishes, number, ended.said);
                 }
             },

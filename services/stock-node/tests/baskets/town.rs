@@ -10,7 +10,7 @@ use stock_core::{
 };
 use stock_node::answer::Failure;
 pub(crate) use stock_node::basket::ToShard;
-use stock_node::basket::{Coordinator, Ended, Errand, Errands, Settling, Then};
+use stock_node::basket::{Coordinator, Ended, Errand, Errands, Settling, Then, passed_on};
 
 pub(crate) const SHARDS: u32 = 8;
 
@@ -237,10 +237,18 @@ impl Town {
         None
     }
 
+    /// Says it, and passes on what homes have decided.
     pub(crate) fn say(&mut self, all: Vec<ToShard>) {
-        for tell in all {
+        for tell in self.say_first(all) {
             self.tell(tell).ok();
         }
+    }
+
+    /// Says it, and tells what is to be passed on.
+    pub(crate) fn say_first(&mut self, all: Vec<ToShard>) -> Vec<ToShard> {
+        let said = all.into_iter().filter_map(|tell| self.tell(tell).ok());
+        let said: Vec<Outcome> = said.collect();
+        passed_on(said.iter()).collect()
     }
 
     /// What was late arrives.
@@ -327,8 +335,10 @@ impl Town {
         said: Result<Vec<Outcome>, Failure>,
     ) {
         let leader = &mut self.leaders[own as usize];
-        let own_duties = leader.answered(own, errand, said, self.now.0);
-        self.say(own_duties);
+        // Nobody hears what the own shard says to these.
+        for duty in leader.answered(own, errand, said, self.now.0) {
+            self.tell(duty).ok();
+        }
     }
 
     /// Every leader is another one.

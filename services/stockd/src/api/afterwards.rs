@@ -1,39 +1,49 @@
-//! What shards are told when those who asked have their answers. That baskets are held waits for a
-//! moment, so that it is said together and in nobody's way; what gives units back is said at once.
-//! Nothing depends on it: what finds no room, or has no answer in time, is found out by the shards'
-//! leaders.
+//! What waits to be said to shards when those who asked have their answers, and how much of it
+//! there may be.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use stock_core::{Action, BasketCommand, Decision, ReservationId};
-use stock_node::basket::{ANSWERED_WITHIN_MS, ToShard};
+use stock_core::{Action, BasketCommand, Outcome, ReservationId};
+use stock_node::basket::{ToShard, passed_on};
 use tokio::sync::Semaphore;
 
-/// Commands of a node that wait, or that shards have yet to answer.
+/// Commands of a node that wait, or that shards have yet to answer, and answers to be passed on.
 const COMMANDS_MAX: usize = 16 * 1024;
 
 /// So long they wait for others.
 pub(super) const SAID_AFTER: Duration = Duration::from_millis(10);
 
-/// And so long for an answer.
-pub(super) const ANSWERED_WITHIN: Duration = Duration::from_millis(ANSWERED_WITHIN_MS);
-
 /// What waits.
 pub(super) struct Afterwards {
     room: Semaphore,
-    waiting: Mutex<Vec<ToShard>>,
+    waiting: Mutex<Waiting>,
 }
 
-/// See [`Afterwards::saying`].
+#[derive(Default)]
+struct Waiting {
+    tell: Vec<ToShard>,
+    /// That baskets are held: their participants have yet to be told.
+    answers: Vec<Outcome>,
+}
+
+/// What is to be said. Its room is free once it is over, or given up.
 pub(super) struct Saying<'a> {
+    pub(super) tell: Vec<ToShard>,
     room: &'a Semaphore,
-    commands: usize,
+    count: usize,
 }
 
 impl Drop for Saying<'_> {
     fn drop(&mut self) {
-        self.room.add_permits(self.commands);
+        self.room.add_permits(self.count);
+    }
+}
+
+impl Saying<'_> {
+    /// Whether there is nothing to say.
+    pub(super) fn is_empty(&self) -> bool {
+        self.tell.is_empty()
     }
 }
 
@@ -47,9 +57,54 @@ impl Default for Afterwards {
 }
 
 impl Afterwards {
-    /// Whether there is room for so many: it is theirs then, until they are said.
-    pub(super) fn has_room(&self, commands: usize) -> bool {
-        match self.room.try_acquire_many(commands as u32) {
+    /// Takes these, to be said at once, if there is room.
+    pub(super) fn at_once(&self, tell: Vec<ToShard>) -> Option<Saying<'_>> {
+        let count = tell.len();
+        self.has_room(count).then(|| self.saying(tell, count))
+    }
+
+    /// Has these wait, if there is room. Whether they are the first: somebody has to say them.
+    pub(super) fn add(&self, tell: Vec<ToShard>, answers: Vec<Outcome>) -> bool {
+        let count = tell.len() + answers.len();
+        if count == 0 || !self.has_room(count) {
+            return false;
+        }
+        let mut waiting = self.waiting();
+        let is_first = waiting.tell.is_empty() && waiting.answers.is_empty();
+        waiting.tell.extend(tell);
+        waiting.answers.extend(answers);
+        is_first
+    }
+
+    /// All that waits.
+    pub(super) fn take(&self) -> Saying<'_> {
+        let Waiting { mut tell, answers } = std::mem::take(&mut *self.waiting());
+        let count = tell.len() + answers.len();
+        tell.extend(passed_on(answers.iter()));
+        self.saying(tell, count)
+    }
+
+    /// What waits for the home of a reservation, if something of that one does: a command to it is
+    /// not to come before.
+    pub(super) fn take_before(&self, id: &ReservationId) -> Saying<'_> {
+        let waiting = &mut self.waiting().tell;
+        let tell: Vec<ToShard> = match waiting.iter().any(|tell| is_of(tell, id)) {
+            true => waiting
+                .extract_if(.., |tell| tell.shard == id.shard())
+                .collect(),
+            false => Vec::new(),
+        };
+        let count = tell.len();
+        self.saying(tell, count)
+    }
+
+    fn saying(&self, tell: Vec<ToShard>, count: usize) -> Saying<'_> {
+        let room = &self.room;
+        Saying { tell, room, count }
+    }
+
+    fn has_room(&self, count: usize) -> bool {
+        match self.room.try_acquire_many(count as u32) {
             Ok(room) => {
                 room.forget();
                 true
@@ -61,50 +116,8 @@ impl Afterwards {
         }
     }
 
-    /// Has these wait, if there is room. Whether they are the first: somebody has to say them.
-    pub(super) fn add(&self, tell: Vec<ToShard>) -> bool {
-        if !self.has_room(tell.len()) {
-            return false;
-        }
-        let mut waiting = self.waiting();
-        let is_first = waiting.is_empty() && !tell.is_empty();
-        waiting.extend(tell);
-        is_first
-    }
-
-    /// All that waits, for [`Self::saying`].
-    pub(super) fn take(&self) -> Vec<ToShard> {
-        std::mem::take(&mut self.waiting())
-    }
-
-    /// What waits for the home of a reservation, if something of that one does: a command to it is
-    /// not to come before.
-    pub(super) fn take_before(&self, id: &ReservationId) -> Vec<ToShard> {
-        let mut waiting = self.waiting();
-        match waiting.iter().any(|tell| is_of(tell, id)) {
-            true => waiting
-                .extract_if(.., |tell| tell.shard == id.shard())
-                .collect(),
-            false => Vec::new(),
-        }
-    }
-
-    /// So many of them are being said: their room is free once that is over, or given up.
-    pub(super) fn saying(&self, commands: usize) -> Saying<'_> {
-        let room = &self.room;
-        Saying { room, commands }
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Vec<ToShard>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether it can wait: that a basket is held changes nothing for anybody else.
-pub(super) fn can_wait(tell: &ToShard) -> bool {
-    match &tell.command.action {
-        Action::Basket(BasketCommand::Decide(decide)) => decide.decision == Decision::Held,
-        _ => false,
     }
 }
 
@@ -117,7 +130,9 @@ fn is_of(tell: &ToShard, id: &ReservationId) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use stock_core::{Command, Decide, Principal, Stamp};
+    use stock_core::{
+        BasketOutcome, Command, Decide, Decision, HeldBasket, Principal, Stamp, ToBeTold,
+    };
 
     use super::*;
 
@@ -144,22 +159,56 @@ mod tests {
     #[test]
     fn a_command_takes_along_what_waits_for_its_home_and_nothing_else() {
         let afterwards = Afterwards::default();
-        assert!(afterwards.add(vec![decide(id(3, 1)), decide(id(4, 2))]));
-        assert!(!afterwards.add(vec![decide(id(3, 5))]), "others say it");
+        let add = |tell| afterwards.add(tell, Vec::new());
+        assert!(add(vec![decide(id(3, 1)), decide(id(4, 2))]));
+        assert!(!add(vec![decide(id(3, 5))]), "others say it");
         assert!(afterwards.take_before(&id(3, 9)).is_empty());
         let before = [decide(id(3, 1)), decide(id(3, 5))];
-        assert_eq!(afterwards.take_before(&id(3, 5)), before);
-        assert_eq!(afterwards.take(), [decide(id(4, 2))]);
+        assert_eq!(afterwards.take_before(&id(3, 5)).tell, before);
+        assert_eq!(afterwards.take().tell, [decide(id(4, 2))]);
+    }
+
+    #[test]
+    fn each_participant_is_told_of_all_its_baskets_at_once() {
+        let afterwards = Afterwards::default();
+        let held = |id, participants: [u32; 2]| {
+            let (version, ask_at) = (1, Stamp(9));
+            Outcome::Basket(BasketOutcome::AllHeld(Box::new(ToBeTold {
+                basket: HeldBasket {
+                    id,
+                    version,
+                    ask_at,
+                },
+                participants: participants.into_iter().collect(),
+            })))
+        };
+        let answers = vec![held(id(3, 1), [1, 4]), held(id(5, 2), [1, 7])];
+        assert!(afterwards.add(Vec::new(), answers));
+        let told = afterwards.take();
+        let told = told.tell.iter().map(|tell| match &tell.command.action {
+            Action::Basket(BasketCommand::AllHeld(all)) => {
+                let ids = all.baskets.iter().map(|basket| basket.id);
+                (tell.shard, ids.collect::<Vec<_>>())
+            }
+            other => panic!("{other:?}"),
+        });
+        let (first, second) = (id(3, 1), id(5, 2));
+        let all = [
+            (1, vec![first, second]),
+            (4, vec![first]),
+            (7, vec![second]),
+        ];
+        assert_eq!(told.collect::<Vec<_>>(), all);
     }
 
     #[test]
     fn what_is_given_up_gives_its_room_back() {
         let afterwards = Afterwards::default();
         let all = vec![decide(id(3, 1)); COMMANDS_MAX];
-        assert!(afterwards.add(all));
-        assert!(!afterwards.add(vec![decide(id(3, 2))]), "there is no room");
-        let taken = afterwards.take();
-        drop(afterwards.saying(taken.len()));
-        assert!(afterwards.add(vec![decide(id(3, 2))]));
+        let add = |tell| afterwards.add(tell, Vec::new());
+        assert!(add(all));
+        assert!(!add(vec![decide(id(3, 2))]), "there is no room");
+        drop(afterwards.take());
+        assert!(add(vec![decide(id(3, 2))]));
     }
 }

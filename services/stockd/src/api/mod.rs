@@ -26,6 +26,7 @@ mod proxy;
 mod reservations;
 pub mod reserve;
 mod reserve_stream;
+mod saying;
 mod seen;
 mod sorter;
 mod topology;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
 use stock_api::basket;
@@ -16,11 +15,11 @@ use stock_cluster::GroupId;
 use stock_node::answer::{Applied, Failure, Outcome};
 use stock_node::basket::{Coordinator, Ended, Said, Then, ToShard};
 use stock_proto::stock::v1 as api;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use super::afterwards::{ANSWERED_WITHIN, SAID_AFTER, can_wait};
 use super::edge::Edge;
 use super::error::ApiError;
+use super::saying;
 use super::seen::Seen;
 use super::sorter::{At, Decided, Sorter};
 
@@ -168,7 +167,7 @@ impl Stream for OverShards {
         loop {
             if let Some(ended) = this.ended.pop_front() {
                 if this.ended.is_empty() {
-                    say_afterwards(&this.edge, std::mem::take(&mut this.afterwards));
+                    saying::begin(&this.edge, std::mem::take(&mut this.afterwards));
                 }
                 return Poll::Ready(Some(ended));
             }
@@ -194,32 +193,6 @@ pub(super) async fn carry_out(edge: &Arc<Edge>, begun: Begun) -> CameOf {
             began: Instant::now(),
         },
     }
-}
-
-fn say_afterwards(edge: &Arc<Edge>, tell: Vec<ToShard>) {
-    let (wait, now): (Vec<_>, Vec<_>) = tell.into_iter().partition(can_wait);
-    if !now.is_empty() && edge.afterwards.has_room(now.len()) {
-        let edge = Arc::clone(edge);
-        tokio::spawn(async move { say(&edge, now).await });
-    }
-    if edge.afterwards.add(wait) {
-        let edge = Arc::clone(edge);
-        tokio::spawn(async move {
-            sleep(SAID_AFTER).await;
-            say(&edge, edge.afterwards.take()).await;
-        });
-    }
-}
-
-/// Says what has waited.
-pub(super) async fn say(edge: &Edge, tell: Vec<ToShard>) {
-    let _saying = edge.afterwards.saying(tell.len());
-    let mut sorter = Sorter::default();
-    for it in &tell {
-        sorter.add(0, it.shard, &it.command);
-    }
-    let said = join_all(sorter.take().map(|batch| batch.decide(edge)));
-    drop(timeout(ANSWERED_WITHIN, said).await);
 }
 
 /// What a shard says to a single command, wherever it is led.

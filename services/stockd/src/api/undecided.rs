@@ -16,6 +16,7 @@ use super::afterwards::SAID_AFTER;
 use super::edge::{Edge, Proposed};
 use super::error::ApiError;
 use super::over_shards::{self, CameOf};
+use super::saying;
 use super::seen::Seen;
 
 /// Whoever has a basket held says so to home soon after the answer: it takes this long as a rule.
@@ -59,19 +60,19 @@ pub(super) async fn carry_out(
 }
 
 /// Has a shard carry a command out, and before it what waits to be said of the same reservation.
-async fn propose(edge: &Edge, shard: u32, command: &Command) -> Proposed {
+async fn propose(edge: &Arc<Edge>, shard: u32, command: &Command) -> Proposed {
     let before = command.action.reservation();
-    let before = before.map_or_else(Vec::new, |id| edge.afterwards.take_before(&id));
-    if before.is_empty() {
+    let before = before.map(|id| edge.afterwards.take_before(&id));
+    let Some(before) = before.filter(|before| !before.is_empty()) else {
         return edge.propose_one(shard, command).await;
-    }
-    let said = over_shards::say(edge, before);
+    };
+    let said = saying::say(edge, before);
     // Both are on their way before either has an answer, and in this order.
     tokio::join!(said, edge.propose_one(shard, command)).1
 }
 
 /// Finds out what has become of what is prepared, and has home decide it.
-async fn settle(edge: &Edge, prepared: Arc<Prepared>) -> Result<(), Failure> {
+async fn settle(edge: &Arc<Edge>, prepared: Arc<Prepared>) -> Result<(), Failure> {
     let mut settling = Settling::new(prepared);
     let probes: Vec<_> = settling.unanswered().collect();
     let probes = probes
@@ -81,7 +82,11 @@ async fn settle(edge: &Edge, prepared: Arc<Prepared>) -> Result<(), Failure> {
         settling.answered(shard, said);
     }
     match settling.decision() {
-        Some(decide) => over_shards::ask(edge, decide).await.1.map(|_| ()),
+        Some(decide) => {
+            let said = over_shards::ask(edge, decide).await.1?;
+            saying::pass_on(edge, std::iter::once(said));
+            Ok(())
+        }
         // Home has decided meanwhile.
         None if settling.is_over() => Ok(()),
         None => Err(settling.failure().unwrap_or(Failure::OutcomeUnknown)),
@@ -101,7 +106,7 @@ pub(super) struct Known {
 /// Looks a reservation up. Where something of it is not decided it looks once more after a moment,
 /// and has it settled if need be.
 pub(super) async fn look_up(
-    edge: &Edge,
+    edge: &Arc<Edge>,
     id: ReservationId,
     freshness: Freshness,
 ) -> Result<Known, Failure> {
@@ -111,7 +116,7 @@ pub(super) async fn look_up(
     }
     let waits = edge.afterwards.take_before(&id);
     if !waits.is_empty() {
-        over_shards::say(edge, waits).await;
+        saying::say(edge, waits).await;
         return Ok(look(edge, id, Freshness::LINEARIZABLE).await?.0);
     }
     let (known, undecided) = look_again(edge, id).await?;

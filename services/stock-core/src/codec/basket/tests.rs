@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use super::super::tests::{check, id, line, request_id};
 use super::*;
+use crate::home::{Amendment, Participant, Spread, Undecided};
 use crate::ids::Principal;
+use crate::memory::RequestKey;
+use crate::names::Names;
 use crate::outcome::Refusal;
+use crate::parts::{Part, PartRecord, Tombstone};
 
 #[test]
 fn every_field_of_how_a_basket_reaches_over_shards_counts() {
@@ -29,6 +33,7 @@ fn every_field_of_how_a_basket_reaches_over_shards_counts() {
                 principal: Principal::new("web").unwrap(),
             },
             asked: [4].into_iter().collect(),
+            is_to_be_told: false,
             amendment: Some(amendment()),
         })),
     };
@@ -53,6 +58,7 @@ fn every_field_of_how_a_basket_reaches_over_shards_counts() {
             |spread| undecided(spread).request.id = request_id(2),
             |spread| undecided(spread).request.principal = Principal::new("app").unwrap(),
             |spread| undecided(spread).asked[0] = 1,
+            |spread| undecided(spread).is_to_be_told = true,
             |spread| amended(spread).lines[0].open = 1,
             |spread| amended(spread).expires_at = None,
             |spread| amended(spread).extras[0].open = 1,
