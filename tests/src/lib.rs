@@ -4,6 +4,7 @@
 //!
 //! Everything here waits for conditions, never for time, and every wait has a bound with a name.
 
+pub mod buyers;
 pub mod cluster;
 pub mod crowd;
 pub mod damage;

@@ -4,6 +4,7 @@
 //! A long run: `STOCKD_POWER_CUTS=200 STOCKD_DISK_FAULTS=200 cargo test --release -p tests --test
 //! power`. `STOCKD_SEED` makes it another run.
 
+mod baskets;
 mod cuts;
 mod disk;
 mod faults;
