@@ -98,6 +98,9 @@ pub struct Probe {
     pub version: u32,
     /// As home was told: until when a part might still be held.
     pub asked_at: Stamp,
+    /// At home the reservation has ended before anything of it was decided. Whatever is, no unit is
+    /// held for it any more, though the part is known until home tells.
+    pub has_ended: bool,
 }
 
 /// What a part shall be like.

@@ -19,6 +19,17 @@ impl Shard {
         old.filter_map(|(_, id)| self.prepared(id))
     }
 
+    /// Whether it is undecided that a reservation is held at all, and it has ended meanwhile: then
+    /// nothing has left any shelf for it, and nothing will.
+    pub fn has_ended_undecided(&self, id: &ReservationId) -> bool {
+        let Some(hold) = self.holds.hold(id) else {
+            return false;
+        };
+        let undecided = hold.spread().and_then(|spread| spread.undecided.as_ref());
+        let is_reserved = undecided.is_some_and(|undecided| undecided.amendment.is_none());
+        is_reserved && !hold.reservation.state.is_open()
+    }
+
     /// The participants that have yet to be told something, by their numbers.
     pub fn owes(&self) -> impl Iterator<Item = u32> + '_ {
         let mut from = 0;

@@ -231,7 +231,9 @@ impl Parts {
         let Some(PartRecord::Held(part)) = self.buckets.get_mut(&id) else {
             return;
         };
-        if version <= part.told || version > part.held {
+        // What was freed had ended before it was decided: home itself tells of that.
+        let is_freed = part.lines.iter().all(|line| line.open == 0);
+        if version <= part.told || version > part.held || is_freed {
             return;
         }
         let is_latest = version == part.held;

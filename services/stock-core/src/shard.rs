@@ -140,7 +140,7 @@ impl Shard {
     ) -> Outcome {
         match command {
             BasketCommand::HoldPart(hold) => self.hold_part(at, principal, hold, ledger),
-            BasketCommand::Probe(probe) => self.probe(at, probe),
+            BasketCommand::Probe(probe) => self.probe(at, principal, probe, ledger),
             BasketCommand::Follow(follow) => self.follow(at, principal, follow, ledger),
             BasketCommand::Decide(decide) => self.decide(at, decide, ledger),
             BasketCommand::Acknowledge(acknowledge) => self.acknowledge(at, acknowledge),

@@ -10,6 +10,7 @@ mod bad_input;
 mod baskets;
 mod baskets_in_trouble;
 mod baskets_recovered;
+mod baskets_without_quorum;
 mod callers;
 mod careless;
 mod checkout;

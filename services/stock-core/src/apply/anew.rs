@@ -18,9 +18,9 @@ impl Shard {
     }
 
     pub(crate) fn tell_anew(&mut self, at: At, tell: &TellAnew) -> Outcome {
-        let heard = self.recoveries.others.entry(tell.shard).or_default();
-        if tell.recovery > *heard {
-            *heard = tell.recovery;
+        let heard = self.recoveries.others.get(&tell.shard);
+        if tell.recovery > heard.copied().unwrap_or(0) {
+            self.recoveries.others.insert(tell.shard, tell.recovery);
             self.tell_anew_of(|shard| shard == tell.shard);
             self.parts.ask_all(|home| home == tell.shard, at.stamp());
         }

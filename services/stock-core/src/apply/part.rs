@@ -66,7 +66,13 @@ impl Shard {
         Outcome::Basket(BasketOutcome::Held)
     }
 
-    pub(crate) fn probe(&mut self, at: At, probe: &Probe) -> Outcome {
+    pub(crate) fn probe(
+        &mut self,
+        at: At,
+        principal: &Principal,
+        probe: &Probe,
+        ledger: &mut Vec<LedgerEntry>,
+    ) -> Outcome {
         let known = self.parts.get(&probe.id);
         let said = said_before(known, probe.version);
         if said.is_none() {
@@ -78,8 +84,36 @@ impl Shard {
                 None => self.bury(at, probe.id, probe.version, until, Some(why)),
             }
         }
+        if probe.has_ended {
+            self.free_part(at, principal, &probe.id, ledger);
+        }
         let outcome = said.unwrap_or(BasketOutcome::NotHeld(NotHeld::Gone));
         Outcome::Basket(outcome)
+    }
+
+    /// Nothing is held for a part any more, unless home has told something of it. It stays known:
+    /// what became of it is yet to be told.
+    fn free_part(
+        &mut self,
+        at: At,
+        principal: &Principal,
+        id: &ReservationId,
+        ledger: &mut Vec<LedgerEntry>,
+    ) {
+        let part = self.parts.get(id).and_then(PartRecord::part);
+        let Some(part) = part.map(Arc::clone) else {
+            return;
+        };
+        if part.told > 0 || part.lines.iter().all(|line| line.open == 0) {
+            return;
+        }
+        let mut freed = Part::clone(&part);
+        for line in &mut freed.lines {
+            let before = line.clone();
+            line.open = 0;
+            self.follow_line(at, principal, &part, Some(&before), line, ledger);
+        }
+        self.parts.put(freed);
     }
 
     pub(crate) fn all_held(&mut self, all: &AllHeld) -> Outcome {

@@ -89,6 +89,7 @@ impl Writer {
                 self.fixed(probe.id.as_bytes());
                 self.number(u64::from(probe.version));
                 self.stamp(probe.asked_at);
+                self.flag(probe.has_ended);
             }
             BasketCommand::Follow(follow) => {
                 self.tag(FOLLOW);
@@ -235,6 +236,7 @@ impl Reader<'_> {
                 id: self.reservation_id()?,
                 version: self.version()?,
                 asked_at: self.stamp()?,
+                has_ended: self.flag()?,
             }),
             FOLLOW => BasketCommand::Follow(self.follow()?),
             DECIDE => BasketCommand::Decide(Decide {

@@ -29,6 +29,7 @@ pub(crate) fn command(world: &mut World, naive: &Naive) -> BasketCommand {
                 id,
                 version,
                 asked_at: world.asked_at(),
+                has_ended: world.between(0, 2) == 0,
             })
         }
         40..54 => BasketCommand::Follow(follow(world, naive)),

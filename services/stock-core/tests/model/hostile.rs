@@ -4,6 +4,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use stock_core::{Flaw, Part, RestoreError, Shard, ShardRestorer, StateRestorer};
 
+use crate::naive_baskets::Losses;
 use crate::restart::Written;
 use crate::world::{Step, World};
 use crate::{Place, SECRET, Trial, apply};
@@ -14,6 +15,12 @@ const CHANGES_A_WORLD: usize = 300;
 
 /// A shard with a past, its bytes, and what happens to it next.
 fn lived(seed: u64) -> (Written, Vec<Step>) {
+    let (written, later, _) = lived_with(seed);
+    (written, later)
+}
+
+/// As [`lived`], with where in its head that stands which is written only after a recovery.
+fn lived_with(seed: u64) -> (Written, Vec<Step>, usize) {
     let mut world = World::new(seed);
     let mut trial = Trial::new();
     let mut shard = Shard::new(SECRET);
@@ -27,8 +34,20 @@ fn lived(seed: u64) -> (Written, Vec<Step>) {
         let step = next(&mut trial);
         apply(&mut shard, place.next(&step), &step);
     }
+    let written = Written::of(&shard.freeze());
+    let recoveries = written.head.len() - recoveries_bytes(&trial.naive.losses);
     let later = (0..20).map(|_| next(&mut trial)).collect();
-    (Written::of(&shard.freeze()), later)
+    (written, later, recoveries)
+}
+
+/// How many bytes of the head they take: in these worlds each number and each count takes one.
+fn recoveries_bytes(losses: &Losses) -> usize {
+    match losses {
+        Losses { own: 0, others, .. } if others.is_empty() => 0,
+        Losses {
+            awaited, others, ..
+        } => 3 + awaited.len() + 2 * others.len(),
+    }
 }
 
 /// Either an error, or a state that writes just these bytes and can go on.
@@ -79,7 +98,9 @@ fn changed_bytes_are_an_error_or_another_state_but_never_a_panic() {
                 None => try_out(&changed, &later),
                 Some(bucket) => try_bucket(&changed, bucket, &later),
             };
-            assert!(result.is_err() || !is_cut, "cut at {at} of {bucket:?}");
+            // Every cut of a head is tried below.
+            let may_be_taken = !is_cut || bucket.is_none();
+            assert!(result.is_err() || may_be_taken, "cut at {at} of {bucket:?}");
             match result {
                 Err(_) => refused += 1,
                 Ok(()) => taken += 1,
@@ -91,6 +112,23 @@ fn changed_bytes_are_an_error_or_another_state_but_never_a_panic() {
         refused > 100 && taken > 100,
         "{refused} refused, {taken} taken"
     );
+}
+
+/// A shard that was never recovered, and knows of no other that was, writes nothing about it.
+#[test]
+fn a_head_that_was_cut_is_an_error_unless_it_is_that_of_a_shard_never_recovered() {
+    let mut recovered = 0;
+    for seed in 0..WORLDS {
+        let (written, later, recoveries) = lived_with(seed);
+        recovered += u32::from(recoveries < written.head.len());
+        for at in 0..written.head.len() {
+            let mut cut = written.clone();
+            cut.head.truncate(at);
+            let result = try_out(&cut, &later);
+            assert_eq!(result.is_ok(), at == recoveries, "{seed}, {at}: {result:?}");
+        }
+    }
+    assert!(recovered > 1, "{recovered}");
 }
 
 #[test]

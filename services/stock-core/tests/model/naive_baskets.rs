@@ -169,6 +169,7 @@ impl Naive {
                     if let Some(part) = parts.find(|part| part.id == basket.id)
                         && basket.version > part.told
                         && basket.version <= part.held
+                        && part.lines.iter().any(|line| line.open > 0)
                     {
                         part.told = basket.version;
                         if part.held == basket.version {
@@ -601,11 +602,27 @@ impl Naive {
 
     fn probe(&mut self, who: &Who<'_>, probe: &Probe) -> BasketOutcome {
         let said = self.said(probe.id, probe.version);
-        said.unwrap_or_else(|| {
-            let why = NotHeld::Gone;
-            self.never(who, probe.id, probe.version, probe.asked_at, &why);
-            BasketOutcome::NotHeld(why)
-        })
+        if said.is_none() {
+            self.never(who, probe.id, probe.version, probe.asked_at, &NotHeld::Gone);
+        }
+        if probe.has_ended {
+            self.free(who, probe.id);
+        }
+        said.unwrap_or(BasketOutcome::NotHeld(NotHeld::Gone))
+    }
+
+    /// Nothing is held any more for a part of which home has told nothing. What was is still known.
+    fn free(&mut self, who: &Who<'_>, id: ReservationId) {
+        let mut untold = self.parts.iter_mut().filter(|part| part.told == 0);
+        let Some(part) = untold.find(|part| part.id == id) else {
+            return;
+        };
+        let held: Vec<ReservationLine> = part.lines.clone();
+        part.lines.iter_mut().for_each(|line| line.open = 0);
+        for line in held.iter().filter(|line| line.open > 0) {
+            let (kind, delta) = (EntryKind::Expired, (0, -line.open));
+            self.note(who, kind, &line.sku, &line.location, delta, id);
+        }
     }
 
     /// A version of a part will never be held.

@@ -70,7 +70,8 @@ pub struct Errands {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Sent {
     Follow(ReservationId, u32, Principal),
-    Probe(ReservationId, u32),
+    /// With the version, and whether the reservation has ended.
+    Probe(ReservationId, u32, bool),
     TellAnew(TellAnew),
     Ask(Ask, Principal),
 }
@@ -116,7 +117,7 @@ impl Errands {
             let Action::Basket(BasketCommand::Probe(probe)) = &tell.command.action else {
                 continue;
             };
-            let sent = Sent::Probe(probe.id, probe.version);
+            let sent = Sent::Probe(probe.id, probe.version, probe.has_ended);
             batches.entry(tell.shard).or_default().push((sent, tell));
         }
         let errands = batches.into_iter().map(|(to, mut batch)| {
@@ -137,17 +138,20 @@ impl Errands {
     fn probes(&mut self, shard: &Shard, now_ms: u64) -> Vec<ToShard> {
         let prepared_by = shard.stamp().minus_ms(UNDECIDED_FOR_MS);
         let undecided: Vec<_> = shard.undecided(prepared_by).take(SETTLING_MAX).collect();
-        let is_undecided = |id: &ReservationId, version: u32| {
+        let has_ended = |id: &ReservationId| shard.has_ended_undecided(id);
+        // Once it has ended, everybody is told so, whether or not he has answered before.
+        let is_the_same = |id: &ReservationId, settling: &Settling| {
             let mut undecided = undecided.iter();
-            undecided.any(|it| it.reservation.id == *id && it.version == version)
+            settling.has_ended() == has_ended(id)
+                && undecided.any(|it| it.reservation.id == *id && it.version == settling.version())
         };
         self.settling
-            .retain(|id, settling| is_undecided(id, settling.version()));
+            .retain(|id, settling| is_the_same(id, settling));
         let mut probes = Vec::new();
         for prepared in undecided {
             let id = prepared.reservation.id;
             let settling = self.settling.entry(id);
-            let settling = settling.or_insert_with(|| Settling::new(prepared));
+            let settling = settling.or_insert_with(|| Settling::of_ended(prepared, has_ended(&id)));
             probes.extend(settling.unanswered());
         }
         probes.retain(|probe| self.may_tell(probe.shard, now_ms));
@@ -214,8 +218,8 @@ impl Errands {
                     }
                     self.missing.insert((from, id));
                 }
-                (Sent::Probe(id, version), outcome) => {
-                    tell.extend(self.probed((id, version), from, outcome));
+                (Sent::Probe(id, version, has_ended), outcome) => {
+                    tell.extend(self.probed((id, version, has_ended), from, outcome));
                 }
                 (Sent::TellAnew(anew), Outcome::Basket(BasketOutcome::Done)) => {
                     let told = ToldAnew {
@@ -252,13 +256,13 @@ impl Errands {
 
     fn probed(
         &mut self,
-        (id, version): (ReservationId, u32),
+        (id, version, has_ended): (ReservationId, u32, bool),
         from: u32,
         said: Outcome,
     ) -> Option<ToShard> {
         let settling = self.settling.get_mut(&id)?;
-        // It may be the answer about what was prepared before this.
-        if settling.version() != version {
+        // It may be the answer about what was prepared before this, or before it ended.
+        if (settling.version(), settling.has_ended()) != (version, has_ended) {
             return None;
         }
         // The participant was told what home had decided, and home has lost that: it decides once

@@ -12,6 +12,7 @@ use crate::answer::Failure;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settling {
     prepared: Arc<Prepared>,
+    has_ended: bool,
     parts: Parts,
 }
 
@@ -19,7 +20,20 @@ impl Settling {
     /// Of what is prepared.
     pub fn new(prepared: Arc<Prepared>) -> Self {
         let parts = Parts::of(&prepared.asked);
-        Self { prepared, parts }
+        Self {
+            prepared,
+            has_ended: false,
+            parts,
+        }
+    }
+
+    /// Of what is prepared of a reservation that has ended, if it has: its participants free what
+    /// they hold, however long others are silent.
+    pub(super) fn of_ended(prepared: Arc<Prepared>, has_ended: bool) -> Self {
+        Self {
+            has_ended,
+            ..Self::new(prepared)
+        }
     }
 
     /// What those participants are told who have not answered yet.
@@ -28,6 +42,7 @@ impl Settling {
             id: self.prepared.reservation.id,
             version: self.prepared.version,
             asked_at: self.prepared.asked_at,
+            has_ended: self.has_ended,
         });
         let principal = &self.prepared.reservation.principal;
         let unanswered = self.parts.unanswered();
@@ -37,6 +52,11 @@ impl Settling {
     /// Which version it is.
     pub fn version(&self) -> u32 {
         self.prepared.version
+    }
+
+    /// Whether its reservation has ended, as those are told who are asked.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
     /// A participant has said this.

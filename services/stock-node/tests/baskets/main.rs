@@ -264,6 +264,46 @@ fn nobody_asks_again_and_everything_goes_back_when_the_shard_returns() {
 }
 
 #[test]
+fn what_ends_undecided_is_free_wherever_a_shard_answers() {
+    let mut town = Town::with_stock(5);
+    town.away.push(4);
+    let request = town.request();
+    let basket = lines(&[(2, 1), (4, 1), (6, 1)]);
+    let command = town.reserve_command(request, &basket, true);
+    town.coordinate(command, |_| Way::Arrives).unwrap();
+    town.wait_ms(10_000);
+    assert_eq!(town.reserved(), [0, 0, 1, 0, 0, 0, 1, 0]);
+    town.wait_ms(1_000_000);
+    assert_eq!((town.reserved(), town.parts()), (FREE.into(), 1));
+    assert!(!town.is_quiet(), "home still has to find out");
+    town.away.clear();
+    town.wait_ms(10_000);
+    assert_eq!((town.reserved(), town.parts()), (FREE.into(), 0));
+    assert!(town.is_quiet());
+}
+
+#[test]
+fn what_ended_undecided_was_held_if_every_part_was() {
+    let mut town = Town::with_stock(5);
+    let request = town.request();
+    let basket = lines(&[(2, 1), (4, 1), (6, 1)]);
+    let command = town.reserve_command(request, &basket, true);
+    let told = town.coordinate(command, |_| Way::Arrives).unwrap();
+    let told = held(&told.said.unwrap()).id;
+    // Its edge dies before it says so to home, and then a participant is away.
+    town.away.push(4);
+    town.wait_ms(1_000_000);
+    town.change_leaders();
+    town.wait_ms(10_000);
+    assert_eq!(town.reserved(), [0, 0, 0, 0, 1, 0, 0, 0]);
+    town.away.clear();
+    town.wait_ms(10_000);
+    assert_eq!((town.reserved(), town.parts()), (FREE.into(), 0));
+    assert!(town.is_quiet());
+    assert_eq!(town.reservation(told).unwrap().state, State::Expired);
+}
+
+#[test]
 fn its_whole_life_reaches_every_part_though_leaders_change_in_the_middle() {
     let mut town = Town::with_stock(5);
     let outcome = town.reserve(&lines(&[(1, 2), (3, 2), (5, 2)]));
