@@ -8,6 +8,7 @@
 #   # breaks: ...
 #   # seeds: 50
 #   # checks: reads|answers
+# It goes on to the next one as soon as one is found; with COUNT=1 it says how many of the seeds find it.
 # PROFILE (default: sim) and CARGO_TARGET_DIR (default: a directory beside the copy) may be set.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -30,6 +31,11 @@ names="$*"
 if [ -z "$names" ]; then
     names=$(cd "$here/planted" && ls ./*.patch | sed 's|^\./||; s|\.patch$||')
 fi
+# A failure by another check does not count: it may be another bug.
+simulate() {
+    "$CARGO_TARGET_DIR/$built/simulate" --seeds "$1" --keep-going --no-shrink 2>&1 > /dev/null
+}
+
 missed=0
 for name in $names; do
     patch="$here/planted/$name.patch"
@@ -37,12 +43,17 @@ for name in $names; do
     checks=$(sed -n 's/^# checks: //p' "$patch")
     patch -s -p1 < "$patch"
     cargo build --quiet --profile "$profile" -p tests --bin simulate
-    # A failure by another check does not count: it may be another bug.
-    "$CARGO_TARGET_DIR/$built/simulate" --seeds "$seeds" --keep-going --no-shrink \
-        > "$copy.out" 2> /dev/null || true
-    if grep -qE "^seed [0-9]+ breaks .($checks)." "$copy.out"; then
-        first=$(grep -E "^seed [0-9]+ breaks .($checks)." "$copy.out" | sort -n -k2 | head -1 | cut -c1-120)
-        echo "found   $name: $(grep -cE "^seed [0-9]+ breaks .($checks)." "$copy.out") of $seeds seeds; $first"
+    bug="^seed [0-9]+ breaks .($checks)."
+    if [ -n "${COUNT:-}" ]; then
+        simulate "$seeds" | grep -E "$bug" | sort -n -k2 > "$copy.out" || true
+        found="$(wc -l < "$copy.out") of $seeds seeds"
+    else
+        # What it says after that is said to nobody, which ends it.
+        simulate "$seeds" | grep -E -m 1 "$bug" > "$copy.out" || true
+        found="within $seeds seeds"
+    fi
+    if [ -s "$copy.out" ]; then
+        echo "found   $name: $found; $(head -1 "$copy.out" | cut -c1-120)"
     else
         echo "MISSED  $name: not within $seeds seeds"
         missed=$((missed + 1))

@@ -94,12 +94,19 @@ pub struct NumberedLine {
 pub struct Probe {
     /// Of this reservation.
     pub id: ReservationId,
-    /// For this version.
-    pub version: u32,
+    /// This is asked.
+    pub question: Question,
     /// As home was told: until when a part might still be held.
     pub asked_at: Stamp,
-    /// At home the reservation has ended before anything of it was decided. Whatever is, no unit is
-    /// held for it any more, though the part is known until home tells.
+}
+
+/// What participants are asked about a reservation while home has not decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Question {
+    /// Whether they hold their part as of this version.
+    pub version: u32,
+    /// At home it has ended before it was known whether it was held at all: nothing has left any
+    /// shelf for it, and nothing will. Parts of it are known until home tells, and hold nothing.
     pub has_ended: bool,
 }
 

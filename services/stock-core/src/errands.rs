@@ -1,33 +1,40 @@
 //! What a shard has to see to at others: the leader of its group asks, and tells, until nothing of
 //! this is left. All of it follows from the state, so that whoever leads next goes on.
 
-use std::sync::Arc;
+use std::ops::Bound;
 
-use crate::basket::{Ask, Follow, TellAnew};
+use crate::basket::{Ask, Follow, Question, TellAnew};
 use crate::ids::{Principal, ReservationId, Stamp};
 use crate::limits::{ASK_AGAIN_MS, ASK_OVERDUE_MS};
-use crate::outcome::Prepared;
 use crate::reservation::Reservation;
 use crate::shard::Shard;
 
+/// Since when something is due, and of which reservation.
+pub type Due = (Stamp, ReservationId);
+
 impl Shard {
-    /// What home prepared no later than this, and has not decided: the oldest first. Every
-    /// participant that was asked is to be probed.
-    pub fn undecided(&self, prepared_by: Stamp) -> impl Iterator<Item = Arc<Prepared>> + '_ {
-        let undecided = self.holds.undecided.iter();
-        let old = undecided.take_while(move |(since, _)| *since <= prepared_by);
-        old.filter_map(|(_, id)| self.prepared(id))
+    /// What home prepared no later than this, and has not decided: the oldest first, behind that
+    /// one. Every participant that was asked is to be probed.
+    pub fn undecided(
+        &self,
+        behind: Option<Due>,
+        prepared_by: Stamp,
+    ) -> impl Iterator<Item = Due> + '_ {
+        let undecided = self.holds.undecided.range(from_behind(behind));
+        undecided
+            .take_while(move |(since, _)| *since <= prepared_by)
+            .copied()
     }
 
-    /// Whether it is undecided that a reservation is held at all, and it has ended meanwhile: then
-    /// nothing has left any shelf for it, and nothing will.
-    pub fn has_ended_undecided(&self, id: &ReservationId) -> bool {
-        let Some(hold) = self.holds.hold(id) else {
-            return false;
-        };
-        let undecided = hold.spread().and_then(|spread| spread.undecided.as_ref());
-        let is_reserved = undecided.is_some_and(|undecided| undecided.amendment.is_none());
-        is_reserved && !hold.reservation.state.is_open()
+    /// What participants are asked about a reservation, if home has yet to decide something of it.
+    pub fn question(&self, id: &ReservationId) -> Option<Question> {
+        let hold = self.holds.hold(id)?;
+        let spread = hold.spread()?;
+        let is_reserved = spread.undecided.as_ref()?.amendment.is_none();
+        Some(Question {
+            version: spread.version + 1,
+            has_ended: is_reserved && !hold.reservation.state.is_open(),
+        })
     }
 
     /// The participants that have yet to be told something, by their numbers.
@@ -84,18 +91,30 @@ impl Shard {
     }
 
     /// The parts of which home should have been heard by now: what this shard, of that number,
-    /// asks, for whom. The most overdue first; the id says where.
-    pub fn asks(&self, own: u32) -> impl Iterator<Item = (Ask, &Principal)> + '_ {
+    /// asks, for whom. The most overdue first, behind that one; the id says where.
+    pub fn asks(
+        &self,
+        own: u32,
+        behind: Option<Due>,
+    ) -> impl Iterator<Item = (Due, Ask, &Principal)> + '_ {
         let now = self.stamp();
-        let overdue = self.parts.asks.iter().take_while(move |(at, _)| *at <= now);
-        overdue.filter_map(move |(_, id)| {
-            let part = self.parts.part(id)?;
+        let asks = self.parts.asks.range(from_behind(behind));
+        let overdue = asks.take_while(move |(at, _)| *at <= now);
+        overdue.filter_map(move |due| {
+            let part = self.parts.part(&due.1)?;
             let ask = Ask {
-                id: *id,
+                id: due.1,
                 shard: own,
                 asked_at: part.asked_at,
             };
-            Some((ask, &part.principal))
+            Some((*due, ask, &part.principal))
         })
     }
+}
+
+fn from_behind(due: Option<Due>) -> (Bound<Due>, Bound<Due>) {
+    (
+        due.map_or(Bound::Unbounded, Bound::Excluded),
+        Bound::Unbounded,
+    )
 }

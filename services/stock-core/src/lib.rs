@@ -67,7 +67,7 @@ mod verdict;
 
 pub use basket::{
     Acknowledge, AllHeld, Ask, BasketCommand, Decide, Decision, Follow, HeldBasket, HoldPart, Line,
-    NumberedLine, Over, Probe, Recovered, TellAnew, ToldAnew,
+    NumberedLine, Over, Probe, Question, Recovered, TellAnew, ToldAnew,
 };
 pub use catalog::{
     Catalog, CatalogCommand, CatalogOutcome, Coordinates, LocationType, PutLocation,
@@ -76,6 +76,7 @@ pub use command::{
     Action, Amend, Command, Confirm, Extend, Fulfill, MovementKind, MovementLine, Movements,
     Operation, PartialLine, Release, Request, Reserve, SetPolicy,
 };
+pub use errands::Due;
 pub use error::{Flaw, Part, RestoreError};
 pub use frozen::FrozenState;
 pub use ids::{

@@ -62,6 +62,8 @@ pub struct Counts {
     /// Reservations over several shards that are not decided, and what their participants have yet
     /// to be told.
     pub undecided: usize,
+    /// Since when the oldest of them is, in cluster time.
+    pub undecided_since: Option<Stamp>,
     pub owed: usize,
     /// Shards that have yet to tell again what they have here, after this one has lost something.
     pub awaited: usize,
@@ -262,6 +264,7 @@ impl Shard {
             parts: self.parts.held,
             tombstones: self.parts.ends.len(),
             undecided: self.holds.undecided.len(),
+            undecided_since: self.holds.undecided.first().map(|(since, _)| *since),
             owed: self.holds.owed.len(),
             awaited: self.recoveries.awaited.len(),
         }

@@ -75,6 +75,8 @@ pub fn report_counts(counts: impl Iterator<Item = (u32, Counts)>) {
         sum.parts += shard.parts;
         sum.tombstones += shard.tombstones;
         sum.undecided += shard.undecided;
+        let since = [sum.undecided_since, shard.undecided_since];
+        sum.undecided_since = since.into_iter().flatten().min();
         sum.owed += shard.owed;
         sum.awaited += shard.awaited;
     }
@@ -87,6 +89,9 @@ pub fn report_counts(counts: impl Iterator<Item = (u32, Counts)>) {
     metrics::gauge!("stockd_basket_parts").set(sum.parts as f64);
     metrics::gauge!("stockd_basket_tombstones").set(sum.tombstones as f64);
     metrics::gauge!("stockd_baskets_undecided").set(sum.undecided as f64);
+    // As other moments are: seconds since 1970, and none at all is 0.
+    let since_ms = sum.undecided_since.map_or(0, |since| since.0);
+    metrics::gauge!("stockd_basket_undecided_oldest_timestamp_seconds").set(since_ms as f64 / 1e3);
     metrics::gauge!("stockd_baskets_owed").set(sum.owed as f64);
     // After recoveries with losses: while there are any, shards hold nothing for anybody.
     metrics::gauge!("stockd_shards_awaited").set(sum.awaited as f64);

@@ -74,17 +74,17 @@ impl Shard {
         ledger: &mut Vec<LedgerEntry>,
     ) -> Outcome {
         let known = self.parts.get(&probe.id);
-        let said = said_before(known, probe.version);
+        let said = said_before(known, probe.question.version);
         if said.is_none() {
             let known = known.and_then(PartRecord::part).map(Arc::clone);
             let why = NotHeld::Gone;
             let until = parts::over_at(probe.asked_at);
             match known {
-                Some(part) => self.mark_refused(&part, probe.version, why),
-                None => self.bury(at, probe.id, probe.version, until, Some(why)),
+                Some(part) => self.mark_refused(&part, probe.question.version, why),
+                None => self.bury(at, probe.id, probe.question.version, until, Some(why)),
             }
         }
-        if probe.has_ended {
+        if probe.question.has_ended {
             self.free_part(at, principal, &probe.id, ledger);
         }
         let outcome = said.unwrap_or(BasketOutcome::NotHeld(NotHeld::Gone));

@@ -31,7 +31,7 @@ use super::bytes::{Read, Reader, Writer};
 use super::command::{read_line, write_line};
 use crate::basket::{
     Acknowledge, AllHeld, Ask, BasketCommand, Decide, Decision, Follow, HeldBasket, HoldPart,
-    NumberedLine, Over, Probe, Recovered, TellAnew, ToldAnew,
+    NumberedLine, Over, Probe, Question, Recovered, TellAnew, ToldAnew,
 };
 use crate::error::Flaw;
 use crate::ids::{Location, ReservationId, Stamp};
@@ -87,9 +87,9 @@ impl Writer {
             BasketCommand::Probe(probe) => {
                 self.tag(PROBE);
                 self.fixed(probe.id.as_bytes());
-                self.number(u64::from(probe.version));
+                self.number(u64::from(probe.question.version));
                 self.stamp(probe.asked_at);
-                self.flag(probe.has_ended);
+                self.flag(probe.question.has_ended);
             }
             BasketCommand::Follow(follow) => {
                 self.tag(FOLLOW);
@@ -232,12 +232,16 @@ impl Reader<'_> {
                     (0..count).map(line).collect::<Read<_>>()?
                 },
             }),
-            PROBE => BasketCommand::Probe(Probe {
-                id: self.reservation_id()?,
-                version: self.version()?,
-                asked_at: self.stamp()?,
-                has_ended: self.flag()?,
-            }),
+            PROBE => {
+                let (id, version, asked_at) =
+                    (self.reservation_id()?, self.version()?, self.stamp()?);
+                let has_ended = self.flag()?;
+                BasketCommand::Probe(Probe {
+                    id,
+                    question: Question { version, has_ended },
+                    asked_at,
+                })
+            }
             FOLLOW => BasketCommand::Follow(self.follow()?),
             DECIDE => BasketCommand::Decide(Decide {
                 id: self.reservation_id()?,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use stock_core::limits::VERSIONS_PER_RECOVERY;
 use stock_core::{
     Acknowledge, AllHeld, Ask, BasketCommand, Decide, Decision, Follow, HeldBasket, HoldPart, Line,
-    NotHeld, NumberedLine, Probe, Quantity, Recovered, Refusal, ReservationId, ReservationLine,
-    ShortLine, Shortage, TellAnew, ToldAnew,
+    NotHeld, NumberedLine, Probe, Quantity, Question, Recovered, Refusal, ReservationId,
+    ReservationLine, ShortLine, Shortage, TellAnew, ToldAnew,
 };
 
 use crate::naive::Naive;
@@ -27,9 +27,11 @@ pub(crate) fn command(world: &mut World, naive: &Naive) -> BasketCommand {
             let (id, version) = part(world, naive);
             BasketCommand::Probe(Probe {
                 id,
-                version,
+                question: Question {
+                    version,
+                    has_ended: world.between(0, 2) == 0,
+                },
                 asked_at: world.asked_at(),
-                has_ended: world.between(0, 2) == 0,
             })
         }
         40..54 => BasketCommand::Follow(follow(world, naive)),

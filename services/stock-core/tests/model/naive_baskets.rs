@@ -601,11 +601,17 @@ impl Naive {
     }
 
     fn probe(&mut self, who: &Who<'_>, probe: &Probe) -> BasketOutcome {
-        let said = self.said(probe.id, probe.version);
+        let said = self.said(probe.id, probe.question.version);
         if said.is_none() {
-            self.never(who, probe.id, probe.version, probe.asked_at, &NotHeld::Gone);
+            self.never(
+                who,
+                probe.id,
+                probe.question.version,
+                probe.asked_at,
+                &NotHeld::Gone,
+            );
         }
-        if probe.has_ended {
+        if probe.question.has_ended {
             self.free(who, probe.id);
         }
         said.unwrap_or(BasketOutcome::NotHeld(NotHeld::Gone))

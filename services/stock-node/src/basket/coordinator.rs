@@ -265,14 +265,20 @@ impl Coordinator {
         let outcome = match why {
             NotHeld::Short(shortage) => Outcome::Shortage(shortage),
             NotHeld::Refused(refusal) => Outcome::Refused(refusal),
-            // So says also who held it long ago, and has forgotten that it has ended since: only
-            // home knows.
-            NotHeld::Gone => {
-                self.phase = Phase::Deciding;
-                return Then::Tell(self.afterwards.pop().into_iter().collect());
-            }
+            NotHeld::Gone => return self.have_home_say_so(),
         };
-        self.end(Ok(outcome))
+        match parts.are_certain() {
+            true => self.end(Ok(outcome)),
+            false => self.have_home_say_so(),
+        }
+    }
+
+    /// Only home knows what it has come to. Who says that a part is gone may have held it long ago,
+    /// and forgotten that it has ended since; and where somebody is silent for long, others may
+    /// have had home decide meanwhile.
+    fn have_home_say_so(&mut self) -> Then {
+        self.phase = Phase::Deciding;
+        Then::Tell(self.afterwards.pop().into_iter().collect())
     }
 
     fn asked_again(&mut self, said: Said) -> Then {

@@ -7,39 +7,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stock_core::{
-    Acknowledge, Action, Ask, BasketCommand, BasketOutcome, Command, NotHeld, Outcome, Principal,
-    ReservationId, Shard, TellAnew, ToldAnew,
+    Acknowledge, Action, Ask, BasketCommand, BasketOutcome, Command, Due, Outcome, Principal,
+    ReservationId, Shard, ToldAnew,
 };
 
+use super::finding_out::FindingOut;
+use super::others::{Others, Sent};
 use super::parts::{ITSELF, ToShard};
-use super::settling::Settling;
 use crate::answer::Failure;
-
-/// What is prepared so long, and not decided by whoever had it prepared, is found out.
-pub(super) const UNDECIDED_FOR_MS: u64 = 1_000;
 
 /// Commands that travel to one shard together. There is one such batch for each pair of shards.
 const BATCH_MAX: usize = 128;
 
-/// Reservations of a shard that are found out at once.
-const SETTLING_MAX: usize = 256;
-
 /// Reservations about which homes have been asked lately.
 const ASKED_MAX: usize = 4_096;
+
+/// Parts that are looked at in one turn of the loop.
+const LOOKED_AT_MAX: usize = 1_024;
 
 /// Parts that were not there to follow.
 const MISSING_MAX: usize = 4_096;
 
 /// A home that knows a reservation is asked again after this, unless it has told by then.
 const ASK_AGAIN_AFTER_MS: u64 = 5_000;
-
-/// A shard that did not answer is left alone for this long...
-const PATIENCE_MS: u64 = 100;
-/// ...for twice as long after each further failure, and no longer than this.
-const PATIENCE_MAX_MS: u64 = 5_000;
-
-/// What has no answer after this has been lost, with the answer or before: it is said again.
-pub const ANSWERED_WITHIN_MS: u64 = 10_000;
 
 /// Commands that go to another shard together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,41 +45,30 @@ pub struct Errand {
 /// What a leader has under way for its shard.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Errands {
-    /// By the shard that they went to, and when.
-    batches: BTreeMap<u32, (u64, Vec<Sent>)>,
-    settling: BTreeMap<ReservationId, Settling>,
+    others: Others,
+    finding_out: FindingOut,
     /// Parts that were not there to follow: they are made anew.
     missing: BTreeSet<(u32, ReservationId)>,
     /// About which reservations homes were asked, and when.
     asked: BTreeMap<ReservationId, u64>,
-    /// Shards that did not answer: how often, and until when they are left alone.
-    silent: BTreeMap<u32, (u32, u64)>,
-}
-
-/// What a command of a batch was.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Sent {
-    Follow(ReservationId, u32, Principal),
-    /// With the version, and whether the reservation has ended.
-    Probe(ReservationId, u32, bool),
-    TellAnew(TellAnew),
-    Ask(Ask, Principal),
+    /// The part about which it has asked last, if there are more.
+    asked_behind: Option<Due>,
 }
 
 impl Errands {
     /// What is to be said now, by the leader of this shard of that number.
     pub fn due(&mut self, own: u32, shard: &Shard, now_ms: u64) -> Vec<Errand> {
-        self.give_up_what_is_lost(now_ms);
+        self.others.give_up_what_is_lost(now_ms);
         let mut batches: BTreeMap<u32, Vec<(Sent, ToShard)>> = BTreeMap::new();
         // Nothing is held here before others have told: that stands behind nothing else.
         for (to, anew) in shard.awaits(own) {
-            if self.may_tell(to, now_ms) {
+            if self.others.may_tell(to, now_ms) {
                 let tell = ToShard::new(to, &ITSELF, BasketCommand::TellAnew(anew));
                 let sent = Sent::TellAnew(anew);
                 batches.entry(to).or_default().push((sent, tell));
             }
         }
-        for to in shard.owes().filter(|to| self.may_tell(*to, now_ms)) {
+        for to in shard.owes().filter(|to| self.others.may_tell(*to, now_ms)) {
             for mut follow in shard.owed_to(to).take(BATCH_MAX) {
                 follow.anew = self.missing.contains(&(to, follow.id));
                 let Some(principal) = shard.reservation(&follow.id).map(|it| &it.principal) else {
@@ -100,30 +79,23 @@ impl Errands {
                 batches.entry(to).or_default().push((sent, tell));
             }
         }
-        let may_ask = |(ask, _): &(Ask, _)| {
-            let asked = self.asked.get(&ask.id);
-            let is_new = asked.is_none_or(|at| now_ms >= at + ASK_AGAIN_AFTER_MS);
-            is_new && self.may_tell(ask.id.shard(), now_ms)
-        };
-        // Those that cannot be asked about now stand in nobody's way.
-        let asks = shard.asks(own).take(ASKED_MAX).filter(may_ask);
-        for (ask, principal) in asks.take(BATCH_MAX) {
+        for (ask, principal) in self.asks(own, shard, now_ms) {
             let to = ask.id.shard();
             let tell = ToShard::new(to, principal, BasketCommand::Ask(ask));
             let sent = Sent::Ask(ask, principal.clone());
             batches.entry(to).or_default().push((sent, tell));
         }
-        for tell in self.probes(shard, now_ms) {
+        for tell in self.finding_out.probes(shard, &self.others, now_ms) {
             let Action::Basket(BasketCommand::Probe(probe)) = &tell.command.action else {
                 continue;
             };
-            let sent = Sent::Probe(probe.id, probe.version, probe.has_ended);
+            let sent = Sent::Probe(probe.id, probe.question);
             batches.entry(tell.shard).or_default().push((sent, tell));
         }
         let errands = batches.into_iter().map(|(to, mut batch)| {
             batch.truncate(BATCH_MAX);
             let (sent, tell): (Vec<Sent>, Vec<ToShard>) = batch.into_iter().unzip();
-            self.batches.insert(to, (now_ms, sent));
+            self.others.tell(to, now_ms, sent);
             Errand {
                 to,
                 sent_ms: now_ms,
@@ -133,52 +105,29 @@ impl Errands {
         errands.collect()
     }
 
-    /// Finds out what has been undecided for too long: the participants that have yet to say
-    /// whether they hold their part.
-    fn probes(&mut self, shard: &Shard, now_ms: u64) -> Vec<ToShard> {
-        let prepared_by = shard.stamp().minus_ms(UNDECIDED_FOR_MS);
-        let undecided: Vec<_> = shard.undecided(prepared_by).take(SETTLING_MAX).collect();
-        let has_ended = |id: &ReservationId| shard.has_ended_undecided(id);
-        // Once it has ended, everybody is told so, whether or not he has answered before.
-        let is_the_same = |id: &ReservationId, settling: &Settling| {
-            let mut undecided = undecided.iter();
-            settling.has_ended() == has_ended(id)
-                && undecided.any(|it| it.reservation.id == *id && it.version == settling.version())
-        };
-        self.settling
-            .retain(|id, settling| is_the_same(id, settling));
-        let mut probes = Vec::new();
-        for prepared in undecided {
-            let id = prepared.reservation.id;
-            let settling = self.settling.entry(id);
-            let settling = settling.or_insert_with(|| Settling::of_ended(prepared, has_ended(&id)));
-            probes.extend(settling.unanswered());
+    /// About which parts homes are to be asked now. All are looked at in turn: those that cannot be
+    /// asked about now stand in nobody's way.
+    fn asks<'a>(&mut self, own: u32, shard: &'a Shard, now_ms: u64) -> Vec<(Ask, &'a Principal)> {
+        let is_old = |at: &u64| now_ms >= at + ASK_AGAIN_AFTER_MS;
+        if self.asked.len() >= ASKED_MAX {
+            self.asked.retain(|_, at| !is_old(at));
         }
-        probes.retain(|probe| self.may_tell(probe.shard, now_ms));
-        probes
-    }
-
-    /// Whoever has not answered for long is asked anew, as whoever could not answer.
-    fn give_up_what_is_lost(&mut self, now_ms: u64) {
-        let is_lost = |batch: &(u64, Vec<Sent>)| now_ms >= batch.0 + ANSWERED_WITHIN_MS;
-        let lost = self.batches.iter().filter(|(_, batch)| is_lost(batch));
-        for to in lost.map(|(to, _)| *to).collect::<Vec<_>>() {
-            self.batches.remove(&to);
-            self.leave_alone(to, now_ms);
+        let room = ASKED_MAX.saturating_sub(self.asked.len()).min(BATCH_MAX);
+        let (mut asks, mut looked_at) = (Vec::new(), 0);
+        let mut behind = self.asked_behind.take();
+        for (due, ask, principal) in shard.asks(own, behind).take(LOOKED_AT_MAX) {
+            if asks.len() >= room {
+                self.asked_behind = behind;
+                return asks;
+            }
+            (behind, looked_at) = (Some(due), looked_at + 1);
+            let is_new = self.asked.get(&ask.id).is_none_or(is_old);
+            if is_new && self.others.may_tell(ask.id.shard(), now_ms) {
+                asks.push((ask, principal));
+            }
         }
-    }
-
-    /// A shard has not answered, or could not.
-    fn leave_alone(&mut self, shard: u32, now_ms: u64) {
-        let (times, until) = self.silent.entry(shard).or_default();
-        let wait_ms = (PATIENCE_MS << (*times).min(16)).min(PATIENCE_MAX_MS);
-        (*times, *until) = (*times + 1, now_ms + wait_ms);
-    }
-
-    /// Whether a shard owes no answer, and is not left alone.
-    fn may_tell(&self, to: u32, now_ms: u64) -> bool {
-        let silent_until = self.silent.get(&to).map_or(0, |(_, until)| *until);
-        !self.batches.contains_key(&to) && now_ms >= silent_until
+        self.asked_behind = behind.filter(|_| looked_at == LOOKED_AT_MAX);
+        asks
     }
 
     /// A shard has said this to what it was told then: an answer to each command, or none at all.
@@ -190,19 +139,16 @@ impl Errands {
         said: Result<Vec<Outcome>, Failure>,
         now_ms: u64,
     ) -> Vec<ToShard> {
-        // It may be the answer to what was given up.
-        let is_this = |it: &(u64, Vec<Sent>)| it.0 == sent_ms;
-        if !self.batches.get(&from).is_some_and(is_this) {
-            return Vec::new();
-        }
-        let Some((_, batch)) = self.batches.remove(&from) else {
+        let Some(batch) = self.others.take(from, sent_ms) else {
             return Vec::new();
         };
         let Ok(outcomes) = said else {
-            self.leave_alone(from, now_ms);
+            self.others.has_not_answered(from, now_ms);
             return Vec::new();
         };
-        self.silent.remove(&from);
+        if self.others.has_answered(from) {
+            self.finding_out.is_back(from);
+        }
         let mut tell = Vec::new();
         let (mut followed, mut for_whom) = (Vec::new(), None);
         for (sent, outcome) in batch.into_iter().zip(outcomes) {
@@ -218,8 +164,9 @@ impl Errands {
                     }
                     self.missing.insert((from, id));
                 }
-                (Sent::Probe(id, version, has_ended), outcome) => {
-                    tell.extend(self.probed((id, version, has_ended), from, outcome));
+                (Sent::Probe(id, question), outcome) => {
+                    let decide = self.finding_out.answered((id, question), from, outcome);
+                    tell.extend(decide);
                 }
                 (Sent::TellAnew(anew), Outcome::Basket(BasketOutcome::Done)) => {
                     let told = ToldAnew {
@@ -238,9 +185,6 @@ impl Errands {
                     ));
                 }
                 (Sent::Ask(ask, _), _) => {
-                    if self.asked.len() >= ASKED_MAX {
-                        self.asked.retain(|_, at| now_ms < *at + ASK_AGAIN_AFTER_MS);
-                    }
                     self.asked.insert(ask.id, now_ms);
                 }
                 (Sent::Follow(..), _) => {}
@@ -252,33 +196,5 @@ impl Errands {
             tell.push(ToShard::new(own, &principal, acknowledge));
         }
         tell
-    }
-
-    fn probed(
-        &mut self,
-        (id, version, has_ended): (ReservationId, u32, bool),
-        from: u32,
-        said: Outcome,
-    ) -> Option<ToShard> {
-        let settling = self.settling.get_mut(&id)?;
-        // It may be the answer about what was prepared before this, or before it ended.
-        if (settling.version(), settling.has_ended()) != (version, has_ended) {
-            return None;
-        }
-        // The participant was told what home had decided, and home has lost that: it decides once
-        // more, so that nobody holds anything for it.
-        let said = match said {
-            Outcome::Basket(BasketOutcome::Over) => {
-                Outcome::Basket(BasketOutcome::NotHeld(NotHeld::Gone))
-            }
-            said => said,
-        };
-        settling.answered(from, Ok(said));
-        let decide = settling.decision();
-        if decide.is_some() || settling.failure().is_some() {
-            // If it stays undecided it is begun anew.
-            self.settling.remove(&id);
-        }
-        decide
     }
 }

@@ -82,6 +82,12 @@ impl Parts {
         self.said.iter().all(|(_, part)| part.is_some())
     }
 
+    /// Everybody has said what he will say at any time.
+    pub(super) fn are_certain(&self) -> bool {
+        let is_open = |part: &Part| matches!(part, Part::Failed(_) | Part::Refused(_));
+        self.are_complete() && !self.parts().any(|(_, part)| is_open(part))
+    }
+
     pub(super) fn unanswered(&self) -> impl Iterator<Item = u32> {
         let unanswered = self.said.iter().filter(|(_, part)| part.is_none());
         unanswered.map(|(shard, _)| *shard)
@@ -135,10 +141,8 @@ impl Parts {
     /// a part came too late, only when nobody can say any more that something is short: whoever
     /// asked may have been told that, and every retry is told the same.
     pub(super) fn decision(&self, prepared: &Prepared) -> Option<Decision> {
-        let is_open = |part: &Part| matches!(part, Part::Failed(_) | Part::Refused(_));
-        let is_certain = self.are_complete() && !self.parts().any(|(_, part)| is_open(part));
         match self.why_not(prepared) {
-            Some(NotHeld::Gone) if !is_certain => None,
+            Some(NotHeld::Gone) if !self.are_certain() => None,
             Some(why) => Some(Decision::NotHeld(why)),
             None => self.are_held().then_some(Decision::Held),
         }
@@ -153,6 +157,13 @@ impl Parts {
         let not_yet = self.parts();
         let not_yet = not_yet.filter(|(_, part)| matches!(part, Part::NotYet(_)));
         not_yet.map(|(shard, _)| shard).collect()
+    }
+
+    /// Those who hold their part are asked once more.
+    pub(super) fn forget_held(&mut self) {
+        for (_, said) in &mut self.said {
+            said.take_if(|part| *part == Part::Held);
+        }
     }
 
     /// What these have said does not count.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use stock_core::{BasketCommand, Decide, Prepared, Probe};
+use stock_core::{BasketCommand, Decide, Prepared, Probe, Question};
 
 use super::parts::{Parts, Said, ToShard};
 use crate::answer::Failure;
@@ -12,27 +12,27 @@ use crate::answer::Failure;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settling {
     prepared: Arc<Prepared>,
-    has_ended: bool,
+    question: Question,
     parts: Parts,
 }
 
 impl Settling {
-    /// Of what is prepared.
+    /// Of what is prepared, whether or not the reservation has ended meanwhile.
     pub fn new(prepared: Arc<Prepared>) -> Self {
+        let question = Question {
+            version: prepared.version,
+            has_ended: false,
+        };
+        Self::to_answer(prepared, question)
+    }
+
+    /// Of what is prepared: this is asked.
+    pub(super) fn to_answer(prepared: Arc<Prepared>, question: Question) -> Self {
         let parts = Parts::of(&prepared.asked);
         Self {
             prepared,
-            has_ended: false,
+            question,
             parts,
-        }
-    }
-
-    /// Of what is prepared of a reservation that has ended, if it has: its participants free what
-    /// they hold, however long others are silent.
-    pub(super) fn of_ended(prepared: Arc<Prepared>, has_ended: bool) -> Self {
-        Self {
-            has_ended,
-            ..Self::new(prepared)
         }
     }
 
@@ -40,23 +40,28 @@ impl Settling {
     pub fn unanswered(&self) -> impl Iterator<Item = ToShard> {
         let probe = BasketCommand::Probe(Probe {
             id: self.prepared.reservation.id,
-            version: self.prepared.version,
+            question: self.question,
             asked_at: self.prepared.asked_at,
-            has_ended: self.has_ended,
         });
         let principal = &self.prepared.reservation.principal;
-        let unanswered = self.parts.unanswered();
+        let unanswered = self.unanswered_by();
         unanswered.map(move |shard| ToShard::new(shard, principal, probe.clone()))
     }
 
-    /// Which version it is.
-    pub fn version(&self) -> u32 {
-        self.prepared.version
+    /// Who has not answered yet.
+    pub(super) fn unanswered_by(&self) -> impl Iterator<Item = u32> {
+        self.parts.unanswered()
     }
 
-    /// Whether its reservation has ended, as those are told who are asked.
-    pub(super) fn has_ended(&self) -> bool {
-        self.has_ended
+    /// What is asked.
+    pub(super) fn question(&self) -> Question {
+        self.question
+    }
+
+    /// Its reservation has ended: those who hold their part are told so, and asked once more.
+    pub(super) fn has_ended(&mut self) {
+        self.question.has_ended = true;
+        self.parts.forget_held();
     }
 
     /// A participant has said this.

@@ -2,7 +2,7 @@
 //! ask them.
 
 use stock_cluster::GroupId;
-use stock_core::Command;
+use stock_core::{Action, BasketCommand, Command};
 
 use super::Worker;
 use crate::answer::Answer;
@@ -27,6 +27,7 @@ impl<R> Worker<R> {
             };
             let due = group.leading.due(own, shard, term, self.now.boot_ms);
             effects.extend(due.into_iter().map(|due: Errand| {
+                due.commands.iter().for_each(count);
                 let errand = ErrandId {
                     from,
                     term,
@@ -55,6 +56,27 @@ impl<R> Worker<R> {
             self.touched.insert(from.index());
         }
     }
+}
+
+/// What leaders have to say to each other on account of baskets.
+fn count(command: &Command) {
+    let Action::Basket(command) = &command.action else {
+        return;
+    };
+    let what = match command {
+        BasketCommand::Follow(_) => "follow",
+        BasketCommand::Probe(_) => "probe",
+        BasketCommand::Ask(_) => "ask",
+        BasketCommand::TellAnew(_) => "tell_anew",
+        // These are no errands.
+        BasketCommand::HoldPart(_)
+        | BasketCommand::AllHeld(_)
+        | BasketCommand::Decide(_)
+        | BasketCommand::Acknowledge(_)
+        | BasketCommand::Recovered(_)
+        | BasketCommand::ToldAnew(_) => return,
+    };
+    metrics::counter!("stockd_errand_commands_total", "what" => what).increment(1);
 }
 
 fn together<'a>(commands: impl Iterator<Item = &'a Command>) -> Commands {

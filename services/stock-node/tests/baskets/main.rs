@@ -1,13 +1,17 @@
 //! Baskets over several shards, as a shop and its customers see them: whatever is lost, late or
 //! said twice, a basket is held whole or not at all, and every retry is told the same.
 
+mod crowded;
 mod losses;
 mod told;
 mod town;
 
-use stock_core::{BasketOutcome, Outcome, Refusal, Reservation, ReservationId, State};
+use stock_core::{
+    Action, BasketOutcome, Operation, Outcome, Refusal, Reservation, ReservationId, State,
+};
+use stock_node::answer::Failure;
 use stock_node::basket::{Coordinator, Then};
-use town::{SHARDS, Town, Way, holds_part, line, lines};
+use town::{SHARDS, ToShard, Town, Way, holds_part, line, lines};
 
 fn held(outcome: &Outcome) -> &Reservation {
     match outcome {
@@ -261,6 +265,61 @@ fn nobody_asks_again_and_everything_goes_back_when_the_shard_returns() {
     town.wait_ms(10_000);
     assert_eq!(town.reserved(), FREE);
     assert!(town.is_quiet());
+}
+
+#[test]
+fn where_somebody_is_silent_home_says_what_was_short() {
+    let mut town = Town::with_stock(5);
+    let request = town.request();
+    let basket = lines(&[(2, 1), (4, 9), (6, 1)]);
+    let command = town.reserve_command(request, &basket, true);
+    let (mut edge, first) = Coordinator::new(command.clone()).unwrap();
+    for tell in first.into_iter().filter(|tell| tell.shard != 6) {
+        let shard = tell.shard;
+        assert_eq!(edge.answered(shard, town.tell(tell)), Then::Wait);
+    }
+    // Cluster time leaps ahead: by now the short shard has forgotten that it was.
+    town.now = town.now.plus_ms(120_000);
+    town.wait_ms(10_000);
+    let not_in_time = Outcome::Refused(Refusal::NotHeldInTime);
+    assert_eq!(town.apply(2, command), not_in_time);
+    let mut next = edge.answered(6, Err(Failure::OutcomeUnknown));
+    let said = loop {
+        match next {
+            Then::Tell(mut tell) => {
+                let tell = tell.pop().unwrap();
+                let shard = tell.shard;
+                next = edge.answered(shard, town.tell(tell));
+            }
+            Then::End(ended) => break ended.said,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(said, Ok(not_in_time));
+}
+
+#[test]
+fn what_was_short_stays_known_though_the_basket_ends_before_all_have_answered() {
+    let mut town = Town::with_stock(5);
+    let request = town.request();
+    let command = town.reserve_command(request, &lines(&[(2, 1), (4, 9), (6, 1)]), true);
+    let to_6_alone_is_lost = |tell: &ToShard| match tell.shard {
+        6 => Way::Lost,
+        _ => Way::Arrives,
+    };
+    town.away.push(6);
+    assert_eq!(town.coordinate(command.clone(), to_6_alone_is_lost), None);
+    // Longer than participants remember what they refused.
+    town.wait_ms(100_000);
+    let Action::Request(_, Operation::Reserve(reserve)) = &command.action else {
+        panic!("a reserve");
+    };
+    town.release(reserve.id);
+    town.wait_ms(10_000);
+    town.away.clear();
+    town.wait_ms(10_000);
+    assert!(town.is_quiet());
+    assert_eq!(short(&town.apply(2, command)), [4]);
 }
 
 #[test]

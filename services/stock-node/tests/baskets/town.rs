@@ -369,6 +369,10 @@ impl Town {
         counts.all(|counts| counts.undecided == 0 && counts.owed == 0)
     }
 
+    pub(crate) fn is_undecided(&self, id: ReservationId) -> bool {
+        self.shards[id.shard() as usize].prepared(&id).is_some()
+    }
+
     pub(crate) fn parts(&self) -> usize {
         let counts = self.shards.iter().map(Shard::counts);
         counts.map(|counts| counts.parts).sum()

@@ -44,14 +44,7 @@ impl Told {
             at_home.cloned().collect::<Vec<_>>()
         };
         let remembered = at_home(one);
-        // An edge that has heard of one short part says so. Where the others were silent for more
-        // than a second home's leader may have found them out, and remembers them all.
-        let (fewer, more) = match one.len() <= other.len() {
-            true => (one, other),
-            false => (other, one),
-        };
-        let is_part_of_it = fewer.iter().all(|line| more.contains(line));
-        remembered == at_home(other) && (!remembered.is_empty() || is_part_of_it)
+        remembered == at_home(other) && (!remembered.is_empty() || one == other)
     }
 }
 
