@@ -93,6 +93,9 @@ pub const ASK_OVERDUE_MS: u64 = 5_000;
 /// Versions of a reservation that are kept free for each recovery of its home's group. What home
 /// decides after it comes after everything that it may have decided before.
 pub const VERSIONS_PER_RECOVERY: u32 = 1 << 20;
+/// A basket over several shards that is undecided for so long was left behind by whoever asked for
+/// it. Others wait a little for what it holds to come back, or not.
+pub const LEFT_BEHIND_MS: u64 = 500;
 /// Reservations at a position of which it is looked whether they are undecided, when a basket over
 /// several shards is short there: those held last.
 pub const UNDECIDED_LOOKED_AT_MAX: usize = 64;

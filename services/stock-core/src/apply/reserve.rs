@@ -8,9 +8,9 @@ use crate::apply::holds::Hold;
 use crate::apply::need::Need;
 use crate::command::Reserve;
 use crate::home::own_lines;
-use crate::ids::{At, Location, Principal, RequestId, ReservationId};
+use crate::ids::{At, Location, Principal, RequestId, ReservationId, Stamp};
 use crate::ledger::{EntryKind, LedgerEntry};
-use crate::limits::UNDECIDED_LOOKED_AT_MAX;
+use crate::limits::{LEFT_BEHIND_MS, UNDECIDED_LOOKED_AT_MAX};
 use crate::memory::RequestKey;
 use crate::outcome::{Outcome, Refusal, ShortLine, Shortage};
 use crate::reservation::{Reservation, ReservationLine, State, open_at};
@@ -122,8 +122,8 @@ impl Shard {
         }
     }
 
-    /// What baskets over several shards that are not decided yet, and have later ids, hold of a
-    /// position: those of the reservations that were held last.
+    /// What baskets over several shards that are not decided yet hold of a position, if they have
+    /// later ids or were left behind: those of the reservations that were held last.
     fn undecided_units(&self, than: &ReservationId, need: &Need) -> i64 {
         let (sku, location) = (&need.sku, &need.location);
         let Some(stock) = self.shelves.stock(sku) else {
@@ -131,18 +131,20 @@ impl Shard {
         };
         let newest = stock.holders.newest_first(location, None);
         let newest = newest.take(UNDECIDED_LOOKED_AT_MAX);
-        let later = newest.filter(|(_, id)| id > than);
-        let units = later.map(|(_, id)| {
+        let left_behind_by = self.stamp().minus_ms(LEFT_BEHIND_MS);
+        let counts = |id: &ReservationId, asked_at: Stamp| id > than || asked_at <= left_behind_by;
+        let units = newest.map(|(_, id)| {
             if let Some(part) = self.parts.part(&id) {
                 let open = open_at(&part.lines, sku, location);
-                return if part.is_undecided() { open } else { 0 };
+                let counts = part.is_undecided() && counts(&id, part.asked_at);
+                return if counts { open } else { 0 };
             }
             let hold = self.holds.hold(&id);
-            let is_undecided = |hold: &&Hold| {
+            let counts = |hold: &&Hold| {
                 let spread = hold.spread();
-                spread.is_some_and(|spread| spread.undecided.is_some())
+                spread.is_some_and(|it| it.undecided.is_some() && counts(&id, it.asked_at))
             };
-            let undecided = hold.filter(is_undecided);
+            let undecided = hold.filter(counts);
             undecided.map_or(0, |hold| hold.reservation.open_units_at(sku, location))
         });
         units.sum()

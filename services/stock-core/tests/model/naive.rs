@@ -322,7 +322,7 @@ impl Naive {
         let shards = over.map(|over| over.shards);
         let is_own = |sku: &Sku| shards.is_none_or(|all| sku.shard(all) == reserve.id.shard());
         let own: Vec<&Want> = wants.iter().filter(|want| is_own(&want.sku)).collect();
-        if let Some(shortage) = self.shortage(&own, &[], over.map(|_| reserve.id))? {
+        if let Some(shortage) = self.shortage(&own, &[], over.map(|_| (reserve.id, who.now)))? {
             return Ok(Outcome::Shortage(Arc::new(shortage)));
         }
         for want in &own {
@@ -370,7 +370,9 @@ impl Naive {
         let shards = shards.or(over.map(|over| over.shards));
         let is_own = |sku: &Sku| shards.is_none_or(|all| sku.shard(all) == amend.id.shard());
         let own: Vec<&Want> = wants.iter().filter(|want| is_own(&want.sku)).collect();
-        if let Some(shortage) = self.shortage(&own, &held.lines, over.map(|_| amend.id))? {
+        if let Some(shortage) =
+            self.shortage(&own, &held.lines, over.map(|_| (amend.id, who.now)))?
+        {
             return Ok(Outcome::Shortage(Arc::new(shortage)));
         }
         let more = |want: &Want| want.units - own_units(&held.lines, want);
@@ -718,7 +720,7 @@ impl Naive {
         &self,
         wants: &[&Want],
         own: &[ReservationLine],
-        over_shards: Option<ReservationId>,
+        over_shards: Option<(ReservationId, u64)>,
     ) -> Result<Option<Shortage>, Refusal> {
         let mut lines = Vec::new();
         let mut by_undecided = over_shards.is_some();
@@ -734,8 +736,8 @@ impl Naive {
             let free = (available + limit).max(0);
             if want.units > own + free {
                 let missing = want.units - own - free;
-                by_undecided &= over_shards.is_some_and(|id| {
-                    missing <= self.undecided_units(id, &want.sku, &want.location)
+                by_undecided &= over_shards.is_some_and(|basket| {
+                    missing <= self.undecided_units(basket, &want.sku, &want.location)
                 });
                 lines.push(ShortLine {
                     sku: want.sku.clone(),
@@ -753,23 +755,29 @@ impl Naive {
         }))
     }
 
-    /// What undecided baskets with later ids hold of a position: of the sixty-four reservations
-    /// that were held last.
-    fn undecided_units(&self, than: ReservationId, sku: &Sku, location: &Location) -> i64 {
+    /// What undecided baskets hold of a position that have later ids, or are half a second old: of
+    /// the sixty-four reservations that were held last.
+    fn undecided_units(
+        &self,
+        (than, now): (ReservationId, u64),
+        sku: &Sku,
+        location: &Location,
+    ) -> i64 {
         let mut holders = self.holders(sku, location);
         holders.sort_by_key(|(holder, _)| Reverse(*holder));
         let mut units = 0;
         let newest = holders.into_iter().take(64);
-        for ((_, id), _) in newest.filter(|((_, id), _)| *id > than) {
+        for ((_, id), _) in newest {
+            let counts = |asked_at: u64| id > than || asked_at + 500 <= now;
             if let Some(part) = self.parts.iter().find(|part| part.id == id) {
-                if part.told < part.held {
+                if part.told < part.held && counts(part.asked_at) {
                     units += units_of(&part.lines, sku, location);
                 }
             } else if let Some(known) = self.reservations.iter().find(|it| it.what.id == id)
                 && known
                     .reach
                     .as_ref()
-                    .is_some_and(|it| it.undecided.is_some())
+                    .is_some_and(|it| it.undecided.is_some() && counts(it.asked_at))
             {
                 units += units_of(&known.what.lines, sku, location);
             }

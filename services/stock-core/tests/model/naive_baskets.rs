@@ -23,7 +23,7 @@ const MINUTE: u64 = 60 * SECOND;
 pub(crate) struct Reach {
     pub(crate) shards: u32,
     pub(crate) version: u32,
-    asked_at: u64,
+    pub(crate) asked_at: u64,
     /// Each participant, and up to which version it has followed.
     pub(crate) participants: Vec<(u32, u32)>,
     pub(crate) undecided: Option<Undecided>,
@@ -55,7 +55,7 @@ pub(crate) struct Losses {
 pub(crate) struct Part {
     pub(crate) id: ReservationId,
     pub(crate) created_at: u64,
-    asked_at: u64,
+    pub(crate) asked_at: u64,
     pub(crate) told: u32,
     pub(crate) held: u32,
     pub(crate) ask_at: u64,
@@ -548,7 +548,7 @@ impl Naive {
         let known = self.parts.iter().find(|part| part.id == hold.id);
         let held = known.map_or(Vec::new(), |part| part.lines.clone());
         let wanted: Vec<&Want> = wants.iter().collect();
-        let why = match self.shortage(&wanted, &held, Some(hold.id)) {
+        let why = match self.shortage(&wanted, &held, Some((hold.id, who.now))) {
             Ok(None) => None,
             Ok(Some(shortage)) if shortage.by_undecided && !hold.is_last_try => {
                 return Err(Outcome::Shortage(Arc::new(shortage)));

@@ -15,8 +15,11 @@ use stock_core::{
 use super::parts::{Part, Parts, Said, ToShard, in_order};
 use crate::answer::Failure;
 
-/// Undecided baskets that are in the way are settled by then, as a rule.
+/// Undecided baskets that are in the way are waited for: as a rule they are settled by then...
 const SETTLED_WITHIN_MS: u64 = 20;
+/// ...and some were left behind, and have to be found out first. The whole is shorter than this one
+/// may itself be undecided before home's leader finds it out.
+const WAITS_MS: [u64; 3] = [SETTLED_WITHIN_MS, 200, 500];
 
 /// One reserve, or one amendment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub struct Coordinator {
     /// To be said when whoever asked has his answer.
     afterwards: Vec<ToShard>,
     has_asked_again: bool,
+    /// How often others were waited for.
+    waits: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +120,7 @@ impl Coordinator {
             },
             afterwards: Vec::new(),
             has_asked_again: false,
+            waits: 0,
             command,
         };
         let mut first = coordinator.hold_parts(&others, id, 1, over.asked_at);
@@ -193,15 +199,28 @@ impl Coordinator {
         }
     }
 
-    /// Home is asked once more, for good. What others hold already stays held meanwhile.
+    /// Home is asked once more. What others hold already stays held meanwhile; if one of them never
+    /// will, nothing is waited for.
     fn try_home_again(&mut self, parts: Parts) -> Then {
-        self.over.is_last_try = true;
+        if parts.is_any_refused() {
+            self.waits = WAITS_MS.len();
+        }
+        let wait_ms = self.wait();
         if let Some(over) = self.command.action.over_mut() {
-            over.is_last_try = true;
+            over.is_last_try = self.over.is_last_try;
         }
         self.phase = Phase::Asking { home: None, parts };
         let to_home = self.to_home(self.command.action.clone());
-        Then::TellLater(SETTLED_WITHIN_MS, vec![to_home])
+        Then::TellLater(wait_ms, vec![to_home])
+    }
+
+    /// For how long those in the way are waited for now; whether what is asked after that is asked
+    /// for good.
+    fn wait(&mut self) -> u64 {
+        let wait_ms = WAITS_MS.get(self.waits).copied();
+        self.waits += 1;
+        self.over.is_last_try |= self.waits >= WAITS_MS.len();
+        wait_ms.unwrap_or(0)
     }
 
     /// Has the participants of what home has prepared hold their parts.
@@ -237,15 +256,15 @@ impl Coordinator {
         }
     }
 
-    /// Those who could not hold their part because of others are asked once more, for good.
+    /// Those who could not hold their part because of others are asked once more.
     fn try_again(&mut self, prepared: Arc<Prepared>, mut parts: Parts, shards: &[u32]) -> Then {
-        self.over.is_last_try = true;
+        let wait_ms = self.wait();
         let (id, version, asked_at) =
             (prepared.reservation.id, prepared.version, prepared.asked_at);
         let tell = self.hold_parts(shards, id, version, asked_at);
         parts.forget(shards);
         self.phase = Phase::Prepared { prepared, parts };
-        Then::TellLater(SETTLED_WITHIN_MS, tell)
+        Then::TellLater(wait_ms, tell)
     }
 
     fn ask_again(&mut self) -> Then {

@@ -148,10 +148,15 @@ impl Parts {
         }
     }
 
+    /// Somebody will never hold his part.
+    pub(super) fn is_any_refused(&self) -> bool {
+        self.parts()
+            .any(|(_, part)| matches!(part, Part::NotHeld(_)))
+    }
+
     /// Those who are to be asked once more, unless somebody else says no for good.
     pub(super) fn not_yet(&self) -> Vec<u32> {
-        let is_not = |(_, part): (u32, &Part)| matches!(part, Part::NotHeld(_));
-        if self.parts().any(is_not) {
+        if self.is_any_refused() {
             return Vec::new();
         }
         let not_yet = self.parts();

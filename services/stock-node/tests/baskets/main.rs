@@ -2,6 +2,7 @@
 //! said twice, a basket is held whole or not at all, and every retry is told the same.
 
 mod crowded;
+mod left_behind;
 mod losses;
 mod told;
 mod town;

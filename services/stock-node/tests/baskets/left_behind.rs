@@ -1,0 +1,78 @@
+//! A basket whose edge died in the middle is in the way of others until it is found out: they wait
+//! a little for that, if nothing else is short.
+
+use super::held;
+use super::short;
+use super::town::{ToShard, Town, Way, lines};
+
+/// The participant holds the last unit for it, and home has never heard of it.
+fn leave_behind(town: &mut Town) {
+    let request = town.request();
+    let command = town.reserve_command(request, &lines(&[(2, 1), (4, 1)]), true);
+    let to_home_is_lost = |tell: &ToShard| match tell.shard {
+        2 => Way::Lost,
+        _ => Way::AnswerLost,
+    };
+    assert_eq!(town.coordinate(command, to_home_is_lost), None);
+    assert_eq!(town.reserved()[4], 1);
+}
+
+#[test]
+fn the_last_unit_is_waited_for_while_a_basket_that_was_left_behind_holds_it() {
+    let mut town = Town::with_stock(1);
+    leave_behind(&mut town);
+    // The participant asks home after two seconds, and is told that there is no such basket.
+    town.wait_ms(1_400);
+    let request = town.request();
+    let command = town.reserve_command(request, &lines(&[(3, 1), (4, 1)]), false);
+    let ended = town.coordinate(command, |_| Way::Arrives).unwrap();
+    held(&ended.said.unwrap());
+}
+
+#[test]
+fn the_last_unit_at_home_is_waited_for_as_well() {
+    let mut town = Town::with_stock(1);
+    leave_behind(&mut town);
+    town.wait_ms(1_400);
+    let request = town.request();
+    let command = town.reserve_command(request, &lines(&[(4, 1), (3, 1)]), false);
+    let ended = town.coordinate(command, |_| Way::Arrives).unwrap();
+    held(&ended.said.unwrap());
+}
+
+#[test]
+fn nobody_waits_who_is_short_of_something_else() {
+    let mut town = Town::with_stock(1);
+    leave_behind(&mut town);
+    town.wait_ms(1_400);
+    for basket in [[(3, 2), (4, 1)], [(4, 1), (3, 2)], [(5, 1), (4, 2)]] {
+        let request = town.request();
+        let command = town.reserve_command(request, &lines(&basket), false);
+        let began = town.now;
+        let ended = town.coordinate(command.clone(), |_| Way::Arrives).unwrap();
+        let shortage = ended.said.unwrap();
+        assert_eq!(town.now, began, "{basket:?}");
+        // Whoever repeats it is told the same.
+        town.say(ended.afterwards);
+        let again = town.coordinate(command, |_| Way::Arrives).unwrap();
+        assert_eq!(short(&again.said.unwrap()), short(&shortage));
+    }
+}
+
+#[test]
+fn whoever_has_waited_long_enough_is_told_that_it_is_short() {
+    let mut town = Town::with_stock(1);
+    leave_behind(&mut town);
+    // Nobody can say what has become of it.
+    town.away.push(2);
+    town.wait_ms(1_400);
+    let request = town.request();
+    let command = town.reserve_command(request, &lines(&[(3, 1), (4, 1)]), false);
+    let began = town.now;
+    let ended = town.coordinate(command, |_| Way::Arrives).unwrap();
+    assert_eq!(short(&ended.said.unwrap()), [4]);
+    assert!(
+        town.now < began.plus_ms(1_000),
+        "before it is found out itself"
+    );
+}
