@@ -89,7 +89,7 @@ pub use ledger::{EntryKind, LedgerEntry, Source};
 pub use listing::{Filter, Listed};
 pub use names::{Naming, NewNames};
 pub use outcome::{
-    BasketOutcome, Discrepancy, LineVerdict, NotHeld, Outcome, Policy, Prepared, Refusal,
+    BasketOutcome, Discrepancy, InTheWay, LineVerdict, NotHeld, Outcome, Policy, Prepared, Refusal,
     ShortLine, Shortage, ToBeTold,
 };
 pub use position::Position;

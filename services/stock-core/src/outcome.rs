@@ -37,10 +37,20 @@ pub enum Outcome {
 pub struct Shortage {
     /// Every line that is short.
     pub lines: Vec<ShortLine>,
-    /// Whether they are so only by units of other baskets over several shards that are not decided
-    /// yet, and that have later ids: of two that are in each other's way the first can wait for the
-    /// other. Looked for where the basket is one itself.
-    pub by_undecided: bool,
+    /// What is in its way.
+    pub in_the_way: InTheWay,
+}
+
+/// What is in the way of a basket over several shards. Of two undecided ones in each other's way
+/// one goes first. That is not looked for where a basket is in one shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum InTheWay {
+    /// There is not enough of something, whatever undecided baskets come to.
+    Stock,
+    /// Undecided ones with earlier ids: they go first.
+    Earlier,
+    /// Undecided ones with later ids, or such as were left behind: this one can wait for them.
+    Later,
 }
 
 /// A line that is short.

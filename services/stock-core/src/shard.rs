@@ -20,7 +20,7 @@ use crate::limits::{
 };
 use crate::memory::{Recall, RequestKey, RequestMemory};
 use crate::names::{Names, Naming};
-use crate::outcome::{Outcome, Refusal};
+use crate::outcome::{InTheWay, Outcome, Refusal};
 use crate::parts::Parts;
 use crate::recoveries::Recoveries;
 use crate::reservation::Reservation;
@@ -364,7 +364,9 @@ impl Shard {
                     | Refusal::TooLate
                     | Refusal::Reconciling
             ),
-            Outcome::Shortage(shortage) => shortage.by_undecided && !is_last_try(operation),
+            Outcome::Shortage(shortage) => {
+                shortage.in_the_way > InTheWay::Stock && !is_last_try(operation)
+            }
             Outcome::Undecided(_) => true,
             _ => false,
         };

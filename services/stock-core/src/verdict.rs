@@ -11,7 +11,7 @@ use crate::command::Operation;
 use crate::ids::{Location, Principal, ReservationId, Stamp};
 use crate::labels::Labels;
 use crate::memory::Weigh;
-use crate::outcome::{Outcome, Policy, Refusal, ShortLine, Shortage};
+use crate::outcome::{InTheWay, Outcome, Policy, Refusal, ShortLine, Shortage};
 use crate::reservation::{Reservation, ReservationLine, State};
 use crate::sku::Sku;
 
@@ -190,7 +190,7 @@ impl ShortNeeds {
         debug_assert_eq!(read, Ok(()), "packed here, or checked when it was restored");
         Shortage {
             lines: short,
-            by_undecided: false,
+            in_the_way: InTheWay::Stock,
         }
     }
 
@@ -245,7 +245,7 @@ mod tests {
         };
         let shortage = Shortage {
             lines: vec![short("MUG", 5, -1, 0), short("INK", 9, 1_000_000, 8)],
-            by_undecided: false,
+            in_the_way: InTheWay::Stock,
         };
         let operation = Operation::Reserve(Reserve {
             id: ReservationId::compose(Stamp(1), 0, 1),

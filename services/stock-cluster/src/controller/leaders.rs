@@ -1,6 +1,7 @@
 //! Who leads: off nodes that are being emptied, have a slow disk or too little room, to the nodes
 //! that operators prefer, and in equal numbers.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::situation::Situation;
@@ -33,7 +34,8 @@ impl Situation<'_> {
             let must_leave = !self.is_active(node);
             let to = if must_leave || self.is_unfit(node) {
                 let to = self.next_leader(report);
-                let to = to.filter(|to| must_leave || !self.is_unfit(to.node()));
+                let is_fitter = |to: &ReplicaId| self.fitness(to.node()) > self.fitness(node);
+                let to = to.filter(|to| must_leave || is_fitter(to));
                 if to.is_none() {
                     decision.wait(Some(group), Reason::NoOtherLeader);
                 }
@@ -56,8 +58,8 @@ impl Situation<'_> {
         }
     }
 
-    /// The sound voter on the active node that leads least, on an unfit one only where there is no
-    /// other; not the leader, and not one about to leave.
+    /// The sound voter on the active node that leads least, of those that are the fittest; not the
+    /// leader, and not one about to leave.
     pub(super) fn next_leader(&self, report: &GroupReport) -> Option<ReplicaId> {
         let led = self.led();
         let fit = report
@@ -67,7 +69,7 @@ impl Situation<'_> {
         fit.min_by_key(|voter| {
             let node = voter.node();
             let leads = led.get(&node).map_or(0, Vec::len);
-            (self.is_unfit(node), leads, **voter)
+            (Reverse(self.fitness(node)), leads, **voter)
         })
         .copied()
     }

@@ -12,6 +12,16 @@ use crate::registry::command::{Change, Why};
 use crate::registry::{NodeRecord, NodeState, Placement, Registry};
 use crate::reports::{GroupReport, ReplicaState, Reports, SILENT_AFTER_MS};
 
+/// How fit a node is to lead. From one that is less so leadership goes to one that is more so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fitness {
+    /// It has too little room to take more in.
+    HasNoRoom,
+    /// Its disk is slow, or it had too little room a minute ago.
+    InDoubt,
+    Fit,
+}
+
 /// Registry and reports at one moment.
 pub(super) struct Situation<'a> {
     pub(super) registry: &'a Registry,
@@ -72,10 +82,21 @@ impl<'a> Situation<'a> {
         joined.is_some() && joined == reported
     }
 
-    /// Whether a node should lead nothing: its disk is slow, or it has too little room to take more
-    /// in.
+    /// Whether a node should lead nothing.
     pub(super) fn is_unfit(&self, node: u64) -> bool {
-        self.reports.is_disk_slow(node) || self.reports.is_short(node, self.now_ms)
+        self.fitness(node) < Fitness::Fit
+    }
+
+    /// How fit a node is to lead.
+    pub(super) fn fitness(&self, node: u64) -> Fitness {
+        match (self.reports.short_of(node), self.reports.is_disk_slow(node)) {
+            (Some(_), _) => Fitness::HasNoRoom,
+            (None, true) => Fitness::InDoubt,
+            (None, false) => match self.reports.is_short(node, self.now_ms) {
+                true => Fitness::InDoubt,
+                false => Fitness::Fit,
+            },
+        }
     }
 
     /// Active nodes that have joined and have been heard.

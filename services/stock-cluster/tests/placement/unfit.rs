@@ -61,6 +61,27 @@ fn where_no_node_has_room_leaders_stay() {
 }
 
 #[test]
+fn what_has_no_room_hands_over_to_what_had_none_a_minute_ago_if_there_is_nothing_better() {
+    let mut toy = Toy::settled();
+    for node in [1, 3] {
+        set_short(&mut toy, node, Some(Resource::Disk));
+    }
+    toy.ticks(4);
+    for node in [1, 3] {
+        set_short(&mut toy, node, None);
+    }
+    assert_eq!(toy.leads(), [0, 6, 0]);
+    set_short(&mut toy, 2, Some(Resource::Disk));
+    toy.ticks(SETTLED_TICKS);
+    assert_eq!(toy.leads()[1], 0);
+    // It stays there, whoever has room for a while.
+    let leads = toy.leads();
+    set_short(&mut toy, 2, None);
+    toy.ticks(10);
+    assert_eq!(toy.leads(), leads);
+}
+
+#[test]
 fn nobody_hands_over_to_a_replica_that_has_yet_to_catch_up() {
     let mut toy = Toy::settled();
     toy.nodes.get_mut(&3).unwrap().is_catching_up = true;

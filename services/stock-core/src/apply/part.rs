@@ -10,7 +10,7 @@ use crate::basket::{AllHeld, Follow, HoldPart, Probe};
 use crate::ids::{At, Location, Principal, ReservationId, Stamp};
 use crate::ledger::{EntryKind, LedgerEntry, Source};
 use crate::limits::{ASK_AFTER_MS, COUNTER_MAX};
-use crate::outcome::{BasketOutcome, NotHeld, Outcome, Refusal};
+use crate::outcome::{BasketOutcome, InTheWay, NotHeld, Outcome, Refusal};
 use crate::parts::{self, Part, PartRecord, Tombstone};
 use crate::reservation::{ReservationLine, ReservationLines, line_at, open_at};
 use crate::shard::Shard;
@@ -50,7 +50,7 @@ impl Shard {
         let held = known.as_ref().map_or(&[][..], |part| &part.lines);
         if let Err(why) = self.check_part(&hold.id, &mut needs, held) {
             if let NotHeld::Short(shortage) = &why
-                && shortage.by_undecided
+                && shortage.in_the_way > InTheWay::Stock
                 && !hold.is_last_try
             {
                 return Outcome::Shortage(Arc::clone(shortage));

@@ -12,7 +12,7 @@ use crate::ids::{At, Location, Principal, RequestId, ReservationId, Stamp};
 use crate::ledger::{EntryKind, LedgerEntry};
 use crate::limits::{LEFT_BEHIND_MS, UNDECIDED_LOOKED_AT_MAX};
 use crate::memory::RequestKey;
-use crate::outcome::{Outcome, Refusal, ShortLine, Shortage};
+use crate::outcome::{InTheWay, Outcome, Refusal, ShortLine, Shortage};
 use crate::reservation::{Reservation, ReservationLine, State, open_at};
 use crate::shard::Shard;
 use crate::sku::Sku;
@@ -88,7 +88,7 @@ impl Shard {
         over_shards: Option<&ReservationId>,
     ) -> Result<(), Outcome> {
         let mut short = Vec::new();
-        let mut by_undecided = over_shards.is_some();
+        let mut in_the_way = InTheWay::Later;
         for need in needs {
             let Some((sku, stock)) = self.shelves.shared_sku(&need.sku) else {
                 return Err(Outcome::Refused(Refusal::UnknownSku { line: need.line }));
@@ -98,8 +98,12 @@ impl Shard {
             let reservable = position.map_or(0, |position| position.reservable());
             if need.quantity > held && need.quantity - held > reservable {
                 let missing = need.quantity - held - reservable;
-                by_undecided = by_undecided
-                    && over_shards.is_some_and(|id| missing <= self.undecided_units(id, need));
+                in_the_way = in_the_way.min(match over_shards {
+                    Some(id) if in_the_way > InTheWay::Stock => {
+                        self.who_is_in_the_way(id, need, missing)
+                    }
+                    _ => InTheWay::Stock,
+                });
                 short.push(ShortLine {
                     sku: sku.clone(),
                     location: need.location.clone(),
@@ -117,37 +121,52 @@ impl Shard {
         } else {
             Err(Outcome::Shortage(Arc::new(Shortage {
                 lines: short,
-                by_undecided,
+                in_the_way,
             })))
         }
     }
 
-    /// What baskets over several shards that are not decided yet hold of a position, if they have
-    /// later ids or were left behind: those of the reservations that were held last.
-    fn undecided_units(&self, than: &ReservationId, need: &Need) -> i64 {
+    /// What is in the way of a basket of this id that misses so many units of a position, as far
+    /// as the reservations show that were held there last.
+    fn who_is_in_the_way(&self, than: &ReservationId, need: &Need, missing: i64) -> InTheWay {
         let (sku, location) = (&need.sku, &need.location);
         let Some(stock) = self.shelves.stock(sku) else {
-            return 0;
+            return InTheWay::Stock;
         };
         let newest = stock.holders.newest_first(location, None);
         let newest = newest.take(UNDECIDED_LOOKED_AT_MAX);
         let left_behind_by = self.stamp().minus_ms(LEFT_BEHIND_MS);
-        let counts = |id: &ReservationId, asked_at: Stamp| id > than || asked_at <= left_behind_by;
-        let units = newest.map(|(_, id)| {
-            if let Some(part) = self.parts.part(&id) {
-                let open = open_at(&part.lines, sku, location);
-                let counts = part.is_undecided() && counts(&id, part.asked_at);
-                return if counts { open } else { 0 };
+        let (mut earlier, mut later) = (0, 0);
+        for (_, id) in newest {
+            if let Some((units, asked_at)) = self.undecided_units(&id, sku, location) {
+                match id > *than || asked_at <= left_behind_by {
+                    true => later += units,
+                    false => earlier += units,
+                }
             }
-            let hold = self.holds.hold(&id);
-            let counts = |hold: &&Hold| {
-                let spread = hold.spread();
-                spread.is_some_and(|it| it.undecided.is_some() && counts(&id, it.asked_at))
-            };
-            let undecided = hold.filter(counts);
-            undecided.map_or(0, |hold| hold.reservation.open_units_at(sku, location))
-        });
-        units.sum()
+        }
+        match missing {
+            missing if missing <= later => InTheWay::Later,
+            missing if missing <= later + earlier => InTheWay::Earlier,
+            _ => InTheWay::Stock,
+        }
+    }
+
+    /// What a basket over several shards holds of a position if it is undecided, and since when.
+    fn undecided_units(
+        &self,
+        id: &ReservationId,
+        sku: &Sku,
+        location: &Location,
+    ) -> Option<(i64, Stamp)> {
+        if let Some(part) = self.parts.part(id) {
+            let units = open_at(&part.lines, sku, location);
+            return part.is_undecided().then_some((units, part.asked_at));
+        }
+        let hold = self.holds.hold(id)?;
+        let spread = hold.spread().filter(|it| it.undecided.is_some())?;
+        let units = hold.reservation.open_units_at(sku, location);
+        Some((units, spread.asked_at))
     }
 }
 

@@ -37,7 +37,7 @@ use crate::error::Flaw;
 use crate::ids::{Location, ReservationId, Stamp};
 use crate::limits::LINES_MAX;
 use crate::names::{Interning, Naming, NewNames};
-use crate::outcome::{BasketOutcome, NotHeld, Prepared, ShortLine, Shortage, ToBeTold};
+use crate::outcome::{BasketOutcome, InTheWay, NotHeld, Prepared, ShortLine, Shortage, ToBeTold};
 use crate::reservation::{ReservationLine, ReservationLines};
 
 pub(super) const HOLD_PART: u8 = 14;
@@ -50,6 +50,11 @@ pub(super) const RECOVERED: u8 = 20;
 pub(super) const TELL_ANEW: u8 = 21;
 pub(super) const TOLD_ANEW: u8 = 22;
 pub(super) const ALL_HELD: u8 = 23;
+
+/// What is in the way.
+const STOCK: u8 = 0;
+const LATER: u8 = 1;
+const EARLIER: u8 = 2;
 
 /// A short line takes at least: two names of a letter, and three numbers.
 const SHORT_LINE_BYTES_MIN: usize = 7;
@@ -189,7 +194,11 @@ impl Writer {
             self.signed(line.available);
             self.signed(line.reservable);
         }
-        self.flag(shortage.by_undecided);
+        self.tag(match shortage.in_the_way {
+            InTheWay::Stock => STOCK,
+            InTheWay::Later => LATER,
+            InTheWay::Earlier => EARLIER,
+        });
     }
 
     pub(super) fn lines(&mut self, lines: &[ReservationLine]) {
@@ -378,7 +387,15 @@ impl Reader<'_> {
         };
         Ok(Shortage {
             lines: (0..count).map(line).collect::<Read<_>>()?,
-            by_undecided: self.flag()?,
+            in_the_way: match self.tag()? {
+                STOCK => InTheWay::Stock,
+                LATER => InTheWay::Later,
+                EARLIER => InTheWay::Earlier,
+                tag => {
+                    let what = "what is in the way";
+                    return Err(Flaw::UnknownTag { what, tag });
+                }
+            },
         })
     }
 

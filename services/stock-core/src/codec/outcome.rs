@@ -155,8 +155,8 @@ mod tests {
     use crate::basket::{Follow, HeldBasket};
     use crate::ids::{Location, Principal, ReservationId, Stamp};
     use crate::outcome::{
-        BasketOutcome, Discrepancy, NotHeld, Policy, Prepared, Refusal, ShortLine, Shortage,
-        ToBeTold,
+        BasketOutcome, Discrepancy, InTheWay, NotHeld, Policy, Prepared, Refusal, ShortLine,
+        Shortage, ToBeTold,
     };
     use crate::reservation::{Reservation, ReservationLine, State};
     use crate::sku::Sku;
@@ -202,7 +202,7 @@ mod tests {
                 available: -2,
                 reservable: 1,
             }],
-            by_undecided: true,
+            in_the_way: InTheWay::Earlier,
         })));
         let prepared = Arc::new(Prepared {
             reservation: Arc::new(reservation(State::Held)),
@@ -215,7 +215,7 @@ mod tests {
         outcomes.push(Outcome::Undecided(prepared));
         let short = Arc::new(Shortage {
             lines: Vec::new(),
-            by_undecided: false,
+            in_the_way: InTheWay::Later,
         });
         let id = ReservationId::compose(Stamp(5), 2, 77);
         let baskets = [

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use stock_core::limits::VERSIONS_PER_RECOVERY;
 use stock_core::{
-    Acknowledge, AllHeld, Ask, BasketCommand, Decide, Decision, Follow, HeldBasket, HoldPart, Line,
-    NotHeld, NumberedLine, Probe, Quantity, Question, Recovered, Refusal, ReservationId,
-    ReservationLine, ShortLine, Shortage, TellAnew, ToldAnew,
+    Acknowledge, AllHeld, Ask, BasketCommand, Decide, Decision, Follow, HeldBasket, HoldPart,
+    InTheWay, Line, NotHeld, NumberedLine, Probe, Quantity, Question, Recovered, Refusal,
+    ReservationId, ReservationLine, ShortLine, Shortage, TellAnew, ToldAnew,
 };
 
 use crate::naive::Naive;
@@ -216,7 +216,10 @@ fn decide(world: &mut World, naive: &Naive) -> Decide {
             });
             Decision::NotHeld(NotHeld::Short(Arc::new(Shortage {
                 lines: lines.into_iter().collect(),
-                by_undecided: world.chance(50),
+                in_the_way: match world.chance(50) {
+                    true => InTheWay::Later,
+                    false => InTheWay::Earlier,
+                },
             })))
         }
     };

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use stock_core::{
-    Action, Amend, At, Command, Discrepancy, Document, EntryKind, Filter, LedgerEntry, Line,
-    LineVerdict, Location, Moment, MovementKind, MovementLine, Movements, Operation, Outcome,
+    Action, Amend, At, Command, Discrepancy, Document, EntryKind, Filter, InTheWay, LedgerEntry,
+    Line, LineVerdict, Location, Moment, MovementKind, MovementLine, Movements, Operation, Outcome,
     PartialLine, Policy, Principal, Reason, Refusal, Reporter, RequestId, Reservation,
     ReservationId, ReservationLine, Reserve, SetPolicy, ShortLine, Shortage, Sku, Source, Stamp,
     State,
@@ -208,7 +208,7 @@ impl Naive {
         }
         let mut answer = outcome.clone();
         if let Outcome::Shortage(shortage) = &mut answer {
-            Arc::make_mut(shortage).by_undecided = false;
+            Arc::make_mut(shortage).in_the_way = InTheWay::Stock;
         }
         self.requests.push(Answered {
             principal: command.principal.clone(),
@@ -723,7 +723,7 @@ impl Naive {
         over_shards: Option<(ReservationId, u64)>,
     ) -> Result<Option<Shortage>, Refusal> {
         let mut lines = Vec::new();
-        let mut by_undecided = over_shards.is_some();
+        let mut in_the_way = InTheWay::Later;
         for want in wants {
             if !self.knows(&want.sku) {
                 return Err(Refusal::UnknownSku { line: want.line });
@@ -736,9 +736,9 @@ impl Naive {
             let free = (available + limit).max(0);
             if want.units > own + free {
                 let missing = want.units - own - free;
-                by_undecided &= over_shards.is_some_and(|basket| {
-                    missing <= self.undecided_units(basket, &want.sku, &want.location)
-                });
+                in_the_way = in_the_way.min(over_shards.map_or(InTheWay::Stock, |basket| {
+                    self.who_is_in_the_way(basket, missing, &want.sku, &want.location)
+                }));
                 lines.push(ShortLine {
                     sku: want.sku.clone(),
                     location: want.location.clone(),
@@ -749,40 +749,44 @@ impl Naive {
             }
         }
         let short = !lines.is_empty();
-        Ok(short.then_some(Shortage {
-            lines,
-            by_undecided,
-        }))
+        Ok(short.then_some(Shortage { lines, in_the_way }))
     }
 
-    /// What undecided baskets hold of a position that have later ids, or are half a second old: of
-    /// the sixty-four reservations that were held last.
-    fn undecided_units(
+    /// What is in the way where so many units are missing of a position: of the sixty-four
+    /// reservations that were held last those that are undecided. Who has a later id, or is half
+    /// a second old, is waited for.
+    fn who_is_in_the_way(
         &self,
         (than, now): (ReservationId, u64),
+        missing: i64,
         sku: &Sku,
         location: &Location,
-    ) -> i64 {
+    ) -> InTheWay {
         let mut holders = self.holders(sku, location);
         holders.sort_by_key(|(holder, _)| Reverse(*holder));
-        let mut units = 0;
-        let newest = holders.into_iter().take(64);
-        for ((_, id), _) in newest {
-            let counts = |asked_at: u64| id > than || asked_at + 500 <= now;
-            if let Some(part) = self.parts.iter().find(|part| part.id == id) {
-                if part.told < part.held && counts(part.asked_at) {
-                    units += units_of(&part.lines, sku, location);
+        let (mut waited_for, mut all) = (0, 0);
+        for ((_, id), _) in holders.into_iter().take(64) {
+            let part = self.parts.iter().find(|part| part.id == id);
+            let known = self.reservations.iter().find(|it| it.what.id == id);
+            let reach = known.and_then(|it| it.reach.as_ref());
+            let (asked_at, lines) = match (part, reach) {
+                (Some(part), _) if part.told < part.held => (part.asked_at, &part.lines[..]),
+                (None, Some(reach)) if reach.undecided.is_some() => {
+                    (reach.asked_at, &known.unwrap().what.lines[..])
                 }
-            } else if let Some(known) = self.reservations.iter().find(|it| it.what.id == id)
-                && known
-                    .reach
-                    .as_ref()
-                    .is_some_and(|it| it.undecided.is_some() && counts(it.asked_at))
-            {
-                units += units_of(&known.what.lines, sku, location);
+                _ => continue,
+            };
+            let units = units_of(lines, sku, location);
+            all += units;
+            if id > than || asked_at + 500 <= now {
+                waited_for += units;
             }
         }
-        units
+        match (missing <= waited_for, missing <= all) {
+            (true, _) => InTheWay::Later,
+            (_, true) => InTheWay::Earlier,
+            _ => InTheWay::Stock,
+        }
     }
 
     fn touch(
@@ -1001,7 +1005,7 @@ fn is_passing(outcome: &Outcome, operation: &Operation) -> bool {
         }
         Outcome::Undecided(_) => true,
         Outcome::Shortage(shortage) => {
-            shortage.by_undecided && over.is_some_and(|over| !over.is_last_try)
+            shortage.in_the_way != InTheWay::Stock && over.is_some_and(|over| !over.is_last_try)
         }
         _ => false,
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use stock_core::limits::VERSIONS_PER_RECOVERY;
 use stock_core::{
     BasketCommand, BasketOutcome, Decide, Decision, EntryKind, Follow, HeldBasket, HoldPart,
-    Location, NotHeld, Outcome, Over, Prepared, Principal, Probe, Refusal, RequestId, Reservation,
-    ReservationId, ReservationLine, Shortage, Sku, Stamp, State, ToBeTold,
+    InTheWay, Location, NotHeld, Outcome, Over, Prepared, Principal, Probe, Refusal, RequestId,
+    Reservation, ReservationId, ReservationLine, Shortage, Sku, Stamp, State, ToBeTold,
 };
 
 use super::naive::{
@@ -460,7 +460,7 @@ impl Naive {
                 let lines = prepared.reservation.lines.iter().filter_map(short);
                 Outcome::Shortage(Arc::new(Shortage {
                     lines: lines.collect(),
-                    by_undecided: false,
+                    in_the_way: InTheWay::Stock,
                 }))
             }
             Decision::NotHeld(NotHeld::Refused(refusal)) => Outcome::Refused(*refusal),
@@ -550,7 +550,7 @@ impl Naive {
         let wanted: Vec<&Want> = wants.iter().collect();
         let why = match self.shortage(&wanted, &held, Some((hold.id, who.now))) {
             Ok(None) => None,
-            Ok(Some(shortage)) if shortage.by_undecided && !hold.is_last_try => {
+            Ok(Some(shortage)) if shortage.in_the_way != InTheWay::Stock && !hold.is_last_try => {
                 return Err(Outcome::Shortage(Arc::new(shortage)));
             }
             Ok(Some(shortage)) => Some(NotHeld::Short(Arc::new(shortage))),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use stock_core::limits::VERSIONS_PER_RECOVERY;
 use stock_core::{
-    Action, BasketCommand, Command, Decide, Decision, Follow, HoldPart, Line, NotHeld,
+    Action, BasketCommand, Command, Decide, Decision, Follow, HoldPart, InTheWay, Line, NotHeld,
     NumberedLine, Operation, Outcome, Over, Prepared, Principal, ReservationId, Shortage, Sku,
     Stamp,
 };
@@ -35,6 +35,7 @@ pub struct Coordinator {
     has_asked_again: bool,
     /// How often others were waited for.
     waits: usize,
+    has_let_others_go_first: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +122,7 @@ impl Coordinator {
             afterwards: Vec::new(),
             has_asked_again: false,
             waits: 0,
+            has_let_others_go_first: false,
             command,
         };
         let mut first = coordinator.hold_parts(&others, id, 1, over.asked_at);
@@ -181,10 +183,11 @@ impl Coordinator {
             return Then::Tell(std::mem::take(&mut self.afterwards));
         }
         if let Ok(Outcome::Shortage(shortage)) = &home
-            && shortage.by_undecided
+            && shortage.in_the_way > InTheWay::Stock
             && !self.over.is_last_try
         {
-            return self.try_home_again(parts);
+            let in_the_way = shortage.in_the_way;
+            return self.try_home_again(parts, in_the_way);
         }
         // Where nobody knows what home has done, its participants ask it.
         if home != Err(Failure::OutcomeUnknown) {
@@ -201,11 +204,12 @@ impl Coordinator {
 
     /// Home is asked once more. What others hold already stays held meanwhile; if one of them never
     /// will, nothing is waited for.
-    fn try_home_again(&mut self, parts: Parts) -> Then {
-        if parts.is_any_refused() {
-            self.waits = WAITS_MS.len();
-        }
-        let wait_ms = self.wait();
+    fn try_home_again(&mut self, parts: Parts, in_the_way: InTheWay) -> Then {
+        let wait_ms = match parts.is_any_refused() {
+            true => 0,
+            false => self.wait(in_the_way),
+        };
+        self.over.is_last_try |= parts.is_any_refused();
         if let Some(over) = self.command.action.over_mut() {
             over.is_last_try = self.over.is_last_try;
         }
@@ -215,8 +219,13 @@ impl Coordinator {
     }
 
     /// For how long those in the way are waited for now; whether what is asked after that is asked
-    /// for good.
-    fn wait(&mut self) -> u64 {
+    /// for good. Those that go first are asked about once more at once: another shard may have taken
+    /// so long to answer that by now they were left behind.
+    fn wait(&mut self, in_the_way: InTheWay) -> u64 {
+        if in_the_way < InTheWay::Later {
+            self.over.is_last_try |= std::mem::replace(&mut self.has_let_others_go_first, true);
+            return 0;
+        }
         let wait_ms = WAITS_MS.get(self.waits).copied();
         self.waits += 1;
         self.over.is_last_try |= self.waits >= WAITS_MS.len();
@@ -258,7 +267,7 @@ impl Coordinator {
 
     /// Those who could not hold their part because of others are asked once more.
     fn try_again(&mut self, prepared: Arc<Prepared>, mut parts: Parts, shards: &[u32]) -> Then {
-        let wait_ms = self.wait();
+        let wait_ms = self.wait(parts.not_yet_for());
         let (id, version, asked_at) =
             (prepared.reservation.id, prepared.version, prepared.asked_at);
         let tell = self.hold_parts(shards, id, version, asked_at);

@@ -3,8 +3,8 @@
 use std::sync::{Arc, LazyLock};
 
 use stock_core::{
-    Action, BasketCommand, BasketOutcome, Command, Decision, Location, NotHeld, Outcome, Prepared,
-    Principal, Refusal, ShortLine, Shortage, Sku,
+    Action, BasketCommand, BasketOutcome, Command, Decision, InTheWay, Location, NotHeld, Outcome,
+    Prepared, Principal, Refusal, ShortLine, Shortage, Sku,
 };
 
 use crate::answer::Failure;
@@ -164,6 +164,15 @@ impl Parts {
         not_yet.map(|(shard, _)| shard).collect()
     }
 
+    /// What is in the way of those.
+    pub(super) fn not_yet_for(&self) -> InTheWay {
+        let not_yet = self.parts().filter_map(|(_, part)| match part {
+            Part::NotYet(shortage) => Some(shortage.in_the_way),
+            _ => None,
+        });
+        not_yet.min().unwrap_or(InTheWay::Later)
+    }
+
     /// Those who hold their part are asked once more.
     pub(super) fn forget_held(&mut self) {
         for (_, said) in &mut self.said {
@@ -196,10 +205,10 @@ pub(super) fn in_order<'a>(
     shortages: impl Iterator<Item = &'a Shortage>,
     order: impl Iterator<Item = (&'a Sku, &'a Location)>,
 ) -> Option<Shortage> {
-    let (mut lines, mut by_undecided): (Vec<&ShortLine>, bool) = (Vec::new(), true);
+    let (mut lines, mut in_the_way): (Vec<&ShortLine>, InTheWay) = (Vec::new(), InTheWay::Later);
     for shortage in shortages {
         lines.extend(&shortage.lines);
-        by_undecided &= shortage.by_undecided;
+        in_the_way = in_the_way.min(shortage.in_the_way);
     }
     let mut short = Vec::new();
     for (sku, location) in order {
@@ -213,6 +222,6 @@ pub(super) fn in_order<'a>(
     }
     (!short.is_empty()).then_some(Shortage {
         lines: short,
-        by_undecided,
+        in_the_way,
     })
 }

@@ -1,9 +1,12 @@
 //! A basket whose edge died in the middle is in the way of others until it is found out: they wait
 //! a little for that, if nothing else is short.
 
-use super::held;
-use super::short;
+use std::collections::VecDeque;
+
+use stock_node::basket::{Coordinator, Then};
+
 use super::town::{ToShard, Town, Way, lines};
+use super::{held, short};
 
 /// The participant holds the last unit for it, and home has never heard of it.
 fn leave_behind(town: &mut Town) {
@@ -38,6 +41,51 @@ fn the_last_unit_at_home_is_waited_for_as_well() {
     let command = town.reserve_command(request, &lines(&[(4, 1), (3, 1)]), false);
     let ended = town.coordinate(command, |_| Way::Arrives).unwrap();
     held(&ended.said.unwrap());
+}
+
+#[test]
+fn a_retry_does_not_take_its_own_first_attempt_for_a_shortage() {
+    let mut town = Town::with_stock(1);
+    leave_behind(&mut town);
+    // At once, while home has no leader: it answers when it has one again.
+    town.wait_ms(10);
+    let request = town.request();
+    let command = town.reserve_command(request, &lines(&[(2, 1), (4, 1)]), false);
+    let (mut edge, first) = Coordinator::new(command).unwrap();
+    let mut tell: VecDeque<ToShard> = first.into_iter().collect();
+    tell.rotate_left(1);
+    town.away.push(2);
+    let ended = loop {
+        let next = tell.pop_front().unwrap();
+        if next.shard == 2 && !town.away.is_empty() {
+            town.wait_ms(1_500);
+            town.away.clear();
+        }
+        let shard = next.shard;
+        match edge.answered(shard, town.tell(next)) {
+            Then::Wait => {}
+            Then::Tell(more) => tell.extend(more),
+            Then::TellLater(ms, more) => {
+                town.wait_ms(ms);
+                tell.extend(more);
+            }
+            Then::End(ended) => break ended,
+        }
+    };
+    held(&ended.said.unwrap());
+}
+
+#[test]
+fn of_young_ones_the_earlier_goes_first_and_nobody_waits_for_it() {
+    let mut town = Town::with_stock(1);
+    leave_behind(&mut town);
+    town.wait_ms(10);
+    let request = town.request();
+    let command = town.reserve_command(request, &lines(&[(3, 1), (4, 1)]), false);
+    let began = town.now;
+    let ended = town.coordinate(command, |_| Way::Arrives).unwrap();
+    assert_eq!(short(&ended.said.unwrap()), [4]);
+    assert_eq!(town.now, began);
 }
 
 #[test]

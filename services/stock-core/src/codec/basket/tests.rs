@@ -8,7 +8,7 @@ use crate::home::{Amendment, Participant, Spread, Undecided};
 use crate::ids::Principal;
 use crate::memory::RequestKey;
 use crate::names::Names;
-use crate::outcome::Refusal;
+use crate::outcome::{InTheWay, Refusal};
 use crate::parts::{Part, PartRecord, Tombstone};
 
 #[test]
@@ -99,12 +99,9 @@ fn every_field_of_a_part_and_of_a_tombstone_counts() {
             why,
         }));
     }
-    fn short(by_undecided: bool) -> NotHeld {
+    fn short(in_the_way: InTheWay) -> NotHeld {
         let lines = Vec::new();
-        NotHeld::Short(Arc::new(Shortage {
-            lines,
-            by_undecided,
-        }))
+        NotHeld::Short(Arc::new(Shortage { lines, in_the_way }))
     }
     check(
         make,
@@ -125,8 +122,8 @@ fn every_field_of_a_part_and_of_a_tombstone_counts() {
             |record| bury(record, 1, 3, None),
             |record| bury(record, 1, 2, Some(NotHeld::Gone)),
             |record| bury(record, 1, 2, Some(NotHeld::Refused(Refusal::TooLate))),
-            |record| bury(record, 1, 2, Some(short(true))),
-            |record| bury(record, 1, 2, Some(short(false))),
+            |record| bury(record, 1, 2, Some(short(InTheWay::Later))),
+            |record| bury(record, 1, 2, Some(short(InTheWay::Earlier))),
         ],
     );
 }
