@@ -219,8 +219,8 @@ impl Coordinator {
     }
 
     /// For how long those in the way are waited for now; whether what is asked after that is asked
-    /// for good. Those that go first are asked about once more at once: another shard may have taken
-    /// so long to answer that by now they were left behind.
+    /// for good. Those that go first are asked about once more at once: another shard may have
+    /// taken so long to answer that by now they were left behind.
     fn wait(&mut self, in_the_way: InTheWay) -> u64 {
         if in_the_way < InTheWay::Later {
             self.over.is_last_try |= std::mem::replace(&mut self.has_let_others_go_first, true);
