@@ -357,7 +357,7 @@ impl Coordinator {
             return at_home.clone();
         }
         let whys = parts.parts().filter_map(|(_, part)| match part {
-            Part::NotHeld(NotHeld::Short(shortage)) => Some(&**shortage),
+            Part::NotHeld(NotHeld::Short(shortage)) | Part::NotYet(shortage) => Some(&**shortage),
             _ => None,
         });
         let lines = lines(&self.command).iter();

@@ -123,9 +123,11 @@ impl Parts {
             _ => None,
         };
         let whys: Vec<NotHeld> = self.parts().filter_map(why).collect();
-        let shorts = whys.iter().filter_map(|why| match why {
-            NotHeld::Short(shortage) => Some(&**shortage),
-            NotHeld::Refused(_) | NotHeld::Gone => None,
+        // Where somebody is short for good, it is also said who is short for now.
+        let shorts = self.parts().filter_map(|(_, part)| match part {
+            Part::NotHeld(NotHeld::Short(shortage)) => Some(&**shortage),
+            Part::NotYet(shortage) if !whys.is_empty() => Some(&**shortage),
+            _ => None,
         });
         let refused = whys.iter().find(|why| matches!(why, NotHeld::Refused(_)));
         let lines = prepared.reservation.lines.iter();

@@ -93,16 +93,25 @@ fn nobody_waits_who_is_short_of_something_else() {
     let mut town = Town::with_stock(1);
     leave_behind(&mut town);
     town.wait_ms(1_400);
-    for basket in [[(3, 2), (4, 1)], [(4, 1), (3, 2)], [(5, 1), (4, 2)]] {
+    // It is told of every line, whether or not it is short of that for good.
+    let baskets = [
+        (vec![(3, 2), (4, 1)], vec![3, 4]),
+        (vec![(4, 1), (3, 2)], vec![4, 3]),
+        (vec![(5, 1), (4, 2)], vec![4]),
+        (vec![(5, 1), (4, 1), (3, 2)], vec![4, 3]),
+    ];
+    for (basket, all_short) in baskets {
         let request = town.request();
         let command = town.reserve_command(request, &lines(&basket), false);
         let began = town.now;
-        let ended = town.coordinate(command.clone(), |_| Way::Arrives).unwrap();
+        let ended = town.coordinate(command, |_| Way::Arrives).unwrap();
         let shortage = ended.said.unwrap();
         assert_eq!(town.now, began, "{basket:?}");
+        assert_eq!(short(&shortage), all_short, "{basket:?}");
         // Whoever repeats it is told the same.
         town.say(ended.afterwards);
-        let again = town.coordinate(command, |_| Way::Arrives).unwrap();
+        let again = town.reserve_command(request, &lines(&basket), false);
+        let again = town.coordinate(again, |_| Way::Arrives).unwrap();
         assert_eq!(short(&again.said.unwrap()), short(&shortage));
     }
 }
