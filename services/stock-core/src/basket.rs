@@ -44,7 +44,7 @@ pub struct Over {
     /// was asked for more than [`ASKED_WITHIN_MS`](crate::limits::ASKED_WITHIN_MS) ago.
     pub asked_at: Stamp,
     /// Whether a shortage stands though undecided baskets alone cause it. Otherwise it is not
-    /// remembered, and is tried once more.
+    /// remembered, and is tried again.
     pub is_last_try: bool,
 }
 

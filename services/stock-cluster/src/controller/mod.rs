@@ -22,6 +22,8 @@
 //! - **Slow disks.** A node whose disk is slow beside the others' leads nothing, whoever prefers
 //!   it, as long as anybody else can: see [`crate::reports::slow_disks`]. Balance leaves it out
 //!   until it has kept up for a while.
+//! - **Nodes without room** lead nothing either, and rather leave it to a slow disk, or to a node
+//!   that had no room a minute ago, than go on.
 
 mod leaders;
 mod moves;

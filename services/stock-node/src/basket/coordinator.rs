@@ -53,7 +53,8 @@ enum Phase {
         prepared: Arc<Prepared>,
         parts: Parts,
     },
-    /// Home is told that a part came too late, which is all that is known of it.
+    /// Home is told what is known of the parts: that one came too late, or what was short while
+    /// somebody else was silent. It may have decided otherwise before.
     Deciding,
     /// Home has decided it by now, and is asked once more.
     AskingAgain,

@@ -41,7 +41,7 @@ impl FindingOut {
                 return false;
             };
             if question.has_ended && !settling.question().has_ended {
-                settling.has_ended();
+                settling.end();
             }
             settling.question() == question
         });

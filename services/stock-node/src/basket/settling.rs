@@ -59,7 +59,7 @@ impl Settling {
     }
 
     /// Its reservation has ended: those who hold their part are told so, and asked once more.
-    pub(super) fn has_ended(&mut self) {
+    pub(super) fn end(&mut self) {
         self.question.has_ended = true;
         self.parts.forget_held();
     }

@@ -27,7 +27,7 @@ impl<R> Worker<R> {
             };
             let due = group.leading.due(own, shard, term, self.now.boot_ms);
             effects.extend(due.into_iter().map(|due: Errand| {
-                due.commands.iter().for_each(count);
+                count(&due.commands);
                 let errand = ErrandId {
                     from,
                     term,
@@ -59,24 +59,35 @@ impl<R> Worker<R> {
 }
 
 /// What leaders have to say to each other on account of baskets.
-fn count(command: &Command) {
-    let Action::Basket(command) = &command.action else {
-        return;
-    };
-    let what = match command {
-        BasketCommand::Follow(_) => "follow",
-        BasketCommand::Probe(_) => "probe",
-        BasketCommand::Ask(_) => "ask",
-        BasketCommand::TellAnew(_) => "tell_anew",
-        // These are no errands.
-        BasketCommand::HoldPart(_)
-        | BasketCommand::AllHeld(_)
-        | BasketCommand::Decide(_)
-        | BasketCommand::Acknowledge(_)
-        | BasketCommand::Recovered(_)
-        | BasketCommand::ToldAnew(_) => return,
-    };
-    metrics::counter!("stockd_errand_commands_total", "what" => what).increment(1);
+fn count(commands: &[Command]) {
+    let (mut follow, mut probe, mut ask, mut tell_anew) = (0, 0, 0, 0);
+    for command in commands {
+        let Action::Basket(command) = &command.action else {
+            continue;
+        };
+        match command {
+            BasketCommand::Follow(_) => follow += 1,
+            BasketCommand::Probe(_) => probe += 1,
+            BasketCommand::Ask(_) => ask += 1,
+            BasketCommand::TellAnew(_) => tell_anew += 1,
+            // These are no errands.
+            BasketCommand::HoldPart(_)
+            | BasketCommand::AllHeld(_)
+            | BasketCommand::Decide(_)
+            | BasketCommand::Acknowledge(_)
+            | BasketCommand::Recovered(_)
+            | BasketCommand::ToldAnew(_) => {}
+        }
+    }
+    let all = [
+        ("follow", follow),
+        ("probe", probe),
+        ("ask", ask),
+        ("tell_anew", tell_anew),
+    ];
+    for (what, count) in all.into_iter().filter(|(_, count)| *count > 0) {
+        metrics::counter!("stockd_errand_commands_total", "what" => what).increment(count);
+    }
 }
 
 fn together<'a>(commands: impl Iterator<Item = &'a Command>) -> Commands {
