@@ -19,6 +19,9 @@
 //!   its destructors flush and would panic again. Its lock stays with it, on a file that is set
 //!   aside. One that only failed is closed, and a panic of that is caught, too: the last thing it
 //!   does is a sync whose failure it does not expect.
+//! - **A flush may wait for ever on a write that failed**: a write that the last of several writers
+//!   hands to sled's own threads notes its failure and wakes nobody. So somebody looks for a failure
+//!   while a flush lasts ([`flush`]).
 //! - **It cleans up old segments with each write** (one page a write), so it needs no thread for
 //!   that, and `flush_every_ms` is off.
 
@@ -26,8 +29,9 @@ use std::any::Any;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use std::{fmt, io, thread};
 
@@ -41,6 +45,9 @@ const CACHE_BYTES: u64 = 32 << 20;
 /// lock only when its threads have let go of the file.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(1);
 const LOCK_WAIT_STEP: Duration = Duration::from_millis(5);
+
+/// While sled flushes, a failure that it tells nobody of is looked for this often.
+const FAILURE_LOOK_EVERY: Duration = Duration::from_millis(100);
 
 const DATA_FILE: &str = "db";
 /// In a directory whose content is not to be believed at the next open; its text says why.
@@ -153,7 +160,7 @@ impl Engine {
 
     /// Makes everything durable that was written before this call.
     pub(super) fn sync(&self) -> Result<(), LedgerError> {
-        self.call(|db| db.flush())?;
+        self.call(flush)?;
         self.data.sync().map_err(|source| {
             // What the disk holds is unknown, and the page cache would hide it from the next open.
             self.distrust("a sync failed");
@@ -201,12 +208,40 @@ impl Drop for Engine {
         let db = self.db.take();
         if self.panicked.load(Ordering::Acquire) {
             std::mem::forget(db);
-        } else if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| drop(db))) {
-            // Whoever wanted it durable has synced it before.
+            return;
+        }
+        let closed = panic::catch_unwind(AssertUnwindSafe(|| {
+            if let Some(db) = db {
+                // As the last thing it does sled flushes, where nobody looks for a failure; then
+                // nothing is left to write. Whoever wanted it durable has synced it before.
+                let _ = flush(&db);
+            }
+        }));
+        if let Err(panic) = closed {
             tracing::warn!(dir = %self.dir.display(), reason = message(panic), "sled closed its \
                 files badly");
         }
     }
+}
+
+/// Has sled write what it holds, or say what failed. It cannot be asked to wait only so long: the
+/// one who looks for a failure asks it to flush, too, which fails at once then, and wakes all who
+/// wait.
+fn flush(db: &sled::Db) -> sled::Result<()> {
+    thread::scope(|scope| {
+        let (flushing, over) = mpsc::sync_channel::<()>(0);
+        scope.spawn(move || {
+            while over.recv_timeout(FAILURE_LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                if db.context.global_error().is_err() {
+                    // Who waits is told the same.
+                    let _ = db.flush();
+                }
+            }
+        });
+        let flushed = db.flush();
+        drop(flushing);
+        flushed.map(|_| ())
+    })
 }
 
 /// Sled reports a lock that is taken in the same way as many other things, so its lock is tried
