@@ -19,9 +19,9 @@
 //!   its destructors flush and would panic again. Its lock stays with it, on a file that is set
 //!   aside. One that only failed is closed, and a panic of that is caught, too: the last thing it
 //!   does is a sync whose failure it does not expect.
-//! - **A flush may wait for ever on a write that failed**: a write that the last of several writers
-//!   hands to sled's own threads notes its failure and wakes nobody. So somebody looks for a failure
-//!   while a flush lasts ([`flush`]).
+//! - **A flush may wait for ever on a write that failed**: a write that the last of several
+//!   writers hands to sled's own threads notes its failure and wakes nobody. So somebody looks for
+//!   a failure while a flush lasts.
 //! - **It cleans up old segments with each write** (one page a write), so it needs no thread for
 //!   that, and `flush_every_ms` is off.
 
