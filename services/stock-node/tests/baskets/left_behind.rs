@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-use stock_node::basket::{Coordinator, Then};
+use stock_core::RequestId;
+use stock_node::basket::{Coordinator, Ended, Then};
 
 use super::town::{ToShard, Town, Way, lines};
 use super::{held, short};
@@ -20,6 +21,12 @@ fn leave_behind(town: &mut Town) {
     assert_eq!(town.reserved()[4], 1);
 }
 
+/// A basket of which nothing is lost on the way.
+fn reserve(town: &mut Town, request: RequestId, units: &[(u32, i64)]) -> Ended {
+    let command = town.reserve_command(request, &lines(units), false);
+    town.coordinate(command, |_| Way::Arrives).unwrap()
+}
+
 #[test]
 fn the_last_unit_is_waited_for_while_a_basket_that_was_left_behind_holds_it() {
     let mut town = Town::with_stock(1);
@@ -27,8 +34,7 @@ fn the_last_unit_is_waited_for_while_a_basket_that_was_left_behind_holds_it() {
     // The participant asks home after two seconds, and is told that there is no such basket.
     town.wait_ms(1_400);
     let request = town.request();
-    let command = town.reserve_command(request, &lines(&[(3, 1), (4, 1)]), false);
-    let ended = town.coordinate(command, |_| Way::Arrives).unwrap();
+    let ended = reserve(&mut town, request, &[(3, 1), (4, 1)]);
     held(&ended.said.unwrap());
 }
 
@@ -38,8 +44,7 @@ fn the_last_unit_at_home_is_waited_for_as_well() {
     leave_behind(&mut town);
     town.wait_ms(1_400);
     let request = town.request();
-    let command = town.reserve_command(request, &lines(&[(4, 1), (3, 1)]), false);
-    let ended = town.coordinate(command, |_| Way::Arrives).unwrap();
+    let ended = reserve(&mut town, request, &[(4, 1), (3, 1)]);
     held(&ended.said.unwrap());
 }
 
@@ -81,9 +86,8 @@ fn of_young_ones_the_earlier_goes_first_and_nobody_waits_for_it() {
     leave_behind(&mut town);
     town.wait_ms(10);
     let request = town.request();
-    let command = town.reserve_command(request, &lines(&[(3, 1), (4, 1)]), false);
     let began = town.now;
-    let ended = town.coordinate(command, |_| Way::Arrives).unwrap();
+    let ended = reserve(&mut town, request, &[(3, 1), (4, 1)]);
     assert_eq!(short(&ended.said.unwrap()), [4]);
     assert_eq!(town.now, began);
 }
@@ -102,16 +106,14 @@ fn nobody_waits_who_is_short_of_something_else() {
     ];
     for (basket, all_short) in baskets {
         let request = town.request();
-        let command = town.reserve_command(request, &lines(&basket), false);
         let began = town.now;
-        let ended = town.coordinate(command, |_| Way::Arrives).unwrap();
+        let ended = reserve(&mut town, request, &basket);
         let shortage = ended.said.unwrap();
         assert_eq!(town.now, began, "{basket:?}");
         assert_eq!(short(&shortage), all_short, "{basket:?}");
         // Whoever repeats it is told the same.
         town.say(ended.afterwards);
-        let again = town.reserve_command(request, &lines(&basket), false);
-        let again = town.coordinate(again, |_| Way::Arrives).unwrap();
+        let again = reserve(&mut town, request, &basket);
         assert_eq!(short(&again.said.unwrap()), short(&shortage));
     }
 }
@@ -124,9 +126,8 @@ fn whoever_has_waited_long_enough_is_told_that_it_is_short() {
     town.away.push(2);
     town.wait_ms(1_400);
     let request = town.request();
-    let command = town.reserve_command(request, &lines(&[(3, 1), (4, 1)]), false);
     let began = town.now;
-    let ended = town.coordinate(command, |_| Way::Arrives).unwrap();
+    let ended = reserve(&mut town, request, &[(3, 1), (4, 1)]);
     assert_eq!(short(&ended.said.unwrap()), [4]);
     assert!(
         town.now < began.plus_ms(1_000),
